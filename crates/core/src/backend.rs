@@ -1,0 +1,153 @@
+//! The seam between the batching scheduler and what computes: llama.cpp, or the dummy.
+
+use crate::{ErrorCode, Failure, Message, Parameters};
+
+/// A token of the model's vocabulary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TokenId(pub i32);
+
+/// One sequence of the KV cache, from 0 to [`ModelInfo::n_seq_max`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SeqId(pub u32);
+
+/// What a loaded model is and can hold.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct ModelInfo {
+    /// The name in the model file, else the file's stem.
+    pub name: String,
+    /// Cells of the KV cache, shared by all sequences: the longest prompt and answer together.
+    pub n_ctx: u32,
+    /// The most tokens in one forward pass.
+    pub n_batch: u32,
+    /// The most sequences at once.
+    pub n_seq_max: u32,
+    /// What the model file recommends for sampling.
+    #[serde(default)]
+    pub recommended: Parameters,
+    /// Whether the model file has a chat template.
+    #[serde(default)]
+    pub chat_template: bool,
+    /// Bytes of the weights.
+    #[serde(default)]
+    pub weight_bytes: u64,
+}
+
+/// Tokens to append to one sequence in a forward pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Feed {
+    /// The sequence.
+    pub seq: SeqId,
+    /// The position of the first token: how many the sequence has cached already.
+    pub start: u32,
+    /// The tokens, at least one.
+    pub tokens: Vec<TokenId>,
+    /// Whether to sample a token after the last of them.
+    pub sample: bool,
+}
+
+/// One forward pass: what to append to which sequences.
+///
+/// No sequence occurs twice, and the tokens of all feeds together are at most
+/// [`ModelInfo::n_batch`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The feeds, in batch order.
+    pub feeds: Vec<Feed>,
+}
+
+impl Plan {
+    /// Tokens in this forward pass.
+    pub fn n_tokens(&self) -> usize {
+        self.feeds.iter().map(|feed| feed.tokens.len()).sum()
+    }
+}
+
+/// A token that a forward pass sampled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sampled {
+    /// The sequence it belongs to.
+    pub seq: SeqId,
+    /// The token.
+    pub token: TokenId,
+    /// Whether it ends the model's turn.
+    pub end: bool,
+    /// Its text: bytes, not always whole characters. Empty when `end`.
+    pub piece: Vec<u8>,
+}
+
+/// Why a backend could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// The KV cache has no room for this forward pass; nothing was changed, and a smaller one, or
+    /// the same one after a `trim`, may fit.
+    #[error("the KV cache has no room for this forward pass")]
+    CacheFull,
+    /// The request cannot be served, others can.
+    #[error(transparent)]
+    Request(#[from] Failure),
+    /// The backend is in no state to go on.
+    #[error("{0}")]
+    Broken(String),
+}
+
+impl BackendError {
+    /// What a client is told.
+    pub fn into_failure(self) -> Failure {
+        match self {
+            Self::CacheFull => Failure::new(ErrorCode::Inference, self.to_string()),
+            Self::Request(failure) => failure,
+            Self::Broken(message) => Failure::new(ErrorCode::Inference, message),
+        }
+    }
+}
+
+/// What computes. Synchronous, and owned by one thread.
+///
+/// A backend keeps, for each open sequence, a sampler and the cached tokens. It decides nothing
+/// about who goes when: that is the scheduler's.
+pub trait ModelBackend {
+    /// What was loaded.
+    fn info(&self) -> &ModelInfo;
+
+    /// The prompt text of a conversation, through the model's chat template, ending where the
+    /// assistant is to speak.
+    ///
+    /// # Errors
+    /// [`ErrorCode::ChatTemplate`] when the template refuses or cannot be rendered.
+    fn render_chat(&self, messages: &[Message]) -> Result<String, BackendError>;
+
+    /// The tokens of `text`. Control tokens written out in the text are recognised, and the
+    /// begin-of-sequence token is added where the model asks for one and the text lacks it.
+    ///
+    /// # Errors
+    /// When the text cannot be tokenized.
+    fn tokenize(&self, text: &str) -> Result<Vec<TokenId>, BackendError>;
+
+    /// Opens `seq`, empty, with a sampler of its own. `params` is complete: every field that has
+    /// a default is set. `prompt` is what will be fed, for samplers that look back.
+    ///
+    /// # Errors
+    /// When the sampler cannot be made.
+    fn open(
+        &mut self,
+        seq: SeqId,
+        params: &Parameters,
+        prompt: &[TokenId],
+    ) -> Result<(), BackendError>;
+
+    /// Runs one forward pass and appends what was sampled to `sampled`, in the order of the feeds
+    /// that asked for it.
+    ///
+    /// # Errors
+    /// [`BackendError::CacheFull`] leaves everything as it was.
+    fn forward(&mut self, plan: &Plan, sampled: &mut Vec<Sampled>) -> Result<(), BackendError>;
+
+    /// Forgets all but the first `keep` tokens of `seq`.
+    ///
+    /// # Errors
+    /// When this model's cache cannot be cut there (recurrent, sliding window).
+    fn trim(&mut self, seq: SeqId, keep: u32) -> Result<(), BackendError>;
+
+    /// Forgets `seq` and its sampler.
+    fn close(&mut self, seq: SeqId);
+}

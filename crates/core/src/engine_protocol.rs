@@ -1,0 +1,186 @@
+//! What the daemon and an engine process say to each other: the plug-in interface.
+//!
+//! An engine is a program whose standard input is one end of a Unix socket pair. Both directions
+//! carry frames ([`crate::FrameCodec`]), one JSON object each. The daemon speaks first
+//! ([`Command::Load`]); the engine answers with any number of [`Event::Loading`] and one
+//! [`Event::Ready`] or [`Event::LoadFailed`]; then any number of requests run side by side, each
+//! ending in exactly one [`Event::Finished`] or [`Event::Failed`]. The end of the stream is the
+//! order to exit. `docs/protocol.md` describes it for other languages.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Failure, FinishReason, Message, ModelInfo, ModelRef, Parameters, Priority, Timings, Usage,
+};
+
+/// The version of this protocol; [`Load::v`] carries it.
+pub const VERSION: u32 = 1;
+
+/// What the daemon says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum Command {
+    /// The first frame.
+    Load(Load),
+    /// Generate an answer.
+    Generate(Box<Generate>),
+    /// Stop generating: answered by `finished` with the reason `canceled`, unless it just ended.
+    Cancel {
+        /// The request.
+        id: u64,
+    },
+}
+
+/// What to load, and within which limits.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Load {
+    /// [`VERSION`].
+    pub v: u32,
+    /// The model.
+    pub model: ModelRef,
+    /// Limits and tuning.
+    #[serde(default)]
+    pub options: EngineOptions,
+}
+
+/// Limits and tuning of an engine: `[engine]` in `config.toml`. What is `None` the engine chooses.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EngineOptions {
+    /// Cells of the KV cache, for all sequences together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub context: Option<u32>,
+    /// The most sequences at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sequences: Option<u32>,
+    /// The most tokens in one forward pass.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch: Option<u32>,
+    /// Threads for computing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threads: Option<u32>,
+    /// Layers to put on a GPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu_layers: Option<u32>,
+    /// The dummy's script, for tests.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dummy: Option<DummyScript>,
+}
+
+/// What the dummy backend does beside answering: for tests of everything around it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DummyScript {
+    /// Milliseconds that loading takes, in ten visible steps.
+    pub load_ms: u64,
+    /// Loading fails with this message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub load_error: Option<String>,
+    /// Milliseconds that each forward pass takes.
+    pub step_ms: u64,
+    /// A sequence fails after this many generated tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fail_after: Option<u32>,
+    /// The process aborts, as llama.cpp does, after this many generated tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub abort_after: Option<u32>,
+    /// The answer is this many words instead of the prompt's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub words: Option<u32>,
+}
+
+/// One request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Generate {
+    /// Chosen by the daemon, unique among the running.
+    pub id: u64,
+    /// What to answer.
+    pub input: Input,
+    /// How.
+    #[serde(default)]
+    pub params: Parameters,
+    /// Who goes first.
+    #[serde(default)]
+    pub priority: Priority,
+}
+
+/// What to answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Input {
+    /// A text to go on with, as it is.
+    Raw(String),
+    /// A conversation, put through the model's chat template.
+    Chat(Vec<Message>),
+}
+
+/// What the engine says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// Loading goes on.
+    Loading {
+        /// From 0 to 1.
+        fraction: f32,
+    },
+    /// The model is loaded.
+    Ready {
+        /// What was loaded.
+        model: ModelInfo,
+        /// How the engine was built and runs: for `status` and `doctor`.
+        engine: EngineInfo,
+    },
+    /// The model cannot be loaded; the engine exits.
+    LoadFailed {
+        /// Why.
+        failure: Failure,
+    },
+    /// A prompt is being read.
+    Prefill {
+        /// The request.
+        id: u64,
+        /// Tokens read.
+        done: u32,
+        /// Tokens to read.
+        total: u32,
+    },
+    /// More of an answer, in whole characters.
+    Text {
+        /// The request.
+        id: u64,
+        /// The text.
+        text: String,
+    },
+    /// An answer is complete.
+    Finished {
+        /// The request.
+        id: u64,
+        /// Why it ended.
+        finish_reason: FinishReason,
+        /// Tokens.
+        usage: Usage,
+        /// The engine's part of the timings.
+        timings: Timings,
+    },
+    /// A request cannot be answered; the engine goes on.
+    Failed {
+        /// The request.
+        id: u64,
+        /// Why.
+        failure: Failure,
+    },
+}
+
+/// How an engine was built and runs.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EngineInfo {
+    /// The engine's version.
+    pub version: String,
+    /// What its CPU code was built for: `portable`, `native`, …
+    pub build: String,
+    /// What llama.cpp says of the machine (`llama_print_system_info`); empty for the dummy.
+    pub system_info: String,
+    /// Threads used for computing.
+    pub threads: u32,
+}

@@ -1,0 +1,195 @@
+//! Framing: a 4-byte little-endian length, then that many bytes of UTF-8 JSON, one object.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio_util::codec::{Decoder, Encoder};
+
+/// The longest frame, in bytes of JSON: 64 MiB.
+pub const MAX_FRAME_BYTES: usize = 64 << 20;
+
+const HEADER_BYTES: usize = 4;
+
+/// Cuts a byte stream into frames and frames into a byte stream; looks at no JSON.
+///
+/// Memory for a frame grows with the bytes that arrive, never with the length that is announced.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct FrameCodec;
+
+/// Why bytes are not a frame.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    /// The length announced is over [`MAX_FRAME_BYTES`].
+    #[error("a frame of {length} bytes is over the limit of {MAX_FRAME_BYTES} bytes")]
+    TooLong {
+        /// The length announced or to be written, in bytes.
+        length: usize,
+    },
+    /// The stream ended inside a frame.
+    #[error("the stream ended inside a frame: {missing} more bytes were announced")]
+    Truncated {
+        /// Bytes that never came.
+        missing: usize,
+    },
+    /// The bytes are not the JSON that was expected.
+    #[error("the frame is not the JSON expected: {0}")]
+    Json(#[from] serde_json::Error),
+    /// The socket failed.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+impl Decoder for FrameCodec {
+    type Item = Bytes;
+    type Error = FrameError;
+
+    fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Bytes>, FrameError> {
+        let Some(header) = src.first_chunk::<HEADER_BYTES>() else {
+            return Ok(None);
+        };
+        let length = u32::from_le_bytes(*header) as usize;
+        if length > MAX_FRAME_BYTES {
+            return Err(FrameError::TooLong { length });
+        }
+        if src.len() < HEADER_BYTES + length {
+            return Ok(None);
+        }
+        src.advance(HEADER_BYTES);
+        Ok(Some(src.split_to(length).freeze()))
+    }
+
+    fn decode_eof(&mut self, src: &mut BytesMut) -> Result<Option<Bytes>, FrameError> {
+        if let Some(frame) = self.decode(src)? {
+            return Ok(Some(frame));
+        }
+        if src.is_empty() {
+            return Ok(None);
+        }
+        let announced = match src.first_chunk::<HEADER_BYTES>() {
+            Some(header) => HEADER_BYTES + u32::from_le_bytes(*header) as usize,
+            None => HEADER_BYTES,
+        };
+        Err(FrameError::Truncated { missing: announced - src.len() })
+    }
+}
+
+impl Encoder<&[u8]> for FrameCodec {
+    type Error = FrameError;
+
+    fn encode(&mut self, json: &[u8], dst: &mut BytesMut) -> Result<(), FrameError> {
+        dst.reserve(HEADER_BYTES + json.len());
+        dst.put_u32_le(frame_length(json.len())?);
+        dst.put_slice(json);
+        Ok(())
+    }
+}
+
+fn frame_length(length: usize) -> Result<u32, FrameError> {
+    match u32::try_from(length) {
+        Ok(short) if length <= MAX_FRAME_BYTES => Ok(short),
+        _ => Err(FrameError::TooLong { length }),
+    }
+}
+
+/// Appends `value` to `dst` as one whole frame, header included.
+///
+/// # Errors
+/// [`FrameError::TooLong`] or [`FrameError::Json`]; `dst` is then as it was.
+pub fn encode_frame<T: Serialize>(value: &T, dst: &mut BytesMut) -> Result<(), FrameError> {
+    let start = dst.len();
+    dst.put_u32_le(0);
+    let written = serde_json::to_writer((&mut *dst).writer(), value)
+        .map_err(FrameError::from)
+        .and_then(|()| frame_length(dst.len() - start - HEADER_BYTES));
+    match written {
+        Ok(length) => {
+            dst[start..start + HEADER_BYTES].copy_from_slice(&length.to_le_bytes());
+            Ok(())
+        }
+        Err(error) => {
+            dst.truncate(start);
+            Err(error)
+        }
+    }
+}
+
+/// Takes the next whole frame out of `src` and reads it as a `T`; `None` until one is whole.
+///
+/// # Errors
+/// [`FrameError::TooLong`] or [`FrameError::Json`].
+pub fn decode_frame<T: DeserializeOwned>(src: &mut BytesMut) -> Result<Option<T>, FrameError> {
+    match FrameCodec.decode(src)? {
+        Some(frame) => Ok(Some(serde_json::from_slice(&frame)?)),
+        None => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn a_frame_is_a_little_endian_length_and_json() {
+        let mut bytes = BytesMut::new();
+        encode_frame(&json!({"v": 1}), &mut bytes).unwrap();
+        assert_eq!(&bytes[..], b"\x07\0\0\0{\"v\":1}");
+    }
+
+    #[test]
+    fn an_oversized_length_is_refused_before_its_bytes_arrive() {
+        let mut bytes = BytesMut::from(&(MAX_FRAME_BYTES as u32 + 1).to_le_bytes()[..]);
+        assert!(matches!(FrameCodec.decode(&mut bytes), Err(FrameError::TooLong { .. })));
+    }
+
+    #[test]
+    fn half_a_frame_at_the_end_is_truncated() {
+        let mut bytes = BytesMut::from(&b"\x07\0\0\0{\"v\""[..]);
+        assert!(FrameCodec.decode(&mut bytes).unwrap().is_none());
+        assert!(matches!(
+            FrameCodec.decode_eof(&mut bytes),
+            Err(FrameError::Truncated { missing: 3 })
+        ));
+        let mut header = BytesMut::from(&b"\x07\0"[..]);
+        assert!(matches!(
+            FrameCodec.decode_eof(&mut header),
+            Err(FrameError::Truncated { missing: 2 })
+        ));
+    }
+
+    #[test]
+    fn a_frame_too_long_to_send_leaves_the_buffer_as_it_was() {
+        let mut bytes = BytesMut::from(&b"before"[..]);
+        let long = "x".repeat(MAX_FRAME_BYTES);
+        assert!(matches!(encode_frame(&long, &mut bytes), Err(FrameError::TooLong { .. })));
+        assert_eq!(&bytes[..], b"before");
+    }
+
+    proptest! {
+        #[test]
+        fn frames_survive_any_cutting(texts in prop::collection::vec(".*", 0..8), cut in 1usize..16) {
+            let mut wire = BytesMut::new();
+            for text in &texts {
+                encode_frame(&json!({"t": text}), &mut wire).unwrap();
+            }
+            let mut buffer = BytesMut::new();
+            let mut seen = Vec::new();
+            for chunk in wire.chunks(cut) {
+                buffer.extend_from_slice(chunk);
+                while let Some(value) = decode_frame::<Value>(&mut buffer).unwrap() {
+                    seen.push(value["t"].as_str().unwrap().to_owned());
+                }
+            }
+            prop_assert_eq!(seen, texts);
+            prop_assert!(buffer.is_empty());
+        }
+
+        #[test]
+        fn garbage_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+            let mut buffer = BytesMut::from(&bytes[..]);
+            while let Ok(Some(_)) = decode_frame::<Value>(&mut buffer) {}
+            let _ = FrameCodec.decode_eof(&mut buffer);
+        }
+    }
+}

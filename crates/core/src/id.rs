@@ -1,0 +1,160 @@
+//! Job ids: digits and single underscores, in name order also in time order.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// The name of a job and of its directory.
+///
+/// Digits and single underscores, at most [`JobId::MAX_LEN`] bytes, beginning and ending with a
+/// digit: so an id is never a path, a flag, or a hidden file. Ids that ThreadRunner makes are
+/// `<microseconds since 1970, 16 digits>_<process>`; other programs may make theirs otherwise.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct JobId(Box<str>);
+
+/// Why a string is not a job id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "'{text}' is not a job id: ids are digits and single underscores, at most {} characters",
+    JobId::MAX_LEN
+)]
+pub struct InvalidJobId {
+    /// What was given, cut to a length fit for a message.
+    pub text: String,
+}
+
+impl JobId {
+    /// The longest id accepted, in bytes.
+    pub const MAX_LEN: usize = 128;
+
+    /// Checks `text` against the id rule.
+    ///
+    /// # Errors
+    /// [`InvalidJobId`] when it is empty, too long, or has anything but digits and single
+    /// underscores between digits.
+    pub fn parse(text: &str) -> Result<Self, InvalidJobId> {
+        let well_formed = text.len() <= Self::MAX_LEN
+            && text
+                .split('_')
+                .all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()));
+        if well_formed {
+            Ok(Self(text.into()))
+        } else {
+            Err(InvalidJobId { text: text.chars().take(Self::MAX_LEN).collect() })
+        }
+    }
+
+    /// The id as it stands on disk and on the wire.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "JobId({})", self.0)
+    }
+}
+
+impl FromStr for JobId {
+    type Err = InvalidJobId;
+    fn from_str(text: &str) -> Result<Self, InvalidJobId> {
+        Self::parse(text)
+    }
+}
+
+impl TryFrom<String> for JobId {
+    type Error = InvalidJobId;
+    fn try_from(text: String) -> Result<Self, InvalidJobId> {
+        Self::parse(&text)
+    }
+}
+
+impl From<JobId> for String {
+    fn from(id: JobId) -> Self {
+        id.0.into()
+    }
+}
+
+/// Makes ids that never repeat and never go back, also when the clock does.
+#[derive(Debug)]
+pub struct JobIdSource {
+    process: u32,
+    last_micros: u64,
+}
+
+impl JobIdSource {
+    /// A source for the process with this number, which keeps ids of two programs apart.
+    pub fn new(process: u32) -> Self {
+        Self { process, last_micros: 0 }
+    }
+
+    /// Never makes an id at or before `id` again: call with the newest id found on disk.
+    pub fn after(&mut self, id: &JobId) {
+        let digits = id.as_str().split('_').next().unwrap_or_default();
+        // Another program's first part may be no time at all; only a plausible one counts.
+        if let (16, Ok(micros)) = (digits.len(), digits.parse()) {
+            self.last_micros = self.last_micros.max(micros);
+        }
+    }
+
+    /// The next id, for the time `now_micros` in microseconds since 1970.
+    pub fn next(&mut self, now_micros: u64) -> JobId {
+        self.last_micros = now_micros.max(self.last_micros + 1);
+        JobId(format!("{:016}_{}", self.last_micros, self.process).into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn ids_are_digits_and_single_underscores() {
+        for good in ["1", "1736700000123456_12345_0", &"9".repeat(128)] {
+            assert_eq!(JobId::parse(good).unwrap().as_str(), good);
+        }
+        for bad in ["", "_1", "1_", "1__2", "a", "1.2", "../1", "1/2", "-1", "١", &"9".repeat(129)]
+        {
+            assert!(JobId::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn ids_keep_their_order_when_the_clock_goes_back() {
+        let mut source = JobIdSource::new(7);
+        let first = source.next(1_736_700_000_123_456);
+        let second = source.next(1_600_000_000_000_000);
+        assert!(first < second);
+        assert_eq!(second.as_str(), "1736700000123457_7");
+    }
+
+    #[test]
+    fn ids_come_after_the_newest_one_on_disk() {
+        let mut source = JobIdSource::new(7);
+        source.after(&JobId::parse("1736700000123456_1").unwrap());
+        source.after(&JobId::parse("99").unwrap());
+        assert_eq!(source.next(5).as_str(), "1736700000123457_7");
+    }
+
+    proptest! {
+        #[test]
+        fn ids_made_are_valid_and_ascend(times in prop::collection::vec(0u64..9_999_999_999_999_999, 1..50)) {
+            let mut source = JobIdSource::new(u32::MAX);
+            let ids: Vec<_> = times.into_iter().map(|t| source.next(t)).collect();
+            prop_assert!(ids.is_sorted_by(|a, b| a < b));
+            for id in ids {
+                prop_assert!(JobId::parse(id.as_str()).is_ok());
+            }
+        }
+    }
+}

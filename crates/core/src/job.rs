@@ -1,0 +1,368 @@
+//! A job: what is asked, where it stands, how it ended.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{JobId, Parameters};
+
+/// The version of `job.json` that this program writes. A newer one is refused, never guessed.
+pub const SPEC_VERSION: u32 = 1;
+
+/// Where a job stands. Its directory is in exactly one of these places, at every instant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobState {
+    /// `input/writing/`: being written, not yet a job.
+    Writing,
+    /// `input/ready/`: queued.
+    Ready,
+    /// `processing/`: running.
+    Processing,
+    /// `output/`: done.
+    Done,
+    /// `failed/`: failed or canceled.
+    Failed,
+}
+
+impl JobState {
+    /// Every state, in the order a job passes through them.
+    pub const ALL: [Self; 5] =
+        [Self::Writing, Self::Ready, Self::Processing, Self::Done, Self::Failed];
+
+    /// The state's directory, relative to the workspace.
+    pub fn directory(self) -> &'static str {
+        match self {
+            Self::Writing => "input/writing",
+            Self::Ready => "input/ready",
+            Self::Processing => "processing",
+            Self::Done => "output",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// The table of legal moves: each is one `rename`.
+    pub fn may_become(self, next: Self) -> bool {
+        match (self, next) {
+            // submitted; claimed; finished
+            (Self::Writing, Self::Ready)
+            | (Self::Ready, Self::Processing)
+            | (Self::Processing, Self::Done) => true,
+            // failed or canceled while running, canceled or malformed while queued
+            (Self::Processing | Self::Ready, Self::Failed) => true,
+            // released: the daemon ended, or the attempt may be repeated; and `retry`
+            (Self::Processing | Self::Failed, Self::Ready) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether a job in this state will not move by itself any more.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Done | Self::Failed)
+    }
+
+    /// The state's name, as it stands on the wire and in `jobs`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Writing => "writing",
+            Self::Ready => "ready",
+            Self::Processing => "processing",
+            Self::Done => "done",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+impl fmt::Display for JobState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What kind of answer is asked for: the content of `type.txt`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobType {
+    /// A text.
+    #[default]
+    Text,
+    /// A vector.
+    Embed,
+    /// A text about images.
+    Vision,
+}
+
+/// Which backend runs a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BackendKind {
+    /// llama.cpp, for GGUF files.
+    Llama,
+    /// No model: answers with the words of the prompt. For tests and CI.
+    Dummy,
+}
+
+impl BackendKind {
+    /// The name on the command line, in the environment and on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Llama => "llama",
+            Self::Dummy => "dummy",
+        }
+    }
+}
+
+impl fmt::Display for BackendKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A model, resolved: what an engine process is started with, and what tells two engines apart.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ModelRef {
+    /// The backend.
+    pub backend: BackendKind,
+    /// The absolute path of the model file; `None` for the dummy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+}
+
+impl ModelRef {
+    /// The name a person knows it by: the file's stem, or the backend's name.
+    pub fn name(&self) -> String {
+        match self.path.as_deref().and_then(|path| path.file_stem()) {
+            Some(stem) => stem.to_string_lossy().into_owned(),
+            None => self.backend.as_str().to_owned(),
+        }
+    }
+}
+
+/// Who speaks in a conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Instructions.
+    System,
+    /// The person.
+    User,
+    /// The model.
+    Assistant,
+}
+
+/// One message of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// Who speaks.
+    pub role: Role,
+    /// What is said.
+    pub content: String,
+}
+
+/// Who goes first. Waiting raises a job's rank, so that none waits for ever.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Priority {
+    /// Thousands of prompts overnight.
+    Batch,
+    /// A detached job.
+    #[default]
+    Normal,
+    /// A person is waiting.
+    Interactive,
+}
+
+/// Everything that is asked of a job but the prompt's bytes, which are `prompt.txt`.
+///
+/// This is the content of `job.json`. A job without that file has [`JobSpec::default`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct JobSpec {
+    /// The format's version: [`SPEC_VERSION`].
+    pub v: u32,
+    /// The model; `None` is the daemon's default at the time the job runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelRef>,
+    /// Instructions, put before the prompt as a system message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub system: Option<String>,
+    /// A conversation that goes before the prompt (which may then be empty).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub messages: Vec<Message>,
+    /// The prompt goes to the model as it is, without a chat template.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub raw: bool,
+    /// How the answer is generated.
+    #[serde(flatten)]
+    pub params: Parameters,
+    /// Whether a client waits at the other end, whose going away cancels the job.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub attached: bool,
+    /// Who goes first.
+    pub priority: Priority,
+    /// Seconds from submission to the deadline; `None` is no deadline.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_s: Option<f64>,
+    /// How often the job is begun before it fails; `None` is the daemon's default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_attempts: Option<u32>,
+    /// Jobs that must end before this one begins.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<JobId>,
+    /// Whether a failure among `after` is no reason to fail.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub after_any: bool,
+    /// A program run without a shell when the job has ended, with its directory as argument.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_done: Option<PathBuf>,
+    /// How often the job was begun. Counted before it runs.
+    pub attempts: u32,
+}
+
+impl Default for JobSpec {
+    fn default() -> Self {
+        Self {
+            v: SPEC_VERSION,
+            model: None,
+            system: None,
+            messages: Vec::new(),
+            raw: false,
+            params: Parameters::default(),
+            attached: false,
+            priority: Priority::default(),
+            timeout_s: None,
+            max_attempts: None,
+            after: Vec::new(),
+            after_any: false,
+            on_done: None,
+            attempts: 0,
+        }
+    }
+}
+
+/// The content of `meta.json`, whose first keys are nrvna-ai's.
+///
+/// Times are ISO 8601 in UTC with microseconds. Keys that this program does not know are kept.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct JobMeta {
+    /// When the job was submitted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub submitted_at: Option<String>,
+    /// `text`, `embed` or `vision`.
+    #[serde(default)]
+    pub mode: JobType,
+    /// The job that this one follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<JobId>,
+    /// Words to find it by.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completed_at: Option<String>,
+    /// Seconds from the start of the last attempt to the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration_s: Option<f64>,
+    /// Names of the files that the job made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub artifacts: Vec<String>,
+    /// `done`, `failed` or `canceled`, once it has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<String>,
+    /// The name of the model that answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Why generation ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finish_reason: Option<FinishReason>,
+    /// Tokens read and generated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
+    /// Where the time went.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timings: Option<Timings>,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<crate::Failure>,
+    /// What other programs wrote.
+    #[serde(flatten)]
+    pub other: serde_json::Map<String, serde_json::Value>,
+}
+
+/// Why generation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FinishReason {
+    /// The model ended its turn, or a stop text appeared.
+    Stop,
+    /// `max_tokens` or the context's end was reached.
+    Length,
+    /// Somebody canceled it.
+    Canceled,
+}
+
+/// Tokens of one request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Tokens of the prompt, template included.
+    pub prompt_tokens: u32,
+    /// Tokens generated.
+    pub completion_tokens: u32,
+    /// Tokens of the prompt that were in the KV cache already and were not computed.
+    #[serde(default)]
+    pub cached_tokens: u32,
+}
+
+/// Where the time of one request went, in milliseconds, measured by the process that spent it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Timings {
+    /// From submission to the engine: queueing and loading, measured by the daemon.
+    #[serde(default)]
+    pub queue_ms: f64,
+    /// Of that, waiting for the model to load.
+    #[serde(default)]
+    pub load_ms: f64,
+    /// From the engine's receipt to the first generated token.
+    pub prefill_ms: f64,
+    /// From the first generated token to the last.
+    pub decode_ms: f64,
+    /// From submission to the end, measured by the daemon.
+    #[serde(default)]
+    pub total_ms: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_final_job_moves_only_by_retry() {
+        for next in JobState::ALL {
+            assert!(!JobState::Done.may_become(next));
+            assert_eq!(JobState::Failed.may_become(next), next == JobState::Ready);
+        }
+    }
+
+    #[test]
+    fn nothing_becomes_writing_or_itself() {
+        for state in JobState::ALL {
+            assert!(!state.may_become(JobState::Writing));
+            assert!(!state.may_become(state));
+        }
+    }
+
+    #[test]
+    fn an_empty_job_json_is_the_default_job() {
+        assert_eq!(serde_json::from_str::<JobSpec>("{}").unwrap(), JobSpec::default());
+    }
+
+    #[test]
+    fn what_others_wrote_into_meta_json_is_kept() {
+        let text = r#"{"submitted_at":"2026-01-01T00:00:00.000000Z","mode":"text","mood":"good"}"#;
+        let meta: JobMeta = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::to_string(&meta).unwrap(), text);
+    }
+}

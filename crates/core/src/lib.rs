@@ -1,0 +1,30 @@
+//! The vocabulary and the decisions of ThreadRunner.
+//!
+//! Everything that two processes must agree on is here: job ids ([`JobId`]), what a job is
+//! ([`JobSpec`]), the states it passes through ([`JobState`]), the frames on the wire
+//! ([`FrameCodec`], [`protocol`], [`engine_protocol`]), how things fail ([`Failure`],
+//! [`ErrorCode`], [`ExitCode`]), and what an inference backend must be able to do
+//! ([`ModelBackend`]).
+//!
+//! Nothing in this crate reads a clock, a file, a socket or an environment variable, and nothing
+//! in it waits: time and bytes come in as arguments. That is why all of it is tested without a
+//! runtime.
+
+mod backend;
+pub mod engine_protocol;
+mod error;
+mod frame;
+mod id;
+mod job;
+mod params;
+pub mod protocol;
+
+pub use backend::{BackendError, Feed, ModelBackend, ModelInfo, Plan, Sampled, SeqId, TokenId};
+pub use error::{ErrorCode, ErrorType, ExitCode, Failure};
+pub use frame::{FrameCodec, FrameError, MAX_FRAME_BYTES, decode_frame, encode_frame};
+pub use id::{InvalidJobId, JobId, JobIdSource};
+pub use job::{
+    BackendKind, FinishReason, JobMeta, JobSpec, JobState, JobType, Message, ModelRef, Priority,
+    Role, SPEC_VERSION, Timings, Usage,
+};
+pub use params::{InvalidParameter, Parameters};

@@ -1,0 +1,156 @@
+//! What a request may say about how its answer is generated.
+
+use serde::{Deserialize, Serialize};
+
+/// Generation parameters of one request.
+///
+/// `None` means: what the model file recommends, else the engine's default. The defaults live in
+/// one place, [`Parameters::DEFAULT`].
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Parameters {
+    /// The most tokens to generate; `None` is as many as the context has room for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<u32>,
+    /// Divides the logits before sampling; 0 is greedy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f32>,
+    /// Only the k most likely tokens are candidates; 0 is all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top_k: Option<u32>,
+    /// Only the most likely tokens that together reach this probability are candidates; 1 is all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top_p: Option<f32>,
+    /// Only tokens at least this likely, relative to the most likely one, are candidates; 0 is all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_p: Option<f32>,
+    /// Divides (or multiplies, below zero) the logits of recent tokens; 1 is off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repeat_penalty: Option<f32>,
+    /// Seeds the sampler; the same seed gives the same answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u32>,
+    /// Generation ends before any of these texts appears.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stop: Vec<String>,
+}
+
+/// A parameter out of its range.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("{name} is {value}, but must be {range}")]
+pub struct InvalidParameter {
+    /// The parameter, as it is named on the wire.
+    pub name: &'static str,
+    /// The value given.
+    pub value: String,
+    /// What is allowed.
+    pub range: &'static str,
+}
+
+impl Parameters {
+    /// The most stop texts in a request.
+    pub const MAX_STOPS: usize = 16;
+    /// The longest stop text, in bytes.
+    pub const MAX_STOP_BYTES: usize = 256;
+
+    /// What holds where neither the request nor the model file says otherwise: llama.cpp's own
+    /// defaults (`common_params_sampling`), so that answers resemble those of its tools.
+    pub const DEFAULT: Self = Self {
+        max_tokens: None,
+        temperature: Some(0.8),
+        top_k: Some(40),
+        top_p: Some(0.95),
+        min_p: Some(0.05),
+        repeat_penalty: Some(1.0),
+        seed: None,
+        stop: Vec::new(),
+    };
+
+    /// Each parameter from `self`, or where `self` says nothing from `other`.
+    #[must_use]
+    pub fn or(self, other: &Self) -> Self {
+        Self {
+            max_tokens: self.max_tokens.or(other.max_tokens),
+            temperature: self.temperature.or(other.temperature),
+            top_k: self.top_k.or(other.top_k),
+            top_p: self.top_p.or(other.top_p),
+            min_p: self.min_p.or(other.min_p),
+            repeat_penalty: self.repeat_penalty.or(other.repeat_penalty),
+            seed: self.seed.or(other.seed),
+            stop: if self.stop.is_empty() { other.stop.clone() } else { self.stop },
+        }
+    }
+
+    /// Checks every parameter against its range.
+    ///
+    /// # Errors
+    /// [`InvalidParameter`] names the first that is out of range.
+    pub fn validate(&self) -> Result<(), InvalidParameter> {
+        let float = |name, value: Option<f32>, ok: fn(f32) -> bool, range| match value {
+            Some(value) if !ok(value) => {
+                Err(InvalidParameter { name, value: value.to_string(), range })
+            }
+            _ => Ok(()),
+        };
+        if self.max_tokens == Some(0) {
+            return Err(InvalidParameter {
+                name: "max_tokens",
+                value: "0".into(),
+                range: "at least 1",
+            });
+        }
+        float("temperature", self.temperature, |x| (0.0..=100.0).contains(&x), "from 0 to 100")?;
+        float("top_p", self.top_p, |x| x > 0.0 && x <= 1.0, "over 0 and at most 1")?;
+        float("min_p", self.min_p, |x| (0.0..=1.0).contains(&x), "from 0 to 1")?;
+        float(
+            "repeat_penalty",
+            self.repeat_penalty,
+            |x| x > 0.0 && x <= 10.0,
+            "over 0, at most 10",
+        )?;
+        if self.stop.len() > Self::MAX_STOPS {
+            return Err(InvalidParameter {
+                name: "stop",
+                value: format!("{} texts", self.stop.len()),
+                range: "at most 16 texts",
+            });
+        }
+        if let Some(stop) =
+            self.stop.iter().find(|stop| stop.is_empty() || stop.len() > Self::MAX_STOP_BYTES)
+        {
+            return Err(InvalidParameter {
+                name: "stop",
+                value: format!("a text of {} bytes", stop.len()),
+                range: "1 to 256 bytes each",
+            });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_request_goes_before_the_model_file_before_the_defaults() {
+        let request = Parameters { temperature: Some(0.0), ..Parameters::default() };
+        let model = Parameters { temperature: Some(0.2), top_k: Some(5), ..Parameters::default() };
+        let all = request.or(&model).or(&Parameters::DEFAULT);
+        assert_eq!((all.temperature, all.top_k, all.top_p), (Some(0.0), Some(5), Some(0.95)));
+    }
+
+    #[test]
+    fn values_out_of_range_are_named() {
+        let bad = |params: Parameters| params.validate().unwrap_err().name;
+        let base = Parameters::default;
+        assert_eq!(bad(Parameters { max_tokens: Some(0), ..base() }), "max_tokens");
+        assert_eq!(bad(Parameters { temperature: Some(-1.0), ..base() }), "temperature");
+        assert_eq!(bad(Parameters { temperature: Some(f32::NAN), ..base() }), "temperature");
+        assert_eq!(bad(Parameters { top_p: Some(0.0), ..base() }), "top_p");
+        assert_eq!(bad(Parameters { min_p: Some(1.5), ..base() }), "min_p");
+        assert_eq!(bad(Parameters { repeat_penalty: Some(0.0), ..base() }), "repeat_penalty");
+        assert_eq!(bad(Parameters { stop: vec![String::new()], ..base() }), "stop");
+        assert_eq!(bad(Parameters { stop: vec!["x".into(); 17], ..base() }), "stop");
+        assert!(Parameters::DEFAULT.validate().is_ok());
+    }
+}

@@ -1,0 +1,538 @@
+//! What clients and the daemon say to each other. `docs/protocol.md` describes it for people.
+//!
+//! A request is one frame with `"v":1`. Without `"op"` it is the simplest form, a prompt, and is
+//! answered by token frames. With `"op"` and an `"id"`, many may be under way on a connection, and
+//! every frame of an answer repeats the id. An answer is any number of [`Reply::Event`] and
+//! [`Reply::Token`] and exactly one of [`Reply::End`], [`Reply::Data`] and [`Reply::Error`].
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::engine_protocol::EngineInfo;
+use crate::{
+    BackendKind, ErrorCode, ErrorType, Failure, FinishReason, JobId, JobMeta, JobState, Message,
+    ModelInfo, ModelRef, Parameters, Priority, Timings, Usage,
+};
+
+/// The versions of the protocol that this program speaks.
+pub const VERSIONS: &[u32] = &[VERSION];
+
+/// The version of the protocol that this program writes.
+pub const VERSION: u32 = 1;
+
+/// Names a request on its connection; the answer repeats it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum RequestId {
+    /// A number.
+    Number(u64),
+    /// A text.
+    Text(String),
+}
+
+/// One request frame.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    /// What the answer repeats; `None` in the simplest form.
+    pub id: Option<RequestId>,
+    /// What is asked.
+    pub op: Op,
+}
+
+/// What can be asked, by `"op"`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum Op {
+    /// The simplest form: no `op` on the wire, and an answer of token frames only.
+    #[serde(skip)]
+    Simple(Box<Submission>),
+    /// Run a job and stream its answer. The client's going away cancels it.
+    Run(Box<Submission>),
+    /// Queue a job and answer with its id ([`Submitted`]).
+    Submit(Box<Submission>),
+    /// Stream the answer of a job from its beginning, wherever it stands. Going away is harmless.
+    Follow(JobQuery),
+    /// Wait for the end of a job, then its record ([`JobRecord`]).
+    Wait(JobQuery),
+    /// A job's record, at once ([`JobRecord`]).
+    Job(JobQuery),
+    /// A finished job's answer ([`JobResult`]).
+    Result(JobQuery),
+    /// Many jobs' records, newest first ([`JobList`]).
+    Jobs(JobsQuery),
+    /// Cancel a job, queued or running ([`JobRecord`]).
+    Cancel(JobQuery),
+    /// Loaded models and running requests ([`ProcessList`]).
+    Ps,
+    /// The daemon's own state ([`DaemonStatus`]).
+    Status,
+    /// Load a model, with progress events ([`LoadedModel`]).
+    Load(ModelQuery),
+    /// Unload a model, or all ([`Unloaded`]).
+    Unload(ModelQuery),
+    /// End the daemon: running jobs get a grace time. Understood in every version of the protocol.
+    Stop {
+        /// Do not wait for running jobs.
+        #[serde(default)]
+        now: bool,
+    },
+}
+
+/// A prompt and everything that goes with it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Submission {
+    /// The prompt.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub prompt: String,
+    /// A conversation that goes before the prompt.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub messages: Vec<Message>,
+    /// Instructions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub system: Option<String>,
+    /// No chat template.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub raw: bool,
+    /// `false` sends the text in one token frame.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream: Option<bool>,
+    /// The backend; else the daemon's default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backend: Option<BackendKind>,
+    /// The model: a path, a name in `models/`, or an alias; else the daemon's default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// How the answer is generated.
+    #[serde(flatten)]
+    pub params: Parameters,
+    /// Who goes first; an attached request is interactive unless it says otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<Priority>,
+    /// Seconds from now to the deadline.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_s: Option<f64>,
+    /// Words to find the job by.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+    /// The job that this one follows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent: Option<JobId>,
+    /// Jobs that must end before this one begins.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<JobId>,
+    /// Whether a failure among `after` is no reason to fail.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub after_any: bool,
+    /// How often the job is begun before it fails.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_attempts: Option<u32>,
+    /// A program run without a shell when the job has ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_done: Option<PathBuf>,
+    /// The workspace, by its name in `config.toml`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<String>,
+}
+
+/// Names one job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobQuery {
+    /// An id, an unambiguous prefix or suffix of one, or `last`.
+    pub job: String,
+    /// The workspace, by its name in `config.toml`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<String>,
+}
+
+/// Names many jobs. What is absent or empty excludes nothing.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct JobsQuery {
+    /// Only in these states.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub states: Vec<JobState>,
+    /// Only with this tag.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
+    /// Only of this model, by its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Only submitted in the last so many seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub newer_than_s: Option<f64>,
+    /// Only submitted longer ago than so many seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub older_than_s: Option<f64>,
+    /// At most so many; the daemon has a bound of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+    /// The workspace, by its name in `config.toml`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<String>,
+}
+
+/// Names a loaded model, or all.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ModelQuery {
+    /// The backend; else the daemon's default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backend: Option<BackendKind>,
+    /// A path, a name or an alias; absent, `load` takes the default and `unload` takes all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+}
+
+/// One answer frame.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reply {
+    /// The request's id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<RequestId>,
+    /// What is answered.
+    #[serde(flatten)]
+    pub body: ReplyBody,
+}
+
+/// What an answer frame holds, told apart by its keys.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum ReplyBody {
+    /// The request failed: the last frame.
+    Error(ErrorFrame),
+    /// More text.
+    Token {
+        /// The text, in whole characters.
+        token: String,
+        /// Always false.
+        eos: bool,
+    },
+    /// The answer is complete: the last frame.
+    End(Box<EndFrame>),
+    /// What is happening.
+    Event(Progress),
+    /// The answer to anything but a prompt: the last frame.
+    Data {
+        /// By the request: the type that [`Op`] names.
+        data: Value,
+    },
+}
+
+/// The request failed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ErrorFrame {
+    /// What happened, with the path or value it happened to.
+    pub error: String,
+    /// The coarse type.
+    pub error_type: ErrorType,
+    /// The stable code.
+    pub code: ErrorCode,
+    /// Whether the same request may succeed when sent again.
+    pub retryable: bool,
+    /// What to do next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// The job, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobId>,
+}
+
+impl ErrorFrame {
+    /// The frame that tells of `failure`.
+    pub fn new(failure: Failure, job: Option<JobId>) -> Self {
+        Self {
+            error: failure.message,
+            error_type: failure.code.error_type(),
+            code: failure.code,
+            retryable: failure.code.retryable(),
+            hint: failure.hint,
+            job,
+        }
+    }
+
+    /// The failure that the frame tells of.
+    pub fn into_failure(self) -> Failure {
+        Failure { code: self.code, message: self.error, hint: self.hint }
+    }
+}
+
+/// The answer is complete.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EndFrame {
+    /// Always null.
+    pub token: (),
+    /// Always true.
+    pub eos: bool,
+    /// The job.
+    pub job: JobId,
+    /// The model's name.
+    pub model: String,
+    /// Why generation ended.
+    pub finish_reason: FinishReason,
+    /// Tokens.
+    pub usage: Usage,
+    /// Where the time went.
+    pub timings: Timings,
+}
+
+/// What is happening to a request, by `"event"`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Progress {
+    /// The job is on disk and survives a crash.
+    Accepted {
+        /// Its id.
+        job: JobId,
+    },
+    /// The job waits for its turn.
+    Queued {
+        /// How many go before it, and one.
+        position: u32,
+    },
+    /// The job's model is being loaded.
+    Loading {
+        /// The model's name.
+        model: String,
+        /// From 0 to 1.
+        fraction: f32,
+    },
+    /// The prompt is being read.
+    Prefill {
+        /// Tokens read.
+        done: u32,
+        /// Tokens to read.
+        total: u32,
+    },
+    /// The attempt failed and the job will be begun again; text sent so far is void.
+    Restarted {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A queued job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Submitted {
+    /// Its id; it survives a crash.
+    pub job: JobId,
+}
+
+/// What is known of a job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobRecord {
+    /// The id.
+    pub job: JobId,
+    /// Where it stands.
+    pub state: JobState,
+    /// Its place in the queue, from 1, when it is queued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<u32>,
+    /// How often it was begun.
+    #[serde(default)]
+    pub attempts: u32,
+    /// Who goes first.
+    #[serde(default)]
+    pub priority: Priority,
+    /// The beginning of the prompt, for lists: one line, at most 80 characters.
+    #[serde(default)]
+    pub prompt_start: String,
+    /// Its directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<PathBuf>,
+    /// The content of `meta.json`.
+    #[serde(flatten)]
+    pub meta: JobMeta,
+}
+
+/// Many jobs.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct JobList {
+    /// Newest first.
+    pub jobs: Vec<JobRecord>,
+    /// Whether more matched than were sent.
+    #[serde(default)]
+    pub more: bool,
+}
+
+/// A job's answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobResult {
+    /// What is known of it.
+    #[serde(flatten)]
+    pub record: JobRecord,
+    /// `result.txt`.
+    pub text: String,
+}
+
+/// Loaded models and running requests.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ProcessList {
+    /// Engines, loading or loaded.
+    pub models: Vec<LoadedModel>,
+    /// Running jobs.
+    pub running: Vec<RunningJob>,
+    /// Queued jobs.
+    pub queued: u32,
+}
+
+/// One engine process.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LoadedModel {
+    /// The model.
+    #[serde(flatten)]
+    pub model: ModelRef,
+    /// Its name.
+    pub name: String,
+    /// The engine's process id.
+    pub pid: u32,
+    /// How far loading is, from 0 to 1.
+    pub loaded: f32,
+    /// The engine's resident memory, in bytes.
+    #[serde(default)]
+    pub memory_bytes: u64,
+    /// Requests running in it.
+    pub running: u32,
+    /// Seconds until it is unloaded, when idle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unload_in_s: Option<f64>,
+    /// What was loaded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub info: Option<ModelInfo>,
+    /// How the engine was built and runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<EngineInfo>,
+}
+
+/// One running job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunningJob {
+    /// The job.
+    pub job: JobId,
+    /// Its model's name.
+    pub model: String,
+    /// Whether a client waits at the other end.
+    pub attached: bool,
+    /// Seconds since it was begun.
+    pub running_s: f64,
+    /// Bytes of answer so far.
+    pub text_bytes: u64,
+}
+
+/// Engines that were ended.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Unloaded {
+    /// The models' names.
+    pub models: Vec<String>,
+}
+
+/// The daemon's own state.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DaemonStatus {
+    /// Its version.
+    pub version: String,
+    /// Protocol versions it speaks.
+    pub protocols: Vec<u32>,
+    /// Its process id.
+    pub pid: u32,
+    /// Seconds since it started.
+    pub uptime_s: f64,
+    /// Its home.
+    pub home: PathBuf,
+    /// Its socket.
+    pub socket: PathBuf,
+    /// Its workspace.
+    pub workspace: PathBuf,
+    /// Its log of today.
+    pub log: PathBuf,
+    /// Its resident memory, in bytes.
+    pub memory_bytes: u64,
+    /// Jobs queued.
+    pub queued: u32,
+    /// Jobs running.
+    pub running: u32,
+    /// Engines, loading or loaded.
+    pub models: Vec<LoadedModel>,
+    /// Whether it is ending.
+    #[serde(default)]
+    pub stopping: bool,
+}
+
+impl Request {
+    /// Reads a request frame.
+    ///
+    /// # Errors
+    /// A [`Failure`] for the client, with the request's id where there is one: not JSON, not an
+    /// object, an unknown `v` (named with the versions spoken), an unknown `op`, or a value of the
+    /// wrong type.
+    pub fn parse(frame: &[u8]) -> Result<Self, (Option<RequestId>, Failure)> {
+        let value: Value = serde_json::from_slice(frame).map_err(|error| {
+            (None, Failure::new(ErrorCode::BadFrame, format!("the frame is not JSON: {error}")))
+        })?;
+        let Value::Object(mut object) = value else {
+            let failure = Failure::new(ErrorCode::BadFrame, "the frame is not a JSON object");
+            return Err((None, failure));
+        };
+        let id = match object.remove("id") {
+            None | Some(Value::Null) => None,
+            Some(id) => Some(serde_json::from_value(id).map_err(|_| {
+                (None, invalid("\"id\" must be a number from 0 or a text".to_owned()))
+            })?),
+        };
+        match Self::parse_op(object) {
+            Ok(op) => Ok(Self { id, op }),
+            Err(failure) => Err((id, failure)),
+        }
+    }
+
+    fn parse_op(mut object: Map<String, Value>) -> Result<Op, Failure> {
+        let version = object.remove("v").unwrap_or(Value::Null);
+        let spoken = version.as_u64().is_some_and(|v| VERSIONS.iter().any(|&s| u64::from(s) == v));
+        let op = object.get("op").map(|op| op.as_str().unwrap_or_default().to_owned());
+        // A daemon must be able to make way for one of another version.
+        if !spoken && op.as_deref() != Some("stop") {
+            return Err(Failure::new(
+                ErrorCode::UnsupportedVersion,
+                format!("\"v\" is {version}, but this daemon speaks {VERSIONS:?}"),
+            )
+            .hint("run `threadrunner daemon restart` after an upgrade"));
+        }
+        if op.is_some() {
+            return serde_json::from_value(Value::Object(object))
+                .map_err(|error| invalid(error.to_string()));
+        }
+        if !object.contains_key("prompt") && !object.contains_key("messages") {
+            return Err(invalid("the request has neither \"op\" nor \"prompt\"".to_owned()));
+        }
+        serde_json::from_value(Value::Object(object))
+            .map(|submission| Op::Simple(Box::new(submission)))
+            .map_err(|error| invalid(error.to_string()))
+    }
+
+    /// The JSON of this request.
+    pub fn to_json(&self) -> Value {
+        let body = match &self.op {
+            Op::Simple(submission) => serde_json::to_value(submission),
+            op => serde_json::to_value(op),
+        };
+        // Every field of a request is plain data with string keys, which serde_json always takes.
+        let mut body = body.unwrap_or_default();
+        body["v"] = VERSION.into();
+        if let Some(id) = &self.id {
+            body["id"] = match id {
+                RequestId::Number(number) => (*number).into(),
+                RequestId::Text(text) => text.as_str().into(),
+            };
+        }
+        body
+    }
+}
+
+fn invalid(message: String) -> Failure {
+    Failure::new(ErrorCode::InvalidRequest, message)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,104 @@
+use super::*;
+use serde_json::json;
+
+fn parse(value: &Value) -> Result<Request, (Option<RequestId>, Failure)> {
+    Request::parse(value.to_string().as_bytes())
+}
+
+fn reply(value: Value) -> Reply {
+    let reply: Reply = serde_json::from_value(value.clone()).unwrap();
+    assert_eq!(serde_json::to_value(&reply).unwrap(), value);
+    reply
+}
+
+#[test]
+fn the_simplest_form_is_a_prompt() {
+    let request = parse(&json!({"v": 1, "prompt": "Hello", "stream": true})).unwrap();
+    assert_eq!(request.id, None);
+    let Op::Simple(submission) = request.op else { panic!("{request:?}") };
+    assert_eq!((submission.prompt.as_str(), submission.stream), ("Hello", Some(true)));
+}
+
+#[test]
+fn every_op_survives_the_wire() {
+    let submission = Submission {
+        prompt: "Hi".into(),
+        params: Parameters { seed: Some(7), ..Parameters::default() },
+        ..Submission::default()
+    };
+    let query = JobQuery { job: "last".into(), workspace: None };
+    for op in [
+        Op::Simple(Box::new(submission.clone())),
+        Op::Run(Box::new(submission.clone())),
+        Op::Submit(Box::new(submission)),
+        Op::Follow(query.clone()),
+        Op::Wait(query.clone()),
+        Op::Job(query.clone()),
+        Op::Result(query.clone()),
+        Op::Cancel(query),
+        Op::Jobs(JobsQuery::default()),
+        Op::Ps,
+        Op::Status,
+        Op::Load(ModelQuery::default()),
+        Op::Unload(ModelQuery::default()),
+        Op::Stop { now: true },
+    ] {
+        let request = Request { id: Some(RequestId::Number(3)), op };
+        assert_eq!(parse(&request.to_json()).unwrap(), request);
+    }
+}
+
+#[test]
+fn an_unknown_version_is_answered_with_those_spoken_and_the_id() {
+    for v in [json!(0), json!(2), json!("1"), Value::Null] {
+        let (id, failure) = parse(&json!({"v": v, "id": "x", "op": "ps"})).unwrap_err();
+        assert_eq!(id, Some(RequestId::Text("x".into())));
+        assert_eq!(failure.code, ErrorCode::UnsupportedVersion);
+        assert!(failure.message.contains("[1]"), "{failure}");
+    }
+}
+
+#[test]
+fn stop_is_understood_in_every_version() {
+    let request = parse(&json!({"v": 99, "op": "stop"})).unwrap();
+    assert_eq!(request.op, Op::Stop { now: false });
+}
+
+#[test]
+fn what_is_no_request_is_named() {
+    for (frame, code) in [
+        (&b"\xff\xfe"[..], ErrorCode::BadFrame),
+        (b"[]", ErrorCode::BadFrame),
+        (b"", ErrorCode::BadFrame),
+        (b"{\"v\":1}", ErrorCode::InvalidRequest),
+        (b"{\"v\":1,\"op\":\"sing\"}", ErrorCode::InvalidRequest),
+        (b"{\"v\":1,\"op\":7}", ErrorCode::InvalidRequest),
+        (b"{\"v\":1,\"prompt\":7}", ErrorCode::InvalidRequest),
+        (b"{\"v\":1,\"id\":{},\"op\":\"ps\"}", ErrorCode::InvalidRequest),
+    ] {
+        let (_, failure) = Request::parse(frame).unwrap_err();
+        assert_eq!(failure.code, code, "{}", String::from_utf8_lossy(frame));
+    }
+}
+
+/// Golden frames: added to, never edited. What a version 1 client was once sent, it is sent.
+#[test]
+fn replies_keep_their_shape() {
+    let token = reply(json!({"token": "Hi", "eos": false}));
+    assert!(matches!(token.body, ReplyBody::Token { .. }));
+    let end = reply(json!({
+        "id": 1, "token": null, "eos": true, "job": "1736700000123456_1", "model": "dummy",
+        "finish_reason": "stop",
+        "usage": {"prompt_tokens": 1, "completion_tokens": 2, "cached_tokens": 0},
+        "timings": {"queue_ms": 0.5, "load_ms": 0.0, "prefill_ms": 1.0, "decode_ms": 2.0, "total_ms": 3.5},
+    }));
+    assert!(matches!(end.body, ReplyBody::End(_)));
+    let error = reply(json!({
+        "error": "no", "error_type": "ModelLoad", "code": "model_not_found", "retryable": false,
+    }));
+    assert!(matches!(error.body, ReplyBody::Error(_)));
+    let event = reply(json!({"id": 1, "event": "queued", "position": 3}));
+    assert_eq!(event.body, ReplyBody::Event(Progress::Queued { position: 3 }));
+    let data = reply(json!({"id": "a", "data": {"job": "1"}}));
+    assert!(matches!(data.body, ReplyBody::Data { .. }));
+}
