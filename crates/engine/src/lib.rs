@@ -1,1 +1,1 @@
-//! Being built.
+//! The engine process: one loaded model, one forward pass for everybody.
