@@ -88,3 +88,42 @@ use_tools() {
         export BINDGEN_EXTRA_CLANG_ARGS
     fi
 }
+
+# ensure_built [OPTION OF build-engine]...: sets BIN to the folder with the three programs, built
+# from these sources for this processor. Where nothing has changed since the last time that is all
+# it does, without starting cargo; FRESH tells which.
+ensure_built() {
+    local stamp="$TOOLS/built${*:+-${*//[^a-zA-Z0-9-]/-}}" processor
+    # The native build is for the processor that it was built on: a home may move to another.
+    processor=$(grep -m 1 -E '^(flags|Features)' /proc/cpuinfo || uname -m)
+    FRESH=no
+    if built_and_unchanged "$stamp" "$processor"; then return; fi
+
+    "$ROOT/scripts/setup"
+    use_tools
+    need_space "$ROOT" 2000 "the build"
+    # Older than everything that changes while the build runs, so that such a change is built next.
+    : >"$stamp.new"
+    BIN=$("$ROOT/scripts/build-engine" "$@") || exit 1
+    { [ -n "$BIN" ] && [ -x "$BIN/threadrunner" ]; } ||
+        die "scripts/build-engine succeeded, but there is no program in ${BIN:-(no folder named)}" \
+            "Remove $ROOT/target* and run this again."
+    printf '%s\n' "$BIN" "$processor" >"$stamp"
+    touch -r "$stamp.new" "$stamp"
+    rm -f "$stamp.new"
+    # shellcheck disable=SC2034 # for the scripts that source this
+    FRESH=yes
+}
+
+built_and_unchanged() {
+    local built_for program
+    [ -f "$1" ] || return 1
+    { read -r BIN && read -r built_for; } <"$1"
+    [ "$built_for" = "$2" ] || return 1
+    for program in threadrunner threadrunner-daemon threadrunner-engine; do
+        [ -x "$BIN/$program" ] || return 1
+    done
+    # Folders count too: theirs is the newer time when a file goes.
+    [ -z "$(find "$ROOT/crates" "$ROOT/Cargo.toml" "$ROOT/Cargo.lock" "$ROOT/rust-toolchain.toml" \
+        "$ROOT/scripts/build-engine" -newer "$1" -print -quit)" ]
+}
