@@ -6,7 +6,7 @@ set positional-arguments
 tools := 'eval "$(scripts/setup --env)" &&'
 
 _list:
-    @just --list --unsorted
+    @{{ just_executable() }} --list --unsorted
 
 # Build what is missing and run threadrunner: just run "Why is the sky blue?"
 run *ARGS:
@@ -18,7 +18,7 @@ setup:
 
 # The three programs, for this processor; --portable for any x86-64 with AVX2
 build *OPTIONS:
-    scripts/build-engine {{OPTIONS}}
+    scripts/build-engine {{ OPTIONS }}
 
 # Copy the three programs to ~/.local/bin
 install *ARGS:
@@ -36,14 +36,14 @@ test-quick *ARGS:
 # Formatting and lints
 lint:
     cargo fmt --all --check
-    {{tools}} cargo clippy --workspace --all-targets --all-features -- -D warnings
+    {{ tools }} cargo clippy --workspace --all-targets --all-features -- -D warnings
 
 fmt:
     cargo fmt --all
 
 # The pages of the code's documentation
 doc:
-    {{tools}} cargo doc --workspace --no-deps --all-features --document-private-items
+    {{ tools }} cargo doc --workspace --no-deps --all-features --document-private-items
 
 # Licences, advisories, bans: needs `cargo install --locked cargo-deny`
 deny:
