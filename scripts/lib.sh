@@ -101,7 +101,7 @@ ensure_built() {
 
     "$ROOT/scripts/setup"
     use_tools
-    need_space "$ROOT" 2000 "the build"
+    [ -e "$stamp" ] || need_space "$ROOT" 2000 "the build"
     # Older than everything that changes while the build runs, so that such a change is built next.
     : >"$stamp.new"
     BIN=$("$ROOT/scripts/build-engine" "$@") || exit 1
