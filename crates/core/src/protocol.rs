@@ -2,8 +2,9 @@
 //!
 //! A request is one frame with `"v":1`. Without `"op"` it is the simplest form, a prompt, and is
 //! answered by token frames. With `"op"` and an `"id"`, many may be under way on a connection, and
-//! every frame of an answer repeats the id. An answer is any number of [`Reply::Event`] and
-//! [`Reply::Token`] and exactly one of [`Reply::End`], [`Reply::Data`] and [`Reply::Error`].
+//! every frame of an answer repeats the id. An answer is any number of [`ReplyBody::Event`] and
+//! [`ReplyBody::Token`] and exactly one of [`ReplyBody::End`], [`ReplyBody::Data`] and
+//! [`ReplyBody::Error`].
 
 use std::path::PathBuf;
 
