@@ -22,6 +22,8 @@ use crate::{log, server};
 
 /// Events of the workspace's thread that may wait for the owner; then the thread waits.
 const STORE_EVENTS: usize = 1024;
+/// What the client that started this daemon waits for.
+const READY: &str = r#"{"ready":true}"#;
 /// How long connections get to send their last frames when the daemon ends.
 const LAST_FRAMES: Duration = Duration::from_secs(2);
 
@@ -44,7 +46,9 @@ pub(crate) fn run(foreground: bool) -> ExitCode {
             if foreground {
                 complain(failure.to_text().trim_end());
             }
-            report(&serde_json::to_string(&failure).unwrap_or_default());
+            if !foreground {
+                report(&serde_json::to_string(&failure).unwrap_or_default());
+            }
             ExitCode::from(failure.code.exit_code() as u8)
         }
     }
@@ -57,6 +61,7 @@ struct Daemon {
     workspace: Workspace,
     ready: Vec<threadrunner_core::JobId>,
     listener: std::os::unix::net::UnixListener,
+    foreground: bool,
     // Held for the daemon's life: what says that it lives.
     _lock: FileLock,
 }
@@ -70,8 +75,9 @@ fn start(foreground: bool) -> Result<Option<Daemon>, Failure> {
     let Some(lock) = FileLock::try_now(&home.daemon_lock())? else {
         if foreground {
             complain("a daemon of this home runs already: see `threadrunner status`");
+        } else {
+            report(READY);
         }
-        report(r#"{"ready":true}"#);
         return Ok(None);
     };
     // Whoever reads the note finds the socket also from an environment that names another.
@@ -96,7 +102,7 @@ fn start(foreground: bool) -> Result<Option<Daemon>, Failure> {
     }
     let ready = recovered.queued;
     let listener = bind(&home.socket)?;
-    Ok(Some(Daemon { home, config, workspace, ready, listener, _lock: lock }))
+    Ok(Some(Daemon { home, config, workspace, ready, listener, foreground, _lock: lock }))
 }
 
 /// Binds the socket. The lock is held: a socket file that is there is nobody's.
@@ -161,7 +167,9 @@ impl Daemon {
         let serving = tokio::spawn(server::serve(listener, context.clone(), closing.clone()));
         tokio::spawn(obey(signals, hub));
         tracing::info!(pid = std::process::id(), socket = %context.home.socket.display(), "ready");
-        report(r#"{"ready":true}"#);
+        if !self.foreground {
+            report(READY);
+        }
         owner.run().await;
         closing.cancel();
         let _ = tokio::time::timeout(LAST_FRAMES, serving).await;

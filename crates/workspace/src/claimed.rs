@@ -38,7 +38,11 @@ pub struct ClaimedJob {
 #[derive(Debug)]
 enum Partial {
     Nothing,
-    Growing { file: File, bytes: u64, crc32: crc32fast::Hasher },
+    Growing {
+        file: File,
+        bytes: u64,
+        crc32: crc32fast::Hasher,
+    },
     /// A write failed: what the file holds is no longer known.
     Broken,
 }

@@ -69,9 +69,8 @@ impl JobDir<'_> {
     /// The content of a file of the job, if there is one.
     pub(crate) fn read(&self, name: &str) -> Result<Option<Vec<u8>>, ReadError> {
         let Some((file, size)) = self.open(name)? else { return Ok(None) };
-        let too_large = || {
-            ReadError::Unfit(format!("{name} is over the limit of {MAX_FILE_BYTES} bytes"))
-        };
+        let too_large =
+            || ReadError::Unfit(format!("{name} is over the limit of {MAX_FILE_BYTES} bytes"));
         if size > MAX_FILE_BYTES {
             return Err(too_large());
         }
@@ -177,8 +176,8 @@ pub(crate) fn meta_json(meta: &JobMeta) -> Result<Vec<u8>> {
 }
 
 fn pretty(value: &impl Serialize, what: &'static str) -> Result<Vec<u8>> {
-    let mut bytes = serde_json::to_vec_pretty(value)
-        .map_err(|source| WorkspaceError::Json { what, source })?;
+    let mut bytes =
+        serde_json::to_vec_pretty(value).map_err(|source| WorkspaceError::Json { what, source })?;
     bytes.push(b'\n');
     Ok(bytes)
 }

@@ -125,11 +125,8 @@ impl Workspace {
     fn ended_before(&self, id: &JobId, age: Duration, now: SystemTime) -> bool {
         let limit = micros_since_epoch(now).saturating_sub(age.as_micros() as u64) / 1_000_000;
         [JobState::Done, JobState::Failed].into_iter().any(|state| {
-            let stat = rustix::fs::statat(
-                self.layout.dir(state),
-                id.as_str(),
-                AtFlags::SYMLINK_NOFOLLOW,
-            );
+            let stat =
+                rustix::fs::statat(self.layout.dir(state), id.as_str(), AtFlags::SYMLINK_NOFOLLOW);
             stat.is_ok_and(|stat| u64::try_from(stat.st_mtime).is_ok_and(|at| at < limit))
         })
     }

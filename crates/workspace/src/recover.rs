@@ -184,7 +184,8 @@ fn verdict(dir: &JobDir<'_>, default_max_attempts: u32) -> Result<Verdict> {
     let max = spec.max_attempts.unwrap_or(default_max_attempts).max(1);
     if spec.attempts >= max {
         let times = if spec.attempts == 1 { "once" } else { &format!("{} times", spec.attempts) };
-        let message = format!("the job was begun {times} and never ended: the daemon or its engine died");
+        let message =
+            format!("the job was begun {times} and never ended: the daemon or its engine died");
         return Ok(Verdict::GiveUp(
             Failure::new(ErrorCode::EngineDied, message)
                 .hint("see `threadrunner daemon logs`; `threadrunner retry` begins it again"),

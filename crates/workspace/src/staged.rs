@@ -134,17 +134,21 @@ pub(crate) fn move_job(
     to: JobState,
 ) -> Result<()> {
     if !from.may_become(to) {
-        return Err(WorkspaceError::WrongState { id: id.clone(), state: from, wanted: to.as_str() });
+        return Err(WorkspaceError::WrongState {
+            id: id.clone(),
+            state: from,
+            wanted: to.as_str(),
+        });
     }
     let name = id.as_str();
-    fs.rename((layout.dir(from), name), (layout.dir(to), name), false).map_err(|error| {
-        match error.kind() {
-            std::io::ErrorKind::NotFound => not_found(layout, id),
-            std::io::ErrorKind::AlreadyExists | std::io::ErrorKind::DirectoryNotEmpty => {
-                WorkspaceError::Exists { id: id.clone(), state: to }
-            }
-            _ => WorkspaceError::io("move", layout.job_path(from, id), error),
+    fs.rename((layout.dir(from), name), (layout.dir(to), name), false).map_err(|error| match error
+        .kind()
+    {
+        std::io::ErrorKind::NotFound => not_found(layout, id),
+        std::io::ErrorKind::AlreadyExists | std::io::ErrorKind::DirectoryNotEmpty => {
+            WorkspaceError::Exists { id: id.clone(), state: to }
         }
+        _ => WorkspaceError::io("move", layout.job_path(from, id), error),
     })
 }
 
@@ -208,8 +212,9 @@ pub(crate) fn is_gone(name: &str) -> bool {
 /// Deletes a directory in `input/writing` with all it holds, following no links.
 pub(crate) fn delete(layout: &Layout, fs: &dyn FileSystem, name: &str) -> Result<()> {
     let writing = layout.dir(JobState::Writing);
-    delete_tree(fs, writing, name, MAX_DEPTH)
-        .map_err(|error| WorkspaceError::io("delete", layout.path(JobState::Writing).join(name), error))
+    delete_tree(fs, writing, name, MAX_DEPTH).map_err(|error| {
+        WorkspaceError::io("delete", layout.path(JobState::Writing).join(name), error)
+    })
 }
 
 /// Deeper than any job; a bound on the recursion, and on the directories open at once.

@@ -40,16 +40,18 @@ pub fn parse_timestamp(text: &str) -> Option<SystemTime> {
     if !in_range || fraction.len() > 9 || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    let nanos: u64 = if fraction.is_empty() { 0 } else { format!("{fraction:0<9}").parse().ok()? };
+    let nanos: u64 =
+        if fraction.is_empty() { 0 } else { format!("{fraction:0<9}").parse().ok()? };
     let seconds = days_from_civil(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second;
     UNIX_EPOCH.checked_add(Duration::from_secs(seconds) + Duration::from_nanos(nanos))
 }
 
 fn numbers(text: &str, separator: char) -> Option<[u64; 3]> {
-    let mut parts = text.split(separator).map(|part| match part.bytes().all(|b| b.is_ascii_digit()) {
-        true => part.parse::<u64>().ok(),
-        false => None,
-    });
+    let mut parts =
+        text.split(separator).map(|part| match part.bytes().all(|b| b.is_ascii_digit()) {
+            true => part.parse::<u64>().ok(),
+            false => None,
+        });
     let numbers = [parts.next()??, parts.next()??, parts.next()??];
     parts.next().is_none().then_some(numbers)
 }

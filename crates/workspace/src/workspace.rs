@@ -399,11 +399,7 @@ impl Workspace {
     ///
     /// # Errors
     /// [`StillClaimed`] hands the job back when its attempt cannot be taken back.
-    pub fn release(
-        &mut self,
-        job: ClaimedJob,
-        attempt: Attempt,
-    ) -> Result<(), Box<StillClaimed>> {
+    pub fn release(&mut self, job: ClaimedJob, attempt: Attempt) -> Result<(), Box<StillClaimed>> {
         self.flush(&job.id);
         let mut staged = Staged::new(job.id.clone(), JobState::Processing);
         staged.route.push(JobState::Ready);
@@ -430,9 +426,7 @@ impl Workspace {
             return synced;
         }
         let durable = staged::syncs(self.options.durability);
-        if durable
-            && let Err(error) = staged::sync_contents(&self.layout, &*self.fs, &group)
-        {
+        if durable && let Err(error) = staged::sync_contents(&self.layout, &*self.fs, &group) {
             self.give_up(group, &error, &mut synced);
             return synced;
         }

@@ -117,10 +117,7 @@ fn a_queued_job_is_canceled_and_a_finished_one_removed() {
     f.ws.cancel(&id, now()).unwrap();
     f.sync();
     let record = f.reader().record(&id).unwrap();
-    assert_eq!(
-        (record.state, record.meta.status.as_deref()),
-        (JobState::Failed, Some("canceled"))
-    );
+    assert_eq!((record.state, record.meta.status.as_deref()), (JobState::Failed, Some("canceled")));
     f.ws.remove(&id).unwrap();
     f.sync();
     assert!(matches!(f.reader().locate(&id), Err(WorkspaceError::NotFound { .. })));
@@ -164,8 +161,7 @@ fn one_owner_at_a_time() {
 
 #[test]
 fn relaxed_workspaces_do_the_same_without_syncs() {
-    let mut f =
-        Fixture::with(Options { durability: Durability::Relaxed, ..Options::default() });
+    let mut f = Fixture::with(Options { durability: Durability::Relaxed, ..Options::default() });
     let id = f.submit("hi");
     let claimed = f.claim(&id);
     f.ws.complete(claimed, "ok", JobMeta::default(), now()).unwrap();
