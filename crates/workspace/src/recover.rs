@@ -159,11 +159,11 @@ impl Workspace {
         // Reading a million names of finished jobs would take long. Their directories say when
         // they last changed, and that was no earlier than their newest job was made.
         for state in JobState::ALL {
-            if let Ok(stat) = rustix::fs::fstat(self.layout.dir(state)) {
-                let seconds = u64::try_from(stat.st_mtime).unwrap_or(0);
-                let micros = seconds.saturating_mul(1_000_000) + stat.st_mtime_nsec as u64 / 1000;
+            let changed = std::fs::metadata(self.layout.path(state)).and_then(|it| it.modified());
+            if let Ok(changed) = changed {
                 // The file system's clock goes in ticks, of up to a hundredth of a second.
-                if let Ok(id) = JobId::parse(&format!("{:016}", micros + 10_000)) {
+                let micros = micros_since_epoch(changed).saturating_add(10_000);
+                if let Ok(id) = JobId::parse(&format!("{micros:016}")) {
                     self.ids_come_after(&id);
                 }
             }

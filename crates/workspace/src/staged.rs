@@ -108,12 +108,9 @@ fn sync_each(layout: &Layout, fs: &dyn FileSystem, group: &[Staged]) -> Result<(
         let Some(fd) = layout.open_job(staged.at, &staged.id)? else { continue };
         let dir = job_dir(&fd, layout.job_path(staged.at, &staged.id));
         for &name in &staged.written {
-            match dir.open(name) {
-                Ok(Some((file, _))) => {
-                    fs.sync(file.as_fd()).map_err(|error| dir.io("sync", name, error))?;
-                }
-                // Deleted by hand: its job fails at the rename, the others need not.
-                Ok(None) | Err(_) => {}
+            // One deleted by hand fails at its rename; the others need not.
+            if let Ok(Some((file, _))) = dir.open(name) {
+                fs.sync(file.as_fd()).map_err(|error| dir.io("sync", name, error))?;
             }
         }
         fs.sync(fd.as_fd()).map_err(|error| dir.io("sync", ".", error))?;
