@@ -31,8 +31,11 @@ pub(super) struct Keeper {
     own: HashSet<JobId>,
     /// What is to be told when the group is synced.
     pending: Vec<(JobId, Pending)>,
-    pending_prunes: Vec<(Result<Vec<JobId>, Failure>, Reply<Vec<JobId>>)>,
+    pending_prunes: Vec<PendingPrune>,
 }
+
+/// What was pruned, as far as the sync agrees, and who is told.
+type PendingPrune = (Result<Vec<JobId>, Failure>, Reply<Vec<JobId>>);
 
 /// What an operation of the group will have come to.
 enum Pending {
