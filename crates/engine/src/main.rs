@@ -1,0 +1,3 @@
+//! The engine process. See [`threadrunner_engine`].
+
+fn main() {}
