@@ -65,6 +65,12 @@ pub enum Op {
     Jobs(JobsQuery),
     /// Cancel a job, queued or running ([`JobRecord`]).
     Cancel(JobQuery),
+    /// Queue a failed or canceled job again, as if it had never begun ([`JobRecord`]).
+    Retry(JobQuery),
+    /// Remove a job that has ended, with all its files ([`Removed`]).
+    Rm(JobQuery),
+    /// Remove jobs that ended long ago ([`Removed`]).
+    Prune(PruneQuery),
     /// Loaded models and running requests ([`ProcessList`]).
     Ps,
     /// The daemon's own state ([`DaemonStatus`]).
@@ -170,6 +176,20 @@ pub struct JobsQuery {
     /// At most so many; the daemon has a bound of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
+    /// The workspace, by its name in `config.toml`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<String>,
+}
+
+/// Which jobs that have ended need not be kept.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PruneQuery {
+    /// Only those that ended longer ago than so many seconds.
+    pub older_than_s: f64,
+    /// Not those that failed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub keep_failed: bool,
     /// The workspace, by its name in `config.toml`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workspace: Option<String>,
@@ -366,6 +386,13 @@ pub struct JobResult {
     pub record: JobRecord,
     /// `result.txt`.
     pub text: String,
+}
+
+/// Jobs that are no more.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removed {
+    /// Their ids.
+    pub jobs: Vec<JobId>,
 }
 
 /// Loaded models and running requests.

@@ -9,12 +9,14 @@ use threadrunner_home::{Config, Home};
 use threadrunner_workspace::Reader;
 
 use crate::jobs::Hub;
+use crate::store::Archive;
 
 /// What every handler may use.
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) hub: Hub,
     pub(crate) reader: Reader,
+    pub(crate) archive: Archive,
     pub(crate) home: Home,
     pub(crate) config: Config,
     pub(crate) workspace: PathBuf,

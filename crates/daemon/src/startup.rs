@@ -153,11 +153,13 @@ impl Daemon {
         let (events, from_store) = tokio::sync::mpsc::channel(STORE_EVENTS);
         let store = Store::start(self.workspace, self.ready, events)
             .map_err(|error| internal("start the workspace's thread", &error))?;
+        let archive = store.archive();
         let (owner, hub) =
             Owner::new(self.home.clone(), self.config.clone(), engine_binary(), store, from_store);
         let context = Arc::new(Context {
             hub: hub.clone(),
             reader,
+            archive,
             workspace: self.home.workspace.clone(),
             home: self.home,
             config: self.config,

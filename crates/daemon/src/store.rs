@@ -9,10 +9,11 @@ mod keeper;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use threadrunner_core::{Failure, JobId, JobMeta, JobSpec, ModelRef, Priority};
-use threadrunner_workspace::{WatchEvent, Watcher, Workspace};
+use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta, JobSpec, ModelRef, Priority};
+use threadrunner_workspace::{Retention, WatchEvent, Watcher, Workspace};
 
 use keeper::Keeper;
+use tokio::sync::oneshot;
 
 /// A job to be written.
 #[derive(Debug)]
@@ -75,7 +76,12 @@ enum Operation {
     Look(JobId),
     Arrived(JobId),
     List,
+    Retry { id: JobId, reply: Reply<()> },
+    Remove { id: JobId, reply: Reply<()> },
+    Prune { retention: Retention, reply: Reply<Vec<JobId>> },
 }
+
+type Reply<T> = oneshot::Sender<Result<T, Failure>>;
 
 /// The owner's end of the workspace's thread.
 #[derive(Debug)]
@@ -100,6 +106,11 @@ impl Store {
             .name("workspace".to_owned())
             .spawn(move || keeper.run(&incoming))?;
         Ok(Self { operations, under_way: 0, _watcher: watcher })
+    }
+
+    /// A handle for clients.
+    pub(crate) fn archive(&self) -> Archive {
+        Archive(self.operations.clone())
     }
 
     /// Operations whose event has not been taken note of.
@@ -175,6 +186,34 @@ impl Store {
     /// Moves a running job back to `ready`; its attempt stays counted, or does not.
     pub(crate) fn release(&mut self, id: JobId, counted: bool) {
         self.send(Operation::Release { id, counted });
+    }
+}
+
+/// What clients may do to jobs that are not live: past the owner, which does not know of those.
+#[derive(Debug, Clone)]
+pub(crate) struct Archive(mpsc::Sender<Operation>);
+
+impl Archive {
+    async fn ask<T>(&self, operation: impl FnOnce(Reply<T>) -> Operation) -> Result<T, Failure> {
+        let ending = || Failure::new(ErrorCode::ShuttingDown, "the daemon is ending");
+        let (reply, answer) = oneshot::channel();
+        self.0.send(operation(reply)).map_err(|_| ending())?;
+        answer.await.map_err(|_| ending())?
+    }
+
+    /// Moves a failed job to `ready`, as if it had never begun.
+    pub(crate) async fn retry(&self, id: JobId) -> Result<(), Failure> {
+        self.ask(|reply| Operation::Retry { id, reply }).await
+    }
+
+    /// Removes a job that has ended.
+    pub(crate) async fn remove(&self, id: JobId) -> Result<(), Failure> {
+        self.ask(|reply| Operation::Remove { id, reply }).await
+    }
+
+    /// Removes some of the jobs that need not be kept; none when there are none left.
+    pub(crate) async fn prune(&self, retention: Retention) -> Result<Vec<JobId>, Failure> {
+        self.ask(|reply| Operation::Prune { retention, reply }).await
     }
 }
 

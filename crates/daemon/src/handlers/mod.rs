@@ -5,8 +5,11 @@ mod follow;
 mod job;
 mod jobs;
 mod load;
+mod prune;
 mod ps;
 mod result;
+mod retry;
+mod rm;
 mod run;
 mod status;
 mod stop;
@@ -59,6 +62,9 @@ pub(crate) async fn handle(context: Arc<Context>, op: Op, answer: Answer) -> Res
         Op::Result(query) => result::result(context, query, &answer).await,
         Op::Jobs(query) => jobs::jobs(context, query, &answer).await,
         Op::Cancel(query) => cancel::cancel(context, query, &answer).await,
+        Op::Retry(query) => retry::retry(context, query, &answer).await,
+        Op::Rm(query) => rm::rm(context, query, &answer).await,
+        Op::Prune(query) => prune::prune(context, query, &answer).await,
         Op::Ps => ps::ps(context, &answer).await,
         Op::Status => status::status(context, &answer).await,
         Op::Load(query) => load::load(context, query, &answer).await,

@@ -164,7 +164,7 @@ mod tests {
         for number in 10..100 {
             queue.push(id(number), &m, Priority::Interactive);
         }
-        let before = std::iter::from_fn(|| queue.pop(&m, false)).take_while(|&ref j| *j != id(1));
+        let before = std::iter::from_fn(|| queue.pop(&m, false)).take_while(|job| *job != id(1));
         assert_eq!(before.count(), PATIENCE as usize);
     }
 

@@ -10,12 +10,15 @@ use threadrunner_workspace::{
 };
 use tokio::sync::mpsc::Sender;
 
-use super::{Claim, Found, Operation, StoreEvent, Submission};
+use super::{Claim, Found, Operation, Reply, StoreEvent, Submission};
 
 /// The most operations that share a sync.
 const GROUP: usize = 256;
 /// How many of the jobs found at the start are looked at between two groups.
 const BACKLOG_STEP: usize = 256;
+
+/// How many jobs are pruned at once, so that others are not kept waiting.
+const PRUNE_STEP: usize = 256;
 
 /// Owns the workspace.
 pub(super) struct Keeper {
@@ -28,7 +31,11 @@ pub(super) struct Keeper {
     own: HashSet<JobId>,
     /// What is to be told when the group is synced.
     pending: Vec<(JobId, Pending)>,
+    pending_prunes: Vec<PendingPrune>,
 }
+
+/// What was pruned, as far as the sync agrees, and who is told.
+type PendingPrune = (Result<Vec<JobId>, Failure>, Reply<Vec<JobId>>);
 
 /// What an operation of the group will have come to.
 enum Pending {
@@ -37,6 +44,7 @@ enum Pending {
     Claimed(Box<Claim>),
     Released,
     Ended,
+    Answer { reply: Reply<()>, then_look: bool },
 }
 
 impl Keeper {
@@ -48,6 +56,7 @@ impl Keeper {
             backlog: ready.into(),
             own: HashSet::new(),
             pending: Vec::new(),
+            pending_prunes: Vec::new(),
         }
     }
 
@@ -113,6 +122,18 @@ impl Keeper {
                 }
             }
             Operation::List => self.list(),
+            Operation::Retry { id, reply } => {
+                let result = self.workspace.retry(&id);
+                self.answer(id, result, reply, true);
+            }
+            Operation::Remove { id, reply } => {
+                let result = self.workspace.remove(&id);
+                self.answer(id, result, reply, false);
+            }
+            Operation::Prune { retention, reply } => {
+                let pruned = self.workspace.prune(&retention, PRUNE_STEP, now);
+                self.pending_prunes.push((pruned.map_err(Failure::from), reply));
+            }
         }
     }
 
@@ -195,6 +216,21 @@ impl Keeper {
         }
     }
 
+    fn answer(
+        &mut self,
+        id: JobId,
+        result: Result<(), WorkspaceError>,
+        reply: Reply<()>,
+        then_look: bool,
+    ) {
+        match result {
+            Ok(()) => self.pending.push((id, Pending::Answer { reply, then_look })),
+            Err(error) => {
+                let _ = reply.send(Err(error.into()));
+            }
+        }
+    }
+
     fn ends(&mut self, id: JobId, result: Result<(), Failure>) {
         match result {
             Ok(()) => self.pending.push((id, Pending::Ended)),
@@ -272,7 +308,21 @@ impl Keeper {
                 (Pending::Ended, error) => {
                     self.tell(StoreEvent::Ended { id, result: error.map_or(Ok(()), Err) });
                 }
+                (Pending::Answer { reply, then_look }, error) => {
+                    let _ = reply.send(error.map_or(Ok(()), Err));
+                    if then_look {
+                        self.own.insert(id.clone());
+                        self.look(id);
+                    }
+                }
             }
+        }
+        for (pruned, reply) in std::mem::take(&mut self.pending_prunes) {
+            // A client that is gone has nobody to be told.
+            let _ = reply.send(pruned.map(|mut ids| {
+                ids.retain(|id| synced.take_error(id).is_none());
+                ids
+            }));
         }
         for (id, error) in synced.failed {
             tracing::warn!(job = %id, %error, "the workspace could not go on with a job");
