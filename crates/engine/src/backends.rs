@@ -1,0 +1,32 @@
+//! Choosing the backend that a model asks for.
+
+#[cfg(not(feature = "llama"))]
+use threadrunner_core::ErrorCode;
+use threadrunner_core::engine_protocol::{EngineInfo, Load};
+use threadrunner_core::{BackendKind, Failure, ModelBackend};
+
+use crate::dummy;
+
+/// Loads the model, tells `progress` how far it is (from 0 to 1), and lends it to `serve`, once.
+///
+/// Lending it keeps a context and the model that it borrows on one stack.
+///
+/// # Errors
+/// The model cannot be loaded; `serve` was not called.
+pub fn with_model(
+    load: &Load,
+    progress: &mut dyn FnMut(f32),
+    serve: &mut dyn FnMut(&mut dyn ModelBackend, EngineInfo),
+) -> Result<(), Failure> {
+    match load.model.backend {
+        BackendKind::Dummy => dummy::with_model(load, progress, serve),
+        #[cfg(feature = "llama")]
+        BackendKind::Llama => crate::llama::with_model(load, progress, serve),
+        #[cfg(not(feature = "llama"))]
+        BackendKind::Llama => Err(Failure::new(
+            ErrorCode::BackendUnavailable,
+            "this engine was built without the llama backend",
+        )
+        .hint("Build it with `--features llama`, or set THREADRUNNER_BACKEND=dummy.")),
+    }
+}

@@ -1,0 +1,216 @@
+//! [`ModelBackend`] over a llama.cpp context.
+
+use llama_cpp_2::model::LlamaModel;
+use llama_cpp_2::token::LlamaToken;
+use llama_cpp_2::token::data_array::LlamaTokenDataArray;
+use llama_cpp_2::vocab::LlamaVocab;
+use threadrunner_core::{
+    BackendError, ErrorCode, Failure, Feed, Message, ModelBackend, ModelInfo, Parameters, Plan,
+    Sampled, SeqId, TokenId,
+};
+
+use super::context::{Batch, Context, DecodeError};
+use super::sampler::Sampler;
+use super::template::{ChatTemplate, TemplateError};
+
+/// An open sequence.
+#[derive(Debug)]
+struct Sequence {
+    sampler: Sampler,
+    /// How many of its tokens are in the cache.
+    cached: u32,
+}
+
+/// A loaded model with its context.
+#[derive(Debug)]
+pub(super) struct Llama<'model> {
+    vocab: LlamaVocab<'model>,
+    n_vocab: i32,
+    context: Context<'model>,
+    /// `None` where the model file has no chat template: a base model.
+    template: Option<Result<ChatTemplate, TemplateError>>,
+    info: ModelInfo,
+    sequences: Vec<Option<Sequence>>,
+    batch: Batch,
+    candidates: LlamaTokenDataArray,
+}
+
+impl<'model> Llama<'model> {
+    pub(super) fn new(
+        model: &'model LlamaModel,
+        context: Context<'model>,
+        template: Option<Result<ChatTemplate, TemplateError>>,
+        info: ModelInfo,
+    ) -> Self {
+        let sequences = (0..info.n_seq_max).map(|_| None).collect();
+        Self {
+            vocab: model.vocab(),
+            n_vocab: model.n_vocab(),
+            context,
+            template,
+            info,
+            sequences,
+            batch: Batch::default(),
+            candidates: LlamaTokenDataArray::new(Vec::new(), false),
+        }
+    }
+
+    fn sequence(&mut self, seq: SeqId) -> Result<&mut Sequence, BackendError> {
+        self.sequences
+            .get_mut(seq.0 as usize)
+            .and_then(Option::as_mut)
+            .ok_or_else(|| BackendError::Broken(format!("sequence {} is not open", seq.0)))
+    }
+
+    /// Puts the plan into the batch; the rows to sample come back.
+    fn fill_batch(&mut self, plan: &Plan) -> Result<Vec<(usize, SeqId)>, BackendError> {
+        self.batch.clear();
+        let mut rows = Vec::new();
+        for Feed { seq, start, tokens, sample } in &plan.feeds {
+            let cached = self.sequence(*seq)?.cached;
+            if *start != cached {
+                return Err(BackendError::Broken(format!(
+                    "sequence {} has {cached} tokens in the cache and was fed from {start} on",
+                    seq.0
+                )));
+            }
+            for (position, token) in (*start..).zip(tokens) {
+                let position = i32::try_from(position)
+                    .map_err(|_| BackendError::Broken("a position beyond 2^31".to_owned()))?;
+                self.batch.push(token.0, position, raw(*seq));
+            }
+            if *sample && self.batch.want_output() {
+                rows.push((self.batch.len() - 1, *seq));
+            }
+        }
+        Ok(rows)
+    }
+
+    fn sample(&mut self, row: usize, seq: SeqId) -> Result<Sampled, BackendError> {
+        let broken = |what: &str| BackendError::Broken(what.to_owned());
+        let logits = self.context.logits(row).ok_or_else(|| broken("a row without logits"))?;
+        let sequence = self
+            .sequences
+            .get_mut(seq.0 as usize)
+            .and_then(Option::as_mut)
+            .ok_or_else(|| broken("a sequence that is not open"))?;
+        let token = sequence
+            .sampler
+            .sample(logits, &mut self.candidates)
+            .map_err(|error| BackendError::Broken(error.to_string()))?;
+        let end = self.vocab.is_eog(token);
+        let mut piece = Vec::new();
+        if !end {
+            // Control tokens render as nothing (`special: false`).
+            self.vocab.token_to_piece_into(token, &mut piece, false, None);
+        }
+        Ok(Sampled { seq, token: TokenId(token.0), end, piece })
+    }
+}
+
+fn raw(seq: SeqId) -> i32 {
+    i32::try_from(seq.0).unwrap_or(i32::MAX)
+}
+
+impl ModelBackend for Llama<'_> {
+    fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    fn render_chat(&self, messages: &[Message]) -> Result<String, BackendError> {
+        match &self.template {
+            Some(Ok(template)) => template.render(messages).map_err(|error| refused(&error)),
+            Some(Err(error)) => Err(refused(error)),
+            // A base model goes on with a text; the conversation is that text.
+            None => {
+                let texts: Vec<&str> =
+                    messages.iter().map(|message| message.content.as_str()).collect();
+                Ok(texts.join("\n\n"))
+            }
+        }
+    }
+
+    fn tokenize(&self, text: &str) -> Result<Vec<TokenId>, BackendError> {
+        if i32::try_from(text.len()).is_err() {
+            return Err(BackendError::Request(Failure::new(
+                ErrorCode::ContextExceeded,
+                format!("the prompt has {} bytes, more than can be tokenized", text.len()),
+            )));
+        }
+        // Not `add_special`: it would add a second begin-of-sequence token to a text that
+        // has one, and an end-of-sequence token to a prompt that is to be gone on with.
+        let mut tokens = self.vocab.tokenize(text.as_bytes(), false, true);
+        let bos = self.vocab.bos();
+        if self.vocab.should_add_bos() && bos.0 >= 0 && tokens.first() != Some(&bos) {
+            tokens.insert(0, bos);
+        }
+        Ok(tokens.into_iter().map(|token| TokenId(token.0)).collect())
+    }
+
+    fn open(
+        &mut self,
+        seq: SeqId,
+        params: &Parameters,
+        prompt: &[TokenId],
+    ) -> Result<(), BackendError> {
+        let invalid = |error: threadrunner_core::InvalidParameter| {
+            BackendError::Request(Failure::new(ErrorCode::InvalidRequest, error.to_string()))
+        };
+        params.validate().map_err(invalid)?;
+        let exists = |token: &&TokenId| (0..self.n_vocab).contains(&token.0);
+        let prompt: Vec<LlamaToken> =
+            prompt.iter().filter(exists).map(|token| LlamaToken(token.0)).collect();
+        let sampler = Sampler::new(params, self.n_vocab, &prompt);
+        let slot = self
+            .sequences
+            .get_mut(seq.0 as usize)
+            .ok_or_else(|| BackendError::Broken(format!("no sequence {}", seq.0)))?;
+        *slot = Some(Sequence { sampler, cached: 0 });
+        self.context.forget(raw(seq), 0);
+        Ok(())
+    }
+
+    fn forward(&mut self, plan: &Plan, sampled: &mut Vec<Sampled>) -> Result<(), BackendError> {
+        let rows = self.fill_batch(plan)?;
+        self.context.decode(&mut self.batch).map_err(|error| match error {
+            DecodeError::CacheFull => BackendError::CacheFull,
+            error => BackendError::Broken(error.to_string()),
+        })?;
+        for feed in &plan.feeds {
+            self.sequence(feed.seq)?.cached = feed.start + feed.tokens.len() as u32;
+        }
+        for (row, seq) in rows {
+            sampled.push(self.sample(row, seq)?);
+        }
+        Ok(())
+    }
+
+    fn trim(&mut self, seq: SeqId, keep: u32) -> Result<(), BackendError> {
+        let cached = self.sequence(seq)?.cached;
+        if keep >= cached {
+            return Ok(());
+        }
+        if !self.context.forget(raw(seq), i32::try_from(keep).unwrap_or(i32::MAX)) {
+            return Err(BackendError::Request(Failure::new(
+                ErrorCode::Inference,
+                format!("this model's cache cannot be cut after {keep} of {cached} tokens"),
+            )));
+        }
+        self.sequence(seq)?.cached = keep;
+        Ok(())
+    }
+
+    fn close(&mut self, seq: SeqId) {
+        if let Some(slot) = self.sequences.get_mut(seq.0 as usize) {
+            *slot = None;
+            self.context.forget(raw(seq), 0);
+        }
+    }
+}
+
+fn refused(error: &TemplateError) -> BackendError {
+    BackendError::Request(
+        Failure::new(ErrorCode::ChatTemplate, error.to_string())
+            .hint("Send the prompt without the template: --raw"),
+    )
+}

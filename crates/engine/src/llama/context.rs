@@ -1,0 +1,229 @@
+//! A `llama_context`: the KV cache and the forward pass, behind a safe interface.
+//!
+//! llama-cpp-2 has a wrapper of its own, but it gives no way to change the number of threads
+//! while the model is loaded, nor to bound the output buffer; so the context is made here from
+//! the C interface. Whatever llama.cpp would answer with `abort()` is checked first.
+
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+
+use llama_cpp_2::model::LlamaModel;
+use llama_cpp_sys_2 as sys;
+
+/// What a context is made with.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ContextSettings {
+    /// Cells of the KV cache.
+    pub n_ctx: u32,
+    /// The most tokens in one forward pass.
+    pub n_batch: u32,
+    /// The most tokens computed at once within a forward pass.
+    pub n_ubatch: u32,
+    /// The most sequences.
+    pub n_seq_max: u32,
+    /// Threads to compute with.
+    pub threads: u32,
+}
+
+/// Why a forward pass did not happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum DecodeError {
+    /// No room in the cache; nothing was changed.
+    #[error("the KV cache has no room")]
+    CacheFull,
+    /// The batch breaks a rule: a bug of the caller.
+    #[error("llama.cpp refused the batch: {0}")]
+    Invalid(&'static str),
+    /// llama.cpp's own code.
+    #[error("llama.cpp failed with code {0}")]
+    Failed(i32),
+}
+
+/// The tokens of one forward pass.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    tokens: Vec<sys::llama_token>,
+    positions: Vec<sys::llama_pos>,
+    sequences: Vec<sys::llama_seq_id>,
+    outputs: Vec<i8>,
+}
+
+impl Batch {
+    /// Forgets all tokens, and keeps the memory.
+    pub(super) fn clear(&mut self) {
+        self.tokens.clear();
+        self.positions.clear();
+        self.sequences.clear();
+        self.outputs.clear();
+    }
+
+    /// Appends a token of `sequence` at `position`.
+    pub(super) fn push(&mut self, token: i32, position: i32, sequence: i32) {
+        self.tokens.push(token);
+        self.positions.push(position);
+        self.sequences.push(sequence);
+        self.outputs.push(0);
+    }
+
+    /// Asks for the logits after the last token; false when there is none.
+    pub(super) fn want_output(&mut self) -> bool {
+        match self.outputs.last_mut() {
+            Some(output) => {
+                *output = 1;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// How many tokens.
+    pub(super) fn len(&self) -> usize {
+        self.tokens.len()
+    }
+}
+
+/// A `llama_context`, owned; its model outlives it.
+#[derive(Debug)]
+pub(super) struct Context<'model> {
+    raw: NonNull<sys::llama_context>,
+    settings: ContextSettings,
+    n_vocab: i32,
+    /// Rows of the last forward pass that have logits, in batch order.
+    outputs: Vec<i8>,
+    model: PhantomData<&'model LlamaModel>,
+}
+
+impl<'model> Context<'model> {
+    /// Makes a context, or `None` when llama.cpp cannot; its log says why.
+    pub(super) fn new(model: &'model LlamaModel, mut settings: ContextSettings) -> Option<Self> {
+        const {
+            assert!(size_of::<LlamaModel>() == size_of::<*mut sys::llama_model>());
+        }
+        // SAFETY: `LlamaModel` is `repr(transparent)` over a non-null pointer to the C model; the
+        // crate's version is pinned exactly, and the assertion above notices a change of size.
+        let raw_model = unsafe { *std::ptr::from_ref(model).cast::<*mut sys::llama_model>() };
+        // SAFETY: takes no arguments and returns a plain value.
+        let mut params = unsafe { sys::llama_context_default_params() };
+        params.n_ctx = settings.n_ctx;
+        params.n_batch = settings.n_batch;
+        params.n_ubatch = settings.n_ubatch;
+        params.n_seq_max = settings.n_seq_max;
+        // One row of logits for each sequence, not one for each token of a batch: with a
+        // vocabulary of 262,144 tokens and batches of 512 that saves half a gigabyte.
+        params.n_outputs_max = settings.n_seq_max;
+        params.n_outputs_max_per_seq = 1;
+        params.n_threads = i32::try_from(settings.threads).ok()?;
+        params.n_threads_batch = params.n_threads;
+        params.kv_unified = true;
+        params.no_perf = true;
+        // SAFETY: the model is alive for `'model`, which outlives the context, and the engine
+        // makes one context at a time (making two of one model in parallel is what is unsound).
+        let raw = NonNull::new(unsafe { sys::llama_init_from_model(raw_model, params) })?;
+        // SAFETY: the context was just made; both calls only read it.
+        unsafe {
+            settings.n_ctx = sys::llama_n_ctx(raw.as_ptr());
+            settings.n_batch = sys::llama_n_batch(raw.as_ptr());
+        }
+        let outputs = Vec::new();
+        Some(Self { raw, settings, n_vocab: model.n_vocab(), outputs, model: PhantomData })
+    }
+
+    /// What the context was made with, as llama.cpp rounded it.
+    pub(super) fn settings(&self) -> &ContextSettings {
+        &self.settings
+    }
+
+    /// Whether there is a cache to continue from; models that only embed have none.
+    pub(super) fn has_memory(&self) -> bool {
+        !self.memory().is_null()
+    }
+
+    fn memory(&self) -> sys::llama_memory_t {
+        // SAFETY: the context is alive; the call only reads a pointer in it.
+        unsafe { sys::llama_get_memory(self.raw.as_ptr()) }
+    }
+
+    /// From the next forward pass on, computes with this many threads.
+    pub(super) fn set_threads(&mut self, threads: u32) {
+        let threads = i32::try_from(threads.max(1)).unwrap_or(1);
+        // SAFETY: the context is alive and no forward pass is running (`&mut self`).
+        unsafe { sys::llama_set_n_threads(self.raw.as_ptr(), threads, threads) };
+    }
+
+    /// Runs one forward pass.
+    pub(super) fn decode(&mut self, batch: &mut Batch) -> Result<(), DecodeError> {
+        self.outputs.clear();
+        if batch.len() == 0 || batch.len() > self.settings.n_batch as usize {
+            return Err(DecodeError::Invalid("empty, or more tokens than n_batch"));
+        }
+        let in_range = |seq: &i32| (0..self.settings.n_seq_max).contains(&(*seq as u32));
+        if !batch.sequences.iter().all(in_range) {
+            return Err(DecodeError::Invalid("a sequence that does not exist"));
+        }
+        if !batch.tokens.iter().all(|token| (0..self.n_vocab).contains(token)) {
+            return Err(DecodeError::Invalid("a token that does not exist"));
+        }
+        if batch.outputs.iter().filter(|output| **output != 0).count()
+            > self.settings.n_seq_max as usize
+        {
+            return Err(DecodeError::Invalid("more outputs than sequences"));
+        }
+        let mut one_each = vec![1_i32; batch.len()];
+        let mut sequences: Vec<*mut i32> =
+            batch.sequences.iter_mut().map(std::ptr::from_mut).collect();
+        let raw_batch = sys::llama_batch {
+            n_tokens: i32::try_from(batch.tokens.len()).unwrap_or(i32::MAX),
+            token: batch.tokens.as_mut_ptr(),
+            embd: std::ptr::null_mut(),
+            pos: batch.positions.as_mut_ptr(),
+            n_seq_id: one_each.as_mut_ptr(),
+            seq_id: sequences.as_mut_ptr(),
+            logits: batch.outputs.as_mut_ptr(),
+        };
+        // SAFETY: every array of the batch has `n_tokens` elements and lives until the call
+        // returns; llama.cpp keeps no pointer into it. Its length is at most `n_batch`, and its
+        // sequences and tokens exist (checked above), so no assertion of llama.cpp can fire.
+        match unsafe { sys::llama_decode(self.raw.as_ptr(), raw_batch) } {
+            0 => {
+                self.outputs.clone_from(&batch.outputs);
+                Ok(())
+            }
+            1 => Err(DecodeError::CacheFull),
+            -1 => Err(DecodeError::Invalid("positions that do not follow the cache")),
+            code => Err(DecodeError::Failed(code)),
+        }
+    }
+
+    /// The logits after the token at `row` of the last batch, if they were asked for.
+    pub(super) fn logits(&self, row: usize) -> Option<&[f32]> {
+        if self.outputs.get(row).is_none_or(|output| *output == 0) {
+            return None;
+        }
+        let index = i32::try_from(row).ok()?;
+        // SAFETY: the last forward pass succeeded and computed an output for this row (checked
+        // above); the call may wait for the computation, which `&self` does not observe.
+        let data = unsafe { sys::llama_get_logits_ith(self.raw.as_ptr(), index) };
+        let length = usize::try_from(self.n_vocab).ok()?;
+        // SAFETY: llama.cpp returns null or one row of `n_vocab` floats, which stay as they are
+        // until the next forward pass, which takes `&mut self`.
+        (!data.is_null()).then(|| unsafe { std::slice::from_raw_parts(data, length) })
+    }
+
+    /// Forgets the cells of `sequence` from position `from` on; false when this model's cache
+    /// cannot be cut there.
+    pub(super) fn forget(&mut self, sequence: i32, from: i32) -> bool {
+        let memory = self.memory();
+        if memory.is_null() || !(0..self.settings.n_seq_max).contains(&(sequence as u32)) {
+            return false;
+        }
+        // SAFETY: the memory belongs to this context, and the sequence is in range.
+        unsafe { sys::llama_memory_seq_rm(memory, sequence, from, -1) }
+    }
+}
+
+impl Drop for Context<'_> {
+    fn drop(&mut self) {
+        // SAFETY: this value owns the context, and its model is still alive.
+        unsafe { sys::llama_free(self.raw.as_ptr()) };
+    }
+}

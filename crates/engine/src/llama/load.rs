@@ -1,0 +1,223 @@
+//! From a path to a model that answers.
+
+use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
+
+use llama_cpp_2::llama_backend::LlamaBackend;
+use llama_cpp_2::model::LlamaModel;
+use llama_cpp_2::model::params::LlamaModelParams;
+use llama_cpp_sys_2 as sys;
+use threadrunner_core::engine_protocol::{EngineInfo, EngineOptions, Load};
+use threadrunner_core::{ErrorCode, Failure, ModelBackend, ModelInfo};
+
+use super::backend::Llama;
+use super::context::{Context, ContextSettings};
+use super::template::{self, ChatTemplate};
+use super::{log, metadata};
+use crate::gguf;
+
+/// The context where neither the options nor the model say less: enough for long conversations,
+/// and with a model of a few billion parameters about a gigabyte.
+const DEFAULT_CONTEXT: u32 = 8192;
+/// The smallest context that memory may force.
+const LEAST_CONTEXT: u32 = 512;
+const DEFAULT_SEQUENCES: u32 = 8;
+/// llama.cpp's `LLAMA_MAX_SEQ`.
+const MOST_SEQUENCES: u32 = 256;
+const DEFAULT_BATCH: u32 = 512;
+const MOST_BATCH: u32 = 8192;
+
+/// Loads the model that `load` names, and lends it to `serve`, which is called once.
+///
+/// `progress` is told the fraction that is loaded. When `serve` returns, everything is freed.
+///
+/// # Errors
+/// [`ErrorCode::ModelLoad`] and [`ErrorCode::ModelNotFound`] say what is wrong with the file, and
+/// [`ErrorCode::Config`] what is wrong with the options.
+pub fn with_model(
+    load: &Load,
+    progress: &mut dyn FnMut(f32),
+    serve: &mut dyn FnMut(&mut dyn ModelBackend, EngineInfo),
+) -> Result<(), Failure> {
+    let path = load.model.path.as_deref().ok_or_else(|| {
+        Failure::new(ErrorCode::NoModel, "the llama backend needs a model file")
+            .hint("Name one: --model PATH")
+    })?;
+    log::install();
+    gguf::check_file(path)?;
+    let backend = LlamaBackend::init()
+        .map_err(|error| Failure::new(ErrorCode::Internal, format!("llama.cpp: {error}")))?;
+    let model = load_weights(&backend, path, &load.options, progress)?;
+    if model.n_vocab() <= 0 {
+        return Err(cannot_load(path, "it has no vocabulary, so it cannot write text"));
+    }
+    let settings = settings(&model, &load.options)?;
+    log::forget_errors();
+    let context = Context::new(&model, settings).ok_or_else(|| {
+        let reason = log::first_error().unwrap_or_else(|| "no reason was given".to_owned());
+        Failure::new(
+            ErrorCode::ModelLoad,
+            format!(
+                "cannot make a context of {} tokens for {}: {reason}",
+                settings.n_ctx,
+                path.display()
+            ),
+        )
+        .hint("Try a smaller one: context in [engine] of config.toml")
+    })?;
+    if !context.has_memory() {
+        return Err(cannot_load(path, "it makes embeddings and cannot write text"));
+    }
+
+    let template = metadata::text(&model, "tokenizer.chat_template").map(|source| {
+        let tokens = metadata::special_tokens(&model.vocab());
+        ChatTemplate::compile(&source, tokens, template::local_time)
+    });
+    if let Some(Err(error)) = &template {
+        tracing::warn!("{error}; only raw prompts can be answered");
+    }
+    let info = ModelInfo {
+        name: metadata::text(&model, "general.name").unwrap_or_else(|| load.model.name()),
+        n_ctx: context.settings().n_ctx,
+        n_batch: context.settings().n_batch,
+        n_seq_max: context.settings().n_seq_max,
+        recommended: metadata::recommended(&model),
+        chat_template: template.is_some(),
+        weight_bytes: model.size(),
+    };
+    let engine = EngineInfo {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        build: option_env!("THREADRUNNER_BUILD").unwrap_or("portable").to_owned(),
+        system_info: system_info(),
+        threads: settings.threads,
+    };
+    let mut llama = Llama::new(&model, context, template, info);
+    serve(&mut llama, engine);
+    Ok(())
+}
+
+fn cannot_load(path: &Path, reason: &str) -> Failure {
+    Failure::new(
+        ErrorCode::ModelLoad,
+        format!("cannot load the model file {}: {reason}", path.display()),
+    )
+}
+
+/// Reads the weights. It happens on a thread of its own, because llama.cpp's callback must own
+/// what it touches, and `progress` is only lent.
+fn load_weights(
+    backend: &LlamaBackend,
+    path: &Path,
+    options: &EngineOptions,
+    progress: &mut dyn FnMut(f32),
+) -> Result<LlamaModel, Failure> {
+    log::forget_errors();
+    let (sender, fractions) = mpsc::channel();
+    let loaded = thread::scope(|scope| {
+        let loader = scope.spawn(move || {
+            let mut params = LlamaModelParams::default()
+                .with_progress_callback(move |fraction| sender.send(fraction).is_ok());
+            if let Some(layers) = options.gpu_layers {
+                params = params.with_n_gpu_layers(layers);
+            }
+            LlamaModel::load_from_file(backend, path, &params)
+        });
+        fractions.iter().for_each(progress);
+        loader.join()
+    });
+    match loaded {
+        Ok(Ok(model)) => Ok(model),
+        Ok(Err(error)) => {
+            let reason = log::first_error().unwrap_or_else(|| error.to_string());
+            Err(cannot_load(path, &reason).hint(
+                "If the file is whole, this llama.cpp may not know the model: try another one.",
+            ))
+        }
+        Err(_) => Err(cannot_load(path, "loading it failed")),
+    }
+}
+
+/// The sizes of the context, from the options, the model and the memory that is free.
+fn settings(model: &LlamaModel, options: &EngineOptions) -> Result<ContextSettings, Failure> {
+    let range = |name: &str, value: Option<u32>, most: u32| match value {
+        Some(value) if value == 0 || value > most => Err(Failure::new(
+            ErrorCode::Config,
+            format!("{name} is {value}, but must be from 1 to {most}"),
+        )),
+        _ => Ok(value),
+    };
+    let n_seq_max =
+        range("sequences", options.sequences, MOST_SEQUENCES)?.unwrap_or(DEFAULT_SEQUENCES);
+    let n_batch = range("batch", options.batch, MOST_BATCH)?.unwrap_or(DEFAULT_BATCH);
+    let threads = range("threads", options.threads, 512)?.unwrap_or_else(default_threads);
+    let n_ctx = match range("context", options.context, i32::MAX as u32)? {
+        Some(asked) => {
+            fits(model, asked)?;
+            asked
+        }
+        None => {
+            let mut n_ctx = model.n_ctx_train().clamp(1, DEFAULT_CONTEXT);
+            while n_ctx > LEAST_CONTEXT && fits(model, n_ctx.saturating_mul(2)).is_err() {
+                n_ctx /= 2;
+            }
+            n_ctx
+        }
+    };
+    let n_batch = n_batch.max(n_seq_max);
+    Ok(ContextSettings { n_ctx, n_batch, n_ubatch: n_batch, n_seq_max, threads })
+}
+
+/// Whether the cache for `n_ctx` tokens fits into the memory that is free. llama.cpp would ask
+/// for it, get it promised, and be killed when it writes to it.
+fn fits(model: &LlamaModel, n_ctx: u32) -> Result<(), Failure> {
+    let (Some(bytes), Some(free)) = (cache_bytes(model, n_ctx), available_memory()) else {
+        return Ok(());
+    };
+    if bytes <= free {
+        return Ok(());
+    }
+    let mib = |bytes: u64| bytes >> 20;
+    Err(Failure::new(
+        ErrorCode::ModelLoad,
+        format!(
+            "a context of {n_ctx} tokens needs {} MiB for this model, and {} MiB are free",
+            mib(bytes),
+            mib(free)
+        ),
+    )
+    .hint("Set a smaller context in [engine] of config.toml."))
+}
+
+/// Bytes of a cache of 16-bit numbers for `n_ctx` tokens; `None` for models that cache otherwise.
+fn cache_bytes(model: &LlamaModel, n_ctx: u32) -> Option<u64> {
+    if model.is_recurrent() || model.is_hybrid() {
+        return None;
+    }
+    let heads = u64::from(model.n_head_kv());
+    let length = |key: &str| metadata::of_architecture::<u64>(model, key);
+    let default = u64::try_from(model.n_embd()).ok()? / u64::from(model.n_head().max(1));
+    let key = length("attention.key_length").unwrap_or(default);
+    let value = length("attention.value_length").unwrap_or(default);
+    let token = u64::from(model.n_layer()).checked_mul(heads)?.checked_mul((key + value) * 2)?;
+    token.checked_mul(u64::from(n_ctx))
+}
+
+/// Memory that could be used without swapping, where the system says.
+fn available_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// One thread for each processor this process may use.
+fn default_threads() -> u32 {
+    thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(1))
+}
+
+/// What llama.cpp says of the processor's features it uses.
+pub(super) fn system_info() -> String {
+    // SAFETY: returns a string that llama.cpp keeps; it is copied before the next call.
+    let text = unsafe { std::ffi::CStr::from_ptr(sys::llama_print_system_info()) };
+    text.to_string_lossy().trim().to_owned()
+}

@@ -1,0 +1,105 @@
+//! llama.cpp's log, into `tracing`.
+//!
+//! The last complaints are also kept, because llama.cpp says only there why it could not load a
+//! model. It logs shapes, sizes and metadata, and no prompts.
+
+use std::ffi::{CStr, c_char, c_void};
+use std::sync::{Mutex, PoisonError};
+
+use llama_cpp_sys_2 as sys;
+
+/// The log callback has no owner but the process, so its state has none either.
+static STATE: Mutex<State> =
+    Mutex::new(State { level: sys::GGML_LOG_LEVEL_NONE, line: String::new(), error: None });
+
+struct State {
+    /// The level of `line`.
+    level: sys::ggml_log_level,
+    /// A line that goes on in the next message.
+    line: String,
+    /// The first error since [`forget_errors`].
+    error: Option<String>,
+}
+
+/// Sends llama.cpp's log into `tracing` from now on: its errors and warnings as they are, its
+/// `info` as `debug` and its `debug` as `trace`, for it says much.
+pub(super) fn install() {
+    // SAFETY: the callback is a function, needs no data, and may be called from any thread.
+    unsafe {
+        sys::llama_log_set(Some(receive), std::ptr::null_mut());
+        sys::ggml_log_set(Some(receive), std::ptr::null_mut());
+    }
+}
+
+/// Forgets earlier errors, so that [`first_error`] is about what comes next.
+pub(super) fn forget_errors() {
+    STATE.lock().unwrap_or_else(PoisonError::into_inner).error = None;
+}
+
+/// The first error since [`forget_errors`]: the later ones only say that something failed.
+pub(super) fn first_error() -> Option<String> {
+    STATE.lock().unwrap_or_else(PoisonError::into_inner).error.clone()
+}
+
+unsafe extern "C" fn receive(level: sys::ggml_log_level, text: *const c_char, _: *mut c_void) {
+    if text.is_null() {
+        return;
+    }
+    // SAFETY: llama.cpp passes a string that ends in zero and lives until this returns.
+    let text = unsafe { CStr::from_ptr(text) }.to_string_lossy();
+    let mut state = STATE.lock().unwrap_or_else(PoisonError::into_inner);
+    state.receive(level, &text);
+}
+
+impl State {
+    fn receive(&mut self, level: sys::ggml_log_level, text: &str) {
+        if level != sys::GGML_LOG_LEVEL_CONT {
+            self.flush();
+            self.level = level;
+        }
+        self.line.push_str(text);
+        if self.line.ends_with('\n') {
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        let line = std::mem::take(&mut self.line);
+        let line = line.trim();
+        if line.is_empty() {
+            return;
+        }
+        match self.level {
+            sys::GGML_LOG_LEVEL_ERROR => {
+                self.error.get_or_insert_with(|| without_function(line).to_owned());
+                tracing::error!(target: "llama.cpp", "{line}");
+            }
+            sys::GGML_LOG_LEVEL_WARN => tracing::warn!(target: "llama.cpp", "{line}"),
+            sys::GGML_LOG_LEVEL_INFO => tracing::debug!(target: "llama.cpp", "{line}"),
+            _ => tracing::trace!(target: "llama.cpp", "{line}"),
+        }
+    }
+}
+
+/// The message without the name of the C++ function that llama.cpp puts before it.
+fn without_function(line: &str) -> &str {
+    match line.split_once(": ") {
+        Some((function, message)) if !function.contains(' ') => message,
+        _ => line,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_error_is_kept_without_its_function() {
+        let mut state = State { level: sys::GGML_LOG_LEVEL_NONE, line: String::new(), error: None };
+        state.receive(sys::GGML_LOG_LEVEL_INFO, "loader: all is well\n");
+        state.receive(sys::GGML_LOG_LEVEL_ERROR, "llama_model_load: error loading model: ");
+        state.receive(sys::GGML_LOG_LEVEL_CONT, "unknown architecture\n");
+        state.receive(sys::GGML_LOG_LEVEL_ERROR, "main: failed\n");
+        assert_eq!(state.error.as_deref(), Some("error loading model: unknown architecture"));
+    }
+}

@@ -1,0 +1,19 @@
+//! The llama.cpp backend: GGUF models on the CPU, or on whatever llama.cpp was built for.
+//!
+//! [`with_model`] lends a loaded model to a closure, because a context borrows its model: both
+//! are locals of one function, on one thread, and everything is given back when it returns.
+//!
+//! llama.cpp ends the process where it meets what it does not expect. So this module checks first:
+//! the file ([`crate::gguf`]), the sizes (`load`), every batch (`context`), the logits (`sampler`).
+
+#![expect(unsafe_code, reason = "llama.cpp is C; each call says why it is sound")]
+
+mod backend;
+mod context;
+mod load;
+mod log;
+mod metadata;
+mod sampler;
+mod template;
+
+pub use load::with_model;

@@ -1,0 +1,4 @@
+//! The workspace, from outside.
+
+mod stories;
+mod support;
