@@ -196,6 +196,9 @@ pub(crate) fn first_reply_limit(op: &Op) -> Option<Duration> {
         | Op::Result(_)
         | Op::Jobs(_)
         | Op::Cancel(_)
+        | Op::Retry(_)
+        | Op::Rm(_)
+        | Op::Prune(_)
         | Op::Ps
         | Op::Status
         | Op::Load(_)
