@@ -32,7 +32,8 @@ pub(crate) fn main(args: Vec<OsString>) -> ExitCode {
         }
         Err(refused) if json => {
             let text = refused.text.trim_start_matches("threadrunner: ").trim_end();
-            Err(Failure::new(ErrorCode::InvalidRequest, text).into())
+            let (message, hint) = text.split_once('\n').unwrap_or((text, "see --help"));
+            Err(CommandError::usage(message, hint.trim()))
         }
         Err(refused) => {
             output::say(refused.text.trim_end());
@@ -58,6 +59,9 @@ fn dispatch(command: Command) -> CommandResult {
         Command::Wait(args) => commands::wait::run(args),
         Command::Follow(args) => commands::follow::run(args),
         Command::Cancel(args) => commands::cancel::run(args),
+        Command::Retry(args) => commands::retry::run(args),
+        Command::Rm(args) => commands::rm::run(args),
+        Command::Prune(args) => commands::prune::run(args),
         Command::Daemon(args) => commands::daemon::run(args.command),
         Command::Doctor(args) => commands::doctor::run(args),
         Command::Completions(args) => commands::completions::run(args),

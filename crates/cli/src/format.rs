@@ -27,10 +27,11 @@ pub(crate) fn count(count: u32) -> String {
     }
 }
 
-/// `0.4 s`, `12 s`, `3m 12s`, `2h 5m`, `3d 4h`.
+/// `12 ms`, `0.4 s`, `12 s`, `3m 12s`, `2h 5m`, `3d 4h`.
 pub(crate) fn seconds(seconds: f64) -> String {
     let whole = seconds.max(0.0) as u64;
     match whole {
+        0 if seconds < 0.1 => format!("{:.0} ms", seconds.max(0.0) * 1e3),
         0..10 => format!("{seconds:.1} s"),
         10..60 => format!("{whole} s"),
         60..3_600 => format!("{}m {}s", whole / 60, whole % 60),
@@ -107,6 +108,7 @@ mod tests {
     #[test]
     fn times_have_two_units_at_most() {
         for (given, text) in [
+            (0.0123, "12 ms"),
             (0.42, "0.4 s"),
             (9.99, "10.0 s"),
             (42.0, "42 s"),

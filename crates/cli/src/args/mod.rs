@@ -5,7 +5,7 @@ mod parse;
 mod values;
 
 pub(crate) use options::{
-    CancelArgs, Cli, Command, CompletionsArgs, DaemonCommand, FollowArgs, JobsArgs, LoadArgs,
-    LogsArgs, Plain, ResultArgs, RunArgs, StopArgs, UnloadArgs, WaitArgs,
+    Cli, Command, CompletionsArgs, DaemonCommand, FollowArgs, JobArgs, JobsArgs, LoadArgs,
+    LogsArgs, Plain, PruneArgs, RunArgs, StopArgs, UnloadArgs, WaitArgs,
 };
 pub(crate) use parse::{parse, short_help};

@@ -78,13 +78,19 @@ pub(crate) enum Command {
     /// List jobs, newest first
     Jobs(JobsArgs),
     /// Print the answer of a finished job
-    Result(ResultArgs),
+    Result(JobArgs),
     /// Wait until jobs have ended, printing the id of each
     Wait(WaitArgs),
     /// Stream a job's answer from its beginning, wherever it stands
     Follow(FollowArgs),
     /// Cancel jobs, queued or running
-    Cancel(CancelArgs),
+    Cancel(JobArgs),
+    /// Queue failed or canceled jobs again
+    Retry(JobArgs),
+    /// Remove jobs that have ended, with all their files
+    Rm(JobArgs),
+    /// Remove jobs that ended long ago
+    Prune(PruneArgs),
     /// Start, stop or watch the daemon
     Daemon(DaemonArgs),
     /// Check the installation and say how to mend it
@@ -259,18 +265,6 @@ pub(crate) struct JobsArgs {
     pub(crate) json: bool,
 }
 
-/// Whose answer to print.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct ResultArgs {
-    /// Ids, or unambiguous beginnings or ends of ids, or `last`; without any, read from standard
-    /// input
-    #[arg(value_name = "ID")]
-    pub(crate) ids: Vec<String>,
-    /// Print JSON, one object for each job
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
 /// Which jobs to wait for.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct WaitArgs {
@@ -300,14 +294,28 @@ pub(crate) struct FollowArgs {
     pub(crate) json: bool,
 }
 
-/// Which jobs to cancel.
+/// Which jobs.
 #[derive(Debug, Clone, Args)]
-pub(crate) struct CancelArgs {
+pub(crate) struct JobArgs {
     /// Ids, or unambiguous beginnings or ends of ids, or `last`; without any, read from standard
     /// input
     #[arg(value_name = "ID")]
     pub(crate) ids: Vec<String>,
     /// Print JSON, one object for each job
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Which jobs need not be kept.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct PruneArgs {
+    /// Those that ended longer ago than this: 30m, 2h, 7d
+    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
+    pub(crate) older_than: Duration,
+    /// Keep those that failed
+    #[arg(long)]
+    pub(crate) keep_failed: bool,
+    /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
 }

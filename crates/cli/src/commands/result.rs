@@ -6,11 +6,11 @@ use threadrunner_home::Home;
 
 use super::ids::{from_arguments_or_stdin, query};
 use crate::app::with_session;
-use crate::args::ResultArgs;
+use crate::args::JobArgs;
 use crate::error::CommandResult;
 use crate::output;
 
-pub(crate) fn run(args: ResultArgs) -> CommandResult {
+pub(crate) fn run(args: JobArgs) -> CommandResult {
     let ids = from_arguments_or_stdin(args.ids)?;
     with_session(Home::from_env()?, None, async |session| {
         for id in ids {

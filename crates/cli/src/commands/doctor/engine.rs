@@ -8,13 +8,24 @@ use std::time::Duration;
 
 use serde_json::Value;
 use threadrunner_client::find_program;
-use threadrunner_core::ErrorCode;
+use threadrunner_core::{ErrorCode, ExitCode};
 
 use super::cpu::{Cpu, used};
 use super::{Finding, failure};
 
 /// How long an engine may take to test itself.
 const TEST_LIMIT: Duration = Duration::from_secs(20);
+
+const REBUILD: &str = "build it for this machine: scripts/quickstart, or scripts/build-engine";
+
+/// What came of asking an engine to test itself.
+#[derive(Debug)]
+enum Answer {
+    /// It did, and says what it found.
+    Report(Value),
+    /// It knows no such thing: an older one, or one of somebody else's.
+    Unsupported,
+}
 
 /// The engine and the processor.
 pub(super) fn examine() -> Vec<Finding> {
@@ -36,11 +47,14 @@ pub(super) fn examine() -> Vec<Finding> {
         .spawn()
         .map_err(|error| format!("{shown} cannot be started: {error}"))
         .and_then(|child| answer_of(child).map_err(|why| format!("{shown} {why}")));
+    let shown = shown.to_string();
     let (finding, report) = match answer {
-        Ok(report) => (verdict(&shown.to_string(), &report), Some(report)),
+        Ok(Answer::Report(report)) => (verdict(&shown, &report), Some(report)),
+        Ok(Answer::Unsupported) => {
+            (Finding::warning("engine", format!("{shown} cannot test itself"), "update it"), None)
+        }
         Err(message) => {
-            let mend = "build it for this machine: scripts/quickstart, or scripts/build-engine";
-            (Finding::broken("engine", failure(ErrorCode::EngineDied, message, mend)), None)
+            (Finding::broken("engine", failure(ErrorCode::EngineDied, message, REBUILD)), None)
         }
     };
     let mut findings = vec![finding];
@@ -49,7 +63,7 @@ pub(super) fn examine() -> Vec<Finding> {
 }
 
 /// What the engine says of itself: the last line of its standard output that is a JSON object.
-fn answer_of(mut child: Child) -> Result<Value, String> {
+fn answer_of(mut child: Child) -> Result<Answer, String> {
     let Some(mut stdout) = child.stdout.take() else {
         return Err("has no standard output".to_owned());
     };
@@ -72,8 +86,10 @@ fn answer_of(mut child: Child) -> Result<Value, String> {
         .rev()
         .find_map(|line| serde_json::from_str::<Value>(line).ok().filter(Value::is_object));
     match report {
-        Some(report) => Ok(report),
-        None if status.success() => Err("said nothing of itself".to_owned()),
+        Some(report) => Ok(Answer::Report(report)),
+        None if status.success() || status.code() == Some(ExitCode::Usage as i32) => {
+            Ok(Answer::Unsupported)
+        }
         None => Err(format!("failed its self-test ({status})")),
     }
 }
@@ -89,8 +105,7 @@ fn verdict(shown: &str, report: &Value) -> Finding {
     match (report["ok"].as_bool(), text("error")) {
         (Some(false), error) => {
             let message = format!("{detail}: its self-test failed: {error}");
-            let mend = "build it for this machine: scripts/quickstart, or scripts/build-engine";
-            Finding::broken("engine", failure(ErrorCode::EngineDied, message, mend))
+            Finding::broken("engine", failure(ErrorCode::EngineDied, message, REBUILD))
         }
         _ => Finding::fine("engine", detail),
     }
@@ -125,7 +140,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn say(script: &str) -> Result<Value, String> {
+    fn say(script: &str) -> Result<Answer, String> {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", script]).stdin(Stdio::null()).stdout(Stdio::piped());
         answer_of(command.stderr(Stdio::null()).spawn().unwrap())
@@ -133,10 +148,10 @@ mod tests {
 
     #[test]
     fn the_engines_report_is_its_last_object() {
-        let report = say("echo loading; echo '{\"ok\":true,\"build\":\"native\"}'").unwrap();
-        assert_eq!(report["build"], "native");
+        let said = say("echo loading; echo '{\"ok\":true,\"build\":\"native\"}'").unwrap();
+        assert!(matches!(said, Answer::Report(report) if report["build"] == "native"));
         assert!(say("kill -ILL $$").unwrap_err().contains("signal"));
-        assert!(say("true").unwrap_err().contains("nothing"));
+        assert!(matches!(say("exit 64").unwrap(), Answer::Unsupported));
     }
 
     #[test]
