@@ -7,7 +7,7 @@ const ANSWER: &str = "lorem ipsum dolor sit amet Hello.";
 
 #[test]
 fn the_simplest_client_gets_tokens_and_an_end() {
-    let home = TestHome::new();
+    let home = TestHome::new().dummy(&json!({"step_ms": 20}));
     let frames = home.connect().ask(&json!({"v": 1, "prompt": "Hello", "stream": true}));
     assert_eq!(Frames::text(&frames), ANSWER);
     let (last, tokens) = frames.split_last().unwrap();

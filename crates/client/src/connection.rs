@@ -188,7 +188,7 @@ impl Replies {
 /// long as a job.
 pub(crate) fn first_reply_limit(op: &Op) -> Option<Duration> {
     match op {
-        Op::Wait(_) | Op::Follow(_) | Op::Stop { .. } => None,
+        Op::Wait(_) | Op::Follow(_) | Op::Prune(_) | Op::Stop { .. } => None,
         // An answer in one piece still begins with the event that the job was accepted; the
         // simplest form has no events.
         Op::Simple(_) => None,
@@ -200,7 +200,6 @@ pub(crate) fn first_reply_limit(op: &Op) -> Option<Duration> {
         | Op::Cancel(_)
         | Op::Retry(_)
         | Op::Rm(_)
-        | Op::Prune(_)
         | Op::Ps
         | Op::Status
         | Op::Load(_)

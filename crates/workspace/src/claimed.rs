@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use threadrunner_core::{JobId, JobMeta, JobSpec};
 
-use crate::files::{Digest, JobDir, job_dir};
+use crate::files::{JobDir, job_dir};
 use crate::fs::FileSystem;
+use crate::job_files::Digest;
 use crate::layout::PARTIAL_FILE;
 use crate::{Result, WorkspaceError};
 
@@ -24,10 +25,10 @@ use crate::{Result, WorkspaceError};
 #[must_use = "a claimed job must be completed, failed or released, else it waits for a restart"]
 #[derive(Debug)]
 pub struct ClaimedJob {
-    pub(crate) id: JobId,
-    pub(crate) spec: JobSpec,
-    pub(crate) meta: JobMeta,
-    pub(crate) prompt: String,
+    id: JobId,
+    spec: JobSpec,
+    meta: JobMeta,
+    prompt: String,
     dir: OwnedFd,
     path: PathBuf,
     fs: Arc<dyn FileSystem>,
@@ -116,6 +117,10 @@ impl ClaimedJob {
     pub fn restart_partial(&mut self) -> Result<()> {
         self.partial = Partial::Nothing;
         self.job_dir().remove(&*self.fs, PARTIAL_FILE)
+    }
+
+    pub(crate) fn into_id(self) -> JobId {
+        self.id
     }
 
     pub(crate) fn job_dir(&self) -> JobDir<'_> {

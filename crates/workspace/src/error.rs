@@ -85,6 +85,13 @@ pub enum WorkspaceError {
         /// What it is.
         what: &'static str,
     },
+    /// A directory in `input/ready` without a prompt, made a moment ago: whoever fills it there,
+    /// instead of renaming it there, is given a second.
+    #[error("{} has no prompt.txt yet", path.display())]
+    Unfinished {
+        /// Where.
+        path: PathBuf,
+    },
     /// The prompt, the job description or the answer is over the limit.
     #[error("{what} of {bytes} bytes is over the limit of {limit} bytes")]
     TooLarge {
@@ -161,7 +168,9 @@ impl WorkspaceError {
             Self::Exists { .. } => Failure::new(ErrorCode::InvalidRequest, message),
             Self::WrongState { .. } => Failure::new(ErrorCode::WrongState, message),
             Self::Rejected { failure, .. } => failure,
-            Self::NotAJob { .. } => Failure::new(ErrorCode::InvalidRequest, message),
+            Self::NotAJob { .. } | Self::Unfinished { .. } => {
+                Failure::new(ErrorCode::InvalidRequest, message)
+            }
             Self::TooLarge { .. } => Failure::new(ErrorCode::InvalidRequest, message)
                 .hint("split the text over several jobs"),
             Self::Json { .. } => Failure::new(ErrorCode::Internal, message),

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::BorrowedFd;
 
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
@@ -54,6 +54,10 @@ pub trait FileSystem: fmt::Debug + Send + Sync {
     /// # Errors
     /// As `unlinkat`.
     fn remove_dir(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<()>;
+
+    /// Whether [`FileSystem::sync_all`] would put little more on the disk than what the workspace
+    /// wrote.
+    fn may_sync_all(&self) -> bool;
 
     /// Begins to write a file's data to the disk and does not wait.
     fn start_sync(&self, file: BorrowedFd<'_>);
@@ -122,6 +126,10 @@ impl FileSystem for Disk {
         Ok(rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)?)
     }
 
+    fn may_sync_all(&self) -> bool {
+        dirty_bytes().is_some_and(|bytes| bytes <= MAX_DIRTY_BYTES)
+    }
+
     #[cfg(target_os = "linux")]
     fn start_sync(&self, file: BorrowedFd<'_>) {
         // Linux answers this advice by beginning to write the file's dirty pages. It is only
@@ -146,6 +154,19 @@ impl FileSystem for Disk {
     fn sync_all(&self, _dir: BorrowedFd<'_>) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
+}
+
+/// The most unwritten data of other programs that a sync may have to wait for: less than a
+/// tenth of a second's of a slow disk.
+const MAX_DIRTY_BYTES: u64 = 16 << 20;
+
+/// Data in memory that is still to be written to any disk of this machine.
+fn dirty_bytes() -> Option<u64> {
+    let mut buffer = [0; 1024];
+    let length = File::open("/proc/meminfo").ok()?.read(&mut buffer).ok()?;
+    let text = std::str::from_utf8(&buffer[..length]).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Dirty:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
 }
 
 #[cfg(any(target_os = "linux", target_vendor = "apple"))]

@@ -53,6 +53,7 @@ impl Layout {
             .mode(0o700)
             .create(root)
             .map_err(|source| WorkspaceError::io("create", root, source))?;
+        let root = &absolute(root)?;
         let top = open_root(root)?;
         let mut made = false;
         for state in JobState::ALL {
@@ -76,7 +77,7 @@ impl Layout {
 
     /// Opens a workspace that is there.
     pub(crate) fn open(root: &Path) -> Result<Self> {
-        let root = std::path::absolute(root).map_err(|e| WorkspaceError::io("find", root, e))?;
+        let root = absolute(root)?;
         let top = open_root(&root)?;
         let open = |state: JobState| {
             let path = root.join(state.directory());
@@ -156,6 +157,10 @@ pub(crate) fn open_dir(dir: BorrowedFd<'_>, name: &str) -> rustix::io::Result<Ow
     rustix::fs::openat(dir, name, DIRECTORY, Mode::empty())
 }
 
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).map_err(|error| WorkspaceError::io("find", path, error))
+}
+
 // The workspace itself may be a link: people put it on a larger disk.
 fn open_root(root: &Path) -> Result<OwnedFd> {
     rustix::fs::openat(CWD, root, DIRECTORY - OFlags::NOFOLLOW, Mode::empty())
@@ -176,14 +181,14 @@ fn open_state(dir: BorrowedFd<'_>, name: &str, path: &Path) -> Result<OwnedFd> {
 
 /// A workspace that was just made must itself survive what its jobs survive.
 fn sync_path_to(root: &Path, top: &OwnedFd, fs: &dyn FileSystem) -> Result<()> {
-    if fs.sync_all(top.as_fd()).is_ok() {
-        return Ok(());
+    let sync = |dir: BorrowedFd<'_>, path: &Path| {
+        fs.sync(dir).map_err(|error| WorkspaceError::io("sync", path, error))
+    };
+    let input = root.join("input");
+    sync(open_state(top.as_fd(), "input", &input)?.as_fd(), &input)?;
+    sync(top.as_fd(), root)?;
+    match root.parent() {
+        Some(parent) => sync(open_root(parent)?.as_fd(), parent),
+        None => Ok(()),
     }
-    let input = open_state(top.as_fd(), "input", &root.join("input"))?;
-    for dir in [input.as_fd(), top.as_fd()] {
-        fs.sync(dir).map_err(|error| WorkspaceError::io("sync", root, error))?;
-    }
-    let Some(parent) = root.parent() else { return Ok(()) };
-    let parent_dir = open_root(parent)?;
-    fs.sync(parent_dir.as_fd()).map_err(|error| WorkspaceError::io("sync", parent, error))
 }

@@ -18,23 +18,29 @@
 //!
 //! [`JobState::may_become`]: threadrunner_core::JobState::may_become
 
+mod claim;
 mod claimed;
 mod error;
 mod files;
+mod finish;
 pub mod fs;
+mod job_files;
 mod layout;
 mod listing;
 mod manage;
 mod reader;
 mod recover;
 mod staged;
+mod submit;
 mod time;
 mod watch;
 mod workspace;
 
+pub use claim::QueuedJob;
 pub use claimed::{ClaimedJob, StillClaimed};
 pub use error::{Result, WorkspaceError};
 pub use files::MAX_FILE_BYTES;
+pub use finish::Attempt;
 pub use layout::{
     ERROR_FILE, JOB_FILE, META_FILE, PARTIAL_FILE, PROMPT_FILE, RESULT_FILE, TYPE_FILE,
 };
@@ -43,6 +49,7 @@ pub use manage::Retention;
 pub use reader::{PartialAnswer, Reader};
 pub use recover::Recovered;
 pub use staged::Synced;
+pub use submit::NewJob;
 pub use time::{format_timestamp, micros_since_epoch, parse_timestamp};
 pub use watch::{WatchEvent, Watcher};
-pub use workspace::{Attempt, Durability, NewJob, Options, QueuedJob, Workspace};
+pub use workspace::{Durability, Options, Workspace};

@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::AtFlags;
 use threadrunner_core::{ErrorCode, Failure, JobId, JobSpec, JobState};
 
-use crate::files::{job_dir, job_json, load_spec};
+use crate::files::job_dir;
+use crate::job_files::{job_json, load_spec};
 use crate::layout::{JOB_FILE, JOB_NEXT};
 use crate::staged::Staged;
 use crate::time::micros_since_epoch;
@@ -50,7 +51,7 @@ impl Workspace {
     /// [`WorkspaceError::Rejected`] when its description cannot be read; [`WorkspaceError::Io`].
     pub fn retry(&mut self, id: &JobId) -> Result<()> {
         self.flush(id);
-        let fd = self.open_in(JobState::Failed, id)?;
+        let fd = self.open_in(JobState::Failed, id, "retried")?;
         let dir = job_dir(&fd, self.layout.job_path(JobState::Failed, id));
         let spec = load_spec(&dir)?
             .map_err(|failure| WorkspaceError::Rejected { id: id.clone(), failure })?;
@@ -75,13 +76,8 @@ impl Workspace {
             .into_iter()
             .find(|&state| self.layout.holds(state, id));
         let Some(at) = at else {
-            return Err(match self.open_in(JobState::Done, id) {
-                Err(WorkspaceError::WrongState { id, state, .. }) => {
-                    WorkspaceError::WrongState { id, state, wanted: "removed; cancel it first" }
-                }
-                Err(error) => error,
-                Ok(_) => crate::staged::not_found(&self.layout, id),
-            });
+            self.open_in(JobState::Done, id, "removed; cancel it first")?;
+            return Err(crate::staged::not_found(&self.layout, id));
         };
         let mut staged = Staged::new(id.clone(), at);
         staged.discard = true;

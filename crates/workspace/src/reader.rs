@@ -9,7 +9,8 @@ use std::sync::Arc;
 use threadrunner_core::protocol::JobRecord;
 use threadrunner_core::{JobId, JobMeta, JobSpec, JobState};
 
-use crate::files::{JobDir, MAX_FILE_BYTES, OutcomeSeal, ReadError, clear_outcome, job_dir};
+use crate::files::{JobDir, MAX_FILE_BYTES, ReadError, job_dir};
+use crate::job_files::{OutcomeSeal, clear_outcome};
 use crate::layout::{
     ERROR_FILE, JOB_FILE, Layout, META_FILE, PARTIAL_FILE, PROMPT_FILE, RESULT_FILE,
 };

@@ -5,8 +5,11 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::AtFlags;
 use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta, JobState};
 
-use crate::files::{Digest, JobDir, OutcomeSeal, is_whole_submission, job_dir, load_spec};
-use crate::layout::{JOB_NEXT, META_FILE, META_NEXT, PARTIAL_FILE, RESULT_FILE};
+use crate::files::{JobDir, job_dir};
+use crate::job_files::{Digest, OutcomeSeal, is_whole_submission, load_spec};
+use crate::layout::{
+    JOB_FILE, JOB_NEXT, META_FILE, META_NEXT, PARTIAL_FILE, PROMPT_FILE, RESULT_FILE,
+};
 use crate::staged::{self, Staged};
 use crate::time::micros_since_epoch;
 use crate::{Result, Workspace, WorkspaceError, listing};
@@ -78,6 +81,7 @@ impl Workspace {
                 && is_whole_submission(&job_dir(&fd, self.layout.job_path(JobState::Writing, &id)))
             {
                 let mut staged = Staged::new(id.clone(), JobState::Writing);
+                staged.written.extend([PROMPT_FILE, META_FILE, JOB_FILE]);
                 staged.route.push(JobState::Ready);
                 self.staged.push(staged);
                 recovered.submitted.push(id);
@@ -138,7 +142,7 @@ impl Workspace {
             }
             Verdict::Again => {
                 let mut staged = Staged::new(id.clone(), JobState::Processing);
-                staged.remove.extend([META_NEXT, JOB_NEXT]);
+                staged.remove.extend([META_NEXT, JOB_NEXT, RESULT_FILE, PARTIAL_FILE]);
                 staged.route.push(JobState::Ready);
                 self.staged.push(staged);
                 recovered.requeued.push(id.clone());

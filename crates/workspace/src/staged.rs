@@ -11,14 +11,15 @@
 //! recovery repeats the rename. Where nothing could repeat it (a cancellation, a retry, a
 //! removal), `settle` asks for a second sync.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 
 use threadrunner_core::{JobId, JobState};
 
 use crate::files::job_dir;
 use crate::fs::FileSystem;
 use crate::layout::{Layout, open_dir};
-use crate::{Durability, Result, WorkspaceError};
+use crate::{Result, WorkspaceError};
 
 /// One job's prepared change.
 #[derive(Debug)]
@@ -34,6 +35,8 @@ pub(crate) struct Staged {
     pub(crate) remove: Vec<&'static str>,
     /// Where the job moves, step by step.
     pub(crate) route: Vec<JobState>,
+    /// Whether nobody was told of the job yet.
+    pub(crate) new: bool,
     /// Whether the job is removed altogether.
     pub(crate) discard: bool,
     /// Whether the renames must be on the disk too before anybody is told.
@@ -49,6 +52,7 @@ impl Staged {
             replace: Vec::new(),
             remove: Vec::new(),
             route: Vec::new(),
+            new: false,
             discard: false,
             settle: false,
         }
@@ -73,50 +77,101 @@ impl Synced {
         let index = self.failed.iter().position(|(failed, _)| failed == id)?;
         Some(self.failed.swap_remove(index).1)
     }
+}
 
-    pub(crate) fn append(&mut self, mut later: Self) {
-        self.done.append(&mut later.done);
-        self.failed.append(&mut later.failed);
+/// The states whose directories changed since they were last known to be on the disk.
+#[derive(Debug, Default)]
+pub(crate) struct Unsynced([bool; JobState::ALL.len()]);
+
+impl Unsynced {
+    fn add(&mut self, state: JobState) {
+        self.0[state as usize] = true;
+    }
+
+    fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    fn states(&self) -> impl Iterator<Item = JobState> {
+        JobState::ALL.into_iter().filter(|&state| self.0[state as usize])
     }
 }
 
 /// Puts the preparations of a group on the disk.
-pub(crate) fn sync_contents(layout: &Layout, fs: &dyn FileSystem, group: &[Staged]) -> Result<()> {
+pub(crate) fn sync_contents(
+    layout: &Layout,
+    fs: &dyn FileSystem,
+    group: &[Staged],
+    unsynced: &mut Unsynced,
+) -> Result<()> {
     if group.iter().all(|staged| staged.written.is_empty()) {
         return Ok(());
     }
-    sync_everything(layout, fs).or_else(|_| sync_each(layout, fs, group))
+    for staged in group.iter().filter(|staged| staged.at == JobState::Writing) {
+        unsynced.add(staged.at);
+    }
+    if sync_everything(layout, fs) {
+        unsynced.clear();
+        return Ok(());
+    }
+    let mut open = Vec::new();
+    for staged in group {
+        let Ok(Some(fd)) = layout.open_job(staged.at, &staged.id) else {
+            // Deleted by hand: it fails at its rename, and the others need not.
+            continue;
+        };
+        let path = layout.job_path(staged.at, &staged.id);
+        for &name in &staged.written {
+            if let Ok(Some((file, _))) = job_dir(&fd, path.clone()).open(name) {
+                // All are begun before any is waited for, so that they share what is slow.
+                fs.start_sync(file.as_fd());
+                open.push((OwnedFd::from(file), path.join(name)));
+            }
+        }
+        open.push((fd, path));
+        if open.len() >= MAX_OPEN {
+            sync_each(fs, &mut open)?;
+        }
+    }
+    sync_each(fs, &mut open)?;
+    sync_dirs(layout, fs, unsynced)
 }
 
 /// Puts the renames of a group on the disk.
-pub(crate) fn sync_moves(layout: &Layout, fs: &dyn FileSystem) -> Result<()> {
-    sync_everything(layout, fs).or_else(|_| {
-        JobState::ALL.into_iter().try_for_each(|state| {
-            fs.sync(layout.dir(state))
-                .map_err(|error| WorkspaceError::io("sync", layout.path(state), error))
-        })
+pub(crate) fn sync_moves(
+    layout: &Layout,
+    fs: &dyn FileSystem,
+    unsynced: &mut Unsynced,
+) -> Result<()> {
+    if sync_everything(layout, fs) {
+        unsynced.clear();
+        return Ok(());
+    }
+    sync_dirs(layout, fs, unsynced)
+}
+
+/// One sync for all, where it would not have to wait for what others wrote. One that fails may
+/// have failed for another program's file: then each file is asked for itself.
+fn sync_everything(layout: &Layout, fs: &dyn FileSystem) -> bool {
+    fs.may_sync_all() && fs.sync_all(layout.dir(JobState::Writing)).is_ok()
+}
+
+/// How many files a sync holds open at once.
+const MAX_OPEN: usize = 64;
+
+fn sync_each(fs: &dyn FileSystem, open: &mut Vec<(OwnedFd, PathBuf)>) -> Result<()> {
+    open.drain(..).try_for_each(|(file, path)| {
+        fs.sync(file.as_fd()).map_err(|error| WorkspaceError::io("sync", path, error))
     })
 }
 
-fn sync_everything(layout: &Layout, fs: &dyn FileSystem) -> Result<()> {
-    fs.sync_all(layout.dir(JobState::Writing))
-        .map_err(|error| WorkspaceError::io("sync", layout.root(), error))
-}
-
-fn sync_each(layout: &Layout, fs: &dyn FileSystem, group: &[Staged]) -> Result<()> {
-    for staged in group {
-        let Some(fd) = layout.open_job(staged.at, &staged.id)? else { continue };
-        let dir = job_dir(&fd, layout.job_path(staged.at, &staged.id));
-        for &name in &staged.written {
-            // One deleted by hand fails at its rename; the others need not.
-            if let Ok(Some((file, _))) = dir.open(name) {
-                fs.sync(file.as_fd()).map_err(|error| dir.io("sync", name, error))?;
-            }
-        }
-        fs.sync(fd.as_fd()).map_err(|error| dir.io("sync", ".", error))?;
+fn sync_dirs(layout: &Layout, fs: &dyn FileSystem, unsynced: &mut Unsynced) -> Result<()> {
+    for state in unsynced.states() {
+        fs.sync(layout.dir(state))
+            .map_err(|error| WorkspaceError::io("sync", layout.path(state), error))?;
     }
-    fs.sync(layout.dir(JobState::Writing))
-        .map_err(|error| WorkspaceError::io("sync", layout.path(JobState::Writing), error))
+    unsynced.clear();
+    Ok(())
 }
 
 /// Moves a job: one rename. Nothing else in ThreadRunner renames a job.
@@ -149,8 +204,13 @@ pub(crate) fn move_job(
     })
 }
 
-/// Makes one prepared change visible.
-pub(crate) fn publish(layout: &Layout, fs: &dyn FileSystem, staged: &Staged) -> Result<()> {
+/// Makes one prepared change visible. `staged.at` follows the job.
+pub(crate) fn publish(
+    layout: &Layout,
+    fs: &dyn FileSystem,
+    staged: &mut Staged,
+    unsynced: &mut Unsynced,
+) -> Result<()> {
     if !(staged.replace.is_empty() && staged.remove.is_empty()) {
         let Some(fd) = layout.open_job(staged.at, &staged.id)? else {
             return Err(not_found(layout, &staged.id));
@@ -164,30 +224,35 @@ pub(crate) fn publish(layout: &Layout, fs: &dyn FileSystem, staged: &Staged) -> 
             dir.remove(fs, name)?;
         }
     }
-    let mut at = staged.at;
     for &to in &staged.route {
-        move_job(layout, fs, &staged.id, at, to)?;
-        at = to;
+        move_job(layout, fs, &staged.id, staged.at, to)?;
+        unsynced.add(staged.at);
+        unsynced.add(to);
+        staged.at = to;
     }
     if staged.discard {
-        let gone = gone_name(&staged.id);
-        // Leaves the state in one instant, and what a crash leaves of it is no job's name.
-        fs.rename(
-            (layout.dir(staged.at), staged.id.as_str()),
-            (layout.dir(JobState::Writing), &gone),
-            false,
-        )
-        .map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => not_found(layout, &staged.id),
-            _ => WorkspaceError::io("remove", layout.job_path(staged.at, &staged.id), error),
-        })?;
+        set_aside(layout, fs, staged.at, &staged.id)?;
+        unsynced.add(staged.at);
+        unsynced.add(JobState::Writing);
     }
     Ok(())
 }
 
-/// Whether the durability asks for syncs at all.
-pub(crate) fn syncs(durability: Durability) -> bool {
-    durability == Durability::Durable
+/// Undoes a submission that came to nothing, so that recovery does not find it.
+pub(crate) fn withdraw(layout: &Layout, fs: &dyn FileSystem, staged: &Staged) -> Result<()> {
+    set_aside(layout, fs, staged.at, &staged.id)?;
+    delete(layout, fs, &gone_name(&staged.id))
+}
+
+/// Takes a job out of its state in one instant. What a crash leaves of it is no job's name.
+fn set_aside(layout: &Layout, fs: &dyn FileSystem, at: JobState, id: &JobId) -> Result<()> {
+    let gone = gone_name(id);
+    fs.rename((layout.dir(at), id.as_str()), (layout.dir(JobState::Writing), &gone), false).map_err(
+        |error| match error.kind() {
+            std::io::ErrorKind::NotFound => not_found(layout, id),
+            _ => WorkspaceError::io("remove", layout.job_path(at, id), error),
+        },
+    )
 }
 
 pub(crate) fn not_found(layout: &Layout, id: &JobId) -> WorkspaceError {
@@ -219,7 +284,7 @@ const MAX_DEPTH: u32 = 32;
 
 fn delete_tree(
     fs: &dyn FileSystem,
-    parent: std::os::fd::BorrowedFd<'_>,
+    parent: BorrowedFd<'_>,
     name: &str,
     depth: u32,
 ) -> std::io::Result<()> {
