@@ -19,6 +19,8 @@ use tokio::time::timeout;
 const UNREAD_REPLIES: usize = 256;
 /// Requests that wait to be written before the next one waits.
 const UNWRITTEN_REQUESTS: usize = 16;
+/// Room for what the daemon says at once.
+const READ_BUFFER: usize = 8 << 10;
 /// How long the daemon may take to say anything to a request that it can answer at once.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
@@ -209,7 +211,7 @@ pub(crate) fn first_reply_limit(op: &Op) -> Option<Duration> {
 /// it every answer under way, when the daemon goes away or nobody is left to ask.
 async fn drive(mut stream: UnixStream, mut requests: mpsc::Receiver<Outgoing>) {
     let (mut reader, mut writer) = stream.split();
-    let mut unread = BytesMut::new();
+    let mut unread = BytesMut::with_capacity(READ_BUFFER);
     let mut unwritten = BytesMut::new();
     let mut writable = true;
     let mut waiting: HashMap<u64, mpsc::Sender<ReplyBody>> = HashMap::new();

@@ -167,7 +167,7 @@ fn wrong(path: &Path, line: Option<usize>, message: &str) -> Failure {
         None => path.display().to_string(),
     };
     Failure::new(ErrorCode::Config, format!("{place}: {}", message.trim_end()))
-        .hint("docs/setup.md lists every key of config.toml with its default")
+        .hint("docs/configuration.md lists every key of config.toml with its default")
 }
 
 fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
