@@ -62,8 +62,6 @@ struct Daemon {
     ready: Vec<threadrunner_core::JobId>,
     listener: std::os::unix::net::UnixListener,
     foreground: bool,
-    // Held for the daemon's life: what says that it lives.
-    _lock: FileLock,
 }
 
 /// Takes the lock and the socket; `None` when another daemon has them.
@@ -102,7 +100,10 @@ fn start(foreground: bool) -> Result<Option<Daemon>, Failure> {
     }
     let ready = recovered.queued;
     let listener = bind(&home.socket)?;
-    Ok(Some(Daemon { home, config, workspace, ready, listener, foreground, _lock: lock }))
+    // What says that the daemon lives is let go of by nothing but the end of its process: whoever
+    // waits for that finds the socket removed and the workspace's own lock free.
+    std::mem::forget(lock);
+    Ok(Some(Daemon { home, config, workspace, ready, listener, foreground }))
 }
 
 /// Binds the socket. The lock is held: a socket file that is there is nobody's.
