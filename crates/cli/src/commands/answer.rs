@@ -29,6 +29,8 @@ pub(crate) async fn print_answer(
     mut replies: Replies,
     json: bool,
 ) -> CommandResult {
+    // Until an event says more.
+    session.spinner.set("waiting".to_owned());
     let mut printer = Printer { json, text: String::new(), last: None };
     let end = match read(session, &mut replies, &mut printer).await {
         Ok(end) => end,
