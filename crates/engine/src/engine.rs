@@ -1,5 +1,8 @@
 //! The loop: commands in, forward passes, events out.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, RecvError, TryRecvError};

@@ -75,3 +75,56 @@ fn pass_on(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::mpsc::sync_channel;
+
+    use threadrunner_core::encode_frame;
+
+    use super::*;
+
+    /// What comes of these bytes and the end of the stream, with room for `room` commands.
+    fn read(bytes: &[u8], room: usize) -> (Result<(), FrameError>, Vec<Command>) {
+        let (mut daemon, engine) = UnixStream::pair().unwrap();
+        daemon.write_all(bytes).unwrap();
+        drop(daemon);
+        let (sender, receiver) = sync_channel(room);
+        let end = read_commands(engine, &sender);
+        drop(sender);
+        (end, receiver.iter().map(|received| received.command).collect())
+    }
+
+    fn cancels(ids: std::ops::Range<u64>) -> (Vec<u8>, Vec<Command>) {
+        let commands: Vec<Command> = ids.map(|id| Command::Cancel { id }).collect();
+        let mut bytes = BytesMut::new();
+        for command in &commands {
+            encode_frame(command, &mut bytes).unwrap();
+        }
+        (bytes.to_vec(), commands)
+    }
+
+    #[test]
+    fn every_command_before_the_end_is_passed_on() {
+        let (bytes, commands) = cancels(0..100);
+        let (end, passed_on) = read(&bytes, 100);
+        assert!(end.is_ok());
+        assert_eq!(passed_on, commands);
+    }
+
+    #[test]
+    fn the_end_is_seen_behind_commands_that_nobody_takes() {
+        let (bytes, commands) = cancels(0..100);
+        let (end, passed_on) = read(&bytes, 10);
+        assert!(end.is_ok());
+        assert_eq!(passed_on, commands[..10]);
+    }
+
+    #[test]
+    fn half_a_command_is_an_error() {
+        let (bytes, _) = cancels(0..1);
+        let (end, _) = read(&bytes[..bytes.len() - 3], 10);
+        assert!(matches!(end, Err(FrameError::Truncated { missing: 3 })));
+    }
+}

@@ -43,7 +43,10 @@ pub fn serve() -> ExitCode {
     match load_and_run(&commands, writing) {
         Ok(code) => code,
         Err(error) => {
-            tracing::error!("{error}");
+            match error {
+                EngineError::DaemonGone(_) => tracing::info!("{error}"),
+                EngineError::Protocol(_) | EngineError::Broken(_) => tracing::error!("{error}"),
+            }
             error.exit_code()
         }
     }
@@ -118,5 +121,20 @@ impl Told {
             self.0 = fraction;
         }
         news
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_reports_some_fifty_are_told_and_the_last() {
+        let mut told = Told::default();
+        let fractions = (0..=10_000_u16).map(|n| f32::from(n) / 10_000.0);
+        let news: Vec<f32> = fractions.filter(|&fraction| told.is_news(fraction)).collect();
+        assert!((40..=51).contains(&news.len()), "{}", news.len());
+        assert_eq!(news.last(), Some(&1.0));
+        assert!(!told.is_news(1.0));
     }
 }

@@ -1,11 +1,18 @@
-//! GGUF, the format of model files: checked before llama.cpp opens one, and written for tests.
+//! GGUF, the format of model files: checked before llama.cpp opens one, and written for the
+//! self-test and for tests.
 //!
 //! Nothing here needs llama.cpp, so all of it is compiled and tested in every build.
 
 mod check;
 mod file;
 mod ggml_type;
+#[cfg(test)]
+mod tests;
+mod tiny;
+mod write;
 
 pub use check::{CheckError, Summary, check};
 pub use file::{FileError, check_file};
 pub use ggml_type::GgmlType;
+pub use tiny::{aborting_model, tiny_model};
+pub use write::{GgufFile, MetaValue, Tensor};

@@ -10,6 +10,9 @@
 mod json;
 mod python;
 
+#[cfg(test)]
+mod tests;
+
 use minijinja::{Environment, Error, ErrorKind, Value, context};
 use threadrunner_core::{Message, Role};
 

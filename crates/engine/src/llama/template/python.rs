@@ -12,6 +12,20 @@ pub(super) fn adapt(environment: &mut Environment<'static>) {
     minijinja_contrib::add_to_environment(environment);
     environment.set_unknown_method_callback(method);
     environment.set_formatter(write);
+    environment.add_filter("length", length);
+    environment.add_filter("count", length);
+}
+
+/// The number of items or characters; what is undefined has none, as in Python.
+fn length(value: &Value) -> Result<usize, Error> {
+    match value.len() {
+        _ if value.is_undefined() => Ok(0),
+        Some(length) => Ok(length),
+        None => Err(Error::new(
+            ErrorKind::InvalidOperation,
+            format!("a value that is {} has no length", value.kind()),
+        )),
+    }
 }
 
 /// Hugging Face's `{% generation %}` blocks mark what the assistant said, for training. They
