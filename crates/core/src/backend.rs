@@ -139,10 +139,12 @@ pub trait ModelBackend {
     /// that asked for it.
     ///
     /// # Errors
-    /// [`BackendError::CacheFull`] leaves everything as it was.
+    /// [`BackendError::CacheFull`] and [`BackendError::Request`] leave everything as it was: after
+    /// the latter the scheduler tries each sequence alone, to find whose fault it is.
     fn forward(&mut self, plan: &Plan, sampled: &mut Vec<Sampled>) -> Result<(), BackendError>;
 
-    /// Forgets all but the first `keep` tokens of `seq`.
+    /// Forgets all but the first `keep` tokens of `seq`; its sampler goes on as it is. None kept
+    /// is possible with every model.
     ///
     /// # Errors
     /// When this model's cache cannot be cut there (recurrent, sliding window).

@@ -4,7 +4,8 @@
 //! ([`JobSpec`]), the states it passes through ([`JobState`]), the frames on the wire
 //! ([`FrameCodec`], [`protocol`], [`engine_protocol`]), how things fail ([`Failure`],
 //! [`ErrorCode`], [`ExitCode`]), and what an inference backend must be able to do
-//! ([`ModelBackend`]).
+//! ([`ModelBackend`]). Two parts decide and wait for nothing: who goes into the next forward pass
+//! ([`scheduler`]), and which text of an answer may be shown already ([`text`]).
 //!
 //! Nothing in this crate reads a clock, a file, a socket or an environment variable, and nothing
 //! in it waits: time and bytes come in as arguments. That is why all of it is tested without a
@@ -18,6 +19,8 @@ mod id;
 mod job;
 mod params;
 pub mod protocol;
+pub mod scheduler;
+pub mod text;
 
 pub use backend::{BackendError, Feed, ModelBackend, ModelInfo, Plan, Sampled, SeqId, TokenId};
 pub use error::{ErrorCode, ErrorType, ExitCode, Failure};

@@ -1,5 +1,23 @@
 //! The engine process: one loaded model, one forward pass for everybody.
+//!
+//! An engine is started by the daemon with one end of a socket pair as its standard input, and
+//! speaks [`threadrunner_core::engine_protocol`] over it. Two threads:
+//!
+//! - the reader ([`input`]) cuts commands out of the stream. When the stream ends it ends the
+//!   process, whatever the other is doing: loading a model and a forward pass cannot be waited for.
+//! - the main thread loads the model ([`backends`]) and runs the loop ([`engine`]): take commands
+//!   in, let the scheduler plan, let the backend compute, tell what came of it. With nothing to do
+//!   it sleeps until a command comes.
+//!
+//! A backend that crashes takes nothing else with it: that is why this is a process.
 
+pub mod backends;
+pub mod dummy;
+pub mod engine;
 pub mod gguf;
+pub mod input;
 #[cfg(feature = "llama")]
 pub mod llama;
+pub mod output;
+pub mod process;
+pub mod serve;

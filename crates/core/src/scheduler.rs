@@ -1,0 +1,219 @@
+//! Who goes into the next forward pass: continuous batching, as a value.
+//!
+//! The scheduler decides and waits for nothing. A loop drives it:
+//!
+//! ```text
+//! submit / cancel            requests join and leave between steps
+//! plan   -> Step             what to do now
+//! Step::carry_out -> Outcome the backend does it
+//! apply  -> Output           what the clients are to hear
+//! ```
+//!
+//! Each step has one token for every sequence that is decoding, and prompt chunks in what remains
+//! of the batch, shared fairly between the prompts being read.
+//!
+//! All sequences share the cells of one KV cache. The scheduler counts them. A request is admitted
+//! while its prompt and a little of its answer fit beside what the running ones are committed to.
+//! Where the running ones outgrow the cache, the least of them (lowest priority, then youngest) is
+//! preempted: its cells are forgotten and computed again later, while its sampler and the text it
+//! has already sent stay. The first in rank is never preempted, and alone it fits, so there is
+//! always one that proceeds.
+
+mod apply;
+mod plan;
+mod queue;
+mod sequence;
+mod step;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::{ErrorCode, Failure, FinishReason, ModelInfo, SeqId, Usage};
+use queue::{Queue, Waiting};
+use sequence::Sequence;
+
+pub use sequence::Request;
+pub use step::{Change, Outcome, Step};
+
+/// What a client is to hear of its request.
+///
+/// Of each accepted request there is exactly one [`Output::Finished`] or [`Output::Failed`], and
+/// nothing after it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Output {
+    /// A prompt that takes more than one forward pass is being read.
+    Prefill {
+        /// The request.
+        id: u64,
+        /// Tokens read.
+        done: u32,
+        /// Tokens to read.
+        total: u32,
+    },
+    /// The first token was generated. Its text may come later.
+    Started {
+        /// The request.
+        id: u64,
+    },
+    /// More of the answer, in whole characters.
+    Text {
+        /// The request.
+        id: u64,
+        /// The text.
+        text: String,
+    },
+    /// The answer is complete.
+    Finished {
+        /// The request.
+        id: u64,
+        /// Why it ended.
+        finish_reason: FinishReason,
+        /// Tokens.
+        usage: Usage,
+    },
+    /// The request cannot be answered.
+    Failed {
+        /// The request.
+        id: u64,
+        /// Why.
+        failure: Failure,
+    },
+}
+
+/// Decides who goes into the next forward pass.
+#[derive(Debug)]
+pub struct Scheduler {
+    /// Cells of the KV cache.
+    n_ctx: usize,
+    /// The most tokens in a forward pass.
+    n_batch: usize,
+    /// Cells that admission counts on: `n_ctx`, or what the backend turned out to have.
+    capacity: usize,
+    queue: Queue,
+    running: BTreeMap<SeqId, Sequence>,
+    /// Sequences that neither a running request has nor a preempted one keeps.
+    free: BTreeSet<SeqId>,
+    /// What the backend is to do before the next forward pass.
+    changes: Vec<Change>,
+    /// The most prompt tokens in the next forward pass, after one found the cache full.
+    chunk_limit: Option<usize>,
+    /// The sequences of a forward pass that was refused for the sake of one of them; each goes
+    /// alone until that one is found.
+    suspects: VecDeque<SeqId>,
+    arrivals: u64,
+    broken: Option<Failure>,
+}
+
+impl Scheduler {
+    /// A scheduler for a backend that holds this much.
+    pub fn new(info: &ModelInfo) -> Self {
+        let n_batch = info.n_batch.max(1);
+        // A step has a token for each decoding sequence, so no more may run than fit a batch.
+        let sequences = info.n_seq_max.clamp(1, n_batch);
+        Self {
+            n_ctx: info.n_ctx as usize,
+            n_batch: n_batch as usize,
+            capacity: info.n_ctx as usize,
+            queue: Queue::default(),
+            running: BTreeMap::new(),
+            free: (0..sequences).map(SeqId).collect(),
+            changes: Vec::new(),
+            chunk_limit: None,
+            suspects: VecDeque::new(),
+            arrivals: 0,
+            broken: None,
+        }
+    }
+
+    /// Takes a request in.
+    ///
+    /// # Errors
+    /// The request is not accepted, and no [`Output`] will tell of it: an empty prompt, one with
+    /// no room for an answer in the context, or a backend that has broken down.
+    pub fn submit(&mut self, request: Request) -> Result<(), Failure> {
+        if let Some(failure) = &self.broken {
+            return Err(failure.clone());
+        }
+        if request.prompt.is_empty() {
+            return Err(Failure::new(ErrorCode::EmptyPrompt, "the prompt is empty")
+                .hint("Give a prompt with at least one word."));
+        }
+        if request.prompt.len() >= self.n_ctx {
+            let message = format!(
+                "the prompt is {} tokens long, but the context holds {} tokens, answer included",
+                request.prompt.len(),
+                self.n_ctx
+            );
+            return Err(Failure::new(ErrorCode::ContextExceeded, message)
+                .hint("Shorten the prompt, or give the model a larger context."));
+        }
+        self.arrivals += 1;
+        self.queue.push(Waiting { sequence: Sequence::new(request, self.arrivals), kept: None });
+        Ok(())
+    }
+
+    /// Ends a request, wherever it stands. Returns whether there was one.
+    pub fn cancel(&mut self, id: u64, out: &mut Vec<Output>) -> bool {
+        let running = self.running.iter().find(|(_, sequence)| sequence.id == id);
+        let (seq, sequence) = if let Some((&seq, _)) = running {
+            (Some(seq), self.running.remove(&seq))
+        } else {
+            match self.queue.remove(id) {
+                Some(waiting) => (waiting.kept, Some(waiting.sequence)),
+                None => (None, None),
+            }
+        };
+        if let Some(seq) = seq {
+            self.close(seq);
+        }
+        let Some(sequence) = sequence else { return false };
+        out.push(sequence.finished(FinishReason::Canceled));
+        true
+    }
+
+    /// Whether there is nothing to do until the next [`Scheduler::submit`].
+    pub fn is_idle(&self) -> bool {
+        self.running.is_empty() && self.queue.is_empty() && self.changes.is_empty()
+    }
+
+    /// Why the backend cannot go on, if it broke down. Every request has failed then.
+    pub fn broken(&self) -> Option<&Failure> {
+        self.broken.as_ref()
+    }
+
+    /// Requests in the batch.
+    pub fn running(&self) -> usize {
+        self.running.len()
+    }
+
+    /// Requests that wait, also those that were preempted.
+    pub fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Cells of the KV cache in use.
+    pub fn cells_used(&self) -> usize {
+        self.running.values().map(Sequence::cached).sum()
+    }
+
+    fn cells_free(&self) -> usize {
+        self.n_ctx.saturating_sub(self.cells_used())
+    }
+
+    /// Gives a sequence back, to be forgotten by the backend before it is used again.
+    fn close(&mut self, seq: SeqId) {
+        self.changes.push(Change::Close { seq });
+        self.free.insert(seq);
+    }
+
+    /// Takes the cells of the least of the running requests and lets it wait for its turn again.
+    fn preempt_least(&mut self) {
+        let least = self.running.iter().min_by_key(|(_, sequence)| sequence.rank());
+        let Some((&seq, _)) = least else { return };
+        let Some(mut sequence) = self.running.remove(&seq) else { return };
+        sequence.preempt();
+        self.changes.push(Change::Trim { seq, keep: 0 });
+        self.queue.push(Waiting { sequence, kept: Some(seq) });
+    }
+}

@@ -1,0 +1,114 @@
+//! Taking in what came of a step.
+
+use super::{Outcome, Output, Scheduler, Step};
+use crate::{BackendError, ErrorCode, Failure, FinishReason, Plan, Sampled, SeqId};
+
+impl Scheduler {
+    /// Takes in what came of `step`. Never fails: whatever the backend did, each request goes on
+    /// or ends.
+    pub fn apply(&mut self, step: Step, outcome: Outcome, out: &mut Vec<Output>) {
+        for (seq, failure) in outcome.refused {
+            self.refused(seq, failure, out);
+        }
+        match outcome.forward {
+            Ok(sampled) => self.advance(&step.forward, &sampled, out),
+            Err(BackendError::CacheFull) => self.cache_full(&step.forward, out),
+            Err(BackendError::Request(failure)) => self.one_failed(&step.forward, failure, out),
+            Err(broken @ BackendError::Broken(_)) => self.fail_all(broken.into_failure(), out),
+        }
+    }
+
+    fn advance(&mut self, forward: &Plan, sampled: &[Sampled], out: &mut Vec<Output>) {
+        self.chunk_limit = None;
+        if let Some(feed) = forward.feeds.first() {
+            self.suspects.retain(|seq| *seq != feed.seq);
+        }
+        for feed in &forward.feeds {
+            if let Some(sequence) = self.running.get_mut(&feed.seq) {
+                sequence.fed(feed.tokens.len(), out);
+            }
+        }
+        for sampled in sampled {
+            let Some(sequence) = self.running.get_mut(&sampled.seq) else { continue };
+            if let Some(reason) = sequence.accept(sampled, self.n_ctx, out) {
+                self.finish(sampled.seq, reason, out);
+            }
+        }
+        for feed in &forward.feeds {
+            // Nothing would ever be fed to it again.
+            if self.running.get(&feed.seq).is_some_and(|sequence| sequence.remaining() == 0) {
+                let failure = Failure::new(ErrorCode::Internal, "the backend sampled no token");
+                self.fail(feed.seq, failure, out);
+            }
+        }
+    }
+
+    /// The backend has fewer cells than were counted. Read less; then let fewer run; one alone
+    /// that does not fit has come to the end of its context.
+    fn cache_full(&mut self, forward: &Plan, out: &mut Vec<Output>) {
+        let decoding = forward.feeds.iter().filter(|feed| feed.tokens.len() == 1 && feed.sample);
+        let decoding = decoding.count();
+        let reading = forward.n_tokens() - decoding;
+        if reading > 1 || (reading == 1 && decoding > 0) {
+            self.chunk_limit = Some(reading / 2);
+            return;
+        }
+        self.chunk_limit = None;
+        self.suspects.clear();
+        self.capacity = self.cells_used();
+        if self.running.len() > 1 {
+            self.preempt_least();
+            return;
+        }
+        let Some((&seq, sequence)) = self.running.first_key_value() else { return };
+        if sequence.has_answer() {
+            self.finish(seq, FinishReason::Length, out);
+        } else {
+            let (prompt, cells) = (sequence.tokens().len(), sequence.cached());
+            let message =
+                format!("the prompt is {prompt} tokens long, but the cache was full after {cells}");
+            self.fail(seq, Failure::new(ErrorCode::ContextExceeded, message), out);
+        }
+    }
+
+    /// One of the sequences cannot go on, and the backend does not say which: each is tried alone.
+    fn one_failed(&mut self, forward: &Plan, failure: Failure, out: &mut Vec<Output>) {
+        match forward.feeds.as_slice() {
+            [feed] => self.fail(feed.seq, failure, out),
+            feeds => self.suspects = feeds.iter().map(|feed| feed.seq).collect(),
+        }
+    }
+
+    fn finish(&mut self, seq: SeqId, reason: FinishReason, out: &mut Vec<Output>) {
+        if let Some(sequence) = self.running.remove(&seq) {
+            self.close(seq);
+            // If the cache was smaller than it should be, this may have been what made it so.
+            self.capacity = self.n_ctx;
+            out.push(sequence.finished(reason));
+        }
+    }
+
+    fn fail(&mut self, seq: SeqId, failure: Failure, out: &mut Vec<Output>) {
+        if let Some(sequence) = self.running.remove(&seq) {
+            self.close(seq);
+            out.push(sequence.failed(failure));
+        }
+    }
+
+    /// The backend has forgotten `seq` already; its request may run or wait.
+    fn refused(&mut self, seq: SeqId, failure: Failure, out: &mut Vec<Output>) {
+        let waiting = || self.queue.remove_kept(seq).map(|waiting| waiting.sequence);
+        if let Some(sequence) = self.running.remove(&seq).or_else(waiting) {
+            self.free.insert(seq);
+            out.push(sequence.failed(failure));
+        }
+    }
+
+    fn fail_all(&mut self, failure: Failure, out: &mut Vec<Output>) {
+        let running = std::mem::take(&mut self.running).into_values();
+        let waiting = self.queue.drain().map(|waiting| waiting.sequence);
+        out.extend(running.chain(waiting).map(|sequence| sequence.failed(failure.clone())));
+        self.changes.clear();
+        self.broken = Some(failure);
+    }
+}

@@ -1,0 +1,120 @@
+//! Who waits, and who is next.
+
+use std::collections::VecDeque;
+
+use super::sequence::Sequence;
+use crate::{Priority, SeqId};
+
+/// A request that is not in the batch.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) sequence: Sequence,
+    /// The sequence that a preempted request keeps, for the sake of its sampler.
+    pub(super) kept: Option<SeqId>,
+}
+
+/// Requests by priority, and the oldest first in each.
+///
+/// Ageing counts admissions: a priority that was passed over [`PATIENCE`] times goes next, whoever
+/// else waits. So of every so many requests admitted one is of the lowest priority, and nobody
+/// waits for ever; and no amount of waiting batch work comes between two interactive requests.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    classes: [VecDeque<Waiting>; CLASSES],
+    passed_over: [u32; CLASSES],
+    kept: usize,
+}
+
+const CLASSES: usize = 3;
+
+/// How often each priority lets a higher one go first.
+const PATIENCE: [u32; CLASSES] = [16, 8, u32::MAX];
+
+fn class(priority: Priority) -> usize {
+    match priority {
+        Priority::Batch => 0,
+        Priority::Normal => 1,
+        Priority::Interactive => 2,
+    }
+}
+
+impl Queue {
+    pub(super) fn len(&self) -> usize {
+        self.classes.iter().map(VecDeque::len).sum()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.classes.iter().all(VecDeque::is_empty)
+    }
+
+    /// Puts a request in its place: a preempted one is older than many and goes before them.
+    pub(super) fn push(&mut self, waiting: Waiting) {
+        self.kept += usize::from(waiting.kept.is_some());
+        let queue = &mut self.classes[class(waiting.sequence.standing)];
+        let arrival = waiting.sequence.arrival;
+        let place = queue.partition_point(|other| other.sequence.arrival < arrival);
+        queue.insert(place, waiting);
+    }
+
+    /// Who is next. When no sequence is free, only those that kept one can be.
+    pub(super) fn peek(&self, sequence_free: bool) -> Option<&Sequence> {
+        let (class, place) = self.next(sequence_free)?;
+        self.classes[class].get(place).map(|waiting| &waiting.sequence)
+    }
+
+    /// Takes out whom [`Queue::peek`] shows.
+    pub(super) fn pop(&mut self, sequence_free: bool) -> Option<Waiting> {
+        let (class, place) = self.next(sequence_free)?;
+        for lower in 0..class {
+            self.passed_over[lower] += u32::from(!self.classes[lower].is_empty());
+        }
+        self.passed_over[class] = 0;
+        self.take(class, place)
+    }
+
+    /// Takes out one request, by its id.
+    pub(super) fn remove(&mut self, id: u64) -> Option<Waiting> {
+        self.remove_where(|waiting| waiting.sequence.id == id)
+    }
+
+    /// Takes out the request that kept `seq`.
+    pub(super) fn remove_kept(&mut self, seq: SeqId) -> Option<Waiting> {
+        self.remove_where(|waiting| waiting.kept == Some(seq))
+    }
+
+    /// Takes out all.
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = Waiting> {
+        std::mem::take(self).classes.into_iter().rev().flatten()
+    }
+
+    fn remove_where(&mut self, matches: impl Fn(&Waiting) -> bool) -> Option<Waiting> {
+        let (class, place) = self
+            .classes
+            .iter()
+            .enumerate()
+            .find_map(|(class, queue)| Some((class, queue.iter().position(&matches)?)))?;
+        self.take(class, place)
+    }
+
+    fn take(&mut self, class: usize, place: usize) -> Option<Waiting> {
+        let waiting = self.classes[class].remove(place)?;
+        self.kept -= usize::from(waiting.kept.is_some());
+        if self.classes[class].is_empty() {
+            self.passed_over[class] = 0;
+        }
+        Some(waiting)
+    }
+
+    fn next(&self, sequence_free: bool) -> Option<(usize, usize)> {
+        if !sequence_free && self.kept == 0 {
+            return None;
+        }
+        let first = |class: usize| {
+            let queue = &self.classes[class];
+            let place = queue.iter().position(|waiting| sequence_free || waiting.kept.is_some())?;
+            Some((class, place))
+        };
+        let impatient = (0..CLASSES).filter(|&class| self.passed_over[class] >= PATIENCE[class]);
+        impatient.chain((0..CLASSES).rev()).find_map(first)
+    }
+}

@@ -1,0 +1,354 @@
+use super::super::Output;
+use super::fake::{End, Harness, POISON, answer_alone};
+use crate::{ErrorCode, FinishReason, Parameters, Plan, Priority, SeqId, TokenId};
+
+const STOPPED: [End; 1] = [End::Finished(FinishReason::Stop)];
+const CUT: [End; 1] = [End::Finished(FinishReason::Length)];
+const CANCELED: [End; 1] = [End::Finished(FinishReason::Canceled)];
+
+/// How many tokens each sequence is fed, in the order of the sequences.
+fn shares(plan: &Plan) -> Vec<usize> {
+    let mut shares: Vec<(SeqId, usize)> =
+        plan.feeds.iter().map(|feed| (feed.seq, feed.tokens.len())).collect();
+    shares.sort();
+    shares.into_iter().map(|(_, n)| n).collect()
+}
+
+#[test]
+fn a_request_joins_a_batch_that_runs_and_leaves_it_when_done() {
+    let mut harness = Harness::new(1000, 16, 4);
+    let long = harness.submit(4, 20);
+    harness.step();
+    let short = harness.submit(4, 2);
+    assert_eq!(shares(&harness.step()), [1, 4], "the new prompt is read beside the old answer");
+    assert_eq!(shares(&harness.step()), [1, 1]);
+    assert_eq!(shares(&harness.step()), [1, 1]);
+    assert_eq!(harness.ends(short), STOPPED);
+    assert_eq!(shares(&harness.step()), [1]);
+    harness.finish();
+    assert_eq!(harness.ends(long), STOPPED);
+}
+
+#[test]
+fn prompts_share_what_decoding_leaves_and_the_short_ones_spare() {
+    let mut harness = Harness::new(1000, 16, 8);
+    harness.submit(1, 50);
+    harness.step();
+    for length in [100, 3, 100] {
+        harness.submit(length, 1);
+    }
+    assert_eq!(shares(&harness.step()), [1, 6, 3, 6]);
+}
+
+#[test]
+fn a_short_prompt_is_read_at_once_beside_long_ones() {
+    let mut harness = Harness::new(10_000, 16, 8);
+    for _ in 0..3 {
+        harness.submit(1000, 1);
+    }
+    harness.step();
+    let short = harness.submit(4, 1);
+    harness.step();
+    assert!(harness.outputs.contains(&Output::Started { id: short }));
+}
+
+#[test]
+fn interactive_requests_go_before_normal_ones_before_batch_ones() {
+    let mut harness = Harness::new(1000, 16, 1);
+    let running = harness.submit(1, 1);
+    harness.step();
+    let batch = harness.submit_as(Priority::Batch, 1, 1);
+    let normal = harness.submit_as(Priority::Normal, 1, 1);
+    let interactive = harness.submit_as(Priority::Interactive, 1, 1);
+    harness.finish();
+    assert_eq!(order_of_starts(&harness), [running, interactive, normal, batch]);
+}
+
+#[test]
+fn batch_work_gets_its_turn_however_much_interactive_work_comes() {
+    let mut harness = Harness::new(1000, 16, 1);
+    let batch = harness.submit_as(Priority::Batch, 1, 1);
+    let mut interactive = harness.submit_as(Priority::Interactive, 1, 1);
+    for _ in 0..100 {
+        if harness.ends(batch) == STOPPED {
+            return;
+        }
+        // One is always waiting: the next arrives before the last one ends.
+        interactive = harness.submit_as(Priority::Interactive, 1, 1);
+        harness.step();
+        harness.step();
+    }
+    panic!("{interactive} interactive requests went before");
+}
+
+#[test]
+fn a_thousand_waiting_batch_jobs_do_not_hold_up_a_person() {
+    let mut harness = Harness::new(1000, 16, 2);
+    for _ in 0..1000 {
+        harness.submit_as(Priority::Batch, 1, 1);
+    }
+    harness.step();
+    let person = harness.submit_as(Priority::Interactive, 1, 1);
+    while harness.ends(person).is_empty() {
+        harness.step();
+    }
+    assert!(order_of_starts(&harness).len() <= 4);
+}
+
+fn order_of_starts(harness: &Harness) -> Vec<u64> {
+    let started = |output: &Output| match output {
+        Output::Started { id } => Some(*id),
+        _ => None,
+    };
+    harness.outputs.iter().filter_map(started).collect()
+}
+
+#[test]
+fn cancel_during_prefill_frees_the_slot() {
+    let mut harness = Harness::new(1000, 16, 1);
+    let long = harness.submit(500, 5);
+    harness.step();
+    let next = harness.submit(4, 1);
+    assert!(harness.cancel(long));
+    assert_eq!(harness.ends(long), CANCELED);
+    harness.step();
+    assert!(harness.outputs.contains(&Output::Started { id: next }));
+    harness.finish();
+    assert_eq!(harness.ends(long), CANCELED);
+}
+
+#[test]
+fn cancel_reaches_a_waiting_and_a_decoding_request_and_none_that_ended() {
+    let mut harness = Harness::new(1000, 16, 1);
+    let decoding = harness.submit(4, 50);
+    let waiting = harness.submit(4, 5);
+    harness.step();
+    assert!(harness.cancel(waiting));
+    assert!(harness.cancel(decoding));
+    assert!(!harness.cancel(decoding));
+    harness.finish();
+    assert_eq!(harness.ends(waiting), CANCELED);
+    assert_eq!(harness.ends(decoding), CANCELED);
+}
+
+#[test]
+fn a_sequence_canceled_between_plan_and_apply_leaves_no_trace() {
+    let mut harness = Harness::new(1000, 16, 1);
+    let canceled = harness.submit(4, 5);
+    let mut step = harness.scheduler.plan();
+    let outcome = step.carry_out(&mut harness.fake);
+    assert!(harness.cancel(canceled));
+    harness.scheduler.apply(step, outcome, &mut harness.outputs);
+    let next = harness.submit(4, 5);
+    harness.finish();
+    assert_eq!((harness.ends(canceled), harness.text(canceled)), (CANCELED.into(), "".into()));
+    assert_eq!(harness.ends(next), STOPPED);
+}
+
+#[test]
+fn a_prompt_longer_than_the_context_is_refused_with_both_numbers() {
+    let mut harness = Harness::new(100, 16, 1);
+    let prompt = harness.prompt(100, 1);
+    let failure =
+        harness.submit_prompt(prompt, Parameters::default(), Priority::Normal).unwrap_err();
+    assert_eq!(failure.code, ErrorCode::ContextExceeded);
+    assert!(failure.message.contains("100 tokens long"), "{failure}");
+    assert!(failure.message.contains("holds 100 tokens"), "{failure}");
+    assert!(harness.scheduler.is_idle());
+}
+
+#[test]
+fn an_empty_prompt_is_refused() {
+    let mut harness = Harness::new(100, 16, 1);
+    let failure =
+        harness.submit_prompt(Vec::new(), Parameters::default(), Priority::Normal).unwrap_err();
+    assert_eq!(failure.code, ErrorCode::EmptyPrompt);
+}
+
+#[test]
+fn an_answer_ends_with_length_at_max_tokens_and_at_the_contexts_end() {
+    let mut harness = Harness::new(100, 16, 2);
+    let prompt = harness.prompt(4, 50);
+    let three = Parameters { max_tokens: Some(3), ..Parameters::default() };
+    let limited = harness.submit_prompt(prompt, three, Priority::Normal).unwrap();
+    harness.finish();
+    let full = harness.submit(90, 50);
+    harness.finish();
+    assert_eq!((harness.ends(limited), words(&harness, limited)), (CUT.into(), 3));
+    assert_eq!((harness.ends(full), words(&harness, full)), (CUT.into(), 10));
+}
+
+fn words(harness: &Harness, id: u64) -> usize {
+    harness.text(id).split_whitespace().count()
+}
+
+#[test]
+fn a_stop_text_ends_the_answer_before_it() {
+    let mut harness = Harness::new(1000, 16, 1);
+    let prompt = harness.prompt(4, 50);
+    let whole = answer_alone(prompt.clone(), Parameters::default());
+    let stop = whole.split_inclusive(' ').nth(5).unwrap().to_owned();
+    let params = Parameters { stop: vec![stop.clone()], ..Parameters::default() };
+    let id = harness.submit_prompt(prompt, params, Priority::Normal).unwrap();
+    harness.finish();
+    assert_eq!(harness.ends(id), STOPPED);
+    assert_eq!(harness.text(id), whole[..whole.find(&stop).unwrap()]);
+}
+
+#[test]
+fn progress_is_told_of_prompts_that_take_more_than_one_pass() {
+    let mut harness = Harness::new(1000, 16, 2);
+    let long = harness.submit(40, 1);
+    harness.finish();
+    harness.submit(16, 1);
+    harness.finish();
+    let told = harness.outputs.iter().filter(|output| matches!(output, Output::Prefill { .. }));
+    let progress = |done| Output::Prefill { id: long, done, total: 40 };
+    assert!(told.eq([&progress(16), &progress(32)]));
+}
+
+#[test]
+fn usage_counts_prompt_and_answer() {
+    let mut harness = Harness::new(1000, 16, 2);
+    harness.submit(40, 7);
+    harness.finish();
+    let Some(Output::Finished { usage, .. }) = harness.outputs.last() else { panic!() };
+    assert_eq!((usage.prompt_tokens, usage.completion_tokens), (40, 7));
+}
+
+#[test]
+fn a_request_waits_while_the_cache_has_no_room_for_its_prompt() {
+    let mut harness = Harness::new(100, 32, 4);
+    let first = harness.submit(60, 10);
+    let second = harness.submit(60, 10);
+    harness.step();
+    assert_eq!((harness.scheduler.running(), harness.scheduler.waiting()), (1, 1));
+    harness.finish();
+    assert_eq!((harness.ends(first), harness.ends(second)), (STOPPED.into(), STOPPED.into()));
+}
+
+#[test]
+fn preemption_keeps_the_answer_identical() {
+    let mut harness = Harness::new(60, 16, 3);
+    let prompts: Vec<_> = (0..3)
+        .map(|_| {
+            let prompt = harness.prompt(5, 45);
+            let params = Parameters::default();
+            let id = harness.submit_prompt(prompt.clone(), params, Priority::Normal).unwrap();
+            (id, prompt)
+        })
+        .collect();
+    let mut preempted = false;
+    while !harness.scheduler.is_idle() {
+        let running = harness.scheduler.running();
+        harness.step();
+        let ended = harness.outputs.iter().any(|o| matches!(o, Output::Finished { .. }));
+        preempted |= !ended && harness.scheduler.running() < running;
+    }
+    assert!(preempted, "three answers of 45 tokens do not fit 60 cells together");
+    for (id, prompt) in prompts {
+        assert_eq!(harness.ends(id), STOPPED);
+        assert_eq!(harness.text(id), answer_alone(prompt, Parameters::default()));
+    }
+}
+
+#[test]
+fn the_lowest_priority_is_preempted_and_then_the_youngest() {
+    let mut harness = Harness::new(64, 16, 3);
+    let batch = harness.submit_as(Priority::Batch, 4, 40);
+    let old = harness.submit_as(Priority::Normal, 4, 40);
+    let young = harness.submit_as(Priority::Normal, 4, 40);
+    harness.finish();
+    let ends: Vec<u64> = harness
+        .outputs
+        .iter()
+        .filter_map(|output| match output {
+            Output::Finished { id, .. } => Some(*id),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(ends[0], old);
+    assert!(ends.contains(&young) && ends.contains(&batch));
+}
+
+#[test]
+fn preempted_requests_that_keep_every_sequence_do_not_block_each_other() {
+    let mut harness = Harness::new(40, 16, 2);
+    let ids = [0; 6].map(|_| harness.submit(4, 30));
+    harness.finish();
+    for id in ids {
+        assert_eq!(harness.ends(id), STOPPED);
+    }
+}
+
+#[test]
+fn a_cache_smaller_than_promised_makes_work_wait_and_not_fail() {
+    let mut harness = Harness::new(200, 32, 4);
+    harness.fake.cells = 70;
+    let prompts = [0; 4].map(|_| {
+        let prompt = harness.prompt(40, 20);
+        let params = Parameters::default();
+        (harness.submit_prompt(prompt.clone(), params, Priority::Normal).unwrap(), prompt)
+    });
+    harness.finish();
+    for (id, prompt) in prompts {
+        assert_eq!(harness.ends(id), STOPPED);
+        assert_eq!(harness.text(id), answer_alone(prompt, Parameters::default()));
+    }
+}
+
+#[test]
+fn one_request_that_outgrows_the_real_cache_ends() {
+    let mut harness = Harness::new(200, 32, 4);
+    harness.fake.cells = 50;
+    let answer = harness.submit(40, 100);
+    harness.finish();
+    assert_eq!((harness.ends(answer), words(&harness, answer)), (CUT.into(), 11));
+    let prompt = harness.submit(60, 1);
+    harness.finish();
+    assert_eq!(harness.ends(prompt), [End::Failed(ErrorCode::ContextExceeded)]);
+}
+
+#[test]
+fn a_request_that_the_backend_refuses_fails_alone() {
+    let mut harness = Harness::new(1000, 16, 4);
+    let before = harness.submit(4, 9);
+    harness.step();
+    let mut prompt = harness.prompt(40, 5);
+    prompt[30] = TokenId(POISON);
+    let bad = harness.submit_prompt(prompt, Parameters::default(), Priority::Normal).unwrap();
+    let after = harness.submit(40, 9);
+    harness.finish();
+    assert_eq!(harness.ends(bad), [End::Failed(ErrorCode::Inference)]);
+    assert_eq!((harness.ends(before), harness.ends(after)), (STOPPED.into(), STOPPED.into()));
+}
+
+#[test]
+fn a_sequence_that_cannot_be_opened_fails_and_is_free_again() {
+    let mut harness = Harness::new(1000, 16, 1);
+    harness.fake.refuse_open = true;
+    let refused = harness.submit(4, 1);
+    harness.step();
+    assert_eq!(harness.ends(refused), [End::Failed(ErrorCode::Inference)]);
+    harness.fake.refuse_open = false;
+    let next = harness.submit(4, 1);
+    harness.finish();
+    assert_eq!(harness.ends(next), STOPPED);
+}
+
+#[test]
+fn a_broken_backend_fails_every_request_and_those_to_come() {
+    let mut harness = Harness::new(1000, 16, 1);
+    let running = harness.submit(4, 9);
+    let waiting = harness.submit(4, 9);
+    harness.step();
+    harness.fake.breaks = true;
+    harness.step();
+    for id in [running, waiting] {
+        assert_eq!(harness.ends(id), [End::Failed(ErrorCode::Inference)]);
+    }
+    assert!(harness.scheduler.is_idle());
+    let prompt = harness.prompt(4, 1);
+    let failure = harness.submit_prompt(prompt, Parameters::default(), Priority::Normal);
+    assert_eq!(&failure.unwrap_err(), harness.scheduler.broken().unwrap());
+}

@@ -1,0 +1,130 @@
+use threadrunner_core::Feed;
+use threadrunner_core::scheduler::{Output, Request, Scheduler};
+use threadrunner_core::{BackendKind, FinishReason, ModelRef, Priority};
+
+use super::*;
+use threadrunner_core::engine_protocol::{EngineOptions, VERSION};
+
+fn load(options: EngineOptions) -> Load {
+    let model = ModelRef { backend: BackendKind::Dummy, path: None };
+    Load { v: VERSION, model, options }
+}
+
+fn scripted(script: DummyScript) -> Load {
+    load(EngineOptions { dummy: Some(script), ..EngineOptions::default() })
+}
+
+/// What a loaded dummy says to `prompt`, alone, and how it ended.
+fn answer(load: &Load, prompt: &str, params: Parameters) -> (String, Output) {
+    let mut outputs = Vec::new();
+    with_model(load, &mut |_| {}, &mut |backend, _| {
+        let mut scheduler = Scheduler::new(backend.info());
+        let prompt = backend.tokenize(prompt).unwrap();
+        let params = params.clone();
+        scheduler.submit(Request { id: 1, prompt, params, priority: Priority::Normal }).unwrap();
+        while !scheduler.is_idle() {
+            let mut step = scheduler.plan();
+            let outcome = step.carry_out(backend);
+            scheduler.apply(step, outcome, &mut outputs);
+        }
+    })
+    .unwrap();
+    let end = outputs.pop().unwrap();
+    let text = outputs.iter().filter_map(|output| match output {
+        Output::Text { text, .. } => Some(text.as_str()),
+        _ => None,
+    });
+    (text.collect(), end)
+}
+
+fn reason(end: &Output) -> FinishReason {
+    let Output::Finished { finish_reason, .. } = end else { panic!("{end:?}") };
+    *finish_reason
+}
+
+#[test]
+fn it_answers_as_promised() {
+    let load = load(EngineOptions::default());
+    let (text, end) = answer(&load, "Hello, how are you?", Parameters::default());
+    assert_eq!(text, "lorem ipsum dolor sit amet Hello. how. are. you.");
+    assert_eq!(reason(&end), FinishReason::Stop);
+}
+
+#[test]
+fn max_tokens_counts_words() {
+    let load = load(EngineOptions::default());
+    let params = Parameters { max_tokens: Some(3), ..Parameters::default() };
+    let (text, end) = answer(&load, "Hello", params);
+    assert_eq!((text.as_str(), reason(&end)), ("lorem ipsum dolor", FinishReason::Length));
+}
+
+#[test]
+fn the_script_sets_the_number_of_words() {
+    let load = scripted(DummyScript { words: Some(6), ..DummyScript::default() });
+    let (text, _) = answer(&load, "Hello", Parameters::default());
+    assert_eq!(text, "lorem ipsum dolor sit amet 6.");
+}
+
+#[test]
+fn the_script_makes_a_sequence_fail_after_some_words() {
+    let load = scripted(DummyScript { fail_after: Some(2), ..DummyScript::default() });
+    let (text, end) = answer(&load, "Hello", Parameters::default());
+    assert_eq!(text, "lorem ipsum");
+    let Output::Failed { failure, .. } = end else { panic!("{end:?}") };
+    assert_eq!(failure.code, ErrorCode::Inference);
+}
+
+#[test]
+fn the_script_makes_loading_fail_after_its_steps() {
+    let load =
+        scripted(DummyScript { load_error: Some("no such luck".into()), ..DummyScript::default() });
+    let mut seen = Vec::new();
+    let failure = with_model(&load, &mut |f| seen.push(f), &mut |_, _| panic!("it was loaded"));
+    let failure = failure.unwrap_err();
+    assert_eq!((failure.code, failure.message.as_str()), (ErrorCode::ModelLoad, "no such luck"));
+    assert_eq!(seen.len(), 10);
+    assert_eq!(seen.last(), Some(&1.0));
+}
+
+#[test]
+fn the_options_set_its_size() {
+    let options = EngineOptions {
+        context: Some(100),
+        sequences: Some(3),
+        batch: Some(7),
+        ..EngineOptions::default()
+    };
+    with_model(&load(options), &mut |_| {}, &mut |backend, _| {
+        let info = backend.info();
+        assert_eq!((info.n_ctx, info.n_seq_max, info.n_batch), (100, 3, 7));
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_conversation_is_what_the_user_said_last() {
+    let message = |role, content: &str| Message { role, content: content.into() };
+    with_model(&load(EngineOptions::default()), &mut |_| {}, &mut |backend, _| {
+        let conversation = [
+            message(Role::System, "Be brief."),
+            message(Role::User, "One?"),
+            message(Role::Assistant, "Two."),
+            message(Role::User, "Three?"),
+        ];
+        assert_eq!(backend.render_chat(&conversation).unwrap(), "Three?");
+        assert_eq!(backend.render_chat(&[]).unwrap(), "");
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_feed_at_the_wrong_place_is_noticed() {
+    with_model(&load(EngineOptions::default()), &mut |_| {}, &mut |backend, _| {
+        let tokens = backend.tokenize("Hi").unwrap();
+        backend.open(SeqId(0), &Parameters::DEFAULT, &tokens).unwrap();
+        let feed = Feed { seq: SeqId(0), start: 1, tokens, sample: true };
+        let failed = backend.forward(&Plan { feeds: vec![feed] }, &mut Vec::new());
+        assert!(matches!(failed, Err(BackendError::Broken(_))));
+    })
+    .unwrap();
+}

@@ -1,0 +1,199 @@
+//! The loop: commands in, forward passes, events out.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+use std::sync::mpsc::{Receiver, RecvError, TryRecvError};
+use std::time::Instant;
+
+use threadrunner_core::engine_protocol::{Command, Event, Generate, Input};
+use threadrunner_core::scheduler::{Output, Request, Scheduler};
+use threadrunner_core::{
+    BackendError, ErrorCode, ExitCode, Failure, Message, ModelBackend, Parameters, Timings,
+};
+
+use crate::input::Received;
+use crate::output::EventWriter;
+
+/// How many commands are taken in between two forward passes, so that a flood of them does not
+/// hold up those who are being answered.
+const COMMANDS_PER_STEP: usize = 64;
+
+/// Why an engine ended that the daemon did not end.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The daemon does not read any more.
+    #[error("the daemon is gone: {0}")]
+    DaemonGone(#[from] io::Error),
+    /// A command that this protocol does not allow here.
+    #[error("the daemon broke the protocol: {0}")]
+    Protocol(String),
+    /// The backend is in no state to go on. Every request was told.
+    #[error("the backend broke down: {0}")]
+    Broken(Failure),
+}
+
+impl EngineError {
+    /// What the process exits with.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::DaemonGone(_) => ExitCode::Success,
+            Self::Protocol(_) => ExitCode::Connection,
+            Self::Broken(failure) => failure.code.exit_code(),
+        }
+    }
+}
+
+/// One loaded model, and those who are being answered by it.
+pub struct Engine<'a, W> {
+    backend: &'a mut dyn ModelBackend,
+    events: &'a mut EventWriter<W>,
+    scheduler: Scheduler,
+    clocks: HashMap<u64, Clock>,
+    outputs: Vec<Output>,
+}
+
+/// When things happened to a request.
+#[derive(Debug)]
+struct Clock {
+    received: Instant,
+    first_token: Option<Instant>,
+}
+
+impl<'a, W: Write> Engine<'a, W> {
+    /// An engine with nothing to do.
+    pub fn new(backend: &'a mut dyn ModelBackend, events: &'a mut EventWriter<W>) -> Self {
+        let scheduler = Scheduler::new(backend.info());
+        Self { backend, events, scheduler, clocks: HashMap::new(), outputs: Vec::new() }
+    }
+
+    /// Serves until there can be no more commands.
+    ///
+    /// # Errors
+    /// See [`EngineError`].
+    pub fn run(&mut self, commands: &Receiver<Received>) -> Result<(), EngineError> {
+        loop {
+            if self.scheduler.is_idle() {
+                match commands.recv() {
+                    Ok(received) => self.take_in(received)?,
+                    Err(RecvError) => return Ok(()),
+                }
+            }
+            for _ in 0..COMMANDS_PER_STEP {
+                match commands.try_recv() {
+                    Ok(received) => self.take_in(received)?,
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Disconnected) => return Ok(()),
+                }
+            }
+            // Those who were canceled or refused need not wait for the forward pass.
+            self.events.flush()?;
+            self.step();
+            self.events.flush()?;
+            if let Some(failure) = self.scheduler.broken() {
+                return Err(EngineError::Broken(failure.clone()));
+            }
+        }
+    }
+
+    fn take_in(&mut self, received: Received) -> Result<(), EngineError> {
+        match received.command {
+            Command::Load(_) => Err(EngineError::Protocol("a second load".into())),
+            Command::Generate(generate) => self.generate(*generate, received.at),
+            Command::Cancel { id } => {
+                self.scheduler.cancel(id, &mut self.outputs);
+                self.tell();
+                Ok(())
+            }
+        }
+    }
+
+    fn generate(&mut self, generate: Generate, received: Instant) -> Result<(), EngineError> {
+        let id = generate.id;
+        if self.clocks.contains_key(&id) {
+            // Two of one id could never be told apart again.
+            return Err(EngineError::Protocol(format!("request {id} is running already")));
+        }
+        let accepted =
+            self.tokenize(generate).and_then(|request| Ok(self.scheduler.submit(request)?));
+        match accepted {
+            Ok(()) => {
+                self.clocks.insert(id, Clock { received, first_token: None });
+            }
+            Err(error) => self.events.push(&Event::Failed { id, failure: error.into_failure() }),
+        }
+        Ok(())
+    }
+
+    fn tokenize(&self, generate: Generate) -> Result<Request, BackendError> {
+        let params = generate.params;
+        params
+            .validate()
+            .map_err(|error| Failure::new(ErrorCode::InvalidRequest, error.to_string()))?;
+        let params = params.or(&self.backend.info().recommended).or(&Parameters::DEFAULT);
+        let text = match generate.input {
+            Input::Raw(text) => text,
+            Input::Chat(messages) if self.backend.info().chat_template => {
+                self.backend.render_chat(&messages)?
+            }
+            Input::Chat(messages) => without_template(&messages),
+        };
+        let prompt = self.backend.tokenize(&text)?;
+        Ok(Request { id: generate.id, prompt, params, priority: generate.priority })
+    }
+
+    fn step(&mut self) {
+        let mut step = self.scheduler.plan();
+        let outcome = step.carry_out(self.backend);
+        self.scheduler.apply(step, outcome, &mut self.outputs);
+        self.tell();
+    }
+
+    /// Turns what the scheduler said into events, with the time.
+    fn tell(&mut self) {
+        let now = Instant::now();
+        for output in self.outputs.drain(..) {
+            let event = match output {
+                Output::Started { id } => {
+                    if let Some(clock) = self.clocks.get_mut(&id) {
+                        clock.first_token = Some(now);
+                    }
+                    continue;
+                }
+                Output::Prefill { id, done, total } => Event::Prefill { id, done, total },
+                Output::Text { id, text } => Event::Text { id, text },
+                Output::Finished { id, finish_reason, usage } => {
+                    let timings = self.clocks.remove(&id).map(|clock| clock.timings(now));
+                    let timings = timings.unwrap_or_default();
+                    Event::Finished { id, finish_reason, usage, timings }
+                }
+                Output::Failed { id, failure } => {
+                    self.clocks.remove(&id);
+                    Event::Failed { id, failure }
+                }
+            };
+            self.events.push(&event);
+        }
+    }
+}
+
+impl Clock {
+    fn timings(&self, now: Instant) -> Timings {
+        let milliseconds = |from: Instant, to: Instant| (to - from).as_secs_f64() * 1e3;
+        // Canceled before the first token: all of it was spent on the prompt.
+        let first_token = self.first_token.unwrap_or(now);
+        Timings {
+            prefill_ms: milliseconds(self.received, first_token),
+            decode_ms: milliseconds(first_token, now),
+            ..Timings::default()
+        }
+    }
+}
+
+/// A base model knows no turns: it goes on with what was said, one message a line.
+fn without_template(messages: &[Message]) -> String {
+    let contents: Vec<&str> = messages.iter().map(|message| message.content.as_str()).collect();
+    contents.join("\n")
+}

@@ -1,0 +1,130 @@
+//! Commands from the daemon.
+
+use std::io::Read;
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{SyncSender, TrySendError};
+use std::time::Instant;
+
+use bytes::BytesMut;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use threadrunner_core::engine_protocol::Command;
+use threadrunner_core::{FrameCodec, FrameError, decode_frame};
+use tokio_util::codec::Decoder;
+
+/// How many commands may wait for the loop. A daemon that sends more is made to wait.
+pub const MAX_WAITING: usize = 1024;
+
+/// A command, and when it came.
+#[derive(Debug)]
+pub struct Received {
+    /// When its last byte was read.
+    pub at: Instant,
+    /// The command.
+    pub command: Command,
+}
+
+/// Passes commands on until the stream ends, or nobody takes them any more.
+///
+/// # Errors
+/// What came is no frame or no command, or reading failed.
+pub fn read_commands(
+    mut stream: UnixStream,
+    commands: &SyncSender<Received>,
+) -> Result<(), FrameError> {
+    let mut buffer = BytesMut::new();
+    let mut chunk = vec![0; 64 << 10];
+    loop {
+        match stream.read(&mut chunk) {
+            Ok(0) => {
+                FrameCodec.decode_eof(&mut buffer)?;
+                return Ok(());
+            }
+            Ok(n) => buffer.extend_from_slice(&chunk[..n]),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            // The daemon died with events of ours unread.
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+        while let Some(command) = decode_frame(&mut buffer)? {
+            let received = Received { at: Instant::now(), command };
+            if !pass_on(&stream, commands, received)? {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Waits for room among the commands, but not beyond the end of the stream: loading may take long.
+/// Returns whether the command was passed on.
+fn pass_on(
+    stream: &UnixStream,
+    commands: &SyncSender<Received>,
+    mut received: Received,
+) -> Result<bool, FrameError> {
+    loop {
+        received = match commands.try_send(received) {
+            Ok(()) => return Ok(true),
+            Err(TrySendError::Disconnected(_)) => return Ok(false),
+            Err(TrySendError::Full(received)) => received,
+        };
+        let mut fds = [PollFd::new(stream, PollFlags::RDHUP)];
+        match poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 20_000_000 })) {
+            Ok(0) | Err(rustix::io::Errno::INTR) => {}
+            Ok(_) => return Ok(false),
+            Err(error) => return Err(FrameError::Io(error.into())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::mpsc::sync_channel;
+
+    use threadrunner_core::encode_frame;
+
+    use super::*;
+
+    /// What comes of these bytes and the end of the stream, with room for `room` commands.
+    fn read(bytes: &[u8], room: usize) -> (Result<(), FrameError>, Vec<Command>) {
+        let (mut daemon, engine) = UnixStream::pair().unwrap();
+        daemon.write_all(bytes).unwrap();
+        drop(daemon);
+        let (sender, receiver) = sync_channel(room);
+        let end = read_commands(engine, &sender);
+        drop(sender);
+        (end, receiver.iter().map(|received| received.command).collect())
+    }
+
+    fn cancels(ids: std::ops::Range<u64>) -> (Vec<u8>, Vec<Command>) {
+        let commands: Vec<Command> = ids.map(|id| Command::Cancel { id }).collect();
+        let mut bytes = BytesMut::new();
+        for command in &commands {
+            encode_frame(command, &mut bytes).unwrap();
+        }
+        (bytes.to_vec(), commands)
+    }
+
+    #[test]
+    fn every_command_before_the_end_is_passed_on() {
+        let (bytes, commands) = cancels(0..100);
+        let (end, passed_on) = read(&bytes, 100);
+        assert!(end.is_ok());
+        assert_eq!(passed_on, commands);
+    }
+
+    #[test]
+    fn the_end_is_seen_behind_commands_that_nobody_takes() {
+        let (bytes, commands) = cancels(0..100);
+        let (end, passed_on) = read(&bytes, 10);
+        assert!(end.is_ok());
+        assert_eq!(passed_on, commands[..10]);
+    }
+
+    #[test]
+    fn half_a_command_is_an_error() {
+        let (bytes, _) = cancels(0..1);
+        let (end, _) = read(&bytes[..bytes.len() - 3], 10);
+        assert!(matches!(end, Err(FrameError::Truncated { missing: 3 })));
+    }
+}

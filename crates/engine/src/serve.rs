@@ -1,0 +1,140 @@
+//! The life of an engine: load what the first command names, then serve until the stream ends.
+
+use std::cell::RefCell;
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread;
+
+use threadrunner_core::engine_protocol::{Command, Event, Load, VERSION};
+use threadrunner_core::{ErrorCode, ExitCode, Failure};
+
+use crate::engine::{Engine, EngineError};
+use crate::input::{MAX_WAITING, Received, read_commands};
+use crate::output::EventWriter;
+use crate::{backends, process};
+
+/// Serves the daemon at the other end of standard input.
+pub fn serve() -> ExitCode {
+    let streams = process::standard_input().and_then(|stream| Ok((stream.try_clone()?, stream)));
+    let (reading, writing) = match streams {
+        Ok(streams) => streams,
+        Err(error) => {
+            tracing::error!(
+                "standard input must be one end of a socket pair ({error}): \
+                 the engine is started by threadrunner-daemon"
+            );
+            return ExitCode::Usage;
+        }
+    };
+    let (sender, commands) = sync_channel(MAX_WAITING);
+    let reader = thread::Builder::new().name("reader".into()).spawn(move || {
+        match read_commands(reading, &sender) {
+            Ok(()) => process::leave(ExitCode::Success),
+            Err(error) => {
+                tracing::error!("the daemon sent what is no command: {error}");
+                process::leave(ExitCode::Connection)
+            }
+        }
+    });
+    if let Err(error) = reader {
+        tracing::error!("cannot start a thread: {error}");
+        return ExitCode::Unknown;
+    }
+    match load_and_run(&commands, writing) {
+        Ok(code) => code,
+        Err(error) => {
+            match error {
+                EngineError::DaemonGone(_) => tracing::info!("{error}"),
+                EngineError::Protocol(_) | EngineError::Broken(_) => tracing::error!("{error}"),
+            }
+            error.exit_code()
+        }
+    }
+}
+
+fn load_and_run(
+    commands: &Receiver<Received>,
+    stream: UnixStream,
+) -> Result<ExitCode, EngineError> {
+    let load = match commands.recv() {
+        Ok(Received { command: Command::Load(load), .. }) => load,
+        Ok(_) => return Err(EngineError::Protocol("the first command is no load".into())),
+        Err(_) => return Ok(ExitCode::Success),
+    };
+    let events = RefCell::new(EventWriter::new(stream));
+    let send = |event: &Event| {
+        let mut events = events.borrow_mut();
+        events.push(event);
+        events.flush()
+    };
+    let mut end = Ok(());
+    let mut told = Told::default();
+    let loaded = check_version(&load).and_then(|()| {
+        backends::with_model(
+            &load,
+            &mut |fraction| {
+                if told.is_news(fraction) && send(&Event::Loading { fraction }).is_err() {
+                    process::leave(ExitCode::Success);
+                }
+            },
+            &mut |backend, engine| {
+                let model = backend.info().clone();
+                end = send(&Event::Ready { model, engine }).map_err(EngineError::from);
+                if end.is_ok() {
+                    end = Engine::new(backend, &mut events.borrow_mut()).run(commands);
+                }
+            },
+        )
+    });
+    match loaded {
+        Ok(()) => end.map(|()| ExitCode::Success),
+        Err(failure) => {
+            let code = failure.code.exit_code();
+            send(&Event::LoadFailed { failure })?;
+            Ok(code)
+        }
+    }
+}
+
+fn check_version(load: &Load) -> Result<(), Failure> {
+    if load.v == VERSION {
+        return Ok(());
+    }
+    let message = format!(
+        "the daemon speaks version {} of the engine protocol, the engine {VERSION}",
+        load.v
+    );
+    Err(Failure::new(ErrorCode::UnsupportedVersion, message)
+        .hint("Install threadrunner-daemon and threadrunner-engine of the same version."))
+}
+
+/// How much of loading was told: some fifty events, however often the backend reports.
+#[derive(Default)]
+struct Told(f32);
+
+impl Told {
+    const STEP: f32 = 0.02;
+
+    fn is_news(&mut self, fraction: f32) -> bool {
+        let news = fraction >= self.0 + Self::STEP || (fraction >= 1.0 && self.0 < 1.0);
+        if news {
+            self.0 = fraction;
+        }
+        news
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_reports_some_fifty_are_told_and_the_last() {
+        let mut told = Told::default();
+        let fractions = (0..=10_000_u16).map(|n| f32::from(n) / 10_000.0);
+        let news: Vec<f32> = fractions.filter(|&fraction| told.is_news(fraction)).collect();
+        assert!((40..=51).contains(&news.len()), "{}", news.len());
+        assert_eq!(news.last(), Some(&1.0));
+        assert!(!told.is_news(1.0));
+    }
+}
