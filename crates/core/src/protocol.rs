@@ -2,8 +2,9 @@
 //!
 //! A request is one frame with `"v":1`. Without `"op"` it is the simplest form, a prompt, and is
 //! answered by token frames. With `"op"` and an `"id"`, many may be under way on a connection, and
-//! every frame of an answer repeats the id. An answer is any number of [`Reply::Event`] and
-//! [`Reply::Token`] and exactly one of [`Reply::End`], [`Reply::Data`] and [`Reply::Error`].
+//! every frame of an answer repeats the id. An answer is any number of [`ReplyBody::Event`] and
+//! [`ReplyBody::Token`] and exactly one of [`ReplyBody::End`], [`ReplyBody::Data`] and
+//! [`ReplyBody::Error`].
 
 use std::path::PathBuf;
 
@@ -64,6 +65,12 @@ pub enum Op {
     Jobs(JobsQuery),
     /// Cancel a job, queued or running ([`JobRecord`]).
     Cancel(JobQuery),
+    /// Queue a failed or canceled job again, as if it had never begun ([`JobRecord`]).
+    Retry(JobQuery),
+    /// Remove a job that has ended, with all its files ([`Removed`]).
+    Rm(JobQuery),
+    /// Remove jobs that ended long ago ([`Removed`]).
+    Prune(PruneQuery),
     /// Loaded models and running requests ([`ProcessList`]).
     Ps,
     /// The daemon's own state ([`DaemonStatus`]).
@@ -169,6 +176,20 @@ pub struct JobsQuery {
     /// At most so many; the daemon has a bound of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
+    /// The workspace, by its name in `config.toml`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<String>,
+}
+
+/// Which jobs that have ended need not be kept.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PruneQuery {
+    /// Only those that ended longer ago than so many seconds.
+    pub older_than_s: f64,
+    /// Not those that failed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub keep_failed: bool,
     /// The workspace, by its name in `config.toml`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workspace: Option<String>,
@@ -365,6 +386,13 @@ pub struct JobResult {
     pub record: JobRecord,
     /// `result.txt`.
     pub text: String,
+}
+
+/// Jobs that are no more.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removed {
+    /// Their ids.
+    pub jobs: Vec<JobId>,
 }
 
 /// Loaded models and running requests.

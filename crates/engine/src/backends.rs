@@ -1,5 +1,7 @@
 //! Choosing the backend that a model asks for.
 
+#[cfg(not(feature = "llama"))]
+use threadrunner_core::ErrorCode;
 use threadrunner_core::engine_protocol::{EngineInfo, Load};
 use threadrunner_core::{BackendKind, Failure, ModelBackend};
 
@@ -18,20 +20,13 @@ pub fn with_model(
 ) -> Result<(), Failure> {
     match load.model.backend {
         BackendKind::Dummy => dummy::with_model(load, progress, serve),
-        BackendKind::Llama => llama(load, progress, serve),
+        #[cfg(feature = "llama")]
+        BackendKind::Llama => crate::llama::with_model(load, progress, serve),
+        #[cfg(not(feature = "llama"))]
+        BackendKind::Llama => Err(Failure::new(
+            ErrorCode::BackendUnavailable,
+            "this engine was built without the llama backend",
+        )
+        .hint("Build it with `--features llama`, or set THREADRUNNER_BACKEND=dummy.")),
     }
-}
-
-#[cfg(feature = "llama")]
-use crate::llama::with_model as llama;
-
-#[cfg(not(feature = "llama"))]
-fn llama(
-    _: &Load,
-    _: &mut dyn FnMut(f32),
-    _: &mut dyn FnMut(&mut dyn ModelBackend, EngineInfo),
-) -> Result<(), Failure> {
-    let message = "this engine was built without the llama backend";
-    Err(Failure::new(threadrunner_core::ErrorCode::BackendUnavailable, message)
-        .hint("Build it with `--features llama`, or set THREADRUNNER_BACKEND=dummy."))
 }

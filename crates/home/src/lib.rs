@@ -1,1 +1,18 @@
-//! Being built.
+//! Where everything is and what it is called: the environment, the home's paths, `config.toml`,
+//! and the way from a model's name to its file.
+//!
+//! The command line and the daemon both read these, so they read them here, once. A flag beats a
+//! variable beats `config.toml` beats the default.
+
+mod config;
+mod date;
+mod home;
+mod lock;
+mod model;
+mod private;
+
+pub use config::{Config, Durability, WorkspaceConfig};
+pub use date::utc_date;
+pub use home::Home;
+pub use lock::FileLock;
+pub use model::{ModelFile, list_models, resolve_backend, resolve_model};

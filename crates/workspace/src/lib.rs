@@ -1,1 +1,55 @@
-//! Being built.
+//! The workspace: jobs as directories, whose place is their state.
+//!
+//! ```text
+//! input/writing/ID -> input/ready/ID -> processing/ID -> output/ID or failed/ID
+//! ```
+//!
+//! Every move is one rename, legal by one table ([`JobState::may_become`]) and made in one place
+//! (`staged::move_job`). A [`Workspace`] is the owner, by a lock: it submits, claims and ends
+//! jobs, in groups that share one sync. A [`Reader`] reads beside it. A [`Watcher`] tells of
+//! jobs that other programs put into `input/ready`.
+//!
+//! What is promised, whatever ends the process or the power: a job is in exactly one of these
+//! directories, at every instant; what a client was told of is still so; a job is seen in
+//! `ready`, `output` or `failed` whole or not at all; nothing that was finished is run again.
+//! `docs/adr/0002-grouped-sync.md` has the reasons and the figures.
+//!
+//! Nothing here reads a clock or waits: times come in as arguments.
+//!
+//! [`JobState::may_become`]: threadrunner_core::JobState::may_become
+
+mod claim;
+mod claimed;
+mod error;
+mod files;
+mod finish;
+pub mod fs;
+mod job_files;
+mod layout;
+mod listing;
+mod manage;
+mod reader;
+mod recover;
+mod staged;
+mod submit;
+mod time;
+mod watch;
+mod workspace;
+
+pub use claim::QueuedJob;
+pub use claimed::{ClaimedJob, StillClaimed};
+pub use error::{Result, WorkspaceError};
+pub use files::MAX_FILE_BYTES;
+pub use finish::Attempt;
+pub use layout::{
+    ERROR_FILE, JOB_FILE, META_FILE, PARTIAL_FILE, PROMPT_FILE, RESULT_FILE, TYPE_FILE,
+};
+pub use listing::by_time;
+pub use manage::Retention;
+pub use reader::{PartialAnswer, Reader};
+pub use recover::Recovered;
+pub use staged::Synced;
+pub use submit::NewJob;
+pub use time::{format_timestamp, micros_since_epoch, parse_timestamp};
+pub use watch::{WatchEvent, Watcher};
+pub use workspace::{Durability, Options, Workspace};

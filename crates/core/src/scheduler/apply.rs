@@ -53,8 +53,6 @@ impl Scheduler {
             self.chunk_limit = Some(reading / 2);
             return;
         }
-        self.chunk_limit = None;
-        self.suspects.clear();
         self.capacity = self.cells_used();
         if self.running.len() > 1 {
             self.preempt_least();

@@ -29,6 +29,8 @@ pub(super) struct Fake {
     /// Cells that it really has.
     pub(super) cells: usize,
     pub(super) refuse_open: bool,
+    pub(super) refuse_trim: bool,
+    pub(super) mute: bool,
     pub(super) breaks: bool,
     /// Every forward pass that was done.
     pub(super) passes: Vec<Plan>,
@@ -89,7 +91,7 @@ impl ModelBackend for Fake {
         for feed in &plan.feeds {
             let open = self.sequences.get_mut(&feed.seq).unwrap();
             open.tokens.extend(&feed.tokens);
-            if !feed.sample {
+            if !feed.sample || self.mute {
                 continue;
             }
             let answered = open.tokens.iter().filter(|token| token.0 >= ANSWER).count();
@@ -107,6 +109,9 @@ impl ModelBackend for Fake {
 
     fn trim(&mut self, seq: SeqId, keep: u32) -> Result<(), BackendError> {
         let open = self.sequences.get_mut(&seq).expect("only open sequences are trimmed");
+        if self.refuse_trim {
+            return Err(Failure::new(ErrorCode::Inference, "no cutting").into());
+        }
         open.tokens.truncate(keep as usize);
         Ok(())
     }
@@ -115,6 +120,11 @@ impl ModelBackend for Fake {
         assert!(self.sequences.remove(&seq).is_some(), "{seq:?} is not open");
     }
 }
+
+/// The usual ends.
+pub(super) const STOPPED: [End; 1] = [End::Finished(FinishReason::Stop)];
+pub(super) const CUT: [End; 1] = [End::Finished(FinishReason::Length)];
+pub(super) const CANCELED: [End; 1] = [End::Finished(FinishReason::Canceled)];
 
 /// What became of a request.
 #[derive(Debug, Clone, PartialEq)]
@@ -140,6 +150,8 @@ impl Harness {
                 sequences: BTreeMap::new(),
                 cells: n_ctx as usize,
                 refuse_open: false,
+                refuse_trim: false,
+                mute: false,
                 breaks: false,
                 passes: Vec::new(),
             },
@@ -220,6 +232,10 @@ impl Harness {
             }
         }
         all
+    }
+
+    pub(super) fn words(&self, id: u64) -> usize {
+        self.text(id).split_whitespace().count()
     }
 
     pub(super) fn ends(&self, id: u64) -> Vec<End> {

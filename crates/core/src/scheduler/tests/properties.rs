@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
-use super::fake::{End, Harness, answer_alone};
-use crate::{FinishReason, Parameters, Priority, TokenId};
+use super::fake::{CANCELED, End, Harness, POISON, answer_alone};
+use crate::{ErrorCode, FinishReason, Parameters, Priority, TokenId};
 
 #[derive(Debug, Clone)]
 enum Act {
@@ -10,6 +10,7 @@ enum Act {
         length: usize,
         answer: usize,
         max_tokens: Option<u32>,
+        poisoned: bool,
     },
     Cancel {
         which: usize,
@@ -22,12 +23,15 @@ enum Act {
 fn acts() -> impl Strategy<Value = Vec<Act>> {
     let priority =
         prop::sample::select(vec![Priority::Batch, Priority::Normal, Priority::Interactive]);
-    let submit = (priority, 1usize..60, 0usize..40, prop::option::of(1u32..30)).prop_map(
-        |(priority, length, answer, max_tokens)| Act::Submit {
+    let length = prop_oneof![1usize..4, 1usize..60];
+    let poisoned = prop::bool::weighted(0.1);
+    let submit = (priority, length, 0usize..40, prop::option::of(1u32..30), poisoned).prop_map(
+        |(priority, length, answer, max_tokens, poisoned)| Act::Submit {
             priority,
             length,
             answer,
             max_tokens,
+            poisoned,
         },
     );
     let act = prop_oneof![
@@ -59,8 +63,11 @@ proptest! {
         let mut accepted = Vec::new();
         for act in acts {
             match act {
-                Act::Submit { priority, length, answer, max_tokens } => {
-                    let prompt = harness.prompt(length, answer);
+                Act::Submit { priority, length, answer, max_tokens, poisoned } => {
+                    let mut prompt = harness.prompt(length, answer);
+                    if poisoned {
+                        prompt[length - 1] = TokenId(POISON);
+                    }
                     let params = Parameters { max_tokens, ..Parameters::default() };
                     let id = harness.submit_prompt(prompt.clone(), params.clone(), priority);
                     accepted.push(Submitted { id: id.unwrap(), prompt, params });
@@ -82,13 +89,17 @@ proptest! {
         for Submitted { id, prompt, params } in accepted {
             let ends = harness.ends(id);
             prop_assert_eq!(ends.len(), 1, "{} ended so: {:?}", id, ends);
+            if prompt.contains(&TokenId(POISON)) {
+                prop_assert!(ends == CANCELED || matches!(ends[0], End::Failed(_)));
+                continue;
+            }
             let alone = answer_alone(prompt, params);
             let text = harness.text(id);
             match &ends[0] {
                 End::Finished(FinishReason::Stop) => prop_assert_eq!(text, alone),
                 End::Finished(_) => prop_assert!(alone.starts_with(&text)),
                 // Only where the backend really had no room even for one.
-                End::Failed(code) => prop_assert_eq!(*code, crate::ErrorCode::ContextExceeded),
+                End::Failed(code) => prop_assert_eq!(*code, ErrorCode::ContextExceeded),
             }
         }
     }

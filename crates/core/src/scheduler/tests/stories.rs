@@ -1,10 +1,6 @@
 use super::super::Output;
-use super::fake::{End, Harness, POISON, answer_alone};
-use crate::{ErrorCode, FinishReason, Parameters, Plan, Priority, SeqId, TokenId};
-
-const STOPPED: [End; 1] = [End::Finished(FinishReason::Stop)];
-const CUT: [End; 1] = [End::Finished(FinishReason::Length)];
-const CANCELED: [End; 1] = [End::Finished(FinishReason::Canceled)];
+use super::fake::{CANCELED, CUT, Harness, STOPPED, answer_alone};
+use crate::{ErrorCode, Parameters, Plan, Priority, SeqId};
 
 /// How many tokens each sequence is fed, in the order of the sequences.
 fn shares(plan: &Plan) -> Vec<usize> {
@@ -174,12 +170,8 @@ fn an_answer_ends_with_length_at_max_tokens_and_at_the_contexts_end() {
     harness.finish();
     let full = harness.submit(90, 50);
     harness.finish();
-    assert_eq!((harness.ends(limited), words(&harness, limited)), (CUT.into(), 3));
-    assert_eq!((harness.ends(full), words(&harness, full)), (CUT.into(), 10));
-}
-
-fn words(harness: &Harness, id: u64) -> usize {
-    harness.text(id).split_whitespace().count()
+    assert_eq!((harness.ends(limited), harness.words(limited)), (CUT.into(), 3));
+    assert_eq!((harness.ends(full), harness.words(full)), (CUT.into(), 10));
 }
 
 #[test]
@@ -217,138 +209,21 @@ fn usage_counts_prompt_and_answer() {
 }
 
 #[test]
-fn a_request_waits_while_the_cache_has_no_room_for_its_prompt() {
-    let mut harness = Harness::new(100, 32, 4);
-    let first = harness.submit(60, 10);
-    let second = harness.submit(60, 10);
-    harness.step();
-    assert_eq!((harness.scheduler.running(), harness.scheduler.waiting()), (1, 1));
-    harness.finish();
-    assert_eq!((harness.ends(first), harness.ends(second)), (STOPPED.into(), STOPPED.into()));
-}
-
-#[test]
-fn preemption_keeps_the_answer_identical() {
-    let mut harness = Harness::new(60, 16, 3);
-    let prompts: Vec<_> = (0..3)
-        .map(|_| {
-            let prompt = harness.prompt(5, 45);
-            let params = Parameters::default();
-            let id = harness.submit_prompt(prompt.clone(), params, Priority::Normal).unwrap();
-            (id, prompt)
-        })
-        .collect();
-    let mut preempted = false;
-    while !harness.scheduler.is_idle() {
-        let running = harness.scheduler.running();
-        harness.step();
-        let ended = harness.outputs.iter().any(|o| matches!(o, Output::Finished { .. }));
-        preempted |= !ended && harness.scheduler.running() < running;
-    }
-    assert!(preempted, "three answers of 45 tokens do not fit 60 cells together");
-    for (id, prompt) in prompts {
-        assert_eq!(harness.ends(id), STOPPED);
-        assert_eq!(harness.text(id), answer_alone(prompt, Parameters::default()));
-    }
-}
-
-#[test]
-fn the_lowest_priority_is_preempted_and_then_the_youngest() {
-    let mut harness = Harness::new(64, 16, 3);
-    let batch = harness.submit_as(Priority::Batch, 4, 40);
-    let old = harness.submit_as(Priority::Normal, 4, 40);
-    let young = harness.submit_as(Priority::Normal, 4, 40);
-    harness.finish();
-    let ends: Vec<u64> = harness
-        .outputs
-        .iter()
-        .filter_map(|output| match output {
-            Output::Finished { id, .. } => Some(*id),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(ends[0], old);
-    assert!(ends.contains(&young) && ends.contains(&batch));
-}
-
-#[test]
-fn preempted_requests_that_keep_every_sequence_do_not_block_each_other() {
-    let mut harness = Harness::new(40, 16, 2);
-    let ids = [0; 6].map(|_| harness.submit(4, 30));
-    harness.finish();
-    for id in ids {
-        assert_eq!(harness.ends(id), STOPPED);
-    }
-}
-
-#[test]
-fn a_cache_smaller_than_promised_makes_work_wait_and_not_fail() {
-    let mut harness = Harness::new(200, 32, 4);
-    harness.fake.cells = 70;
-    let prompts = [0; 4].map(|_| {
-        let prompt = harness.prompt(40, 20);
-        let params = Parameters::default();
-        (harness.submit_prompt(prompt.clone(), params, Priority::Normal).unwrap(), prompt)
-    });
-    harness.finish();
-    for (id, prompt) in prompts {
-        assert_eq!(harness.ends(id), STOPPED);
-        assert_eq!(harness.text(id), answer_alone(prompt, Parameters::default()));
-    }
-}
-
-#[test]
-fn one_request_that_outgrows_the_real_cache_ends() {
-    let mut harness = Harness::new(200, 32, 4);
-    harness.fake.cells = 50;
-    let answer = harness.submit(40, 100);
-    harness.finish();
-    assert_eq!((harness.ends(answer), words(&harness, answer)), (CUT.into(), 11));
-    let prompt = harness.submit(60, 1);
-    harness.finish();
-    assert_eq!(harness.ends(prompt), [End::Failed(ErrorCode::ContextExceeded)]);
-}
-
-#[test]
-fn a_request_that_the_backend_refuses_fails_alone() {
-    let mut harness = Harness::new(1000, 16, 4);
-    let before = harness.submit(4, 9);
-    harness.step();
-    let mut prompt = harness.prompt(40, 5);
-    prompt[30] = TokenId(POISON);
-    let bad = harness.submit_prompt(prompt, Parameters::default(), Priority::Normal).unwrap();
-    let after = harness.submit(40, 9);
-    harness.finish();
-    assert_eq!(harness.ends(bad), [End::Failed(ErrorCode::Inference)]);
-    assert_eq!((harness.ends(before), harness.ends(after)), (STOPPED.into(), STOPPED.into()));
-}
-
-#[test]
-fn a_sequence_that_cannot_be_opened_fails_and_is_free_again() {
+fn text_held_back_for_a_stop_that_does_not_come_is_told_at_the_end() {
     let mut harness = Harness::new(1000, 16, 1);
-    harness.fake.refuse_open = true;
-    let refused = harness.submit(4, 1);
-    harness.step();
-    assert_eq!(harness.ends(refused), [End::Failed(ErrorCode::Inference)]);
-    harness.fake.refuse_open = false;
-    let next = harness.submit(4, 1);
+    let prompt = harness.prompt(4, 5);
+    let params = Parameters { stop: vec![" never".into()], ..Parameters::default() };
+    let id = harness.submit_prompt(prompt.clone(), params, Priority::Normal).unwrap();
     harness.finish();
-    assert_eq!(harness.ends(next), STOPPED);
+    assert_eq!(harness.text(id), answer_alone(prompt, Parameters::default()));
 }
 
 #[test]
-fn a_broken_backend_fails_every_request_and_those_to_come() {
-    let mut harness = Harness::new(1000, 16, 1);
-    let running = harness.submit(4, 9);
-    let waiting = harness.submit(4, 9);
-    harness.step();
-    harness.fake.breaks = true;
-    harness.step();
-    for id in [running, waiting] {
-        assert_eq!(harness.ends(id), [End::Failed(ErrorCode::Inference)]);
+fn no_more_run_at_once_than_a_batch_has_tokens() {
+    let mut harness = Harness::new(1000, 2, 8);
+    for _ in 0..4 {
+        harness.submit(1, 5);
     }
-    assert!(harness.scheduler.is_idle());
-    let prompt = harness.prompt(4, 1);
-    let failure = harness.submit_prompt(prompt, Parameters::default(), Priority::Normal);
-    assert_eq!(&failure.unwrap_err(), harness.scheduler.broken().unwrap());
+    assert_eq!(shares(&harness.step()), [1, 1]);
+    harness.finish();
 }

@@ -1,0 +1,144 @@
+//! Measuring: series of figures, and tables that can be pasted into `docs/benchmarks.md`.
+#![expect(clippy::print_stdout, reason = "a benchmark's table is its data")]
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+/// Figures of one kind, from runs in turn.
+#[derive(Debug, Clone, Default)]
+pub struct Series(Vec<f64>);
+
+impl Series {
+    /// Adds a figure.
+    pub fn push(&mut self, value: f64) {
+        self.0.push(value);
+        self.0.sort_by(f64::total_cmp);
+    }
+
+    /// The middle figure, or the mean of the middle two; 0 of none.
+    pub fn median(&self) -> f64 {
+        let n = self.0.len();
+        match n {
+            0 => 0.0,
+            _ => f64::midpoint(self.0[(n - 1) / 2], self.0[n / 2]),
+        }
+    }
+
+    /// The least figure; 0 of none.
+    pub fn min(&self) -> f64 {
+        self.0.first().copied().unwrap_or_default()
+    }
+
+    /// The greatest figure; 0 of none.
+    pub fn max(&self) -> f64 {
+        self.0.last().copied().unwrap_or_default()
+    }
+
+    /// The ratios of two series' figures would need them in order: this is of the medians.
+    pub fn ratio(&self, other: &Self) -> f64 {
+        self.median() / other.median()
+    }
+}
+
+impl FromIterator<f64> for Series {
+    fn from_iter<T: IntoIterator<Item = f64>>(figures: T) -> Self {
+        let mut series = Self::default();
+        figures.into_iter().for_each(|figure| series.push(figure));
+        series
+    }
+}
+
+impl fmt::Display for Series {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.2} ({:.2} to {:.2})", self.median(), self.min(), self.max())
+    }
+}
+
+/// How long something takes, in milliseconds.
+pub fn milliseconds<T>(work: impl FnOnce() -> T) -> (f64, T) {
+    let start = Instant::now();
+    let result = work();
+    (start.elapsed().as_secs_f64() * 1e3, result)
+}
+
+/// Prints a heading, the machine, and how busy it was with other things while it was measured.
+#[derive(Debug)]
+pub struct Table {
+    start: (u64, u64),
+}
+
+impl Table {
+    /// Begins a table with these columns.
+    pub fn new(title: &str, columns: &[&str]) -> Self {
+        println!("\n### {title}\n");
+        println!("| {} |", columns.join(" | "));
+        println!("|{}", "---|".repeat(columns.len()));
+        Self { start: cpu_ticks() }
+    }
+
+    /// Prints a row.
+    pub fn row(&self, cells: &[String]) {
+        println!("| {} |", cells.join(" | "));
+    }
+
+    /// Ends the table: says what it was measured on.
+    pub fn end(self) {
+        let (busy, all) = cpu_ticks();
+        let share = 100.0 * (busy - self.start.0) as f64 / (all - self.start.1).max(1) as f64;
+        println!("\n{}; processors {share:.0} % busy, this program included", machine());
+    }
+}
+
+fn cpu_ticks() -> (u64, u64) {
+    let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let fields: Vec<u64> = stat
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .filter_map(|field| field.parse().ok())
+        .collect();
+    let all: u64 = fields.iter().sum();
+    // Idle, and idle with a disk to wait for.
+    let idle: u64 = fields.iter().skip(3).take(2).sum();
+    (all - idle, all)
+}
+
+fn machine() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
+    let threads = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    format!("{}, {threads} threads", model.unwrap_or("unknown processor"))
+}
+
+/// The value of a flag such as `--runs 20`, or `default`.
+///
+/// # Panics
+/// When the value is missing or not a number.
+pub fn flag(name: &str, default: usize) -> usize {
+    let mut arguments = std::env::args().skip_while(|argument| argument != name);
+    match arguments.next() {
+        None => default,
+        Some(_) => match arguments.next().and_then(|value| value.parse().ok()) {
+            Some(value) => value,
+            None => panic!("{name} needs a number"),
+        },
+    }
+}
+
+/// A time as milliseconds.
+pub fn as_ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_median_is_the_middle() {
+        assert_eq!(Series::from_iter([3.0, 1.0, 2.0]).median(), 2.0);
+        assert_eq!(Series::from_iter([4.0, 1.0, 2.0, 3.0]).median(), 2.5);
+        assert_eq!(Series::default().median(), 0.0);
+    }
+}

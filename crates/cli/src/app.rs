@@ -1,0 +1,234 @@
+//! What all commands share: the way in, the way out, and a session with the daemon.
+
+use std::ffi::OsString;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use threadrunner_client::{Daemon, Phase, Replies};
+use threadrunner_core::protocol::{Op, ReplyBody};
+use threadrunner_core::{BackendKind, ErrorCode, ExitCode, Failure};
+use threadrunner_home::{Config, Home, resolve_backend, resolve_model};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+use crate::args::{self, Command};
+use crate::error::{CommandError, CommandResult};
+use crate::spinner::{Spinner, phase_label, progress_label};
+use crate::{commands, output};
+
+/// Carries out the command line `args`, the program's name first.
+pub(crate) fn main(args: Vec<OsString>) -> ExitCode {
+    let json = args.iter().take_while(|&arg| arg != "--").any(|arg| arg == "--json");
+    let result = match args::parse(args) {
+        Ok(cli) => match cli.command {
+            Some(command) => dispatch(command),
+            None => commands::run::run(cli.run),
+        },
+        Err(refused) if refused.help => {
+            output::print(&refused.text).map(|()| ExitCode::Success).map_err(CommandError::from)
+        }
+        Err(refused) if json => {
+            let text = refused.text.trim_start_matches("threadrunner: ").trim_end();
+            let (message, hint) = text.split_once('\n').unwrap_or((text, "see --help"));
+            Err(CommandError::usage(message, hint.trim()))
+        }
+        Err(refused) => {
+            output::say(refused.text.trim_end());
+            Err(CommandError::Silent(ExitCode::Usage))
+        }
+    };
+    result.unwrap_or_else(|error| {
+        output::report(&error, json);
+        error.exit_code()
+    })
+}
+
+fn dispatch(command: Command) -> CommandResult {
+    match command {
+        Command::Run(args) => commands::run::run(args),
+        Command::Ps(args) => commands::ps::run(args),
+        Command::Status(args) => commands::status::run(args),
+        Command::Models(args) => commands::models::run(args),
+        Command::Load(args) => commands::load::run(args),
+        Command::Unload(args) => commands::unload::run(args),
+        Command::Jobs(args) => commands::jobs::run(args),
+        Command::Result(args) => commands::result::run(args),
+        Command::Wait(args) => commands::wait::run(args),
+        Command::Follow(args) => commands::follow::run(args),
+        Command::Cancel(args) => commands::cancel::run(args),
+        Command::Retry(args) => commands::retry::run(args),
+        Command::Rm(args) => commands::rm::run(args),
+        Command::Prune(args) => commands::prune::run(args),
+        Command::Daemon(args) => commands::daemon::run(args.command),
+        Command::Doctor(args) => commands::doctor::run(args),
+        Command::Completions(args) => commands::completions::run(args),
+    }
+}
+
+/// When to give up, and what to say then.
+#[derive(Debug, Clone)]
+pub(crate) struct Limit {
+    /// How long it may take from now.
+    pub(crate) after: Duration,
+    /// What becomes of what was waited for.
+    pub(crate) consequence: &'static str,
+}
+
+/// A command's conversation with the daemon: while it waits, it listens for Ctrl-C, keeps its time
+/// limit, and says what is happening.
+pub(crate) struct Session {
+    daemon: Arc<Daemon>,
+    phases: mpsc::UnboundedReceiver<Phase>,
+    interrupt: Signal,
+    limit: Option<(Instant, Limit)>,
+    pub(crate) spinner: Spinner,
+}
+
+/// Has `work` talk with the daemon of `home`.
+pub(crate) fn with_session(
+    home: Home,
+    limit: Option<Limit>,
+    work: impl AsyncFnOnce(&mut Session) -> CommandResult,
+) -> CommandResult {
+    let bug = |error| Failure::new(ErrorCode::Internal, format!("cannot start waiting: {error}"));
+    // One thread is enough to wait with, and is there soonest.
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(bug)?;
+    runtime.block_on(async {
+        // At most a handful of phases: there is no flood to bound.
+        let (tell, phases) = mpsc::unbounded_channel();
+        let daemon = Daemon::new(home).on_phase(move |phase| {
+            // A session that has ended wants to know no more.
+            let _ = tell.send(phase);
+        });
+        let mut session = Session {
+            daemon: Arc::new(daemon),
+            phases,
+            interrupt: signal(SignalKind::interrupt()).map_err(bug)?,
+            limit: limit.map(|limit| (Instant::now() + limit.after, limit)),
+            spinner: Spinner::new(),
+        };
+        work(&mut session).await
+    })
+}
+
+impl Session {
+    /// The home.
+    pub(crate) fn home(&self) -> &Home {
+        self.daemon.home()
+    }
+
+    /// The way to the daemon.
+    pub(crate) fn daemon(&self) -> Arc<Daemon> {
+        Arc::clone(&self.daemon)
+    }
+
+    /// Waits for `future`, and meanwhile does whatever else is due.
+    pub(crate) async fn attend<T>(
+        &mut self,
+        future: impl Future<Output = T>,
+    ) -> Result<T, CommandError> {
+        tokio::pin!(future);
+        loop {
+            let late = async {
+                match &self.limit {
+                    Some((deadline, _)) => sleep_until(*deadline).await,
+                    None => std::future::pending().await,
+                }
+            };
+            // Ctrl-C first: an answer that streams without a pause must not drown it.
+            tokio::select! {
+                biased;
+                _ = self.interrupt.recv() => return Err(CommandError::Interrupted),
+                () = late => break,
+                result = &mut future => return Ok(result),
+                Some(phase) = self.phases.recv() => {
+                    self.spinner.set(phase_label(phase).to_owned());
+                }
+                () = self.spinner.due() => self.spinner.draw(),
+            }
+        }
+        let failure = Failure::new(ErrorCode::Timeout, "timed out");
+        Err(match &self.limit {
+            Some((_, limit)) => Failure {
+                message: format!("timed out after {:?}", limit.after),
+                hint: Some(format!("{}; --timeout sets the limit", limit.consequence)),
+                ..failure
+            },
+            None => failure,
+        }
+        .into())
+    }
+
+    /// Sends a request; see [`Daemon::open`].
+    pub(crate) async fn open(&mut self, op: Op) -> Result<Replies, CommandError> {
+        let daemon = self.daemon();
+        Ok(self.attend(daemon.open(op)).await??)
+    }
+
+    /// Sends a request that is answered by one value, and says what happens until it comes.
+    pub(crate) async fn call<T: DeserializeOwned>(&mut self, op: Op) -> Result<T, CommandError> {
+        let mut replies = self.open(op).await?;
+        loop {
+            match self.attend(replies.next()).await?? {
+                ReplyBody::Event(progress) => {
+                    if let Some(label) = progress_label(&progress) {
+                        self.spinner.set(label);
+                    }
+                }
+                ReplyBody::Data { data } => {
+                    self.spinner.hide();
+                    return serde_json::from_value(data)
+                        .map_err(|error| strange(&error.to_string()));
+                }
+                ReplyBody::Token { .. } | ReplyBody::End(_) | ReplyBody::Error(_) => {
+                    return Err(strange("text where a value was expected"));
+                }
+            }
+        }
+    }
+
+    /// Sends a request to the daemon if one runs; `None` where none does.
+    pub(crate) async fn call_running<T: DeserializeOwned>(
+        &mut self,
+        op: Op,
+    ) -> Result<Option<T>, CommandError> {
+        let daemon = self.daemon();
+        match self.attend(daemon.connect()).await?? {
+            Some(_) => self.call(op).await.map(Some),
+            None => Ok(None),
+        }
+    }
+}
+
+/// The daemon's answer makes no sense.
+pub(crate) fn strange(what: &str) -> CommandError {
+    Failure::new(ErrorCode::BadFrame, format!("the daemon's answer is not as expected: {what}"))
+        .hint("run `threadrunner daemon restart` after an upgrade")
+        .into()
+}
+
+/// The backend and the model's path, as they are sent: the daemon is to obey the environment of
+/// whoever asks, not its own.
+pub(crate) fn resolve(
+    home: &Home,
+    backend: Option<BackendKind>,
+    model: Option<&str>,
+) -> Result<(BackendKind, Option<String>), Failure> {
+    let config = Config::load(home)?;
+    let backend = resolve_backend(backend, home, &config);
+    let path = resolve_model(home, &config, backend, model)?.path;
+    let path = path.map(|path| {
+        path.into_os_string().into_string().map_err(|path| {
+            Failure::new(
+                ErrorCode::ModelNotFound,
+                format!("the model's path is not UTF-8: {}", path.to_string_lossy()),
+            )
+            .hint("rename the file, or link to it from the home's models directory")
+        })
+    });
+    Ok((backend, path.transpose()?))
+}

@@ -1,0 +1,379 @@
+//! The commands and their options, in the words of `--help`.
+
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+use threadrunner_core::{BackendKind, JobId, JobState, Parameters, Priority};
+
+use super::values;
+
+const EXAMPLES: &str = "\
+Examples:
+  threadrunner \"Why is the sky blue?\"
+  threadrunner \"Summarize this\" < report.txt
+  git diff | threadrunner --system \"You review code\" \"What could break?\"
+  threadrunner --temperature 0 --max-tokens 50 --json \"Name a colour\" | jq -r .text
+  id=$(threadrunner --detach \"A long story\"); threadrunner follow $id
+
+A prompt that begins with a command's name goes after `run` or `--`:
+  threadrunner run jobs are hard to find
+
+Exit codes:
+  0 done   2 no daemon   3 model   4 timed out   5 queue full   6 job failed
+  7 not found   64 wrong usage or configuration   130 interrupted   1 a bug";
+
+const RUN_EXAMPLES: &str = "\
+Where the prompt comes from:
+  Arguments are joined by spaces. Where standard input is not a terminal, it is read to its end
+  and follows the arguments after an empty line; alone, it is the prompt. One newline at its end
+  is dropped, except with --raw. A script whose standard input is for something else says
+  `< /dev/null`.
+
+Examples:
+  threadrunner run jobs are hard to find
+  threadrunner run --raw \"Once upon a time\" --max-tokens 100
+  threadrunner run --detach --tag nightly \"Write the report\"";
+
+/// Local language models, like any other Unix tool
+///
+/// Type a prompt and the answer streams to standard output. A daemon that starts by itself keeps
+/// the model warm, answers many at once, writes every request down as a job, and unloads the model
+/// when nobody asks for it.
+#[derive(Debug, Parser)]
+#[command(
+    name = "threadrunner",
+    version,
+    override_usage = "threadrunner [OPTIONS] [PROMPT]...\n       threadrunner <COMMAND>",
+    after_help = "`threadrunner --help` says more, and has examples.",
+    after_long_help = EXAMPLES,
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true,
+    max_term_width = 100
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+/// Everything but a plain prompt.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Answer a prompt (also without this word)
+    #[command(after_long_help = RUN_EXAMPLES)]
+    Run(RunArgs),
+    /// Show loaded models and running requests
+    Ps(Plain),
+    /// Show the daemon's state
+    Status(Plain),
+    /// List the models there are
+    Models(Plain),
+    /// Load a model, so that the next prompt need not wait for it
+    Load(LoadArgs),
+    /// Unload a model, or all
+    Unload(UnloadArgs),
+    /// List jobs, newest first
+    Jobs(JobsArgs),
+    /// Print the answer of a finished job
+    Result(JobArgs),
+    /// Wait until jobs have ended, printing the id of each
+    Wait(WaitArgs),
+    /// Stream a job's answer from its beginning, wherever it stands
+    Follow(FollowArgs),
+    /// Cancel jobs, queued or running
+    Cancel(JobArgs),
+    /// Queue failed or canceled jobs again
+    Retry(JobArgs),
+    /// Remove jobs that have ended, with all their files
+    Rm(JobArgs),
+    /// Remove jobs that ended long ago
+    Prune(PruneArgs),
+    /// Start, stop or watch the daemon
+    Daemon(DaemonArgs),
+    /// Check the installation and say how to mend it
+    Doctor(Plain),
+    /// Print a completion script for a shell
+    Completions(CompletionsArgs),
+}
+
+/// A prompt and how it is answered.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct RunArgs {
+    /// The prompt; words are joined by spaces, and standard input follows them
+    ///
+    /// Where standard input is not a terminal, it is read to its end and follows the words after
+    /// an empty line. Without words, it is the prompt.
+    #[arg(value_name = "PROMPT")]
+    pub(crate) words: Vec<String>,
+
+    /// The model: a name from `threadrunner models`, an alias, or a path
+    ///
+    /// Default: THREADRUNNER_MODEL_PATH, else `model` in config.toml, else the only one there is.
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) model: Option<String>,
+
+    /// Instructions for the model
+    #[arg(short, long, value_name = "TEXT")]
+    pub(crate) system: Option<String>,
+
+    /// The backend [default: THREADRUNNER_BACKEND, else config.toml, else as built]
+    #[arg(long, value_name = "NAME", value_parser = values::backend())]
+    pub(crate) backend: Option<BackendKind>,
+
+    /// The prompt goes to the model as it is, without its chat template
+    #[arg(long, conflicts_with = "system")]
+    pub(crate) raw: bool,
+
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArgs,
+
+    /// Print one JSON object: text, job, model, finish_reason, usage, timings
+    #[arg(long, help_heading = "Output")]
+    pub(crate) json: bool,
+
+    /// Print the answer when it is complete
+    #[arg(long, help_heading = "Output")]
+    pub(crate) no_stream: bool,
+
+    /// Queue the prompt as a job, print its id, and do not wait
+    #[arg(long, help_heading = "Job", conflicts_with = "no_stream")]
+    pub(crate) detach: bool,
+
+    /// Give up after this long: 30, 30s, 5m
+    #[arg(long, value_name = "DURATION", help_heading = "Job", value_parser = values::limit)]
+    pub(crate) timeout: Option<Duration>,
+
+    /// A word to find the job by (repeatable)
+    #[arg(long = "tag", value_name = "WORD", help_heading = "Job")]
+    pub(crate) tags: Vec<String>,
+
+    /// The id of the job that this one follows
+    #[arg(long, value_name = "ID", help_heading = "Job", value_parser = values::job_id)]
+    pub(crate) parent: Option<JobId>,
+
+    /// Who goes first [default: interactive, with --detach normal]
+    #[arg(long, value_name = "NAME", help_heading = "Job", value_parser = values::priority())]
+    pub(crate) priority: Option<Priority>,
+}
+
+/// How tokens are chosen.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Sampling (defaults: the model file's, else llama.cpp's)")]
+pub(crate) struct SamplingArgs {
+    /// The most tokens to generate
+    #[arg(long, value_name = "N")]
+    max_tokens: Option<u32>,
+    /// How bold; 0 always takes the likeliest token
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
+    temperature: Option<f32>,
+    /// Choose among the K likeliest tokens; 0 is all
+    #[arg(long, value_name = "K")]
+    top_k: Option<u32>,
+    /// Choose among the likeliest tokens that together reach P; 1 is all
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    top_p: Option<f32>,
+    /// Choose among tokens at least P times as likely as the likeliest; 0 is all
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    min_p: Option<f32>,
+    /// Make recent tokens less likely; 1 is off
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    repeat_penalty: Option<f32>,
+    /// The same seed gives the same answer
+    #[arg(long, value_name = "N")]
+    seed: Option<u32>,
+    /// End before this text appears (repeatable)
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    stop: Vec<String>,
+}
+
+impl SamplingArgs {
+    /// As they stand on the wire.
+    pub(crate) fn into_parameters(self) -> Parameters {
+        Parameters {
+            max_tokens: self.max_tokens,
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            repeat_penalty: self.repeat_penalty,
+            seed: self.seed,
+            stop: self.stop,
+        }
+    }
+}
+
+/// A command without arguments.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Plain {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What to load.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct LoadArgs {
+    /// A name from `threadrunner models`, an alias, or a path [default: as for a prompt]
+    pub(crate) model: Option<String>,
+    /// The backend
+    #[arg(long, value_name = "NAME", value_parser = values::backend())]
+    pub(crate) backend: Option<BackendKind>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What to unload.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct UnloadArgs {
+    /// A name from `threadrunner ps`, an alias, or a path [default: all]
+    pub(crate) model: Option<String>,
+    /// The backend
+    #[arg(long, value_name = "NAME", value_parser = values::backend())]
+    pub(crate) backend: Option<BackendKind>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Which jobs to list.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct JobsArgs {
+    /// Only in this state (repeatable)
+    #[arg(long = "state", value_name = "STATE", value_parser = values::state())]
+    pub(crate) states: Vec<JobState>,
+    /// Only with this tag
+    #[arg(long, value_name = "WORD")]
+    pub(crate) tag: Option<String>,
+    /// Only of this model
+    #[arg(long, value_name = "NAME")]
+    pub(crate) model: Option<String>,
+    /// Only submitted in the last 30m, 2h, 7d
+    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
+    pub(crate) newer_than: Option<Duration>,
+    /// Only submitted longer ago than 30m, 2h, 7d
+    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
+    pub(crate) older_than: Option<Duration>,
+    /// At most so many
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 50)]
+    pub(crate) limit: u32,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Which jobs to wait for.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct WaitArgs {
+    /// Ids, or unambiguous beginnings or ends of ids, or `last`; without any, read from standard
+    /// input
+    #[arg(value_name = "ID")]
+    pub(crate) ids: Vec<String>,
+    /// Give up waiting after this long; the jobs go on
+    #[arg(long, value_name = "DURATION", value_parser = values::limit)]
+    pub(crate) timeout: Option<Duration>,
+    /// Print JSON, one object for each job
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Which job to follow.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct FollowArgs {
+    /// An id, or an unambiguous beginning or end of one, or `last`
+    #[arg(value_name = "ID")]
+    pub(crate) id: String,
+    /// Give up waiting after this long; the job goes on
+    #[arg(long, value_name = "DURATION", value_parser = values::limit)]
+    pub(crate) timeout: Option<Duration>,
+    /// Print one JSON object when the job has ended
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Which jobs.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct JobArgs {
+    /// Ids, or unambiguous beginnings or ends of ids, or `last`; without any, read from standard
+    /// input
+    #[arg(value_name = "ID")]
+    pub(crate) ids: Vec<String>,
+    /// Print JSON, one object for each job
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Which jobs need not be kept.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct PruneArgs {
+    /// Those that ended longer ago than this: 30m, 2h, 7d
+    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
+    pub(crate) older_than: Duration,
+    /// Keep those that failed
+    #[arg(long)]
+    pub(crate) keep_failed: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// The daemon.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DaemonArgs {
+    #[command(subcommand)]
+    pub(crate) command: DaemonCommand,
+}
+
+/// What to do with the daemon. It starts by itself with the first prompt.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum DaemonCommand {
+    /// Start the daemon, if none runs
+    Start(Plain),
+    /// Stop the daemon; running jobs get a grace time
+    Stop(StopArgs),
+    /// Stop the daemon and start it again
+    Restart(StopArgs),
+    /// Show the daemon's state; exit code 2 when none runs
+    Status(Plain),
+    /// Show the end of the daemon's log
+    Logs(LogsArgs),
+    /// Be the daemon, in this terminal
+    Run,
+}
+
+/// How to stop.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct StopArgs {
+    /// Do not wait for running jobs; they begin again with the next daemon
+    #[arg(long)]
+    pub(crate) now: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// How much of the log.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct LogsArgs {
+    /// So many lines
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 40)]
+    pub(crate) lines: usize,
+    /// Go on as the log grows
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+}
+
+/// Which shell.
+#[derive(Debug, Clone, Args)]
+#[command(after_long_help = "\
+Examples:
+  threadrunner completions bash > ~/.local/share/bash-completion/completions/threadrunner
+  threadrunner completions zsh > ~/.zfunc/_threadrunner
+  threadrunner completions fish > ~/.config/fish/completions/threadrunner.fish")]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    pub(crate) shell: Shell,
+}

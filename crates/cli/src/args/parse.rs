@@ -1,0 +1,227 @@
+//! From arguments to a [`Cli`]: a prompt or a command?
+
+use std::ffi::OsString;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
+
+use super::options::Cli;
+
+/// Arguments that are not carried out: a request for help, or a mistake.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    /// What to print: where `help`, to standard output.
+    pub(crate) text: String,
+    /// Whether it was asked for.
+    pub(crate) help: bool,
+}
+
+/// Reads the arguments; the first is the program's name.
+///
+/// The first argument decides: a command's name begins a command, anything else a prompt. So a
+/// word that only resembles a command is a prompt, and one that is a command's name and stands
+/// behind options is a question back.
+pub(crate) fn parse(mut args: Vec<OsString>) -> Result<Cli, Refused> {
+    let first = args.get(1).and_then(|arg| arg.to_str()).map(str::to_owned);
+    let second = args.get(2).and_then(|arg| arg.to_str());
+    if first.as_deref() == Some("help") {
+        match second {
+            // `help` and `help COMMAND`, as with other programs; "help me" is a prompt.
+            None if args.len() == 2 => args[1] = "--help".into(),
+            Some(word) if args.len() == 3 && is_command(word) => {
+                args[1] = word.into();
+                args[2] = "--help".into();
+            }
+            _ => {}
+        }
+    }
+    let separated = args.iter().any(|arg| arg == "--");
+    let words = args.get(1..).unwrap_or_default().to_vec();
+    let cli = Cli::try_parse_from(args).map_err(|error| refused(&error, &words))?;
+    match (&cli.command, cli.run.words.as_slice()) {
+        (None, [word]) if !separated && words.len() > 1 && is_command(word) => Err(Refused {
+            text: format!(
+                "threadrunner: is '{word}' the prompt, or the command of that name?\n\
+                 as a prompt: `threadrunner run … {word}`; as a command, it comes first: \
+                 `threadrunner {word} …`\n"
+            ),
+            help: false,
+        }),
+        _ => Ok(cli),
+    }
+}
+
+/// What `-h` says.
+pub(crate) fn short_help() -> String {
+    Cli::command().render_help().to_string()
+}
+
+fn is_command(word: &str) -> bool {
+    Cli::command().find_subcommand(word).is_some()
+}
+
+fn refused(error: &clap::Error, words: &[OsString]) -> Refused {
+    let help = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    let mut text = error.to_string();
+    if !help {
+        text = match text.strip_prefix("error: ") {
+            Some(text) => format!("threadrunner: {text}"),
+            None => text,
+        };
+        let stray = matches!(
+            error.kind(),
+            ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand | ErrorKind::InvalidValue
+        );
+        let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
+        if stray && words.len() > 1 && words[0] != "run" && is_command(&words[0]) {
+            text.push_str(&format!(
+                "If that was a prompt: threadrunner run \"{}\"\n",
+                words.join(" ")
+            ));
+        }
+    }
+    Refused { text, help }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::Command;
+
+    fn parse_words(words: &[&str]) -> Result<Cli, Refused> {
+        let all = std::iter::once("threadrunner").chain(words.iter().copied());
+        parse(all.map(OsString::from).collect())
+    }
+
+    fn prompt(words: &[&str]) -> Vec<String> {
+        let cli = parse_words(words).unwrap();
+        match cli.command {
+            None => cli.run.words,
+            Some(Command::Run(run)) => run.words,
+            Some(other) => panic!("{other:?}"),
+        }
+    }
+
+    fn mistake(words: &[&str]) -> String {
+        let refused = parse_words(words).unwrap_err();
+        assert!(!refused.help, "{}", refused.text);
+        refused.text
+    }
+
+    #[test]
+    fn the_definitions_are_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn anything_that_does_not_begin_with_a_command_is_a_prompt() {
+        assert_eq!(prompt(&["Why is the sky blue?"]), ["Why is the sky blue?"]);
+        assert_eq!(prompt(&["why", "is", "it"]), ["why", "is", "it"]);
+        assert_eq!(prompt(&["tell", "me", "jobs"]), ["tell", "me", "jobs"]);
+        assert_eq!(prompt(&["-m", "x", "tell", "jobs"]), ["tell", "jobs"]);
+        assert_eq!(prompt(&["staus"]), ["staus"]);
+        assert_eq!(prompt(&["Jobs"]), ["Jobs"]);
+        assert_eq!(prompt(&["jobs are hard"]), ["jobs are hard"]);
+        assert_eq!(prompt(&["help", "me"]), ["help", "me"]);
+        assert_eq!(prompt(&["help", "jobs", "now"]), ["help", "jobs", "now"]);
+        assert_eq!(prompt(&[]), [] as [&str; 0]);
+    }
+
+    #[test]
+    fn a_prompt_that_is_a_commands_name_works_with_run_and_after_two_dashes() {
+        assert_eq!(prompt(&["run", "ps"]), ["ps"]);
+        assert_eq!(prompt(&["run", "run"]), ["run"]);
+        assert_eq!(prompt(&["--", "ps"]), ["ps"]);
+        assert_eq!(prompt(&["--json", "--", "ps"]), ["ps"]);
+        assert_eq!(prompt(&["run", "--json", "ps"]), ["ps"]);
+        assert_eq!(prompt(&["run", "--", "--json"]), ["--json"]);
+        assert_eq!(prompt(&["--", "-1 + 2"]), ["-1 + 2"]);
+    }
+
+    #[test]
+    fn a_command_is_a_command() {
+        assert!(matches!(parse_words(&["ps"]).unwrap().command, Some(Command::Ps(_))));
+        assert!(matches!(parse_words(&["ps", "--json"]).unwrap().command, Some(Command::Ps(_))));
+        assert!(matches!(
+            parse_words(&["result", "last"]).unwrap().command,
+            Some(Command::Result(_))
+        ));
+    }
+
+    #[test]
+    fn a_commands_name_behind_options_is_a_question_back() {
+        let text = mistake(&["--json", "ps"]);
+        assert!(text.contains("threadrunner run"), "{text}");
+    }
+
+    #[test]
+    fn words_that_a_command_does_not_take_are_offered_as_a_prompt() {
+        let text = mistake(&["ps", "aux", "explained"]);
+        assert!(text.contains("threadrunner run \"ps aux explained\""), "{text}");
+        assert!(text.starts_with("threadrunner: "), "{text}");
+        let text = mistake(&["daemon", "of", "hell"]);
+        assert!(text.contains("threadrunner run \"daemon of hell\""), "{text}");
+    }
+
+    #[test]
+    fn help_and_version_are_no_mistakes() {
+        for words in [&["--help"][..], &["-h"], &["help"], &["help", "jobs"], &["-V"]] {
+            assert!(parse_words(words).unwrap_err().help, "{words:?}");
+        }
+        assert!(parse_words(&["help"]).unwrap_err().text.contains("Examples"));
+        assert!(parse_words(&["help", "jobs"]).unwrap_err().text.contains("--state"));
+    }
+
+    #[test]
+    fn options_are_understood_before_and_after_the_prompt() {
+        let cli = parse_words(&[
+            "-m",
+            "small",
+            "hi",
+            "there",
+            "--temperature",
+            "0",
+            "--stop",
+            "-",
+            "--stop",
+            "END",
+            "--timeout",
+            "5m",
+            "--backend",
+            "dummy",
+            "--tag",
+            "a",
+            "--tag",
+            "b",
+            "--parent",
+            "17_1",
+            "--priority",
+            "batch",
+        ])
+        .unwrap();
+        let run = cli.run;
+        assert_eq!(run.words, ["hi", "there"]);
+        assert_eq!(run.model.as_deref(), Some("small"));
+        assert_eq!(run.timeout.unwrap().as_secs(), 300);
+        assert_eq!(run.tags, ["a", "b"]);
+        let params = run.sampling.into_parameters();
+        assert_eq!((params.temperature, params.stop), (Some(0.0), vec!["-".into(), "END".into()]));
+    }
+
+    #[test]
+    fn mistakes_are_mistakes() {
+        for words in [
+            &["--max-tokens", "many", "hi"][..],
+            &["--no-such-option", "hi"],
+            &["--backend", "gpu", "hi"],
+            &["--timeout", "0", "hi"],
+            &["--parent", "not-an-id", "hi"],
+            &["--raw", "--system", "s", "hi"],
+            &["--detach", "--no-stream", "hi"],
+            &["daemon"],
+            &["follow"],
+        ] {
+            mistake(words);
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! An answer as it comes: printed, or gathered.
+
+use std::io::{self, IsTerminal};
+
+use serde::Serialize;
+use threadrunner_client::Replies;
+use threadrunner_core::protocol::{EndFrame, Progress, ReplyBody};
+use threadrunner_core::{ErrorCode, ExitCode, Failure, FinishReason, JobId, Timings, Usage};
+
+use crate::app::{Session, strange};
+use crate::error::{CommandError, CommandResult};
+use crate::output;
+use crate::spinner::progress_label;
+
+/// A whole answer, as `--json` prints it.
+#[derive(Debug, Serialize)]
+struct Answer {
+    text: String,
+    job: JobId,
+    model: String,
+    finish_reason: FinishReason,
+    usage: Usage,
+    timings: Timings,
+}
+
+/// Prints the answer in `replies`: text as it comes, or with `json` one object at its end.
+pub(crate) async fn print_answer(
+    session: &mut Session,
+    mut replies: Replies,
+    json: bool,
+) -> CommandResult {
+    let mut printer = Printer { json, text: String::new(), last: None };
+    let end = match read(session, &mut replies, &mut printer).await {
+        Ok(end) => end,
+        Err(error) => {
+            session.spinner.end();
+            printer.leave_line();
+            return Err(match error {
+                CommandError::Failed { failure, job } => {
+                    CommandError::Failed { failure, job: job.or_else(|| replies.job().cloned()) }
+                }
+                other => other,
+            });
+        }
+    };
+    session.spinner.end();
+    let canceled = end.finish_reason == FinishReason::Canceled;
+    let job = end.job.clone();
+    printer.finish(session, end).await?;
+    if canceled {
+        let failure = Failure::new(ErrorCode::Canceled, format!("job {job} was canceled"));
+        // With --json, the object that was printed says it.
+        return Err(match json {
+            true => CommandError::Silent(ExitCode::Failed),
+            false => failure.into(),
+        });
+    }
+    Ok(ExitCode::Success)
+}
+
+async fn read(
+    session: &mut Session,
+    replies: &mut Replies,
+    printer: &mut Printer,
+) -> Result<EndFrame, CommandError> {
+    loop {
+        match session.attend(replies.next()).await?? {
+            ReplyBody::Token { token, .. } => printer.add(session, token).await?,
+            ReplyBody::End(end) => return Ok(*end),
+            ReplyBody::Event(progress) => {
+                if let Progress::Restarted { reason } = &progress {
+                    printer.start_again(reason);
+                }
+                if let Some(label) = progress_label(&progress) {
+                    session.spinner.set(label);
+                }
+            }
+            ReplyBody::Data { .. } | ReplyBody::Error(_) => {
+                return Err(strange("a value where text was expected"));
+            }
+        }
+    }
+}
+
+/// Where text goes.
+struct Printer {
+    json: bool,
+    /// With `json`, all of it.
+    text: String,
+    /// The last character printed.
+    last: Option<char>,
+}
+
+impl Printer {
+    async fn add(&mut self, session: &mut Session, token: String) -> Result<(), CommandError> {
+        if self.json {
+            session.spinner.set("answering".to_owned());
+            self.text.push_str(&token);
+            return Ok(());
+        }
+        session.spinner.end();
+        self.last = token.chars().next_back().or(self.last);
+        Ok(session.attend(output::print_patiently(&token)).await??)
+    }
+
+    /// What came so far is void. What is printed cannot be unprinted, so it is said.
+    fn start_again(&mut self, reason: &str) {
+        self.text.clear();
+        if self.last.is_some() {
+            self.leave_line();
+            output::say(&format!(
+                "threadrunner: what was printed so far is void, the answer begins again: {reason}"
+            ));
+        }
+    }
+
+    /// Lets what is said next on a terminal begin on a line of its own.
+    fn leave_line(&mut self) {
+        if self.last.is_some_and(|last| last != '\n') && io::stdout().is_terminal() {
+            output::say("");
+            self.last = Some('\n');
+        }
+    }
+
+    async fn finish(self, session: &mut Session, end: EndFrame) -> Result<(), CommandError> {
+        if self.json {
+            let answer = Answer {
+                text: self.text,
+                job: end.job,
+                model: end.model,
+                finish_reason: end.finish_reason,
+                usage: end.usage,
+                timings: end.timings,
+            };
+            return Ok(output::print_json(&answer)?);
+        }
+        // Text files end with a newline, also those that a shell makes of an answer.
+        if self.last.is_some_and(|last| last != '\n') {
+            session.attend(output::print_patiently("\n")).await??;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,25 @@
+//! Canceling jobs.
+
+use threadrunner_core::ExitCode;
+use threadrunner_core::protocol::{JobRecord, Op};
+use threadrunner_home::Home;
+
+use super::ids::{from_arguments_or_stdin, query};
+use crate::app::with_session;
+use crate::args::JobArgs;
+use crate::error::CommandResult;
+use crate::output;
+
+pub(crate) fn run(args: JobArgs) -> CommandResult {
+    let ids = from_arguments_or_stdin(args.ids)?;
+    with_session(Home::from_env()?, None, async |session| {
+        for id in ids {
+            let record: JobRecord = session.call(Op::Cancel(query(id))).await?;
+            match args.json {
+                true => output::print_json(&record)?,
+                false => output::print(&format!("{}\n", record.job))?,
+            }
+        }
+        Ok(ExitCode::Success)
+    })
+}

@@ -1,0 +1,168 @@
+//! Starting, stopping and watching the daemon.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process;
+use std::thread;
+use std::time::Duration;
+
+use serde_json::json;
+use threadrunner_client::find_program;
+use threadrunner_core::protocol::{DaemonStatus, Op};
+use threadrunner_core::{ErrorCode, ExitCode, Failure};
+use threadrunner_home::Home;
+
+use super::status;
+use crate::app::{Session, with_session};
+use crate::args::{DaemonCommand, LogsArgs, Plain, StopArgs};
+use crate::error::{CommandError, CommandResult};
+use crate::output;
+
+/// How often it is looked whether the log has grown.
+const LOG_LOOK: Duration = Duration::from_millis(200);
+/// The end of a log is looked for in its last so many bytes.
+const LOG_TAIL: u64 = 4 << 20;
+
+pub(crate) fn run(command: DaemonCommand) -> CommandResult {
+    match command {
+        DaemonCommand::Start(args) => start(args),
+        DaemonCommand::Stop(args) => stop(args),
+        DaemonCommand::Restart(args) => restart(args),
+        DaemonCommand::Status(args) => status::show(args, ExitCode::Connection),
+        DaemonCommand::Logs(args) => logs(args),
+        DaemonCommand::Run => foreground(),
+    }
+}
+
+fn start(args: Plain) -> CommandResult {
+    with_session(Home::from_env()?, None, async |session| {
+        let daemon = session.daemon();
+        let running = session.attend(daemon.connect()).await??.is_some();
+        say_started(session, args.json, if running { "was running" } else { "started" }).await
+    })
+}
+
+fn stop(args: StopArgs) -> CommandResult {
+    with_session(Home::from_env()?, None, async |session| {
+        let stopped = end(session, args.now).await?;
+        match (args.json, stopped) {
+            (true, _) => output::print_json(&json!({"stopped": stopped}))?,
+            (false, true) => output::say("the daemon has stopped"),
+            (false, false) => output::say("the daemon was not running"),
+        }
+        Ok(ExitCode::Success)
+    })
+}
+
+fn restart(args: StopArgs) -> CommandResult {
+    with_session(Home::from_env()?, None, async |session| {
+        end(session, args.now).await?;
+        say_started(session, args.json, "restarted").await
+    })
+}
+
+async fn end(session: &mut Session, now: bool) -> Result<bool, CommandError> {
+    let daemon = session.daemon();
+    session.spinner.set("stopping".to_owned());
+    let stopped = session.attend(daemon.stop(now)).await??;
+    session.spinner.hide();
+    Ok(stopped)
+}
+
+/// Asks the daemon for its state, which starts it where none runs.
+async fn say_started(session: &mut Session, json: bool, how: &str) -> CommandResult {
+    let status: DaemonStatus = session.call(Op::Status).await?;
+    session.spinner.end();
+    match json {
+        true => output::print_json(&status)?,
+        false => output::say(&format!("the daemon {how}: process {}", status.pid)),
+    }
+    Ok(ExitCode::Success)
+}
+
+/// Becomes the daemon: the terminal, its signals and its exit code are the daemon's then.
+fn foreground() -> CommandResult {
+    let program = find_program("threadrunner-daemon", "THREADRUNNER_DAEMON")?;
+    let error = process::Command::new(&program).arg("--foreground").exec();
+    Err(Failure::new(
+        ErrorCode::DaemonUnavailable,
+        format!("cannot start {}: {error}", program.display()),
+    )
+    .hint("`threadrunner doctor` looks for what is wrong")
+    .into())
+}
+
+fn logs(args: LogsArgs) -> CommandResult {
+    let home = Home::from_env()?;
+    let Some(mut path) = home.newest_log() else {
+        return Err(Failure::new(
+            ErrorCode::Io,
+            format!("there is no log in {}", home.cache_dir.display()),
+        )
+        .hint("the daemon writes one when it first runs")
+        .into());
+    };
+    let mut file = open(&path)?;
+    output::say(&format!("{}:", path.display()));
+    let length = file.seek(SeekFrom::End(0)).map_err(|error| unreadable(&path, &error))?;
+    file.seek(SeekFrom::Start(length.saturating_sub(LOG_TAIL)))
+        .map_err(|error| unreadable(&path, &error))?;
+    output::print(last_lines(&read_on(&mut file, &path)?, args.lines))?;
+    if !args.follow {
+        return Ok(ExitCode::Success);
+    }
+    loop {
+        output::print(&read_on(&mut file, &path)?)?;
+        // At midnight a new file begins.
+        match home.newest_log() {
+            Some(newest) if newest != path => {
+                file = open(&newest)?;
+                path = newest;
+            }
+            _ => thread::sleep(LOG_LOOK),
+        }
+    }
+}
+
+fn open(path: &Path) -> Result<File, Failure> {
+    File::open(path).map_err(|error| unreadable(path, &error))
+}
+
+fn read_on(file: &mut File, path: &Path) -> Result<String, Failure> {
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).map_err(|error| unreadable(path, &error))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Failure {
+    Failure::new(ErrorCode::Io, format!("cannot read {}: {error}", path.display()))
+}
+
+fn last_lines(text: &str, lines: usize) -> &str {
+    let mut starts: Vec<_> = std::iter::once(0)
+        .chain(text.match_indices('\n').map(|(at, _)| at + 1))
+        .filter(|&at| at < text.len())
+        .collect();
+    starts.reverse();
+    match lines {
+        0 => "",
+        lines => &text[starts.get(lines - 1).copied().unwrap_or(0)..],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_lines_are_whole() {
+        let text = "one\ntwo\nthree\n";
+        assert_eq!(last_lines(text, 2), "two\nthree\n");
+        assert_eq!(last_lines(text, 9), text);
+        assert_eq!(last_lines(text, 0), "");
+        assert_eq!(last_lines("one\ntwo", 1), "two");
+        assert_eq!(last_lines("", 3), "");
+    }
+}

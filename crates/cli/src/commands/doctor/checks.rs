@@ -1,0 +1,330 @@
+//! The home, its socket, its daemon and its models.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::time::Duration;
+
+use threadrunner_client::find_program;
+use threadrunner_core::protocol::{DaemonStatus, Op};
+use threadrunner_core::{BackendKind, ErrorCode};
+use threadrunner_home::{Config, FileLock, Home, list_models, resolve_backend, resolve_model};
+use tokio::time::timeout;
+
+use super::{Finding, failure};
+use crate::app::Session;
+use crate::error::CommandError;
+use crate::format;
+
+/// A daemon that is well answers this soon.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// Less room than this is soon too little.
+const LITTLE_ROOM: u64 = 500_000_000;
+
+/// The directories: there, ours, and nobody else's.
+pub(super) fn home(home: &Home) -> Vec<Finding> {
+    if !home.root.exists() {
+        let detail = format!("{} is not there yet; the first prompt makes it", home.root.display());
+        return vec![Finding::fine("home", detail)];
+    }
+    [
+        ("home", &home.root),
+        ("models directory", &home.models_dir),
+        ("workspace", &home.workspace),
+        ("logs", &home.cache_dir),
+        ("run directory", &home.run_dir),
+    ]
+    .into_iter()
+    .filter(|(name, path)| *name == "home" || path.exists())
+    .map(|(name, path)| directory(name, path))
+    .collect()
+}
+
+fn directory(name: &'static str, path: &Path) -> Finding {
+    let shown = path.display();
+    let metadata = match fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) => {
+            let message = format!("{shown} cannot be looked at: {error}");
+            return Finding::broken(
+                name,
+                failure(ErrorCode::Config, message, format!("ls -ld {shown}")),
+            );
+        }
+    };
+    let uid = rustix::process::geteuid().as_raw();
+    let mode = metadata.permissions().mode() & 0o777;
+    if !metadata.is_dir() {
+        let message = format!("{shown} is not a directory");
+        Finding::broken(name, failure(ErrorCode::Config, message, "move it away"))
+    } else if metadata.uid() != uid {
+        let message = format!("{shown} belongs to user {}, not to you ({uid})", metadata.uid());
+        let mend = "run as its owner, or set THREADRUNNER_HOME to a directory of your own";
+        Finding::broken(name, failure(ErrorCode::Config, message, mend))
+    } else if mode & 0o700 != 0o700 {
+        let message = format!("{shown} has mode {mode:03o}: you cannot use it");
+        Finding::broken(name, failure(ErrorCode::Config, message, format!("chmod 700 {shown}")))
+    } else if mode & 0o077 != 0 {
+        let detail = format!("{shown} has mode {mode:03o}: others can look into it");
+        Finding::warning(name, detail, format!("chmod 700 {shown}"))
+    } else {
+        Finding::fine(name, shown.to_string())
+    }
+}
+
+/// A configuration that was read.
+pub(super) fn config(home: &Home) -> Finding {
+    let shown = home.config_file.display();
+    match home.config_file.exists() {
+        true => Finding::fine("config.toml", shown.to_string()),
+        false => Finding::fine("config.toml", format!("{shown} is not there: defaults")),
+    }
+}
+
+/// What is at the socket's path.
+pub(super) fn socket(home: &Home) -> Finding {
+    let shown = home.socket.display();
+    let Ok(metadata) = fs::symlink_metadata(&home.socket) else {
+        return match home.socket.parent() {
+            // The runtime directory is the system's to make, and gone after the session.
+            Some(dir) if dir.exists() || home.socket.starts_with(&home.root) => {
+                Finding::fine("socket", format!("{shown} (none listens)"))
+            }
+            Some(dir) if dir.parent().is_some_and(Path::is_dir) => {
+                Finding::fine("socket", format!("{shown} (none listens)"))
+            }
+            _ => Finding::broken(
+                "socket",
+                failure(
+                    ErrorCode::DaemonUnavailable,
+                    format!("{shown} cannot be made: its directory is missing"),
+                    "check XDG_RUNTIME_DIR, or set THREADRUNNER_SOCKET to another path",
+                ),
+            ),
+        };
+    };
+    let mode = metadata.permissions().mode() & 0o777;
+    if !metadata.file_type().is_socket() {
+        let message = format!("{shown} is not a socket");
+        Finding::broken("socket", failure(ErrorCode::DaemonUnavailable, message, "move it away"))
+    } else if mode & 0o077 != 0 {
+        let detail = format!("{shown} has mode {mode:03o}: others could connect");
+        Finding::warning("socket", detail, format!("chmod 600 {shown}"))
+    } else {
+        Finding::fine("socket", shown.to_string())
+    }
+}
+
+/// Room for jobs and their answers.
+pub(super) fn disk(home: &Home) -> Finding {
+    let place = [&home.workspace, &home.root].into_iter().find(|path| path.exists());
+    let Some(place) = place else { return Finding::fine("disk", "nothing is stored yet") };
+    match rustix::fs::statvfs(place) {
+        Ok(stat) => {
+            let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+            let detail = format!("{} free for {}", format::bytes(free), place.display());
+            if free == 0 || (stat.f_files > 0 && stat.f_favail == 0) {
+                Finding::broken("disk", failure(ErrorCode::Io, detail, "make room"))
+            } else if free < LITTLE_ROOM {
+                Finding::warning("disk", detail, "make room, or move the workspace")
+            } else {
+                Finding::fine("disk", detail)
+            }
+        }
+        Err(error) => Finding::warning(
+            "disk",
+            format!("cannot tell how much room there is at {}: {error}", place.display()),
+            "see `df`",
+        ),
+    }
+}
+
+/// The daemon: one that answers, or one that could be started.
+pub(super) async fn daemon(session: &mut Session) -> Result<Finding, CommandError> {
+    let daemon = session.daemon();
+    let asked = async {
+        match daemon.connect().await? {
+            Some(client) => client.call::<DaemonStatus>(Op::Status).await.map(Some),
+            None => Ok(None),
+        }
+    };
+    let own = env!("CARGO_PKG_VERSION");
+    Ok(match session.attend(timeout(ANSWER_LIMIT, asked)).await? {
+        Ok(Ok(Some(status))) if status.version != own => Finding::warning(
+            "daemon",
+            format!("process {} is version {}, this is {own}", status.pid, status.version),
+            "threadrunner daemon restart",
+        ),
+        Ok(Ok(Some(status))) => Finding::fine(
+            "daemon",
+            format!(
+                "process {} runs for {}, with {}",
+                status.pid,
+                format::seconds(status.uptime_s),
+                format::bytes(status.memory_bytes)
+            ),
+        ),
+        Ok(Ok(None)) => absent_daemon(session.home()),
+        Ok(Err(failed)) => Finding::broken("daemon", failed),
+        Err(_) => Finding::broken(
+            "daemon",
+            failure(
+                ErrorCode::DaemonUnavailable,
+                format!("it did not answer within {} s", ANSWER_LIMIT.as_secs()),
+                "threadrunner daemon logs\nthreadrunner daemon restart --now",
+            ),
+        ),
+    })
+}
+
+fn absent_daemon(home: &Home) -> Finding {
+    let locked = home.run_dir.is_dir()
+        && FileLock::try_now(&home.daemon_lock()).is_ok_and(|lock| lock.is_none());
+    if locked {
+        return Finding::broken(
+            "daemon",
+            failure(
+                ErrorCode::DaemonUnavailable,
+                format!(
+                    "one runs (it holds {}), but does not listen at {}",
+                    home.daemon_lock().display(),
+                    home.socket.display()
+                ),
+                format!("it may be ending; else see `fuser -v {}`", home.daemon_lock().display()),
+            ),
+        );
+    }
+    match find_program("threadrunner-daemon", "THREADRUNNER_DAEMON") {
+        Ok(program) => Finding::fine(
+            "daemon",
+            format!("not running; the first prompt starts {}", program.display()),
+        ),
+        Err(failed) => Finding::broken("daemon", failed),
+    }
+}
+
+/// The models, and the one that a prompt would get.
+pub(super) fn models(home: &Home, config: &Config) -> Vec<Finding> {
+    let backend = resolve_backend(None, home, config);
+    let files = match list_models(home) {
+        Ok(files) => files,
+        Err(failed) => return vec![Finding::broken("models", failed)],
+    };
+    let mut findings: Vec<_> = files
+        .iter()
+        .filter(|file| !has_magic(&file.path))
+        .map(|file| {
+            let message = format!("{} is not a GGUF file", file.path.display());
+            Finding::broken("models", failure(ErrorCode::ModelLoad, message, "fetch it again"))
+        })
+        .collect();
+    if backend == BackendKind::Dummy {
+        let mut detail = format!("the backend is the dummy, which needs none; {}", files.len());
+        detail.push_str(" in models/");
+        findings.push(Finding::fine("default model", detail));
+        return findings;
+    }
+    findings.push(match resolve_model(home, config, backend, None) {
+        Ok(model) => {
+            let path = model.path.unwrap_or_default();
+            let bytes = fs::metadata(&path).map_or(0, |metadata| metadata.len());
+            let detail = format!("{} ({})", path.display(), format::bytes(bytes));
+            match available_memory() {
+                Some(free) if free < bytes => Finding::warning(
+                    "default model",
+                    format!("{detail}, but only {} of memory are free", format::bytes(free)),
+                    "use a smaller model",
+                ),
+                _ => Finding::fine("default model", detail),
+            }
+        }
+        Err(failed) => Finding::broken("default model", failed),
+    });
+    findings
+}
+
+fn has_magic(path: &Path) -> bool {
+    let mut magic = [0; 4];
+    File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && &magic == b"GGUF"
+}
+
+/// Memory that programs could have, in bytes.
+fn available_memory() -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Verdict;
+    use super::*;
+    use threadrunner_core::ExitCode;
+
+    fn home_at(root: &Path) -> Home {
+        Home::resolve(Path::new("/"), |name| {
+            (name == "THREADRUNNER_HOME").then(|| root.as_os_str().to_owned())
+        })
+        .unwrap()
+    }
+
+    fn chmod(path: &Path, mode: u32) {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn an_open_directory_is_named_with_the_command_that_closes_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = home_at(dir.path());
+        at.create().unwrap();
+        assert!(home(&at).iter().all(|finding| finding.verdict == Verdict::Fine));
+        chmod(&at.models_dir, 0o755);
+        let open: Vec<_> =
+            home(&at).into_iter().filter(|finding| finding.verdict != Verdict::Fine).collect();
+        assert_eq!(open.len(), 1);
+        assert_eq!(open[0].name, "models directory");
+        assert!(open[0].mend.as_ref().unwrap().starts_with("chmod 700 "));
+    }
+
+    #[test]
+    fn a_home_that_is_not_there_yet_is_fine() {
+        let dir = tempfile::tempdir().unwrap();
+        let findings = home(&home_at(&dir.path().join("new")));
+        assert_eq!(findings.len(), 1);
+        assert_eq!(findings[0].verdict, Verdict::Fine);
+    }
+
+    #[test]
+    fn a_file_where_the_socket_should_be_is_broken() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = home_at(dir.path());
+        at.create().unwrap();
+        assert_eq!(socket(&at).verdict, Verdict::Fine);
+        fs::write(&at.socket, "").unwrap();
+        assert_eq!(socket(&at).verdict, Verdict::Broken);
+        assert_eq!(socket(&at).code, ExitCode::Connection);
+    }
+
+    #[test]
+    fn a_model_that_is_no_gguf_file_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = home_at(dir.path());
+        at.create().unwrap();
+        fs::write(at.models_dir.join("good.gguf"), "GGUF...").unwrap();
+        fs::write(at.models_dir.join("bad.gguf"), "<html>").unwrap();
+        let findings = models(&at, &Config::default());
+        assert_eq!(findings[0].verdict, Verdict::Broken);
+        assert!(findings[0].detail.contains("bad.gguf"));
+        assert_eq!(findings[0].code, ExitCode::Model);
+    }
+
+    #[test]
+    fn a_lock_that_is_held_by_one_who_does_not_listen_is_broken() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = home_at(dir.path());
+        at.create().unwrap();
+        let _lock = FileLock::try_now(&at.daemon_lock()).unwrap().unwrap();
+        assert_eq!(absent_daemon(&at).verdict, Verdict::Broken);
+    }
+}

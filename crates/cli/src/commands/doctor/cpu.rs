@@ -1,0 +1,94 @@
+//! What the processor could do for an engine that was built for it.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+/// Instructions that llama.cpp is faster with, from the most to the least: the name for people,
+/// and the flag in `/proc/cpuinfo`.
+const LEVELS: [(&str, &str); 5] = [
+    ("AMX", "amx_int8"),
+    ("AVX-512", "avx512f"),
+    ("AVX2", "avx2"),
+    ("SVE", "sve"),
+    ("dot products", "asimddp"),
+];
+
+/// The processor, as far as it matters here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Cpu {
+    pub(super) model: String,
+    pub(super) flags: BTreeSet<String>,
+}
+
+impl Cpu {
+    /// This machine's; `None` where the system does not tell.
+    pub(super) fn of_this_machine() -> Option<Self> {
+        Some(Self::parse(&fs::read_to_string("/proc/cpuinfo").ok()?))
+    }
+
+    fn parse(cpuinfo: &str) -> Self {
+        let field = |names: &[&str]| {
+            cpuinfo.lines().find_map(|line| {
+                let (key, value) = line.split_once(':')?;
+                names.contains(&key.trim()).then(|| value.trim().to_owned())
+            })
+        };
+        Self {
+            model: field(&["model name", "Model"]).unwrap_or_else(|| "processor".to_owned()),
+            flags: field(&["flags", "Features"])
+                .unwrap_or_default()
+                .split_whitespace()
+                .map(str::to_owned)
+                .collect(),
+        }
+    }
+
+    /// What it can do, in words, the best first.
+    pub(super) fn levels(&self) -> Vec<&'static str> {
+        LEVELS
+            .iter()
+            .filter(|(_, flag)| self.flags.contains(*flag))
+            .map(|(name, _)| *name)
+            .collect()
+    }
+}
+
+/// What an engine uses, of what llama.cpp says about it (`AVX2 = 1 | AMX_INT8 = 1 | …`).
+pub(super) fn used(system_info: &str) -> Vec<&'static str> {
+    const NAMES: [(&str, &str); 5] = [
+        ("AMX", "AMX_INT8"),
+        ("AVX-512", "AVX512"),
+        ("AVX2", "AVX2"),
+        ("SVE", "SVE"),
+        ("dot products", "DOTPROD"),
+    ];
+    let on: BTreeSet<_> = system_info
+        .split(['|', ':', ','])
+        .filter_map(|part| part.split_once('='))
+        .filter(|(_, value)| value.trim() == "1")
+        .map(|(key, _)| key.trim())
+        .collect();
+    NAMES.iter().filter(|(_, key)| on.contains(key)).map(|(name, _)| *name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_processor_is_known_by_its_flags() {
+        let cpu = Cpu::parse(
+            "processor\t: 0\nmodel name\t: Some CPU\nflags\t\t: fpu avx2 avx512f amx_int8\n\n\
+             processor\t: 1\nmodel name\t: Other\nflags\t\t: fpu\n",
+        );
+        assert_eq!(cpu.model, "Some CPU");
+        assert_eq!(cpu.levels(), ["AMX", "AVX-512", "AVX2"]);
+    }
+
+    #[test]
+    fn what_an_engine_uses_is_read_from_what_llama_cpp_says() {
+        let info = "CPU : SSE3 = 1 | AVX = 1 | AVX2 = 1 | AVX512 = 0 | AMX_INT8 = 1 | ";
+        assert_eq!(used(info), ["AMX", "AVX2"]);
+        assert_eq!(used(""), [] as [&str; 0]);
+    }
+}

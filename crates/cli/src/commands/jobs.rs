@@ -1,0 +1,107 @@
+//! The list of jobs.
+
+use std::time::SystemTime;
+
+use threadrunner_core::protocol::{JobList, JobRecord, JobsQuery, Op};
+use threadrunner_core::{ExitCode, JobState};
+use threadrunner_home::Home;
+
+use crate::app::with_session;
+use crate::args::JobsArgs;
+use crate::error::CommandResult;
+use crate::table::Table;
+use crate::{format, output};
+
+pub(crate) fn run(args: JobsArgs) -> CommandResult {
+    let query = JobsQuery {
+        states: args.states,
+        tag: args.tag,
+        model: args.model,
+        newer_than_s: args.newer_than.map(|age| age.as_secs_f64()),
+        older_than_s: args.older_than.map(|age| age.as_secs_f64()),
+        limit: Some(args.limit),
+        workspace: None,
+    };
+    with_session(Home::from_env()?, None, async |session| {
+        let list: JobList = session.call(Op::Jobs(query)).await?;
+        if args.json {
+            output::print_json(&list)?;
+            return Ok(ExitCode::Success);
+        }
+        if list.jobs.is_empty() {
+            output::say("no jobs");
+            return Ok(ExitCode::Success);
+        }
+        output::print(&table(&list.jobs, SystemTime::now()).to_text(output::width()))?;
+        if list.more {
+            output::say("there are more; --limit shows more of them");
+        }
+        Ok(ExitCode::Success)
+    })
+}
+
+fn table(jobs: &[JobRecord], now: SystemTime) -> Table<6> {
+    let mut table = Table::new(["ID", "STATE", "AGE", "TOOK", "MODEL", "PROMPT"]);
+    for job in jobs {
+        let dash = || "-".to_owned();
+        let age = job.meta.submitted_at.as_deref().and_then(|time| format::age(time, now));
+        let mut prompt = format::one_line(&job.prompt_start);
+        if !job.meta.tags.is_empty() {
+            let tags: Vec<_> = job.meta.tags.iter().map(|tag| format::one_line(tag)).collect();
+            prompt = format!("[{}] {prompt}", tags.join(" "));
+        }
+        table.row([
+            job.job.to_string(),
+            state(job),
+            age.unwrap_or_else(dash),
+            job.meta.duration_s.map_or_else(dash, format::seconds),
+            job.meta.model.as_deref().map_or_else(dash, format::one_line),
+            prompt,
+        ]);
+    }
+    table
+}
+
+/// The state as people call it.
+fn state(job: &JobRecord) -> String {
+    match job.state {
+        JobState::Writing => "writing".to_owned(),
+        JobState::Ready => match job.position {
+            Some(position) => format!("queued at {position}"),
+            None => "queued".to_owned(),
+        },
+        JobState::Processing => "running".to_owned(),
+        JobState::Done => "done".to_owned(),
+        // `failed` or `canceled`.
+        JobState::Failed => {
+            job.meta.status.as_deref().map_or("failed".to_owned(), format::one_line)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    #[test]
+    fn jobs_are_listed_as_people_speak_of_them() {
+        let list: Vec<JobRecord> = serde_json::from_value(json!([
+            {"job": "3_1", "state": "ready", "position": 2, "prompt_start": "third\u{1b}[2J",
+             "submitted_at": "2025-12-31T23:59:50Z", "tags": ["a", "b"]},
+            {"job": "2_1", "state": "failed", "status": "canceled", "prompt_start": "second",
+             "model": "small", "duration_s": 1.5},
+            {"job": "1_1", "state": "done", "status": "done", "prompt_start": "first"},
+        ]))
+        .unwrap();
+        let now = UNIX_EPOCH + Duration::from_secs(1_767_225_600);
+        assert_eq!(
+            table(&list, now).to_text(None),
+            "ID   STATE        AGE  TOOK   MODEL  PROMPT\n\
+             3_1  queued at 2  10s  -      -      [a b] third [2J\n\
+             2_1  canceled     -    1.5 s  small  second\n\
+             1_1  done         -    -      -      first\n"
+        );
+    }
+}

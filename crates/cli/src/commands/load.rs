@@ -1,0 +1,24 @@
+//! Loading a model ahead of its first prompt.
+
+use threadrunner_core::ExitCode;
+use threadrunner_core::protocol::{LoadedModel, ModelQuery, Op};
+use threadrunner_home::Home;
+
+use crate::app::{resolve, with_session};
+use crate::args::LoadArgs;
+use crate::error::CommandResult;
+use crate::output;
+
+pub(crate) fn run(args: LoadArgs) -> CommandResult {
+    let home = Home::from_env()?;
+    let (backend, model) = resolve(&home, args.backend, args.model.as_deref())?;
+    let query = ModelQuery { backend: Some(backend), model };
+    with_session(home, None, async |session| {
+        let loaded: LoadedModel = session.call(Op::Load(query)).await?;
+        match args.json {
+            true => output::print_json(&loaded)?,
+            false => output::print(&format!("{}\n", loaded.name))?,
+        }
+        Ok(ExitCode::Success)
+    })
+}

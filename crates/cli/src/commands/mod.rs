@@ -1,0 +1,22 @@
+//! One file for each command.
+
+pub(crate) mod cancel;
+pub(crate) mod completions;
+pub(crate) mod daemon;
+pub(crate) mod doctor;
+pub(crate) mod follow;
+pub(crate) mod jobs;
+pub(crate) mod load;
+pub(crate) mod models;
+pub(crate) mod prune;
+pub(crate) mod ps;
+pub(crate) mod result;
+pub(crate) mod retry;
+pub(crate) mod rm;
+pub(crate) mod run;
+pub(crate) mod status;
+pub(crate) mod unload;
+pub(crate) mod wait;
+
+mod answer;
+mod ids;

@@ -1,0 +1,30 @@
+//! Removing jobs that ended long ago.
+
+use threadrunner_core::ExitCode;
+use threadrunner_core::protocol::{Op, PruneQuery, Removed};
+use threadrunner_home::Home;
+
+use super::rm::print_ids;
+use crate::app::with_session;
+use crate::args::PruneArgs;
+use crate::error::CommandResult;
+use crate::output;
+
+pub(crate) fn run(args: PruneArgs) -> CommandResult {
+    let query = PruneQuery {
+        older_than_s: args.older_than.as_secs_f64(),
+        keep_failed: args.keep_failed,
+        workspace: None,
+    };
+    with_session(Home::from_env()?, None, async |session| {
+        let removed: Removed = session.call(Op::Prune(query)).await?;
+        match args.json {
+            true => output::print_json(&removed)?,
+            false => print_ids(&removed)?,
+        }
+        if !args.json && removed.jobs.is_empty() {
+            output::say("no job is that old");
+        }
+        Ok(ExitCode::Success)
+    })
+}

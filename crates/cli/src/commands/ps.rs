@@ -1,0 +1,79 @@
+//! Loaded models and running requests.
+
+use threadrunner_core::ExitCode;
+use threadrunner_core::protocol::{LoadedModel, Op, ProcessList, RunningJob};
+use threadrunner_home::Home;
+
+use crate::app::with_session;
+use crate::args::Plain;
+use crate::error::CommandResult;
+use crate::table::Table;
+use crate::{format, output};
+
+pub(crate) fn run(args: Plain) -> CommandResult {
+    with_session(Home::from_env()?, None, async |session| {
+        // Where no daemon runs, nothing does: none is started to hear that.
+        let list: ProcessList = session.call_running(Op::Ps).await?.unwrap_or_default();
+        if args.json {
+            output::print_json(&list)?;
+            return Ok(ExitCode::Success);
+        }
+        if list.models.is_empty() && list.running.is_empty() && list.queued == 0 {
+            output::say("no model is loaded and nothing runs");
+            return Ok(ExitCode::Success);
+        }
+        let width = output::width();
+        let mut text = String::new();
+        if !list.models.is_empty() {
+            text.push_str(&models(&list.models).to_text(width));
+        }
+        if !list.running.is_empty() {
+            text.push_str(if text.is_empty() { "" } else { "\n" });
+            text.push_str(&running(&list.running).to_text(width));
+        }
+        if list.queued > 0 {
+            text.push_str(if text.is_empty() { "" } else { "\n" });
+            text.push_str(&format!("{} queued\n", list.queued));
+        }
+        output::print(&text)?;
+        Ok(ExitCode::Success)
+    })
+}
+
+/// The table of engines.
+pub(crate) fn models(models: &[LoadedModel]) -> Table<7> {
+    let mut table =
+        Table::new(["MODEL", "BACKEND", "PID", "MEMORY", "CONTEXT", "RUNNING", "UNLOADS"]);
+    for model in models {
+        let dash = || "-".to_owned();
+        let unloads = match model.unload_in_s {
+            Some(seconds) => format!("in {}", format::seconds(seconds)),
+            None if model.loaded < 1.0 => format!("loading {}", format::percent(model.loaded)),
+            None => dash(),
+        };
+        table.row([
+            format::one_line(&model.name),
+            model.model.backend.to_string(),
+            model.pid.to_string(),
+            format::bytes(model.memory_bytes),
+            model.info.as_ref().map_or_else(dash, |info| info.n_ctx.to_string()),
+            model.running.to_string(),
+            unloads,
+        ]);
+    }
+    table
+}
+
+fn running(running: &[RunningJob]) -> Table<5> {
+    let mut table = Table::new(["JOB", "MODEL", "FOR", "ANSWER", "CLIENT"]);
+    for job in running {
+        table.row([
+            job.job.to_string(),
+            format::one_line(&job.model),
+            format::seconds(job.running_s),
+            format::bytes(job.text_bytes),
+            if job.attached { "attached" } else { "detached" }.to_owned(),
+        ]);
+    }
+    table
+}

@@ -1,0 +1,31 @@
+//! Removing jobs that have ended.
+
+use threadrunner_core::ExitCode;
+use threadrunner_core::protocol::{Op, Removed};
+use threadrunner_home::Home;
+
+use super::ids::{from_arguments_or_stdin, query};
+use crate::app::with_session;
+use crate::args::JobArgs;
+use crate::error::CommandResult;
+use crate::output;
+
+pub(crate) fn run(args: JobArgs) -> CommandResult {
+    let ids = from_arguments_or_stdin(args.ids)?;
+    with_session(Home::from_env()?, None, async |session| {
+        for id in ids {
+            let removed: Removed = session.call(Op::Rm(query(id))).await?;
+            match args.json {
+                true => output::print_json(&removed)?,
+                false => print_ids(&removed)?,
+            }
+        }
+        Ok(ExitCode::Success)
+    })
+}
+
+/// Prints the ids of jobs that are no more.
+pub(crate) fn print_ids(removed: &Removed) -> std::io::Result<()> {
+    let ids: String = removed.jobs.iter().map(|job| format!("{job}\n")).collect();
+    output::print(&ids)
+}

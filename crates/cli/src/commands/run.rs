@@ -1,0 +1,65 @@
+//! A prompt.
+
+use threadrunner_core::protocol::{Op, Submission, Submitted};
+use threadrunner_core::{ErrorCode, ExitCode, Failure};
+use threadrunner_home::Home;
+
+use super::answer::print_answer;
+use crate::app::{Limit, resolve, with_session};
+use crate::args::RunArgs;
+use crate::error::{CommandError, CommandResult};
+use crate::prompt::{assemble, read_stdin};
+use crate::{args, output};
+
+pub(crate) fn run(args: RunArgs) -> CommandResult {
+    let stdin = read_stdin()?;
+    if args.words.is_empty() && stdin.is_none() {
+        // Nothing was asked for, and there is somebody who may want to know what can be.
+        output::say(&args::short_help());
+        return Err(CommandError::Silent(ExitCode::Usage));
+    }
+    let prompt = assemble(&args.words, stdin, args.raw)?;
+    let params = args.sampling.into_parameters();
+    params.validate().map_err(|error| {
+        Failure::new(
+            ErrorCode::InvalidRequest,
+            format!(
+                "--{} is {}, but must be {}",
+                error.name.replace('_', "-"),
+                error.value,
+                error.range
+            ),
+        )
+    })?;
+    let home = Home::from_env()?;
+    let (backend, model) = resolve(&home, args.backend, args.model.as_deref())?;
+    let submission = Submission {
+        prompt,
+        system: args.system,
+        raw: args.raw,
+        stream: Some(!args.no_stream && !args.json),
+        backend: Some(backend),
+        model,
+        params,
+        priority: args.priority,
+        timeout_s: args.timeout.map(|timeout| timeout.as_secs_f64()),
+        tags: args.tags,
+        parent: args.parent,
+        ..Submission::default()
+    };
+    let submission = Box::new(submission);
+    let limit = args.timeout.map(|after| Limit { after, consequence: "the job was canceled" });
+    with_session(home, limit, async |session| {
+        if args.detach {
+            let submitted: Submitted = session.call(Op::Submit(submission)).await?;
+            match args.json {
+                true => output::print_json(&submitted)?,
+                false => output::print(&format!("{}\n", submitted.job))?,
+            }
+            return Ok(ExitCode::Success);
+        }
+        // However this ends, the connection ends with it, and with the connection the job.
+        let replies = session.open(Op::Run(submission)).await?;
+        print_answer(session, replies, args.json).await
+    })
+}

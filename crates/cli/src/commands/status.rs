@@ -1,0 +1,65 @@
+//! The daemon's state.
+
+use serde_json::{Value, json};
+use threadrunner_core::ExitCode;
+use threadrunner_core::protocol::{DaemonStatus, Op};
+use threadrunner_home::Home;
+
+use super::ps;
+use crate::app::{strange, with_session};
+use crate::args::Plain;
+use crate::error::CommandResult;
+use crate::table::pairs;
+use crate::{format, output};
+
+pub(crate) fn run(args: Plain) -> CommandResult {
+    show(args, ExitCode::Success)
+}
+
+/// Prints the state; where no daemon runs, that is the state, and `absent` the exit code.
+pub(crate) fn show(args: Plain, absent: ExitCode) -> CommandResult {
+    with_session(Home::from_env()?, None, async |session| {
+        let Some(value) = session.call_running::<Value>(Op::Status).await? else {
+            match args.json {
+                true => output::print_json(&json!({"alive": false}))?,
+                false => output::print("the daemon is not running; the first prompt starts it\n")?,
+            }
+            return Ok(absent);
+        };
+        if args.json {
+            // As it came: a newer daemon may say more than is known here.
+            let mut value = value;
+            if let Some(object) = value.as_object_mut() {
+                // `running` is a count there; whether it runs has a name of its own.
+                object.insert("alive".to_owned(), true.into());
+            }
+            output::print_json(&value)?;
+            return Ok(ExitCode::Success);
+        }
+        let status: DaemonStatus =
+            serde_json::from_value(value).map_err(|error| strange(&error.to_string()))?;
+        output::print(&text(&status))?;
+        Ok(ExitCode::Success)
+    })
+}
+
+fn text(status: &DaemonStatus) -> String {
+    let state = if status.stopping { "stopping" } else { "running" };
+    let mut text = pairs(&[
+        ("daemon", format!("{state}, process {}, version {}", status.pid, status.version)),
+        ("up for", format::seconds(status.uptime_s)),
+        ("memory", format::bytes(status.memory_bytes)),
+        ("jobs", format!("{} running, {} queued", status.running, status.queued)),
+        ("home", status.home.display().to_string()),
+        ("socket", status.socket.display().to_string()),
+        ("workspace", status.workspace.display().to_string()),
+        ("log", status.log.display().to_string()),
+    ]);
+    if status.models.is_empty() {
+        text.push_str("models     none loaded\n");
+    } else {
+        text.push('\n');
+        text.push_str(&ps::models(&status.models).to_text(output::width()));
+    }
+    text
+}

@@ -1,0 +1,149 @@
+//! Numbers and times, as people read them.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// `1.2 GB`, in powers of ten as disks and `ls -h --si` count.
+pub(crate) fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 999.5 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    if unit == 0 || value >= 99.95 {
+        format!("{value:.0} {}", UNITS[unit])
+    } else {
+        format!("{value:.1} {}", UNITS[unit])
+    }
+}
+
+/// `12`, `1.2k`, `3.4M`.
+pub(crate) fn count(count: u32) -> String {
+    match count {
+        0..1_000 => count.to_string(),
+        1_000..1_000_000 => format!("{:.1}k", f64::from(count) / 1e3),
+        _ => format!("{:.1}M", f64::from(count) / 1e6),
+    }
+}
+
+/// `12 ms`, `0.4 s`, `12 s`, `3m 12s`, `2h 5m`, `3d 4h`.
+pub(crate) fn seconds(seconds: f64) -> String {
+    let whole = seconds.max(0.0) as u64;
+    match whole {
+        0 if seconds < 0.1 => format!("{:.0} ms", seconds.max(0.0) * 1e3),
+        0..10 => format!("{seconds:.1} s"),
+        10..60 => format!("{whole} s"),
+        60..3_600 => format!("{}m {}s", whole / 60, whole % 60),
+        3_600..86_400 => format!("{}h {}m", whole / 3_600, whole % 3_600 / 60),
+        _ => format!("{}d {}h", whole / 86_400, whole % 86_400 / 3_600),
+    }
+}
+
+/// The share of one, as `43 %`.
+pub(crate) fn percent(fraction: f32) -> String {
+    format!("{:.0} %", (fraction.clamp(0.0, 1.0)) * 100.0)
+}
+
+/// How long ago an ISO 8601 time in UTC was; `None` if it is none.
+pub(crate) fn age(time: &str, now: SystemTime) -> Option<String> {
+    let then = parse_utc(time)?;
+    let now = now.duration_since(UNIX_EPOCH).ok()?.as_secs_f64();
+    Some(seconds_briefly(now - then))
+}
+
+/// `5s`, `3m`, `2h`, `4d`: for a column.
+fn seconds_briefly(seconds: f64) -> String {
+    let whole = seconds.max(0.0) as u64;
+    match whole {
+        0..60 => format!("{whole}s"),
+        60..3_600 => format!("{}m", whole / 60),
+        3_600..86_400 => format!("{}h", whole / 3_600),
+        _ => format!("{}d", whole / 86_400),
+    }
+}
+
+/// Seconds since 1970 of `YYYY-MM-DDTHH:MM:SS[.ffffff]Z`.
+fn parse_utc(time: &str) -> Option<f64> {
+    let (date, clock) = time.strip_suffix('Z')?.split_once('T')?;
+    let mut date = date.split('-').map(str::parse::<i64>);
+    let (year, month, day) = (date.next()?.ok()?, date.next()?.ok()?, date.next()?.ok()?);
+    let mut clock = clock.split(':').map(str::parse::<f64>);
+    let (hour, minute, second) = (clock.next()?.ok()?, clock.next()?.ok()?, clock.next()?.ok()?);
+    if !(1970..=9999).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+        return None;
+    }
+    // Years are counted from March, so that a leap day is the last day of its year.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1;
+    let days = days - 719_468;
+    Some(days as f64 * 86_400.0 + hour * 3_600.0 + minute * 60.0 + second)
+}
+
+/// One line without control characters, so that nothing in a prompt can drive the terminal.
+pub(crate) fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn bytes_have_two_or_three_digits() {
+        for (given, text) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1_000, "1.0 kB"),
+            (98_765_432, "98.8 MB"),
+            (999_999, "1.0 MB"),
+            (144_811_904, "145 MB"),
+            (1_234_567_890, "1.2 GB"),
+        ] {
+            assert_eq!(bytes(given), text);
+        }
+    }
+
+    #[test]
+    fn times_have_two_units_at_most() {
+        for (given, text) in [
+            (0.0123, "12 ms"),
+            (0.42, "0.4 s"),
+            (9.99, "10.0 s"),
+            (42.0, "42 s"),
+            (192.0, "3m 12s"),
+            (7_500.0, "2h 5m"),
+            (273_600.0, "3d 4h"),
+        ] {
+            assert_eq!(seconds(given), text);
+        }
+    }
+
+    #[test]
+    fn ages_are_told_from_iso_times() {
+        let now = UNIX_EPOCH + Duration::from_secs(1_767_225_600);
+        for (time, text) in [
+            ("2026-01-01T00:00:00.000000Z", "0s"),
+            ("2025-12-31T23:59:18.500000Z", "41s"),
+            ("2025-12-31T23:00:00Z", "1h"),
+            ("2024-02-29T00:00:00Z", "672d"),
+            ("2027-01-01T00:00:00Z", "0s"),
+        ] {
+            assert_eq!(age(time, now).unwrap(), text, "{time}");
+        }
+        for bad in ["", "yesterday", "2026-01-01", "2026-13-01T00:00:00Z", "2026-01-01T00:00Z"] {
+            assert_eq!(age(bad, now), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn counts_are_short() {
+        assert_eq!([count(999), count(1_234), count(2_500_000)], ["999", "1.2k", "2.5M"]);
+    }
+
+    #[test]
+    fn control_characters_become_spaces() {
+        assert_eq!(one_line("a\x1b[2Jb\nc"), "a [2Jb c");
+    }
+}

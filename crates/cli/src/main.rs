@@ -1,0 +1,21 @@
+//! `threadrunner`: the command line.
+//!
+//! A prompt, or a command. What is asked for goes to standard output and nothing else does; talk
+//! goes to standard error; how it ended is the exit code. Nothing is computed here: the daemon is
+//! asked, and started if need be.
+
+mod app;
+mod args;
+mod commands;
+mod error;
+mod format;
+mod output;
+mod prompt;
+mod spinner;
+mod table;
+
+use std::process;
+
+fn main() -> process::ExitCode {
+    process::ExitCode::from(app::main(std::env::args_os().collect()) as u8)
+}

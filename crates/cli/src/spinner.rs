@@ -1,0 +1,133 @@
+//! What is happening, on standard error, while there is nothing to read yet.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+use threadrunner_client::Phase;
+use threadrunner_core::protocol::Progress;
+use tokio::time::{Instant, sleep_until};
+
+use crate::format;
+
+/// Whatever takes less than this is not worth a word.
+const DELAY: Duration = Duration::from_millis(100);
+const STEP: Duration = Duration::from_millis(80);
+const FRAMES: [char; 10] = ['⠋', '⠙', '⠹', '⠸', '⠼', '⠴', '⠦', '⠧', '⠇', '⠏'];
+
+/// A line that comes and goes. Without a terminal there is none.
+#[derive(Debug)]
+pub(crate) struct Spinner {
+    enabled: bool,
+    label: String,
+    frame: usize,
+    next: Instant,
+    visible: bool,
+}
+
+impl Spinner {
+    /// A spinner that shows itself after a moment, if standard error is a terminal.
+    pub(crate) fn new() -> Self {
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        Self {
+            enabled: io::stderr().is_terminal() && !dumb,
+            label: String::new(),
+            frame: 0,
+            next: Instant::now() + DELAY,
+            visible: false,
+        }
+    }
+
+    /// Says what is happening now.
+    pub(crate) fn set(&mut self, label: String) {
+        self.label = label;
+    }
+
+    /// Resolves when the line is due to be drawn; never, where there is none.
+    pub(crate) async fn due(&self) {
+        if self.enabled {
+            sleep_until(self.next).await;
+        } else {
+            std::future::pending().await
+        }
+    }
+
+    /// Draws the line.
+    pub(crate) fn draw(&mut self) {
+        self.next = Instant::now() + STEP;
+        if self.label.is_empty() {
+            return;
+        }
+        let frame = FRAMES[self.frame % FRAMES.len()];
+        self.frame += 1;
+        self.visible = true;
+        let line = format!("\r{frame} {}\x1b[K", self.label);
+        // Talk that nobody hears is no reason to fail.
+        let _ = io::stderr().write_all(line.as_bytes());
+    }
+
+    /// Takes the line away. It may come again.
+    pub(crate) fn hide(&mut self) {
+        if self.visible {
+            self.visible = false;
+            let _ = io::stderr().write_all(b"\r\x1b[K");
+        }
+    }
+
+    /// Takes the line away for good: from here on, the answer is what happens.
+    pub(crate) fn end(&mut self) {
+        self.hide();
+        self.enabled = false;
+    }
+}
+
+impl Drop for Spinner {
+    fn drop(&mut self) {
+        self.hide();
+    }
+}
+
+/// A phase, in words.
+pub(crate) fn phase_label(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Starting => "starting",
+        Phase::Replacing => "waiting for the old daemon to end",
+    }
+}
+
+/// An event, in words; `None` for those that say nothing of what is waited for.
+pub(crate) fn progress_label(progress: &Progress) -> Option<String> {
+    match progress {
+        Progress::Accepted { .. } => None,
+        Progress::Queued { position } => Some(format!("queued at {position}")),
+        Progress::Loading { fraction, .. } => {
+            Some(format!("loading {}", format::percent(*fraction)))
+        }
+        Progress::Prefill { done, total } if done < total && *done > 0 => Some(format!(
+            "reading {} tokens, {}",
+            format::count(*total),
+            format::percent(*done as f32 / *total as f32)
+        )),
+        Progress::Prefill { total, .. } => {
+            Some(format!("reading {} tokens", format::count(*total)))
+        }
+        Progress::Restarted { .. } => Some("starting again".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_told_in_words() {
+        let label = |progress| progress_label(&progress).unwrap();
+        assert_eq!(label(Progress::Queued { position: 3 }), "queued at 3");
+        let loading = Progress::Loading { model: "small".into(), fraction: 0.43 };
+        assert_eq!(label(loading), "loading 43 %");
+        assert_eq!(label(Progress::Prefill { done: 0, total: 1_200 }), "reading 1.2k tokens");
+        assert_eq!(
+            label(Progress::Prefill { done: 512, total: 1_200 }),
+            "reading 1.2k tokens, 43 %"
+        );
+    }
+}

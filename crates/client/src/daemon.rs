@@ -1,0 +1,359 @@
+//! Reaching the daemon of a home, and starting it where none runs.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use threadrunner_core::protocol::{DaemonStatus, Op};
+use threadrunner_core::{ErrorCode, Failure};
+use threadrunner_home::{FileLock, Home};
+use tokio::net::UnixStream;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use crate::connection::{Client, Replies, first_reply_limit};
+use crate::program::find_program;
+use crate::spawn::spawn;
+
+/// How long a connection may take to be accepted by a daemon that is there.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// How long it may take to have a daemon, an old one's end included.
+const START_LIMIT: Duration = Duration::from_secs(120);
+/// How long a started daemon may take to say that it is ready: it first looks through its jobs.
+const READY_LIMIT: Duration = Duration::from_secs(60);
+/// How often it is looked whether a daemon that is coming or going has done so. Only a daemon
+/// that somebody else started or stopped is waited for like this.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// How often a daemon is started that says it is ready and then cannot be reached.
+const START_ATTEMPTS: u32 = 3;
+
+/// What takes time before there is a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// The daemon is being started.
+    Starting,
+    /// An old daemon is ending, and a new one will be started.
+    Replacing,
+}
+
+/// The way to the daemon of one home.
+pub struct Daemon {
+    home: Home,
+    program: Option<PathBuf>,
+    on_phase: Box<dyn Fn(Phase) + Send + Sync>,
+}
+
+impl fmt::Debug for Daemon {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Daemon").field("home", &self.home.root).finish_non_exhaustive()
+    }
+}
+
+impl Daemon {
+    /// The daemon of `home`.
+    pub fn new(home: Home) -> Self {
+        Self { home, program: None, on_phase: Box::new(|_| ()) }
+    }
+
+    /// Starts `program` where no daemon runs, instead of looking for `threadrunner-daemon`.
+    #[must_use]
+    pub fn with_program(mut self, program: PathBuf) -> Self {
+        self.program = Some(program);
+        self
+    }
+
+    /// Tells of whatever takes time before there is a connection.
+    #[must_use]
+    pub fn on_phase(mut self, tell: impl Fn(Phase) + Send + Sync + 'static) -> Self {
+        self.on_phase = Box::new(tell);
+        self
+    }
+
+    /// The home.
+    pub fn home(&self) -> &Home {
+        &self.home
+    }
+
+    /// A connection to the running daemon; `None` where none runs.
+    ///
+    /// # Errors
+    /// [`ErrorCode::DaemonUnavailable`] when the socket is there but not ours to use.
+    pub async fn connect(&self) -> Result<Option<Client>, Failure> {
+        if let Some(client) = self.connect_to(&self.home.socket).await? {
+            return Ok(Some(client));
+        }
+        // A daemon of this home may have been started where the environment names another socket
+        // (a cron job has no XDG_RUNTIME_DIR): it noted in its lock where it listens.
+        match FileLock::read_note(&self.home.daemon_lock()) {
+            Some(note) if note != self.home.socket.as_os_str().as_bytes() => {
+                self.connect_to(Path::new(OsStr::from_bytes(&note))).await
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// A connection to the daemon, which is started if none runs.
+    ///
+    /// # Errors
+    /// [`ErrorCode::DaemonUnavailable`], [`ErrorCode::Timeout`], or the daemon's own reason why it
+    /// cannot start.
+    pub async fn connect_or_start(&self) -> Result<Client, Failure> {
+        match self.connect().await? {
+            Some(client) => Ok(client),
+            None => self.start(false).await,
+        }
+    }
+
+    /// Sends a request, to a daemon that is started if none runs and replaced if it speaks another
+    /// version of the protocol, and waits for the answer to begin.
+    ///
+    /// # Errors
+    /// As [`Daemon::connect_or_start`], and what the daemon answers.
+    pub async fn open(&self, op: Op) -> Result<Replies, Failure> {
+        let failure = match begin(self.connect_or_start().await?, op.clone()).await {
+            Ok(replies) => return Ok(replies),
+            Err(failure) => failure,
+        };
+        let client = match failure.code {
+            ErrorCode::UnsupportedVersion => self.start(true).await?,
+            // It refused, so nothing was begun; when it is gone there will be another.
+            ErrorCode::ShuttingDown => self.start(false).await?,
+            // It went away before it said anything. What is submitted may be on disk already, and
+            // must not be done twice; all else is begun anew or harmless to repeat.
+            ErrorCode::ConnectionLost if !matches!(op, Op::Submit(_)) => {
+                self.connect_or_start().await?
+            }
+            _ => return Err(failure),
+        };
+        begin(client, op).await
+    }
+
+    /// Sends a request that is answered by one value, as [`Daemon::open`].
+    ///
+    /// # Errors
+    /// As [`Daemon::open`].
+    pub async fn call<T: DeserializeOwned>(&self, op: Op) -> Result<T, Failure> {
+        self.open(op).await?.into_value().await
+    }
+
+    /// Ends the running daemon and waits until it is gone; `false` where none runs.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Timeout`] when it does not end.
+    pub async fn stop(&self, now: bool) -> Result<bool, Failure> {
+        let deadline = Instant::now() + START_LIMIT;
+        match self.connect().await? {
+            Some(client) => self.stop_and_wait(client, now, deadline).await?,
+            // Nobody listens; one that is ending may hold its lock still.
+            None if self.is_locked()? => self.wait_until_gone(deadline).await?,
+            None => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    async fn connect_to(&self, socket: &Path) -> Result<Option<Client>, Failure> {
+        let refused = |error: &io::Error| {
+            Failure::new(
+                ErrorCode::DaemonUnavailable,
+                format!("cannot connect to the socket {}: {error}", socket.display()),
+            )
+            .hint("`threadrunner doctor` checks the socket and its permissions")
+        };
+        let stream = match UnixStream::connect(socket).await {
+            Ok(stream) => stream,
+            // The daemon's backlog is full. Only a connect that blocks waits for its turn.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                connect_in_turn(socket).await.map_err(|error| refused(&error))?
+            }
+            Err(error) => {
+                return match error.kind() {
+                    io::ErrorKind::NotFound
+                    | io::ErrorKind::ConnectionRefused
+                    | io::ErrorKind::NotADirectory => Ok(None),
+                    _ => Err(refused(&error)),
+                };
+            }
+        };
+        let peer = stream.peer_cred().map_err(|error| refused(&error))?.uid();
+        let own = rustix::process::geteuid().as_raw();
+        if peer != own {
+            return Err(Failure::new(
+                ErrorCode::DaemonUnavailable,
+                format!("the daemon at {} is user {peer}'s, not user {own}'s", socket.display()),
+            )
+            .hint("set THREADRUNNER_SOCKET to a path in a directory of your own"));
+        }
+        Ok(Some(Client::new(stream, &self.home.cache_dir)))
+    }
+
+    /// A connection to a daemon that this call starts, or that another started meanwhile. With
+    /// `replace`, one of another version is ended first. The spawn lock makes one daemon out of
+    /// many calls at once.
+    async fn start(&self, replace: bool) -> Result<Client, Failure> {
+        let deadline = Instant::now() + START_LIMIT;
+        self.home.create().map_err(|failure| match failure.code {
+            ErrorCode::Io => Failure { code: ErrorCode::DaemonUnavailable, ..failure },
+            _ => failure,
+        })?;
+        (self.on_phase)(if replace { Phase::Replacing } else { Phase::Starting });
+        let _spawning = lock(self.home.spawn_lock(), deadline).await?;
+        if let Some(client) = self.connect().await? {
+            if !self.is_going(&client, replace).await? {
+                return Ok(client);
+            }
+            (self.on_phase)(Phase::Replacing);
+            if replace {
+                self.stop_and_wait(client, false, deadline).await?;
+            } else {
+                self.wait_until_gone(deadline).await?;
+            }
+        }
+        for _ in 0..START_ATTEMPTS {
+            if let Some(client) = self.wait_for_other(deadline).await? {
+                return Ok(client);
+            }
+            (self.on_phase)(Phase::Starting);
+            let program = match &self.program {
+                Some(program) => program.clone(),
+                None => find_program("threadrunner-daemon", "THREADRUNNER_DAEMON")?,
+            };
+            spawn(&program, &self.home, READY_LIMIT).await?;
+            if let Some(client) = self.connect().await? {
+                return Ok(client);
+            }
+        }
+        Err(Failure::new(
+            ErrorCode::DaemonUnavailable,
+            format!(
+                "the daemon said that it is ready, but nobody listens at {}",
+                self.home.socket.display()
+            ),
+        )
+        .hint(format!("its log may say why: {}", self.home.cache_dir.display())))
+    }
+
+    /// Whether the daemon at the other end is ending, or with `replace` must end because it speaks
+    /// another version. Another client may have replaced it while this one waited for the lock.
+    async fn is_going(&self, client: &Client, replace: bool) -> Result<bool, Failure> {
+        let status = match begin(client.clone(), Op::Status).await {
+            Ok(replies) => replies.into_value::<DaemonStatus>().await,
+            Err(failure) => Err(failure),
+        };
+        match status {
+            Ok(status) => Ok(status.stopping),
+            Err(failure) => match failure.code {
+                ErrorCode::UnsupportedVersion => Ok(replace),
+                ErrorCode::ShuttingDown | ErrorCode::ConnectionLost => Ok(true),
+                _ => Err(failure),
+            },
+        }
+    }
+
+    /// Waits for a daemon that holds its lock and cannot be reached: it is either starting, and
+    /// then there will be a connection, or ending, and then there will be none.
+    async fn wait_for_other(&self, deadline: Instant) -> Result<Option<Client>, Failure> {
+        while self.is_locked()? {
+            if let Some(client) = self.connect().await?
+                && !self.is_going(&client, false).await?
+            {
+                return Ok(Some(client));
+            }
+            (self.on_phase)(Phase::Replacing);
+            look_again(deadline, "a daemon holds its lock, but cannot be reached").await?;
+        }
+        Ok(None)
+    }
+
+    async fn stop_and_wait(
+        &self,
+        client: Client,
+        now: bool,
+        deadline: Instant,
+    ) -> Result<(), Failure> {
+        let mut replies = client.request(Op::Stop { now }).await?;
+        // Whatever it says to it, and if it says nothing: its end is what is waited for.
+        drop(client);
+        let _ = timeout_at(deadline, replies.next()).await;
+        self.wait_until_gone(deadline).await
+    }
+
+    async fn wait_until_gone(&self, deadline: Instant) -> Result<(), Failure> {
+        while self.is_locked()? {
+            look_again(deadline, "the daemon does not end").await?;
+        }
+        Ok(())
+    }
+
+    /// Whether a daemon lives. Not the socket tells, nor a process id, but the lock it holds.
+    fn is_locked(&self) -> Result<bool, Failure> {
+        if !self.home.run_dir.is_dir() {
+            return Ok(false);
+        }
+        Ok(FileLock::try_now(&self.home.daemon_lock())?.is_none())
+    }
+}
+
+async fn begin(client: Client, op: Op) -> Result<Replies, Failure> {
+    let limit = first_reply_limit(&op);
+    let mut replies = client.request(op).await?;
+    replies.begin(limit).await?;
+    Ok(replies)
+}
+
+async fn look_again(deadline: Instant, what: &str) -> Result<(), Failure> {
+    if Instant::now() >= deadline {
+        return Err(Failure::new(
+            ErrorCode::Timeout,
+            format!("{what}, after {} s of waiting", START_LIMIT.as_secs()),
+        )
+        .hint("`threadrunner daemon stop --now` does not wait for running jobs"));
+    }
+    sleep(LOOK_AGAIN).await;
+    Ok(())
+}
+
+/// Takes the lock at `path`, waiting for others in a thread, because the system's call for it has
+/// no deadline.
+async fn lock(path: PathBuf, deadline: Instant) -> Result<FileLock, Failure> {
+    if let Some(lock) = FileLock::try_now(&path)? {
+        return Ok(lock);
+    }
+    let late = Failure::new(
+        ErrorCode::Timeout,
+        format!("others have been starting the daemon for {} s", START_LIMIT.as_secs()),
+    )
+    .hint(format!("they hold {}", path.display()));
+    let waiting = in_thread(move || FileLock::wait(&path)).map_err(|_| late.clone())?;
+    match timeout_at(deadline, waiting).await {
+        Ok(Ok(lock)) => lock,
+        Ok(Err(_)) | Err(_) => Err(late),
+    }
+}
+
+async fn connect_in_turn(socket: &Path) -> io::Result<UnixStream> {
+    let socket = socket.to_owned();
+    let waiting = in_thread(move || net::UnixStream::connect(socket))?;
+    let stream = timeout(CONNECT_LIMIT, waiting)
+        .await
+        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "too many others are waiting"))?
+        .map_err(io::Error::other)??;
+    stream.set_nonblocking(true)?;
+    UnixStream::from_std(stream)
+}
+
+fn in_thread<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<oneshot::Receiver<T>> {
+    let (tell, result) = oneshot::channel();
+    thread::Builder::new().name("wait".to_owned()).spawn(move || {
+        // Whoever gave up waiting does not want it any more; then it is dropped here.
+        let _ = tell.send(work());
+    })?;
+    Ok(result)
+}

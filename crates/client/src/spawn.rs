@@ -1,0 +1,150 @@
+//! Starting the daemon's process and hearing from it whether it is ready.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use serde::Deserialize;
+use threadrunner_core::{ErrorCode, Failure};
+use threadrunner_home::Home;
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+/// The longest line that the daemon says when it starts.
+const LINE_LIMIT: u64 = 64 << 10;
+/// How long a process that has closed its output may take to be gone.
+const EXIT_LIMIT: Duration = Duration::from_secs(1);
+/// So many lines of the log are shown when the daemon died without a word.
+const LOG_LINES: usize = 5;
+
+/// What the daemon says when it starts: one line, and then it closes its standard output.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Greeting {
+    Ready { ready: bool },
+    Failed(Failure),
+}
+
+/// Starts `program` and waits until it says that it is ready.
+///
+/// It is told nothing: it reads the same environment. Its standard output is a pipe, so that its
+/// first line, or its death, is known here at once.
+pub(crate) async fn spawn(program: &Path, home: &Home, limit: Duration) -> Result<(), Failure> {
+    let began = SystemTime::now();
+    let unavailable = |message: String| Failure::new(ErrorCode::DaemonUnavailable, message);
+    let cannot = |error: std::io::Error| {
+        unavailable(format!("cannot start {}: {error}", program.display()))
+            .hint("`threadrunner doctor` looks for what is wrong")
+    };
+    let mut child = Command::new(program)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(cannot)?;
+    let Some(stdout) = child.stdout.take() else {
+        return Err(unavailable("the daemon was started without a pipe".to_owned()));
+    };
+    let exited = reap(child).map_err(cannot)?;
+    let stdout = pipe::Receiver::from_owned_fd(OwnedFd::from(stdout)).map_err(cannot)?;
+    let line = timeout(limit, first_line(stdout)).await.map_err(|_| {
+        Failure::new(
+            ErrorCode::Timeout,
+            format!("the daemon was not ready within {} s", limit.as_secs()),
+        )
+        .hint(format!("its log may say why: {}", home.cache_dir.display()))
+    })?;
+    if line.is_empty() {
+        let status = timeout(EXIT_LIMIT, exited).await.ok().and_then(Result::ok);
+        return Err(died(status, home, began));
+    }
+    match serde_json::from_slice(&line) {
+        Ok(Greeting::Ready { ready: true }) => Ok(()),
+        Ok(Greeting::Failed(failure)) => Err(cannot_run(failure)),
+        Ok(Greeting::Ready { ready: false }) | Err(_) => Err(unavailable(format!(
+            "{} is not ThreadRunner's daemon: it said '{}'",
+            program.display(),
+            String::from_utf8_lossy(&line).chars().take(80).collect::<String>().trim_end()
+        ))
+        .hint("reinstall it, or unset THREADRUNNER_DAEMON")),
+    }
+}
+
+/// Everything up to the first line's end; empty when the pipe ends without one.
+async fn first_line(pipe: pipe::Receiver) -> Vec<u8> {
+    let mut pipe = pipe.take(LINE_LIMIT);
+    let mut line = Vec::new();
+    while !line.ends_with(b"\n") {
+        // A pipe that cannot be read is one whose other end says nothing.
+        match pipe.read_u8().await {
+            Ok(byte) => line.push(byte),
+            Err(_) => return Vec::new(),
+        }
+    }
+    line
+}
+
+/// Waits for the process in a thread of its own, so that it never stays behind as a zombie of a
+/// client that lives long.
+fn reap(mut child: Child) -> std::io::Result<oneshot::Receiver<ExitStatus>> {
+    let (tell, exited) = oneshot::channel();
+    thread::Builder::new().name("reap".to_owned()).spawn(move || {
+        if let Ok(status) = child.wait() {
+            // Usually nobody asks: the daemon outlives its client.
+            let _ = tell.send(status);
+        }
+    })?;
+    Ok(exited)
+}
+
+/// The daemon's own reason for not starting. Whatever is wrong with its files, what the caller
+/// meets is that there is no daemon.
+fn cannot_run(failure: Failure) -> Failure {
+    match failure.code {
+        ErrorCode::Io | ErrorCode::Internal | ErrorCode::Unknown => Failure {
+            code: ErrorCode::DaemonUnavailable,
+            message: format!("the daemon cannot start: {}", failure.message),
+            hint: failure.hint,
+        },
+        _ => failure,
+    }
+}
+
+fn died(status: Option<ExitStatus>, home: &Home, began: SystemTime) -> Failure {
+    let how = match status {
+        Some(status) => match (status.code(), status.signal()) {
+            (Some(code), _) => format!(" (exit code {code})"),
+            (None, Some(signal)) => format!(" (signal {signal})"),
+            (None, None) => String::new(),
+        },
+        None => String::new(),
+    };
+    let failure = Failure::new(
+        ErrorCode::DaemonUnavailable,
+        format!("the daemon died while it started{how}"),
+    );
+    match fresh_log(home, began) {
+        Some(log) => failure.hint(log),
+        None => failure.hint("`threadrunner daemon run` runs it here, where its words can be seen"),
+    }
+}
+
+/// The end of the log, if anything was written to it since `began`.
+fn fresh_log(home: &Home, began: SystemTime) -> Option<String> {
+    let path = home.newest_log()?;
+    // File times are coarser than the clock.
+    let written = fs::metadata(&path).ok()?.modified().ok()? + Duration::from_millis(50);
+    if written < began {
+        return None;
+    }
+    let text = String::from_utf8_lossy(&fs::read(&path).ok()?).into_owned();
+    let lines: Vec<_> = text.lines().collect();
+    let end = lines[lines.len().saturating_sub(LOG_LINES)..].join("\n");
+    (!end.is_empty()).then(|| format!("the end of {}:\n{end}", path.display()))
+}

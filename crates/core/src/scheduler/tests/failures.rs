@@ -1,0 +1,92 @@
+//! The backend does not do what it is asked.
+
+use super::fake::{End, Harness, POISON, STOPPED};
+use crate::{ErrorCode, Parameters, Priority, TokenId};
+
+#[test]
+fn a_request_that_the_backend_refuses_fails_alone() {
+    let mut harness = Harness::new(1000, 16, 4);
+    let before = harness.submit(4, 9);
+    harness.step();
+    let mut prompt = harness.prompt(40, 5);
+    prompt[30] = TokenId(POISON);
+    let bad = harness.submit_prompt(prompt, Parameters::default(), Priority::Normal).unwrap();
+    let after = harness.submit(40, 9);
+    harness.finish();
+    assert_eq!(harness.ends(bad), [End::Failed(ErrorCode::Inference)]);
+    assert_eq!((harness.ends(before), harness.ends(after)), (STOPPED.into(), STOPPED.into()));
+    // Each went alone only once; then those who were left went together again.
+    let together = harness.fake.passes.iter().filter(|pass| pass.feeds.len() == 2).count();
+    assert!(together >= 5, "{together} passes of two");
+}
+
+#[test]
+fn a_sequence_that_cannot_be_opened_fails_and_is_free_again() {
+    let mut harness = Harness::new(1000, 16, 1);
+    harness.fake.refuse_open = true;
+    let refused = harness.submit(4, 1);
+    harness.step();
+    assert_eq!(harness.ends(refused), [End::Failed(ErrorCode::Inference)]);
+    harness.fake.refuse_open = false;
+    let next = harness.submit(4, 1);
+    harness.finish();
+    assert_eq!(harness.ends(next), STOPPED);
+}
+
+#[test]
+fn a_broken_backend_fails_every_request_and_those_to_come() {
+    let mut harness = Harness::new(1000, 16, 2);
+    let running = harness.submit(4, 9);
+    let canceled = harness.submit(4, 9);
+    let waiting = harness.submit(4, 9);
+    harness.step();
+    harness.fake.breaks = true;
+    let mut step = harness.scheduler.plan();
+    let outcome = step.carry_out(&mut harness.fake);
+    assert!(harness.cancel(canceled));
+    harness.scheduler.apply(step, outcome, &mut harness.outputs);
+    for id in [running, waiting] {
+        assert_eq!(harness.ends(id), [End::Failed(ErrorCode::Inference)]);
+    }
+    assert!(harness.scheduler.is_idle());
+    let prompt = harness.prompt(4, 1);
+    let failure = harness.submit_prompt(prompt, Parameters::default(), Priority::Normal);
+    assert_eq!(&failure.unwrap_err(), harness.scheduler.broken().unwrap());
+}
+
+#[test]
+fn a_preempted_sequence_that_cannot_be_trimmed_fails_alone() {
+    let mut harness = Harness::new(1000, 16, 2);
+    let stays = harness.submit(4, 9);
+    let preempted = harness.submit(4, 9);
+    harness.step();
+    harness.scheduler.preempt_least();
+    harness.fake.refuse_trim = true;
+    harness.finish();
+    assert_eq!(harness.ends(preempted), [End::Failed(ErrorCode::Inference)]);
+    assert_eq!(harness.ends(stays), STOPPED);
+    assert_eq!(harness.scheduler.free.len(), 2);
+}
+
+#[test]
+fn a_preempted_sequence_that_cannot_be_trimmed_fails_also_while_it_waits() {
+    let mut harness = Harness::new(100, 100, 2);
+    let stays = harness.submit(10, 70);
+    let preempted = harness.submit(10, 70);
+    harness.fake.refuse_trim = true;
+    harness.finish();
+    assert_eq!(harness.ends(preempted), [End::Failed(ErrorCode::Inference)]);
+    assert_eq!(harness.ends(stays), STOPPED);
+    assert_eq!(harness.scheduler.free.len(), 2);
+}
+
+#[test]
+fn a_backend_that_samples_nothing_fails_those_it_owes_a_token() {
+    let mut harness = Harness::new(1000, 16, 2);
+    let answer = harness.submit(4, 9);
+    harness.step();
+    harness.fake.mute = true;
+    harness.step();
+    assert_eq!(harness.ends(answer), [End::Failed(ErrorCode::Internal)]);
+    harness.finish();
+}

@@ -1,0 +1,7 @@
+//! Engine processes: starting one, talking to it, and what is known of each.
+
+mod loaded;
+mod process;
+
+pub(crate) use loaded::{Engine, LoadState, LoadView};
+pub(crate) use process::{EngineId, EngineMessage, EngineProcess, Spawner};

@@ -1,0 +1,49 @@
+//! `follow`: stream a job's answer from its beginning, wherever the job stands.
+
+use threadrunner_core::JobState;
+use threadrunner_core::protocol::{JobQuery, ReplyBody};
+
+use super::Stop;
+use super::stream::{Style, end_frame, error_frame, stream, token};
+use crate::connection::Answer;
+use crate::context::Context;
+use crate::jobs::{Done, job_failure};
+
+pub(super) async fn follow(
+    context: &Context,
+    query: JobQuery,
+    answer: &Answer,
+) -> Result<(), Stop> {
+    let id = context.find(query).await?;
+    if let Some(view) = context.hub.watch(id.clone()).await? {
+        return stream(view, answer, Style { events: true, whole: false }).await;
+    }
+    let (record, text) = context
+        .read(move |reader| {
+            let record = reader.record(&id)?;
+            // Of a failed job, what there was until then.
+            Ok((record, reader.partial(&id, 0)?.bytes))
+        })
+        .await?;
+    let text = String::from_utf8_lossy(&text);
+    let mut frames: Vec<ReplyBody> = Vec::new();
+    if !text.is_empty() {
+        frames.push(token(&text));
+    }
+    if record.state == JobState::Done {
+        let done = Done {
+            model: record.meta.model.clone().unwrap_or_default(),
+            finish_reason: record
+                .meta
+                .finish_reason
+                .unwrap_or(threadrunner_core::FinishReason::Stop),
+            usage: record.meta.usage.unwrap_or_default(),
+            timings: record.meta.timings.unwrap_or_default(),
+        };
+        frames.push(end_frame(&record.job, &done));
+    } else {
+        frames.push(error_frame(job_failure(&record), record.job.clone()));
+    }
+    answer.send(frames).await?;
+    Ok(())
+}

@@ -1,0 +1,47 @@
+//! `load`: load a model before it is needed, with its progress.
+
+use threadrunner_core::ErrorCode;
+use threadrunner_core::Failure;
+use threadrunner_core::protocol::{ModelQuery, Progress, ReplyBody};
+
+use super::Stop;
+use crate::connection::Answer;
+use crate::context::Context;
+use crate::engine::LoadState;
+
+pub(super) async fn load(
+    context: &Context,
+    query: ModelQuery,
+    answer: &Answer,
+) -> Result<(), Stop> {
+    let model = context.model(&query)?;
+    let mut view = context.hub.load(model.clone()).await?;
+    loop {
+        let seen = view.borrow_and_update().clone();
+        match seen.state {
+            LoadState::Ready(_) => break,
+            LoadState::Failed(failure) => return Err(failure.into()),
+            LoadState::Loading(fraction) => {
+                let event = Progress::Loading { model: seen.name, fraction };
+                answer.send(vec![ReplyBody::Event(event)]).await?;
+            }
+        }
+        tokio::select! {
+            changed = view.changed() => if changed.is_err() {
+                let failure = Failure::new(ErrorCode::EngineDied, "the engine was ended");
+                return Err(failure.into());
+            },
+            () = answer.gone() => return Err(Stop::Gone),
+        }
+    }
+    let list = context.hub.ps().await?;
+    let loaded = list.models.into_iter().find(|loaded| loaded.model == model);
+    match loaded {
+        Some(loaded) => answer.data(&loaded).await?,
+        None => {
+            let failure = Failure::new(ErrorCode::EngineDied, "the engine ended after loading");
+            return Err(failure.into());
+        }
+    }
+    Ok(())
+}

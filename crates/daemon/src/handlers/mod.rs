@@ -1,0 +1,79 @@
+//! One file for each thing that can be asked.
+
+mod cancel;
+mod follow;
+mod job;
+mod jobs;
+mod load;
+mod prune;
+mod ps;
+mod result;
+mod retry;
+mod rm;
+mod run;
+mod status;
+mod stop;
+mod stream;
+mod submit;
+mod unload;
+mod wait;
+
+use std::sync::Arc;
+
+use threadrunner_core::Failure;
+use threadrunner_core::protocol::Op;
+
+use crate::connection::{Answer, Gone};
+use crate::context::Context;
+
+/// Why a handler ended early.
+enum Stop {
+    /// The client is gone.
+    Gone,
+    /// The request failed; the client is to be told.
+    Failed(Failure),
+}
+
+impl From<Gone> for Stop {
+    fn from(_: Gone) -> Self {
+        Self::Gone
+    }
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+/// Answers one request.
+///
+/// # Errors
+/// [`Gone`] when the client is.
+pub(crate) async fn handle(context: Arc<Context>, op: Op, answer: Answer) -> Result<(), Gone> {
+    let context = &*context;
+    let handled = match op {
+        Op::Simple(submission) => run::simple(context, *submission, &answer).await,
+        Op::Run(submission) => run::run(context, *submission, &answer).await,
+        Op::Submit(submission) => submit::submit(context, *submission, &answer).await,
+        Op::Follow(query) => follow::follow(context, query, &answer).await,
+        Op::Wait(query) => wait::wait(context, query, &answer).await,
+        Op::Job(query) => job::job(context, query, &answer).await,
+        Op::Result(query) => result::result(context, query, &answer).await,
+        Op::Jobs(query) => jobs::jobs(context, query, &answer).await,
+        Op::Cancel(query) => cancel::cancel(context, query, &answer).await,
+        Op::Retry(query) => retry::retry(context, query, &answer).await,
+        Op::Rm(query) => rm::rm(context, query, &answer).await,
+        Op::Prune(query) => prune::prune(context, query, &answer).await,
+        Op::Ps => ps::ps(context, &answer).await,
+        Op::Status => status::status(context, &answer).await,
+        Op::Load(query) => load::load(context, query, &answer).await,
+        Op::Unload(query) => unload::unload(context, query, &answer).await,
+        Op::Stop { now } => stop::stop(context, now, &answer).await,
+    };
+    match handled {
+        Ok(()) => Ok(()),
+        Err(Stop::Gone) => Err(Gone),
+        Err(Stop::Failed(failure)) => answer.fail(failure, None).await,
+    }
+}

@@ -1,0 +1,10 @@
+//! `ps`: loaded models and running requests.
+
+use super::Stop;
+use crate::connection::Answer;
+use crate::context::Context;
+
+pub(super) async fn ps(context: &Context, answer: &Answer) -> Result<(), Stop> {
+    answer.data(&context.hub.ps().await?).await?;
+    Ok(())
+}

@@ -1,0 +1,187 @@
+//! A live job's view, turned into the frames of an answer.
+
+use threadrunner_core::JobId;
+use threadrunner_core::protocol::{EndFrame, ErrorFrame, Progress, ReplyBody};
+use threadrunner_core::{ErrorCode, Failure};
+
+use super::Stop;
+use crate::connection::Answer;
+use crate::jobs::{Done, End, JobView, Phase, ViewReader};
+
+/// How an answer is sent.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Style {
+    /// With frames that tell what is happening.
+    pub(super) events: bool,
+    /// The text in one frame, at the end.
+    pub(super) whole: bool,
+}
+
+/// Sends a job's answer from its beginning to its end.
+pub(super) async fn stream(
+    mut view: ViewReader,
+    answer: &Answer,
+    style: Style,
+) -> Result<(), Stop> {
+    let mut sender = Sender { style, told: false, attempt: 0, offset: 0, phase: None };
+    loop {
+        let (frames, ended) = {
+            let view = view.borrow_and_update();
+            (sender.frames(&view), view.end.is_some())
+        };
+        answer.send(frames).await?;
+        if ended {
+            return Ok(());
+        }
+        tokio::select! {
+            changed = view.changed() => if changed.is_err() {
+                return Err(lost().into());
+            },
+            () = answer.gone() => return Err(Stop::Gone),
+        }
+    }
+}
+
+fn lost() -> Failure {
+    Failure::new(ErrorCode::ShuttingDown, "the daemon is ending")
+        .hint("the job is kept: `threadrunner follow last` starts the daemon again")
+}
+
+struct Sender {
+    style: Style,
+    told: bool,
+    attempt: u32,
+    offset: usize,
+    phase: Option<Phase>,
+}
+
+impl Sender {
+    /// The frames for what has changed since the last call.
+    fn frames(&mut self, view: &JobView) -> Vec<ReplyBody> {
+        let mut frames = Vec::new();
+        if self.style.events {
+            self.events(view, &mut frames);
+        }
+        if view.attempt != self.attempt {
+            (self.attempt, self.offset) = (view.attempt, 0);
+        }
+        let whole_text = view.end.is_some() || !self.style.whole;
+        if whole_text && view.text.len() > self.offset {
+            frames.push(token(&view.text[self.offset..]));
+            self.offset = view.text.len();
+        }
+        match &view.end {
+            None => {}
+            Some(End::Done(done)) => frames.push(end_frame(&view.id, done)),
+            Some(End::Failed(failure)) => {
+                frames.push(error_frame(failure.clone(), view.id.clone()));
+            }
+        }
+        frames
+    }
+
+    fn events(&mut self, view: &JobView, frames: &mut Vec<ReplyBody>) {
+        if view.durable && !self.told {
+            self.told = true;
+            frames.push(ReplyBody::Event(Progress::Accepted { job: view.id.clone() }));
+        }
+        if view.attempt != self.attempt && self.offset > 0 {
+            let reason = "the engine died; the answer begins anew".to_owned();
+            frames.push(ReplyBody::Event(Progress::Restarted { reason }));
+        }
+        if view.text.is_empty() && self.phase.as_ref() != Some(&view.phase) {
+            self.phase = Some(view.phase.clone());
+            frames.extend(progress(&view.phase).map(ReplyBody::Event));
+        }
+    }
+}
+
+fn progress(phase: &Phase) -> Option<Progress> {
+    match phase {
+        Phase::Queued { position: 0 } | Phase::Decode => None,
+        Phase::Queued { position } => Some(Progress::Queued { position: *position }),
+        Phase::Loading { model, fraction } => {
+            Some(Progress::Loading { model: model.clone(), fraction: *fraction })
+        }
+        Phase::Prefill { done, total } => Some(Progress::Prefill { done: *done, total: *total }),
+    }
+}
+
+/// A frame of text.
+pub(super) fn token(text: &str) -> ReplyBody {
+    ReplyBody::Token { token: text.to_owned(), eos: false }
+}
+
+/// The last frame of an answer.
+pub(super) fn end_frame(job: &JobId, done: &Done) -> ReplyBody {
+    ReplyBody::End(Box::new(EndFrame {
+        token: (),
+        eos: true,
+        job: job.clone(),
+        model: done.model.clone(),
+        finish_reason: done.finish_reason,
+        usage: done.usage,
+        timings: done.timings,
+    }))
+}
+
+/// The last frame of an answer that failed.
+pub(super) fn error_frame(failure: Failure, job: JobId) -> ReplyBody {
+    ReplyBody::Error(ErrorFrame::new(failure, Some(job)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(text: &str) -> JobView {
+        let mut view = JobView::queued(JobId::parse("1").unwrap(), 0, true);
+        view.phase = Phase::Decode;
+        text.clone_into(&mut view.text);
+        view
+    }
+
+    fn sender(events: bool, whole: bool) -> Sender {
+        Sender { style: Style { events, whole }, told: false, attempt: 0, offset: 0, phase: None }
+    }
+
+    #[test]
+    fn a_slow_reader_gets_what_it_missed_at_once() {
+        let mut sender = sender(false, false);
+        assert_eq!(sender.frames(&view("ab")), [token("ab")]);
+        assert_eq!(sender.frames(&view("abcde")), [token("cde")]);
+        assert_eq!(sender.frames(&view("abcde")), []);
+    }
+
+    #[test]
+    fn an_answer_begun_anew_is_told_once_and_sent_from_its_beginning() {
+        let mut sender = sender(true, false);
+        sender.frames(&view("wrong"));
+        let mut again = view("right");
+        again.attempt = 1;
+        let frames = sender.frames(&again);
+        assert!(matches!(&frames[0], ReplyBody::Event(Progress::Restarted { .. })), "{frames:?}");
+        assert_eq!(frames[1..], [token("right")]);
+    }
+
+    #[test]
+    fn an_id_is_told_only_when_the_job_would_survive() {
+        let mut sender = sender(true, false);
+        let mut young = view("a");
+        young.durable = false;
+        assert_eq!(sender.frames(&young), [token("a")]);
+        let accepted = ReplyBody::Event(Progress::Accepted { job: young.id.clone() });
+        assert_eq!(sender.frames(&view("a")), [accepted]);
+    }
+
+    #[test]
+    fn a_whole_answer_is_one_frame_before_the_last() {
+        let mut sender = sender(false, true);
+        assert_eq!(sender.frames(&view("a")), []);
+        let mut ended = view("ab");
+        ended.end = Some(End::Failed(Failure::new(ErrorCode::Timeout, "late")));
+        let frames = sender.frames(&ended);
+        assert_eq!(frames[0], token("ab"));
+        assert!(matches!(frames[1], ReplyBody::Error(_)));
+    }
+}

@@ -1,0 +1,103 @@
+//! `submit`: queue a job and answer with its id, once it would survive a crash.
+
+use threadrunner_core::protocol::{ModelQuery, Submission, Submitted};
+use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta, JobSpec, ModelRef, Priority};
+
+use super::Stop;
+use crate::connection::Answer;
+use crate::context::Context;
+use crate::jobs::NewJob;
+
+/// The most tags of a job.
+const TAGS: usize = 16;
+/// The longest tag, in bytes.
+const TAG_BYTES: usize = 64;
+
+pub(super) async fn submit(
+    context: &Context,
+    submission: Submission,
+    answer: &Answer,
+) -> Result<(), Stop> {
+    let job = new_job(context, submission, false)?;
+    let job: JobId = context.hub.submit_detached(job).await?;
+    answer.data(&Submitted { job }).await?;
+    Ok(())
+}
+
+/// Checks a submission and completes it: the model, the priority.
+pub(super) fn new_job(
+    context: &Context,
+    submission: Submission,
+    attached: bool,
+) -> Result<NewJob, Failure> {
+    context.workspace_known(submission.workspace.as_deref())?;
+    check(&submission)?;
+    let model: ModelRef =
+        context.model(&ModelQuery { backend: submission.backend, model: submission.model })?;
+    let usual = if attached { Priority::Interactive } else { Priority::Normal };
+    let spec = JobSpec {
+        model: Some(model.clone()),
+        system: submission.system,
+        messages: submission.messages,
+        raw: submission.raw,
+        params: submission.params.or(&context.config.defaults),
+        attached,
+        priority: submission.priority.unwrap_or(usual),
+        timeout_s: submission.timeout_s,
+        max_attempts: submission.max_attempts,
+        after: submission.after,
+        after_any: submission.after_any,
+        on_done: submission.on_done,
+        ..JobSpec::default()
+    };
+    let meta = JobMeta {
+        tags: submission.tags,
+        parent: submission.parent,
+        model: Some(model.name()),
+        ..JobMeta::default()
+    };
+    Ok(NewJob { prompt: submission.prompt, model, spec, meta })
+}
+
+fn check(submission: &Submission) -> Result<(), Failure> {
+    if submission.prompt.trim().is_empty() && submission.messages.is_empty() {
+        return Err(Failure::new(ErrorCode::EmptyPrompt, "the prompt is empty")
+            .hint("give a prompt as arguments or on standard input"));
+    }
+    if submission.raw && (submission.system.is_some() || !submission.messages.is_empty()) {
+        return Err(invalid(
+            "raw sends the prompt as it is: it goes with neither a system message nor messages"
+                .to_owned(),
+        ));
+    }
+    if !submission.after.is_empty() || submission.on_done.is_some() {
+        return Err(invalid("\"after\" and \"on_done\" are not supported yet".to_owned()));
+    }
+    submission.params.validate().map_err(|error| invalid(error.to_string()))?;
+    if let Some(timeout) = submission.timeout_s
+        && !(timeout.is_finite() && timeout > 0.0)
+    {
+        return Err(invalid(format!("timeout_s is {timeout}, but must be a time over 0")));
+    }
+    if submission.max_attempts == Some(0) {
+        return Err(invalid("max_attempts is 0, but must be at least 1".to_owned()));
+    }
+    if submission.tags.len() > TAGS {
+        return Err(invalid(format!(
+            "{} tags, but at most {TAGS} are kept",
+            submission.tags.len()
+        )));
+    }
+    if let Some(tag) = submission
+        .tags
+        .iter()
+        .find(|tag| tag.is_empty() || tag.len() > TAG_BYTES || tag.chars().any(char::is_control))
+    {
+        return Err(invalid(format!("the tag {tag:?} is not 1 to {TAG_BYTES} printable bytes")));
+    }
+    Ok(())
+}
+
+fn invalid(message: String) -> Failure {
+    Failure::new(ErrorCode::InvalidRequest, message)
+}

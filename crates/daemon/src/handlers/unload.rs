@@ -1,0 +1,21 @@
+//! `unload`: end a model's engine, or all that are idle.
+
+use threadrunner_core::protocol::{ModelQuery, Unloaded};
+
+use super::Stop;
+use crate::connection::Answer;
+use crate::context::Context;
+
+pub(super) async fn unload(
+    context: &Context,
+    query: ModelQuery,
+    answer: &Answer,
+) -> Result<(), Stop> {
+    let model = match (&query.backend, &query.model) {
+        (None, None) => None,
+        _ => Some(context.model(&query)?),
+    };
+    let models = context.hub.unload(model).await?;
+    answer.data(&Unloaded { models }).await?;
+    Ok(())
+}

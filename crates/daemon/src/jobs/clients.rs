@@ -1,0 +1,238 @@
+//! What clients ask of the owner.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use threadrunner_core::protocol::{ProcessList, RunningJob};
+use threadrunner_core::{ErrorCode, Failure, JobId, engine_protocol};
+
+use super::hub::{Ending, NewJob, Order};
+use super::live::{Live, Stage};
+use super::owner::Owner;
+use super::view::{End, ViewReader};
+use crate::store::Submission;
+
+impl Owner {
+    /// Does what a client asks.
+    pub(super) fn order(&mut self, order: Order) {
+        // A client that is gone has nobody to be answered.
+        match order {
+            Order::SubmitAttached { job, reply } => {
+                let submitted = self.submit(*job);
+                let view = submitted.map(|id| self.watch(&id)).and_then(|view| {
+                    view.ok_or_else(|| Failure::new(ErrorCode::Internal, "the job has no view"))
+                });
+                let _ = reply.send(view);
+            }
+            Order::SubmitDetached { job, reply } => match self.submit(*job) {
+                Ok(id) => {
+                    if let Some(live) = self.live.get_mut(&id) {
+                        live.tell = Some(reply);
+                    }
+                }
+                Err(failure) => {
+                    let _ = reply.send(Err(failure));
+                }
+            },
+            Order::Watch { id, reply } => {
+                let _ = reply.send(self.watch(&id));
+            }
+            Order::Cancel { id, ending, reply } => {
+                let view = self.watch(&id);
+                self.end_early(&id, ending);
+                let _ = reply.send(view);
+            }
+            Order::Position { id, reply } => {
+                let _ = reply.send(self.position(&id));
+            }
+            Order::Status { reply } => {
+                let _ = reply.send((self.list(), self.stopping.is_some()));
+            }
+            Order::Load { model, reply } => {
+                let view = self.ensure_engine(&model).map(|engine| engine.watch());
+                let _ = reply.send(view);
+            }
+            Order::Unload { model, reply } => {
+                let _ = reply.send(self.unload(model.as_ref()));
+            }
+            Order::Stop { now, reply } => {
+                self.stop(now);
+                let _ = reply.send(());
+            }
+        }
+    }
+
+    /// Whether there is room for one more job.
+    fn admit(&self) -> Result<(), Failure> {
+        if self.stopping.is_some() {
+            return Err(Failure::new(ErrorCode::ShuttingDown, "the daemon is ending"));
+        }
+        let limit = self.config.max_queue as usize;
+        if self.live.len() >= limit {
+            return Err(Failure::new(
+                ErrorCode::Overloaded,
+                format!("the queue is full: {} jobs, and max_queue is {limit}", self.live.len()),
+            )
+            .hint("try again later, or raise max_queue in config.toml"));
+        }
+        Ok(())
+    }
+
+    fn submit(&mut self, job: NewJob) -> Result<JobId, Failure> {
+        self.admit()?;
+        let now = Instant::now();
+        let wall = SystemTime::now();
+        let micros = wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_micros();
+        let id = self.ids.next(u64::try_from(micros).unwrap_or(u64::MAX));
+        let NewJob { prompt, model, spec, meta } = job;
+        let claim = self.may_begin_at_once(&model, spec.priority)?;
+        let deadline = spec.timeout_s.map(|seconds| now + bounded(seconds));
+        let live = Live {
+            model,
+            priority: spec.priority,
+            attached: spec.attached,
+            submitted: now,
+            deadline,
+            durable: false,
+            tell: None,
+            view: None,
+            ending: None,
+            stage: if claim { Stage::Claiming } else { Stage::Storing },
+        };
+        if let Some(deadline) = deadline {
+            self.deadlines.insert((deadline, id.clone()));
+        }
+        if claim && let Some(engine) = self.engines.get_mut(&live.model) {
+            engine.begin(id.clone());
+        }
+        self.live.insert(id.clone(), live);
+        self.store.submit(Submission { id: id.clone(), prompt, spec, meta, claim });
+        Ok(id)
+    }
+
+    fn watch(&mut self, id: &JobId) -> Option<ViewReader> {
+        let live = self.live.get_mut(id)?;
+        let reader = live.watch(id);
+        if matches!(live.stage, Stage::Queued | Stage::Storing) {
+            self.watched.insert(id.clone());
+            self.tell_places();
+        }
+        Some(reader)
+    }
+
+    fn position(&self, id: &JobId) -> Option<u32> {
+        let live = self.live.get(id)?;
+        self.queue.places(&live.model).find(|(_, queued)| *queued == id).map(|(place, _)| place)
+    }
+
+    /// Ends a job before it is done, or notes that it is to end once that can be done.
+    pub(super) fn end_early(&mut self, id: &JobId, ending: Ending) {
+        let Some(live) = self.live.get_mut(id) else { return };
+        match &live.stage {
+            Stage::Storing | Stage::Claiming | Stage::Releasing => {
+                live.ending.get_or_insert(ending);
+            }
+            Stage::Ending(_) => {}
+            Stage::Queued => {
+                self.queue.remove(id, &live.model);
+                self.fail_queued(id, ending.failure());
+            }
+            Stage::Running(_) => {
+                self.cancel_request(id);
+                self.fail_claimed(id, ending.failure());
+            }
+            Stage::Claimed(_) => self.fail_claimed(id, ending.failure()),
+        }
+    }
+
+    /// Tells a job's engine to stop. It frees its slot within a step; nobody here waits for that.
+    pub(super) fn cancel_request(&self, id: &JobId) {
+        if let Some(live) = self.live.get(id)
+            && let Stage::Running(run) = &live.stage
+            && let Some(engine) = self.engines.get(&live.model)
+        {
+            engine.send(engine_protocol::Command::Cancel { id: run.request });
+        }
+    }
+
+    fn list(&self) -> ProcessList {
+        let now = Instant::now();
+        let idle = self.config.idle_timeout.as_secs_f64();
+        let mut models: Vec<_> = self.engines.values().map(|e| e.describe(idle, now)).collect();
+        models.sort_by(|a, b| a.model.cmp(&b.model));
+        let mut running: Vec<_> = self
+            .live
+            .iter()
+            .filter_map(|(id, live)| {
+                let since = match &live.stage {
+                    Stage::Running(run) => run.since,
+                    Stage::Claimed(work) => work.since,
+                    Stage::Claiming => live.submitted,
+                    _ => return None,
+                };
+                Some(RunningJob {
+                    job: id.clone(),
+                    model: live.model.name(),
+                    attached: live.attached,
+                    running_s: (now - since).as_secs_f64(),
+                    text_bytes: live
+                        .view
+                        .as_ref()
+                        .map_or(0, |view| view.borrow().text.len() as u64),
+                })
+            })
+            .collect();
+        running.sort_by(|a, b| a.job.cmp(&b.job));
+        let queued = u32::try_from(self.queue.len()).unwrap_or(u32::MAX);
+        ProcessList { models, running, queued }
+    }
+
+    /// Takes no new work. Running jobs get the grace time; a second order ends it.
+    fn stop(&mut self, now: bool) {
+        let grace = if now || self.stopping.is_some() { Duration::ZERO } else { self.config.grace };
+        tracing::info!(grace_s = grace.as_secs_f64(), "stopping");
+        self.stopping = Some(Instant::now() + grace);
+        // Queued jobs stay on disk for the next daemon; who waits for one is told so now.
+        for live in self.live.values_mut() {
+            if matches!(live.stage, Stage::Queued)
+                && let Some(view) = live.view.take()
+            {
+                view.send_modify(|view| view.end = Some(End::Failed(kept())));
+            }
+        }
+    }
+
+    /// Puts running jobs back, for the next daemon.
+    pub(super) fn give_up_running(&mut self) {
+        let running: Vec<_> = self
+            .live
+            .iter()
+            .filter(|(_, live)| live.in_engine())
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in running {
+            let Some(live) = self.live.get_mut(&id) else { continue };
+            if matches!(live.stage, Stage::Claiming) {
+                // Its answer is on its way; it is released when that is here.
+                continue;
+            }
+            live.stage = Stage::Releasing;
+            if let Some(view) = live.view.take() {
+                view.send_modify(|view| view.end = Some(End::Failed(kept())));
+            }
+            self.store.release(id, false);
+        }
+        // Only jobs that are being written are left, and those end by themselves.
+        self.stopping = self.stopping.map(|_| Instant::now() + Duration::from_secs(3600));
+    }
+}
+
+/// What those are told whose job the ending daemon leaves to the next one.
+pub(super) fn kept() -> Failure {
+    Failure::new(ErrorCode::ShuttingDown, "the daemon is ending; the job is kept")
+        .hint("it runs when the daemon starts again: `threadrunner follow last`")
+}
+
+/// A client's seconds as a time that can be added to a clock's: a year is as good as for ever.
+fn bounded(seconds: f64) -> Duration {
+    Duration::from_secs_f64(seconds.clamp(0.0, 31_536_000.0))
+}

@@ -1,0 +1,244 @@
+//! What engines tell the owner.
+
+use std::time::Instant;
+
+use threadrunner_core::engine_protocol::{Command, Event};
+use threadrunner_core::{ErrorCode, Failure, FinishReason, JobId, ModelRef, Timings, Usage};
+
+use super::live::{Stage, milliseconds};
+use super::owner::Owner;
+use super::view::{Done, End, Phase};
+use crate::engine::{Engine, EngineId, EngineMessage, LoadState};
+
+impl Owner {
+    /// Takes note of what an engine says, or that it is gone.
+    pub(super) fn engine(&mut self, id: EngineId, message: EngineMessage) {
+        // One that was told to exit may still speak; nobody listens.
+        let Some(model) = self.processes.get(&id).cloned() else { return };
+        match message {
+            EngineMessage::Events(events) => {
+                for event in events {
+                    self.engine_event(&model, event);
+                }
+            }
+            EngineMessage::Exited { how } => self.engine_exited(&model, &how),
+        }
+    }
+
+    fn engine_event(&mut self, model: &ModelRef, event: Event) {
+        match event {
+            Event::Loading { fraction } => self.engine_loading(model, fraction),
+            Event::Ready { model: info, engine: built } => {
+                let ready = LoadState::Ready(Box::new((info, built)));
+                for id in self.set_engine(model, ready) {
+                    self.start(&id);
+                }
+            }
+            Event::LoadFailed { failure } => self.load_failed(model, failure),
+            Event::Prefill { id, done, total } => {
+                self.set_request_phase(id, Phase::Prefill { done, total });
+            }
+            Event::Text { id, text } => self.text(id, &text),
+            Event::Finished { id, finish_reason, usage, timings } => {
+                if let Some(job) = self.request_ended(id) {
+                    self.finish(&job, finish_reason, usage, timings);
+                }
+            }
+            Event::Failed { id, failure } => {
+                if let Some(job) = self.request_ended(id) {
+                    self.fail_claimed(&job, failure);
+                }
+            }
+        }
+    }
+
+    /// Sets how far an engine is; returns the jobs that it was given.
+    fn set_engine(&mut self, model: &ModelRef, state: LoadState) -> Vec<JobId> {
+        let Some(engine) = self.engines.get_mut(model) else { return Vec::new() };
+        engine.set(state, Instant::now());
+        engine.jobs()
+    }
+
+    fn engine_loading(&mut self, model: &ModelRef, fraction: f32) {
+        let name = model.name();
+        for id in self.set_engine(model, LoadState::Loading(fraction)) {
+            if let Some(live) = self.live.get(&id) {
+                live.set_phase(Phase::Loading { model: name.clone(), fraction });
+            }
+        }
+    }
+
+    fn load_failed(&mut self, model: &ModelRef, failure: Failure) {
+        tracing::warn!(model = model.name(), %failure, "the model does not load");
+        for id in self.set_engine(model, LoadState::Failed(failure.clone())) {
+            // One whose claim is on its way finds no engine then, and asks for another.
+            if matches!(self.live.get(&id).map(|live| &live.stage), Some(Stage::Claimed(_))) {
+                self.fail_claimed(&id, failure.clone());
+            }
+        }
+        self.forget_engine(model);
+    }
+
+    fn engine_exited(&mut self, model: &ModelRef, how: &str) {
+        let name = model.name();
+        tracing::warn!(model = name, how, "the engine is gone");
+        let died_loading = self.engines.get(model).and_then(Engine::loading).is_some();
+        if died_loading {
+            let failure = Failure::new(
+                ErrorCode::ModelLoad,
+                format!("the engine died while it loaded {}: it {how}", path_of(model)),
+            )
+            .hint("the file may be damaged, or need more memory than there is");
+            self.load_failed(model, failure);
+            return;
+        }
+        let Some(engine) = self.forget_engine(model) else { return };
+        for id in engine.jobs() {
+            self.lose_attempt(&id, how);
+        }
+    }
+
+    /// A job's engine died under it: the job is begun again, or fails.
+    fn lose_attempt(&mut self, id: &JobId, how: &str) {
+        let Some(live) = self.live.get_mut(id) else { return };
+        let spec = match &live.stage {
+            Stage::Running(run) => &run.spec,
+            Stage::Claimed(work) => &work.spec,
+            _ => return,
+        };
+        let most = spec.max_attempts.unwrap_or(self.config.max_attempts);
+        let shown = live.view.as_ref().is_some_and(|view| !view.borrow().text.is_empty());
+        // What an attached client was sent cannot be taken back from its pipe.
+        if spec.attempts >= most || (live.attached && shown) {
+            let attempts = spec.attempts;
+            let failure = Failure::new(
+                ErrorCode::EngineDied,
+                format!("the engine died (attempt {attempts} of {most}): it {how}"),
+            )
+            .hint("the daemon goes on; its log has the engine's last words");
+            self.fail_claimed(id, failure);
+            return;
+        }
+        live.stage = Stage::Releasing;
+        if let Some(view) = &live.view {
+            view.send_modify(|view| {
+                view.attempt += 1;
+                view.text.clear();
+                view.phase = Phase::Queued { position: 0 };
+            });
+        }
+        self.store.release(id.clone(), true);
+    }
+
+    /// Sends a claimed job to its engine, which is loaded.
+    pub(super) fn start(&mut self, id: &JobId) {
+        let Some(live) = self.live.get_mut(id) else { return };
+        let Some(engine) = self.engines.get(&live.model) else { return };
+        let stage = std::mem::replace(&mut live.stage, Stage::Storing);
+        let Stage::Claimed(work) = stage else {
+            live.stage = stage;
+            return;
+        };
+        self.next_request += 1;
+        let (generate, run) = work.into_request(self.next_request, live.submitted);
+        self.requests.insert(run.request, (id.clone(), engine.id()));
+        live.stage = Stage::Running(Box::new(run));
+        live.view(id);
+        // One that cannot take it has exited, and its task says so next.
+        engine.send(Command::Generate(Box::new(generate)));
+    }
+
+    fn set_request_phase(&mut self, request: u64, phase: Phase) {
+        if let Some((job, _)) = self.requests.get(&request)
+            && let Some(live) = self.live.get(job)
+        {
+            live.set_phase(phase);
+        }
+    }
+
+    fn text(&mut self, request: u64, text: &str) {
+        let Some((id, _)) = self.requests.get(&request) else { return };
+        let id = id.clone();
+        let Some(live) = self.live.get_mut(&id) else { return };
+        if !matches!(live.stage, Stage::Running(_)) {
+            return;
+        }
+        live.view(&id).send_modify(|view| {
+            view.phase = Phase::Decode;
+            view.text.push_str(text);
+        });
+        self.flush_soon(&id);
+    }
+
+    /// Frees the place of a request; returns its job if that still runs.
+    fn request_ended(&mut self, request: u64) -> Option<JobId> {
+        let (job, engine) = self.requests.remove(&request)?;
+        let model = self.processes.get(&engine);
+        if let Some(engine) = model.and_then(|model| self.engines.get_mut(model)) {
+            engine.end(&job, Instant::now());
+        }
+        let running = self.live.get(&job).is_some_and(
+            |live| matches!(&live.stage, Stage::Running(run) if run.request == request),
+        );
+        running.then_some(job)
+    }
+
+    fn finish(&mut self, id: &JobId, finish_reason: FinishReason, usage: Usage, timings: Timings) {
+        if finish_reason == FinishReason::Canceled {
+            // Nobody here asked for it, or the job would have ended already.
+            let failure = Failure::new(ErrorCode::Canceled, "the engine canceled the job");
+            self.fail_claimed(id, failure);
+            return;
+        }
+        let Some(live) = self.live.get_mut(id) else { return };
+        let Stage::Running(run) = &mut live.stage else { return };
+        let timings = Timings {
+            queue_ms: run.timings.queue_ms,
+            load_ms: run.timings.load_ms,
+            total_ms: milliseconds(live.submitted, Instant::now()),
+            ..timings
+        };
+        let mut meta = std::mem::take(&mut run.meta);
+        meta.duration_s = Some(run.since.elapsed().as_secs_f64());
+        meta.model = Some(live.model.name());
+        meta.finish_reason = Some(finish_reason);
+        meta.usage = Some(usage);
+        meta.timings = Some(timings);
+        let done = Done { model: live.model.name(), finish_reason, usage, timings };
+        live.stage = Stage::Ending(End::Done(Box::new(done)));
+        let text = live.view.as_ref().map(|view| view.borrow().text.clone()).unwrap_or_default();
+        self.unflushed.remove(id);
+        self.store.complete(id.clone(), text, meta);
+    }
+
+    /// Ends a model's engine, also when it is busy, or all that are idle; returns their names.
+    pub(super) fn unload(&mut self, model: Option<&ModelRef>) -> Vec<String> {
+        let chosen: Vec<_> = match model {
+            Some(model) => self.engines.get(model).map(|e| e.model().clone()).into_iter().collect(),
+            None => self
+                .engines
+                .values()
+                .filter(|engine| engine.jobs().is_empty())
+                .map(|engine| engine.model().clone())
+                .collect(),
+        };
+        for model in &chosen {
+            tracing::info!(model = model.name(), "unloaded: asked for");
+            if let Some(engine) = self.forget_engine(model) {
+                for job in engine.jobs() {
+                    self.lose_attempt(&job, "was unloaded");
+                }
+            }
+        }
+        let mut names: Vec<_> = chosen.iter().map(ModelRef::name).collect();
+        names.sort();
+        names
+    }
+}
+
+fn path_of(model: &ModelRef) -> String {
+    match &model.path {
+        Some(path) => path.display().to_string(),
+        None => model.name(),
+    }
+}

@@ -1,0 +1,133 @@
+//! How the rest of the daemon speaks to the owner of the jobs.
+
+use threadrunner_core::protocol::ProcessList;
+use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta, JobSpec, ModelRef};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::view::ViewReader;
+use crate::engine::LoadView;
+
+/// A job, checked and complete but for its id.
+#[derive(Debug)]
+pub(crate) struct NewJob {
+    pub(crate) prompt: String,
+    pub(crate) model: ModelRef,
+    pub(crate) spec: JobSpec,
+    pub(crate) meta: JobMeta,
+}
+
+/// Why a job is ended before it is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// The client that waited for it went away.
+    ClientGone,
+    /// Somebody asked for it.
+    Canceled,
+    /// Its time is over.
+    TimedOut,
+}
+
+impl Ending {
+    /// What is written down and told.
+    pub(crate) fn failure(self) -> Failure {
+        match self {
+            Self::ClientGone => {
+                Failure::new(ErrorCode::Canceled, "canceled: the client that waited went away")
+            }
+            Self::Canceled => Failure::new(ErrorCode::Canceled, "the job was canceled"),
+            Self::TimedOut => Failure::new(ErrorCode::Timeout, "the job's time is over")
+                .hint("give it more with --timeout"),
+        }
+    }
+}
+
+/// What the owner is asked. Each carries the way back for its answer.
+#[derive(Debug)]
+pub(super) enum Order {
+    SubmitAttached { job: Box<NewJob>, reply: oneshot::Sender<Result<ViewReader, Failure>> },
+    SubmitDetached { job: Box<NewJob>, reply: oneshot::Sender<Result<JobId, Failure>> },
+    Watch { id: JobId, reply: oneshot::Sender<Option<ViewReader>> },
+    Cancel { id: JobId, ending: Ending, reply: oneshot::Sender<Option<ViewReader>> },
+    Position { id: JobId, reply: oneshot::Sender<Option<u32>> },
+    Status { reply: oneshot::Sender<(ProcessList, bool)> },
+    Load { model: ModelRef, reply: oneshot::Sender<Result<watch::Receiver<LoadView>, Failure>> },
+    Unload { model: Option<ModelRef>, reply: oneshot::Sender<Vec<String>> },
+    Stop { now: bool, reply: oneshot::Sender<()> },
+}
+
+/// Orders that may wait for the owner; then clients wait.
+const ORDERS: usize = 256;
+
+/// A handle to the owner of the jobs.
+#[derive(Debug, Clone)]
+pub(crate) struct Hub(mpsc::Sender<Order>);
+
+pub(super) type Orders = mpsc::Receiver<Order>;
+
+impl Hub {
+    pub(super) fn new() -> (Self, Orders) {
+        let (sender, orders) = mpsc::channel(ORDERS);
+        (Self(sender), orders)
+    }
+
+    async fn ask<T>(&self, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> Result<T, Failure> {
+        let ending = || Failure::new(ErrorCode::ShuttingDown, "the daemon is ending");
+        let (reply, answer) = oneshot::channel();
+        self.0.send(order(reply)).await.map_err(|_| ending())?;
+        answer.await.map_err(|_| ending())
+    }
+
+    /// Runs a job whose client waits. Its view comes at once.
+    pub(crate) async fn submit_attached(&self, job: NewJob) -> Result<ViewReader, Failure> {
+        self.ask(|reply| Order::SubmitAttached { job: Box::new(job), reply }).await?
+    }
+
+    /// Queues a job. Its id comes when the job would survive a crash.
+    pub(crate) async fn submit_detached(&self, job: NewJob) -> Result<JobId, Failure> {
+        self.ask(|reply| Order::SubmitDetached { job: Box::new(job), reply }).await?
+    }
+
+    /// A job's view, while it is queued or running.
+    pub(crate) async fn watch(&self, id: JobId) -> Result<Option<ViewReader>, Failure> {
+        self.ask(|reply| Order::Watch { id, reply }).await
+    }
+
+    /// Ends a job; `None` when it is neither queued nor running.
+    pub(crate) async fn cancel(
+        &self,
+        id: JobId,
+        ending: Ending,
+    ) -> Result<Option<ViewReader>, Failure> {
+        self.ask(|reply| Order::Cancel { id, ending, reply }).await
+    }
+
+    /// A job's place in the queue, from 1.
+    pub(crate) async fn position(&self, id: JobId) -> Result<Option<u32>, Failure> {
+        self.ask(|reply| Order::Position { id, reply }).await
+    }
+
+    /// Loaded models and running jobs.
+    pub(crate) async fn ps(&self) -> Result<ProcessList, Failure> {
+        Ok(self.status().await?.0)
+    }
+
+    /// The same, and whether the daemon is ending.
+    pub(crate) async fn status(&self) -> Result<(ProcessList, bool), Failure> {
+        self.ask(|reply| Order::Status { reply }).await
+    }
+
+    /// Loads a model, if it is not; the view tells how far it is.
+    pub(crate) async fn load(&self, model: ModelRef) -> Result<watch::Receiver<LoadView>, Failure> {
+        self.ask(|reply| Order::Load { model, reply }).await?
+    }
+
+    /// Ends a model's engine, also when it is busy; or all that are idle. Returns their names.
+    pub(crate) async fn unload(&self, model: Option<ModelRef>) -> Result<Vec<String>, Failure> {
+        self.ask(|reply| Order::Unload { model, reply }).await
+    }
+
+    /// Ends the daemon: after the grace time, or now.
+    pub(crate) async fn stop(&self, now: bool) -> Result<(), Failure> {
+        self.ask(|reply| Order::Stop { now, reply }).await
+    }
+}

@@ -1,0 +1,170 @@
+//! A job that is queued or running, as its owner keeps it.
+
+use std::time::Instant;
+
+use threadrunner_core::engine_protocol::{Generate, Input};
+use threadrunner_core::{
+    Failure, JobId, JobMeta, JobSpec, Message, ModelRef, Priority, Role, Timings,
+};
+use tokio::sync::{oneshot, watch};
+
+use super::hub::Ending;
+use super::view::{End, JobView, Phase, ViewReader, ViewSender};
+
+/// A job that is queued or running.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) model: ModelRef,
+    pub(super) priority: Priority,
+    /// Whether a client waits for it whose going away cancels it.
+    pub(super) attached: bool,
+    pub(super) submitted: Instant,
+    pub(super) deadline: Option<Instant>,
+    /// Whether it would survive a crash.
+    pub(super) durable: bool,
+    /// Who is told its id once it would.
+    pub(super) tell: Option<oneshot::Sender<Result<JobId, Failure>>>,
+    /// What its readers see; only made when there are any.
+    pub(super) view: Option<ViewSender>,
+    /// Why it is to end, when that could not be done at once.
+    pub(super) ending: Option<Ending>,
+    pub(super) stage: Stage,
+}
+
+/// How far a live job is. Each stage has just what it needs.
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// Being written; then it is queued.
+    Storing,
+    /// In the queue.
+    Queued,
+    /// Being moved to `processing`; then it is claimed.
+    Claiming,
+    /// Claimed, and waiting for its engine to be loaded.
+    Claimed(Box<Work>),
+    /// In its engine.
+    Running(Box<Run>),
+    /// Being moved back to `ready`; then it is queued.
+    Releasing,
+    /// Its end is being written.
+    Ending(End),
+}
+
+/// What a claimed job holds.
+#[derive(Debug)]
+pub(super) struct Work {
+    pub(super) prompt: String,
+    pub(super) spec: JobSpec,
+    pub(super) meta: JobMeta,
+    /// When it was claimed.
+    pub(super) since: Instant,
+}
+
+/// What a running job holds.
+#[derive(Debug)]
+pub(super) struct Run {
+    /// Its name in the engine.
+    pub(super) request: u64,
+    pub(super) spec: JobSpec,
+    pub(super) meta: JobMeta,
+    pub(super) since: Instant,
+    /// The daemon's part of the timings.
+    pub(super) timings: Timings,
+    /// Bytes of the answer that are on disk.
+    pub(super) flushed: usize,
+}
+
+impl Live {
+    /// A reader of the job's view.
+    pub(super) fn watch(&mut self, id: &JobId) -> ViewReader {
+        match &self.view {
+            Some(view) => view.subscribe(),
+            None => {
+                let (view, reader) = watch::channel(JobView::queued(id.clone(), 0, self.durable));
+                self.view = Some(view);
+                reader
+            }
+        }
+    }
+
+    /// The owner's end of the view; made if there is none, for the answer has to go somewhere.
+    pub(super) fn view(&mut self, id: &JobId) -> &ViewSender {
+        self.view
+            .get_or_insert_with(|| watch::channel(JobView::queued(id.clone(), 0, self.durable)).0)
+    }
+
+    /// Changes what the readers see of what is happening.
+    pub(super) fn set_phase(&self, phase: Phase) {
+        if let Some(view) = &self.view {
+            view.send_if_modified(|view| {
+                let changed = view.phase != phase;
+                view.phase = phase;
+                changed
+            });
+        }
+    }
+
+    /// Whether it holds a place in its engine.
+    pub(super) fn in_engine(&self) -> bool {
+        matches!(self.stage, Stage::Claiming | Stage::Claimed(_) | Stage::Running(_))
+    }
+}
+
+impl Work {
+    /// What the engine is asked, and what stays here.
+    pub(super) fn into_request(self, request: u64, submitted: Instant) -> (Generate, Run) {
+        let now = Instant::now();
+        let timings = Timings {
+            queue_ms: milliseconds(submitted, now),
+            load_ms: milliseconds(self.since, now),
+            ..Timings::default()
+        };
+        let input = if self.spec.raw {
+            Input::Raw(self.prompt)
+        } else {
+            Input::Chat(conversation(&self.spec, self.prompt))
+        };
+        let generate = Generate {
+            id: request,
+            input,
+            params: self.spec.params.clone(),
+            priority: self.spec.priority,
+        };
+        let (spec, meta) = (self.spec, self.meta);
+        (generate, Run { request, spec, meta, since: now, timings, flushed: 0 })
+    }
+}
+
+/// System message, conversation so far, prompt: what of them there is.
+fn conversation(spec: &JobSpec, prompt: String) -> Vec<Message> {
+    let system = spec.system.iter().map(|content| (Role::System, content.clone()));
+    let prompt = (!prompt.is_empty()).then_some((Role::User, prompt));
+    system
+        .map(|(role, content)| Message { role, content })
+        .chain(spec.messages.iter().cloned())
+        .chain(prompt.map(|(role, content)| Message { role, content }))
+        .collect()
+}
+
+/// Milliseconds from `start` to `end`.
+pub(super) fn milliseconds(start: Instant, end: Instant) -> f64 {
+    end.saturating_duration_since(start).as_secs_f64() * 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_conversation_is_system_then_messages_then_prompt() {
+        let earlier = Message { role: Role::Assistant, content: "hi".into() };
+        let spec = JobSpec {
+            system: Some("be brief".into()),
+            messages: vec![earlier],
+            ..JobSpec::default()
+        };
+        let roles: Vec<_> = conversation(&spec, "ho".into()).iter().map(|m| m.role).collect();
+        assert_eq!(roles, [Role::System, Role::Assistant, Role::User]);
+        assert_eq!(conversation(&spec, String::new()).len(), 2);
+    }
+}

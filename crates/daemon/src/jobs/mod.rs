@@ -1,0 +1,20 @@
+//! The owner of all jobs: what is queued, what runs where, and how each ends.
+//!
+//! [`Hub`] is how others speak to it. [`Owner`] waits in one place and decides in functions that
+//! do not wait; the workspace's thread and the engines' tasks answer it by messages.
+
+mod clients;
+mod dispatch;
+mod engines;
+mod hub;
+mod live;
+mod owner;
+mod queue;
+mod records;
+mod stored;
+mod view;
+
+pub(crate) use hub::{Ending, Hub, NewJob};
+pub(crate) use owner::Owner;
+pub(crate) use records::job_failure;
+pub(crate) use view::{Done, End, JobView, Phase, ViewReader};

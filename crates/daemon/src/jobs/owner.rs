@@ -1,0 +1,197 @@
+//! The owner: one place that waits, and the state that everything is decided on.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use threadrunner_core::{JobId, JobIdSource, ModelRef};
+use threadrunner_home::{Config, Home};
+use tokio::sync::mpsc;
+
+use super::hub::{Hub, Orders};
+use super::live::Live;
+use super::queue::Queue;
+use crate::engine::{Engine, EngineId, EngineMessage, Spawner};
+use crate::store::{Store, StoreEvent};
+
+/// Operations under way in the workspace's thread; with more, new requests wait.
+const STORE_OPERATIONS: usize = 512;
+/// How long generated text may stay off the disk.
+const FLUSH_AFTER: Duration = Duration::from_millis(100);
+/// How often `ready` is listed, for file systems that do not tell what others put there.
+const LIST_EVERY: Duration = Duration::from_secs(30);
+/// Messages of engines that may wait for the owner; then the engines' streams wait.
+const ENGINE_MESSAGES: usize = 256;
+
+/// Owns all jobs and engines.
+#[derive(Debug)]
+pub(crate) struct Owner {
+    pub(super) home: Home,
+    pub(super) config: Config,
+    pub(super) store: Store,
+    pub(super) spawner: Spawner,
+    pub(super) ids: JobIdSource,
+    pub(super) queue: Queue,
+    pub(super) live: HashMap<JobId, Live>,
+    pub(super) engines: HashMap<ModelRef, Engine>,
+    /// The models of the engines that still count, by the name of their process.
+    pub(super) processes: HashMap<EngineId, ModelRef>,
+    /// Requests that an engine has not ended yet, and whose they are.
+    pub(super) requests: HashMap<u64, (JobId, EngineId)>,
+    pub(super) next_request: u64,
+    pub(super) deadlines: BTreeSet<(Instant, JobId)>,
+    /// Running jobs with text that is not on disk, and when it shall be.
+    pub(super) unflushed: HashSet<JobId>,
+    pub(super) flush_at: Option<Instant>,
+    pub(super) list_at: Instant,
+    /// Queued jobs whose place somebody watches.
+    pub(super) watched: HashSet<JobId>,
+    /// When running jobs are given up, once the daemon is ending.
+    pub(super) stopping: Option<Instant>,
+    orders: Orders,
+    from_engines: mpsc::Receiver<(EngineId, EngineMessage)>,
+    from_store: mpsc::Receiver<StoreEvent>,
+}
+
+enum Next {
+    Order(super::hub::Order),
+    Engine(EngineId, EngineMessage),
+    Store(Box<StoreEvent>),
+    Time,
+    Nothing,
+}
+
+impl Owner {
+    /// An owner of nothing yet, and the handle to it.
+    pub(crate) fn new(
+        home: Home,
+        config: Config,
+        engine_binary: PathBuf,
+        store: Store,
+        from_store: mpsc::Receiver<StoreEvent>,
+    ) -> (Self, Hub) {
+        let (hub, orders) = Hub::new();
+        let (messages, from_engines) = mpsc::channel(ENGINE_MESSAGES);
+        let owner = Self {
+            home,
+            config,
+            store,
+            spawner: Spawner::new(engine_binary, messages),
+            ids: JobIdSource::new(std::process::id()),
+            queue: Queue::default(),
+            live: HashMap::new(),
+            engines: HashMap::new(),
+            processes: HashMap::new(),
+            requests: HashMap::new(),
+            next_request: 0,
+            deadlines: BTreeSet::new(),
+            unflushed: HashSet::new(),
+            flush_at: None,
+            list_at: Instant::now() + LIST_EVERY,
+            watched: HashSet::new(),
+            stopping: None,
+            orders,
+            from_engines,
+            from_store,
+        };
+        (owner, hub)
+    }
+
+    /// Works until the daemon is told to stop and has stopped its jobs.
+    pub(crate) async fn run(mut self) {
+        while !self.is_done() {
+            match self.next().await {
+                Next::Order(order) => self.order(order),
+                Next::Engine(id, message) => self.engine(id, message),
+                Next::Store(event) => {
+                    self.store.note(&event);
+                    self.stored(*event);
+                }
+                Next::Time => self.time(Instant::now()),
+                Next::Nothing => break,
+            }
+            self.dispatch();
+        }
+        tracing::info!(queued = self.queue.len(), "no job runs any more");
+    }
+
+    async fn next(&mut self) -> Next {
+        let deadline = self.next_deadline();
+        tokio::select! {
+            biased;
+            Some((id, message)) = self.from_engines.recv() => Next::Engine(id, message),
+            event = self.from_store.recv() => event.map_or(Next::Nothing, |event| Next::Store(Box::new(event))),
+            Some(order) = self.orders.recv(), if self.store.under_way() < STORE_OPERATIONS =>
+                Next::Order(order),
+            () = sleep_until(deadline), if deadline.is_some() => Next::Time,
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let jobs = self.deadlines.first().map(|(deadline, _)| *deadline);
+        let idle = self
+            .engines
+            .values()
+            .filter_map(|engine| Some(engine.idle_since()? + self.config.idle_timeout))
+            .min();
+        [jobs, idle, self.flush_at, self.stopping, Some(self.list_at)].into_iter().flatten().min()
+    }
+
+    fn time(&mut self, now: Instant) {
+        while let Some((deadline, id)) = self.deadlines.first().cloned()
+            && deadline <= now
+        {
+            self.deadlines.remove(&(deadline, id.clone()));
+            self.end_early(&id, super::Ending::TimedOut);
+        }
+        if self.flush_at.is_some_and(|at| at <= now) {
+            self.flush();
+        }
+        if self.list_at <= now {
+            self.list_at = now + LIST_EVERY;
+            self.store.list();
+        }
+        self.unload_idle(now);
+        if self.stopping.is_some_and(|at| at <= now) {
+            self.give_up_running();
+        }
+    }
+
+    /// Notes that a running job has text that is not on disk yet.
+    pub(super) fn flush_soon(&mut self, id: &JobId) {
+        if !self.unflushed.contains(id) {
+            self.unflushed.insert(id.clone());
+        }
+        self.flush_at.get_or_insert_with(|| Instant::now() + FLUSH_AFTER);
+    }
+
+    fn flush(&mut self) {
+        self.flush_at = None;
+        for id in std::mem::take(&mut self.unflushed) {
+            let Some(live) = self.live.get_mut(&id) else { continue };
+            if let (super::live::Stage::Running(run), Some(view)) = (&mut live.stage, &live.view) {
+                let view = view.borrow();
+                let text = view.text[run.flushed..].to_owned();
+                run.flushed = view.text.len();
+                self.store.append(id, text);
+            }
+        }
+    }
+
+    /// Whether the daemon was told to stop and nothing is under way any more.
+    fn is_done(&self) -> bool {
+        self.stopping.is_some()
+            && self.store.under_way() == 0
+            && self
+                .live
+                .values()
+                .all(|live| live.durable && matches!(live.stage, super::live::Stage::Queued))
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,228 @@
+//! What the workspace's thread tells the owner.
+
+use std::time::{Duration, Instant};
+
+use threadrunner_core::{Failure, JobId, JobMeta};
+
+use super::live::{Live, Stage, Work};
+use super::owner::Owner;
+use super::view::{End, Phase};
+use crate::store::{Claim, Found, StoreEvent};
+
+impl Owner {
+    /// Goes on where the workspace's thread has done its part.
+    pub(super) fn stored(&mut self, event: StoreEvent) {
+        match event {
+            StoreEvent::Submitted { id, result: Ok(None) } => self.enqueue(&id, false),
+            StoreEvent::Submitted { id, result: Ok(Some(claim)) } => self.claimed(&id, claim),
+            StoreEvent::Submitted { id, result: Err(failure) } => self.lost(&id, failure),
+            StoreEvent::Durable { id } => self.durable(&id),
+            StoreEvent::Claimed { id, result: Ok(claim) } => self.claimed(&id, claim),
+            StoreEvent::Claimed { id, result: Err(failure) } => self.lost(&id, failure),
+            StoreEvent::Released { id, result: Ok(()) } => self.enqueue(&id, true),
+            StoreEvent::Released { id, result: Err(failure) } => self.lost(&id, failure),
+            StoreEvent::Ended { id, result } => self.ended(&id, result),
+            StoreEvent::Lost { id, failure } => {
+                self.cancel_request(&id);
+                self.lost(&id, failure);
+            }
+            StoreEvent::Listed { ids } => {
+                for id in ids.into_iter().filter(|id| !self.live.contains_key(id)) {
+                    self.store.look(id);
+                }
+            }
+            StoreEvent::Found { id, found } => self.found(id, found),
+        }
+    }
+
+    /// Puts a job that is now in `ready` into the queue; before the others if it had begun.
+    fn enqueue(&mut self, id: &JobId, begun: bool) {
+        let Some(live) = self.live.get_mut(id) else { return };
+        if let Some(engine) = self.engines.get_mut(&live.model) {
+            engine.end(id, Instant::now());
+        }
+        live.stage = Stage::Queued;
+        if let Some(ending) = live.ending {
+            self.fail_queued(id, ending.failure());
+            return;
+        }
+        if self.stopping.is_some()
+            && let Some(view) = live.view.take()
+        {
+            view.send_modify(|view| view.end = Some(End::Failed(super::clients::kept())));
+        }
+        if begun {
+            self.queue.push_front(id.clone(), &live.model, live.priority);
+        } else {
+            self.queue.push(id.clone(), &live.model, live.priority);
+        }
+        if live.view.is_some() {
+            self.watched.insert(id.clone());
+        }
+    }
+
+    fn durable(&mut self, id: &JobId) {
+        let Some(live) = self.live.get_mut(id) else { return };
+        live.durable = true;
+        if let Some(view) = &live.view {
+            view.send_modify(|view| view.durable = true);
+        }
+        if let Some(tell) = live.tell.take() {
+            // A client that went away in between has its job all the same.
+            let _ = tell.send(Ok(id.clone()));
+        }
+    }
+
+    fn claimed(&mut self, id: &JobId, claim: Claim) {
+        let Some(live) = self.live.get_mut(id) else { return };
+        let Claim { prompt, spec, meta } = claim;
+        let work = Work { prompt, spec, meta, since: Instant::now() };
+        live.stage = Stage::Claimed(Box::new(work));
+        if let Some(ending) = live.ending {
+            self.fail_claimed(id, ending.failure());
+        } else if self.stopping.is_some_and(|at| at <= Instant::now() + Duration::from_secs(1)) {
+            self.give_up_running();
+        } else {
+            self.begin_or_wait(id);
+        }
+    }
+
+    fn begin_or_wait(&mut self, id: &JobId) {
+        let Some(live) = self.live.get(id) else { return };
+        let model = live.model.clone();
+        match self.ensure_engine(&model) {
+            Ok(engine) if engine.is_ready() => {
+                engine.begin(id.clone());
+                self.start(id);
+            }
+            Ok(engine) => {
+                engine.begin(id.clone());
+                let fraction = engine.loading().unwrap_or_default();
+                if let Some(live) = self.live.get(id) {
+                    live.set_phase(Phase::Loading { model: model.name(), fraction });
+                }
+            }
+            Err(failure) => self.fail_claimed(id, failure),
+        }
+    }
+
+    /// A job could not be written, claimed or put back: whoever waits is told why.
+    fn lost(&mut self, id: &JobId, failure: Failure) {
+        tracing::error!(job = %id, %failure, "the workspace refused a move");
+        if let Some(live) = self.forget(id) {
+            if let Some(view) = &live.view {
+                view.send_modify(|view| view.end = Some(End::Failed(failure.clone())));
+            }
+            if let Some(tell) = live.tell {
+                let _ = tell.send(Err(failure));
+            }
+        }
+    }
+
+    fn ended(&mut self, id: &JobId, result: Result<(), Failure>) {
+        let Some(live) = self.forget(id) else { return };
+        let Some(view) = &live.view else { return };
+        let end = match (live.stage, result) {
+            (Stage::Ending(end), Ok(())) => end,
+            (_, Err(failure)) => {
+                tracing::error!(job = %id, %failure, "the job's end could not be written");
+                End::Failed(failure)
+            }
+            (stage, Ok(())) => {
+                tracing::error!(job = %id, ?stage, "a job ended that had not");
+                return;
+            }
+        };
+        view.send_modify(|view| {
+            view.durable = true;
+            view.end = Some(end);
+        });
+    }
+
+    /// Another program, or an earlier daemon, left a job in `ready`.
+    fn found(&mut self, id: JobId, found: Found) {
+        if self.live.contains_key(&id) {
+            return;
+        }
+        let model = match found.model.clone().map_or_else(|| self.default_model(), Ok) {
+            Ok(model) => model,
+            Err(failure) => {
+                self.store.fail_queued(id, failure);
+                return;
+            }
+        };
+        self.ids.after(&id);
+        let now = Instant::now();
+        let live = Live {
+            model: model.clone(),
+            priority: found.priority,
+            attached: false,
+            submitted: now,
+            deadline: found.time_left.map(|left| now + left),
+            durable: true,
+            tell: None,
+            view: None,
+            ending: None,
+            stage: Stage::Queued,
+        };
+        if let Some(deadline) = live.deadline {
+            self.deadlines.insert((deadline, id.clone()));
+        }
+        self.queue.push(id.clone(), &model, found.priority);
+        self.live.insert(id, live);
+    }
+
+    fn default_model(&self) -> Result<threadrunner_core::ModelRef, Failure> {
+        let backend = threadrunner_home::resolve_backend(None, &self.home, &self.config);
+        threadrunner_home::resolve_model(&self.home, &self.config, backend, None)
+    }
+
+    /// Ends a job that is in `ready` and out of the queue.
+    pub(super) fn fail_queued(&mut self, id: &JobId, failure: Failure) {
+        if let Some(live) = self.live.get_mut(id) {
+            live.stage = Stage::Ending(End::Failed(failure.clone()));
+            self.watched.remove(id);
+            self.store.fail_queued(id.clone(), failure);
+        }
+    }
+
+    /// Ends a job that is in `processing`.
+    pub(super) fn fail_claimed(&mut self, id: &JobId, failure: Failure) {
+        let Some(live) = self.live.get_mut(id) else { return };
+        let end = Stage::Ending(End::Failed(failure.clone()));
+        let (mut meta, since, flushed): (JobMeta, _, _) =
+            match std::mem::replace(&mut live.stage, end) {
+                Stage::Claimed(work) => {
+                    if let Some(engine) = self.engines.get_mut(&live.model) {
+                        engine.end(id, Instant::now());
+                    }
+                    (work.meta, work.since, 0)
+                }
+                Stage::Running(run) => (run.meta, run.since, run.flushed),
+                stage => {
+                    live.stage = stage;
+                    return;
+                }
+            };
+        meta.duration_s = Some(since.elapsed().as_secs_f64());
+        meta.model = Some(live.model.name());
+        let rest = live.view.as_ref().map(|view| view.borrow().text[flushed..].to_owned());
+        self.unflushed.remove(id);
+        self.store.fail(id.clone(), failure, rest.unwrap_or_default(), meta);
+    }
+
+    fn forget(&mut self, id: &JobId) -> Option<Live> {
+        let live = self.live.remove(id)?;
+        self.watched.remove(id);
+        self.unflushed.remove(id);
+        if let Some(deadline) = live.deadline {
+            self.deadlines.remove(&(deadline, id.clone()));
+        }
+        // A request that was canceled keeps its place until the engine says that it is free.
+        let still_asked = self.requests.values().any(|(job, _)| job == id);
+        if !still_asked && let Some(engine) = self.engines.get_mut(&live.model) {
+            engine.end(id, Instant::now());
+        }
+        Some(live)
+    }
+}

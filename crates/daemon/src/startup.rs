@@ -1,0 +1,252 @@
+//! From a bare process to a daemon that is ready, and back.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use threadrunner_core::{ErrorCode, Failure};
+use threadrunner_home::{Config, Durability, FileLock, Home};
+use threadrunner_workspace::{Options, Workspace};
+use tokio::net::UnixListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::context::Context;
+use crate::jobs::{Hub, Owner};
+use crate::store::Store;
+use crate::{log, server};
+
+/// Events of the workspace's thread that may wait for the owner; then the thread waits.
+const STORE_EVENTS: usize = 1024;
+/// What the client that started this daemon waits for.
+const READY: &str = r#"{"ready":true}"#;
+/// How long connections get to send their last frames when the daemon ends.
+const LAST_FRAMES: Duration = Duration::from_secs(2);
+
+/// Starts, serves, and returns when the daemon was told to stop.
+pub(crate) fn run(foreground: bool) -> ExitCode {
+    // What the daemon and its engines make is its user's alone.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    if !foreground {
+        // Fails only for one that leads its group already, and so has no terminal to leave.
+        let _ = rustix::process::setsid();
+    }
+    let served = start(foreground).and_then(|daemon| match daemon {
+        Some(daemon) => daemon.serve(),
+        None => Ok(()),
+    });
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            tracing::error!(%failure, "cannot start");
+            if foreground {
+                complain(failure.to_text().trim_end());
+            }
+            if !foreground {
+                report(&serde_json::to_string(&failure).unwrap_or_default());
+            }
+            ExitCode::from(failure.code.exit_code() as u8)
+        }
+    }
+}
+
+/// Everything that is needed to serve.
+struct Daemon {
+    home: Home,
+    config: Config,
+    workspace: Workspace,
+    ready: Vec<threadrunner_core::JobId>,
+    listener: std::os::unix::net::UnixListener,
+    foreground: bool,
+    // Held for the daemon's life: what says that it lives.
+    _lock: FileLock,
+}
+
+/// Takes the lock and the socket; `None` when another daemon has them.
+fn start(foreground: bool) -> Result<Option<Daemon>, Failure> {
+    let home = Home::from_env()?;
+    home.create()?;
+    log::start(&home, foreground);
+    let config = Config::load(&home)?;
+    let Some(lock) = FileLock::try_now(&home.daemon_lock())? else {
+        if foreground {
+            complain("a daemon of this home runs already: see `threadrunner status`");
+        } else {
+            report(READY);
+        }
+        return Ok(None);
+    };
+    // Whoever reads the note finds the socket also from an environment that names another.
+    let note = home.socket.as_os_str().as_encoded_bytes();
+    lock.write_note(note).map_err(|error| io_failure("write", &home.daemon_lock(), &error))?;
+    let durability = match config.durability {
+        Durability::Durable => threadrunner_workspace::Durability::Durable,
+        Durability::Relaxed => threadrunner_workspace::Durability::Relaxed,
+    };
+    let options = Options { durability, max_attempts: config.max_attempts };
+    let (workspace, recovered) = Workspace::open(&home.workspace, options, SystemTime::now())?;
+    tracing::info!(
+        workspace = %home.workspace.display(),
+        queued = recovered.queued.len(),
+        requeued = recovered.requeued.len(),
+        finished = recovered.finished.len(),
+        failed = recovered.failed.len(),
+        "workspace opened"
+    );
+    for trouble in &recovered.troubles {
+        tracing::warn!(%trouble, "left as it is");
+    }
+    let ready = recovered.queued;
+    let listener = bind(&home.socket)?;
+    Ok(Some(Daemon { home, config, workspace, ready, listener, foreground, _lock: lock }))
+}
+
+/// Binds the socket. The lock is held: a socket file that is there is nobody's.
+fn bind(path: &Path) -> Result<std::os::unix::net::UnixListener, Failure> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if std::os::unix::fs::FileTypeExt::is_socket(&found.file_type()) => {
+            fs::remove_file(path).map_err(|error| io_failure("remove the old", path, &error))?;
+        }
+        Ok(_) => {
+            return Err(Failure::new(
+                ErrorCode::Config,
+                format!("{} is in the socket's place and is no socket", path.display()),
+            )
+            .hint("move it away, or set THREADRUNNER_SOCKET"));
+        }
+        Err(_) => {}
+    }
+    // The umask lets nobody else connect before the mode says so too.
+    let listener = std::os::unix::net::UnixListener::bind(path)
+        .map_err(|error| io_failure("bind", path, &error))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))
+        .map_err(|error| io_failure("protect", path, &error))?;
+    listener.set_nonblocking(true).map_err(|error| io_failure("set up", path, &error))?;
+    Ok(listener)
+}
+
+impl Daemon {
+    fn serve(self) -> Result<(), Failure> {
+        // One thread: the daemon waits, the engines compute.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| internal("start the runtime", &error))?;
+        let socket = self.home.socket.clone();
+        let served = runtime.block_on(self.serve_in_runtime());
+        // Kills what engines are left. A read of the workspace that hangs is not waited for.
+        runtime.shutdown_timeout(Duration::from_millis(100));
+        let _ = fs::remove_file(&socket);
+        tracing::info!("ended");
+        served
+    }
+
+    async fn serve_in_runtime(self) -> Result<(), Failure> {
+        let signals = Signals::new().map_err(|error| internal("watch signals", &error))?;
+        let listener = UnixListener::from_std(self.listener)
+            .map_err(|error| io_failure("listen on", &self.home.socket, &error))?;
+        let reader = self.workspace.reader();
+        let (events, from_store) = tokio::sync::mpsc::channel(STORE_EVENTS);
+        let store = Store::start(self.workspace, self.ready, events)
+            .map_err(|error| internal("start the workspace's thread", &error))?;
+        let archive = store.archive();
+        let (owner, hub) =
+            Owner::new(self.home.clone(), self.config.clone(), engine_binary(), store, from_store);
+        let context = Arc::new(Context {
+            hub: hub.clone(),
+            reader,
+            archive,
+            workspace: self.home.workspace.clone(),
+            home: self.home,
+            config: self.config,
+            started: Instant::now(),
+        });
+        let closing = CancellationToken::new();
+        let serving = tokio::spawn(server::serve(listener, context.clone(), closing.clone()));
+        tokio::spawn(obey(signals, hub));
+        tracing::info!(pid = std::process::id(), socket = %context.home.socket.display(), "ready");
+        if !self.foreground {
+            report(READY);
+        }
+        owner.run().await;
+        closing.cancel();
+        let _ = tokio::time::timeout(LAST_FRAMES, serving).await;
+        Ok(())
+    }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    // Caught so that a terminal's end is not the daemon's.
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
+/// The first SIGTERM or SIGINT begins the end, with a grace time; a second one ends that.
+async fn obey(mut signals: Signals, hub: Hub) {
+    loop {
+        tokio::select! {
+            _ = signals.terminate.recv() => {}
+            _ = signals.interrupt.recv() => {}
+            _ = signals.hangup.recv() => continue,
+        }
+        if hub.stop(false).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The engine's program: `THREADRUNNER_ENGINE`, else the one beside this one, else on the PATH.
+fn engine_binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("THREADRUNNER_ENGINE").filter(|path| !path.is_empty()) {
+        return path.into();
+    }
+    let name = "threadrunner-engine";
+    let beside = std::env::current_exe().ok().and_then(|own| Some(own.parent()?.join(name)));
+    beside.filter(|path| path.exists()).unwrap_or_else(|| name.into())
+}
+
+/// Tells the client that started this daemon how it went, and lets go of it.
+///
+/// What comes after the first line goes nowhere: stdout becomes `/dev/null`.
+fn report(line: &str) {
+    let mut stdout = io::stdout().lock();
+    // A client that went away has nobody to be told.
+    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+    if let Ok(null) = fs::OpenOptions::new().write(true).open("/dev/null") {
+        let _ = rustix::stdio::dup2_stdout(null);
+    }
+}
+
+/// Writes a line to stdout.
+pub(crate) fn say(line: &str) {
+    let _ = writeln!(io::stdout(), "{line}");
+}
+
+/// Writes a line to stderr.
+pub(crate) fn complain(line: &str) {
+    let _ = writeln!(io::stderr(), "threadrunner-daemon: {line}");
+}
+
+fn io_failure(verb: &str, path: &Path, error: &io::Error) -> Failure {
+    Failure::new(ErrorCode::Io, format!("cannot {verb} {}: {error}", path.display()))
+        .hint("`threadrunner doctor` checks the home and its permissions")
+}
+
+fn internal(what: &str, error: &io::Error) -> Failure {
+    Failure::new(ErrorCode::Internal, format!("cannot {what}: {error}"))
+}

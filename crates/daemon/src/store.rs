@@ -1,0 +1,233 @@
+//! The thread that owns the workspace: operations in, what came of them out.
+//!
+//! Operations that wait together share one sync. What a client may rely on (an id, an end) is told
+//! after that sync; what only this daemon needs to go on (a claim) is told before it, so that an
+//! answer's first token does not wait for the disk.
+
+mod keeper;
+
+use std::sync::mpsc;
+use std::time::Duration;
+
+use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta, JobSpec, ModelRef, Priority};
+use threadrunner_workspace::{Retention, WatchEvent, Watcher, Workspace};
+
+use keeper::Keeper;
+use tokio::sync::oneshot;
+
+/// A job to be written.
+#[derive(Debug)]
+pub(crate) struct Submission {
+    pub(crate) id: JobId,
+    pub(crate) prompt: String,
+    pub(crate) spec: JobSpec,
+    pub(crate) meta: JobMeta,
+    /// Whether it begins at once, without being queued.
+    pub(crate) claim: bool,
+}
+
+/// What a job that was claimed is.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    pub(crate) prompt: String,
+    pub(crate) spec: JobSpec,
+    pub(crate) meta: JobMeta,
+}
+
+/// A job that somebody else put into `ready`.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) model: Option<ModelRef>,
+    pub(crate) priority: Priority,
+    /// Until its deadline.
+    pub(crate) time_left: Option<Duration>,
+}
+
+/// What came of an operation.
+#[derive(Debug)]
+pub(crate) enum StoreEvent {
+    /// The job is in `ready`, or in `processing` and here is its claim.
+    Submitted { id: JobId, result: Result<Option<Claim>, Failure> },
+    /// The job would survive a crash.
+    Durable { id: JobId },
+    /// The job is in `processing`.
+    Claimed { id: JobId, result: Result<Claim, Failure> },
+    /// The job is in `ready` again.
+    Released { id: JobId, result: Result<(), Failure> },
+    /// The job is in `output` or `failed`, for good.
+    Ended { id: JobId, result: Result<(), Failure> },
+    /// The job that was begun at once could not be written after all.
+    Lost { id: JobId, failure: Failure },
+    /// All that is in `ready`.
+    Listed { ids: Vec<JobId> },
+    /// There is a job in `ready` that nobody here put there.
+    Found { id: JobId, found: Found },
+}
+
+#[derive(Debug)]
+enum Operation {
+    Submit(Box<Submission>),
+    Claim(JobId),
+    Append { id: JobId, text: String },
+    Complete { id: JobId, text: String, meta: Box<JobMeta> },
+    Fail { id: JobId, failure: Failure, rest: String, meta: Box<JobMeta> },
+    FailQueued { id: JobId, failure: Failure },
+    Release { id: JobId, counted: bool },
+    Look(JobId),
+    Arrived(JobId),
+    List,
+    Retry { id: JobId, reply: Reply<()> },
+    Remove { id: JobId, reply: Reply<()> },
+    Prune { retention: Retention, reply: Reply<Vec<JobId>> },
+}
+
+type Reply<T> = oneshot::Sender<Result<T, Failure>>;
+
+/// The owner's end of the workspace's thread.
+#[derive(Debug)]
+pub(crate) struct Store {
+    operations: mpsc::Sender<Operation>,
+    under_way: usize,
+    // Watches until it is dropped.
+    _watcher: Option<Watcher>,
+}
+
+impl Store {
+    /// Starts the thread. The jobs in `ready` come as [`StoreEvent::Found`], oldest first.
+    pub(crate) fn start(
+        workspace: Workspace,
+        ready: Vec<JobId>,
+        events: tokio::sync::mpsc::Sender<StoreEvent>,
+    ) -> std::io::Result<Self> {
+        let (operations, incoming) = mpsc::channel();
+        let watcher = watch(&workspace, operations.clone());
+        let keeper = Keeper::new(workspace, ready, events);
+        std::thread::Builder::new()
+            .name("workspace".to_owned())
+            .spawn(move || keeper.run(&incoming))?;
+        Ok(Self { operations, under_way: 0, _watcher: watcher })
+    }
+
+    /// A handle for clients.
+    pub(crate) fn archive(&self) -> Archive {
+        Archive(self.operations.clone())
+    }
+
+    /// Operations whose event has not been taken note of.
+    pub(crate) fn under_way(&self) -> usize {
+        self.under_way
+    }
+
+    /// Takes note of an event: call for each.
+    pub(crate) fn note(&mut self, event: &StoreEvent) {
+        match event {
+            StoreEvent::Submitted { .. }
+            | StoreEvent::Claimed { .. }
+            | StoreEvent::Released { .. }
+            | StoreEvent::Ended { .. } => self.under_way -= 1,
+            StoreEvent::Durable { .. }
+            | StoreEvent::Lost { .. }
+            | StoreEvent::Listed { .. }
+            | StoreEvent::Found { .. } => {}
+        }
+    }
+
+    fn send(&mut self, operation: Operation) {
+        self.under_way += 1;
+        self.send_silent(operation);
+    }
+
+    fn send_silent(&self, operation: Operation) {
+        if self.operations.send(operation).is_err() {
+            tracing::error!("the workspace's thread is gone");
+        }
+    }
+
+    /// Writes a job.
+    pub(crate) fn submit(&mut self, submission: Submission) {
+        self.send(Operation::Submit(Box::new(submission)));
+    }
+
+    /// Moves a job from `ready` to `processing`.
+    pub(crate) fn claim(&mut self, id: JobId) {
+        self.send(Operation::Claim(id));
+    }
+
+    /// Adds to a running job's partial answer.
+    pub(crate) fn append(&self, id: JobId, text: String) {
+        self.send_silent(Operation::Append { id, text });
+    }
+
+    /// Writes a running job's answer and moves it to `output`.
+    pub(crate) fn complete(&mut self, id: JobId, text: String, meta: JobMeta) {
+        self.send(Operation::Complete { id, text, meta: Box::new(meta) });
+    }
+
+    /// Moves a running job to `failed`; `rest` is what its partial answer lacks.
+    pub(crate) fn fail(&mut self, id: JobId, failure: Failure, rest: String, meta: JobMeta) {
+        self.send(Operation::Fail { id, failure, rest, meta: Box::new(meta) });
+    }
+
+    /// Moves a queued job to `failed`.
+    pub(crate) fn fail_queued(&mut self, id: JobId, failure: Failure) {
+        self.send(Operation::FailQueued { id, failure });
+    }
+
+    /// Looks at a job in `ready`: [`StoreEvent::Found`] if it is one.
+    pub(crate) fn look(&self, id: JobId) {
+        self.send_silent(Operation::Look(id));
+    }
+
+    /// Lists all that is in `ready`: [`StoreEvent::Listed`].
+    pub(crate) fn list(&self) {
+        self.send_silent(Operation::List);
+    }
+
+    /// Moves a running job back to `ready`; its attempt stays counted, or does not.
+    pub(crate) fn release(&mut self, id: JobId, counted: bool) {
+        self.send(Operation::Release { id, counted });
+    }
+}
+
+/// What clients may do to jobs that are not live: past the owner, which does not know of those.
+#[derive(Debug, Clone)]
+pub(crate) struct Archive(mpsc::Sender<Operation>);
+
+impl Archive {
+    async fn ask<T>(&self, operation: impl FnOnce(Reply<T>) -> Operation) -> Result<T, Failure> {
+        let ending = || Failure::new(ErrorCode::ShuttingDown, "the daemon is ending");
+        let (reply, answer) = oneshot::channel();
+        self.0.send(operation(reply)).map_err(|_| ending())?;
+        answer.await.map_err(|_| ending())?
+    }
+
+    /// Moves a failed job to `ready`, as if it had never begun.
+    pub(crate) async fn retry(&self, id: JobId) -> Result<(), Failure> {
+        self.ask(|reply| Operation::Retry { id, reply }).await
+    }
+
+    /// Removes a job that has ended.
+    pub(crate) async fn remove(&self, id: JobId) -> Result<(), Failure> {
+        self.ask(|reply| Operation::Remove { id, reply }).await
+    }
+
+    /// Removes some of the jobs that need not be kept; none when there are none left.
+    pub(crate) async fn prune(&self, retention: Retention) -> Result<Vec<JobId>, Failure> {
+        self.ask(|reply| Operation::Prune { retention, reply }).await
+    }
+}
+
+/// Passes on what other programs put into `ready`. Without it, listings find that too, later.
+fn watch(workspace: &Workspace, operations: mpsc::Sender<Operation>) -> Option<Watcher> {
+    let tell = move |event| {
+        let operation = match event {
+            WatchEvent::Arrived(id) => Operation::Arrived(id),
+            WatchEvent::Rescan => Operation::List,
+        };
+        // The thread ends only with the daemon.
+        let _ = operations.send(operation);
+    };
+    Watcher::start(&workspace.reader(), tell)
+        .inspect_err(|error| tracing::warn!(%error, "jobs of other programs are found late"))
+        .ok()
+}

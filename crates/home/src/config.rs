@@ -1,0 +1,334 @@
+//! `config.toml`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+use threadrunner_core::engine_protocol::{DummyScript, EngineOptions};
+use threadrunner_core::{BackendKind, ErrorCode, Failure, Parameters};
+
+use crate::Home;
+
+/// The user's configuration: `config.toml` in the home. Every key has a default, and so has the
+/// file. An unknown key is an error, because a misspelt one would be obeyed by nobody.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The default model: a name in `models/`, an alias, or a path (relative to the home).
+    /// Default: the only file in `models/`.
+    pub model: Option<String>,
+    /// The default backend: `"llama"` or `"dummy"`. Default: llama where it is compiled in.
+    pub backend: Option<BackendKind>,
+    /// Seconds without a request after which a model is unloaded. 0 unloads it as soon as its last
+    /// request ends. Default: 300.
+    #[serde(deserialize_with = "seconds")]
+    pub idle_timeout: Duration,
+    /// Seconds that running jobs get to end when the daemon is stopped. Default: 10.
+    #[serde(deserialize_with = "seconds")]
+    pub grace: Duration,
+    /// When an accepted job is answered for. Default: `"durable"`.
+    pub durability: Durability,
+    /// How often a job is begun before it fails. Default: 3.
+    pub max_attempts: u32,
+    /// The most jobs in the queue. Default: 100000.
+    pub max_queue: u32,
+    /// `[aliases]`: other names for models; each a name in `models/` or a path (relative to the
+    /// home).
+    pub aliases: BTreeMap<String, String>,
+    /// `[engine]`: limits and tuning of every engine.
+    #[serde(deserialize_with = "engine_options")]
+    pub engine: EngineOptions,
+    /// `[defaults]`: generation parameters of requests that do not say otherwise.
+    #[serde(deserialize_with = "parameters")]
+    pub defaults: Parameters,
+    /// `[workspaces.NAME]`: further workspaces.
+    pub workspaces: BTreeMap<String, WorkspaceConfig>,
+}
+
+/// When an accepted job is answered for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// When it survives a power failure.
+    #[default]
+    Durable,
+    /// When it survives the daemon's crash; a power failure may lose the last seconds.
+    Relaxed,
+}
+
+/// One further workspace.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkspaceConfig {
+    /// Its directory, relative to the home; `~/` is the user's.
+    pub path: PathBuf,
+    /// Its default model. Default: the general one.
+    #[serde(default)]
+    pub model: Option<String>,
+    /// Its default generation parameters, before the general ones.
+    #[serde(default, deserialize_with = "parameters")]
+    pub defaults: Parameters,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            model: None,
+            backend: None,
+            idle_timeout: Duration::from_secs(300),
+            grace: Duration::from_secs(10),
+            durability: Durability::default(),
+            max_attempts: 3,
+            max_queue: 100_000,
+            aliases: BTreeMap::new(),
+            engine: EngineOptions::default(),
+            defaults: Parameters::default(),
+            workspaces: BTreeMap::new(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads the home's `config.toml`; without one, the defaults.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Config`] names the file, the line and what is wrong there;
+    /// [`ErrorCode::Io`] when it cannot be read.
+    pub fn load(home: &Home) -> Result<Self, Failure> {
+        let path = &home.config_file;
+        let text = match fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                return Err(wrong(path, None, "the file is not UTF-8"));
+            }
+            Err(error) => {
+                return Err(Failure::new(
+                    ErrorCode::Io,
+                    format!("cannot read {}: {error}", path.display()),
+                ));
+            }
+        };
+        let mut config = Self::parse(&text, path)?;
+        for workspace in config.workspaces.values_mut() {
+            workspace.path = expand(&workspace.path, &home.root);
+        }
+        Ok(config)
+    }
+
+    /// Reads `text`, which is what stands in the file `path`. Workspace paths stay as written.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Config`], as [`Config::load`].
+    pub fn parse(text: &str, path: &Path) -> Result<Self, Failure> {
+        let config: Self = toml::from_str(text).map_err(|error| {
+            let line = error.span().map(|span| text[..span.start].matches('\n').count() + 1);
+            wrong(path, line, error.message())
+        })?;
+        config.check().map_err(|message| wrong(path, None, &message))?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.max_attempts == 0 {
+            return Err("max_attempts is 0, but a job must be begun at least once".to_owned());
+        }
+        if self.max_queue == 0 {
+            return Err("max_queue is 0, but then no job could ever be accepted".to_owned());
+        }
+        self.defaults.validate().map_err(|error| format!("[defaults]: {error}"))?;
+        for (name, workspace) in &self.workspaces {
+            if workspace.path.as_os_str().is_empty() {
+                return Err(format!("[workspaces.{name}]: path is empty"));
+            }
+            workspace
+                .defaults
+                .validate()
+                .map_err(|error| format!("[workspaces.{name}.defaults]: {error}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// A path from `config.toml`: `~/` is the user's home, and a relative one is relative to `root`.
+pub(crate) fn expand(path: &Path, root: &Path) -> PathBuf {
+    match (path.strip_prefix("~"), std::env::home_dir()) {
+        (Ok(rest), Some(user)) => user.join(rest),
+        _ => root.join(path),
+    }
+}
+
+fn wrong(path: &Path, line: Option<usize>, message: &str) -> Failure {
+    let place = match line {
+        Some(line) => format!("{}, line {line}", path.display()),
+        None => path.display().to_string(),
+    };
+    Failure::new(ErrorCode::Config, format!("{place}: {}", message.trim_end()))
+        .hint("docs/configuration.md lists every key of config.toml with its default")
+}
+
+fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    // Far beyond any use, and near enough that adding it to a clock cannot overflow.
+    const MAX_SECONDS: f64 = 1e9;
+    let seconds = f64::deserialize(deserializer)?;
+    if (0.0..=MAX_SECONDS).contains(&seconds) {
+        Ok(Duration::from_secs_f64(seconds))
+    } else {
+        Err(serde::de::Error::custom(format!(
+            "{seconds} is not a number of seconds from 0 to 1000000000"
+        )))
+    }
+}
+
+/// [`EngineOptions`] that refuse unknown keys, as a file written by hand should and a wire format
+/// that grows should not. `remote` makes the compiler compare the two.
+#[derive(Deserialize)]
+#[serde(remote = "EngineOptions", deny_unknown_fields)]
+struct StrictEngineOptions {
+    #[serde(default)]
+    context: Option<u32>,
+    #[serde(default)]
+    sequences: Option<u32>,
+    #[serde(default)]
+    batch: Option<u32>,
+    #[serde(default)]
+    threads: Option<u32>,
+    #[serde(default)]
+    gpu_layers: Option<u32>,
+    #[serde(default)]
+    dummy: Option<DummyScript>,
+}
+
+fn engine_options<'de, D: Deserializer<'de>>(deserializer: D) -> Result<EngineOptions, D::Error> {
+    StrictEngineOptions::deserialize(deserializer)
+}
+
+/// [`Parameters`] that refuse unknown keys; see [`StrictEngineOptions`].
+#[derive(Deserialize)]
+#[serde(remote = "Parameters", deny_unknown_fields)]
+struct StrictParameters {
+    #[serde(default)]
+    max_tokens: Option<u32>,
+    #[serde(default)]
+    temperature: Option<f32>,
+    #[serde(default)]
+    top_k: Option<u32>,
+    #[serde(default)]
+    top_p: Option<f32>,
+    #[serde(default)]
+    min_p: Option<f32>,
+    #[serde(default)]
+    repeat_penalty: Option<f32>,
+    #[serde(default)]
+    seed: Option<u32>,
+    #[serde(default)]
+    stop: Vec<String>,
+}
+
+fn parameters<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Parameters, D::Error> {
+    StrictParameters::deserialize(deserializer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, Failure> {
+        Config::parse(text, Path::new("/h/config.toml"))
+    }
+
+    #[test]
+    fn an_empty_file_is_the_defaults() {
+        assert_eq!(parse("").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn every_key_is_read() {
+        let config = parse(
+            r#"
+            model = "small"
+            backend = "llama"
+            idle_timeout = 0
+            grace = 2.5
+            durability = "relaxed"
+            max_attempts = 5
+            max_queue = 10
+
+            [aliases]
+            small = "SmolLM2.gguf"
+
+            [engine]
+            context = 4096
+            sequences = 4
+            batch = 512
+            threads = 2
+            gpu_layers = 99
+            dummy = { step_ms = 5 }
+
+            [defaults]
+            temperature = 0.2
+            stop = ["END"]
+
+            [workspaces.code]
+            path = "code"
+            model = "coder"
+            defaults = { top_k = 1 }
+            "#,
+        )
+        .unwrap();
+        assert_eq!(config.model.as_deref(), Some("small"));
+        assert_eq!(config.idle_timeout, Duration::ZERO);
+        assert_eq!(config.grace, Duration::from_millis(2500));
+        assert_eq!(config.durability, Durability::Relaxed);
+        assert_eq!(config.aliases["small"], "SmolLM2.gguf");
+        assert_eq!(config.engine.context, Some(4096));
+        assert_eq!(config.engine.dummy.unwrap().step_ms, 5);
+        assert_eq!(config.defaults.temperature, Some(0.2));
+        assert_eq!(config.workspaces["code"].defaults.top_k, Some(1));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_file_and_line() {
+        for (text, line, words) in [
+            ("modle = \"x\"", "line 1", "modle"),
+            ("model = \"x\"\n\ntypo = 1\n", "line 3", "typo"),
+            ("[engine]\ncontxt = 1\n", "line 2", "contxt"),
+            ("[defaults]\n\ntemprature = 1\n", "line 3", "temprature"),
+            ("[workspaces.a]\npath = \"p\"\nmodl = \"m\"\n", "line 3", "modl"),
+            ("model = \"x\"\nmax_queue = \"many\"\n", "line 2", "invalid type"),
+            ("idle_timeout = -1\n", "line 1", "-1"),
+            ("model =\n", "line 1", ""),
+        ] {
+            let failure = parse(text).unwrap_err();
+            assert_eq!(failure.code, ErrorCode::Config);
+            let message = &failure.message;
+            assert!(message.starts_with(&format!("/h/config.toml, {line}: ")), "{message}");
+            assert!(message.contains(words), "{message}");
+        }
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused() {
+        for (text, words) in [
+            ("max_attempts = 0", "max_attempts"),
+            ("max_queue = 0", "max_queue"),
+            ("[defaults]\ntop_p = 3.0", "top_p"),
+            ("[workspaces.a]\npath = \"\"", "[workspaces.a]"),
+            ("[workspaces.a]\npath = \"p\"\ndefaults = { max_tokens = 0 }", "max_tokens"),
+        ] {
+            let failure = parse(text).unwrap_err();
+            assert!(failure.message.contains(words), "{failure}");
+        }
+    }
+
+    #[test]
+    fn paths_are_relative_to_the_home() {
+        assert_eq!(expand(Path::new("code"), Path::new("/h")), Path::new("/h/code"));
+        assert_eq!(expand(Path::new("/code"), Path::new("/h")), Path::new("/code"));
+        let user = std::env::home_dir().unwrap();
+        assert_eq!(expand(Path::new("~/code"), Path::new("/h")), user.join("code"));
+    }
+}

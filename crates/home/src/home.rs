@@ -1,0 +1,196 @@
+//! The home directory and what is where in it.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use threadrunner_core::{BackendKind, ErrorCode, Failure};
+
+use crate::private::{ensure_dir, ensure_own, ensure_private};
+
+/// The longest path of a Unix socket, in bytes: `sockaddr_un` has 108, the last for a zero.
+const MAX_SOCKET_PATH: usize = 107;
+
+/// Every path of one user's ThreadRunner, and what else the environment decides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Home {
+    /// `THREADRUNNER_HOME`, else `~/.threadrunner`.
+    pub root: PathBuf,
+    /// `config.toml`; it need not exist.
+    pub config_file: PathBuf,
+    /// Where model names are looked up.
+    pub models_dir: PathBuf,
+    /// The job workspace: `THREADRUNNER_WORKSPACE`, else `workspace/`.
+    pub workspace: PathBuf,
+    /// Logs.
+    pub cache_dir: PathBuf,
+    /// Locks, and by default the socket.
+    pub run_dir: PathBuf,
+    /// The daemon's socket: `THREADRUNNER_SOCKET`; else `run/daemon.sock` where
+    /// `THREADRUNNER_HOME` is set, because two homes must not share a daemon; else
+    /// `$XDG_RUNTIME_DIR/threadrunner/daemon.sock`; else `run/daemon.sock`.
+    pub socket: PathBuf,
+    /// `THREADRUNNER_BACKEND`.
+    pub backend: Option<BackendKind>,
+    /// `THREADRUNNER_MODEL_PATH`.
+    pub model_path: Option<PathBuf>,
+    /// Whether the directories of workspace and socket were chosen by the user: then their
+    /// permissions are too.
+    chosen_workspace: bool,
+    chosen_socket: bool,
+}
+
+impl Home {
+    /// The home that the environment of this process describes.
+    ///
+    /// # Errors
+    /// See [`Home::resolve`].
+    pub fn from_env() -> Result<Self, Failure> {
+        let here = env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+        Self::resolve(&here, |name| env::var_os(name))
+    }
+
+    /// The home that `variable` describes; `here` is what relative paths are relative to. Reads
+    /// no file. A variable that is empty counts as absent.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Config`]: no home can be named, the socket's path is too long, or a variable
+    /// has a value it cannot have.
+    pub fn resolve(
+        here: &Path,
+        variable: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, Failure> {
+        let text = |name: &str| variable(name).filter(|value| !value.is_empty());
+        let path = |name: &str| text(name).map(|value| here.join(value));
+        let chosen_root = path("THREADRUNNER_HOME");
+        let root = match (&chosen_root, path("HOME")) {
+            (Some(root), _) => root.clone(),
+            (None, Some(home)) => home.join(".threadrunner"),
+            (None, None) => {
+                return Err(Failure::new(
+                    ErrorCode::Config,
+                    "neither THREADRUNNER_HOME nor HOME is set",
+                )
+                .hint("set THREADRUNNER_HOME to a directory of your own"));
+            }
+        };
+        let run_dir = root.join("run");
+        let chosen_socket = path("THREADRUNNER_SOCKET");
+        // The XDG specification wants relative paths in it ignored.
+        let runtime_dir =
+            text("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|dir| dir.is_absolute());
+        let socket = match (&chosen_socket, &chosen_root, runtime_dir) {
+            (Some(socket), _, _) => socket.clone(),
+            (None, None, Some(dir)) => dir.join("threadrunner").join("daemon.sock"),
+            (None, _, _) => run_dir.join("daemon.sock"),
+        };
+        if socket.as_os_str().len() > MAX_SOCKET_PATH {
+            return Err(Failure::new(
+                ErrorCode::Config,
+                format!(
+                    "the socket's path is {} bytes long, but the system allows {MAX_SOCKET_PATH}: {}",
+                    socket.as_os_str().len(),
+                    socket.display()
+                ),
+            )
+            .hint("set THREADRUNNER_SOCKET to a shorter path, such as /tmp/threadrunner-$USER/daemon.sock"));
+        }
+        let chosen_workspace = path("THREADRUNNER_WORKSPACE");
+        Ok(Self {
+            config_file: root.join("config.toml"),
+            models_dir: root.join("models"),
+            chosen_workspace: chosen_workspace.is_some(),
+            workspace: chosen_workspace.unwrap_or_else(|| root.join("workspace")),
+            cache_dir: root.join("cache"),
+            run_dir,
+            chosen_socket: chosen_socket.is_some(),
+            socket,
+            backend: text("THREADRUNNER_BACKEND").as_deref().map(backend).transpose()?,
+            model_path: path("THREADRUNNER_MODEL_PATH"),
+            root,
+        })
+    }
+
+    /// Makes what is missing, each directory 0700.
+    ///
+    /// A directory of this user that is open to others is closed, if nothing but ThreadRunner's
+    /// own is in it. Where the user chose the workspace's or the socket's place, its permissions
+    /// are left alone.
+    ///
+    /// # Errors
+    /// A directory cannot be made or closed, belongs to another user, or something that is no
+    /// directory is in its place.
+    pub fn create(&self) -> Result<(), Failure> {
+        const OURS: [&str; 5] = ["config.toml", "models", "workspace", "cache", "run"];
+        ensure_private(&self.root, |name| OURS.contains(&name))?;
+        // What other programs put beside the models and the logs does not make them less ours.
+        for dir in [&self.run_dir, &self.cache_dir, &self.models_dir] {
+            // A link to a bigger disk leads to a directory that others may have a use for.
+            if dir.is_symlink() {
+                ensure_dir(dir)?;
+            } else {
+                ensure_private(dir, |_| true)?;
+            }
+        }
+        if self.chosen_workspace || self.workspace.is_symlink() {
+            ensure_dir(&self.workspace)?;
+        } else {
+            ensure_private(&self.workspace, |_| true)?;
+        }
+        if let Some(dir) = self.socket.parent() {
+            if self.chosen_socket {
+                ensure_dir(dir)?;
+            } else {
+                ensure_own(dir)?;
+                ensure_private(dir, |_| true)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The daemon's log of a day, given as `YYYY-MM-DD` (see [`crate::utc_date`]).
+    pub fn log_file(&self, date: &str) -> PathBuf {
+        self.cache_dir.join(format!("threadrunner-daemon-{date}.log"))
+    }
+
+    /// The newest log there is.
+    pub fn newest_log(&self) -> Option<PathBuf> {
+        let entries = std::fs::read_dir(&self.cache_dir).ok()?;
+        entries
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                name.starts_with("threadrunner-daemon-") && name.ends_with(".log")
+            })
+            // Dates in names: name order is time order.
+            .max()
+    }
+
+    /// Held by the daemon for its life.
+    pub fn daemon_lock(&self) -> PathBuf {
+        self.run_dir.join("daemon.lock")
+    }
+
+    /// Held by a client while it starts the daemon.
+    pub fn spawn_lock(&self) -> PathBuf {
+        self.run_dir.join("spawn.lock")
+    }
+}
+
+fn backend(text: &OsStr) -> Result<BackendKind, Failure> {
+    match text.to_str() {
+        Some("llama") => Ok(BackendKind::Llama),
+        Some("dummy") => Ok(BackendKind::Dummy),
+        _ => Err(Failure::new(
+            ErrorCode::Config,
+            format!(
+                "THREADRUNNER_BACKEND is '{}', but must be llama or dummy",
+                text.to_string_lossy()
+            ),
+        )
+        .hint("unset it for the default")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,109 @@
+//! Locks that end with the process that holds them.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+
+use threadrunner_core::{ErrorCode, Failure};
+
+/// A file locked for this process alone, until dropped or until the process ends however it ends.
+///
+/// The file stays: whether it exists says nothing, only whether it is locked.
+#[derive(Debug)]
+pub struct FileLock {
+    file: File,
+}
+
+impl FileLock {
+    /// Takes the lock, waiting for whoever holds it. Blocks the thread.
+    ///
+    /// # Errors
+    /// The file cannot be opened or locked.
+    pub fn wait(path: &Path) -> Result<Self, Failure> {
+        let file = open(path)?;
+        file.lock().map_err(|error| failed("lock", path, &error))?;
+        Ok(Self { file })
+    }
+
+    /// Takes the lock, or says `None` if somebody holds it.
+    ///
+    /// # Errors
+    /// The file cannot be opened or locked.
+    pub fn try_now(path: &Path) -> Result<Option<Self>, Failure> {
+        let file = open(path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Self { file })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(failed("lock", path, &error)),
+        }
+    }
+
+    /// Leaves a note for those who find the lock held. It may outlive the lock.
+    ///
+    /// The daemon notes its socket here: a client whose environment names another one (a cron job
+    /// has no `XDG_RUNTIME_DIR`) then still finds the daemon of its home.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write_note(&self, note: &[u8]) -> io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.write_all_at(note, 0)
+    }
+
+    /// The note last left in the lock file `path`, whether or not anybody holds the lock now.
+    ///
+    /// Asking for the lock to find out would keep the one who wants it from getting it.
+    pub fn read_note(path: &Path) -> Option<Vec<u8>> {
+        fs::read(path).ok().filter(|note| !note.is_empty())
+    }
+}
+
+fn open(path: &Path) -> Result<File, Failure> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(|error| failed("open", path, &error))
+}
+
+fn failed(verb: &str, path: &Path, error: &io::Error) -> Failure {
+    Failure::new(ErrorCode::Io, format!("cannot {verb} {}: {error}", path.display()))
+        .hint("`threadrunner doctor` checks the home and its permissions")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_held_by_one_and_free_when_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let lock = FileLock::try_now(&path).unwrap().unwrap();
+        assert!(FileLock::try_now(&path).unwrap().is_none());
+        drop(lock);
+        FileLock::wait(&path).unwrap();
+    }
+
+    #[test]
+    fn the_last_note_is_read_by_anybody() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        assert_eq!(FileLock::read_note(&path), None);
+        let lock = FileLock::try_now(&path).unwrap().unwrap();
+        assert_eq!(FileLock::read_note(&path), None);
+        lock.write_note(b"a long note").unwrap();
+        lock.write_note(b"short").unwrap();
+        assert_eq!(FileLock::read_note(&path).unwrap(), b"short");
+    }
+
+    #[test]
+    fn a_lock_that_cannot_be_opened_names_its_file() {
+        let failure = FileLock::try_now(Path::new("/nowhere/lock")).unwrap_err();
+        assert!(failure.message.contains("/nowhere/lock"), "{failure}");
+    }
+}

@@ -1,0 +1,219 @@
+//! From a model's name to its file.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use threadrunner_core::{BackendKind, ErrorCode, Failure, ModelRef};
+
+use crate::config::expand;
+use crate::{Config, Home};
+
+/// A model file in the home's `models/`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelFile {
+    /// The name it goes by: the file's stem.
+    pub name: String,
+    /// The file.
+    pub path: PathBuf,
+    /// Its size, in bytes; of a split model, that of its first part.
+    pub bytes: u64,
+}
+
+/// The backend that a request runs on: the flag, else `THREADRUNNER_BACKEND`, else the
+/// configuration, else llama where it is compiled in and the dummy where not.
+pub fn resolve_backend(flag: Option<BackendKind>, home: &Home, config: &Config) -> BackendKind {
+    let built = if cfg!(feature = "llama") { BackendKind::Llama } else { BackendKind::Dummy };
+    flag.or(home.backend).or(config.backend).unwrap_or(built)
+}
+
+/// The model that `name` means, or without one the default: `THREADRUNNER_MODEL_PATH`, else the
+/// configured one, else the only file in `models/`.
+///
+/// A name is a path (it has a slash, or it ends in `.gguf` and exists), the name or the stem of a
+/// file in `models/`, or an alias. The path in the answer is absolute, and a file was there.
+///
+/// # Errors
+/// [`ErrorCode::NoModel`] when none is named and none can be chosen; [`ErrorCode::ModelNotFound`]
+/// when none goes by that name. The hint says what there is.
+pub fn resolve_model(
+    home: &Home,
+    config: &Config,
+    backend: BackendKind,
+    name: Option<&str>,
+) -> Result<ModelRef, Failure> {
+    if backend == BackendKind::Dummy {
+        return Ok(ModelRef { backend, path: None });
+    }
+    let path = match (name, &home.model_path, &config.model) {
+        (Some(name), _, _) => by_name(home, config, name, Path::new(""))?,
+        (None, Some(path), _) => file(path).map_err(|why| {
+            Failure::new(
+                ErrorCode::ModelNotFound,
+                format!("THREADRUNNER_MODEL_PATH names {}, but {why}", path.display()),
+            )
+            .hint("let it name a GGUF file, or unset it")
+        })?,
+        // What stands in the configuration means the same from every working directory.
+        (None, None, Some(name)) => by_name(home, config, name, &home.root)?,
+        (None, None, None) => only_one(home)?,
+    };
+    Ok(ModelRef { backend, path: Some(path) })
+}
+
+/// The model files in the home's `models/`, by name. Of a model in several parts, the first.
+///
+/// # Errors
+/// [`ErrorCode::Io`] when the directory exists and cannot be read.
+pub fn list_models(home: &Home) -> Result<Vec<ModelFile>, Failure> {
+    let dir = &home.models_dir;
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => {
+            return Err(Failure::new(
+                ErrorCode::Io,
+                format!("cannot read the directory {}: {error}", dir.display()),
+            ));
+        }
+    };
+    let mut models: Vec<_> = entries
+        .filter_map(|entry| {
+            let path = entry.ok()?.path();
+            // Follows links: a model may well lie on another disk.
+            let metadata = fs::metadata(&path).ok().filter(|metadata| metadata.is_file())?;
+            let name = path.file_stem()?.to_str()?.to_owned();
+            (is_gguf(&path) && !is_later_part(&name)).then_some(ModelFile {
+                name,
+                bytes: metadata.len(),
+                path,
+            })
+        })
+        .collect();
+    models.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(models)
+}
+
+fn is_gguf(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
+}
+
+/// Whether this is the stem of a part of a split model, other than the first: llama.cpp calls
+/// them `NAME-00002-of-00003.gguf` and opens them all by the first.
+fn is_later_part(stem: &str) -> bool {
+    let mut parts = stem.rsplit('-');
+    let (Some(count), Some("of"), Some(part)) = (parts.next(), parts.next(), parts.next()) else {
+        return false;
+    };
+    let number = |text: &str| text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit());
+    number(count) && number(part) && part != "00001"
+}
+
+fn only_one(home: &Home) -> Result<PathBuf, Failure> {
+    let models = list_models(home)?;
+    match models.as_slice() {
+        [model] => canonical(&model.path),
+        [] => Err(Failure::new(
+            ErrorCode::NoModel,
+            format!("there is no model: {} holds no .gguf file", home.models_dir.display()),
+        )
+        .hint(format!(
+            "put a GGUF file into {}, or run scripts/quickstart, which fetches a small one",
+            home.models_dir.display()
+        ))),
+        several => {
+            let names: Vec<_> = several.iter().map(|model| model.name.as_str()).collect();
+            Err(Failure::new(
+                ErrorCode::NoModel,
+                format!("which model? There are {}", names.join(", ")),
+            )
+            .hint("name one with --model, or as `model = \"…\"` in config.toml"))
+        }
+    }
+}
+
+/// The file that `name` means; relative paths are relative to `base`, and to the working
+/// directory where that is empty.
+fn by_name(home: &Home, config: &Config, name: &str, base: &Path) -> Result<PathBuf, Failure> {
+    let as_path = |name: &str, base: &Path| {
+        let given = Path::new(name);
+        if base.as_os_str().is_empty() { given.to_owned() } else { expand(given, base) }
+    };
+    if name.contains('/') {
+        let path = as_path(name, base);
+        return file(&path).map_err(|why| {
+            Failure::new(ErrorCode::ModelNotFound, format!("no model at {}: {why}", path.display()))
+                .hint("give the path of a GGUF file, or a name from `threadrunner models`")
+        });
+    }
+    if is_gguf(Path::new(name))
+        && let Ok(path) = file(&as_path(name, base))
+    {
+        return Ok(path);
+    }
+    let models = list_models(home)?;
+    let in_models = models
+        .iter()
+        .find(|model| model.name == name || model.path.file_name().is_some_and(|f| f == name));
+    if let Some(model) = in_models {
+        return canonical(&model.path);
+    }
+    if let Some(target) = config.aliases.get(name) {
+        // An alias of an alias would be a riddle; only files are behind aliases.
+        let plain = Config { aliases: Default::default(), ..config.clone() };
+        return by_name(home, &plain, target, &home.root).map_err(|failure| Failure {
+            message: format!("the alias '{name}' in config.toml: {}", failure.message),
+            ..failure
+        });
+    }
+    let names = models.iter().map(|model| &model.name).chain(config.aliases.keys());
+    Err(Failure::new(
+        ErrorCode::ModelNotFound,
+        format!("no model is called '{name}' in {}", home.models_dir.display()),
+    )
+    .hint(suggestion(name, names)))
+}
+
+fn suggestion<'a>(name: &str, names: impl Iterator<Item = &'a String>) -> String {
+    let wanted = name.to_lowercase();
+    let mut near: Vec<_> = names
+        .map(|known| {
+            let lower = known.to_lowercase();
+            let inside = wanted.len() > 2 && lower.contains(&wanted);
+            let score = if inside { 1.0 } else { strsim::jaro_winkler(&wanted, &lower) };
+            (score, known.as_str())
+        })
+        .filter(|(score, _)| *score > 0.75)
+        .collect();
+    near.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
+    let near: Vec<_> = near.into_iter().take(3).map(|(_, known)| known).collect();
+    if near.is_empty() {
+        "`threadrunner models` lists the models there are; a path with a slash works too".to_owned()
+    } else {
+        format!("did you mean {}?", near.join(" or "))
+    }
+}
+
+/// The absolute path of `path`, if it is a file; else why not.
+fn file(path: &Path) -> Result<PathBuf, String> {
+    let metadata = fs::metadata(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        _ => error.to_string(),
+    })?;
+    if metadata.is_dir() {
+        return Err("it is a directory".to_owned());
+    }
+    if !metadata.is_file() {
+        return Err("it is not a regular file".to_owned());
+    }
+    fs::canonicalize(path).map_err(|error| error.to_string())
+}
+
+fn canonical(path: &Path) -> Result<PathBuf, Failure> {
+    file(path).map_err(|why| {
+        Failure::new(ErrorCode::ModelNotFound, format!("no model at {}: {why}", path.display()))
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,145 @@
+use super::*;
+use tempfile::TempDir;
+
+struct Fixture {
+    dir: TempDir,
+    home: Home,
+    config: Config,
+}
+
+impl Fixture {
+    fn new(models: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        // Answers are canonical, and the system's directory for such files may be a link.
+        let root = dir.path().canonicalize().unwrap();
+        let home = Home::resolve(Path::new("/"), |name| {
+            (name == "THREADRUNNER_HOME").then(|| root.clone().into())
+        })
+        .unwrap();
+        home.create().unwrap();
+        for model in models {
+            fs::write(home.models_dir.join(model), "GGUF").unwrap();
+        }
+        Self { dir, home, config: Config::default() }
+    }
+
+    fn resolve(&self, name: Option<&str>) -> Result<PathBuf, Failure> {
+        let model = resolve_model(&self.home, &self.config, BackendKind::Llama, name)?;
+        Ok(model.path.unwrap())
+    }
+
+    fn in_models(&self, file: &str) -> PathBuf {
+        self.home.models_dir.join(file)
+    }
+}
+
+#[test]
+fn the_only_model_is_the_default() {
+    let f = Fixture::new(&["a.gguf", "notes.txt", "b.gguf.part"]);
+    assert_eq!(f.resolve(None).unwrap(), f.in_models("a.gguf"));
+}
+
+#[test]
+fn no_model_says_where_to_put_one() {
+    let f = Fixture::new(&[]);
+    let failure = f.resolve(None).unwrap_err();
+    assert_eq!(failure.code, ErrorCode::NoModel);
+    let hint = failure.hint.unwrap();
+    assert!(hint.contains(f.home.models_dir.to_str().unwrap()), "{hint}");
+    assert!(hint.contains("scripts/quickstart"), "{hint}");
+}
+
+#[test]
+fn several_models_are_listed() {
+    let f = Fixture::new(&["b.gguf", "a.gguf"]);
+    let failure = f.resolve(None).unwrap_err();
+    assert_eq!(failure.code, ErrorCode::NoModel);
+    assert!(failure.message.contains("a, b"), "{failure}");
+}
+
+#[test]
+fn a_flag_beats_the_variable_beats_the_configuration() {
+    let mut f = Fixture::new(&["a.gguf", "b.gguf", "c.gguf"]);
+    f.config.model = Some("c".into());
+    assert_eq!(f.resolve(None).unwrap(), f.in_models("c.gguf"));
+    f.home.model_path = Some(f.in_models("b.gguf"));
+    assert_eq!(f.resolve(None).unwrap(), f.in_models("b.gguf"));
+    assert_eq!(f.resolve(Some("a")).unwrap(), f.in_models("a.gguf"));
+}
+
+#[test]
+fn a_name_is_a_stem_a_file_an_alias_or_a_path() {
+    let mut f = Fixture::new(&["SmolLM2.Q4.gguf", "other.GGUF"]);
+    let elsewhere = f.home.root.join("elsewhere.bin");
+    fs::write(&elsewhere, "GGUF").unwrap();
+    f.config.aliases.insert("small".into(), "SmolLM2.Q4".into());
+    f.config.aliases.insert("else".into(), "./elsewhere.bin".into());
+    let smol = f.in_models("SmolLM2.Q4.gguf");
+    assert_eq!(f.resolve(Some("SmolLM2.Q4")).unwrap(), smol);
+    assert_eq!(f.resolve(Some("SmolLM2.Q4.gguf")).unwrap(), smol);
+    assert_eq!(f.resolve(Some("small")).unwrap(), smol);
+    assert_eq!(f.resolve(Some("else")).unwrap(), elsewhere);
+    assert_eq!(f.resolve(elsewhere.to_str()).unwrap(), elsewhere);
+    assert_eq!(f.resolve(Some("other")).unwrap(), f.in_models("other.GGUF"));
+}
+
+#[test]
+fn an_unknown_name_suggests_near_ones() {
+    let mut f = Fixture::new(&["SmolLM2-135M-Instruct.gguf", "gemma-3.gguf"]);
+    f.config.aliases.insert("tiny".into(), "gemma-3".into());
+    for (name, near) in [("smollm", "SmolLM2-135M"), ("gema-3", "gemma-3"), ("tinny", "tiny")] {
+        let failure = f.resolve(Some(name)).unwrap_err();
+        assert_eq!(failure.code, ErrorCode::ModelNotFound);
+        assert!(failure.hint.as_ref().unwrap().contains(near), "{name}: {failure:?}");
+    }
+    let hint = f.resolve(Some("zzz")).unwrap_err().hint.unwrap();
+    assert!(hint.contains("threadrunner models"), "{hint}");
+}
+
+#[test]
+fn a_path_that_is_no_file_says_what_it_is() {
+    let mut f = Fixture::new(&[]);
+    let missing = f.resolve(Some("/nowhere/m.gguf")).unwrap_err();
+    assert_eq!(missing.code, ErrorCode::ModelNotFound);
+    assert!(missing.message.contains("/nowhere/m.gguf"), "{missing}");
+    let directory = f.resolve(f.dir.path().to_str()).unwrap_err();
+    assert!(directory.message.contains("is a directory"), "{directory}");
+    f.home.model_path = Some("/nowhere/m.gguf".into());
+    let variable = f.resolve(None).unwrap_err();
+    assert!(variable.message.contains("THREADRUNNER_MODEL_PATH"), "{variable}");
+}
+
+#[test]
+fn an_alias_to_nothing_is_named() {
+    let mut f = Fixture::new(&[]);
+    f.config.aliases.insert("small".into(), "gone".into());
+    f.config.aliases.insert("gone".into(), "small".into());
+    let failure = f.resolve(Some("small")).unwrap_err();
+    assert!(failure.message.contains("alias 'small'"), "{failure}");
+}
+
+#[test]
+fn of_a_split_model_only_the_first_part_is_listed() {
+    let f = Fixture::new(&["big-00001-of-00002.gguf", "big-00002-of-00002.gguf"]);
+    assert_eq!(f.resolve(None).unwrap(), f.in_models("big-00001-of-00002.gguf"));
+}
+
+#[test]
+fn the_dummy_needs_no_model() {
+    let f = Fixture::new(&[]);
+    let model = resolve_model(&f.home, &f.config, BackendKind::Dummy, Some("any")).unwrap();
+    assert_eq!(model, ModelRef { backend: BackendKind::Dummy, path: None });
+}
+
+#[test]
+fn the_backend_is_the_flag_the_variable_the_configuration_the_build() {
+    let mut f = Fixture::new(&[]);
+    let built = if cfg!(feature = "llama") { BackendKind::Llama } else { BackendKind::Dummy };
+    assert_eq!(resolve_backend(None, &f.home, &f.config), built);
+    f.config.backend = Some(BackendKind::Llama);
+    assert_eq!(resolve_backend(None, &f.home, &f.config), BackendKind::Llama);
+    f.home.backend = Some(BackendKind::Dummy);
+    assert_eq!(resolve_backend(None, &f.home, &f.config), BackendKind::Dummy);
+    let flag = Some(BackendKind::Llama);
+    assert_eq!(resolve_backend(flag, &f.home, &f.config), BackendKind::Llama);
+}

@@ -1,0 +1,141 @@
+//! Out of the queue: looking at a queued job, and taking it to run.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use threadrunner_core::{Failure, JobId, JobMeta, JobSpec, JobState};
+
+use crate::files::{JobDir, job_dir};
+use crate::finish::set_failure;
+use crate::job_files::{
+    self, Description, OutcomeSeal, clear_outcome, job_json, load_prompt, meta_json,
+};
+use crate::layout::{
+    ERROR_FILE, JOB_FILE, JOB_NEXT, META_FILE, META_NEXT, PARTIAL_FILE, RESULT_FILE,
+};
+use crate::staged::Staged;
+use crate::time::format_timestamp;
+use crate::{ClaimedJob, Result, Workspace, WorkspaceError};
+
+/// A job that waits, checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QueuedJob {
+    /// Its id.
+    pub id: JobId,
+    /// What is asked.
+    pub spec: JobSpec,
+    /// What is known of it.
+    pub meta: JobMeta,
+    /// The prompt's length.
+    pub prompt_bytes: u64,
+}
+
+/// A job that was just made in `input/ready`, and not renamed into it, may get its prompt yet.
+const UNFINISHED_FOR: Duration = Duration::from_secs(1);
+
+impl Workspace {
+    /// Looks at a queued job. One that is malformed is prepared to move to `failed`.
+    ///
+    /// # Errors
+    /// [`WorkspaceError::Rejected`] with what is wrong with it; [`WorkspaceError::Unfinished`]
+    /// for a directory that is being filled, to be looked at again a second later;
+    /// [`WorkspaceError::NotAJob`] for a link or file of that name, which stays where it is;
+    /// [`WorkspaceError::NotFound`], [`WorkspaceError::WrongState`] and [`WorkspaceError::Io`].
+    pub fn inspect(&mut self, id: &JobId, now: SystemTime) -> Result<QueuedJob> {
+        self.flush(id);
+        let fd = self.open_in(JobState::Ready, id, "inspected")?;
+        let dir = job_dir(&fd, self.layout.job_path(JobState::Ready, id));
+        match job_files::load(&dir)? {
+            Ok(Description { spec, mut meta, prompt_bytes }) => {
+                clear_outcome(&mut meta);
+                Ok(QueuedJob { id: id.clone(), spec, meta, prompt_bytes })
+            }
+            Err(failure) => Err(self.reject(id, &dir, failure, now)?),
+        }
+    }
+
+    /// Prepares to run a queued job: its attempt is counted by the time it is in `processing`.
+    ///
+    /// # Errors
+    /// As [`Workspace::inspect`].
+    pub fn claim(&mut self, id: &JobId, now: SystemTime) -> Result<ClaimedJob> {
+        self.flush(id);
+        let fd = self.open_in(JobState::Ready, id, "claimed")?;
+        let dir = job_dir(&fd, self.layout.job_path(JobState::Ready, id));
+        let loaded = match job_files::load(&dir)? {
+            Ok(loaded) => load_prompt(&dir)?.map(|prompt| (loaded, prompt)),
+            Err(failure) => Err(failure),
+        };
+        let (Description { mut spec, mut meta, .. }, prompt) = match loaded {
+            Ok(loaded) => loaded,
+            Err(failure) => return Err(self.reject(id, &dir, failure, now)?),
+        };
+        spec.attempts = spec.attempts.saturating_add(1);
+        let mut staged = Staged::new(id.clone(), JobState::Ready);
+        staged.route.push(JobState::Processing);
+        dir.write(&*self.fs, JOB_NEXT, &job_json(&spec, None)?)?;
+        staged.written.push(JOB_NEXT);
+        staged.replace.push((JOB_NEXT, JOB_FILE));
+        let ended_before = meta.status.is_some() || OutcomeSeal::of(&meta).is_some();
+        if ended_before {
+            // It was put back: by `retry`, or by somebody's hand.
+            clear_outcome(&mut meta);
+            dir.write(&*self.fs, META_NEXT, &meta_json(&meta)?)?;
+            staged.written.push(META_NEXT);
+            staged.replace.push((META_NEXT, META_FILE));
+        }
+        if ended_before || spec.attempts > 1 {
+            staged.remove.extend([ERROR_FILE, RESULT_FILE, PARTIAL_FILE]);
+        }
+        self.staged.push(staged);
+        let path = self.layout.job_path(JobState::Processing, id);
+        Ok(ClaimedJob::new(id.clone(), spec, meta, prompt, (fd, path), Arc::clone(&self.fs)))
+    }
+
+    /// How often a claimed job may be begun once more, should this attempt fail.
+    pub fn attempts_left(&self, job: &ClaimedJob) -> u32 {
+        let max = job.spec().max_attempts.unwrap_or(self.options.max_attempts);
+        max.saturating_sub(job.spec().attempts)
+    }
+
+    /// Prepares a malformed job's move to `failed`; the error is for whoever asked for it.
+    fn reject(
+        &mut self,
+        id: &JobId,
+        dir: &JobDir<'_>,
+        failure: Failure,
+        now: SystemTime,
+    ) -> Result<WorkspaceError> {
+        if !dir.has_prompt() && dir.changed_within(UNFINISHED_FOR, now) {
+            return Ok(WorkspaceError::Unfinished { path: dir.path.clone() });
+        }
+        self.stage_failure(JobState::Ready, id, &failure, now)?;
+        Ok(WorkspaceError::Rejected { id: id.clone(), failure })
+    }
+
+    /// Prepares to move a job that nobody runs to `failed`.
+    pub(crate) fn stage_failure(
+        &mut self,
+        at: JobState,
+        id: &JobId,
+        failure: &Failure,
+        now: SystemTime,
+    ) -> Result<()> {
+        let fd = self.open_in(at, id, "canceled as a queued job")?;
+        let dir = job_dir(&fd, self.layout.job_path(at, id));
+        let mut meta = job_files::load_meta(&dir)?;
+        clear_outcome(&mut meta);
+        set_failure(&mut meta, failure);
+        meta.completed_at = Some(format_timestamp(now));
+        dir.write(&*self.fs, ERROR_FILE, failure.to_text().as_bytes())?;
+        dir.write(&*self.fs, META_NEXT, &meta_json(&meta)?)?;
+        let mut staged = Staged::new(id.clone(), at);
+        staged.written.extend([ERROR_FILE, META_NEXT]);
+        staged.replace.push((META_NEXT, META_FILE));
+        staged.remove.push(RESULT_FILE);
+        staged.route.push(JobState::Failed);
+        staged.settle = true;
+        self.staged.push(staged);
+        Ok(())
+    }
+}

@@ -1,0 +1,216 @@
+//! How the workspace fails.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use threadrunner_core::{ErrorCode, Failure, JobId, JobState};
+
+/// Why an operation on the workspace was not done.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WorkspaceError {
+    /// A system call failed.
+    #[error("cannot {verb} {}: {source}", path.display())]
+    Io {
+        /// What was tried, as a verb: `create`, `rename`, …
+        verb: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// Another process owns the workspace.
+    #[error("the workspace {} belongs to another daemon that is running", path.display())]
+    Locked {
+        /// The workspace.
+        path: PathBuf,
+    },
+    /// No job goes by this id, or by what was given for one.
+    #[error("no job '{job}' in the workspace {}", workspace.display())]
+    NotFound {
+        /// What was asked for.
+        job: String,
+        /// Where.
+        workspace: PathBuf,
+    },
+    /// More than one job goes by what was given.
+    #[error("'{text}' could be {first} or {second}{}", if *others > 0 { " or others" } else { "" })]
+    Ambiguous {
+        /// What was asked for.
+        text: String,
+        /// One job it fits.
+        first: JobId,
+        /// Another.
+        second: JobId,
+        /// How many more.
+        others: usize,
+    },
+    /// What was given can be no id, nor a part of one.
+    #[error("'{text}' is not a job id, nor a prefix or suffix of one, nor 'last'")]
+    NotAnId {
+        /// What was given.
+        text: String,
+    },
+    /// A job with this id is there already.
+    #[error("there is a job {id} already, in {}", state.directory())]
+    Exists {
+        /// The id.
+        id: JobId,
+        /// Where its namesake stands.
+        state: JobState,
+    },
+    /// The job's state does not allow it.
+    #[error("job {id} is {state}, so it cannot be {wanted}")]
+    WrongState {
+        /// The job.
+        id: JobId,
+        /// Where it stands.
+        state: JobState,
+        /// What was to be done to it: `claimed`, `canceled`, …
+        wanted: &'static str,
+    },
+    /// The job is malformed; it moves to `failed` with this reason at the next sync.
+    #[error("job {id} is malformed: {failure}")]
+    Rejected {
+        /// The job.
+        id: JobId,
+        /// What is wrong with it.
+        failure: Failure,
+    },
+    /// Something in a state's directory goes by a job's name and is none: it is left alone.
+    #[error("{} is {what}, not a job's directory; it is left alone", path.display())]
+    NotAJob {
+        /// Where.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
+    /// A directory in `input/ready` without a prompt, made a moment ago: whoever fills it there,
+    /// instead of renaming it there, is given a second.
+    #[error("{} has no prompt.txt yet", path.display())]
+    Unfinished {
+        /// Where.
+        path: PathBuf,
+    },
+    /// The prompt, the job description or the answer is over the limit.
+    #[error("{what} of {bytes} bytes is over the limit of {limit} bytes")]
+    TooLarge {
+        /// What is too large.
+        what: &'static str,
+        /// How large it is.
+        bytes: u64,
+        /// How large it may be.
+        limit: u64,
+    },
+    /// A value cannot be written as JSON.
+    #[error("cannot write {what} as JSON: {source}")]
+    Json {
+        /// Which file.
+        what: &'static str,
+        /// Why.
+        source: serde_json::Error,
+    },
+}
+
+impl WorkspaceError {
+    pub(crate) fn io(
+        verb: &'static str,
+        path: impl Into<PathBuf>,
+        source: impl Into<io::Error>,
+    ) -> Self {
+        Self::Io { verb, path: path.into(), source: source.into() }
+    }
+
+    /// The same error once more, for each job of a group that it ended.
+    pub(crate) fn duplicate(&self) -> Self {
+        match self {
+            Self::Io { verb, path, source } => {
+                let source = match source.raw_os_error() {
+                    Some(code) => io::Error::from_raw_os_error(code),
+                    None => io::Error::new(source.kind(), source.to_string()),
+                };
+                Self::io(verb, path, source)
+            }
+            other => Self::io("sync", PathBuf::new(), io::Error::other(other.to_string())),
+        }
+    }
+
+    /// Whether the disk, or the user's share of it, is full.
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if matches!(
+            source.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+        ))
+    }
+
+    /// What a client is told.
+    pub fn into_failure(self) -> Failure {
+        let message = self.to_string();
+        match self {
+            Self::Io { source, path, .. } => {
+                let failure = Failure::new(ErrorCode::Io, message);
+                match io_hint(&source, &path) {
+                    Some(hint) => failure.hint(hint),
+                    None => failure,
+                }
+            }
+            Self::Locked { .. } => Failure::new(ErrorCode::Config, message).hint(
+                "stop it with `threadrunner daemon stop`, or give this one another \
+                 THREADRUNNER_WORKSPACE",
+            ),
+            Self::NotFound { .. } => Failure::new(ErrorCode::JobNotFound, message)
+                .hint("see `threadrunner jobs` for what there is"),
+            Self::Ambiguous { .. } => {
+                Failure::new(ErrorCode::AmbiguousId, message).hint("give more of the id")
+            }
+            Self::NotAnId { .. } => Failure::new(ErrorCode::JobNotFound, message)
+                .hint("ids are digits and single underscores, at most 128 characters"),
+            Self::Exists { .. } => Failure::new(ErrorCode::InvalidRequest, message),
+            Self::WrongState { .. } => Failure::new(ErrorCode::WrongState, message),
+            Self::Rejected { failure, .. } => failure,
+            Self::NotAJob { .. } | Self::Unfinished { .. } => {
+                Failure::new(ErrorCode::InvalidRequest, message)
+            }
+            Self::TooLarge { .. } => Failure::new(ErrorCode::InvalidRequest, message)
+                .hint("split the text over several jobs"),
+            Self::Json { .. } => Failure::new(ErrorCode::Internal, message),
+        }
+    }
+}
+
+fn io_hint(source: &io::Error, path: &Path) -> Option<String> {
+    let hint = match source.kind() {
+        io::ErrorKind::StorageFull => format!(
+            "the disk is full: make room, for instance with `threadrunner prune` (df -h {0}; and \
+             df -i {0} for inodes)",
+            path.display()
+        ),
+        io::ErrorKind::QuotaExceeded => "your disk quota is used up: make room".to_owned(),
+        io::ErrorKind::PermissionDenied => {
+            format!("make {} readable and writable for your user", path.display())
+        }
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "the file system is mounted read-only: set THREADRUNNER_HOME to a place that can be \
+             written"
+                .to_owned()
+        }
+        io::ErrorKind::CrossesDevices => {
+            "the workspace's directories must be on one file system, because a move is one rename"
+                .to_owned()
+        }
+        _ if source.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error()) => {
+            "too many files are open: raise `ulimit -n`".to_owned()
+        }
+        _ => return None,
+    };
+    Some(hint)
+}
+
+impl From<WorkspaceError> for Failure {
+    fn from(error: WorkspaceError) -> Self {
+        error.into_failure()
+    }
+}
+
+/// What operations on the workspace return.
+pub type Result<T, E = WorkspaceError> = std::result::Result<T, E>;

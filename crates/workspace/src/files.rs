@@ -1,0 +1,142 @@
+//! The files of one job: read without trust, replaced in one instant.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::fs::FileSystem;
+use crate::layout::{PROMPT_FILE, kind, name_of};
+use crate::{Result, WorkspaceError};
+
+/// The most that is read of any one file of a job, and the largest answer: 64 MiB, a frame's
+/// limit.
+pub const MAX_FILE_BYTES: u64 = threadrunner_core::MAX_FRAME_BYTES as u64;
+
+/// One job's open directory, which stays the same directory wherever the job moves.
+#[derive(Debug, Clone)]
+pub(crate) struct JobDir<'a> {
+    pub(crate) fd: BorrowedFd<'a>,
+    /// Where it was when it was opened, for messages.
+    pub(crate) path: PathBuf,
+}
+
+/// Why a file of a job could not be read.
+#[derive(Debug)]
+pub(crate) enum ReadError {
+    /// The file, or what goes by its name, is not what it should be.
+    Unfit(String),
+    /// The system call failed.
+    Io(io::Error),
+}
+
+impl JobDir<'_> {
+    /// Opens a file of the job, if there is one: only a regular one, and never through a link.
+    pub(crate) fn open(&self, name: &str) -> Result<Option<(File, u64)>, ReadError> {
+        // NONBLOCK: opening a named pipe would wait for a writer that never comes.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = match rustix::fs::openat(self.fd, name, flags, Mode::empty()) {
+            Ok(file) => file,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(Errno::LOOP) => {
+                return Err(ReadError::Unfit(format!("{name} is a symbolic link")));
+            }
+            // Its submitter's mistake, and no reason to try again and again.
+            Err(error @ (Errno::ACCESS | Errno::PERM)) => {
+                return Err(ReadError::Unfit(format!("{name} cannot be read: {error}")));
+            }
+            // What opening a socket, or a device that nobody drives, says.
+            Err(Errno::NXIO | Errno::NODEV) => {
+                return Err(ReadError::Unfit(format!("{name} is a device or a socket")));
+            }
+            Err(error) => return Err(ReadError::Io(error.into())),
+        };
+        let stat = rustix::fs::fstat(&file).map_err(|error| ReadError::Io(error.into()))?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => {
+                Ok(Some((file.into(), u64::try_from(stat.st_size).unwrap_or(0))))
+            }
+            other => Err(ReadError::Unfit(format!("{name} is {}, not a file", name_of(other)))),
+        }
+    }
+
+    /// The content of a file of the job, if there is one.
+    pub(crate) fn read(&self, name: &str) -> Result<Option<Vec<u8>>, ReadError> {
+        let Some((file, size)) = self.open(name)? else { return Ok(None) };
+        let too_large =
+            || ReadError::Unfit(format!("{name} is over the limit of {MAX_FILE_BYTES} bytes"));
+        if size > MAX_FILE_BYTES {
+            return Err(too_large());
+        }
+        let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
+        // Also a file that grows while it is read has a limit.
+        file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(ReadError::Io)?;
+        if bytes.len() as u64 > MAX_FILE_BYTES {
+            return Err(too_large());
+        }
+        Ok(Some(bytes))
+    }
+
+    /// Whether anything goes by the prompt's name.
+    pub(crate) fn has_prompt(&self) -> bool {
+        kind(self.fd, PROMPT_FILE).is_some()
+    }
+
+    /// Whether a file was added to the directory, or removed, so short a time ago.
+    pub(crate) fn changed_within(&self, time: Duration, now: SystemTime) -> bool {
+        let Ok(stat) = rustix::fs::fstat(self.fd) else { return false };
+        let Ok(seconds) = u64::try_from(stat.st_mtime) else { return false };
+        let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        // A time to come is a clock's that was wrong.
+        now.duration_since(changed).is_ok_and(|age| age <= time)
+    }
+
+    /// An error about a file of the job.
+    pub(crate) fn io(
+        &self,
+        verb: &'static str,
+        name: &str,
+        source: impl Into<io::Error>,
+    ) -> WorkspaceError {
+        WorkspaceError::io(verb, self.path.join(name), source)
+    }
+
+    /// Writes a new file, in place of any of that name.
+    pub(crate) fn write(&self, fs: &dyn FileSystem, name: &str, bytes: &[u8]) -> Result<File> {
+        let file = self.create(fs, name)?;
+        fs.write(&file, bytes).map_err(|error| self.io("write", name, error))?;
+        Ok(file)
+    }
+
+    /// Makes an empty file, in place of any of that name.
+    pub(crate) fn create(&self, fs: &dyn FileSystem, name: &str) -> Result<File> {
+        match fs.create(self.fd, name) {
+            Ok(file) => Ok(file),
+            // Left by an attempt that a crash ended.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.remove(fs, name)?;
+                fs.create(self.fd, name).map_err(|error| self.io("create", name, error))
+            }
+            Err(error) => Err(self.io("create", name, error)),
+        }
+    }
+
+    /// Removes a file of the job, if it is there.
+    pub(crate) fn remove(&self, fs: &dyn FileSystem, name: &str) -> Result<()> {
+        match fs.remove_file(self.fd, name) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(self.io("remove", name, error))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Borrows an open directory as a job's.
+pub(crate) fn job_dir(fd: &impl AsFd, path: PathBuf) -> JobDir<'_> {
+    JobDir { fd: fd.as_fd(), path }
+}

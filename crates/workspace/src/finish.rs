@@ -1,0 +1,153 @@
+//! The end of an attempt.
+
+use std::time::SystemTime;
+
+use threadrunner_core::{ErrorCode, Failure, JobMeta, JobSpec, JobState};
+
+use crate::job_files::{Digest, OutcomeSeal, job_json, meta_json};
+use crate::layout::{
+    ERROR_FILE, JOB_FILE, JOB_NEXT, META_FILE, META_NEXT, PARTIAL_FILE, RESULT_FILE,
+};
+use crate::staged::Staged;
+use crate::submit::fits;
+use crate::time::format_timestamp;
+use crate::{ClaimedJob, Result, StillClaimed, Workspace};
+
+/// Whether an attempt that was given up counts against the job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attempt {
+    /// It counts: the engine died of it, or might have.
+    Counted,
+    /// It does not: the daemon ends, and the job did nothing wrong.
+    Forgotten,
+}
+
+impl Workspace {
+    /// Prepares a claimed job's end: `result` is its answer. `completed_at`, `status` and
+    /// `artifacts` of `meta` are filled in.
+    ///
+    /// # Errors
+    /// [`StillClaimed`] hands the job back when its answer cannot be written.
+    pub fn complete(
+        &mut self,
+        job: ClaimedJob,
+        result: &str,
+        mut meta: JobMeta,
+        now: SystemTime,
+    ) -> Result<(), Box<StillClaimed>> {
+        self.flush(job.id());
+        meta.status = Some("done".to_owned());
+        meta.artifacts = vec![RESULT_FILE.to_owned()];
+        meta.error = None;
+        if let Err(error) = self.write_result(&job, result, meta, now) {
+            return Err(Box::new(StillClaimed { job, error }));
+        }
+        let mut staged = Staged::new(job.into_id(), JobState::Processing);
+        staged.written.extend([RESULT_FILE, META_NEXT]);
+        staged.replace.push((META_NEXT, META_FILE));
+        staged.remove.push(PARTIAL_FILE);
+        staged.route.push(JobState::Done);
+        self.staged.push(staged);
+        Ok(())
+    }
+
+    fn write_result(
+        &self,
+        job: &ClaimedJob,
+        result: &str,
+        meta: JobMeta,
+        now: SystemTime,
+    ) -> Result<()> {
+        fits("an answer", result.len())?;
+        let digest = Digest::of(result.as_bytes());
+        let dir = job.job_dir();
+        // Most often the answer is on the disk already, as the partial one.
+        let renamed = job.partial_is(digest)
+            && self.fs.rename((dir.fd, PARTIAL_FILE), (dir.fd, RESULT_FILE), true).is_ok();
+        if !renamed {
+            dir.write(&*self.fs, RESULT_FILE, result.as_bytes())?;
+        }
+        self.write_outcome(job, meta, Some(digest), now)
+    }
+
+    /// Prepares a claimed job's failure, or its cancellation where the code says so.
+    ///
+    /// # Errors
+    /// [`StillClaimed`] hands the job back when the reason cannot be written.
+    pub fn fail(
+        &mut self,
+        job: ClaimedJob,
+        failure: &Failure,
+        mut meta: JobMeta,
+        now: SystemTime,
+    ) -> Result<(), Box<StillClaimed>> {
+        self.flush(job.id());
+        set_failure(&mut meta, failure);
+        let write = |meta: JobMeta| {
+            job.job_dir().write(&*self.fs, ERROR_FILE, failure.to_text().as_bytes())?;
+            self.write_outcome(&job, meta, None, now)
+        };
+        let mut written = write(meta.clone());
+        if written.as_ref().is_err_and(crate::WorkspaceError::is_disk_full) {
+            // To say that the disk is full takes room: the answer's, which came to nothing.
+            let dir = job.job_dir();
+            let _ = dir.remove(&*self.fs, RESULT_FILE);
+            let _ = dir.remove(&*self.fs, PARTIAL_FILE);
+            written = write(meta);
+        }
+        if let Err(error) = written {
+            return Err(Box::new(StillClaimed { job, error }));
+        }
+        let mut staged = Staged::new(job.into_id(), JobState::Processing);
+        staged.written.extend([ERROR_FILE, META_NEXT]);
+        staged.replace.push((META_NEXT, META_FILE));
+        staged.remove.push(RESULT_FILE);
+        staged.route.push(JobState::Failed);
+        self.staged.push(staged);
+        Ok(())
+    }
+
+    fn write_outcome(
+        &self,
+        job: &ClaimedJob,
+        mut meta: JobMeta,
+        result: Option<Digest>,
+        now: SystemTime,
+    ) -> Result<()> {
+        meta.completed_at.get_or_insert_with(|| format_timestamp(now));
+        OutcomeSeal { attempt: job.spec().attempts, result }.put_into(&mut meta);
+        job.job_dir().write(&*self.fs, META_NEXT, &meta_json(&meta)?)?;
+        Ok(())
+    }
+
+    /// Prepares to put a claimed job back into the queue.
+    ///
+    /// # Errors
+    /// [`StillClaimed`] hands the job back when its attempt cannot be taken back.
+    pub fn release(&mut self, job: ClaimedJob, attempt: Attempt) -> Result<(), Box<StillClaimed>> {
+        self.flush(job.id());
+        let mut staged = Staged::new(job.id().clone(), JobState::Processing);
+        staged.route.push(JobState::Ready);
+        if attempt == Attempt::Forgotten {
+            let spec = job.spec();
+            let spec = JobSpec { attempts: spec.attempts.saturating_sub(1), ..spec.clone() };
+            let written = job_json(&spec, None)
+                .and_then(|bytes| job.job_dir().write(&*self.fs, JOB_NEXT, &bytes));
+            if let Err(error) = written {
+                return Err(Box::new(StillClaimed { job, error }));
+            }
+            staged.written.push(JOB_NEXT);
+            staged.replace.push((JOB_NEXT, JOB_FILE));
+        }
+        staged.remove.extend([META_NEXT, RESULT_FILE, PARTIAL_FILE]);
+        self.staged.push(staged);
+        Ok(())
+    }
+}
+
+pub(crate) fn set_failure(meta: &mut JobMeta, failure: &Failure) {
+    let canceled = failure.code == ErrorCode::Canceled;
+    meta.status = Some(if canceled { "canceled" } else { "failed" }.to_owned());
+    meta.artifacts = vec![ERROR_FILE.to_owned()];
+    meta.error = Some(failure.clone());
+}

@@ -1,0 +1,186 @@
+//! The seam between the workspace and the disk: every operation that changes something.
+//!
+//! All of it goes through [`FileSystem`], so that a test can fail the n-th change, stop the world
+//! there, or record what would be lost with the power. Reading needs no seam.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::BorrowedFd;
+
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+
+/// The changes that the workspace makes to a disk, relative to open directories.
+pub trait FileSystem: fmt::Debug + Send + Sync {
+    /// Makes a directory that only its owner can enter.
+    ///
+    /// # Errors
+    /// As `mkdirat`.
+    fn make_dir(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<()>;
+
+    /// Makes an empty file that only its owner can read. Never opens one that is there.
+    ///
+    /// # Errors
+    /// As `openat`.
+    fn create(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<File>;
+
+    /// Writes all of `bytes` at the end of what was written.
+    ///
+    /// # Errors
+    /// As `write`.
+    fn write(&self, file: &File, bytes: &[u8]) -> io::Result<()>;
+
+    /// Gives a file or directory another name. With `replace`, a file of that name is replaced
+    /// in the same instant; without, anything of that name is an error.
+    ///
+    /// # Errors
+    /// As `renameat2`.
+    fn rename(
+        &self,
+        from: (BorrowedFd<'_>, &str),
+        to: (BorrowedFd<'_>, &str),
+        replace: bool,
+    ) -> io::Result<()>;
+
+    /// Removes a file, or a link and not what it points to.
+    ///
+    /// # Errors
+    /// As `unlinkat`.
+    fn remove_file(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<()>;
+
+    /// Removes an empty directory.
+    ///
+    /// # Errors
+    /// As `unlinkat`.
+    fn remove_dir(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<()>;
+
+    /// Whether [`FileSystem::sync_all`] would put little more on the disk than what the workspace
+    /// wrote.
+    fn may_sync_all(&self) -> bool;
+
+    /// Begins to write a file's data to the disk and does not wait.
+    fn start_sync(&self, file: BorrowedFd<'_>);
+
+    /// Waits until one file, or the entries of one directory, are on the disk.
+    ///
+    /// # Errors
+    /// As `fsync`.
+    fn sync(&self, file: BorrowedFd<'_>) -> io::Result<()>;
+
+    /// Waits until everything on the file system that holds `dir` is on the disk.
+    ///
+    /// # Errors
+    /// As `syncfs`.
+    fn sync_all(&self, dir: BorrowedFd<'_>) -> io::Result<()>;
+}
+
+/// The disk.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Disk;
+
+impl FileSystem for Disk {
+    fn make_dir(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+        Ok(rustix::fs::mkdirat(dir, name, Mode::RWXU)?)
+    }
+
+    fn create(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<File> {
+        // O_EXCL also refuses to follow a link of that name.
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR)?.into())
+    }
+
+    fn write(&self, mut file: &File, bytes: &[u8]) -> io::Result<()> {
+        file.write_all(bytes)
+    }
+
+    fn rename(
+        &self,
+        from: (BorrowedFd<'_>, &str),
+        to: (BorrowedFd<'_>, &str),
+        replace: bool,
+    ) -> io::Result<()> {
+        if replace {
+            return Ok(rustix::fs::renameat(from.0, from.1, to.0, to.1)?);
+        }
+        match rename_no_replace(from, to) {
+            // Some network and FUSE file systems cannot. Between the look and the rename another
+            // program could put something there; but rename(2) replaces no directory that holds
+            // anything, and each of our jobs holds its prompt.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
+                match rustix::fs::statat(to.0, to.1, AtFlags::SYMLINK_NOFOLLOW) {
+                    Err(Errno::NOENT) => Ok(rustix::fs::renameat(from.0, from.1, to.0, to.1)?),
+                    Err(error) => Err(error.into()),
+                    Ok(_) => Err(Errno::EXIST.into()),
+                }
+            }
+            other => Ok(other?),
+        }
+    }
+
+    fn remove_file(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+        Ok(rustix::fs::unlinkat(dir, name, AtFlags::empty())?)
+    }
+
+    fn remove_dir(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+        Ok(rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)?)
+    }
+
+    fn may_sync_all(&self) -> bool {
+        dirty_bytes().is_some_and(|bytes| bytes <= MAX_DIRTY_BYTES)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn start_sync(&self, file: BorrowedFd<'_>) {
+        // Linux answers this advice by beginning to write the file's dirty pages. It is only
+        // advice: `sync` waits for all of it and reports what went wrong.
+        let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn start_sync(&self, _file: BorrowedFd<'_>) {}
+
+    fn sync(&self, file: BorrowedFd<'_>) -> io::Result<()> {
+        // Not fdatasync: for a directory and for a file that was just made it saves nothing.
+        Ok(rustix::fs::fsync(file)?)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn sync_all(&self, dir: BorrowedFd<'_>) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(dir)?)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn sync_all(&self, _dir: BorrowedFd<'_>) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+/// The most unwritten data of other programs that a sync may have to wait for: less than a
+/// tenth of a second's of a slow disk.
+const MAX_DIRTY_BYTES: u64 = 16 << 20;
+
+/// Data in memory that is still to be written to any disk of this machine.
+fn dirty_bytes() -> Option<u64> {
+    let mut buffer = [0; 1024];
+    let length = File::open("/proc/meminfo").ok()?.read(&mut buffer).ok()?;
+    let text = std::str::from_utf8(&buffer[..length]).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Dirty:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
+}
+
+#[cfg(any(target_os = "linux", target_vendor = "apple"))]
+fn rename_no_replace(
+    from: (BorrowedFd<'_>, &str),
+    to: (BorrowedFd<'_>, &str),
+) -> rustix::io::Result<()> {
+    rustix::fs::renameat_with(from.0, from.1, to.0, to.1, RenameFlags::NOREPLACE)
+}
+
+#[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
+fn rename_no_replace(
+    _from: (BorrowedFd<'_>, &str),
+    _to: (BorrowedFd<'_>, &str),
+) -> rustix::io::Result<()> {
+    Err(Errno::NOSYS)
+}

@@ -1,0 +1,262 @@
+//! What the files of a job say: `job.json`, `meta.json`, `type.txt`, and the seals that tell what
+//! is whole from what a power failure tore.
+
+use serde::{Deserialize, Serialize};
+use threadrunner_core::{ErrorCode, Failure, JobMeta, JobSpec, JobType, SPEC_VERSION};
+
+use crate::files::{JobDir, MAX_FILE_BYTES, ReadError};
+use crate::layout::{JOB_FILE, META_FILE, PROMPT_FILE, TYPE_FILE};
+use crate::{Result, WorkspaceError};
+
+/// `job.json`: what core says of a job, and what tells a whole submission from a torn one.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct JobFile {
+    #[serde(flatten)]
+    spec: JobSpec,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    seal: Option<SubmissionSeal>,
+}
+
+/// What the other files of a submission must be, for it to be whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SubmissionSeal {
+    prompt: Digest,
+    meta: Digest,
+}
+
+/// Tells a file that is whole from one that is not. No protection against malice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Digest {
+    bytes: u64,
+    crc32: u32,
+}
+
+impl Digest {
+    pub(crate) fn of(bytes: &[u8]) -> Self {
+        Self { bytes: bytes.len() as u64, crc32: crc32fast::hash(bytes) }
+    }
+
+    pub(crate) fn new(bytes: u64, crc32: u32) -> Self {
+        Self { bytes, crc32 }
+    }
+}
+
+impl SubmissionSeal {
+    pub(crate) fn new(prompt: &[u8], meta: &[u8]) -> Self {
+        Self { prompt: Digest::of(prompt), meta: Digest::of(meta) }
+    }
+}
+
+/// The bytes of `job.json`.
+pub(crate) fn job_json(spec: &JobSpec, seal: Option<SubmissionSeal>) -> Result<Vec<u8>> {
+    // What is written is of this program's version, whatever was read.
+    let spec = JobSpec { v: SPEC_VERSION, ..spec.clone() };
+    pretty(&JobFile { spec, seal }, JOB_FILE)
+}
+
+/// The bytes of `meta.json`.
+pub(crate) fn meta_json(meta: &JobMeta) -> Result<Vec<u8>> {
+    pretty(meta, META_FILE)
+}
+
+fn pretty(value: &impl Serialize, what: &'static str) -> Result<Vec<u8>> {
+    let mut bytes =
+        serde_json::to_vec_pretty(value).map_err(|source| WorkspaceError::Json { what, source })?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+/// Whether a submission that never left `input/writing` is whole, every file of it.
+pub(crate) fn is_whole_submission(dir: &JobDir<'_>) -> bool {
+    let file = |name| dir.read(name).ok().flatten();
+    let (Some(job), Some(prompt), Some(meta)) =
+        (file(JOB_FILE), file(PROMPT_FILE), file(META_FILE))
+    else {
+        return false;
+    };
+    serde_json::from_slice::<JobFile>(&job)
+        .is_ok_and(|job| job.seal == Some(SubmissionSeal::new(&prompt, &meta)))
+}
+
+/// The key in `meta.json` under which the end of an attempt is sealed.
+const SEAL_KEY: &str = "seal";
+
+/// What makes a `meta.json` the end of one attempt and of no other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct OutcomeSeal {
+    /// Which attempt ended: a directory put back by hand still holds the last one's files.
+    pub(crate) attempt: u32,
+    /// What `result.txt` must be; `None` for a failure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) result: Option<Digest>,
+}
+
+impl OutcomeSeal {
+    pub(crate) fn put_into(self, meta: &mut JobMeta) {
+        let mut value = serde_json::json!({ "attempt": self.attempt });
+        if let Some(Digest { bytes, crc32 }) = self.result {
+            value["result"] = serde_json::json!({ "bytes": bytes, "crc32": crc32 });
+        }
+        meta.other.insert(SEAL_KEY.to_owned(), value);
+    }
+
+    pub(crate) fn of(meta: &JobMeta) -> Option<Self> {
+        Self::deserialize(meta.other.get(SEAL_KEY)?).ok()
+    }
+
+    pub(crate) fn remove_from(meta: &mut JobMeta) {
+        meta.other.remove(SEAL_KEY);
+    }
+}
+
+/// Forgets how an earlier attempt ended.
+pub(crate) fn clear_outcome(meta: &mut JobMeta) {
+    OutcomeSeal::remove_from(meta);
+    *meta = JobMeta {
+        submitted_at: meta.submitted_at.take(),
+        mode: meta.mode,
+        parent: meta.parent.take(),
+        tags: std::mem::take(&mut meta.tags),
+        other: std::mem::take(&mut meta.other),
+        ..JobMeta::default()
+    };
+}
+
+/// What a job's files say, checked.
+#[derive(Debug)]
+pub(crate) struct Description {
+    pub(crate) spec: JobSpec,
+    pub(crate) meta: JobMeta,
+    pub(crate) prompt_bytes: u64,
+}
+
+/// Reads and checks everything but the prompt's text.
+///
+/// The inner `Err` is the job's own fault, and what its submitter is told.
+pub(crate) fn load(dir: &JobDir<'_>) -> Result<Result<Description, Failure>> {
+    let prompt_bytes = match dir.open(PROMPT_FILE) {
+        Ok(Some((_, bytes))) => bytes,
+        Ok(None) => {
+            return Ok(Err(malformed("it has no prompt.txt".to_owned())));
+        }
+        Err(error) => return unfit(dir, PROMPT_FILE, error),
+    };
+    if prompt_bytes > MAX_FILE_BYTES {
+        let reason = format!(
+            "prompt.txt has {prompt_bytes} bytes, over the limit of {MAX_FILE_BYTES} bytes"
+        );
+        return Ok(Err(malformed(reason)));
+    }
+    let spec = match load_spec(dir)? {
+        Ok(spec) => spec,
+        Err(failure) => return Ok(Err(failure)),
+    };
+    let mut meta = load_meta(dir)?;
+    match dir.read(TYPE_FILE) {
+        Ok(None) => {}
+        Ok(Some(bytes)) => match parse_type(&bytes) {
+            Ok(mode) => meta.mode = mode,
+            Err(failure) => return Ok(Err(failure)),
+        },
+        Err(error) => return unfit(dir, TYPE_FILE, error),
+    }
+    if prompt_bytes == 0 && spec.messages.is_empty() {
+        return Ok(Err(Failure::new(ErrorCode::EmptyPrompt, "prompt.txt is empty")));
+    }
+    Ok(Ok(Description { spec, meta, prompt_bytes }))
+}
+
+/// What `meta.json` says. It is for people: one that cannot be read is as good as none.
+pub(crate) fn load_meta(dir: &JobDir<'_>) -> Result<JobMeta> {
+    match dir.read(META_FILE) {
+        Ok(Some(bytes)) => Ok(serde_json::from_slice(&bytes).unwrap_or_default()),
+        Ok(None) | Err(ReadError::Unfit(_)) => Ok(JobMeta::default()),
+        Err(ReadError::Io(error)) => Err(dir.io("read", META_FILE, error)),
+    }
+}
+
+/// The prompt's text.
+pub(crate) fn load_prompt(dir: &JobDir<'_>) -> Result<Result<String, Failure>> {
+    match dir.read(PROMPT_FILE) {
+        Ok(Some(bytes)) => Ok(String::from_utf8(bytes).map_err(|error| {
+            let at = error.utf8_error().valid_up_to();
+            malformed(format!("prompt.txt is not UTF-8: byte {at} fits no character"))
+        })),
+        Ok(None) => Ok(Err(malformed("it has no prompt.txt".to_owned()))),
+        Err(error) => unfit(dir, PROMPT_FILE, error),
+    }
+}
+
+/// What `job.json` says; without one, what holds for every job.
+pub(crate) fn load_spec(dir: &JobDir<'_>) -> Result<Result<JobSpec, Failure>> {
+    match dir.read(JOB_FILE) {
+        Ok(None) => Ok(Ok(JobSpec::default())),
+        Ok(Some(bytes)) => Ok(parse_spec(&bytes)),
+        Err(error) => unfit(dir, JOB_FILE, error),
+    }
+}
+
+fn parse_spec(bytes: &[u8]) -> Result<JobSpec, Failure> {
+    // The version first: a newer file may differ in anything else.
+    #[derive(Deserialize)]
+    struct Version {
+        #[serde(default = "current")]
+        v: u32,
+    }
+    fn current() -> u32 {
+        SPEC_VERSION
+    }
+    let bad = |error: serde_json::Error| malformed(format!("job.json cannot be read: {error}"));
+    let Version { v } = serde_json::from_slice(bytes).map_err(bad)?;
+    if v > SPEC_VERSION {
+        return Err(malformed(format!(
+            "job.json is of version {v}, but this program knows versions up to {SPEC_VERSION}"
+        ))
+        .hint("upgrade ThreadRunner, then `threadrunner retry` the job"));
+    }
+    let spec: JobSpec = serde_json::from_slice(bytes).map_err(bad)?;
+    spec.params.validate().map_err(|error| malformed(format!("job.json: {error}")))?;
+    if spec.model.as_ref().and_then(|model| model.path.as_ref()).is_some_and(|p| p.is_relative()) {
+        return Err(malformed("job.json: the model's path is not absolute".to_owned()));
+    }
+    Ok(spec)
+}
+
+fn parse_type(bytes: &[u8]) -> Result<JobType, Failure> {
+    let text = String::from_utf8_lossy(bytes);
+    match text.trim() {
+        "text" => Ok(JobType::Text),
+        "" => Err(malformed("type.txt is empty".to_owned())),
+        kind @ ("embed" | "vision" | "tts" | "stt") => Err(unsupported_kind(kind)),
+        other => {
+            let shown: String = other.chars().take(40).collect();
+            Err(malformed(format!("type.txt says '{shown}', which is no kind of job"))
+                .hint("write 'text' into it, or remove it"))
+        }
+    }
+}
+
+/// Why a job of this kind cannot be run.
+pub(crate) fn unsupported(mode: JobType) -> Failure {
+    unsupported_kind(match mode {
+        JobType::Text => "text",
+        JobType::Embed => "embed",
+        JobType::Vision => "vision",
+    })
+}
+
+fn unsupported_kind(kind: &str) -> Failure {
+    malformed(format!("type.txt asks for '{kind}', which this version cannot do"))
+        .hint("only 'text' jobs are run")
+}
+
+fn malformed(reason: String) -> Failure {
+    Failure::new(ErrorCode::InvalidRequest, reason)
+}
+
+fn unfit<T>(dir: &JobDir<'_>, name: &str, error: ReadError) -> Result<Result<T, Failure>> {
+    match error {
+        ReadError::Unfit(reason) => Ok(Err(malformed(reason))),
+        ReadError::Io(error) => Err(dir.io("read", name, error)),
+    }
+}

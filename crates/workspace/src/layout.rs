@@ -1,0 +1,194 @@
+//! Where things are: the five directories of a workspace, and the files of a job.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use threadrunner_core::{JobId, JobState};
+
+use crate::fs::FileSystem;
+use crate::{Result, WorkspaceError};
+
+/// The prompt, byte for byte.
+pub const PROMPT_FILE: &str = "prompt.txt";
+/// The kind of answer asked for.
+pub const TYPE_FILE: &str = "type.txt";
+/// What is known of the job, for people and other programs.
+pub const META_FILE: &str = "meta.json";
+/// What ThreadRunner needs to run it.
+pub const JOB_FILE: &str = "job.json";
+/// The answer, byte for byte.
+pub const RESULT_FILE: &str = "result.txt";
+/// The answer as far as it is known, while the job runs.
+pub const PARTIAL_FILE: &str = "result.partial.txt";
+/// Why the job failed.
+pub const ERROR_FILE: &str = "error.txt";
+
+/// The next content of [`META_FILE`], until the sync that makes it so.
+pub(crate) const META_NEXT: &str = "meta.json.tmp";
+/// The next content of [`JOB_FILE`], likewise.
+pub(crate) const JOB_NEXT: &str = "job.json.tmp";
+
+/// The lock that the workspace's owner holds.
+pub(crate) const LOCK_FILE: &str = ".lock";
+
+/// Opened for reading its entries or as the anchor of other calls; never through a link.
+const DIRECTORY: OFlags =
+    OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::RDONLY).union(OFlags::CLOEXEC);
+
+/// The open directories of one workspace.
+#[derive(Debug)]
+pub(crate) struct Layout {
+    root: PathBuf,
+    states: [OwnedFd; JobState::ALL.len()],
+}
+
+impl Layout {
+    /// Makes what is missing of the workspace at `root`, for its owner's eyes only.
+    pub(crate) fn create(root: &Path, fs: &dyn FileSystem) -> Result<Self> {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(root)
+            .map_err(|source| WorkspaceError::io("create", root, source))?;
+        let root = &absolute(root)?;
+        let top = open_root(root)?;
+        let mut made = false;
+        for state in JobState::ALL {
+            let mut dir = top.try_clone().map_err(|e| WorkspaceError::io("open", root, e))?;
+            let mut path = root.to_owned();
+            for name in state.directory().split('/') {
+                path.push(name);
+                match fs.make_dir(dir.as_fd(), name) {
+                    Ok(()) => made = true,
+                    Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                    Err(error) => return Err(WorkspaceError::io("create", path, error)),
+                }
+                dir = open_state(dir.as_fd(), name, &path)?;
+            }
+        }
+        if made {
+            sync_path_to(root, &top, fs)?;
+        }
+        Self::open(root)
+    }
+
+    /// Opens a workspace that is there.
+    pub(crate) fn open(root: &Path) -> Result<Self> {
+        let root = absolute(root)?;
+        let top = open_root(&root)?;
+        let open = |state: JobState| {
+            let path = root.join(state.directory());
+            let mut parts = state.directory().split('/').peekable();
+            let mut dir = open_state(top.as_fd(), parts.next().unwrap_or_default(), &path)?;
+            for name in parts {
+                dir = open_state(dir.as_fd(), name, &path)?;
+            }
+            Ok::<_, WorkspaceError>(dir)
+        };
+        let [writing, ready, processing, done, failed] = JobState::ALL;
+        let states = [open(writing)?, open(ready)?, open(processing)?, open(done)?, open(failed)?];
+        Ok(Self { root, states })
+    }
+
+    /// The workspace's absolute path.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The open directory of a state.
+    pub(crate) fn dir(&self, state: JobState) -> BorrowedFd<'_> {
+        self.states[state as usize].as_fd()
+    }
+
+    /// The path of a state's directory.
+    pub(crate) fn path(&self, state: JobState) -> PathBuf {
+        self.root.join(state.directory())
+    }
+
+    /// The path of a job in a state: for people, and for programs that are told of it.
+    pub(crate) fn job_path(&self, state: JobState, id: &JobId) -> PathBuf {
+        self.path(state).join(id.as_str())
+    }
+
+    /// Opens the directory of a job in a state; `None` when it is not there.
+    pub(crate) fn open_job(&self, state: JobState, id: &JobId) -> Result<Option<OwnedFd>> {
+        match rustix::fs::openat(self.dir(state), id.as_str(), DIRECTORY, Mode::empty()) {
+            Ok(dir) => Ok(Some(dir)),
+            Err(Errno::NOENT) => Ok(None),
+            // Linux says NOTDIR of a link that it may not follow to a directory, others LOOP.
+            Err(Errno::NOTDIR | Errno::LOOP) => Err(WorkspaceError::NotAJob {
+                path: self.job_path(state, id),
+                what: kind(self.dir(state), id.as_str()).map_or("something else", name_of),
+            }),
+            Err(error) => Err(WorkspaceError::io("open", self.job_path(state, id), error)),
+        }
+    }
+
+    /// Whether anything goes by this job's name in a state.
+    pub(crate) fn holds(&self, state: JobState, id: &JobId) -> bool {
+        kind(self.dir(state), id.as_str()).is_some()
+    }
+}
+
+/// What goes by `name` in a directory, not following links.
+pub(crate) fn kind(dir: BorrowedFd<'_>, name: &str) -> Option<FileType> {
+    let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+    Some(FileType::from_raw_mode(stat.st_mode))
+}
+
+/// What to call a kind of file that is not the one wanted.
+pub(crate) fn name_of(kind: FileType) -> &'static str {
+    match kind {
+        FileType::RegularFile => "a file",
+        FileType::Directory => "a directory",
+        FileType::Symlink => "a symbolic link",
+        FileType::Fifo => "a named pipe",
+        FileType::Socket => "a socket",
+        FileType::CharacterDevice | FileType::BlockDevice => "a device",
+        _ => "something else",
+    }
+}
+
+/// Opens a directory inside another, never through a link.
+pub(crate) fn open_dir(dir: BorrowedFd<'_>, name: &str) -> rustix::io::Result<OwnedFd> {
+    rustix::fs::openat(dir, name, DIRECTORY, Mode::empty())
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).map_err(|error| WorkspaceError::io("find", path, error))
+}
+
+// The workspace itself may be a link: people put it on a larger disk.
+fn open_root(root: &Path) -> Result<OwnedFd> {
+    rustix::fs::openat(CWD, root, DIRECTORY - OFlags::NOFOLLOW, Mode::empty())
+        .map_err(|error| WorkspaceError::io("open", root, error))
+}
+
+// A state's directory may not: a link would lead to another file system, or to another workspace.
+fn open_state(dir: BorrowedFd<'_>, name: &str, path: &Path) -> Result<OwnedFd> {
+    open_dir(dir, name).map_err(|error| match error {
+        Errno::NOTDIR | Errno::LOOP => {
+            let what = kind(dir, name).map_or("something else", name_of);
+            let reason = std::io::Error::other(format!("it is {what}, not a directory"));
+            WorkspaceError::io("use", path, reason)
+        }
+        error => WorkspaceError::io("open", path, error),
+    })
+}
+
+/// A workspace that was just made must itself survive what its jobs survive.
+fn sync_path_to(root: &Path, top: &OwnedFd, fs: &dyn FileSystem) -> Result<()> {
+    let sync = |dir: BorrowedFd<'_>, path: &Path| {
+        fs.sync(dir).map_err(|error| WorkspaceError::io("sync", path, error))
+    };
+    let input = root.join("input");
+    sync(open_state(top.as_fd(), "input", &input)?.as_fd(), &input)?;
+    sync(top.as_fd(), root)?;
+    match root.parent() {
+        Some(parent) => sync(open_root(parent)?.as_fd(), parent),
+        None => Ok(()),
+    }
+}

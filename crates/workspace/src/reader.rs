@@ -1,0 +1,335 @@
+//! Reading a workspace, from any thread and beside its owner.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Seek, SeekFrom};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use threadrunner_core::protocol::JobRecord;
+use threadrunner_core::{JobId, JobMeta, JobSpec, JobState};
+
+use crate::files::{JobDir, MAX_FILE_BYTES, ReadError, job_dir};
+use crate::job_files::{OutcomeSeal, clear_outcome};
+use crate::layout::{
+    ERROR_FILE, JOB_FILE, Layout, META_FILE, PARTIAL_FILE, PROMPT_FILE, RESULT_FILE,
+};
+use crate::listing::{self, by_time};
+use crate::{Result, WorkspaceError};
+
+/// Reads a workspace. Cheap to clone; needs neither the owner nor the lock.
+#[derive(Debug, Clone)]
+pub struct Reader {
+    layout: Arc<Layout>,
+}
+
+/// Part of a running job's answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartialAnswer {
+    /// Where the job stood when this was read.
+    pub state: JobState,
+    /// The bytes from the offset asked for. They may end within a character.
+    pub bytes: Vec<u8>,
+}
+
+/// The states that a job can be found in, in the order in which it passes through them.
+const STATES: [JobState; 4] =
+    [JobState::Ready, JobState::Processing, JobState::Done, JobState::Failed];
+
+impl Reader {
+    pub(crate) fn new(layout: Arc<Layout>) -> Self {
+        Self { layout }
+    }
+
+    /// Opens a workspace that is there, for reading alone.
+    ///
+    /// # Errors
+    /// [`WorkspaceError::Io`] when it is not a workspace or cannot be read.
+    pub fn open(path: &Path) -> Result<Self> {
+        Ok(Self::new(Arc::new(Layout::open(path)?)))
+    }
+
+    /// The workspace's absolute path.
+    pub fn path(&self) -> &Path {
+        self.layout.root()
+    }
+
+    /// Where a job stands, and its directory.
+    ///
+    /// # Errors
+    /// [`WorkspaceError::NotFound`].
+    pub fn locate(&self, id: &JobId) -> Result<(JobState, PathBuf)> {
+        let (state, _) = self.find(id)?;
+        Ok((state, self.layout.job_path(state, id)))
+    }
+
+    /// What is known of a job. Its place in the queue is the daemon's to fill in.
+    ///
+    /// # Errors
+    /// [`WorkspaceError::NotFound`]; [`WorkspaceError::Io`].
+    pub fn record(&self, id: &JobId) -> Result<JobRecord> {
+        let (state, fd) = self.find(id)?;
+        let dir = self.job_dir(&fd, state, id);
+        // What another program wrote and nobody can read is shown as if it were not there: it is
+        // for `claim` to judge.
+        let spec: JobSpec = json(&dir, JOB_FILE)?.unwrap_or_default();
+        let mut meta: JobMeta = json(&dir, META_FILE)?.unwrap_or_default();
+        if state.is_final() {
+            OutcomeSeal::remove_from(&mut meta);
+        } else {
+            clear_outcome(&mut meta);
+        }
+        Ok(JobRecord {
+            job: id.clone(),
+            state,
+            position: None,
+            attempts: spec.attempts,
+            priority: spec.priority,
+            prompt_start: prompt_start(&dir, &spec)?,
+            directory: Some(dir.path),
+            meta,
+        })
+    }
+
+    /// What is asked of a job.
+    ///
+    /// # Errors
+    /// [`WorkspaceError::NotFound`]; [`WorkspaceError::Io`].
+    pub fn spec(&self, id: &JobId) -> Result<JobSpec> {
+        let (state, fd) = self.find(id)?;
+        Ok(json(&self.job_dir(&fd, state, id), JOB_FILE)?.unwrap_or_default())
+    }
+
+    /// A job's prompt.
+    ///
+    /// # Errors
+    /// [`WorkspaceError::NotFound`]; [`WorkspaceError::Io`].
+    pub fn prompt(&self, id: &JobId) -> Result<Vec<u8>> {
+        let (state, fd) = self.find(id)?;
+        Ok(contents(&self.job_dir(&fd, state, id), PROMPT_FILE)?.unwrap_or_default())
+    }
+
+    /// A finished job's answer.
+    ///
+    /// # Errors
+    /// [`WorkspaceError::WrongState`] when it is not done; [`WorkspaceError::NotFound`];
+    /// [`WorkspaceError::Io`].
+    pub fn result(&self, id: &JobId) -> Result<Vec<u8>> {
+        let (state, fd) = self.find(id)?;
+        if state != JobState::Done {
+            return Err(WorkspaceError::WrongState { id: id.clone(), state, wanted: "read" });
+        }
+        let dir = self.job_dir(&fd, state, id);
+        contents(&dir, RESULT_FILE)?
+            .ok_or_else(|| dir.io("read", RESULT_FILE, std::io::ErrorKind::NotFound))
+    }
+
+    /// What there is of a job's answer, from a byte offset: all of it once it is done.
+    ///
+    /// # Errors
+    /// [`WorkspaceError::NotFound`]; [`WorkspaceError::Io`].
+    pub fn partial(&self, id: &JobId, offset: u64) -> Result<PartialAnswer> {
+        let (state, fd) = self.find(id)?;
+        let dir = self.job_dir(&fd, state, id);
+        let names: &[&str] = match state {
+            JobState::Done => &[RESULT_FILE],
+            // At the end the partial answer becomes the answer, a little before the job moves.
+            JobState::Processing => &[PARTIAL_FILE, RESULT_FILE],
+            JobState::Failed => &[PARTIAL_FILE],
+            // A queued job's is an earlier attempt's.
+            JobState::Writing | JobState::Ready => &[],
+        };
+        let mut bytes = Vec::new();
+        for name in names {
+            let file = match dir.open(name) {
+                Ok(file) => file,
+                Err(error) => return Err(read_error(&dir, name, error)),
+            };
+            if let Some((mut file, _)) = file {
+                file.seek(SeekFrom::Start(offset))
+                    .and_then(|_| file.take(MAX_FILE_BYTES).read_to_end(&mut bytes))
+                    .map_err(|error| dir.io("read", name, error))?;
+                break;
+            }
+        }
+        Ok(PartialAnswer { state, bytes })
+    }
+
+    /// Why a job failed: the content of its `error.txt`.
+    ///
+    /// # Errors
+    /// [`WorkspaceError::WrongState`] when it did not fail; [`WorkspaceError::NotFound`];
+    /// [`WorkspaceError::Io`].
+    pub fn error_text(&self, id: &JobId) -> Result<String> {
+        let (state, fd) = self.find(id)?;
+        if state != JobState::Failed {
+            return Err(WorkspaceError::WrongState { id: id.clone(), state, wanted: "explained" });
+        }
+        let bytes = contents(&self.job_dir(&fd, state, id), ERROR_FILE)?.unwrap_or_default();
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// The jobs in a state, oldest first.
+    ///
+    /// # Errors
+    /// [`WorkspaceError::Io`].
+    pub fn ids(&self, state: JobState) -> Result<Vec<JobId>> {
+        listing::ids(&self.layout, state)
+    }
+
+    /// The newest jobs in any of these states (in all, when none is given), newest first, and
+    /// whether there are more than `limit`.
+    ///
+    /// A job that moves meanwhile is listed once, where it was seen last.
+    ///
+    /// # Errors
+    /// [`WorkspaceError::Io`].
+    pub fn newest(
+        &self,
+        states: &[JobState],
+        limit: usize,
+    ) -> Result<(Vec<(JobId, JobState)>, bool)> {
+        let mut jobs = Vec::new();
+        for state in STATES.into_iter().filter(|s| states.is_empty() || states.contains(s)) {
+            listing::for_each_id(&self.layout, state, |id| jobs.push((id, state)))?;
+        }
+        // The sort keeps the order of the states, so that of two sightings the last comes last.
+        jobs.sort_by(|(a, _), (b, _)| by_time(a, b));
+        jobs.reverse();
+        jobs.dedup_by(|later, first| later.0 == first.0);
+        let more = jobs.len() > limit;
+        jobs.truncate(limit);
+        Ok((jobs, more))
+    }
+
+    /// How many jobs are in each state.
+    ///
+    /// # Errors
+    /// [`WorkspaceError::Io`].
+    pub fn counts(&self) -> Result<BTreeMap<JobState, usize>> {
+        STATES
+            .into_iter()
+            .map(|state| {
+                let mut count = 0;
+                listing::for_each_id(&self.layout, state, |_| count += 1)?;
+                Ok((state, count))
+            })
+            .collect()
+    }
+
+    /// The job that `text` names: an id, a prefix or suffix that fits one job alone, or `last`.
+    ///
+    /// # Errors
+    /// [`WorkspaceError::NotFound`], [`WorkspaceError::Ambiguous`], [`WorkspaceError::NotAnId`];
+    /// [`WorkspaceError::Io`].
+    pub fn resolve(&self, text: &str) -> Result<JobId> {
+        let not_found = || WorkspaceError::NotFound {
+            job: text.to_owned(),
+            workspace: self.layout.root().to_owned(),
+        };
+        if text == "last" {
+            let (newest, _) = self.newest(&[], 1)?;
+            return newest.into_iter().next().map(|(id, _)| id).ok_or_else(not_found);
+        }
+        if let Ok(id) = JobId::parse(text)
+            && self.find(&id).is_ok()
+        {
+            return Ok(id);
+        }
+        let part_of_an_id = !text.is_empty()
+            && text.len() <= JobId::MAX_LEN
+            && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'_');
+        if !part_of_an_id {
+            return Err(WorkspaceError::NotAnId { text: text.chars().take(60).collect() });
+        }
+        let mut fitting = Vec::new();
+        for state in STATES {
+            listing::for_each_id(&self.layout, state, |id| {
+                if id.as_str().starts_with(text) || id.as_str().ends_with(text) {
+                    fitting.push(id);
+                }
+            })?;
+        }
+        fitting.sort_unstable_by(by_time);
+        fitting.dedup();
+        let others = fitting.len().saturating_sub(2);
+        let mut fitting = fitting.into_iter();
+        match (fitting.next(), fitting.next()) {
+            (None, _) => Err(not_found()),
+            (Some(id), None) => Ok(id),
+            (Some(first), Some(second)) => {
+                Err(WorkspaceError::Ambiguous { text: text.to_owned(), first, second, others })
+            }
+        }
+    }
+
+    /// Finds a job and opens its directory, which stays the job's wherever it moves.
+    fn find(&self, id: &JobId) -> Result<(JobState, OwnedFd)> {
+        // Looking in the order of the moves, one misses a job only when it goes back (released,
+        // retried) behind the look. To be missed four times it would have to do so each time.
+        for _ in 0..4 {
+            for state in STATES {
+                if let Some(fd) = self.layout.open_job(state, id)? {
+                    return Ok((state, fd));
+                }
+            }
+        }
+        Err(crate::staged::not_found(&self.layout, id))
+    }
+
+    fn job_dir<'a>(&self, fd: &'a OwnedFd, state: JobState, id: &JobId) -> JobDir<'a> {
+        job_dir(fd, self.layout.job_path(state, id))
+    }
+}
+
+/// The content of a file; `None` when it is not there or not what it should be.
+fn contents(dir: &JobDir<'_>, name: &str) -> Result<Option<Vec<u8>>> {
+    match dir.read(name) {
+        Ok(contents) => Ok(contents),
+        Err(error) => Err(read_error(dir, name, error)),
+    }
+}
+
+fn json<T: serde::de::DeserializeOwned>(dir: &JobDir<'_>, name: &str) -> Result<Option<T>> {
+    match dir.read(name) {
+        Ok(Some(bytes)) => Ok(serde_json::from_slice(&bytes).ok()),
+        Ok(None) | Err(ReadError::Unfit(_)) => Ok(None),
+        Err(ReadError::Io(error)) => Err(dir.io("read", name, error)),
+    }
+}
+
+fn read_error(dir: &JobDir<'_>, name: &str, error: ReadError) -> WorkspaceError {
+    match error {
+        ReadError::Unfit(reason) => dir.io("read", name, std::io::Error::other(reason)),
+        ReadError::Io(error) => dir.io("read", name, error),
+    }
+}
+
+/// The most characters of a prompt's beginning.
+const START_CHARS: usize = 80;
+
+fn prompt_start(dir: &JobDir<'_>, spec: &JobSpec) -> Result<String> {
+    let mut bytes = Vec::new();
+    if let Ok(Some((file, _))) = dir.open(PROMPT_FILE) {
+        // Four bytes make the longest character; white space may take more.
+        file.take(START_CHARS as u64 * 8)
+            .read_to_end(&mut bytes)
+            .map_err(|error| dir.io("read", PROMPT_FILE, error))?;
+    }
+    let prompt = String::from_utf8_lossy(&bytes);
+    let text = match spec.messages.last() {
+        Some(message) if prompt.trim().is_empty() => message.content.as_str(),
+        _ => &prompt,
+    };
+    let mut start = String::new();
+    for word in text.split_whitespace() {
+        if !start.is_empty() {
+            start.push(' ');
+        }
+        start.extend(word.chars().filter(|c| !c.is_control()).take(START_CHARS));
+        if start.chars().count() >= START_CHARS {
+            break;
+        }
+    }
+    Ok(start.chars().take(START_CHARS).collect())
+}

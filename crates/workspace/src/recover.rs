@@ -1,0 +1,213 @@
+//! What an owner does first: make good what the last one left, however it ended.
+
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::AtFlags;
+use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta, JobState};
+
+use crate::files::{JobDir, job_dir};
+use crate::job_files::{Digest, OutcomeSeal, is_whole_submission, load_spec};
+use crate::layout::{
+    JOB_FILE, JOB_NEXT, META_FILE, META_NEXT, PARTIAL_FILE, PROMPT_FILE, RESULT_FILE,
+};
+use crate::staged::{self, Staged};
+use crate::time::micros_since_epoch;
+use crate::{Result, Workspace, WorkspaceError, listing};
+
+/// How old something in `input/writing` must be before it is taken for forgotten.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What opening a workspace found and did.
+#[derive(Debug, Default)]
+pub struct Recovered {
+    /// The queue: every job in `input/ready`, oldest first, whoever put it there.
+    pub queued: Vec<JobId>,
+    /// Accepted jobs that a power failure had kept from the queue; they are in it now.
+    pub submitted: Vec<JobId>,
+    /// Jobs whose attempt was cut short; they are in the queue again.
+    pub requeued: Vec<JobId>,
+    /// Jobs that had answered, and were not yet in `output`; they are now.
+    pub finished: Vec<JobId>,
+    /// Jobs that are in `failed` now: begun too often, malformed, or failed before.
+    pub failed: Vec<JobId>,
+    /// How many leftovers of submissions were deleted.
+    pub deleted: usize,
+    /// What could not be recovered, and was left as it is.
+    pub troubles: Vec<WorkspaceError>,
+}
+
+/// What is to become of a job in `processing`.
+enum Verdict {
+    /// Its end was prepared: repeat the renames.
+    Ended { to: JobState, written: Vec<&'static str>, prepared: bool },
+    /// Begin it again.
+    Again,
+    /// Give it up.
+    GiveUp(Failure),
+}
+
+impl Workspace {
+    pub(crate) fn recover(&mut self, now: SystemTime) -> Result<Recovered> {
+        let mut recovered = Recovered::default();
+        self.recover_writing(now, &mut recovered)?;
+        self.recover_processing(now, &mut recovered)?;
+        let synced = self.sync();
+        for (id, error) in synced.failed {
+            for list in [
+                &mut recovered.submitted,
+                &mut recovered.requeued,
+                &mut recovered.finished,
+                &mut recovered.failed,
+            ] {
+                list.retain(|other| *other != id);
+            }
+            recovered.troubles.push(error);
+        }
+        recovered.queued = listing::ids(&self.layout, JobState::Ready)?;
+        self.continue_ids(&recovered);
+        Ok(recovered)
+    }
+
+    fn recover_writing(&mut self, now: SystemTime, recovered: &mut Recovered) -> Result<()> {
+        let mut names = Vec::new();
+        listing::for_each_entry(self.layout.dir(JobState::Writing), |name, _| {
+            names.push(name.to_owned());
+        })
+        .map_err(|e| WorkspaceError::io("list", self.layout.path(JobState::Writing), e))?;
+        names.sort_unstable();
+        for name in names {
+            if let Ok(id) = JobId::parse(&name)
+                && let Ok(Some(fd)) = self.layout.open_job(JobState::Writing, &id)
+                && is_whole_submission(&job_dir(&fd, self.layout.job_path(JobState::Writing, &id)))
+            {
+                let mut staged = Staged::new(id.clone(), JobState::Writing);
+                staged.written.extend([PROMPT_FILE, META_FILE, JOB_FILE]);
+                staged.route.push(JobState::Ready);
+                self.staged.push(staged);
+                recovered.submitted.push(id);
+            } else if staged::is_gone(&name) || self.is_forgotten(&name, now) {
+                match staged::delete(&self.layout, &*self.fs, &name) {
+                    Ok(()) => recovered.deleted += 1,
+                    Err(error) => recovered.troubles.push(error),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn is_forgotten(&self, name: &str, now: SystemTime) -> bool {
+        let dir = self.layout.dir(JobState::Writing);
+        let Ok(stat) = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) else {
+            return false;
+        };
+        let age = FORGOTTEN_AFTER.as_secs();
+        let now = micros_since_epoch(now) / 1_000_000;
+        u64::try_from(stat.st_mtime).is_ok_and(|modified| modified.saturating_add(age) < now)
+    }
+
+    fn recover_processing(&mut self, now: SystemTime, recovered: &mut Recovered) -> Result<()> {
+        for id in listing::ids(&self.layout, JobState::Processing)? {
+            self.ids_come_after(&id);
+            if let Err(error) = self.recover_one(&id, now, recovered) {
+                recovered.troubles.push(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn recover_one(
+        &mut self,
+        id: &JobId,
+        now: SystemTime,
+        recovered: &mut Recovered,
+    ) -> Result<()> {
+        let Some(fd) = self.layout.open_job(JobState::Processing, id)? else { return Ok(()) };
+        let dir = job_dir(&fd, self.layout.job_path(JobState::Processing, id));
+        match verdict(&dir, self.options.max_attempts)? {
+            Verdict::Ended { to, written, prepared } => {
+                let mut staged = Staged::new(id.clone(), JobState::Processing);
+                if prepared {
+                    staged.replace.push((META_NEXT, META_FILE));
+                }
+                if to == JobState::Done {
+                    staged.remove.push(PARTIAL_FILE);
+                }
+                staged.written = written;
+                staged.route.push(to);
+                self.staged.push(staged);
+                match to {
+                    JobState::Done => recovered.finished.push(id.clone()),
+                    _ => recovered.failed.push(id.clone()),
+                }
+            }
+            Verdict::Again => {
+                let mut staged = Staged::new(id.clone(), JobState::Processing);
+                staged.remove.extend([META_NEXT, JOB_NEXT, RESULT_FILE, PARTIAL_FILE]);
+                staged.route.push(JobState::Ready);
+                self.staged.push(staged);
+                recovered.requeued.push(id.clone());
+            }
+            Verdict::GiveUp(failure) => {
+                self.stage_failure(JobState::Processing, id, &failure, now)?;
+                recovered.failed.push(id.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// New ids go on after the newest there is, also when the clock went back meanwhile.
+    fn continue_ids(&mut self, recovered: &Recovered) {
+        if let Some(newest) = recovered.queued.last() {
+            self.ids_come_after(newest);
+        }
+        // Reading a million names of finished jobs would take long. Their directories say when
+        // they last changed, and that was no earlier than their newest job was made.
+        for state in JobState::ALL {
+            let changed = std::fs::metadata(self.layout.path(state)).and_then(|it| it.modified());
+            if let Ok(changed) = changed {
+                // The file system's clock goes in ticks, of up to a hundredth of a second.
+                let micros = micros_since_epoch(changed).saturating_add(10_000);
+                if let Ok(id) = JobId::parse(&format!("{micros:016}")) {
+                    self.ids_come_after(&id);
+                }
+            }
+        }
+    }
+}
+
+fn verdict(dir: &JobDir<'_>, default_max_attempts: u32) -> Result<Verdict> {
+    let spec = match load_spec(dir)? {
+        Ok(spec) => spec,
+        Err(failure) => return Ok(Verdict::GiveUp(failure)),
+    };
+    for (name, prepared) in [(META_NEXT, true), (META_FILE, false)] {
+        if let Some((to, written)) = ended(dir, name, spec.attempts) {
+            return Ok(Verdict::Ended { to, written, prepared });
+        }
+    }
+    let max = spec.max_attempts.unwrap_or(default_max_attempts).max(1);
+    if spec.attempts >= max {
+        let times = if spec.attempts == 1 { "once" } else { &format!("{} times", spec.attempts) };
+        let message =
+            format!("the job was begun {times} and never ended: the daemon or its engine died");
+        return Ok(Verdict::GiveUp(
+            Failure::new(ErrorCode::EngineDied, message)
+                .hint("see `threadrunner daemon logs`; `threadrunner retry` begins it again"),
+        ));
+    }
+    Ok(Verdict::Again)
+}
+
+/// Whether this `meta.json` is the end of this attempt, and the answer it seals is all there.
+fn ended(
+    dir: &JobDir<'_>,
+    name: &'static str,
+    attempt: u32,
+) -> Option<(JobState, Vec<&'static str>)> {
+    let bytes = dir.read(name).ok().flatten()?;
+    let meta: JobMeta = serde_json::from_slice(&bytes).ok()?;
+    let seal = OutcomeSeal::of(&meta).filter(|seal| seal.attempt == attempt)?;
+    let Some(digest) = seal.result else { return Some((JobState::Failed, vec![name])) };
+    let result = dir.read(RESULT_FILE).ok().flatten()?;
+    (Digest::of(&result) == digest).then_some((JobState::Done, vec![name, RESULT_FILE]))
+}

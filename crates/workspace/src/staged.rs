@@ -1,0 +1,308 @@
+//! Work that is written but not yet true, and the sync that makes it true.
+//!
+//! Each change of a job's state is prepared beside what holds now: a submission in
+//! `input/writing`, a new `job.json` or `meta.json` under a temporary name, an answer in a file
+//! that nobody reads yet. One sync then puts the preparations of a whole group on the disk, and
+//! only after it the renames follow which make them visible. So no rename ever shows a file that
+//! a power failure could empty, and one sync serves many jobs.
+//!
+//! The renames themselves ride along with the next sync. When the power fails before that, a
+//! submission is found whole in `input/writing`, and a finished job whole in `processing`, and
+//! recovery repeats the rename. Where nothing could repeat it (a cancellation, a retry, a
+//! removal), `settle` asks for a second sync.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use threadrunner_core::{JobId, JobState};
+
+use crate::files::job_dir;
+use crate::fs::FileSystem;
+use crate::layout::{Layout, open_dir};
+use crate::{Result, WorkspaceError};
+
+/// One job's prepared change.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    pub(crate) id: JobId,
+    /// Where its directory is.
+    pub(crate) at: JobState,
+    /// Files written for this change.
+    pub(crate) written: Vec<&'static str>,
+    /// Files to take the place of others, in this order, before the job moves.
+    pub(crate) replace: Vec<(&'static str, &'static str)>,
+    /// Files to remove before the job moves.
+    pub(crate) remove: Vec<&'static str>,
+    /// Where the job moves, step by step.
+    pub(crate) route: Vec<JobState>,
+    /// Whether nobody was told of the job yet.
+    pub(crate) new: bool,
+    /// Whether the job is removed altogether.
+    pub(crate) discard: bool,
+    /// Whether the renames must be on the disk too before anybody is told.
+    pub(crate) settle: bool,
+}
+
+impl Staged {
+    pub(crate) fn new(id: JobId, at: JobState) -> Self {
+        Self {
+            id,
+            at,
+            written: Vec::new(),
+            replace: Vec::new(),
+            remove: Vec::new(),
+            route: Vec::new(),
+            new: false,
+            discard: false,
+            settle: false,
+        }
+    }
+}
+
+/// What a sync made true.
+#[must_use = "a client may be told of its job only when the job is not among the failed"]
+#[derive(Debug, Default)]
+pub struct Synced {
+    /// Jobs whose changes are done and would survive a power failure (where the durability is
+    /// [`Durability::Durable`]), and the state they are in; `None` for one that was removed.
+    pub done: Vec<(JobId, Option<JobState>)>,
+    /// Jobs whose changes are not done. A submission among them is gone; any other job is where
+    /// it was.
+    pub failed: Vec<(JobId, WorkspaceError)>,
+}
+
+impl Synced {
+    /// Takes the error of a job, if its change failed.
+    pub fn take_error(&mut self, id: &JobId) -> Option<WorkspaceError> {
+        let index = self.failed.iter().position(|(failed, _)| failed == id)?;
+        Some(self.failed.swap_remove(index).1)
+    }
+}
+
+/// The states whose directories changed since they were last known to be on the disk.
+#[derive(Debug, Default)]
+pub(crate) struct Unsynced([bool; JobState::ALL.len()]);
+
+impl Unsynced {
+    fn add(&mut self, state: JobState) {
+        self.0[state as usize] = true;
+    }
+
+    fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    fn states(&self) -> impl Iterator<Item = JobState> {
+        JobState::ALL.into_iter().filter(|&state| self.0[state as usize])
+    }
+}
+
+/// Puts the preparations of a group on the disk.
+pub(crate) fn sync_contents(
+    layout: &Layout,
+    fs: &dyn FileSystem,
+    group: &[Staged],
+    unsynced: &mut Unsynced,
+) -> Result<()> {
+    if group.iter().all(|staged| staged.written.is_empty()) {
+        return Ok(());
+    }
+    for staged in group.iter().filter(|staged| staged.at == JobState::Writing) {
+        unsynced.add(staged.at);
+    }
+    if sync_everything(layout, fs) {
+        unsynced.clear();
+        return Ok(());
+    }
+    let mut open = Vec::new();
+    for staged in group {
+        let Ok(Some(fd)) = layout.open_job(staged.at, &staged.id) else {
+            // Deleted by hand: it fails at its rename, and the others need not.
+            continue;
+        };
+        let path = layout.job_path(staged.at, &staged.id);
+        for &name in &staged.written {
+            if let Ok(Some((file, _))) = job_dir(&fd, path.clone()).open(name) {
+                // All are begun before any is waited for, so that they share what is slow.
+                fs.start_sync(file.as_fd());
+                open.push((OwnedFd::from(file), path.join(name)));
+            }
+        }
+        open.push((fd, path));
+        if open.len() >= MAX_OPEN {
+            sync_each(fs, &mut open)?;
+        }
+    }
+    sync_each(fs, &mut open)?;
+    sync_dirs(layout, fs, unsynced)
+}
+
+/// Puts the renames of a group on the disk.
+pub(crate) fn sync_moves(
+    layout: &Layout,
+    fs: &dyn FileSystem,
+    unsynced: &mut Unsynced,
+) -> Result<()> {
+    if sync_everything(layout, fs) {
+        unsynced.clear();
+        return Ok(());
+    }
+    sync_dirs(layout, fs, unsynced)
+}
+
+/// One sync for all, where it would not have to wait for what others wrote. One that fails may
+/// have failed for another program's file: then each file is asked for itself.
+fn sync_everything(layout: &Layout, fs: &dyn FileSystem) -> bool {
+    fs.may_sync_all() && fs.sync_all(layout.dir(JobState::Writing)).is_ok()
+}
+
+/// How many files a sync holds open at once.
+const MAX_OPEN: usize = 64;
+
+fn sync_each(fs: &dyn FileSystem, open: &mut Vec<(OwnedFd, PathBuf)>) -> Result<()> {
+    open.drain(..).try_for_each(|(file, path)| {
+        fs.sync(file.as_fd()).map_err(|error| WorkspaceError::io("sync", path, error))
+    })
+}
+
+fn sync_dirs(layout: &Layout, fs: &dyn FileSystem, unsynced: &mut Unsynced) -> Result<()> {
+    for state in unsynced.states() {
+        fs.sync(layout.dir(state))
+            .map_err(|error| WorkspaceError::io("sync", layout.path(state), error))?;
+    }
+    unsynced.clear();
+    Ok(())
+}
+
+/// Moves a job: one rename. Nothing else in ThreadRunner renames a job.
+///
+/// # Errors
+/// [`WorkspaceError::WrongState`] for a move that is not in the table, and what the rename says.
+pub(crate) fn move_job(
+    layout: &Layout,
+    fs: &dyn FileSystem,
+    id: &JobId,
+    from: JobState,
+    to: JobState,
+) -> Result<()> {
+    if !from.may_become(to) {
+        return Err(WorkspaceError::WrongState {
+            id: id.clone(),
+            state: from,
+            wanted: to.as_str(),
+        });
+    }
+    let name = id.as_str();
+    fs.rename((layout.dir(from), name), (layout.dir(to), name), false).map_err(|error| match error
+        .kind()
+    {
+        std::io::ErrorKind::NotFound => not_found(layout, id),
+        std::io::ErrorKind::AlreadyExists | std::io::ErrorKind::DirectoryNotEmpty => {
+            WorkspaceError::Exists { id: id.clone(), state: to }
+        }
+        _ => WorkspaceError::io("move", layout.job_path(from, id), error),
+    })
+}
+
+/// Makes one prepared change visible. `staged.at` follows the job.
+pub(crate) fn publish(
+    layout: &Layout,
+    fs: &dyn FileSystem,
+    staged: &mut Staged,
+    unsynced: &mut Unsynced,
+) -> Result<()> {
+    if !(staged.replace.is_empty() && staged.remove.is_empty()) {
+        let Some(fd) = layout.open_job(staged.at, &staged.id)? else {
+            return Err(not_found(layout, &staged.id));
+        };
+        let dir = job_dir(&fd, layout.job_path(staged.at, &staged.id));
+        for &(next, name) in &staged.replace {
+            fs.rename((dir.fd, next), (dir.fd, name), true)
+                .map_err(|error| dir.io("replace", name, error))?;
+        }
+        for &name in &staged.remove {
+            dir.remove(fs, name)?;
+        }
+    }
+    for &to in &staged.route {
+        move_job(layout, fs, &staged.id, staged.at, to)?;
+        unsynced.add(staged.at);
+        unsynced.add(to);
+        staged.at = to;
+    }
+    if staged.discard {
+        set_aside(layout, fs, staged.at, &staged.id)?;
+        unsynced.add(staged.at);
+        unsynced.add(JobState::Writing);
+    }
+    Ok(())
+}
+
+/// Undoes a submission that came to nothing, so that recovery does not find it.
+pub(crate) fn withdraw(layout: &Layout, fs: &dyn FileSystem, staged: &Staged) -> Result<()> {
+    set_aside(layout, fs, staged.at, &staged.id)?;
+    delete(layout, fs, &gone_name(&staged.id))
+}
+
+/// Takes a job out of its state in one instant. What a crash leaves of it is no job's name.
+fn set_aside(layout: &Layout, fs: &dyn FileSystem, at: JobState, id: &JobId) -> Result<()> {
+    let gone = gone_name(id);
+    fs.rename((layout.dir(at), id.as_str()), (layout.dir(JobState::Writing), &gone), false).map_err(
+        |error| match error.kind() {
+            std::io::ErrorKind::NotFound => not_found(layout, id),
+            _ => WorkspaceError::io("remove", layout.job_path(at, id), error),
+        },
+    )
+}
+
+pub(crate) fn not_found(layout: &Layout, id: &JobId) -> WorkspaceError {
+    WorkspaceError::NotFound { job: id.to_string(), workspace: layout.root().to_owned() }
+}
+
+const GONE: &str = ".gone";
+
+/// The name in `input/writing` of a job that is being deleted.
+pub(crate) fn gone_name(id: &JobId) -> String {
+    format!("{id}{GONE}")
+}
+
+/// Whether a name in `input/writing` is that of a job that is being deleted.
+pub(crate) fn is_gone(name: &str) -> bool {
+    name.strip_suffix(GONE).is_some_and(|id| JobId::parse(id).is_ok())
+}
+
+/// Deletes a directory in `input/writing` with all it holds, following no links.
+pub(crate) fn delete(layout: &Layout, fs: &dyn FileSystem, name: &str) -> Result<()> {
+    let writing = layout.dir(JobState::Writing);
+    delete_tree(fs, writing, name, MAX_DEPTH).map_err(|error| {
+        WorkspaceError::io("delete", layout.path(JobState::Writing).join(name), error)
+    })
+}
+
+/// Deeper than any job; a bound on the recursion, and on the directories open at once.
+const MAX_DEPTH: u32 = 32;
+
+fn delete_tree(
+    fs: &dyn FileSystem,
+    parent: BorrowedFd<'_>,
+    name: &str,
+    depth: u32,
+) -> std::io::Result<()> {
+    use rustix::io::Errno;
+    let dir = match open_dir(parent, name) {
+        Ok(dir) if depth > 0 => dir,
+        Ok(_) => return Err(std::io::Error::other("directories too deep in each other")),
+        Err(Errno::NOENT) => return Ok(()),
+        Err(Errno::NOTDIR | Errno::LOOP) => return fs.remove_file(parent, name),
+        Err(error) => return Err(error.into()),
+    };
+    for entry in rustix::fs::Dir::read_from(&dir)? {
+        let entry = entry?;
+        let name = entry.file_name().to_str().map_err(std::io::Error::other)?;
+        if matches!(name, "." | "..") {
+            continue;
+        }
+        delete_tree(fs, dir.as_fd(), name, depth - 1)?;
+    }
+    fs.remove_dir(parent, name)
+}

@@ -1,0 +1,215 @@
+//! The owner of a workspace.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use threadrunner_core::{JobId, JobIdSource, JobState};
+
+use crate::fs::{Disk, FileSystem};
+use crate::layout::{LOCK_FILE, Layout};
+use crate::staged::{self, Staged, Synced, Unsynced};
+use crate::time::micros_since_epoch;
+use crate::{Reader, Recovered, Result, WorkspaceError};
+
+/// What must have happened before a client is told of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// It would survive a power failure.
+    #[default]
+    Durable,
+    /// It would survive the daemon's end, however sudden, and not always a power failure.
+    Relaxed,
+}
+
+/// How a workspace is kept.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// What must have happened before a client is told of it.
+    pub durability: Durability,
+    /// How often a job is begun that does not say so itself.
+    pub max_attempts: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { durability: Durability::Durable, max_attempts: 3 }
+    }
+}
+
+/// A workspace, owned. One process at a time owns it, by a lock.
+///
+/// Operations prepare; [`Workspace::sync`] makes what was prepared since the last one true, and
+/// until then nobody may be told. So the owner does what has gathered, syncs once, and answers
+/// everybody. What a sync could not do for one job it says, and does for the others.
+///
+/// An operation on a job that has one prepared already syncs first; [`Workspace::sync`] then
+/// tells of both.
+#[derive(Debug)]
+pub struct Workspace {
+    pub(crate) layout: Arc<Layout>,
+    pub(crate) fs: Arc<dyn FileSystem>,
+    pub(crate) options: Options,
+    pub(crate) staged: Vec<Staged>,
+    carried: Synced,
+    unsynced: Unsynced,
+    ids: JobIdSource,
+    /// Held for its lock, which the system gives back however this process ends.
+    _lock: File,
+}
+
+impl Workspace {
+    /// Opens the workspace at `path`, made if there is none, and recovers what the last owner
+    /// left.
+    ///
+    /// # Errors
+    /// [`WorkspaceError::Locked`] when another process owns it; [`WorkspaceError::Io`] when it
+    /// cannot be made or read. A single job that cannot be recovered is no error, but told of in
+    /// [`Recovered`].
+    pub fn open(path: &Path, options: Options, now: SystemTime) -> Result<(Self, Recovered)> {
+        Self::open_on(Arc::new(Disk), path, options, now)
+    }
+
+    /// [`Workspace::open`], with changes to the disk going through `fs`.
+    ///
+    /// # Errors
+    /// As [`Workspace::open`].
+    pub fn open_on(
+        fs: Arc<dyn FileSystem>,
+        path: &Path,
+        options: Options,
+        now: SystemTime,
+    ) -> Result<(Self, Recovered)> {
+        let layout = Layout::create(path, &*fs)?;
+        let lock = lock(layout.root())?;
+        let mut workspace = Self {
+            layout: Arc::new(layout),
+            fs,
+            options,
+            staged: Vec::new(),
+            carried: Synced::default(),
+            unsynced: Unsynced::default(),
+            ids: JobIdSource::new(std::process::id()),
+            _lock: lock,
+        };
+        let recovered = workspace.recover(now)?;
+        Ok((workspace, recovered))
+    }
+
+    /// The workspace's absolute path.
+    pub fn path(&self) -> &Path {
+        self.layout.root()
+    }
+
+    /// A handle that reads, for any thread.
+    pub fn reader(&self) -> Reader {
+        Reader::new(Arc::clone(&self.layout))
+    }
+
+    /// A new id, after all that were made or found before, also when the clock went back.
+    pub fn next_id(&mut self, now: SystemTime) -> JobId {
+        self.ids.next(micros_since_epoch(now))
+    }
+
+    pub(crate) fn ids_come_after(&mut self, id: &JobId) {
+        self.ids.after(id);
+    }
+
+    /// Makes everything that was prepared true, and tells of it.
+    pub fn sync(&mut self) -> Synced {
+        let mut synced = std::mem::take(&mut self.carried);
+        let group = std::mem::take(&mut self.staged);
+        if group.is_empty() {
+            return synced;
+        }
+        let durable = self.options.durability == Durability::Durable;
+        if durable
+            && let Err(error) =
+                staged::sync_contents(&self.layout, &*self.fs, &group, &mut self.unsynced)
+        {
+            self.give_up(group, &error, &mut synced);
+            return synced;
+        }
+        let mut settling = Vec::new();
+        for mut staged in group {
+            let published =
+                staged::publish(&self.layout, &*self.fs, &mut staged, &mut self.unsynced);
+            match published {
+                Ok(()) if staged.settle => settling.push(staged),
+                Ok(()) => synced.done.push((staged.id, staged.route.last().copied())),
+                Err(error) => self.give_up(vec![staged], &error, &mut synced),
+            }
+        }
+        if settling.is_empty() {
+            return synced;
+        }
+        if durable
+            && let Err(error) = staged::sync_moves(&self.layout, &*self.fs, &mut self.unsynced)
+        {
+            self.give_up(settling, &error, &mut synced);
+            return synced;
+        }
+        for staged in settling {
+            if staged.discard {
+                // The job is gone whatever becomes of this; the next opening tries again.
+                let gone = staged::gone_name(&staged.id);
+                let _ = staged::delete(&self.layout, &*self.fs, &gone);
+            }
+            synced.done.push((staged.id, staged.route.last().copied()));
+        }
+        synced
+    }
+
+    fn give_up(&self, group: Vec<Staged>, error: &WorkspaceError, synced: &mut Synced) {
+        for staged in group {
+            if staged.new {
+                // Its client is told that there is no such job, so there should be none. Should
+                // this fail as well, the job is run for nobody: rather that than to lose one.
+                let _ = staged::withdraw(&self.layout, &*self.fs, &staged);
+            }
+            synced.failed.push((staged.id, error.duplicate()));
+        }
+    }
+
+    /// Makes true what is prepared, if any of it is this job's.
+    pub(crate) fn flush(&mut self, id: &JobId) {
+        if self.staged.iter().any(|staged| staged.id == *id) {
+            self.carried = self.sync();
+        }
+    }
+
+    /// Opens a job's directory in a state, or says where the job is instead.
+    pub(crate) fn open_in(
+        &self,
+        state: JobState,
+        id: &JobId,
+        wanted: &'static str,
+    ) -> Result<OwnedFd> {
+        if let Some(fd) = self.layout.open_job(state, id)? {
+            return Ok(fd);
+        }
+        let elsewhere = JobState::ALL[1..].iter().find(|&&at| self.layout.holds(at, id));
+        Err(match elsewhere {
+            Some(&at) => WorkspaceError::WrongState { id: id.clone(), state: at, wanted },
+            None => staged::not_found(&self.layout, id),
+        })
+    }
+}
+
+fn lock(root: &Path) -> Result<File> {
+    let path = root.join(LOCK_FILE);
+    let file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|error| WorkspaceError::io("open", &path, error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(WorkspaceError::Locked { path: root.to_owned() }),
+        Err(TryLockError::Error(error)) => Err(WorkspaceError::io("lock", &path, error)),
+    }
+}

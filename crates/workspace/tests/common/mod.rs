@@ -1,0 +1,97 @@
+//! A workspace of its own for each test.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tempfile::TempDir;
+use threadrunner_core::{JobId, JobMeta, JobSpec, JobState};
+use threadrunner_workspace::{ClaimedJob, NewJob, Options, Reader, Recovered, Workspace};
+
+/// The first second of 2026.
+pub fn now() -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(1_767_225_600)
+}
+
+pub struct Fixture {
+    pub ws: Workspace,
+    options: Options,
+    temp: TempDir,
+}
+
+impl Fixture {
+    pub fn new() -> Self {
+        Self::with(Options::default())
+    }
+
+    pub fn with(options: Options) -> Self {
+        let temp = TempDir::new().unwrap();
+        let (ws, _) = Workspace::open(&temp.path().join("ws"), options.clone(), now()).unwrap();
+        Self { ws, options, temp }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.ws.path()
+    }
+
+    pub fn dir(&self, state: &str) -> PathBuf {
+        self.path().join(state)
+    }
+
+    pub fn close(self) -> TempDir {
+        self.temp
+    }
+
+    pub fn reopen(self) -> (Self, Recovered) {
+        let Self { ws, options, temp } = self;
+        drop(ws);
+        let (ws, recovered) =
+            Workspace::open(&temp.path().join("ws"), options.clone(), now()).unwrap();
+        (Self { ws, options, temp }, recovered)
+    }
+
+    pub fn reader(&self) -> Reader {
+        self.ws.reader()
+    }
+
+    pub fn submit(&mut self, prompt: &str) -> JobId {
+        let id = self.ws.next_id(now());
+        self.ws.submit(job(&id, prompt), now()).unwrap();
+        self.sync();
+        id
+    }
+
+    pub fn claim(&mut self, id: &JobId) -> ClaimedJob {
+        let claimed = self.ws.claim(id, now()).unwrap();
+        self.sync();
+        claimed
+    }
+
+    pub fn sync(&mut self) {
+        let synced = self.ws.sync();
+        assert!(synced.failed.is_empty(), "{:?}", synced.failed);
+    }
+
+    pub fn state(&self, id: &JobId) -> JobState {
+        self.reader().locate(id).unwrap().0
+    }
+
+    pub fn files(&self, id: &JobId) -> Vec<String> {
+        let (_, path) = self.reader().locate(id).unwrap();
+        let mut names: Vec<_> = std::fs::read_dir(path)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+pub fn job(id: &JobId, prompt: &str) -> NewJob {
+    NewJob {
+        id: id.clone(),
+        prompt: prompt.to_owned(),
+        spec: JobSpec::default(),
+        meta: JobMeta::default(),
+    }
+}

@@ -1,0 +1,129 @@
+# shellcheck shell=bash
+# Shared by the scripts beside it, which source it; it defines functions and variables and runs
+# nothing else. Talk goes to stderr, so that a script's stdout stays data.
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+TOOLS="$ROOT/.tools"
+
+say() { printf '%s\n' "$*" >&2; }
+
+step() { printf '==> %s\n' "$*" >&2; }
+
+# die MESSAGE [WHAT TO DO]...
+die() {
+    printf 'error: %s\n' "$1" >&2
+    shift
+    local line
+    for line in "$@"; do printf '       %s\n' "$line" >&2; done
+    exit 1
+}
+
+# Runs a command that talks much: silent when it works, its last lines when it fails.
+quietly() {
+    local log status=0
+    log=$(mktemp) || die "cannot write to ${TMPDIR:-/tmp}" "Free some space there, or set TMPDIR."
+    "$@" >"$log" 2>&1 </dev/null || status=$?
+    if [ "$status" -ne 0 ]; then tail -n 15 "$log" | sed 's/^/    /' >&2; fi
+    rm -f "$log"
+    return "$status"
+}
+
+# at_least HAVE WANTED: compares dotted versions.
+at_least() { [ "$(printf '%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]; }
+
+# need_space DIRECTORY MEGABYTES WHAT-FOR
+need_space() {
+    local free
+    free=$(df -Pm "$1" 2>/dev/null | awk 'NR == 2 { print $4 }')
+    [ -z "$free" ] || [ "$free" -ge "$2" ] || die \
+        "$1 has $free MB free, but $3 needs $2 MB" \
+        "Free some space and run the command again: it goes on where it stopped."
+}
+
+# first_match PATTERN...: the first existing path, expanded by the caller's shell.
+first_match() {
+    local path
+    for path in "$@"; do
+        if [ -e "$path" ]; then
+            printf '%s\n' "$path"
+            return 0
+        fi
+    done
+    return 1
+}
+
+# The libclang that bindgen would find, without asking clang: it looks in these places too.
+find_libclang() {
+    if [ -n "${LIBCLANG_PATH:-}" ]; then
+        first_match "$LIBCLANG_PATH"/libclang.so* "$LIBCLANG_PATH"/libclang-*.so* && return
+        [ -f "$LIBCLANG_PATH" ] && printf '%s\n' "$LIBCLANG_PATH" && return
+    fi
+    first_match /usr/lib/llvm-*/lib/libclang.so* /usr/lib/llvm-*/lib/libclang-[0-9]*.so* \
+        /usr/lib/*/libclang.so* /usr/lib/*/libclang-[0-9]*.so* \
+        /usr/lib/libclang.so* /usr/lib64/libclang.so* /usr/local/lib/libclang.so* \
+        /usr/lib64/llvm*/lib/libclang.so*
+}
+
+# The headers (stdbool.h and its like) that belong to a libclang; PyPI's comes without.
+find_clang_headers() {
+    first_match "$(dirname "$1")"/clang/*/include/stdbool.h \
+        /usr/lib/llvm-*/lib/clang/*/include/stdbool.h \
+        /usr/lib/clang/*/include/stdbool.h /usr/lib64/clang/*/include/stdbool.h
+}
+
+# Puts what lies in .tools/ to use. Variables that the caller set stand.
+use_tools() {
+    local bin="$TOOLS/python/cmake/data/bin" native="$TOOLS/python/clang/native" libclang
+    if [ -x "$bin/cmake" ]; then export PATH="$PATH:$bin"; fi
+    if [ -x "$TOOLS/python/bin/ninja" ] && ! command -v make >/dev/null; then
+        export PATH="$PATH:$TOOLS/python/bin" CMAKE_GENERATOR="${CMAKE_GENERATOR:-Ninja}"
+    fi
+    if [ -e "$native/libclang.so" ] && [ -z "${LIBCLANG_PATH:-}" ] && ! find_libclang >/dev/null; then
+        export LIBCLANG_PATH="$native"
+    fi
+    # Without clang's own headers bindgen stops at stdbool.h; the compiler's do as well.
+    if [ -z "${BINDGEN_EXTRA_CLANG_ARGS:-}" ] && libclang=$(find_libclang) &&
+        ! find_clang_headers "$libclang" >/dev/null && command -v "${CC:-cc}" >/dev/null; then
+        BINDGEN_EXTRA_CLANG_ARGS="-isystem $("${CC:-cc}" -print-file-name=include)"
+        export BINDGEN_EXTRA_CLANG_ARGS
+    fi
+}
+
+# ensure_built [OPTION OF build-engine]...: sets BIN to the folder with the three programs, built
+# from these sources for this processor. Where nothing has changed since the last time that is all
+# it does, without starting cargo; FRESH tells which.
+ensure_built() {
+    local stamp="$TOOLS/built${*:+-${*//[^a-zA-Z0-9-]/-}}" processor
+    # The native build is for the processor that it was built on: a home may move to another.
+    processor=$(grep -m 1 -E '^(flags|Features)' /proc/cpuinfo || uname -m)
+    FRESH=no
+    if built_and_unchanged "$stamp" "$processor"; then return; fi
+
+    "$ROOT/scripts/setup"
+    use_tools
+    [ -e "$stamp" ] || need_space "$ROOT" 2000 "the build"
+    # Older than everything that changes while the build runs, so that such a change is built next.
+    : >"$stamp.new"
+    BIN=$("$ROOT/scripts/build-engine" "$@") || exit 1
+    { [ -n "$BIN" ] && [ -x "$BIN/threadrunner" ]; } ||
+        die "scripts/build-engine succeeded, but there is no program in ${BIN:-(no folder named)}" \
+            "Remove $ROOT/target* and run this again."
+    printf '%s\n' "$BIN" "$processor" >"$stamp"
+    touch -r "$stamp.new" "$stamp"
+    rm -f "$stamp.new"
+    # shellcheck disable=SC2034 # for the scripts that source this
+    FRESH=yes
+}
+
+built_and_unchanged() {
+    local built_for program
+    [ -f "$1" ] || return 1
+    { read -r BIN && read -r built_for; } <"$1"
+    [ "$built_for" = "$2" ] || return 1
+    for program in threadrunner threadrunner-daemon threadrunner-engine; do
+        [ -x "$BIN/$program" ] || return 1
+    done
+    # Folders count too: theirs is the newer time when a file goes.
+    [ -z "$(find "$ROOT/crates" "$ROOT/Cargo.toml" "$ROOT/Cargo.lock" "$ROOT/rust-toolchain.toml" \
+        "$ROOT/scripts/build-engine" -newer "$1" -print -quit)" ]
+}

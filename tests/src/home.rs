@@ -1,0 +1,278 @@
+//! A home of a test's own, and the programs run in it.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::{Frames, eventually, process_is_alive};
+
+/// A home in a directory of its own, with the dummy backend, cleared of the test's environment.
+///
+/// Dropping it ends its daemon. The directory is kept when the test fails.
+#[derive(Debug)]
+pub struct TestHome {
+    directory: Option<tempfile::TempDir>,
+    root: PathBuf,
+    variables: Vec<(String, String)>,
+}
+
+/// What a program that has ended left.
+#[derive(Debug)]
+pub struct Finished {
+    /// Its exit code; 128 and the signal's number, if one ended it.
+    pub code: i32,
+    /// What it wrote to stdout.
+    pub stdout: String,
+    /// What it wrote to stderr.
+    pub stderr: String,
+}
+
+impl From<Output> for Finished {
+    fn from(output: Output) -> Self {
+        let signal = std::os::unix::process::ExitStatusExt::signal(&output.status);
+        Self {
+            code: output.status.code().unwrap_or_else(|| 128 + signal.unwrap_or(0)),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+impl Finished {
+    /// The same, once it is seen that the program did what it should.
+    ///
+    /// # Panics
+    /// When its exit code is another.
+    pub fn expect(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "stdout: {}\nstderr: {}", self.stdout, self.stderr);
+        self
+    }
+
+    /// Its stdout as JSON.
+    ///
+    /// # Panics
+    /// When it is not.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|error| panic!("{error} in {:?}; stderr: {}", self.stdout, self.stderr))
+    }
+}
+
+/// The path of one of the three programs, as `cargo build --workspace` left it.
+///
+/// # Panics
+/// When it is not there: tests of this crate do not build the other crates' programs.
+pub fn program(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a test knows its own path");
+    // Tests run from target/PROFILE/deps, benchmarks from target/PROFILE.
+    let folder = test.parent().expect("a program is in a folder");
+    let profile = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };
+    let path = profile.join(name);
+    assert!(path.exists(), "{} is not built: run `cargo build --workspace`", path.display());
+    path
+}
+
+/// Where the real models are.
+///
+/// # Panics
+/// When nobody says.
+pub fn models_directory() -> PathBuf {
+    match std::env::var_os("THREADRUNNER_TEST_MODELS") {
+        Some(directory) => directory.into(),
+        None => panic!("THREADRUNNER_TEST_MODELS is not set: `scripts/test` fetches the models"),
+    }
+}
+
+impl Default for TestHome {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl TestHome {
+    /// A new, empty home.
+    ///
+    /// # Panics
+    /// When no directory can be made.
+    pub fn new() -> Self {
+        // Short, because a socket's path may have 107 bytes.
+        let directory =
+            tempfile::Builder::new().prefix("tr-").tempdir_in("/tmp").expect("/tmp is writable");
+        let root = directory.path().join("h");
+        Self { directory: Some(directory), root, variables: Vec::new() }.with("RUST_LOG", "info")
+    }
+
+    /// The same with a variable for every program.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        let value = value.as_ref().to_str().expect("tests use UTF-8").to_owned();
+        self.variables.push((name.to_owned(), value));
+        self
+    }
+
+    /// The same with a script for the dummy backend.
+    #[must_use]
+    pub fn dummy(self, script: &Value) -> Self {
+        self.with("THREADRUNNER_DUMMY", script.to_string())
+    }
+
+    /// The same with a `config.toml`.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    #[must_use]
+    pub fn config(self, text: &str) -> Self {
+        fs::create_dir_all(&self.root).expect("a home can be made");
+        fs::set_permissions(&self.root, std::os::unix::fs::PermissionsExt::from_mode(0o700))
+            .expect("a home can be made private");
+        fs::write(self.root.join("config.toml"), text).expect("a configuration can be written");
+        self
+    }
+
+    /// The home's directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The daemon's socket.
+    pub fn socket(&self) -> PathBuf {
+        self.root.join("run/daemon.sock")
+    }
+
+    /// A path in the workspace.
+    pub fn workspace(&self, path: &str) -> PathBuf {
+        self.root.join("workspace").join(path)
+    }
+
+    /// A program, ready to be started in this home.
+    pub fn command(&self, name: &str) -> Command {
+        let mut command = Command::new(program(name));
+        command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", self.root.parent().unwrap_or(&self.root))
+            .env("THREADRUNNER_HOME", &self.root)
+            .env("THREADRUNNER_BACKEND", "dummy")
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// `threadrunner` with these arguments, ready to be started.
+    pub fn threadrunner<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
+        let mut command = self.command("threadrunner");
+        command.args(arguments);
+        command
+    }
+
+    /// Runs `threadrunner` to its end.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn run<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Finished {
+        self.threadrunner(arguments).output().expect("threadrunner can be started").into()
+    }
+
+    /// Runs `threadrunner` to its end, with bytes on its stdin.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn run_with_input<S: AsRef<OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = S>,
+        input: &[u8],
+    ) -> Finished {
+        let mut child: Child = self
+            .threadrunner(arguments)
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("threadrunner can be started");
+        // A program that refuses its input may close it early.
+        let _ = child.stdin.take().expect("stdin is a pipe").write_all(input);
+        child.wait_with_output().expect("threadrunner ends").into()
+    }
+
+    /// Starts the daemon, if it does not run.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn start_daemon(&self) {
+        self.run(["daemon", "start"]).expect(0);
+    }
+
+    /// A connection to the daemon, which is started if it does not run.
+    pub fn connect(&self) -> Frames {
+        self.start_daemon();
+        Frames::connect(&self.socket())
+    }
+
+    /// The daemon's answer to `status`.
+    pub fn status(&self) -> Value {
+        let frames = self.connect().ask(&json!({"v": 1, "id": 1, "op": "status"}));
+        frames[0]["data"].clone()
+    }
+
+    /// The daemon's process id.
+    ///
+    /// # Panics
+    /// When it tells none.
+    pub fn daemon_pid(&self) -> u32 {
+        let pid = self.status()["pid"].as_u64().expect("the daemon has a pid");
+        u32::try_from(pid).expect("a pid is short")
+    }
+
+    /// Sends a process a signal, as `kill -NUMBER` does.
+    ///
+    /// # Panics
+    /// When there is no such process.
+    pub fn kill(&self, pid: u32, signal: rustix::process::Signal) {
+        let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+        rustix::process::kill_process(pid.expect("a pid"), signal).expect("the process is there");
+    }
+
+    /// Names of the jobs in a directory of the workspace.
+    pub fn jobs_in(&self, place: &str) -> Vec<String> {
+        let entries = fs::read_dir(self.workspace(place)).into_iter().flatten().flatten();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
+    /// What the daemon has logged.
+    pub fn log(&self) -> String {
+        let entries = fs::read_dir(self.root.join("cache")).into_iter().flatten().flatten();
+        entries.filter_map(|entry| fs::read_to_string(entry.path()).ok()).collect()
+    }
+
+    fn end_daemon(&self) {
+        let Ok(_) = std::os::unix::net::UnixStream::connect(self.socket()) else { return };
+        let mut frames = Frames::connect(&self.socket());
+        let answer = frames.ask(&json!({"v": 1, "id": 1, "op": "stop", "now": true}));
+        let pid = answer.last().and_then(|frame| frame["data"]["pid"].as_u64());
+        if let Some(pid) = pid.and_then(|pid| u32::try_from(pid).ok()) {
+            eventually("the daemon ends", || (!process_is_alive(pid)).then_some(()));
+        }
+    }
+}
+
+impl Drop for TestHome {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            if let Some(directory) = self.directory.take() {
+                let kept = directory.keep();
+                let _ = writeln!(std::io::stderr(), "the home is kept: {}", kept.display());
+            }
+            // Whatever state the test left: no second panic while the first is told.
+            let _ = std::panic::catch_unwind(|| self.end_daemon());
+        } else {
+            self.end_daemon();
+        }
+    }
+}

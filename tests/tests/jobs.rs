@@ -1,0 +1,104 @@
+//! Jobs on disk: where they are, what they leave, who else may put one there.
+
+use std::fs;
+
+use serde_json::{Value, json};
+use threadrunner_tests::{TestHome, eventually};
+
+const ANSWER: &str = "lorem ipsum dolor sit amet Hello.";
+
+#[test]
+fn a_detached_job_gives_its_id_and_then_its_result() {
+    let home = TestHome::new();
+    let id = home.run(["--detach", "Hello"]).expect(0).stdout.trim().to_owned();
+    home.run(["wait", &id]).expect(0);
+    assert_eq!(home.run(["result", &id]).expect(0).stdout.trim_end(), ANSWER);
+    assert_eq!(home.run(["result", "last"]).expect(0).stdout.trim_end(), ANSWER);
+    let directory = home.workspace("output").join(&id);
+    assert_eq!(fs::read_to_string(directory.join("prompt.txt")).unwrap(), "Hello");
+    assert_eq!(fs::read_to_string(directory.join("result.txt")).unwrap(), ANSWER);
+    let meta: Value =
+        serde_json::from_str(&fs::read_to_string(directory.join("meta.json")).unwrap()).unwrap();
+    assert_eq!((&meta["mode"], &meta["status"]), (&json!("text"), &json!("done")));
+    assert!(meta["submitted_at"].as_str().unwrap() < meta["completed_at"].as_str().unwrap());
+    let jobs = home.run(["jobs", "--json"]).expect(0);
+    assert!(jobs.stdout.contains(&id), "{}", jobs.stdout);
+}
+
+#[test]
+fn an_attached_prompt_is_a_job_too() {
+    let home = TestHome::new();
+    let answer = home.run(["--json", "Hello"]).expect(0).json();
+    let id = answer["job"].as_str().unwrap();
+    assert_eq!(home.jobs_in("output"), [id]);
+    assert_eq!(home.run(["result", id]).expect(0).stdout.trim_end(), ANSWER);
+}
+
+#[test]
+fn any_program_may_put_a_job_into_ready() {
+    let home = TestHome::new();
+    home.start_daemon();
+    let writing = home.workspace("input/writing/1736700000123456_1_0");
+    fs::create_dir(&writing).unwrap();
+    fs::write(writing.join("prompt.txt"), "Hello").unwrap();
+    fs::rename(&writing, home.workspace("input/ready/1736700000123456_1_0")).unwrap();
+    let result = home.workspace("output/1736700000123456_1_0/result.txt");
+    let text = eventually("the job is done", || fs::read_to_string(&result).ok());
+    assert_eq!(text, ANSWER);
+}
+
+#[test]
+fn jobs_wait_on_disk_for_the_daemon() {
+    let home = TestHome::new();
+    home.start_daemon();
+    home.run(["daemon", "stop"]).expect(0);
+    for id in ["1736700000123456_1", "1736700000123457_1"] {
+        let job = home.workspace("input/ready").join(id);
+        fs::create_dir(&job).unwrap();
+        fs::write(job.join("prompt.txt"), "Hello").unwrap();
+    }
+    home.start_daemon();
+    eventually("both are done", || (home.jobs_in("output").len() == 2).then_some(()));
+}
+
+#[test]
+fn a_malformed_job_fails_with_its_reason() {
+    let home = TestHome::new();
+    home.start_daemon();
+    fs::create_dir(home.workspace("input/writing/5")).unwrap();
+    fs::write(home.workspace("input/writing/5/note.txt"), "no prompt").unwrap();
+    fs::rename(home.workspace("input/writing/5"), home.workspace("input/ready/5")).unwrap();
+    let error = home.workspace("failed/5/error.txt");
+    let error = eventually("the job fails", || fs::read_to_string(&error).ok());
+    assert!(error.contains("prompt.txt"), "{error}");
+    assert_eq!(home.run(["result", "5"]).code, 6);
+}
+
+#[test]
+fn a_running_job_is_canceled_and_says_so() {
+    let home = TestHome::new().dummy(&json!({"step_ms": 20, "words": 100_000}));
+    let id = home.run(["--detach", "Hello"]).expect(0).stdout.trim().to_owned();
+    eventually("it runs", || (home.jobs_in("processing") == [id.as_str()]).then_some(()));
+    home.run(["cancel", &id]).expect(0);
+    assert_eq!(home.jobs_in("failed"), [id.as_str()]);
+    home.run(["result", &id]).expect(6);
+    home.run(["wait", &id]).expect(6);
+}
+
+#[test]
+fn what_is_not_there_is_exit_code_7() {
+    let home = TestHome::new();
+    for command in ["result", "wait", "follow", "cancel"] {
+        let finished = home.run([command, "123456"]).expect(7);
+        assert!(finished.stderr.contains("123456"), "{}", finished.stderr);
+    }
+}
+
+#[test]
+fn a_followed_job_streams_from_its_beginning() {
+    let home = TestHome::new().dummy(&json!({"step_ms": 10, "words": 30}));
+    let id = home.run(["--detach", "Hello"]).expect(0).stdout.trim().to_owned();
+    let followed = home.run(["follow", &id]).expect(0).stdout;
+    assert_eq!(followed.split_whitespace().count(), 30);
+    assert_eq!(home.run(["result", &id]).expect(0).stdout, followed);
+}
