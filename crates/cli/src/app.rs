@@ -232,3 +232,25 @@ pub(crate) fn resolve(
     });
     Ok((backend, path.transpose()?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_takes_too_long_is_exit_code_4_and_says_what_becomes_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::resolve(dir.path(), |name| {
+            (name == "THREADRUNNER_HOME").then(|| dir.path().as_os_str().to_owned())
+        })
+        .unwrap();
+        let limit = Limit { after: Duration::from_millis(1), consequence: "it goes on" };
+        let error = with_session(home, Some(limit), async |session| {
+            session.attend(std::future::pending::<CommandResult>()).await?
+        })
+        .unwrap_err();
+        assert_eq!(error.exit_code(), ExitCode::Timeout);
+        let CommandError::Failed { failure, .. } = error else { panic!("{error:?}") };
+        assert!(failure.hint.unwrap().starts_with("it goes on"));
+    }
+}

@@ -62,7 +62,7 @@ pub(crate) fn read_stdin() -> Result<Option<Vec<u8>>, CommandError> {
         return Ok(None);
     }
     let cannot = |error: io::Error| {
-        Failure::new(ErrorCode::Io, format!("cannot read standard input: {error}"))
+        Failure::new(ErrorCode::InvalidRequest, format!("cannot read standard input: {error}"))
             .hint("if it is not meant to be read, say `< /dev/null`")
     };
     let file = File::from(stdin.as_fd().try_clone_to_owned().map_err(cannot)?);

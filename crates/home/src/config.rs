@@ -101,7 +101,15 @@ impl Config {
         let path = &home.config_file;
         let text = match fs::read_to_string(path) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            // Where the home itself cannot be, whoever makes it will say so.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                return Ok(Self::default());
+            }
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 return Err(wrong(path, None, "the file is not UTF-8"));
             }

@@ -29,6 +29,8 @@ pub(crate) async fn print_answer(
     mut replies: Replies,
     json: bool,
 ) -> CommandResult {
+    // Until an event says more.
+    session.spinner.set("waiting".to_owned());
     let mut printer = Printer { json, text: String::new(), last: None };
     let end = match read(session, &mut replies, &mut printer).await {
         Ok(end) => end,
@@ -69,7 +71,7 @@ async fn read(
             ReplyBody::End(end) => return Ok(*end),
             ReplyBody::Event(progress) => {
                 if let Progress::Restarted { reason } = &progress {
-                    printer.start_again(reason);
+                    printer.start_again(session, reason).await?;
                 }
                 if let Some(label) = progress_label(&progress) {
                     session.spinner.set(label);
@@ -104,14 +106,22 @@ impl Printer {
     }
 
     /// What came so far is void. What is printed cannot be unprinted, so it is said.
-    fn start_again(&mut self, reason: &str) {
+    async fn start_again(&mut self, session: &mut Session, why: &str) -> Result<(), CommandError> {
         self.text.clear();
         if self.last.is_some() {
-            self.leave_line();
-            output::say(&format!(
-                "threadrunner: what was printed so far is void, the answer begins again: {reason}"
-            ));
+            self.end_line(session).await?;
+            output::say(&format!("threadrunner: what was printed so far is void: {why}"));
         }
+        Ok(())
+    }
+
+    /// Text files end with a newline, also those that a shell makes of an answer.
+    async fn end_line(&mut self, session: &mut Session) -> Result<(), CommandError> {
+        if self.last.is_some_and(|last| last != '\n') {
+            session.attend(output::print_patiently("\n")).await??;
+            self.last = Some('\n');
+        }
+        Ok(())
     }
 
     /// Lets what is said next on a terminal begin on a line of its own.
@@ -122,7 +132,7 @@ impl Printer {
         }
     }
 
-    async fn finish(self, session: &mut Session, end: EndFrame) -> Result<(), CommandError> {
+    async fn finish(mut self, session: &mut Session, end: EndFrame) -> Result<(), CommandError> {
         if self.json {
             let answer = Answer {
                 text: self.text,
@@ -134,10 +144,6 @@ impl Printer {
             };
             return Ok(output::print_json(&answer)?);
         }
-        // Text files end with a newline, also those that a shell makes of an answer.
-        if self.last.is_some_and(|last| last != '\n') {
-            session.attend(output::print_patiently("\n")).await??;
-        }
-        Ok(())
+        self.end_line(session).await
     }
 }
