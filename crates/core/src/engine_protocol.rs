@@ -16,7 +16,7 @@ use crate::{
 /// The version of this protocol; [`Load::v`] carries it.
 pub const VERSION: u32 = 1;
 
-/// Variables that an engine process is started with, unless its starter has set them otherwise.
+/// Variables that an engine process is started with.
 ///
 /// They are read before the program's `main`, so the engine cannot set them itself.
 /// `docs/benchmarks.md` has the measurements behind them.
