@@ -16,6 +16,19 @@ use crate::{
 /// The version of this protocol; [`Load::v`] carries it.
 pub const VERSION: u32 = 1;
 
+/// Variables that an engine process is started with.
+///
+/// They are read before the program's `main`, so the engine cannot set them itself.
+/// `docs/benchmarks.md` has the measurements behind them.
+pub const ENGINE_ENVIRONMENT: &[(&str, &str)] = &[
+    // ggml starts a debugger to print its backtrace when it aborts.
+    ("GGML_NO_BACKTRACE", "1"),
+    // How often a thread that waits for the others of a forward pass looks before it sleeps. GNU
+    // OpenMP's default of 300,000 keeps a processor busy with waiting, for milliseconds, while
+    // the thread that it waits for has none.
+    ("GOMP_SPINCOUNT", "1000"),
+];
+
 /// The environment that the daemon adds to an engine's: an engine started by hand runs without it,
 /// but slower beside busy neighbours.
 pub const ENGINE_ENVIRONMENT: &[(&str, &str)] = &[

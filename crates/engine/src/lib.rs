@@ -20,4 +20,6 @@ pub mod input;
 pub mod llama;
 pub mod output;
 pub mod process;
+pub mod program;
+pub mod self_test;
 pub mod serve;

@@ -13,6 +13,8 @@ impl GgmlType {
     pub const Q4_0: Self = Self(2);
     /// Blocks of 32 four-bit numbers with a scale and an offset.
     pub const Q4_1: Self = Self(3);
+    /// Blocks of 256 four-bit numbers with a scale and an offset for each 32.
+    pub const Q4_K: Self = Self(12);
     /// Blocks of 256 six-bit numbers with a scale for each 16.
     pub const Q6_K: Self = Self(14);
     /// Blocks of 32 eight-bit numbers with one scale.

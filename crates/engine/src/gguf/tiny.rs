@@ -19,7 +19,8 @@ const TEMPLATE: &str = "{% for message in messages %}{{ '<|im_start|>' + message
 
 /// What each of the model's layers has its weights in. One model has them all, because a faulty
 /// build is often faulty for one of them only.
-const LAYERS: [GgmlType; 4] = [GgmlType::Q4_0, GgmlType::Q8_0, GgmlType::Q4_1, GgmlType::Q6_K];
+const LAYERS: [GgmlType; 5] =
+    [GgmlType::Q4_0, GgmlType::Q8_0, GgmlType::Q4_1, GgmlType::Q4_K, GgmlType::Q6_K];
 
 /// A llama model with random weights: the same for the same seed.
 pub fn tiny_model(seed: u64) -> GgufFile {
@@ -146,6 +147,11 @@ impl Random {
                 GgmlType::Q4_1 => {
                     scale(0, deviation / 4.6);
                     scale(2, -7.5 * deviation / 4.6);
+                }
+                // A nibble by six bits of scale, less six bits of offset.
+                GgmlType::Q4_K => {
+                    scale(0, deviation / 250.0);
+                    scale(2, 7.5 * deviation / 250.0);
                 }
                 // Six bits less 32 with a signed byte of scale, and the block's own scale last.
                 _ => scale(block_bytes as usize - 2, deviation / (18.5 * 74.0)),

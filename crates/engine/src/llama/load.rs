@@ -15,7 +15,7 @@ use super::backend::Llama;
 use super::context::{Context, ContextSettings};
 use super::template::{self, ChatTemplate};
 use super::{log, metadata};
-use crate::gguf;
+use crate::{gguf, self_test};
 
 /// The context where neither the options nor the model say less: enough for long conversations,
 /// and with a model of a few billion parameters about a gigabyte.
@@ -88,7 +88,7 @@ pub fn with_model(
     };
     let engine = EngineInfo {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        build: option_env!("THREADRUNNER_BUILD").unwrap_or("portable").to_owned(),
+        build: self_test::BUILD.to_owned(),
         system_info: system_info(),
         threads: settings.threads,
     };
@@ -106,7 +106,7 @@ fn cannot_load(path: &Path, reason: &str) -> Failure {
 
 /// Reads the weights. It happens on a thread of its own, because llama.cpp's callback must own
 /// what it touches, and `progress` is only lent.
-fn load_weights(
+pub(super) fn load_weights(
     backend: &LlamaBackend,
     path: &Path,
     options: &EngineOptions,
@@ -211,7 +211,7 @@ fn available_memory() -> Option<u64> {
 }
 
 /// One thread for each processor this process may use.
-fn default_threads() -> u32 {
+pub(super) fn default_threads() -> u32 {
     thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(1))
 }
 

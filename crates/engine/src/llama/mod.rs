@@ -10,10 +10,13 @@
 
 mod backend;
 mod context;
+mod cpu;
 mod load;
 mod log;
 mod metadata;
 mod sampler;
+mod self_test;
 mod template;
 
 pub use load::with_model;
+pub use self_test::self_test;

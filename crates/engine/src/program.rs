@@ -1,0 +1,27 @@
+//! What the program does: the same for `threadrunner-engine` and for the package with GPU support.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use threadrunner_core::ExitCode as Code;
+
+use crate::{process, self_test, serve};
+
+/// Serves the daemon, or with `--self-test [MODEL]` tests itself.
+pub fn main() -> ExitCode {
+    process::prepare();
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    let code = match arguments.as_slice() {
+        [] => serve::serve(),
+        [option] if option == "--self-test" => self_test::run(None),
+        [option, model] if option == "--self-test" => self_test::run(Some(Path::new(model))),
+        [unknown, ..] => {
+            tracing::error!(
+                "unknown argument {unknown:?}: the engine is started by threadrunner-daemon without \
+                 any, and by hand with --self-test [MODEL]"
+            );
+            Code::Usage
+        }
+    };
+    ExitCode::from(code as u8)
+}
