@@ -254,8 +254,9 @@ impl TestHome {
     fn end_daemon(&self) {
         let Ok(_) = std::os::unix::net::UnixStream::connect(self.socket()) else { return };
         let mut frames = Frames::connect(&self.socket());
-        let answer = frames.ask(&json!({"v": 1, "id": 1, "op": "stop", "now": true}));
-        let pid = answer.last().and_then(|frame| frame["data"]["pid"].as_u64());
+        frames.send(&json!({"v": 1, "id": 1, "op": "stop", "now": true}));
+        // None when the test has killed it, and the system has yet to close its socket.
+        let pid = frames.receive().and_then(|frame| frame["data"]["pid"].as_u64());
         if let Some(pid) = pid.and_then(|pid| u32::try_from(pid).ok()) {
             eventually("the daemon ends", || (!process_is_alive(pid)).then_some(()));
         }

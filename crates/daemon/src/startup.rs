@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use threadrunner_core::{ErrorCode, Failure};
@@ -36,7 +37,7 @@ pub(crate) fn run(foreground: bool) -> ExitCode {
         let _ = rustix::process::setsid();
     }
     let served = start(foreground).and_then(|daemon| match daemon {
-        Some(daemon) => daemon.serve(),
+        Some((daemon, lock)) => daemon.serve(lock),
         None => Ok(()),
     });
     match served {
@@ -65,7 +66,7 @@ struct Daemon {
 }
 
 /// Takes the lock and the socket; `None` when another daemon has them.
-fn start(foreground: bool) -> Result<Option<Daemon>, Failure> {
+fn start(foreground: bool) -> Result<Option<(Daemon, FileLock)>, Failure> {
     let home = Home::from_env()?;
     home.create()?;
     log::start(&home, foreground);
@@ -100,10 +101,7 @@ fn start(foreground: bool) -> Result<Option<Daemon>, Failure> {
     }
     let ready = recovered.queued;
     let listener = bind(&home.socket)?;
-    // What says that the daemon lives is let go of by nothing but the end of its process: whoever
-    // waits for that finds the socket removed and the workspace's own lock free.
-    std::mem::forget(lock);
-    Ok(Some(Daemon { home, config, workspace, ready, listener, foreground }))
+    Ok(Some((Daemon { home, config, workspace, ready, listener, foreground }, lock)))
 }
 
 /// Binds the socket. The lock is held: a socket file that is there is nobody's.
@@ -131,7 +129,8 @@ fn bind(path: &Path) -> Result<std::os::unix::net::UnixListener, Failure> {
 }
 
 impl Daemon {
-    fn serve(self) -> Result<(), Failure> {
+    /// Serves until told to stop. `lock` is what says that this daemon lives: it is let go of last.
+    fn serve(self, lock: FileLock) -> Result<(), Failure> {
         // One thread: the daemon waits, the engines compute.
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -141,18 +140,25 @@ impl Daemon {
         let served = runtime.block_on(self.serve_in_runtime());
         // Kills what engines are left. A read of the workspace that hangs is not waited for.
         runtime.shutdown_timeout(Duration::from_millis(100));
+        // With the runtime went all who could ask the workspace's thread: it lets go of its lock.
+        let served = served.map(|workspace| {
+            if workspace.join().is_err() {
+                tracing::error!("the workspace's thread had panicked");
+            }
+        });
         let _ = fs::remove_file(&socket);
         tracing::info!("ended");
+        drop(lock);
         served
     }
 
-    async fn serve_in_runtime(self) -> Result<(), Failure> {
+    async fn serve_in_runtime(self) -> Result<JoinHandle<()>, Failure> {
         let signals = Signals::new().map_err(|error| internal("watch signals", &error))?;
         let listener = UnixListener::from_std(self.listener)
             .map_err(|error| io_failure("listen on", &self.home.socket, &error))?;
         let reader = self.workspace.reader();
         let (events, from_store) = tokio::sync::mpsc::channel(STORE_EVENTS);
-        let store = Store::start(self.workspace, self.ready, events)
+        let (store, workspace) = Store::start(self.workspace, self.ready, events)
             .map_err(|error| internal("start the workspace's thread", &error))?;
         let archive = store.archive();
         let (owner, hub) =
@@ -176,7 +182,7 @@ impl Daemon {
         owner.run().await;
         closing.cancel();
         let _ = tokio::time::timeout(LAST_FRAMES, serving).await;
-        Ok(())
+        Ok(workspace)
     }
 }
 

@@ -7,6 +7,7 @@
 mod keeper;
 
 use std::sync::mpsc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta, JobSpec, ModelRef, Priority};
@@ -93,19 +94,20 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Starts the thread. The jobs in `ready` come as [`StoreEvent::Found`], oldest first.
+    /// Starts the thread, which ends when nobody can ask it anything any more. The jobs in `ready`
+    /// come as [`StoreEvent::Found`], oldest first.
     pub(crate) fn start(
         workspace: Workspace,
         ready: Vec<JobId>,
         events: tokio::sync::mpsc::Sender<StoreEvent>,
-    ) -> std::io::Result<Self> {
+    ) -> std::io::Result<(Self, JoinHandle<()>)> {
         let (operations, incoming) = mpsc::channel();
         let watcher = watch(&workspace, operations.clone());
         let keeper = Keeper::new(workspace, ready, events);
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("workspace".to_owned())
             .spawn(move || keeper.run(&incoming))?;
-        Ok(Self { operations, under_way: 0, _watcher: watcher })
+        Ok((Self { operations, under_way: 0, _watcher: watcher }, thread))
     }
 
     /// A handle for clients.
