@@ -35,6 +35,8 @@ fn try_with(
     options: EngineOptions,
     mut test: impl FnMut(&mut dyn ModelBackend, EngineInfo),
 ) -> Result<(), Failure> {
+    // One thread, which waits for no other: these tests run beside whatever else the machine does.
+    let options = EngineOptions { threads: options.threads.or(Some(1)), ..options };
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let model = ModelRef { backend: BackendKind::Llama, path: Some(path) };
     with_model(&Load { v: VERSION, model, options }, &mut |_| (), &mut test)
@@ -238,9 +240,9 @@ fn what_would_abort_the_process_is_refused() {
 fn a_base_model_goes_on_with_the_text() {
     with(gemma(), |backend, _| {
         assert!(!backend.info().chat_template);
-        let text = backend.render_chat(&user("One, two, three, four,")).unwrap();
-        assert_eq!(text, "One, two, three, four,");
-        let prompt = backend.tokenize(&text).unwrap();
+        let text = "One, two, three, four,";
+        assert!(backend.render_chat(&user(text)).is_err());
+        let prompt = backend.tokenize(text).unwrap();
         let bos = prompt[0];
         assert_eq!(backend.tokenize("<bos>One, two, three, four,").unwrap(), prompt);
         assert_eq!(prompt.iter().filter(|token| **token == bos).count(), 1);

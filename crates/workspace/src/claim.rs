@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use threadrunner_core::{Failure, JobId, JobMeta, JobSpec, JobState};
+use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta, JobSpec, JobState};
 
 use crate::files::{JobDir, job_dir};
 use crate::finish::set_failure;
@@ -57,20 +57,15 @@ impl Workspace {
     /// Prepares to run a queued job: its attempt is counted by the time it is in `processing`.
     ///
     /// # Errors
-    /// As [`Workspace::inspect`].
+    /// As [`Workspace::inspect`]; a job that was begun too often is [`WorkspaceError::Rejected`].
     pub fn claim(&mut self, id: &JobId, now: SystemTime) -> Result<ClaimedJob> {
         self.flush(id);
         let fd = self.open_in(JobState::Ready, id, "claimed")?;
         let dir = job_dir(&fd, self.layout.job_path(JobState::Ready, id));
-        let loaded = match job_files::load(&dir)? {
-            Ok(loaded) => load_prompt(&dir)?.map(|prompt| (loaded, prompt)),
-            Err(failure) => Err(failure),
-        };
-        let (Description { mut spec, mut meta, .. }, prompt) = match loaded {
+        let (spec, mut meta, prompt) = match self.load_next_attempt(&dir)? {
             Ok(loaded) => loaded,
             Err(failure) => return Err(self.reject(id, &dir, failure, now)?),
         };
-        spec.attempts = spec.attempts.saturating_add(1);
         let mut staged = Staged::new(id.clone(), JobState::Ready);
         staged.route.push(JobState::Processing);
         dir.write(&*self.fs, JOB_NEXT, &job_json(&spec, None)?)?;
@@ -92,10 +87,38 @@ impl Workspace {
         Ok(ClaimedJob::new(id.clone(), spec, meta, prompt, (fd, path), Arc::clone(&self.fs)))
     }
 
-    /// How often a claimed job may be begun once more, should this attempt fail.
+    /// What to run, the attempt counted. The inner `Err` is the job's own fault.
+    fn load_next_attempt(
+        &self,
+        dir: &JobDir<'_>,
+    ) -> Result<Result<(JobSpec, JobMeta, String), Failure>> {
+        let Description { mut spec, meta, .. } = match job_files::load(dir)? {
+            Ok(description) => description,
+            Err(failure) => return Ok(Err(failure)),
+        };
+        let prompt = match load_prompt(dir)? {
+            Ok(prompt) => prompt,
+            Err(failure) => return Ok(Err(failure)),
+        };
+        // An attempt after which the power failed, before the rename that counts it.
+        if let Some(next) = job_files::load_prepared_spec(dir) {
+            spec.attempts = spec.attempts.max(next.attempts);
+        }
+        let max = self.max_attempts(&spec);
+        if spec.attempts >= max {
+            return Ok(Err(begun_too_often(spec.attempts)));
+        }
+        spec.attempts += 1;
+        Ok(Ok((spec, meta, prompt)))
+    }
+
+    /// How often a claimed job may be begun again, should this attempt fail.
     pub fn attempts_left(&self, job: &ClaimedJob) -> u32 {
-        let max = job.spec().max_attempts.unwrap_or(self.options.max_attempts);
-        max.saturating_sub(job.spec().attempts)
+        self.max_attempts(job.spec()).saturating_sub(job.spec().attempts)
+    }
+
+    pub(crate) fn max_attempts(&self, spec: &JobSpec) -> u32 {
+        spec.max_attempts.unwrap_or(self.options.max_attempts).max(1)
     }
 
     /// Prepares a malformed job's move to `failed`; the error is for whoever asked for it.
@@ -138,4 +161,12 @@ impl Workspace {
         self.staged.push(staged);
         Ok(())
     }
+}
+
+pub(crate) fn begun_too_often(attempts: u32) -> Failure {
+    let times = if attempts == 1 { "once".to_owned() } else { format!("{attempts} times") };
+    let message =
+        format!("the job was begun {times} and never ended: the daemon or its engine died");
+    Failure::new(ErrorCode::EngineDied, message)
+        .hint("see `threadrunner daemon logs`; `threadrunner retry` begins it again")
 }

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use threadrunner_core::{ErrorCode, Failure, JobMeta, JobSpec, JobType, SPEC_VERSION};
 
 use crate::files::{JobDir, MAX_FILE_BYTES, ReadError};
-use crate::layout::{JOB_FILE, META_FILE, PROMPT_FILE, TYPE_FILE};
+use crate::layout::{JOB_FILE, JOB_NEXT, META_FILE, PROMPT_FILE, TYPE_FILE};
+use crate::time::format_timestamp;
 use crate::{Result, WorkspaceError};
 
 /// `job.json`: what core says of a job, and what tells a whole submission from a torn one.
@@ -134,8 +135,8 @@ pub(crate) struct Description {
 ///
 /// The inner `Err` is the job's own fault, and what its submitter is told.
 pub(crate) fn load(dir: &JobDir<'_>) -> Result<Result<Description, Failure>> {
-    let prompt_bytes = match dir.open(PROMPT_FILE) {
-        Ok(Some((_, bytes))) => bytes,
+    let (prompt, prompt_bytes) = match dir.open(PROMPT_FILE) {
+        Ok(Some(prompt)) => prompt,
         Ok(None) => {
             return Ok(Err(malformed("it has no prompt.txt".to_owned())));
         }
@@ -152,6 +153,11 @@ pub(crate) fn load(dir: &JobDir<'_>) -> Result<Result<Description, Failure>> {
         Err(failure) => return Ok(Err(failure)),
     };
     let mut meta = load_meta(dir)?;
+    if meta.submitted_at.is_none() {
+        // Who wrote nothing but a prompt submitted it when he wrote it.
+        meta.submitted_at =
+            prompt.metadata().and_then(|it| it.modified()).ok().map(format_timestamp);
+    }
     match dir.read(TYPE_FILE) {
         Ok(None) => {}
         Ok(Some(bytes)) => match parse_type(&bytes) {
@@ -194,6 +200,11 @@ pub(crate) fn load_spec(dir: &JobDir<'_>) -> Result<Result<JobSpec, Failure>> {
         Ok(Some(bytes)) => Ok(parse_spec(&bytes)),
         Err(error) => unfit(dir, JOB_FILE, error),
     }
+}
+
+/// The `job.json` that was to take the place of this one, if it is whole.
+pub(crate) fn load_prepared_spec(dir: &JobDir<'_>) -> Option<JobSpec> {
+    parse_spec(&dir.read(JOB_NEXT).ok()??).ok()
 }
 
 fn parse_spec(bytes: &[u8]) -> Result<JobSpec, Failure> {

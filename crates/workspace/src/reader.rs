@@ -266,8 +266,8 @@ impl Reader {
     /// Finds a job and opens its directory, which stays the job's wherever it moves.
     fn find(&self, id: &JobId) -> Result<(JobState, OwnedFd)> {
         // Looking in the order of the moves, one misses a job only when it goes back (released,
-        // retried) behind the look. To be missed four times it would have to do so each time.
-        for _ in 0..4 {
+        // retried) behind the look. To be missed eight times it would have to do so each time.
+        for _ in 0..8 {
             for state in STATES {
                 if let Some(fd) = self.layout.open_job(state, id)? {
                     return Ok((state, fd));

@@ -3,12 +3,13 @@
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::AtFlags;
-use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta, JobState};
+use threadrunner_core::{Failure, JobId, JobMeta, JobSpec, JobState};
 
+use crate::claim::begun_too_often;
 use crate::files::{JobDir, job_dir};
 use crate::job_files::{Digest, OutcomeSeal, is_whole_submission, load_spec};
 use crate::layout::{
-    JOB_FILE, JOB_NEXT, META_FILE, META_NEXT, PARTIAL_FILE, PROMPT_FILE, RESULT_FILE,
+    ERROR_FILE, JOB_FILE, JOB_NEXT, META_FILE, META_NEXT, PARTIAL_FILE, PROMPT_FILE, RESULT_FILE,
 };
 use crate::staged::{self, Staged};
 use crate::time::micros_since_epoch;
@@ -38,12 +39,18 @@ pub struct Recovered {
 
 /// What is to become of a job in `processing`.
 enum Verdict {
-    /// Its end was prepared: repeat the renames.
-    Ended { to: JobState, written: Vec<&'static str>, prepared: bool },
+    /// Its end was prepared, in this file: repeat the renames.
+    Ended(Ending, &'static str),
     /// Begin it again.
     Again,
     /// Give it up.
     GiveUp(Failure),
+}
+
+/// How an attempt ended.
+enum Ending {
+    Done,
+    Failed(Option<Failure>),
 }
 
 impl Workspace {
@@ -123,22 +130,31 @@ impl Workspace {
     ) -> Result<()> {
         let Some(fd) = self.layout.open_job(JobState::Processing, id)? else { return Ok(()) };
         let dir = job_dir(&fd, self.layout.job_path(JobState::Processing, id));
-        match verdict(&dir, self.options.max_attempts)? {
-            Verdict::Ended { to, written, prepared } => {
+        match verdict(&dir, |spec| self.max_attempts(spec))? {
+            Verdict::Ended(ending, meta_file) => {
                 let mut staged = Staged::new(id.clone(), JobState::Processing);
-                if prepared {
-                    staged.replace.push((META_NEXT, META_FILE));
+                staged.written.push(meta_file);
+                if meta_file != META_FILE {
+                    staged.replace.push((meta_file, META_FILE));
                 }
-                if to == JobState::Done {
-                    staged.remove.push(PARTIAL_FILE);
+                match ending {
+                    Ending::Done => {
+                        staged.written.push(RESULT_FILE);
+                        staged.remove.push(PARTIAL_FILE);
+                        staged.route.push(JobState::Done);
+                        recovered.finished.push(id.clone());
+                    }
+                    Ending::Failed(failure) => {
+                        // Sealed in `meta.json`; the text beside it may be torn.
+                        let text = failure.map(|failure| failure.to_text()).unwrap_or_default();
+                        dir.write(&*self.fs, ERROR_FILE, text.as_bytes())?;
+                        staged.written.push(ERROR_FILE);
+                        staged.remove.push(RESULT_FILE);
+                        staged.route.push(JobState::Failed);
+                        recovered.failed.push(id.clone());
+                    }
                 }
-                staged.written = written;
-                staged.route.push(to);
                 self.staged.push(staged);
-                match to {
-                    JobState::Done => recovered.finished.push(id.clone()),
-                    _ => recovered.failed.push(id.clone()),
-                }
             }
             Verdict::Again => {
                 let mut staged = Staged::new(id.clone(), JobState::Processing);
@@ -175,39 +191,28 @@ impl Workspace {
     }
 }
 
-fn verdict(dir: &JobDir<'_>, default_max_attempts: u32) -> Result<Verdict> {
+fn verdict(dir: &JobDir<'_>, max_attempts: impl Fn(&JobSpec) -> u32) -> Result<Verdict> {
     let spec = match load_spec(dir)? {
         Ok(spec) => spec,
         Err(failure) => return Ok(Verdict::GiveUp(failure)),
     };
-    for (name, prepared) in [(META_NEXT, true), (META_FILE, false)] {
-        if let Some((to, written)) = ended(dir, name, spec.attempts) {
-            return Ok(Verdict::Ended { to, written, prepared });
+    for name in [META_NEXT, META_FILE] {
+        if let Some(ending) = ended(dir, name, spec.attempts) {
+            return Ok(Verdict::Ended(ending, name));
         }
     }
-    let max = spec.max_attempts.unwrap_or(default_max_attempts).max(1);
-    if spec.attempts >= max {
-        let times = if spec.attempts == 1 { "once" } else { &format!("{} times", spec.attempts) };
-        let message =
-            format!("the job was begun {times} and never ended: the daemon or its engine died");
-        return Ok(Verdict::GiveUp(
-            Failure::new(ErrorCode::EngineDied, message)
-                .hint("see `threadrunner daemon logs`; `threadrunner retry` begins it again"),
-        ));
+    if spec.attempts >= max_attempts(&spec) {
+        return Ok(Verdict::GiveUp(begun_too_often(spec.attempts)));
     }
     Ok(Verdict::Again)
 }
 
 /// Whether this `meta.json` is the end of this attempt, and the answer it seals is all there.
-fn ended(
-    dir: &JobDir<'_>,
-    name: &'static str,
-    attempt: u32,
-) -> Option<(JobState, Vec<&'static str>)> {
+fn ended(dir: &JobDir<'_>, name: &str, attempt: u32) -> Option<Ending> {
     let bytes = dir.read(name).ok().flatten()?;
     let meta: JobMeta = serde_json::from_slice(&bytes).ok()?;
     let seal = OutcomeSeal::of(&meta).filter(|seal| seal.attempt == attempt)?;
-    let Some(digest) = seal.result else { return Some((JobState::Failed, vec![name])) };
+    let Some(digest) = seal.result else { return Some(Ending::Failed(meta.error)) };
     let result = dir.read(RESULT_FILE).ok().flatten()?;
-    (Digest::of(&result) == digest).then_some((JobState::Done, vec![name, RESULT_FILE]))
+    (Digest::of(&result) == digest).then_some(Ending::Done)
 }

@@ -140,7 +140,10 @@ impl Workspace {
             match published {
                 Ok(()) if staged.settle => settling.push(staged),
                 Ok(()) => synced.done.push((staged.id, staged.route.last().copied())),
-                Err(error) => self.give_up(vec![staged], &error, &mut synced),
+                Err(error) => {
+                    self.withdraw(&staged);
+                    synced.failed.push((staged.id, error));
+                }
             }
         }
         if settling.is_empty() {
@@ -165,12 +168,16 @@ impl Workspace {
 
     fn give_up(&self, group: Vec<Staged>, error: &WorkspaceError, synced: &mut Synced) {
         for staged in group {
-            if staged.new {
-                // Its client is told that there is no such job, so there should be none. Should
-                // this fail as well, the job is run for nobody: rather that than to lose one.
-                let _ = staged::withdraw(&self.layout, &*self.fs, &staged);
-            }
+            self.withdraw(&staged);
             synced.failed.push((staged.id, error.duplicate()));
+        }
+    }
+
+    fn withdraw(&self, staged: &Staged) {
+        if staged.new {
+            // Its client is told that there is no such job, so there should be none. Should this
+            // fail as well, the job is run for nobody: rather that than to lose one.
+            let _ = staged::withdraw(&self.layout, &*self.fs, staged);
         }
     }
 

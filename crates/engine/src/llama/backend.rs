@@ -10,7 +10,7 @@ use threadrunner_core::{
 };
 
 use super::context::{Batch, Context, DecodeError};
-use super::sampler::Sampler;
+use super::sampler::{self, Sampler};
 use super::template::{ChatTemplate, TemplateError};
 
 /// An open sequence.
@@ -86,6 +86,31 @@ impl<'model> Llama<'model> {
         Ok(rows)
     }
 
+    /// Takes the forward pass back where the model computed what is no number: llama.cpp's
+    /// samplers would end the process. Another sequence's logits may be in order.
+    fn refuse_what_is_no_number(
+        &mut self,
+        plan: &Plan,
+        rows: &[(usize, SeqId)],
+    ) -> Result<(), BackendError> {
+        let in_order = |row: usize| self.context.logits(row).is_some_and(sampler::usable);
+        if rows.iter().all(|(row, _)| in_order(*row)) {
+            return Ok(());
+        }
+        for feed in &plan.feeds {
+            if !self.context.forget(raw(feed.seq), i32::try_from(feed.start).unwrap_or(0)) {
+                return Err(BackendError::Broken("a forward pass cannot be taken back".to_owned()));
+            }
+        }
+        Err(BackendError::Request(
+            Failure::new(
+                ErrorCode::Inference,
+                "the model computed logits that are not numbers: its weights are damaged",
+            )
+            .hint("Compare the model file's checksum with the publisher's."),
+        ))
+    }
+
     fn sample(&mut self, row: usize, seq: SeqId) -> Result<Sampled, BackendError> {
         let broken = |what: &str| BackendError::Broken(what.to_owned());
         let logits = self.context.logits(row).ok_or_else(|| broken("a row without logits"))?;
@@ -97,7 +122,7 @@ impl<'model> Llama<'model> {
         let token = sequence
             .sampler
             .sample(logits, &mut self.candidates)
-            .map_err(|error| BackendError::Broken(error.to_string()))?;
+            .ok_or_else(|| broken("the sampler chose no token"))?;
         let end = self.vocab.is_eog(token);
         let mut piece = Vec::new();
         if !end {
@@ -121,12 +146,10 @@ impl ModelBackend for Llama<'_> {
         match &self.template {
             Some(Ok(template)) => template.render(messages).map_err(|error| refused(&error)),
             Some(Err(error)) => Err(refused(error)),
-            // A base model goes on with a text; the conversation is that text.
-            None => {
-                let texts: Vec<&str> =
-                    messages.iter().map(|message| message.content.as_str()).collect();
-                Ok(texts.join("\n\n"))
-            }
+            None => Err(BackendError::Request(Failure::new(
+                ErrorCode::ChatTemplate,
+                "the model file has no chat template: it is a base model",
+            ))),
         }
     }
 
@@ -176,6 +199,7 @@ impl ModelBackend for Llama<'_> {
             DecodeError::CacheFull => BackendError::CacheFull,
             error => BackendError::Broken(error.to_string()),
         })?;
+        self.refuse_what_is_no_number(plan, &rows)?;
         for feed in &plan.feeds {
             self.sequence(feed.seq)?.cached = feed.start + feed.tokens.len() as u32;
         }

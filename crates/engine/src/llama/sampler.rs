@@ -17,11 +17,6 @@ pub(super) struct Sampler {
     chain: Option<LlamaSampler>,
 }
 
-/// The model computed something that is no number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the model computed logits that are not numbers: its weights are damaged")]
-pub(super) struct NotANumber;
-
 impl Sampler {
     /// A sampler for these parameters, which are complete; `prompt` is what the penalty looks
     /// back at.
@@ -57,20 +52,15 @@ impl Sampler {
         Self { chain }
     }
 
-    /// Chooses a token and takes note of it. `candidates` is scratch memory.
-    ///
-    /// # Errors
-    /// [`NotANumber`], on which llama.cpp's samplers would end the process.
+    /// Chooses a token and takes note of it; the logits must be [`usable`]. `candidates` is
+    /// scratch memory.
     pub(super) fn sample(
         &mut self,
         logits: &[f32],
         candidates: &mut LlamaTokenDataArray,
-    ) -> Result<LlamaToken, NotANumber> {
-        if !usable(logits) {
-            return Err(NotANumber);
-        }
+    ) -> Option<LlamaToken> {
         let Some(chain) = &mut self.chain else {
-            return most_likely(logits).ok_or(NotANumber);
+            return most_likely(logits);
         };
         candidates.data.clear();
         candidates.data.extend(
@@ -81,15 +71,15 @@ impl Sampler {
         candidates.selected = None;
         candidates.sorted = false;
         chain.apply(candidates);
-        let token = candidates.selected_token().ok_or(NotANumber)?;
+        let token = candidates.selected_token()?;
         chain.accept(token);
-        Ok(token)
+        Some(token)
     }
 }
 
 /// Whether there is a likeliest token: no logit is NaN or infinite, except that unlikely ones may
 /// be minus infinity. Both folds are without branches, so that they become vector instructions.
-fn usable(logits: &[f32]) -> bool {
+pub(super) fn usable(logits: &[f32]) -> bool {
     let bad =
         logits.iter().fold(false, |bad, logit| bad | logit.is_nan() | (*logit == f32::INFINITY));
     let any = logits.iter().fold(false, |any, logit| any | (*logit > f32::NEG_INFINITY));

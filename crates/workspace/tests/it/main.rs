@@ -1,5 +1,11 @@
 //! The workspace, from outside.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on ends here")]
 
+mod faults;
+mod foreign;
+mod power;
+mod reading;
+mod recovery;
+mod scenario;
 mod stories;
 mod support;

@@ -75,6 +75,11 @@ impl Fixture {
         self.reader().locate(id).unwrap().0
     }
 
+    pub(crate) fn text(&self, id: &JobId, file: &str) -> String {
+        let (_, path) = self.reader().locate(id).unwrap();
+        std::fs::read_to_string(path.join(file)).unwrap()
+    }
+
     pub(crate) fn files(&self, id: &JobId) -> Vec<String> {
         let (_, path) = self.reader().locate(id).unwrap();
         let mut names: Vec<_> = std::fs::read_dir(path)
@@ -91,6 +96,24 @@ pub(crate) fn job(id: &JobId, prompt: &str) -> NewJob {
         id: id.clone(),
         prompt: prompt.to_owned(),
         spec: JobSpec::default(),
-        meta: JobMeta::default(),
+        meta: JobMeta { tags: vec!["tag".to_owned()], ..JobMeta::default() },
     }
+}
+
+pub(crate) fn copy_tree(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_tree(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// A directory in memory, where there is such a thing: for tests that make very many.
+pub(crate) fn memory_dir() -> TempDir {
+    TempDir::new_in("/dev/shm").or_else(|_| TempDir::new()).unwrap()
 }

@@ -90,3 +90,22 @@ fn a_backend_that_samples_nothing_fails_those_it_owes_a_token() {
     assert_eq!(harness.ends(answer), [End::Failed(ErrorCode::Internal)]);
     harness.finish();
 }
+
+#[test]
+fn whose_fault_it_is_is_found_also_in_a_cache_that_is_short() {
+    let mut harness = Harness::new(100, 64, 2);
+    harness.fake.cells = 25;
+    let answer = harness.submit(30, 1);
+    let mut prompt = harness.prompt(40, 5);
+    prompt[1] = TokenId(POISON);
+    let bad = harness.submit_prompt(prompt, Parameters::default(), Priority::Normal).unwrap();
+    // Refused together; refused alone for want of cells; half of it alone.
+    for passes in [0, 0, 1] {
+        harness.step();
+        assert_eq!(harness.fake.passes.len(), passes);
+    }
+    harness.fake.cells = 100;
+    harness.finish();
+    assert_eq!(harness.ends(bad), [End::Failed(ErrorCode::Inference)]);
+    assert_eq!(harness.ends(answer), STOPPED);
+}

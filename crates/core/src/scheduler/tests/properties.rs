@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::fake::{CANCELED, End, Harness, POISON, answer_alone};
+use super::fake::{CANCELED, End, Harness, POISON, STOPPED, answer_alone};
 use crate::{ErrorCode, FinishReason, Parameters, Priority, TokenId};
 
 #[derive(Debug, Clone)]
@@ -118,6 +118,35 @@ proptest! {
         for (id, (_, answer)) in ids.into_iter().zip(requests) {
             prop_assert_eq!(harness.ends(id), [End::Finished(FinishReason::Stop)]);
             prop_assert_eq!(harness.text(id).split_whitespace().count(), answer);
+        }
+    }
+
+    #[test]
+    fn a_cache_that_stays_short_ends_nobody_twice_and_holds_nobody_for_ever(
+        cells in 10usize..100,
+        n_batch in 1u32..40,
+        n_seq_max in 1u32..6,
+        requests in prop::collection::vec((1usize..60, 0usize..40), 1..20),
+    ) {
+        let mut harness = Harness::new(100, n_batch, n_seq_max);
+        harness.fake.cells = cells;
+        let mut submitted = Vec::new();
+        for (length, answer) in requests {
+            let prompt = harness.prompt(length, answer);
+            let params = Parameters::default();
+            let id = harness.submit_prompt(prompt.clone(), params, Priority::Normal).unwrap();
+            submitted.push((id, prompt, answer));
+        }
+        harness.finish();
+        for (id, prompt, answer) in submitted {
+            // A prompt and its answer, but for the last token, that fit alone are answered.
+            let fits = prompt.len() + answer <= cells;
+            let ends = harness.ends(id);
+            prop_assert_eq!(ends.len(), 1, "{} ended so: {:?}", id, ends);
+            if fits {
+                prop_assert_eq!(&ends[0], &STOPPED[0]);
+                prop_assert_eq!(harness.text(id), answer_alone(prompt, Parameters::default()));
+            }
         }
     }
 }

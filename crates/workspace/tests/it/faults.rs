@@ -1,0 +1,219 @@
+//! The n-th change to the disk fails, or the world ends there: for every n of every scenario.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rustix::io::Errno;
+use threadrunner_workspace::fs::{Disk, FileSystem};
+use threadrunner_workspace::{Options, Workspace};
+
+use crate::scenario::{Place, SCENARIOS, Scenario, Told};
+use crate::support::{memory_dir, now};
+
+/// The disk, with one fault.
+#[derive(Debug)]
+struct Faulty {
+    changes: AtomicUsize,
+    fault_at: usize,
+    fault: Fault,
+    may_sync_all: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Fault {
+    /// This change fails with this error; later ones do not.
+    Fails(Errno),
+    /// This change and all later ones fail: the process ended before it.
+    End,
+    /// As [`Fault::End`], but where the change is a write, half of it was done.
+    EndHalfway,
+}
+
+impl Faulty {
+    fn new(fault_at: usize, fault: Fault, may_sync_all: bool) -> Arc<Self> {
+        Arc::new(Self { changes: AtomicUsize::new(0), fault_at, fault, may_sync_all })
+    }
+
+    /// Whether the fault has come about.
+    fn struck(&self) -> bool {
+        self.changes.load(Ordering::Relaxed) > self.fault_at
+    }
+
+    fn next(&self) -> io::Result<bool> {
+        let at = self.changes.fetch_add(1, Ordering::Relaxed);
+        match self.fault {
+            Fault::Fails(errno) if at == self.fault_at => Err(errno.into()),
+            Fault::End | Fault::EndHalfway if at > self.fault_at => Err(Errno::IO.into()),
+            Fault::End if at == self.fault_at => Err(Errno::IO.into()),
+            Fault::EndHalfway if at == self.fault_at => Ok(true),
+            _ => Ok(false),
+        }
+    }
+
+    fn whole(&self) -> io::Result<()> {
+        match self.next()? {
+            // Only a write has a half.
+            true => Err(Errno::IO.into()),
+            false => Ok(()),
+        }
+    }
+}
+
+impl FileSystem for Faulty {
+    fn make_dir(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+        self.whole()?;
+        Disk.make_dir(dir, name)
+    }
+
+    fn create(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<File> {
+        self.whole()?;
+        Disk.create(dir, name)
+    }
+
+    fn write(&self, file: &File, bytes: &[u8]) -> io::Result<()> {
+        if self.next()? {
+            Disk.write(file, &bytes[..bytes.len() / 2])?;
+            return Err(Errno::NOSPC.into());
+        }
+        Disk.write(file, bytes)
+    }
+
+    fn rename(
+        &self,
+        from: (BorrowedFd<'_>, &str),
+        to: (BorrowedFd<'_>, &str),
+        replace: bool,
+    ) -> io::Result<()> {
+        self.whole()?;
+        Disk.rename(from, to, replace)
+    }
+
+    fn remove_file(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+        self.whole()?;
+        Disk.remove_file(dir, name)
+    }
+
+    fn remove_dir(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+        self.whole()?;
+        Disk.remove_dir(dir, name)
+    }
+
+    fn may_sync_all(&self) -> bool {
+        self.may_sync_all
+    }
+
+    fn start_sync(&self, _file: BorrowedFd<'_>) {}
+
+    // The process ends here and not the power: what is written is seen, synced or not.
+    fn sync(&self, _file: BorrowedFd<'_>) -> io::Result<()> {
+        self.whole()
+    }
+
+    fn sync_all(&self, _dir: BorrowedFd<'_>) -> io::Result<()> {
+        self.whole()
+    }
+}
+
+/// Runs a scenario on a disk with a fault, opens the workspace again, and looks. `false` when
+/// the scenario ended before the fault came.
+fn strike(scenario: &Scenario, fault_at: usize, fault: Fault, may_sync_all: bool) -> bool {
+    let context = format!("{} with {fault:?} at {fault_at}", scenario.name);
+    let temp = memory_dir();
+    let path = temp.path().join("ws");
+    let mut told = Told::default();
+    (scenario.prepare)(&Place::relaxed(&path), &mut told);
+    let disk = Faulty::new(fault_at, fault, may_sync_all);
+    if let Ok((mut ws, recovered)) =
+        Workspace::open_on(disk.clone(), &path, Options::default(), now())
+    {
+        told.recovered(&recovered);
+        (scenario.run)(&mut ws, &mut told);
+    }
+    let struck = disk.struck();
+    told.ended = !matches!(fault, Fault::Fails(_));
+    told.check_after_restart(&path, &context);
+    struck
+}
+
+fn strike_everywhere(fault: Fault) {
+    for scenario in SCENARIOS {
+        for may_sync_all in [true, false] {
+            let mut fault_at = 0;
+            while strike(scenario, fault_at, fault, may_sync_all) {
+                fault_at += 1;
+            }
+            assert!(fault_at >= 5, "{} changes next to nothing", scenario.name);
+        }
+    }
+}
+
+#[test]
+fn the_world_ends_at_any_change() {
+    strike_everywhere(Fault::End);
+}
+
+#[test]
+fn the_world_ends_within_any_write() {
+    strike_everywhere(Fault::EndHalfway);
+}
+
+#[test]
+fn the_disk_is_full_at_any_change() {
+    strike_everywhere(Fault::Fails(Errno::NOSPC));
+}
+
+#[test]
+fn any_change_fails_with_an_input_output_error() {
+    strike_everywhere(Fault::Fails(Errno::IO));
+}
+
+#[test]
+fn any_change_lacks_a_file_descriptor() {
+    strike_everywhere(Fault::Fails(Errno::MFILE));
+}
+
+/// The world ends during the recovery from its end, too.
+#[test]
+fn the_world_ends_at_any_change_of_any_recovery() {
+    for scenario in SCENARIOS {
+        let mut fault_at = 0;
+        loop {
+            let temp = memory_dir();
+            let path = temp.path().join("ws");
+            let mut told = Told::default();
+            (scenario.prepare)(&Place::relaxed(&path), &mut told);
+            let disk = Faulty::new(fault_at, Fault::End, true);
+            if let Ok((mut ws, _)) =
+                Workspace::open_on(disk.clone(), &path, Options::default(), now())
+            {
+                (scenario.run)(&mut ws, &mut told);
+            }
+            if !disk.struck() {
+                break;
+            }
+            // The same leavings for each end of the recovery.
+            let mut recovery_fault = 0;
+            loop {
+                let copy = memory_dir();
+                let copied = copy.path().join("ws");
+                crate::support::copy_tree(&path, &copied);
+                let disk = Faulty::new(recovery_fault, Fault::End, true);
+                drop(Workspace::open_on(disk.clone(), &copied, Options::default(), now()));
+                let context = format!(
+                    "{} ended at {fault_at}, its recovery at {recovery_fault}",
+                    scenario.name
+                );
+                told.ended = true;
+                told.clone().check_after_restart(&copied, &context);
+                if !disk.struck() {
+                    break;
+                }
+                recovery_fault += 1;
+            }
+            fault_at += 1;
+        }
+    }
+}

@@ -1,0 +1,394 @@
+//! The power fails: what was not synced is there, or half there, or not.
+//!
+//! [`Recorder`] lets every change happen and writes it down. From what is written down, disks
+//! are made as a power failure may leave them: of each job the changes of names up to some point
+//! after the last sync that covers them, as a file system with a journal keeps them; of each
+//! file what was synced, and of what was not all, nothing, half, or zeros.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use rustix::fs::{AtFlags, fstat, statat};
+use rustix::io::Errno;
+use threadrunner_workspace::Durability;
+use threadrunner_workspace::fs::{Disk, FileSystem};
+
+use crate::scenario::{Place, SCENARIOS, Scenario, Told};
+use crate::support::memory_dir;
+
+type Node = usize;
+
+#[derive(Debug)]
+enum Change {
+    MakeDir { parent: Node, name: String, node: Node },
+    Create { parent: Node, name: String, node: Node },
+    Write { node: Node, bytes: Vec<u8> },
+    Rename { from: (Node, String), to: (Node, String) },
+    Remove { parent: Node, name: String },
+    Sync { node: Node },
+    SyncAll,
+}
+
+#[derive(Debug, Default)]
+struct Record {
+    changes: Vec<Change>,
+    /// Nodes by inode number, as they are now: a number is used again after a removal.
+    by_inode: HashMap<u64, Node>,
+    nodes: usize,
+    /// When the power fails.
+    until: Option<usize>,
+}
+
+/// The node of the workspace's own directory.
+const ROOT: Node = 0;
+
+#[derive(Debug)]
+struct Recorder {
+    record: Mutex<Record>,
+    may_sync_all: bool,
+}
+
+impl Recorder {
+    fn new(may_sync_all: bool) -> Arc<Self> {
+        Arc::new(Self { record: Mutex::default(), may_sync_all })
+    }
+
+    fn power_fails_after(&self, changes: usize) {
+        let mut record = self.record.lock().unwrap();
+        record.until = Some(record.changes.len() + changes);
+    }
+
+    /// Does a change and writes it down, unless the power is off.
+    fn record<T>(
+        &self,
+        change: impl FnOnce(&mut Record) -> io::Result<(T, Change)>,
+    ) -> io::Result<T> {
+        let mut record = self.record.lock().unwrap();
+        if record.until.is_some_and(|until| record.changes.len() >= until) {
+            return Err(Errno::IO.into());
+        }
+        let (value, change) = change(&mut record)?;
+        record.changes.push(change);
+        Ok(value)
+    }
+}
+
+impl Record {
+    fn node(&mut self, fd: BorrowedFd<'_>) -> Node {
+        let inode = fstat(fd).unwrap().st_ino;
+        if self.by_inode.is_empty() {
+            return self.new_node(inode);
+        }
+        // The only directory beside the workspace's that is ever synced is the one it is in.
+        self.by_inode.get(&inode).copied().unwrap_or(usize::MAX)
+    }
+
+    fn new_node(&mut self, inode: u64) -> Node {
+        let node = self.nodes;
+        self.nodes += 1;
+        self.by_inode.insert(inode, node);
+        node
+    }
+}
+
+impl FileSystem for Recorder {
+    fn make_dir(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+        self.record(|record| {
+            Disk.make_dir(dir, name)?;
+            let parent = record.node(dir);
+            let inode = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).unwrap().st_ino;
+            let node = record.new_node(inode);
+            Ok(((), Change::MakeDir { parent, name: name.to_owned(), node }))
+        })
+    }
+
+    fn create(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<File> {
+        self.record(|record| {
+            let file = Disk.create(dir, name)?;
+            let parent = record.node(dir);
+            let node = record.new_node(fstat(&file).unwrap().st_ino);
+            Ok((file, Change::Create { parent, name: name.to_owned(), node }))
+        })
+    }
+
+    fn write(&self, file: &File, bytes: &[u8]) -> io::Result<()> {
+        self.record(|record| {
+            Disk.write(file, bytes)?;
+            let node = record.node(file.as_fd());
+            Ok(((), Change::Write { node, bytes: bytes.to_owned() }))
+        })
+    }
+
+    fn rename(
+        &self,
+        from: (BorrowedFd<'_>, &str),
+        to: (BorrowedFd<'_>, &str),
+        replace: bool,
+    ) -> io::Result<()> {
+        self.record(|record| {
+            Disk.rename(from, to, replace)?;
+            let from = (record.node(from.0), from.1.to_owned());
+            let to = (record.node(to.0), to.1.to_owned());
+            Ok(((), Change::Rename { from, to }))
+        })
+    }
+
+    fn remove_file(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+        self.record(|record| {
+            Disk.remove_file(dir, name)?;
+            let parent = record.node(dir);
+            Ok(((), Change::Remove { parent, name: name.to_owned() }))
+        })
+    }
+
+    fn remove_dir(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+        self.record(|record| {
+            Disk.remove_dir(dir, name)?;
+            let parent = record.node(dir);
+            Ok(((), Change::Remove { parent, name: name.to_owned() }))
+        })
+    }
+
+    fn may_sync_all(&self) -> bool {
+        self.may_sync_all
+    }
+
+    fn start_sync(&self, _file: BorrowedFd<'_>) {}
+
+    fn sync(&self, file: BorrowedFd<'_>) -> io::Result<()> {
+        self.record(|record| Ok(((), Change::Sync { node: record.node(file) })))
+    }
+
+    fn sync_all(&self, _dir: BorrowedFd<'_>) -> io::Result<()> {
+        self.record(|_| Ok(((), Change::SyncAll)))
+    }
+}
+
+/// What a disk holds.
+#[derive(Debug, Clone)]
+enum Content {
+    Dir(BTreeMap<String, Node>),
+    File(Vec<u8>),
+}
+
+/// What becomes of that which was not synced.
+#[derive(Debug, Clone, Copy)]
+enum Luck {
+    /// Nothing of it is on the disk.
+    Worst,
+    /// All names are on the disk, and nothing of the files' data.
+    NamesOnly,
+    /// Anything, by this seed.
+    Random(u64),
+}
+
+/// Numbers that look random, the same each time (splitmix64).
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((mixed ^ (mixed >> 31)) % limit as u64) as usize
+    }
+}
+
+impl Record {
+    /// Writes a disk as the power failure may have left it.
+    fn leave(&self, luck: Luck, target: &Path) {
+        let mut dice = Dice(match luck {
+            Luck::Random(seed) => seed,
+            Luck::Worst | Luck::NamesOnly => 0,
+        });
+        let jobs = self.jobs_of_changes();
+        let mut cuts: BTreeMap<&str, usize> = BTreeMap::new();
+        for job in jobs.iter().flatten() {
+            cuts.entry(job).or_insert_with(|| {
+                let least = self.last_synced(job, &jobs);
+                match luck {
+                    Luck::Worst => least,
+                    Luck::NamesOnly => self.changes.len(),
+                    Luck::Random(_) => least + dice.below(self.changes.len() - least + 1),
+                }
+            });
+        }
+        let mut disk = HashMap::from([(ROOT, Content::Dir(BTreeMap::new()))]);
+        for (at, change) in self.changes.iter().enumerate() {
+            // Changes of no job are of the workspace's own directories, made long before.
+            if jobs[at].as_ref().is_none_or(|job| at < cuts[job.as_str()]) {
+                apply(&mut disk, change);
+            }
+        }
+        for (node, content) in &mut disk {
+            if let Content::File(bytes) = content {
+                *bytes = self.data_left(*node, luck, &mut dice);
+            }
+        }
+        write_out(&disk, ROOT, target);
+    }
+
+    /// The job that each change of names is about.
+    fn jobs_of_changes(&self) -> Vec<Option<String>> {
+        let mut job_of: HashMap<Node, Option<String>> = HashMap::from([(ROOT, None)]);
+        let of_name = |name: &str| {
+            let id = name.strip_suffix(".gone").unwrap_or(name);
+            id.bytes().all(|b| b.is_ascii_digit() || b == b'_').then(|| id.to_owned())
+        };
+        let mut jobs = Vec::new();
+        for change in &self.changes {
+            let job = match change {
+                Change::MakeDir { parent, name, node } | Change::Create { parent, name, node } => {
+                    let job = job_of[parent].clone().or_else(|| of_name(name));
+                    job_of.insert(*node, job.clone());
+                    job
+                }
+                Change::Rename { from: (parent, name), .. } | Change::Remove { parent, name } => {
+                    job_of[parent].clone().or_else(|| of_name(name))
+                }
+                Change::Write { .. } | Change::Sync { .. } | Change::SyncAll => None,
+            };
+            jobs.push(job);
+        }
+        jobs
+    }
+
+    /// After which change a job's names are on the disk for certain.
+    fn last_synced(&self, job: &str, jobs: &[Option<String>]) -> usize {
+        let mut certain = 0;
+        for (at, sync) in self.changes.iter().enumerate() {
+            let covered = |change: &Change| match (sync, change) {
+                (Change::SyncAll, _) => true,
+                (
+                    Change::Sync { node },
+                    Change::MakeDir { parent, .. }
+                    | Change::Create { parent, .. }
+                    | Change::Remove { parent, .. },
+                ) => parent == node,
+                (Change::Sync { node }, Change::Rename { from, to }) => {
+                    from.0 == *node || to.0 == *node
+                }
+                _ => false,
+            };
+            let last = (0..at)
+                .rev()
+                .find(|&i| jobs[i].as_deref() == Some(job) && covered(&self.changes[i]));
+            certain = certain.max(last.map_or(0, |last| last + 1));
+        }
+        certain
+    }
+
+    fn data_left(&self, file: Node, luck: Luck, dice: &mut Dice) -> Vec<u8> {
+        let (mut synced, mut bytes) = (0, Vec::new());
+        for change in &self.changes {
+            match change {
+                Change::Write { node, bytes: more } if *node == file => bytes.extend(more),
+                Change::Sync { node } if *node == file => synced = bytes.len(),
+                Change::SyncAll => synced = bytes.len(),
+                _ => {}
+            }
+        }
+        let fate = match luck {
+            Luck::Worst | Luck::NamesOnly => 0,
+            Luck::Random(_) => dice.below(4),
+        };
+        match fate {
+            0 => bytes.truncate(synced),
+            1 => bytes.truncate(synced + (bytes.len() - synced) / 2),
+            2 => bytes[synced..].fill(0),
+            _ => {}
+        }
+        bytes
+    }
+}
+
+fn apply(disk: &mut HashMap<Node, Content>, change: &Change) {
+    fn dir(disk: &mut HashMap<Node, Content>, node: Node) -> &mut BTreeMap<String, Node> {
+        match disk.get_mut(&node) {
+            Some(Content::Dir(entries)) => entries,
+            other => panic!("{node} is {other:?}"),
+        }
+    }
+    match change {
+        Change::MakeDir { parent, name, node } => {
+            dir(disk, *parent).insert(name.clone(), *node);
+            disk.insert(*node, Content::Dir(BTreeMap::new()));
+        }
+        Change::Create { parent, name, node } => {
+            dir(disk, *parent).insert(name.clone(), *node);
+            disk.insert(*node, Content::File(Vec::new()));
+        }
+        Change::Rename { from, to } => {
+            let node = dir(disk, from.0).remove(&from.1).unwrap();
+            dir(disk, to.0).insert(to.1.clone(), node);
+        }
+        Change::Remove { parent, name } => {
+            dir(disk, *parent).remove(name).unwrap();
+        }
+        Change::Write { .. } | Change::Sync { .. } | Change::SyncAll => {}
+    }
+}
+
+fn write_out(disk: &HashMap<Node, Content>, node: Node, target: &Path) {
+    match &disk[&node] {
+        Content::File(bytes) => std::fs::write(target, bytes).unwrap(),
+        Content::Dir(entries) => {
+            std::fs::create_dir(target).unwrap();
+            for (name, node) in entries {
+                write_out(disk, *node, &target.join(name));
+            }
+        }
+    }
+}
+
+/// Runs a scenario until the power fails, and looks at what it may have left. `false` when the
+/// scenario ended before.
+fn fail_power(scenario: &Scenario, after: usize, may_sync_all: bool, seeds: u64) -> bool {
+    let temp = memory_dir();
+    let recorder = Recorder::new(may_sync_all);
+    let place = Place {
+        path: temp.path().join("ws"),
+        fs: recorder.clone(),
+        durability: Durability::Durable,
+    };
+    let mut told = Told::default();
+    drop(place.open().unwrap());
+    (scenario.prepare)(&place, &mut told);
+    recorder.power_fails_after(after);
+    if let Ok((mut ws, recovered)) = place.open() {
+        told.recovered(&recovered);
+        (scenario.run)(&mut ws, &mut told);
+    }
+    told.ended = true;
+    let record = recorder.record.lock().unwrap();
+    let random = (0..seeds).map(|seed| Luck::Random(seed ^ ((after as u64) << 32)));
+    for luck in [Luck::Worst, Luck::NamesOnly].into_iter().chain(random) {
+        let left = temp.path().join("left");
+        record.leave(luck, &left);
+        let context = format!(
+            "{} without power after {after}, sync_all {may_sync_all}, {luck:?}",
+            scenario.name
+        );
+        told.clone().check_after_restart(&left, &context);
+        std::fs::remove_dir_all(&left).unwrap();
+    }
+    record.until == Some(record.changes.len())
+}
+
+#[test]
+fn the_power_fails_at_any_change() {
+    for scenario in SCENARIOS {
+        for may_sync_all in [true, false] {
+            let mut after = 0;
+            while fail_power(scenario, after, may_sync_all, 10) {
+                after += 1;
+            }
+            assert!(after >= 5, "{} changes next to nothing", scenario.name);
+        }
+    }
+}
