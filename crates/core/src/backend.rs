@@ -1,5 +1,8 @@
 //! The seam between the batching scheduler and what computes: llama.cpp, or the dummy.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crate::{ErrorCode, Failure, Message, Parameters};
 
 /// A token of the model's vocabulary.
@@ -82,6 +85,10 @@ pub enum BackendError {
     /// the same one after a `trim`, may fit.
     #[error("the KV cache has no room for this forward pass")]
     CacheFull,
+    /// The forward pass was interrupted ([`Interrupt`]); nothing was changed, and it may be asked
+    /// for again.
+    #[error("the forward pass was interrupted")]
+    Interrupted,
     /// The request cannot be served, others can.
     #[error(transparent)]
     Request(#[from] Failure),
@@ -94,10 +101,33 @@ impl BackendError {
     /// What a client is told.
     pub fn into_failure(self) -> Failure {
         match self {
-            Self::CacheFull => Failure::new(ErrorCode::Inference, self.to_string()),
+            Self::CacheFull | Self::Interrupted => {
+                Failure::new(ErrorCode::Inference, self.to_string())
+            }
             Self::Request(failure) => failure,
             Self::Broken(message) => Failure::new(ErrorCode::Inference, message),
         }
+    }
+}
+
+/// A flag by which another thread ends a long forward pass early.
+#[derive(Debug, Clone, Default)]
+pub struct Interrupt(Arc<AtomicBool>);
+
+impl Interrupt {
+    /// Asks for it.
+    pub fn ask(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// Whether somebody has asked for it.
+    pub fn asked(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Takes the question back: what it was about is known.
+    pub fn clear(&self) {
+        self.0.store(false, Ordering::Release);
     }
 }
 
@@ -142,6 +172,13 @@ pub trait ModelBackend {
     /// [`BackendError::CacheFull`] and [`BackendError::Request`] leave everything as it was: after
     /// the latter the scheduler tries each sequence alone, to find whose fault it is.
     fn forward(&mut self, plan: &Plan, sampled: &mut Vec<Sampled>) -> Result<(), BackendError>;
+
+    /// Lets `interrupt` end forward passes that are long enough to be worth it, with
+    /// [`BackendError::Interrupted`]. Not two in a row, so that work goes on however often
+    /// somebody asks. A backend whose passes are short need not listen.
+    fn listen_to(&mut self, interrupt: Interrupt) {
+        drop(interrupt);
+    }
 
     /// Forgets all but the first `keep` tokens of `seq`; its sampler goes on as it is. None kept
     /// is possible with every model.

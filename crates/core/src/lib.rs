@@ -22,7 +22,9 @@ pub mod protocol;
 pub mod scheduler;
 pub mod text;
 
-pub use backend::{BackendError, Feed, ModelBackend, ModelInfo, Plan, Sampled, SeqId, TokenId};
+pub use backend::{
+    BackendError, Feed, Interrupt, ModelBackend, ModelInfo, Plan, Sampled, SeqId, TokenId,
+};
 pub use error::{ErrorCode, ErrorType, ExitCode, Failure};
 pub use frame::{FrameCodec, FrameError, MAX_FRAME_BYTES, decode_frame, encode_frame};
 pub use id::{InvalidJobId, JobId, JobIdSource};

@@ -11,7 +11,8 @@ use std::time::Instant;
 use threadrunner_core::engine_protocol::{Command, Event, Generate, Input};
 use threadrunner_core::scheduler::{Output, Request, Scheduler};
 use threadrunner_core::{
-    BackendError, ErrorCode, ExitCode, Failure, Message, ModelBackend, Parameters, Timings,
+    BackendError, ErrorCode, ExitCode, Failure, Interrupt, Message, ModelBackend, Parameters,
+    Timings,
 };
 
 use crate::input::Received;
@@ -53,6 +54,7 @@ pub struct Engine<'a, W> {
     scheduler: Scheduler,
     clocks: HashMap<u64, Clock>,
     outputs: Vec<Output>,
+    interrupt: Interrupt,
 }
 
 /// When things happened to a request.
@@ -66,7 +68,22 @@ impl<'a, W: Write> Engine<'a, W> {
     /// An engine with nothing to do.
     pub fn new(backend: &'a mut dyn ModelBackend, events: &'a mut EventWriter<W>) -> Self {
         let scheduler = Scheduler::new(backend.info());
-        Self { backend, events, scheduler, clocks: HashMap::new(), outputs: Vec::new() }
+        Self {
+            backend,
+            events,
+            scheduler,
+            clocks: HashMap::new(),
+            outputs: Vec::new(),
+            interrupt: Interrupt::default(),
+        }
+    }
+
+    /// The same, whose long forward passes end early when `interrupt` asks.
+    #[must_use]
+    pub fn interrupted_by(mut self, interrupt: Interrupt) -> Self {
+        self.backend.listen_to(interrupt.clone());
+        self.interrupt = interrupt;
+        self
     }
 
     /// Serves until there can be no more commands.
@@ -81,6 +98,8 @@ impl<'a, W: Write> Engine<'a, W> {
                     Err(RecvError) => return Ok(()),
                 }
             }
+            // What was asked for so far is among the commands that are taken in now.
+            self.interrupt.clear();
             for _ in 0..COMMANDS_PER_STEP {
                 match commands.try_recv() {
                     Ok(received) => self.take_in(received)?,

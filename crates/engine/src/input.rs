@@ -8,7 +8,7 @@ use std::time::Instant;
 use bytes::BytesMut;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use threadrunner_core::engine_protocol::Command;
-use threadrunner_core::{FrameCodec, FrameError, decode_frame};
+use threadrunner_core::{FrameCodec, FrameError, Interrupt, decode_frame};
 use tokio_util::codec::Decoder;
 
 /// How many commands may wait for the loop. A daemon that sends more is made to wait.
@@ -23,13 +23,15 @@ pub struct Received {
     pub command: Command,
 }
 
-/// Passes commands on until the stream ends, or nobody takes them any more.
+/// Passes commands on until the stream ends, or nobody takes them any more. One that cancels also
+/// asks for the running forward pass to end, if that is long.
 ///
 /// # Errors
 /// What came is no frame or no command, or reading failed.
 pub fn read_commands(
     mut stream: UnixStream,
     commands: &SyncSender<Received>,
+    interrupt: &Interrupt,
 ) -> Result<(), FrameError> {
     let mut buffer = BytesMut::new();
     let mut chunk = vec![0; 64 << 10];
@@ -46,9 +48,14 @@ pub fn read_commands(
             Err(error) => return Err(error.into()),
         }
         while let Some(command) = decode_frame(&mut buffer)? {
+            let cancels = matches!(command, Command::Cancel { .. });
             let received = Received { at: Instant::now(), command };
             if !pass_on(&stream, commands, received)? {
                 return Ok(());
+            }
+            // After it is passed on: a forward pass that ends early finds it waiting.
+            if cancels {
+                interrupt.ask();
             }
         }
     }
@@ -91,7 +98,7 @@ mod tests {
         daemon.write_all(bytes).unwrap();
         drop(daemon);
         let (sender, receiver) = sync_channel(room);
-        let end = read_commands(engine, &sender);
+        let end = read_commands(engine, &sender, &Interrupt::default());
         drop(sender);
         (end, receiver.iter().map(|received| received.command).collect())
     }

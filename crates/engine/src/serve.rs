@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
 use threadrunner_core::engine_protocol::{Command, Event, Load, VERSION};
-use threadrunner_core::{ErrorCode, ExitCode, Failure};
+use threadrunner_core::{ErrorCode, ExitCode, Failure, Interrupt};
 
 use crate::engine::{Engine, EngineError};
 use crate::input::{MAX_WAITING, Received, read_commands};
@@ -27,8 +27,10 @@ pub fn serve() -> ExitCode {
         }
     };
     let (sender, commands) = sync_channel(MAX_WAITING);
+    let interrupt = Interrupt::default();
+    let asking = interrupt.clone();
     let reader = thread::Builder::new().name("reader".into()).spawn(move || {
-        match read_commands(reading, &sender) {
+        match read_commands(reading, &sender, &asking) {
             Ok(()) => process::leave(ExitCode::Success),
             Err(error) => {
                 tracing::error!("the daemon sent what is no command: {error}");
@@ -40,7 +42,7 @@ pub fn serve() -> ExitCode {
         tracing::error!("cannot start a thread: {error}");
         return ExitCode::Unknown;
     }
-    match load_and_run(&commands, writing) {
+    match load_and_run(&commands, &interrupt, writing) {
         Ok(code) => code,
         Err(error) => {
             match error {
@@ -54,6 +56,7 @@ pub fn serve() -> ExitCode {
 
 fn load_and_run(
     commands: &Receiver<Received>,
+    interrupt: &Interrupt,
     stream: UnixStream,
 ) -> Result<ExitCode, EngineError> {
     let load = match commands.recv() {
@@ -81,7 +84,9 @@ fn load_and_run(
                 let model = backend.info().clone();
                 end = send(&Event::Ready { model, engine }).map_err(EngineError::from);
                 if end.is_ok() {
-                    end = Engine::new(backend, &mut events.borrow_mut()).run(commands);
+                    end = Engine::new(backend, &mut events.borrow_mut())
+                        .interrupted_by(interrupt.clone())
+                        .run(commands);
                 }
             },
         )

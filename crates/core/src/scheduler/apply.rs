@@ -12,6 +12,8 @@ impl Scheduler {
         }
         match outcome.forward {
             Ok(sampled) => self.advance(&step.forward, &sampled, out),
+            // Who was canceled meanwhile leaves; the others are planned again.
+            Err(BackendError::Interrupted) => {}
             Err(BackendError::CacheFull) => self.cache_full(&step.forward, out),
             Err(BackendError::Request(failure)) => self.one_failed(&step.forward, failure, out),
             Err(broken @ BackendError::Broken(_)) => self.fail_all(broken.into_failure(), out),

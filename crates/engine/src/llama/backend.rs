@@ -5,8 +5,8 @@ use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::token::data_array::LlamaTokenDataArray;
 use llama_cpp_2::vocab::LlamaVocab;
 use threadrunner_core::{
-    BackendError, ErrorCode, Failure, Feed, Message, ModelBackend, ModelInfo, Parameters, Plan,
-    Sampled, SeqId, TokenId,
+    BackendError, ErrorCode, Failure, Feed, Interrupt, Message, ModelBackend, ModelInfo,
+    Parameters, Plan, Sampled, SeqId, TokenId,
 };
 
 use super::context::{Batch, Context, DecodeError};
@@ -21,6 +21,10 @@ struct Sequence {
     cached: u32,
 }
 
+/// Tokens from which on a forward pass may be interrupted: a shorter one is over within some tens
+/// of milliseconds, and what it computed would be lost.
+const LONG_PASS: usize = 32;
+
 /// A loaded model with its context.
 #[derive(Debug)]
 pub(super) struct Llama<'model> {
@@ -33,6 +37,9 @@ pub(super) struct Llama<'model> {
     sequences: Vec<Option<Sequence>>,
     batch: Batch,
     candidates: LlamaTokenDataArray,
+    interrupt: Option<Interrupt>,
+    /// Whether the last forward pass was interrupted: the next one is not.
+    interrupted: bool,
 }
 
 impl<'model> Llama<'model> {
@@ -52,6 +59,8 @@ impl<'model> Llama<'model> {
             sequences,
             batch: Batch::default(),
             candidates: LlamaTokenDataArray::new(Vec::new(), false),
+            interrupt: None,
+            interrupted: false,
         }
     }
 
@@ -195,8 +204,13 @@ impl ModelBackend for Llama<'_> {
 
     fn forward(&mut self, plan: &Plan, sampled: &mut Vec<Sampled>) -> Result<(), BackendError> {
         let rows = self.fill_batch(plan)?;
-        self.context.decode(&mut self.batch).map_err(|error| match error {
+        let worth_it = plan.n_tokens() >= LONG_PASS && !self.interrupted;
+        self.context.listen_to(self.interrupt.as_ref().filter(|_| worth_it));
+        let decoded = self.context.decode(&mut self.batch);
+        self.interrupted = decoded == Err(DecodeError::Interrupted);
+        decoded.map_err(|error| match error {
             DecodeError::CacheFull => BackendError::CacheFull,
+            DecodeError::Interrupted => BackendError::Interrupted,
             error => BackendError::Broken(error.to_string()),
         })?;
         self.refuse_what_is_no_number(plan, &rows)?;
@@ -207,6 +221,10 @@ impl ModelBackend for Llama<'_> {
             sampled.push(self.sample(row, seq)?);
         }
         Ok(())
+    }
+
+    fn listen_to(&mut self, interrupt: Interrupt) {
+        self.interrupt = Some(interrupt);
     }
 
     fn trim(&mut self, seq: SeqId, keep: u32) -> Result<(), BackendError> {

@@ -4,11 +4,13 @@
 //! while the model is loaded, nor to bound the output buffer; so the context is made here from
 //! the C interface. Whatever llama.cpp would answer with `abort()` is checked first.
 
+use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_sys_2 as sys;
+use threadrunner_core::Interrupt;
 
 /// What a context is made with.
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +36,9 @@ pub(super) enum DecodeError {
     /// The batch breaks a rule: a bug of the caller.
     #[error("llama.cpp refused the batch: {0}")]
     Invalid(&'static str),
+    /// It was interrupted; nothing was changed.
+    #[error("interrupted")]
+    Interrupted,
     /// llama.cpp's own code.
     #[error("llama.cpp failed with code {0}")]
     Failed(i32),
@@ -90,6 +95,7 @@ pub(super) struct Context<'model> {
     n_vocab: i32,
     /// Rows of the last forward pass that have logits, in batch order.
     outputs: Vec<i8>,
+    interrupt: Option<Box<Interrupt>>,
     model: PhantomData<&'model LlamaModel>,
 }
 
@@ -125,7 +131,14 @@ impl<'model> Context<'model> {
             settings.n_batch = sys::llama_n_batch(raw.as_ptr());
         }
         let outputs = Vec::new();
-        Some(Self { raw, settings, n_vocab: model.n_vocab(), outputs, model: PhantomData })
+        Some(Self {
+            raw,
+            settings,
+            n_vocab: model.n_vocab(),
+            outputs,
+            interrupt: None,
+            model: PhantomData,
+        })
     }
 
     /// What the context was made with, as llama.cpp rounded it.
@@ -148,6 +161,18 @@ impl<'model> Context<'model> {
         let threads = i32::try_from(threads.max(1)).unwrap_or(1);
         // SAFETY: the context is alive and no forward pass is running (`&mut self`).
         unsafe { sys::llama_set_n_threads(self.raw.as_ptr(), threads, threads) };
+    }
+
+    /// Lets `interrupt` end the forward passes to come, or with `None` nobody.
+    pub(super) fn listen_to(&mut self, interrupt: Option<&Interrupt>) {
+        self.interrupt = interrupt.cloned().map(Box::new);
+        let (callback, data): (sys::ggml_abort_callback, *mut c_void) = match &self.interrupt {
+            Some(interrupt) => (Some(asked), std::ptr::from_ref(&**interrupt).cast_mut().cast()),
+            None => (None, std::ptr::null_mut()),
+        };
+        // SAFETY: the context is alive. The callback reads an `Interrupt` in a box that lives
+        // until it is replaced here, together with the pointer, or the context is freed.
+        unsafe { sys::llama_set_abort_callback(self.raw.as_ptr(), callback, data) };
     }
 
     /// Runs one forward pass.
@@ -189,6 +214,8 @@ impl<'model> Context<'model> {
                 Ok(())
             }
             1 => Err(DecodeError::CacheFull),
+            // A batch is computed whole or not at all, because `n_ubatch` is `n_batch`.
+            2 => Err(DecodeError::Interrupted),
             -1 => Err(DecodeError::Invalid("positions that do not follow the cache")),
             code => Err(DecodeError::Failed(code)),
         }
@@ -219,6 +246,13 @@ impl<'model> Context<'model> {
         // SAFETY: the memory belongs to this context, and the sequence is in range.
         unsafe { sys::llama_memory_seq_rm(memory, sequence, from, -1) }
     }
+}
+
+/// What llama.cpp asks between two operations of a forward pass, on each of its threads.
+unsafe extern "C" fn asked(interrupt: *mut c_void) -> bool {
+    // SAFETY: `Context::listen_to` passed a pointer to an `Interrupt` that outlives its use; it
+    // is only read, and made of an atomic.
+    unsafe { &*interrupt.cast::<Interrupt>() }.asked()
 }
 
 impl Drop for Context<'_> {

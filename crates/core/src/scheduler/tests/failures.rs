@@ -1,6 +1,6 @@
 //! The backend does not do what it is asked.
 
-use super::fake::{End, Harness, POISON, STOPPED};
+use super::fake::{CANCELED, End, Harness, POISON, STOPPED, answer_alone};
 use crate::{ErrorCode, Parameters, Priority, TokenId};
 
 #[test]
@@ -108,4 +108,22 @@ fn whose_fault_it_is_is_found_also_in_a_cache_that_is_short() {
     harness.finish();
     assert_eq!(harness.ends(bad), [End::Failed(ErrorCode::Inference)]);
     assert_eq!(harness.ends(answer), STOPPED);
+}
+
+#[test]
+fn an_interrupted_pass_changes_no_answer_and_lets_the_canceled_leave() {
+    let mut harness = Harness::new(1000, 64, 2);
+    let prompt = harness.prompt(40, 9);
+    let stays = harness.submit_prompt(prompt.clone(), Parameters::default(), Priority::Normal);
+    let stays = stays.unwrap();
+    let canceled = harness.submit(40, 9);
+    harness.fake.interrupts = true;
+    let mut step = harness.scheduler.plan();
+    let outcome = step.carry_out(&mut harness.fake);
+    harness.scheduler.apply(step, outcome, &mut harness.outputs);
+    assert!(harness.cancel(canceled));
+    harness.fake.interrupts = false;
+    harness.finish();
+    assert_eq!((harness.ends(stays), harness.ends(canceled)), (STOPPED.into(), CANCELED.into()));
+    assert_eq!(harness.text(stays), answer_alone(prompt, Parameters::default()));
 }

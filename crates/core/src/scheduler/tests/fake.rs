@@ -32,6 +32,7 @@ pub(super) struct Fake {
     pub(super) refuse_trim: bool,
     pub(super) mute: bool,
     pub(super) breaks: bool,
+    pub(super) interrupts: bool,
     /// Every forward pass that was done.
     pub(super) passes: Vec<Plan>,
 }
@@ -81,6 +82,9 @@ impl ModelBackend for Fake {
         self.check(plan);
         if self.breaks {
             return Err(BackendError::Broken("out of order".into()));
+        }
+        if self.interrupts {
+            return Err(BackendError::Interrupted);
         }
         if plan.feeds.iter().any(|feed| feed.tokens.contains(&TokenId(POISON))) {
             return Err(Failure::new(ErrorCode::Inference, "poisoned").into());
@@ -153,6 +157,7 @@ impl Harness {
                 refuse_trim: false,
                 mute: false,
                 breaks: false,
+                interrupts: false,
                 passes: Vec::new(),
             },
             outputs: Vec::new(),

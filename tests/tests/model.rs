@@ -1,0 +1,169 @@
+//! Real models through the whole system, and files that are none.
+#![cfg(feature = "llama")]
+
+use std::fs;
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+use threadrunner_engine::gguf::{aborting_model, tiny_model};
+use threadrunner_tests::{Frames, TestHome, models_directory};
+
+/// SmolLM2-135M-Instruct, as `scripts/get-model` names it.
+fn smollm() -> PathBuf {
+    let found = fs::read_dir(models_directory()).expect("the models' directory").flatten();
+    found
+        .map(|entry| entry.path())
+        .find(|path| {
+            path.file_name().is_some_and(|name| name.to_string_lossy().contains("SmolLM2"))
+        })
+        .expect("SmolLM2 among the models: run scripts/test")
+}
+
+fn home() -> TestHome {
+    TestHome::new().with("THREADRUNNER_BACKEND", "llama")
+}
+
+/// A home with the model at this path as `models/m.gguf`.
+fn home_with(model: &std::path::Path) -> TestHome {
+    let home = home().config("[engine]\ncontext = 1024\n");
+    fs::create_dir(home.root().join("models")).unwrap();
+    fs::set_permissions(
+        home.root().join("models"),
+        std::os::unix::fs::PermissionsExt::from_mode(0o700),
+    )
+    .unwrap();
+    std::os::unix::fs::symlink(model, home.root().join("models/m.gguf")).unwrap();
+    home
+}
+
+#[test]
+fn a_real_model_answers_through_its_template() {
+    let home = home_with(&smollm());
+    let finished = home.run(["--temperature", "0", "Tell me the capital of France."]).expect(0);
+    assert_eq!(finished.stdout, "The capital of France is Paris.\n");
+    let answer = home
+        .run(["-m", "m", "--json", "--temperature", "0", "Tell me the capital of France."])
+        .expect(0)
+        .json();
+    assert_eq!(answer["text"], "The capital of France is Paris.");
+    assert_eq!(answer["finish_reason"], "stop");
+    assert!(answer["usage"]["prompt_tokens"].as_u64() > Some(30), "the template is not counted");
+}
+
+#[test]
+fn clients_share_forward_passes_and_not_answers() {
+    let home = home_with(&smollm());
+    let capitals = [("France", "Paris"), ("Italy", "Rome"), ("Japan", "Tokyo")];
+    let mut client = home.connect();
+    for (id, (country, _)) in capitals.iter().enumerate() {
+        client.send(&json!({
+            "v": 1, "id": id, "op": "run", "temperature": 0, "max_tokens": 24,
+            "prompt": format!("Tell me the capital of {country}."),
+        }));
+    }
+    let mut texts = vec![String::new(); capitals.len()];
+    let mut open = capitals.len();
+    while open > 0 {
+        let frame = client.receive().unwrap();
+        assert!(frame.get("error").is_none(), "{frame}");
+        let id = usize::try_from(frame["id"].as_u64().unwrap()).unwrap();
+        texts[id].push_str(frame["token"].as_str().unwrap_or_default());
+        open -= usize::from(frame["eos"] == true);
+    }
+    for (text, (_, capital)) in texts.iter().zip(capitals) {
+        assert!(text.contains(capital), "{texts:?}");
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_answer() {
+    let home = home_with(&smollm());
+    let arguments = ["--seed", "7", "--temperature", "1", "--max-tokens", "16", "Tell a story."];
+    let first = home.run(arguments).expect(0).stdout;
+    assert_eq!(home.run(arguments).expect(0).stdout, first);
+}
+
+#[test]
+fn a_prompt_over_the_context_is_never_cut() {
+    let home = home_with(&smollm());
+    let finished = home.run(["word ".repeat(3000)]).expect(3);
+    assert!(finished.stderr.contains("1024"), "{}", finished.stderr);
+    assert!(finished.stderr.contains("30"), "{}", finished.stderr);
+}
+
+#[test]
+fn a_stop_text_ends_the_answer_before_it() {
+    let home = home_with(&smollm());
+    let finished = home
+        .run(["--temperature", "0", "--stop", " Paris", "Tell me the capital of France."])
+        .expect(0);
+    assert_eq!(finished.stdout, "The capital of France is\n");
+}
+
+#[test]
+fn a_client_that_vanishes_while_its_prompt_is_read_frees_its_slot() {
+    let home = home_with(&smollm());
+    let mut client = home.connect();
+    client.send(&json!({"v": 1, "id": 1, "op": "run", "prompt": "word ".repeat(900)}));
+    // From the beginning of the reading on.
+    while client.receive().expect("progress")["event"] != "loading" {}
+    drop(client);
+    let finished = home.run(["--temperature", "0", "Tell me the capital of France."]).expect(0);
+    assert_eq!(finished.stdout, "The capital of France is Paris.\n");
+    threadrunner_tests::eventually("its job is canceled", || {
+        (home.jobs_in("failed").len() == 1).then_some(())
+    });
+}
+
+/// Files that are no model, by what is wrong with them.
+fn broken_files() -> Vec<(&'static str, Vec<u8>)> {
+    let whole = fs::read(smollm()).unwrap();
+    let mut flipped = whole[..4 << 20].to_vec();
+    flipped[9] ^= 0xff;
+    let mut noise = Vec::new();
+    let mut state = 0x9e37_79b9_u32;
+    while noise.len() < 100_000 {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        noise.extend_from_slice(&state.to_le_bytes());
+    }
+    vec![
+        ("truncated", whole[..whole.len() / 2].to_vec()),
+        ("random bytes", noise),
+        ("a flipped header", flipped),
+        ("empty", Vec::new()),
+        ("aborts llama.cpp", aborting_model().to_bytes()),
+    ]
+}
+
+#[test]
+fn a_file_that_is_no_model_is_exit_code_3_and_the_daemon_lives_on() {
+    let home = home();
+    let daemon = home.daemon_pid();
+    for (what, bytes) in broken_files() {
+        let path = home.root().join("broken.gguf");
+        fs::write(&path, bytes).unwrap();
+        let finished = home.run(["-m", path.to_str().unwrap(), "Hello"]);
+        assert_eq!(finished.code, 3, "{what}: {finished:?}");
+        assert!(finished.stderr.contains("broken.gguf"), "{what}: {}", finished.stderr);
+    }
+    let nowhere = home.root().join("nowhere.gguf");
+    let finished = home.run(["-m", nowhere.to_str().unwrap(), "Hello"]).expect(3);
+    assert!(finished.stderr.contains("nowhere.gguf"), "{}", finished.stderr);
+    let _ = home.run(["Hello"]).expect(3);
+    let tiny = home.root().join("tiny.gguf");
+    fs::write(&tiny, tiny_model(1).to_bytes()).unwrap();
+    home.run(["-m", tiny.to_str().unwrap(), "--raw", "--max-tokens", "4", "Hello"]).expect(0);
+    assert_eq!(home.daemon_pid(), daemon);
+}
+
+#[test]
+fn a_simple_client_gets_a_real_answer() {
+    let home = home_with(&smollm());
+    let frames = home.connect().ask(&json!({
+        "v": 1, "prompt": "Tell me the capital of France.", "stream": true, "temperature": 0,
+    }));
+    assert_eq!(Frames::text(&frames), "The capital of France is Paris.");
+    let timings = &frames.last().unwrap()["timings"];
+    assert!(timings["decode_ms"].as_f64() > Some(0.0), "{timings}");
+    assert_ne!(frames.last().unwrap()["usage"], Value::Null);
+}
