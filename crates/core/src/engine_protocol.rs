@@ -29,13 +29,6 @@ pub const ENGINE_ENVIRONMENT: &[(&str, &str)] = &[
     ("GOMP_SPINCOUNT", "1000"),
 ];
 
-/// The environment that the daemon adds to an engine's: an engine started by hand runs without it,
-/// but slower beside busy neighbours.
-pub const ENGINE_ENVIRONMENT: &[(&str, &str)] = &[
-    // An assertion in ggml would otherwise start a debugger to print where it stood.
-    ("GGML_NO_BACKTRACE", "1"),
-];
-
 /// What the daemon says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
