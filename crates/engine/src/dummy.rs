@@ -88,6 +88,8 @@ struct Dummy {
 struct Sequence {
     answer: Vec<String>,
     cached: Vec<TokenId>,
+    /// Words of the answer that are cached.
+    words: usize,
 }
 
 /// Words of an answer among these tokens.
@@ -116,7 +118,7 @@ impl ModelBackend for Dummy {
             Some(words) => answer::of_length(words),
             None => answer::to(&String::from_utf8_lossy(&bytes)),
         };
-        self.sequences.insert(seq, Sequence { answer, cached: Vec::new() });
+        self.sequences.insert(seq, Sequence { answer, cached: Vec::new(), words: 0 });
         Ok(())
     }
 
@@ -127,12 +129,12 @@ impl ModelBackend for Dummy {
         }
         let mut words = Vec::with_capacity(plan.feeds.len());
         for feed in &plan.feeds {
-            let cached = self.sequences.get(&feed.seq).map(|sequence| sequence.cached.as_slice());
-            let cached =
-                cached.filter(|cached| cached.len() == feed.start as usize).ok_or_else(|| {
-                    BackendError::Broken(format!("{:?} is not at {}", feed.seq, feed.start))
-                })?;
-            let generated = words_in(cached) + words_in(&feed.tokens);
+            let sequence = self.sequences.get(&feed.seq);
+            let sequence = sequence.filter(|s| s.cached.len() == feed.start as usize);
+            let sequence = sequence.ok_or_else(|| {
+                BackendError::Broken(format!("{:?} is not at {}", feed.seq, feed.start))
+            })?;
+            let generated = sequence.words + words_in(&feed.tokens);
             if feed.sample {
                 self.follow_script(generated)?;
             }
@@ -142,6 +144,7 @@ impl ModelBackend for Dummy {
         for (feed, generated) in plan.feeds.iter().zip(words) {
             let Some(sequence) = self.sequences.get_mut(&feed.seq) else { continue };
             sequence.cached.extend(&feed.tokens);
+            sequence.words = generated;
             if feed.sample {
                 sampled.push(sequence.sample(feed.seq, generated));
             }
@@ -152,6 +155,7 @@ impl ModelBackend for Dummy {
     fn trim(&mut self, seq: SeqId, keep: u32) -> Result<(), BackendError> {
         if let Some(sequence) = self.sequences.get_mut(&seq) {
             sequence.cached.truncate(keep as usize);
+            sequence.words = words_in(&sequence.cached);
         }
         Ok(())
     }

@@ -133,6 +133,10 @@ impl<'a, W: Write> Engine<'a, W> {
             .validate()
             .map_err(|error| Failure::new(ErrorCode::InvalidRequest, error.to_string()))?;
         let params = params.or(&self.backend.info().recommended).or(&Parameters::DEFAULT);
+        if says_nothing(&generate.input) {
+            // A template would make a prompt of it all the same.
+            return Err(Failure::new(ErrorCode::EmptyPrompt, "the prompt is empty").into());
+        }
         let text = match generate.input {
             Input::Raw(text) => text,
             Input::Chat(messages) if self.backend.info().chat_template => {
@@ -189,6 +193,13 @@ impl Clock {
             decode_ms: milliseconds(first_token, now),
             ..Timings::default()
         }
+    }
+}
+
+fn says_nothing(input: &Input) -> bool {
+    match input {
+        Input::Raw(text) => text.is_empty(),
+        Input::Chat(messages) => messages.iter().all(|message| message.content.is_empty()),
     }
 }
 

@@ -157,6 +157,27 @@ fn a_daemon_that_is_gone_ends_the_engine() {
     });
 }
 
+#[test]
+fn what_says_nothing_is_an_empty_prompt() {
+    let user = |content: &str| Message { role: Role::User, content: content.into() };
+    let inputs = [Input::Raw(String::new()), Input::Chat(vec![]), Input::Chat(vec![user("")])];
+    let info = ModelInfo { n_ctx: 99, chat_template: true, ..Default::default() };
+    let mut base = Base { info, opened: None };
+    let commands = inputs.into_iter().map(|input| generate(1, input, Parameters::default()));
+
+    let mut left = 3;
+    let (end, daemon) = run(&mut base, commands, |_, _| {
+        left -= 1;
+        left > 0
+    });
+
+    assert!(end.is_ok());
+    for event in &daemon.events {
+        let Event::Failed { failure, .. } = event else { panic!("{event:?}") };
+        assert_eq!(failure.code, ErrorCode::EmptyPrompt);
+    }
+}
+
 /// A base model, with a recommendation, that keeps what it was asked and breaks when it is to
 /// compute.
 struct Base {
