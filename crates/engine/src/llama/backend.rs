@@ -1,5 +1,7 @@
 //! [`ModelBackend`] over a llama.cpp context.
 
+use std::time::Instant;
+
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::token::data_array::LlamaTokenDataArray;
@@ -12,6 +14,7 @@ use threadrunner_core::{
 use super::context::{Batch, Context, DecodeError};
 use super::sampler::{self, Sampler};
 use super::template::{ChatTemplate, TemplateError};
+use super::threads::Controller;
 
 /// An open sequence.
 #[derive(Debug)]
@@ -33,6 +36,7 @@ pub(super) struct Llama<'model> {
     sequences: Vec<Option<Sequence>>,
     batch: Batch,
     candidates: LlamaTokenDataArray,
+    threads: Controller,
 }
 
 impl<'model> Llama<'model> {
@@ -43,6 +47,7 @@ impl<'model> Llama<'model> {
         info: ModelInfo,
     ) -> Self {
         let sequences = (0..info.n_seq_max).map(|_| None).collect();
+        let threads = Controller::new(context.settings().threads);
         Self {
             vocab: model.vocab(),
             n_vocab: model.n_vocab(),
@@ -52,6 +57,7 @@ impl<'model> Llama<'model> {
             sequences,
             batch: Batch::default(),
             candidates: LlamaTokenDataArray::new(Vec::new(), false),
+            threads,
         }
     }
 
@@ -84,6 +90,16 @@ impl<'model> Llama<'model> {
             }
         }
         Ok(rows)
+    }
+
+    /// Computes the batch with as many threads as are best for it.
+    fn decode(&mut self) -> Result<(), DecodeError> {
+        let tokens = self.batch.len();
+        self.context.set_threads(self.threads.threads(tokens));
+        let start = Instant::now();
+        self.context.decode(&mut self.batch)?;
+        self.threads.observe(tokens, start.elapsed());
+        Ok(())
     }
 
     /// Takes the forward pass back where the model computed what is no number: llama.cpp's
@@ -195,7 +211,7 @@ impl ModelBackend for Llama<'_> {
 
     fn forward(&mut self, plan: &Plan, sampled: &mut Vec<Sampled>) -> Result<(), BackendError> {
         let rows = self.fill_batch(plan)?;
-        self.context.decode(&mut self.batch).map_err(|error| match error {
+        self.decode().map_err(|error| match error {
             DecodeError::CacheFull => BackendError::CacheFull,
             error => BackendError::Broken(error.to_string()),
         })?;
