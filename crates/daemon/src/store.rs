@@ -8,7 +8,6 @@ mod keeper;
 
 use std::sync::mpsc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta, JobSpec, ModelRef, Priority};
 use threadrunner_workspace::{Retention, WatchEvent, Watcher, Workspace};
@@ -40,8 +39,8 @@ pub(crate) struct Claim {
 pub(crate) struct Found {
     pub(crate) model: Option<ModelRef>,
     pub(crate) priority: Priority,
-    /// Until its deadline.
-    pub(crate) time_left: Option<Duration>,
+    /// Until its deadline. Another program's word: it may be any number.
+    pub(crate) time_left_s: Option<f64>,
 }
 
 /// What came of an operation.

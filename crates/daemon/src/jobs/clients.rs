@@ -232,7 +232,7 @@ pub(super) fn kept() -> Failure {
         .hint("it runs when the daemon starts again: `threadrunner follow last`")
 }
 
-/// A client's seconds as a time that can be added to a clock's: a year is as good as for ever.
-fn bounded(seconds: f64) -> Duration {
+/// A submitter's seconds as a time that can be added to a clock's: a year is as good as for ever.
+pub(super) fn bounded(seconds: f64) -> Duration {
     Duration::from_secs_f64(seconds.clamp(0.0, 31_536_000.0))
 }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use threadrunner_core::{Failure, JobId, JobMeta};
 
+use super::clients::{bounded, kept};
 use super::live::{Live, Stage, Work};
 use super::owner::Owner;
 use super::view::{End, Phase};
@@ -49,7 +50,7 @@ impl Owner {
         if self.stopping.is_some()
             && let Some(view) = live.view.take()
         {
-            view.send_modify(|view| view.end = Some(End::Failed(super::clients::kept())));
+            view.send_modify(|view| view.end = Some(End::Failed(kept())));
         }
         if begun {
             self.queue.push_front(id.clone(), &live.model, live.priority);
@@ -158,7 +159,7 @@ impl Owner {
             priority: found.priority,
             attached: false,
             submitted: now,
-            deadline: found.time_left.map(|left| now + left),
+            deadline: found.time_left_s.map(|left| now + bounded(left)),
             durable: true,
             tell: None,
             view: None,

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::mpsc::{Receiver, TryRecvError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use threadrunner_core::{Failure, JobId, JobMeta, JobState};
 use threadrunner_workspace::{
@@ -255,13 +255,9 @@ impl Keeper {
                     .and_then(threadrunner_workspace::parse_timestamp)
                     .and_then(|submitted| now.duration_since(submitted).ok())
                     .unwrap_or_default();
-                let time_left = job.spec.timeout_s.map(|seconds| {
-                    Duration::try_from_secs_f64(seconds)
-                        .unwrap_or(Duration::MAX)
-                        .saturating_sub(waited)
-                });
+                let time_left_s = job.spec.timeout_s.map(|seconds| seconds - waited.as_secs_f64());
                 let (model, priority) = (job.spec.model, job.spec.priority);
-                self.tell(StoreEvent::Found { id, found: Found { model, priority, time_left } });
+                self.tell(StoreEvent::Found { id, found: Found { model, priority, time_left_s } });
             }
             // Taken back or moved by whoever put it there, or by this daemon.
             Err(WorkspaceError::NotFound { .. } | WorkspaceError::WrongState { .. }) => {}
