@@ -203,6 +203,7 @@ impl Owner {
 
     /// Puts running jobs back, for the next daemon.
     pub(super) fn give_up_running(&mut self) {
+        self.given_up = true;
         let running: Vec<_> = self
             .live
             .iter()
@@ -221,8 +222,6 @@ impl Owner {
             }
             self.store.release(id, false);
         }
-        // Only jobs that are being written are left, and those end by themselves.
-        self.stopping = self.stopping.map(|_| Instant::now() + Duration::from_secs(3600));
     }
 }
 

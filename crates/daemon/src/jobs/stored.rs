@@ -1,6 +1,6 @@
 //! What the workspace's thread tells the owner.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use threadrunner_core::{Failure, JobId, JobMeta};
 
@@ -81,7 +81,7 @@ impl Owner {
         live.stage = Stage::Claimed(Box::new(work));
         if let Some(ending) = live.ending {
             self.fail_claimed(id, ending.failure());
-        } else if self.stopping.is_some_and(|at| at <= Instant::now() + Duration::from_secs(1)) {
+        } else if self.given_up {
             self.give_up_running();
         } else {
             self.begin_or_wait(id);
