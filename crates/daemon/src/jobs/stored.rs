@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use threadrunner_core::{Failure, JobId, JobMeta};
+use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta};
 
 use super::clients::{bounded, kept};
 use super::live::{Live, Stage, Work};
@@ -101,6 +101,13 @@ impl Owner {
                 let fraction = engine.loading().unwrap_or_default();
                 if let Some(live) = self.live.get(id) {
                     live.set_phase(Phase::Loading { model: model.name(), fraction });
+                }
+            }
+            // Its engine is gone, and there is no room for another: it waits for that in the queue.
+            Err(failure) if failure.code == ErrorCode::Overloaded => {
+                if let Some(live) = self.live.get_mut(id) {
+                    live.stage = Stage::Releasing;
+                    self.store.release(id.clone(), false);
                 }
             }
             Err(failure) => self.fail_claimed(id, failure),

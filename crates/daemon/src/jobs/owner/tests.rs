@@ -128,3 +128,19 @@ async fn a_job_retried_before_its_engine_let_go_of_it_keeps_its_place() {
     story.until(|owner| owner.live.is_empty()).await;
     assert_eq!(story.reader.locate(&id).unwrap().0, JobState::Done);
 }
+
+#[tokio::test]
+async fn a_claimed_job_whose_engine_is_gone_and_finds_no_room_waits_in_the_queue() {
+    let mut story = Story::new();
+    let id = story.submit();
+    let how = "is gone".to_owned();
+    story.owner.engine(EngineId(1), EngineMessage::Exited { how });
+    for name in ["a", "b", "c", "d"] {
+        let model = ModelRef { backend: BackendKind::Llama, path: Some(name.into()) };
+        let busy = story.owner.ensure_engine(&model).unwrap();
+        busy.begin(JobId::parse("1").unwrap());
+    }
+    story.until(|owner| matches!(owner.live[&id].stage, Stage::Queued)).await;
+    assert_eq!(story.reader.locate(&id).unwrap().0, JobState::Ready);
+    assert_eq!(story.reader.spec(&id).unwrap().attempts, 0);
+}
