@@ -160,8 +160,9 @@ async fn attend(
             spoken.err().unwrap_or_else(|| "closed its stream".to_owned()) + ", and was killed"
         }
     };
-    match last_words.await {
-        Ok(words) if !words.is_empty() => format!("{how}: {words}"),
+    // A child of its own may hold its stderr open for as long as it likes.
+    match tokio::time::timeout(EXIT_GRACE, last_words).await {
+        Ok(Ok(words)) if !words.is_empty() => format!("{how}: {words}"),
         _ => how,
     }
 }
@@ -282,6 +283,23 @@ mod tests {
         let code = |errno: Errno| cannot_start(Path::new("engine"), &errno.into()).code;
         assert_eq!(code(Errno::MFILE), ErrorCode::Overloaded);
         assert_eq!(code(Errno::NOENT), ErrorCode::BackendUnavailable);
+    }
+
+    #[tokio::test]
+    async fn an_exit_is_told_though_a_child_holds_the_stderr_open() {
+        // The child reads what this test never writes, and ends with it.
+        let (hold, held) = std::io::pipe().map(|(read, write)| (write, read)).unwrap();
+        let mut shell = tokio::process::Command::new("sh");
+        shell.args(["-c", "exec 3<&0; cat <&3 >/dev/null & exit 7"]);
+        let mut child = shell.stdin(Stdio::from(held)).stderr(Stdio::piped()).spawn().unwrap();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        drop(theirs);
+        let (_commands, orders) = mpsc::channel(1);
+        let (messages, _heard) = mpsc::channel(1);
+        let stderr = child.stderr.take();
+        let how = attend(EngineId(1), child, ours, stderr, orders, &messages).await;
+        assert_eq!(how, "exited with code 7");
+        drop(hold);
     }
 
     #[tokio::test]

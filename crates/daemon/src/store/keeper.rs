@@ -333,7 +333,8 @@ impl Keeper {
                     let _ = reply.send(error.map_or(Ok(()), Err));
                     if then_look {
                         self.own.insert(id.clone());
-                        self.look(id);
+                        // Not here: one that turns out malformed is moved by the next sync.
+                        self.backlog.push_back(id);
                     }
                 }
             }
