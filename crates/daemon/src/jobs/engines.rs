@@ -74,6 +74,9 @@ impl Owner {
             // One whose claim is on its way finds no engine then, and asks for another.
             if matches!(self.live.get(&id).map(|live| &live.stage), Some(Stage::Claimed(_))) {
                 self.fail_claimed(&id, failure.clone());
+            } else {
+                // Only of an engine that was loaded before, and says what it may not.
+                self.lose_attempt(&id, "said that it does not load");
             }
         }
         self.forget_engine(model);

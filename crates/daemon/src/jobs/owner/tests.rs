@@ -115,18 +115,28 @@ async fn a_job_retried_before_its_engine_let_go_of_it_keeps_its_place() {
     let id = story.running().await;
     story.owner.end_early(&id, Ending::Canceled);
     story.until(|owner| owner.live.is_empty()).await;
-    assert_eq!(story.jobs_in_engine(), [id.clone()]);
+    assert_eq!(story.jobs_in_engine(), std::slice::from_ref(&id));
     story.archive.retry(id.clone()).await.unwrap();
     let runs = |owner: &Owner| {
         owner.live.get(&id).is_some_and(|live| matches!(live.stage, Stage::Running(_)))
     };
     story.until(runs).await;
     story.says(finished(1, FinishReason::Canceled));
-    assert_eq!(story.jobs_in_engine(), [id.clone()]);
+    assert_eq!(story.jobs_in_engine(), std::slice::from_ref(&id));
     story.says(finished(2, FinishReason::Stop));
     assert!(story.jobs_in_engine().is_empty());
     story.until(|owner| owner.live.is_empty()).await;
     assert_eq!(story.reader.locate(&id).unwrap().0, JobState::Done);
+}
+
+#[tokio::test]
+async fn an_engine_that_fails_to_load_when_it_was_loaded_takes_no_job_with_it() {
+    let mut story = Story::new();
+    let id = story.running().await;
+    let failure = threadrunner_core::Failure::new(threadrunner_core::ErrorCode::ModelLoad, "no");
+    story.says(Event::LoadFailed { failure });
+    assert!(matches!(story.owner.live[&id].stage, Stage::Releasing));
+    story.until(|owner| matches!(owner.live[&id].stage, Stage::Claimed(_))).await;
 }
 
 #[tokio::test]
