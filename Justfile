@@ -52,3 +52,23 @@ deny:
 # Record the terminal session of the README anew
 demo:
     scripts/record-demo
+
+# What the command line costs, with the dummy backend: prints the table
+bench-cli *ARGS:
+    cargo build --release --locked --workspace --bins
+    target/release/bench-cli "$@"
+
+# The daemon beside llama.cpp's own loop, same flags: prints the tables
+bench-engine *ARGS:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    eval "$(scripts/setup --env)"
+    scripts/build-engine >/dev/null
+    # The very flags of that build, so that llama.cpp is shared with it.
+    export CARGO_TARGET_DIR=target/native RUSTFLAGS="${RUSTFLAGS:-} -C target-cpu=native"
+    if grep -q -m 1 -w amx_tile /proc/cpuinfo; then
+        export CXXFLAGS="${CXXFLAGS:-} -fno-dse -fno-tree-dse"
+    fi
+    THREADRUNNER_BUILD=native cargo build --release --locked --features llama -p threadrunner-bench
+    model=$(scripts/get-model smollm2-135m --dir .cache/models)
+    target/native/release/bench-engine --model "$model" "$@"

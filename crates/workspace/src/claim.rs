@@ -80,7 +80,11 @@ impl Workspace {
             staged.replace.push((META_NEXT, META_FILE));
         }
         if ended_before || spec.attempts > 1 {
-            staged.remove.extend([ERROR_FILE, RESULT_FILE, PARTIAL_FILE]);
+            // An earlier attempt's. At once, and not at the sync, which may come after this
+            // attempt has begun to write.
+            for name in [ERROR_FILE, RESULT_FILE, PARTIAL_FILE] {
+                dir.remove(&*self.fs, name)?;
+            }
         }
         self.staged.push(staged);
         let path = self.layout.job_path(JobState::Processing, id);

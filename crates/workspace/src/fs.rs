@@ -55,9 +55,9 @@ pub trait FileSystem: fmt::Debug + Send + Sync {
     /// As `unlinkat`.
     fn remove_dir(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<()>;
 
-    /// Whether [`FileSystem::sync_all`] would put little more on the disk than what the workspace
-    /// wrote.
-    fn may_sync_all(&self) -> bool;
+    /// How much data, whoever wrote it, is still to be put on the disk: what
+    /// [`FileSystem::sync_all`] may have to wait for. `None` where nobody can tell.
+    fn unwritten_bytes(&self) -> Option<u64>;
 
     /// Begins to write a file's data to the disk and does not wait.
     fn start_sync(&self, file: BorrowedFd<'_>);
@@ -126,8 +126,13 @@ impl FileSystem for Disk {
         Ok(rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)?)
     }
 
-    fn may_sync_all(&self) -> bool {
-        dirty_bytes().is_some_and(|bytes| bytes <= MAX_DIRTY_BYTES)
+    fn unwritten_bytes(&self) -> Option<u64> {
+        // Of all the machine's disks, so never too little. The line is within the first few.
+        let mut buffer = [0; 1024];
+        let length = File::open("/proc/meminfo").ok()?.read(&mut buffer).ok()?;
+        let text = std::str::from_utf8(&buffer[..length]).ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix("Dirty:"))?;
+        Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
     }
 
     #[cfg(target_os = "linux")]
@@ -154,19 +159,6 @@ impl FileSystem for Disk {
     fn sync_all(&self, _dir: BorrowedFd<'_>) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
-}
-
-/// The most unwritten data of other programs that a sync may have to wait for: less than a
-/// tenth of a second's of a slow disk.
-const MAX_DIRTY_BYTES: u64 = 16 << 20;
-
-/// Data in memory that is still to be written to any disk of this machine.
-fn dirty_bytes() -> Option<u64> {
-    let mut buffer = [0; 1024];
-    let length = File::open("/proc/meminfo").ok()?.read(&mut buffer).ok()?;
-    let text = std::str::from_utf8(&buffer[..length]).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("Dirty:"))?;
-    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
 }
 
 #[cfg(any(target_os = "linux", target_vendor = "apple"))]

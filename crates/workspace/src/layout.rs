@@ -61,10 +61,10 @@ impl Layout {
             let mut path = root.to_owned();
             for name in state.directory().split('/') {
                 path.push(name);
-                match fs.make_dir(dir.as_fd(), name) {
-                    Ok(()) => made = true,
-                    Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-                    Err(error) => return Err(WorkspaceError::io("create", path, error)),
+                if kind(dir.as_fd(), name).is_none() {
+                    fs.make_dir(dir.as_fd(), name)
+                        .map_err(|error| WorkspaceError::io("create", &path, error))?;
+                    made = true;
                 }
                 dir = open_state(dir.as_fd(), name, &path)?;
             }

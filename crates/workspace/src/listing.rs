@@ -14,29 +14,30 @@ use crate::{Result, WorkspaceError};
 /// Name order is time order among ids of one program. nrvna-ai writes the same microseconds with
 /// more zeros before them, so among ids of several programs it is not.
 pub fn by_time(a: &JobId, b: &JobId) -> Ordering {
-    let key = |id: &JobId| {
-        let text = id.as_str();
-        let end = text.find('_').unwrap_or(text.len());
-        let zeros = text[..end].bytes().take_while(|&byte| byte == b'0').count();
-        (zeros, end)
-    };
-    let ((a_zeros, a_end), (b_zeros, b_end)) = (key(a), key(b));
-    let (a_number, b_number) = (&a.as_str()[a_zeros..a_end], &b.as_str()[b_zeros..b_end]);
+    names_by_time(a.as_str(), b.as_str())
+}
+
+fn names_by_time(a: &str, b: &str) -> Ordering {
+    let (a_number, b_number) = (leading_number(a), leading_number(b));
     (a_number.len().cmp(&b_number.len()))
         .then_with(|| a_number.cmp(b_number))
         .then_with(|| a.cmp(b))
 }
 
-/// Calls `each` with the id of every job in a state, in no order.
-pub(crate) fn for_each_id(
+fn leading_number(name: &str) -> &str {
+    let end = name.bytes().position(|byte| byte == b'_').unwrap_or(name.len());
+    name[..end].trim_start_matches('0')
+}
+
+/// Calls `each` with the name of every job in a state, in no order. That it is an id is for
+/// `each` to see: to make a hundred thousand of them only to drop them takes its time.
+pub(crate) fn for_each_name(
     layout: &Layout,
     state: JobState,
-    mut each: impl FnMut(JobId),
+    mut each: impl FnMut(&str),
 ) -> Result<()> {
     let dir = layout.dir(state);
     for_each_entry(dir, |name, entry_kind| {
-        // Names outside the id rule are none of ours.
-        let Ok(id) = JobId::parse(name) else { return };
         let is_dir = match entry_kind {
             FileType::Directory => true,
             // Some file systems do not say.
@@ -44,7 +45,7 @@ pub(crate) fn for_each_id(
             _ => false,
         };
         if is_dir {
-            each(id);
+            each(name);
         }
     })
     .map_err(|error| WorkspaceError::io("list", layout.path(state), error))
@@ -53,9 +54,38 @@ pub(crate) fn for_each_id(
 /// The ids of the jobs in a state, oldest first.
 pub(crate) fn ids(layout: &Layout, state: JobState) -> Result<Vec<JobId>> {
     let mut ids = Vec::new();
-    for_each_id(layout, state, |id| ids.push(id))?;
+    // Names outside the id rule are none of ours.
+    for_each_name(layout, state, |name| ids.extend(JobId::parse(name)))?;
     ids.sort_unstable_by(by_time);
     Ok(ids)
+}
+
+/// The newest jobs in a state, newest first.
+pub(crate) fn newest(layout: &Layout, state: JobState, limit: usize) -> Result<Vec<JobId>> {
+    let mut kept: Vec<JobId> = Vec::new();
+    let keep_newest = |kept: &mut Vec<JobId>| {
+        kept.sort_unstable_by(|a, b| by_time(b, a));
+        kept.truncate(limit);
+    };
+    // Twice as many are gathered as are wanted before the older half is dropped, so that each
+    // name costs little more than one comparison with the oldest that is kept.
+    let mut full = false;
+    for_each_name(layout, state, |name| {
+        let too_old = full
+            && kept
+                .get(limit.wrapping_sub(1))
+                .is_none_or(|oldest| names_by_time(name, oldest.as_str()) == Ordering::Less);
+        if too_old {
+            return;
+        }
+        kept.extend(JobId::parse(name));
+        if kept.len() >= limit.saturating_mul(2).max(64) {
+            keep_newest(&mut kept);
+            full = true;
+        }
+    })?;
+    keep_newest(&mut kept);
+    Ok(kept)
 }
 
 /// Calls `each` with every entry of a directory whose name is UTF-8.

@@ -191,12 +191,13 @@ impl Reader {
     ) -> Result<(Vec<(JobId, JobState)>, bool)> {
         let mut jobs = Vec::new();
         for state in STATES.into_iter().filter(|s| states.is_empty() || states.contains(s)) {
-            listing::for_each_id(&self.layout, state, |id| jobs.push((id, state)))?;
+            let newest = listing::newest(&self.layout, state, limit.saturating_add(1))?;
+            jobs.extend(newest.into_iter().map(|id| (id, state)));
         }
         // The sort keeps the order of the states, so that of two sightings the last comes last.
         jobs.sort_by(|(a, _), (b, _)| by_time(a, b));
         jobs.reverse();
-        jobs.dedup_by(|later, first| later.0 == first.0);
+        jobs.dedup_by(|earlier, last| earlier.0 == last.0);
         let more = jobs.len() > limit;
         jobs.truncate(limit);
         Ok((jobs, more))
@@ -211,7 +212,9 @@ impl Reader {
             .into_iter()
             .map(|state| {
                 let mut count = 0;
-                listing::for_each_id(&self.layout, state, |_| count += 1)?;
+                listing::for_each_name(&self.layout, state, |name| {
+                    count += usize::from(JobId::parse(name).is_ok());
+                })?;
                 Ok((state, count))
             })
             .collect()
@@ -244,9 +247,9 @@ impl Reader {
         }
         let mut fitting = Vec::new();
         for state in STATES {
-            listing::for_each_id(&self.layout, state, |id| {
-                if id.as_str().starts_with(text) || id.as_str().ends_with(text) {
-                    fitting.push(id);
+            listing::for_each_name(&self.layout, state, |name| {
+                if name.starts_with(text) || name.ends_with(text) {
+                    fitting.extend(JobId::parse(name));
                 }
             })?;
         }

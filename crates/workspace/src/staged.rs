@@ -79,21 +79,58 @@ impl Synced {
     }
 }
 
-/// The states whose directories changed since they were last known to be on the disk.
-#[derive(Debug, Default)]
-pub(crate) struct Unsynced([bool; JobState::ALL.len()]);
+/// What is known of the disk since the last sync.
+#[derive(Debug)]
+pub(crate) struct Unsynced {
+    /// The states whose directories changed.
+    changed: [bool; JobState::ALL.len()],
+    /// How much of other programs' data the next sync may wait for, in bytes.
+    patience: u64,
+}
+
+/// One sync of everything is cheap, unless other programs have much that is not yet on the disk:
+/// it would wait for all of that. To sync one file costs about as much as writing so many bytes.
+/// Where the sum of what was spent so exceeds what the others have, one wait for them comes
+/// cheaper than to go on, since after it there is little left to wait for.
+const BYTES_PER_SYNC: u64 = 4 << 20;
+
+/// How much is waited for without having spent anything: some hundredths of a second.
+const LEAST_PATIENCE: u64 = 32 << 20;
+
+impl Default for Unsynced {
+    fn default() -> Self {
+        Self { changed: Default::default(), patience: LEAST_PATIENCE }
+    }
+}
 
 impl Unsynced {
     fn add(&mut self, state: JobState) {
-        self.0[state as usize] = true;
-    }
-
-    fn clear(&mut self) {
-        *self = Self::default();
+        self.changed[state as usize] = true;
     }
 
     fn states(&self) -> impl Iterator<Item = JobState> {
-        JobState::ALL.into_iter().filter(|&state| self.0[state as usize])
+        JobState::ALL.into_iter().filter(|&state| self.changed[state as usize])
+    }
+
+    /// Syncs everything at once, where that is cheaper than `files` single syncs.
+    fn sync_everything(&mut self, layout: &Layout, fs: &dyn FileSystem, files: usize) -> bool {
+        self.patience = self.patience.saturating_add(BYTES_PER_SYNC * files as u64);
+        // Where this fails, it may be for another program's file: then each of ours is asked for.
+        let synced = fs.unwritten_bytes().is_some_and(|bytes| bytes <= self.patience)
+            && fs.sync_all(layout.dir(JobState::Writing)).is_ok();
+        if synced {
+            *self = Self::default();
+        }
+        synced
+    }
+
+    fn sync_dirs(&mut self, layout: &Layout, fs: &dyn FileSystem) -> Result<()> {
+        for state in self.states() {
+            fs.sync(layout.dir(state))
+                .map_err(|error| WorkspaceError::io("sync", layout.path(state), error))?;
+        }
+        self.changed = Default::default();
+        Ok(())
     }
 }
 
@@ -104,14 +141,19 @@ pub(crate) fn sync_contents(
     group: &[Staged],
     unsynced: &mut Unsynced,
 ) -> Result<()> {
-    if group.iter().all(|staged| staged.written.is_empty()) {
+    // A file each, and the directory that it is in.
+    let files = |staged: &Staged| match staged.written.len() {
+        0 => 0,
+        files => files + 1,
+    };
+    let files: usize = group.iter().map(files).sum();
+    if files == 0 {
         return Ok(());
     }
     for staged in group.iter().filter(|staged| staged.at == JobState::Writing) {
         unsynced.add(staged.at);
     }
-    if sync_everything(layout, fs) {
-        unsynced.clear();
+    if unsynced.sync_everything(layout, fs, files) {
         return Ok(());
     }
     let mut open = Vec::new();
@@ -134,7 +176,7 @@ pub(crate) fn sync_contents(
         }
     }
     sync_each(fs, &mut open)?;
-    sync_dirs(layout, fs, unsynced)
+    unsynced.sync_dirs(layout, fs)
 }
 
 /// Puts the renames of a group on the disk.
@@ -143,17 +185,11 @@ pub(crate) fn sync_moves(
     fs: &dyn FileSystem,
     unsynced: &mut Unsynced,
 ) -> Result<()> {
-    if sync_everything(layout, fs) {
-        unsynced.clear();
+    let directories = unsynced.states().count();
+    if unsynced.sync_everything(layout, fs, directories) {
         return Ok(());
     }
-    sync_dirs(layout, fs, unsynced)
-}
-
-/// One sync for all, where it would not have to wait for what others wrote. One that fails may
-/// have failed for another program's file: then each file is asked for itself.
-fn sync_everything(layout: &Layout, fs: &dyn FileSystem) -> bool {
-    fs.may_sync_all() && fs.sync_all(layout.dir(JobState::Writing)).is_ok()
+    unsynced.sync_dirs(layout, fs)
 }
 
 /// How many files a sync holds open at once.
@@ -163,15 +199,6 @@ fn sync_each(fs: &dyn FileSystem, open: &mut Vec<(OwnedFd, PathBuf)>) -> Result<
     open.drain(..).try_for_each(|(file, path)| {
         fs.sync(file.as_fd()).map_err(|error| WorkspaceError::io("sync", path, error))
     })
-}
-
-fn sync_dirs(layout: &Layout, fs: &dyn FileSystem, unsynced: &mut Unsynced) -> Result<()> {
-    for state in unsynced.states() {
-        fs.sync(layout.dir(state))
-            .map_err(|error| WorkspaceError::io("sync", layout.path(state), error))?;
-    }
-    unsynced.clear();
-    Ok(())
 }
 
 /// Moves a job: one rename. Nothing else in ThreadRunner renames a job.

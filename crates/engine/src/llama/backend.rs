@@ -1,5 +1,7 @@
 //! [`ModelBackend`] over a llama.cpp context.
 
+use std::time::Instant;
+
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::token::data_array::LlamaTokenDataArray;
@@ -12,6 +14,7 @@ use threadrunner_core::{
 use super::context::{Batch, Context, DecodeError};
 use super::sampler::{self, Sampler};
 use super::template::{ChatTemplate, TemplateError};
+use super::threads::Controller;
 
 /// An open sequence.
 #[derive(Debug)]
@@ -40,6 +43,7 @@ pub(super) struct Llama<'model> {
     interrupt: Option<Interrupt>,
     /// Whether the last forward pass was interrupted: the next one is not.
     interrupted: bool,
+    threads: Controller,
 }
 
 impl<'model> Llama<'model> {
@@ -50,6 +54,7 @@ impl<'model> Llama<'model> {
         info: ModelInfo,
     ) -> Self {
         let sequences = (0..info.n_seq_max).map(|_| None).collect();
+        let threads = Controller::new(context.settings().threads);
         Self {
             vocab: model.vocab(),
             n_vocab: model.n_vocab(),
@@ -61,6 +66,7 @@ impl<'model> Llama<'model> {
             candidates: LlamaTokenDataArray::new(Vec::new(), false),
             interrupt: None,
             interrupted: false,
+            threads,
         }
     }
 
@@ -93,6 +99,21 @@ impl<'model> Llama<'model> {
             }
         }
         Ok(rows)
+    }
+
+    /// Computes the batch with as many threads as are best for it. A long one ends early when
+    /// somebody asks.
+    fn decode(&mut self) -> Result<(), DecodeError> {
+        let tokens = self.batch.len();
+        self.context.set_threads(self.threads.threads(tokens));
+        let worth_it = tokens >= LONG_PASS && !self.interrupted;
+        self.context.listen_to(self.interrupt.as_ref().filter(|_| worth_it));
+        let start = Instant::now();
+        let decoded = self.context.decode(&mut self.batch);
+        self.interrupted = decoded == Err(DecodeError::Interrupted);
+        decoded?;
+        self.threads.observe(tokens, start.elapsed());
+        Ok(())
     }
 
     /// Takes the forward pass back where the model computed what is no number: llama.cpp's
@@ -204,11 +225,7 @@ impl ModelBackend for Llama<'_> {
 
     fn forward(&mut self, plan: &Plan, sampled: &mut Vec<Sampled>) -> Result<(), BackendError> {
         let rows = self.fill_batch(plan)?;
-        let worth_it = plan.n_tokens() >= LONG_PASS && !self.interrupted;
-        self.context.listen_to(self.interrupt.as_ref().filter(|_| worth_it));
-        let decoded = self.context.decode(&mut self.batch);
-        self.interrupted = decoded == Err(DecodeError::Interrupted);
-        decoded.map_err(|error| match error {
+        self.decode().map_err(|error| match error {
             DecodeError::CacheFull => BackendError::CacheFull,
             DecodeError::Interrupted => BackendError::Interrupted,
             error => BackendError::Broken(error.to_string()),

@@ -17,6 +17,7 @@ mod metadata;
 mod sampler;
 mod self_test;
 mod template;
+mod threads;
 
 pub use load::with_model;
 pub use self_test::self_test;

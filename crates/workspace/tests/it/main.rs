@@ -3,9 +3,11 @@
 
 mod faults;
 mod foreign;
+mod model;
 mod power;
 mod reading;
 mod recovery;
 mod scenario;
 mod stories;
 mod support;
+mod syncs;

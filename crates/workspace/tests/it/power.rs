@@ -153,8 +153,8 @@ impl FileSystem for Recorder {
         })
     }
 
-    fn may_sync_all(&self) -> bool {
-        self.may_sync_all
+    fn unwritten_bytes(&self) -> Option<u64> {
+        self.may_sync_all.then_some(0)
     }
 
     fn start_sync(&self, _file: BorrowedFd<'_>) {}

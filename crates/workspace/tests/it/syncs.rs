@@ -1,0 +1,180 @@
+//! When one sync serves all, and when each file is synced for itself.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::io::Errno;
+use threadrunner_core::{ErrorCode, JobState};
+use threadrunner_workspace::fs::{Disk, FileSystem};
+use threadrunner_workspace::{Options, Workspace, WorkspaceError};
+
+use crate::support::{job, memory_dir, now};
+
+/// A disk that counts its syncs, and on which other programs have much that is unwritten.
+#[derive(Debug, Default)]
+struct Counting {
+    unwritten: AtomicU64,
+    all: AtomicU64,
+    single: AtomicU64,
+    /// Fails to make directories, with this error.
+    make_dir_errno: Option<Errno>,
+}
+
+impl FileSystem for Counting {
+    fn make_dir(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+        match self.make_dir_errno {
+            Some(errno) => Err(errno.into()),
+            None => Disk.make_dir(dir, name),
+        }
+    }
+
+    fn create(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<File> {
+        Disk.create(dir, name)
+    }
+
+    fn write(&self, file: &File, bytes: &[u8]) -> io::Result<()> {
+        Disk.write(file, bytes)
+    }
+
+    fn rename(
+        &self,
+        from: (BorrowedFd<'_>, &str),
+        to: (BorrowedFd<'_>, &str),
+        replace: bool,
+    ) -> io::Result<()> {
+        Disk.rename(from, to, replace)
+    }
+
+    fn remove_file(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+        Disk.remove_file(dir, name)
+    }
+
+    fn remove_dir(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+        Disk.remove_dir(dir, name)
+    }
+
+    fn unwritten_bytes(&self) -> Option<u64> {
+        Some(self.unwritten.load(Ordering::Relaxed))
+    }
+
+    fn start_sync(&self, _file: BorrowedFd<'_>) {}
+
+    fn sync(&self, _file: BorrowedFd<'_>) -> io::Result<()> {
+        self.single.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn sync_all(&self, _dir: BorrowedFd<'_>) -> io::Result<()> {
+        self.all.fetch_add(1, Ordering::Relaxed);
+        self.unwritten.store(0, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+fn submit(ws: &mut Workspace, jobs: usize) {
+    for _ in 0..jobs {
+        let id = ws.next_id(now());
+        ws.submit(job(&id, "hi"), now()).unwrap();
+    }
+    assert!(ws.sync().failed.is_empty());
+}
+
+#[test]
+fn a_group_of_any_size_shares_one_sync() {
+    let temp = memory_dir();
+    let disk = Arc::new(Counting::default());
+    let (mut ws, _) =
+        Workspace::open_on(disk.clone(), temp.path(), Options::default(), now()).unwrap();
+    let before = disk.single.load(Ordering::Relaxed);
+    for (jobs, syncs) in [(1, 1), (64, 2), (0, 2)] {
+        submit(&mut ws, jobs);
+        assert_eq!(disk.all.load(Ordering::Relaxed), syncs, "{jobs}");
+    }
+    assert_eq!(disk.single.load(Ordering::Relaxed), before);
+}
+
+#[test]
+fn a_sync_does_not_wait_for_much_of_others_until_that_is_the_cheaper() {
+    let temp = memory_dir();
+    let disk = Arc::new(Counting::default());
+    let (mut ws, _) =
+        Workspace::open_on(disk.clone(), temp.path(), Options::default(), now()).unwrap();
+    disk.unwritten.store(240 << 20, Ordering::Relaxed);
+    let before = disk.single.load(Ordering::Relaxed);
+    submit(&mut ws, 1);
+    assert_eq!(disk.all.load(Ordering::Relaxed), 0);
+    // Three files, their directory, and that of the submissions.
+    assert_eq!(disk.single.load(Ordering::Relaxed) - before, 5);
+    for _ in 0..20 {
+        submit(&mut ws, 1);
+    }
+    assert_eq!(disk.all.load(Ordering::Relaxed), 9);
+    let after = disk.single.load(Ordering::Relaxed);
+    submit(&mut ws, 1);
+    assert_eq!(disk.single.load(Ordering::Relaxed), after);
+}
+
+#[test]
+fn errors_name_the_path_and_the_verb_and_what_to_do() {
+    for (errno, hint) in [
+        (Errno::ROFS, "mounted read-only"),
+        (Errno::ACCESS, "readable and writable"),
+        (Errno::NOSPC, "the disk is full"),
+        (Errno::DQUOT, "quota"),
+        (Errno::MFILE, "ulimit"),
+    ] {
+        let temp = memory_dir();
+        drop(Workspace::open(temp.path(), Options::default(), now()).unwrap());
+        let disk = Arc::new(Counting { make_dir_errno: Some(errno), ..Counting::default() });
+        let (mut ws, _) = Workspace::open_on(disk, temp.path(), Options::default(), now()).unwrap();
+        let id = ws.next_id(now());
+        let error = ws.submit(job(&id, "hi"), now()).unwrap_err();
+        assert!(matches!(error, WorkspaceError::Io { verb: "create", .. }), "{error:?}");
+        assert_eq!(error.is_disk_full(), matches!(errno, Errno::NOSPC | Errno::DQUOT));
+        let failure = error.into_failure();
+        assert_eq!(failure.code, ErrorCode::Io);
+        let path = temp.path().join("input/writing").join(id.as_str());
+        let start = format!("cannot create {}: ", path.display());
+        assert!(failure.message.starts_with(&start), "{}", failure.message);
+        assert!(failure.hint.unwrap().contains(hint), "{errno:?}");
+    }
+}
+
+#[test]
+fn a_workspace_that_is_a_file_says_so() {
+    let temp = memory_dir();
+    let path = temp.path().join("ws");
+    std::fs::write(&path, "").unwrap();
+    let error = Workspace::open(&path, Options::default(), now()).unwrap_err();
+    assert!(error.to_string().starts_with(&format!("cannot create {}", path.display())), "{error}");
+}
+
+#[test]
+fn a_state_that_is_a_link_is_refused() {
+    let temp = memory_dir();
+    let path = temp.path().join("ws");
+    drop(Workspace::open(&path, Options::default(), now()).unwrap());
+    std::fs::rename(path.join("output"), temp.path().join("elsewhere")).unwrap();
+    std::os::unix::fs::symlink(temp.path().join("elsewhere"), path.join("output")).unwrap();
+    let error = Workspace::open(&path, Options::default(), now()).unwrap_err();
+    assert!(error.to_string().contains("output: it is a symbolic link"), "{error}");
+}
+
+#[test]
+fn only_the_owner_can_enter_a_workspace() {
+    use std::os::unix::fs::PermissionsExt;
+    let temp = memory_dir();
+    let path = temp.path().join("a/ws");
+    let (mut ws, _) = Workspace::open(&path, Options::default(), now()).unwrap();
+    submit(&mut ws, 1);
+    let mode = |path: &std::path::Path| path.metadata().unwrap().permissions().mode() & 0o777;
+    for dir in ["", "input", "input/ready", "processing", "output", "failed"] {
+        assert_eq!(mode(&path.join(dir)), 0o700, "{dir}");
+    }
+    let id = ws.reader().ids(JobState::Ready).unwrap().remove(0);
+    let (_, job) = ws.reader().locate(&id).unwrap();
+    assert_eq!((mode(&job), mode(&job.join("prompt.txt"))), (0o700, 0o600));
+}
