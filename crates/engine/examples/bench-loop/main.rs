@@ -30,6 +30,9 @@ trait Loop {
     fn step(&mut self) -> Result<(), Box<dyn Error>>;
 }
 
+/// What is done with a loop, which is lent because a context borrows its model.
+type Measure<'a> = dyn FnMut(&mut dyn Loop) -> Result<(), Box<dyn Error>> + 'a;
+
 fn main() -> ExitCode {
     let run = || -> Result<(), Box<dyn Error>> {
         let options = Options::from_arguments(std::env::args().skip(1))?;

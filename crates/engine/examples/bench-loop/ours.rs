@@ -9,8 +9,8 @@ use threadrunner_core::{
 };
 use threadrunner_engine::llama::with_model;
 
-use crate::Loop;
 use crate::options::Options;
+use crate::{Loop, Measure};
 
 struct Ours<'a> {
     backend: &'a mut dyn ModelBackend,
@@ -22,7 +22,7 @@ struct Ours<'a> {
 
 pub(crate) fn with_loop(
     options: &Options,
-    measure: &mut dyn FnMut(&mut dyn Loop) -> Result<(), Box<dyn Error>>,
+    measure: &mut Measure<'_>,
 ) -> Result<(), Box<dyn Error>> {
     let path = PathBuf::from(&options.model).canonicalize()?;
     let load = Load {

@@ -14,8 +14,8 @@ use llama_cpp_2::sampling::LlamaSampler;
 use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::{LogOptions, send_logs_to_tracing};
 
-use crate::Loop;
 use crate::options::Options;
+use crate::{Loop, Measure};
 
 struct Raw<'model> {
     context: LlamaContext<'model>,
@@ -29,7 +29,7 @@ struct Raw<'model> {
 
 pub(crate) fn with_loop(
     options: &Options,
-    measure: &mut dyn FnMut(&mut dyn Loop) -> Result<(), Box<dyn Error>>,
+    measure: &mut Measure<'_>,
 ) -> Result<(), Box<dyn Error>> {
     send_logs_to_tracing(LogOptions::default().with_logs_enabled(false));
     let backend = LlamaBackend::init()?;
