@@ -99,12 +99,13 @@ ensure_built() {
     FRESH=no
     if built_and_unchanged "$stamp" "$processor"; then return; fi
 
-    "$ROOT/scripts/setup"
+    # What comes on stdin is the prompt's.
+    "$ROOT/scripts/setup" </dev/null
     use_tools
     [ -e "$stamp" ] || need_space "$ROOT" 2000 "the build"
     # Older than everything that changes while the build runs, so that such a change is built next.
     : >"$stamp.new"
-    BIN=$("$ROOT/scripts/build-engine" "$@") || exit 1
+    BIN=$("$ROOT/scripts/build-engine" "$@" </dev/null) || exit 1
     { [ -n "$BIN" ] && [ -x "$BIN/threadrunner" ]; } ||
         die "scripts/build-engine succeeded, but there is no program in ${BIN:-(no folder named)}" \
             "Remove $ROOT/target* and run this again."

@@ -11,12 +11,13 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 
 BUILD_ENGINE = """#!/bin/sh
 echo "building $*" >&2
+cat >&2
 echo x >>"$(dirname "$0")/../builds"
 [ ! -e "$(dirname "$0")/../broken" ] || exit 1
 bin="$(cd "$(dirname "$0")/.." && pwd)/target$1"
 mkdir -p "$bin"
 for program in threadrunner threadrunner-daemon threadrunner-engine; do
-    printf '#!/bin/sh\\n[ "$1" = daemon ] || echo "answer to:" "$@"\\n' >"$bin/$program"
+    printf '#!/bin/sh\\n[ "$1" = daemon ] || echo "answer to:" "$@" $(cat)\\n' >"$bin/$program"
     chmod +x "$bin/$program"
 done
 echo "$bin"
@@ -50,12 +51,12 @@ class QuickstartTest(unittest.TestCase):
             "THREADRUNNER_HOME": str(self.dir / "home"),
         }
 
-    def run_script(self, name, *arguments):
+    def run_script(self, name, *arguments, stdin=""):
         return subprocess.run(
             [self.project / "scripts" / name, *arguments],
             env=self.environment,
             cwd=self.dir,
-            stdin=subprocess.DEVNULL,
+            input=stdin,
             capture_output=True,
             text=True,
         )
@@ -68,6 +69,11 @@ class QuickstartTest(unittest.TestCase):
         first = self.run_script("quickstart", "a b", "c")
         self.assertEqual((first.returncode, first.stdout), (0, "answer to: a b c\n"), first.stderr)
         self.assertIn("scripts/install", first.stderr)
+
+    def test_stdin_is_the_prompts_from_the_first_time_on(self):
+        first = self.run_script("quickstart", "a", stdin="more")
+        self.assertEqual(first.stdout, "answer to: a more\n")
+        self.assertNotIn("more", first.stderr)
 
     def test_the_second_time_only_the_prompt_is_run(self):
         self.run_script("quickstart", "a")
