@@ -64,7 +64,7 @@ impl Staged {
 #[derive(Debug, Default)]
 pub struct Synced {
     /// Jobs whose changes are done and would survive a power failure (where the durability is
-    /// [`Durability::Durable`]), and the state they are in; `None` for one that was removed.
+    /// [`Durability::Durable`](crate::Durability::Durable)), and the state they are in; `None` for one that was removed.
     pub done: Vec<(JobId, Option<JobState>)>,
     /// Jobs whose changes are not done. A submission among them is gone; any other job is where
     /// it was.
