@@ -11,14 +11,16 @@
 //! recovery repeats the rename. Where nothing could repeat it (a cancellation, a retry, a
 //! removal), `settle` asks for a second sync.
 
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use threadrunner_core::{JobId, JobState};
 
-use crate::files::job_dir;
+use crate::files::{ReadError, job_dir};
 use crate::fs::FileSystem;
-use crate::layout::{Layout, open_dir};
+use crate::layout::{self, Layout, open_dir};
 use crate::{Result, WorkspaceError};
 
 /// One job's prepared change.
@@ -69,7 +71,14 @@ pub struct Synced {
     /// Jobs whose changes are not done. A submission among them is gone; any other job is where
     /// it was.
     pub failed: Vec<(JobId, WorkspaceError)>,
+    /// Files whose place others took, held open: the file system frees one when the last who
+    /// holds it lets go, and may have to wait for its journal to do so. Whoever drops this after
+    /// he told everybody lets nobody wait for that.
+    pub(crate) replaced: Vec<OwnedFd>,
 }
+
+/// How many replaced files are held open at once.
+const MAX_REPLACED: usize = 64;
 
 impl Synced {
     /// Takes the error of a job, if its change failed.
@@ -158,16 +167,23 @@ pub(crate) fn sync_contents(
     }
     let mut open = Vec::new();
     for staged in group {
-        let Ok(Some(fd)) = layout.open_job(staged.at, &staged.id) else {
-            // Deleted by hand: it fails at its rename, and the others need not.
-            continue;
+        // What was deleted by hand fails at its rename, and the others need not.
+        let fd = match layout.open_job(staged.at, &staged.id) {
+            Ok(Some(fd)) => fd,
+            Ok(None) | Err(WorkspaceError::NotAJob { .. }) => continue,
+            Err(error) => return Err(error),
         };
         let path = layout.job_path(staged.at, &staged.id);
+        let dir = job_dir(&fd, path.clone());
         for &name in &staged.written {
-            if let Ok(Some((file, _))) = job_dir(&fd, path.clone()).open(name) {
-                // All are begun before any is waited for, so that they share what is slow.
-                fs.start_sync(file.as_fd());
-                open.push((OwnedFd::from(file), path.join(name)));
+            match dir.open(name) {
+                Ok(Some((file, _))) => {
+                    // All are begun before any is waited for, so that they share what is slow.
+                    fs.start_sync(file.as_fd());
+                    open.push((OwnedFd::from(file), path.join(name)));
+                }
+                Ok(None) | Err(ReadError::Unfit(_)) => {}
+                Err(ReadError::Io(error)) => return Err(dir.io("open", name, error)),
             }
         }
         open.push((fd, path));
@@ -201,7 +217,7 @@ fn sync_each(fs: &dyn FileSystem, open: &mut Vec<(OwnedFd, PathBuf)>) -> Result<
     })
 }
 
-/// Moves a job: one rename. Nothing else in ThreadRunner renames a job.
+/// Moves a job from one state to another: one rename. Nothing else in ThreadRunner does.
 ///
 /// # Errors
 /// [`WorkspaceError::WrongState`] for a move that is not in the table, and what the rename says.
@@ -237,6 +253,7 @@ pub(crate) fn publish(
     fs: &dyn FileSystem,
     staged: &mut Staged,
     unsynced: &mut Unsynced,
+    replaced: &mut Vec<OwnedFd>,
 ) -> Result<()> {
     if !(staged.replace.is_empty() && staged.remove.is_empty()) {
         let Some(fd) = layout.open_job(staged.at, &staged.id)? else {
@@ -244,6 +261,9 @@ pub(crate) fn publish(
         };
         let dir = job_dir(&fd, layout.job_path(staged.at, &staged.id));
         for &(next, name) in &staged.replace {
+            if replaced.len() < MAX_REPLACED {
+                replaced.extend(layout::hold(dir.fd, name));
+            }
             fs.rename((dir.fd, next), (dir.fd, name), true)
                 .map_err(|error| dir.io("replace", name, error))?;
         }
@@ -301,7 +321,7 @@ pub(crate) fn is_gone(name: &str) -> bool {
 /// Deletes a directory in `input/writing` with all it holds, following no links.
 pub(crate) fn delete(layout: &Layout, fs: &dyn FileSystem, name: &str) -> Result<()> {
     let writing = layout.dir(JobState::Writing);
-    delete_tree(fs, writing, name, MAX_DEPTH).map_err(|error| {
+    delete_tree(fs, writing, OsStr::new(name), MAX_DEPTH).map_err(|error| {
         WorkspaceError::io("delete", layout.path(JobState::Writing).join(name), error)
     })
 }
@@ -312,7 +332,7 @@ const MAX_DEPTH: u32 = 32;
 fn delete_tree(
     fs: &dyn FileSystem,
     parent: BorrowedFd<'_>,
-    name: &str,
+    name: &OsStr,
     depth: u32,
 ) -> std::io::Result<()> {
     use rustix::io::Errno;
@@ -325,11 +345,10 @@ fn delete_tree(
     };
     for entry in rustix::fs::Dir::read_from(&dir)? {
         let entry = entry?;
-        let name = entry.file_name().to_str().map_err(std::io::Error::other)?;
-        if matches!(name, "." | "..") {
-            continue;
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        if name != "." && name != ".." {
+            delete_tree(fs, dir.as_fd(), name, depth - 1)?;
         }
-        delete_tree(fs, dir.as_fd(), name, depth - 1)?;
     }
     fs.remove_dir(parent, name)
 }
