@@ -96,11 +96,18 @@ fn a_stopping_daemon_lets_running_jobs_end() {
 
 #[test]
 fn a_second_signal_ends_the_grace_time_and_loses_nothing() {
-    let home = TestHome::new().dummy(&json!({"step_ms": 20, "words": 100_000}));
+    let home =
+        TestHome::new().config("grace = 3600\n").dummy(&json!({"step_ms": 20, "words": 100_000}));
     let id = home.run(["--detach", "Hello"]).expect(0).stdout.trim().to_owned();
     eventually("it runs", || (home.jobs_in("processing") == [id.as_str()]).then_some(()));
     let pid = home.daemon_pid();
+    let mut client = home.connect();
     home.kill(pid, Signal::TERM);
+    // Two signals that come before the first is seen are one.
+    eventually("it is stopping", || {
+        let status = client.ask(&json!({"v": 1, "id": 1, "op": "status"}));
+        (status[0]["data"]["stopping"] == true).then_some(())
+    });
     home.kill(pid, Signal::TERM);
     eventually("the daemon ends", || (!process_is_alive(pid)).then_some(()));
     assert_eq!(home.jobs_in("input/ready"), [id.as_str()]);

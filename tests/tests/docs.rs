@@ -9,7 +9,7 @@ use threadrunner_tests::{Finished, TestHome};
 /// The first block of this language in a page of `docs/`.
 fn block(page: &str, language: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(page);
-    let page = fs::read_to_string(path).unwrap();
+    let page = fs::read_to_string(path).expect("the page is there");
     let (_, rest) = page.split_once(&format!("```{language}\n")).expect("a block");
     rest.split_once("\n```").expect("its end").0.to_owned()
 }

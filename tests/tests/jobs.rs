@@ -75,6 +75,21 @@ fn a_malformed_job_fails_with_its_reason() {
 }
 
 #[test]
+fn a_time_limit_that_no_clock_can_hold_is_none() {
+    let home = TestHome::new();
+    let pid = home.daemon_pid();
+    for (id, limit, ends_in) in [("5", "1e300", "output"), ("6", "-1e300", "failed")] {
+        let writing = home.workspace("input/writing").join(id);
+        fs::create_dir(&writing).unwrap();
+        fs::write(writing.join("prompt.txt"), "Hello").unwrap();
+        fs::write(writing.join("job.json"), format!(r#"{{"v":1,"timeout_s":{limit}}}"#)).unwrap();
+        fs::rename(&writing, home.workspace("input/ready").join(id)).unwrap();
+        eventually("the job ends", || (home.jobs_in(ends_in) == [id]).then_some(()));
+    }
+    assert_eq!(home.daemon_pid(), pid);
+}
+
+#[test]
 fn a_running_job_is_canceled_and_says_so() {
     let home = TestHome::new().dummy(&json!({"step_ms": 20, "words": 100_000}));
     let id = home.run(["--detach", "Hello"]).expect(0).stdout.trim().to_owned();

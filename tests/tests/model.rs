@@ -26,13 +26,14 @@ fn home() -> TestHome {
 /// A home with the model at this path as `models/m.gguf`.
 fn home_with(model: &std::path::Path) -> TestHome {
     let home = home().config("[engine]\ncontext = 1024\n");
-    fs::create_dir(home.root().join("models")).unwrap();
+    fs::create_dir(home.root().join("models")).expect("a home with a model can be made");
     fs::set_permissions(
         home.root().join("models"),
         std::os::unix::fs::PermissionsExt::from_mode(0o700),
     )
-    .unwrap();
-    std::os::unix::fs::symlink(model, home.root().join("models/m.gguf")).unwrap();
+    .expect("a home with a model can be made");
+    std::os::unix::fs::symlink(model, home.root().join("models/m.gguf"))
+        .expect("a home with a model can be made");
     home
 }
 
@@ -117,7 +118,7 @@ fn a_client_that_vanishes_while_its_prompt_is_read_frees_its_slot() {
 
 /// Files that are no model, by what is wrong with them.
 fn broken_files() -> Vec<(&'static str, Vec<u8>)> {
-    let whole = fs::read(smollm()).unwrap();
+    let whole = fs::read(smollm()).expect("SmolLM2 can be read");
     let mut flipped = whole[..4 << 20].to_vec();
     flipped[9] ^= 0xff;
     let mut noise = Vec::new();

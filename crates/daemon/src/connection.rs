@@ -142,7 +142,8 @@ impl Connection {
             };
             match read {
                 Ok(Ok(n)) if n > 0 => {}
-                Ok(Ok(_)) => {
+                // The end of the stream, or of the patience with the rest of a frame.
+                Ok(Ok(_)) | Err(_) => {
                     if let Err(error) = FrameCodec.decode_eof(&mut buffer) {
                         self.refuse(&error).await;
                     }
@@ -150,10 +151,6 @@ impl Connection {
                 }
                 Ok(Err(_)) => {
                     gone.cancel();
-                    break;
-                }
-                Err(_) => {
-                    self.refuse(&FrameError::Truncated { missing: buffer.len() }).await;
                     break;
                 }
             }

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use threadrunner_core::protocol::ModelQuery;
-use threadrunner_core::{ErrorCode, Failure, JobId, ModelRef};
+use threadrunner_core::{ErrorCode, Failure, JobId, JobState, ModelRef};
 use threadrunner_home::{Config, Home};
 use threadrunner_workspace::Reader;
 
-use crate::jobs::Hub;
+use crate::jobs::{Hub, ViewReader};
 use crate::store::Archive;
 
 /// What every handler may use.
@@ -43,6 +43,20 @@ impl Context {
     ) -> Result<JobId, Failure> {
         self.workspace_known(query.workspace.as_deref())?;
         self.read(move |reader| Ok(reader.resolve(&query.job)?)).await
+    }
+
+    /// A job's view, if it is queued or running. The owner may not have been told yet of one in
+    /// `ready`: after a start with a long queue, or a retry. Then it is told first.
+    pub(crate) async fn watch(&self, id: &JobId) -> Result<Option<ViewReader>, Failure> {
+        if let Some(view) = self.hub.watch(id.clone()).await? {
+            return Ok(Some(view));
+        }
+        let name = id.clone();
+        if self.read(move |reader| Ok(reader.locate(&name)?.0)).await? != JobState::Ready {
+            return Ok(None);
+        }
+        self.archive.look(id.clone()).await?;
+        self.hub.watch(id.clone()).await
     }
 
     /// Checks that a workspace named in a request is one that this daemon has.

@@ -8,7 +8,6 @@ mod keeper;
 
 use std::sync::mpsc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta, JobSpec, ModelRef, Priority};
 use threadrunner_workspace::{Retention, WatchEvent, Watcher, Workspace};
@@ -40,8 +39,8 @@ pub(crate) struct Claim {
 pub(crate) struct Found {
     pub(crate) model: Option<ModelRef>,
     pub(crate) priority: Priority,
-    /// Until its deadline.
-    pub(crate) time_left: Option<Duration>,
+    /// Until its deadline. Another program's word: it may be any number.
+    pub(crate) time_left_s: Option<f64>,
 }
 
 /// What came of an operation.
@@ -75,6 +74,7 @@ enum Operation {
     FailQueued { id: JobId, failure: Failure },
     Release { id: JobId, counted: bool },
     Look(JobId),
+    LookFor { id: JobId, reply: Reply<()> },
     Arrived(JobId),
     List,
     Retry { id: JobId, reply: Reply<()> },
@@ -203,6 +203,11 @@ impl Archive {
         answer.await.map_err(|_| ending())?
     }
 
+    /// Looks at a job in `ready`: the owner has been told of it when this returns.
+    pub(crate) async fn look(&self, id: JobId) -> Result<(), Failure> {
+        self.ask(|reply| Operation::LookFor { id, reply }).await
+    }
+
     /// Moves a failed job to `ready`, as if it had never begun.
     pub(crate) async fn retry(&self, id: JobId) -> Result<(), Failure> {
         self.ask(|reply| Operation::Retry { id, reply }).await
@@ -232,4 +237,47 @@ fn watch(workspace: &Workspace, operations: mpsc::Sender<Operation>) -> Option<W
     Watcher::start(&workspace.reader(), tell)
         .inspect_err(|error| tracing::warn!(%error, "jobs of other programs are found late"))
         .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::time::{Duration, SystemTime};
+    use threadrunner_workspace::Options;
+
+    fn workspace(directory: &std::path::Path) -> Workspace {
+        Workspace::open(directory, Options::default(), SystemTime::now()).unwrap().0
+    }
+
+    #[tokio::test]
+    async fn the_owner_has_been_told_of_a_job_when_a_look_at_it_returns() {
+        let directory = tempfile::tempdir().unwrap();
+        let workspace = workspace(directory.path());
+        let job = directory.path().join("input/ready/5");
+        fs::create_dir(&job).unwrap();
+        fs::write(job.join("prompt.txt"), "Hello").unwrap();
+        let (events, mut told) = tokio::sync::mpsc::channel(8);
+        let (store, _) = Store::start(workspace, Vec::new(), events).unwrap();
+        let id = JobId::parse("5").unwrap();
+        store.archive().look(id.clone()).await.unwrap();
+        assert!(matches!(told.try_recv(), Ok(StoreEvent::Found { id: found, .. }) if found == id));
+    }
+
+    #[tokio::test]
+    async fn a_job_that_is_filled_in_ready_itself_is_found_when_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let workspace = workspace(directory.path());
+        let (events, mut told) = tokio::sync::mpsc::channel(8);
+        let (store, _) = Store::start(workspace, Vec::new(), events).unwrap();
+        let job = directory.path().join("input/ready/5");
+        fs::create_dir(&job).unwrap();
+        let id = JobId::parse("5").unwrap();
+        store.archive().look(id.clone()).await.unwrap();
+        assert!(told.try_recv().is_err());
+        fs::write(job.join("prompt.txt"), "Hello").unwrap();
+        // Nobody lists here: without the second look this waits in vain.
+        let found = tokio::time::timeout(Duration::from_secs(20), told.recv()).await.unwrap();
+        assert!(matches!(found, Some(StoreEvent::Found { id: found, .. }) if found == id));
+    }
 }

@@ -13,8 +13,9 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use rustix::io::Errno;
 use threadrunner_core::engine_protocol::{Command, ENGINE_ENVIRONMENT, Event, Load};
-use threadrunner_core::{ErrorCode, Failure, decode_frame, encode_frame};
+use threadrunner_core::{ErrorCode, Failure, FrameError, decode_frame, encode_frame};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -104,6 +105,12 @@ impl Spawner {
 }
 
 fn cannot_start(binary: &Path, error: &io::Error) -> Failure {
+    // Out of file descriptors, processes or memory: what fails now may start later.
+    let lacking = [Errno::MFILE, Errno::NFILE, Errno::AGAIN, Errno::NOMEM];
+    if Errno::from_io_error(error).is_some_and(|errno| lacking.contains(&errno)) {
+        return Failure::new(ErrorCode::Overloaded, format!("cannot start an engine now: {error}"))
+            .hint("try again later, or with fewer connections and models at once");
+    }
     Failure::new(
         ErrorCode::BackendUnavailable,
         format!("cannot start the engine {}: {error}", binary.display()),
@@ -132,7 +139,7 @@ async fn attend(
     let mut listening = std::pin::pin!(listen(id, from, messages));
     let spoken = tokio::select! {
         spoken = &mut listening => spoken,
-        () = command(to, orders) => {
+        () = command(id, to, orders, messages) => {
             // Ordered to exit: what it still says is heard, for so long.
             match tokio::time::timeout(EXIT_GRACE, listening).await {
                 Ok(spoken) => spoken,
@@ -153,8 +160,9 @@ async fn attend(
             spoken.err().unwrap_or_else(|| "closed its stream".to_owned()) + ", and was killed"
         }
     };
-    match last_words.await {
-        Ok(words) if !words.is_empty() => format!("{how}: {words}"),
+    // A child of its own may hold its stderr open for as long as it likes.
+    match tokio::time::timeout(EXIT_GRACE, last_words).await {
+        Ok(Ok(words)) if !words.is_empty() => format!("{how}: {words}"),
         _ => how,
     }
 }
@@ -197,15 +205,25 @@ async fn listen(
 }
 
 /// Writes commands until there are none to come, then ends the stream.
-async fn command(mut to: OwnedWriteHalf, mut orders: mpsc::Receiver<Command>) {
+async fn command(
+    id: EngineId,
+    mut to: OwnedWriteHalf,
+    mut orders: mpsc::Receiver<Command>,
+    messages: &mpsc::Sender<(EngineId, EngineMessage)>,
+) {
     let mut commands = Vec::new();
     let mut buffer = BytesMut::new();
     while orders.recv_many(&mut commands, 64).await > 0 {
+        let mut refused = Vec::new();
         for command in commands.drain(..) {
             if let Err(error) = encode_frame(&command, &mut buffer) {
-                // Prompts are bounded by the clients' frames, which are as long.
                 tracing::error!(%error, "a command does not fit a frame");
+                refused.extend(too_long(&command, &error));
             }
+        }
+        if !refused.is_empty() {
+            // An owner that is gone has nobody to be told.
+            let _ = messages.send((id, EngineMessage::Events(refused))).await;
         }
         if to.write_all_buf(&mut buffer).await.is_err() {
             // It is gone; `listen` sees that too. Wait for the order to forget it.
@@ -214,6 +232,18 @@ async fn command(mut to: OwnedWriteHalf, mut orders: mpsc::Receiver<Command>) {
         }
     }
     let _ = to.shutdown().await;
+}
+
+/// What the process would say, could it be asked. A prompt grows on its way into a frame: by what
+/// JSON escapes and by what stands around it.
+fn too_long(command: &Command, error: &FrameError) -> Option<Event> {
+    let Command::Generate(generate) = command else { return None };
+    let failure = Failure::new(
+        ErrorCode::InvalidRequest,
+        format!("the prompt does not fit a frame: {error}"),
+    )
+    .hint("shorten the prompt");
+    Some(Event::Failed { id: generate.id, failure })
 }
 
 /// Logs what the process writes to stderr, and returns the last of it as one line.
@@ -240,4 +270,60 @@ async fn log_stderr(pid: u32, stderr: Option<ChildStderr>) -> String {
     // An assertion says most; it is not always last.
     let telling = kept.iter().find(|line| line.contains("ASSERT") || line.contains("terminate"));
     telling.or(kept.back()).cloned().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use threadrunner_core::engine_protocol::{Generate, Input};
+    use threadrunner_core::{Parameters, Priority};
+
+    #[test]
+    fn a_lack_of_descriptors_passes_and_a_lack_of_the_program_does_not() {
+        let code = |errno: Errno| cannot_start(Path::new("engine"), &errno.into()).code;
+        assert_eq!(code(Errno::MFILE), ErrorCode::Overloaded);
+        assert_eq!(code(Errno::NOENT), ErrorCode::BackendUnavailable);
+    }
+
+    #[tokio::test]
+    async fn an_exit_is_told_though_a_child_holds_the_stderr_open() {
+        // The child reads what this test never writes, and ends with it.
+        let (hold, held) = std::io::pipe().map(|(read, write)| (write, read)).unwrap();
+        let mut shell = tokio::process::Command::new("sh");
+        shell.args(["-c", "exec 3<&0; cat <&3 >/dev/null & exit 7"]);
+        let mut child = shell.stdin(Stdio::from(held)).stderr(Stdio::piped()).spawn().unwrap();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        drop(theirs);
+        let (_commands, orders) = mpsc::channel(1);
+        let (messages, _heard) = mpsc::channel(1);
+        let stderr = child.stderr.take();
+        let how = attend(EngineId(1), child, ours, stderr, orders, &messages).await;
+        assert_eq!(how, "exited with code 7");
+        drop(hold);
+    }
+
+    #[tokio::test]
+    async fn a_prompt_that_fits_no_frame_fails_and_the_next_command_is_sent() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (_, to) = ours.into_split();
+        let (commands, orders) = mpsc::channel(2);
+        let (messages, mut heard) = mpsc::channel(2);
+        // Each line end becomes two bytes.
+        let input = Input::Raw("\n".repeat(threadrunner_core::MAX_FRAME_BYTES / 2));
+        let (params, priority) = (Parameters::default(), Priority::Normal);
+        let generate = Generate { id: 7, input, params, priority };
+        commands.try_send(Command::Generate(Box::new(generate))).unwrap();
+        commands.try_send(Command::Cancel { id: 8 }).unwrap();
+        drop(commands);
+        command(EngineId(1), to, orders, &messages).await;
+        let Some((EngineId(1), EngineMessage::Events(events))) = heard.recv().await else {
+            panic!("the owner is told");
+        };
+        assert!(matches!(events[..], [Event::Failed { id: 7, .. }]), "{events:?}");
+        let mut sent = Vec::new();
+        let (mut from, _to) = theirs.into_split();
+        from.read_to_end(&mut sent).await.unwrap();
+        let sent: Option<Command> = decode_frame(&mut BytesMut::from(&sent[..])).unwrap();
+        assert!(matches!(sent, Some(Command::Cancel { id: 8 })), "{sent:?}");
+    }
 }

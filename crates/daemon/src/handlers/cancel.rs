@@ -14,6 +14,7 @@ pub(super) async fn cancel(
     answer: &Answer,
 ) -> Result<(), Stop> {
     let id = context.find(query).await?;
+    context.watch(&id).await?;
     let Some(mut view) = context.hub.cancel(id.clone(), Ending::Canceled).await? else {
         let record = job::record(context, id.clone()).await?;
         let failure = Failure::new(

@@ -15,7 +15,7 @@ pub(super) async fn follow(
     answer: &Answer,
 ) -> Result<(), Stop> {
     let id = context.find(query).await?;
-    if let Some(view) = context.hub.watch(id.clone()).await? {
+    if let Some(view) = context.watch(&id).await? {
         return stream(view, answer, Style { events: true, whole: false }).await;
     }
     let (record, text) = context

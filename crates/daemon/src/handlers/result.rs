@@ -1,7 +1,7 @@
 //! `result`: a finished job's answer.
 
+use threadrunner_core::JobState;
 use threadrunner_core::protocol::{JobQuery, JobResult};
-use threadrunner_core::{ErrorCode, Failure, JobState};
 
 use super::{Stop, job};
 use crate::connection::Answer;
@@ -22,15 +22,7 @@ pub(super) async fn result(
             let text = String::from_utf8_lossy(&text).into_owned();
             answer.data(&JobResult { record, text }).await?;
         }
-        JobState::Failed => answer.fail(job_failure(&record), Some(name)).await?,
-        state => {
-            let failure = Failure::new(
-                ErrorCode::WrongState,
-                format!("job {name} is not done yet: it is {state}"),
-            )
-            .hint(format!("wait for it with `threadrunner wait {name}`"));
-            answer.fail(failure, Some(name)).await?;
-        }
+        _ => answer.fail(job_failure(&record), Some(name)).await?,
     }
     Ok(())
 }

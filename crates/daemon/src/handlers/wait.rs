@@ -8,7 +8,7 @@ use crate::context::Context;
 
 pub(super) async fn wait(context: &Context, query: JobQuery, answer: &Answer) -> Result<(), Stop> {
     let id = context.find(query).await?;
-    if let Some(mut view) = context.hub.watch(id.clone()).await? {
+    if let Some(mut view) = context.watch(&id).await? {
         tokio::select! {
             // An error is the owner's going away, with the job still on disk.
             _ = view.wait_for(|view| view.end.is_some()) => {}

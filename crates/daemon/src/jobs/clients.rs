@@ -203,6 +203,7 @@ impl Owner {
 
     /// Puts running jobs back, for the next daemon.
     pub(super) fn give_up_running(&mut self) {
+        self.given_up = true;
         let running: Vec<_> = self
             .live
             .iter()
@@ -221,8 +222,6 @@ impl Owner {
             }
             self.store.release(id, false);
         }
-        // Only jobs that are being written are left, and those end by themselves.
-        self.stopping = self.stopping.map(|_| Instant::now() + Duration::from_secs(3600));
     }
 }
 
@@ -232,7 +231,7 @@ pub(super) fn kept() -> Failure {
         .hint("it runs when the daemon starts again: `threadrunner follow last`")
 }
 
-/// A client's seconds as a time that can be added to a clock's: a year is as good as for ever.
-fn bounded(seconds: f64) -> Duration {
+/// A submitter's seconds as a time that can be added to a clock's: a year is as good as for ever.
+pub(super) fn bounded(seconds: f64) -> Duration {
     Duration::from_secs_f64(seconds.clamp(0.0, 31_536_000.0))
 }

@@ -22,7 +22,10 @@ impl Owner {
                 self.dispatch_model(&model);
             }
         }
-        self.tell_places();
+        // Not with every token: to tell places is to go through the queue.
+        if self.queue.take_changed() {
+            self.tell_places();
+        }
     }
 
     fn dispatch_model(&mut self, model: &ModelRef) {
@@ -30,6 +33,11 @@ impl Owner {
             return;
         }
         if let Err(failure) = self.ensure_engine(model) {
+            if failure.code == ErrorCode::Overloaded {
+                // It is tried again with whatever happens next, a listing at the latest.
+                tracing::debug!(%failure, "queued jobs wait");
+                return;
+            }
             // Every job of this model would end so: none is left to wait for what does not come.
             while let Some(id) = self.queue.pop(model, false) {
                 self.fail_queued(&id, failure.clone());

@@ -5,7 +5,7 @@ use std::time::Instant;
 use threadrunner_core::engine_protocol::{Command, Event};
 use threadrunner_core::{ErrorCode, Failure, FinishReason, JobId, ModelRef, Timings, Usage};
 
-use super::live::{Stage, milliseconds};
+use super::live::{Live, Stage, milliseconds};
 use super::owner::Owner;
 use super::view::{Done, End, Phase};
 use crate::engine::{Engine, EngineId, EngineMessage, LoadState};
@@ -74,6 +74,9 @@ impl Owner {
             // One whose claim is on its way finds no engine then, and asks for another.
             if matches!(self.live.get(&id).map(|live| &live.stage), Some(Stage::Claimed(_))) {
                 self.fail_claimed(&id, failure.clone());
+            } else {
+                // Only of an engine that was loaded before, and says what it may not.
+                self.lose_attempt(&id, "said that it does not load");
             }
         }
         self.forget_engine(model);
@@ -173,13 +176,16 @@ impl Owner {
     /// Frees the place of a request; returns its job if that still runs.
     fn request_ended(&mut self, request: u64) -> Option<JobId> {
         let (job, engine) = self.requests.remove(&request)?;
-        let model = self.processes.get(&engine);
+        let live = self.live.get(&job);
+        let running = live.is_some_and(
+            |live| matches!(&live.stage, Stage::Running(run) if run.request == request),
+        );
+        // A job that was canceled and is begun again by now holds the place anew.
+        let begun_again = !running && live.is_some_and(Live::in_engine);
+        let model = self.processes.get(&engine).filter(|_| !begun_again);
         if let Some(engine) = model.and_then(|model| self.engines.get_mut(model)) {
             engine.end(&job, Instant::now());
         }
-        let running = self.live.get(&job).is_some_and(
-            |live| matches!(&live.stage, Stage::Running(run) if run.request == request),
-        );
         running.then_some(job)
     }
 

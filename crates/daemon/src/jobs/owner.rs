@@ -48,6 +48,8 @@ pub(crate) struct Owner {
     pub(super) watched: HashSet<JobId>,
     /// When running jobs are given up, once the daemon is ending.
     pub(super) stopping: Option<Instant>,
+    /// Whether they have been: a job whose claim is still on its way is, as soon as it is here.
+    pub(super) given_up: bool,
     orders: Orders,
     from_engines: mpsc::Receiver<(EngineId, EngineMessage)>,
     from_store: mpsc::Receiver<StoreEvent>,
@@ -90,6 +92,7 @@ impl Owner {
             list_at: Instant::now() + LIST_EVERY,
             watched: HashSet::new(),
             stopping: None,
+            given_up: false,
             orders,
             from_engines,
             from_store,
@@ -103,16 +106,18 @@ impl Owner {
             match self.next().await {
                 Next::Order(order) => self.order(order),
                 Next::Engine(id, message) => self.engine(id, message),
-                Next::Store(event) => {
-                    self.store.note(&event);
-                    self.stored(*event);
-                }
+                Next::Store(event) => self.noted(*event),
                 Next::Time => self.time(Instant::now()),
                 Next::Nothing => break,
             }
             self.dispatch();
         }
         tracing::info!(queued = self.queue.len(), "no job runs any more");
+    }
+
+    fn noted(&mut self, event: StoreEvent) {
+        self.store.note(&event);
+        self.stored(event);
     }
 
     async fn next(&mut self) -> Next {
@@ -134,7 +139,8 @@ impl Owner {
             .values()
             .filter_map(|engine| Some(engine.idle_since()? + self.config.idle_timeout))
             .min();
-        [jobs, idle, self.flush_at, self.stopping, Some(self.list_at)].into_iter().flatten().min()
+        let grace = self.stopping.filter(|_| !self.given_up);
+        [jobs, idle, self.flush_at, grace, Some(self.list_at)].into_iter().flatten().min()
     }
 
     fn time(&mut self, now: Instant) {
@@ -152,7 +158,7 @@ impl Owner {
             self.store.list();
         }
         self.unload_idle(now);
-        if self.stopping.is_some_and(|at| at <= now) {
+        if !self.given_up && self.stopping.is_some_and(|at| at <= now) {
             self.give_up_running();
         }
     }
@@ -195,3 +201,6 @@ async fn sleep_until(deadline: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

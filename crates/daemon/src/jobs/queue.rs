@@ -18,6 +18,7 @@ pub(crate) struct Queue {
     /// Models in the order in which they got their first waiting job.
     turn: VecDeque<ModelRef>,
     len: usize,
+    changed: bool,
 }
 
 #[derive(Debug, Default)]
@@ -55,7 +56,13 @@ impl Queue {
         self.len += 1;
     }
 
+    /// Whether places have changed since this was asked.
+    pub(crate) fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
+    }
+
     fn classes(&mut self, model: &ModelRef) -> &mut Classes {
+        self.changed = true;
         if !self.models.contains_key(model) {
             self.turn.push_back(model.clone());
         }
@@ -88,6 +95,7 @@ impl Queue {
             classes.waiting[next].pop_front()?
         };
         self.len -= 1;
+        self.changed = true;
         self.forget_if_empty(model);
         Some(id)
     }
@@ -99,6 +107,7 @@ impl Queue {
             if let Some(index) = waiting.iter().position(|queued| queued == id) {
                 waiting.remove(index);
                 self.len -= 1;
+                self.changed = true;
                 self.forget_if_empty(model);
                 return true;
             }

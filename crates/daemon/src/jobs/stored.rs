@@ -1,9 +1,10 @@
 //! What the workspace's thread tells the owner.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use threadrunner_core::{Failure, JobId, JobMeta};
+use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta};
 
+use super::clients::{bounded, kept};
 use super::live::{Live, Stage, Work};
 use super::owner::Owner;
 use super::view::{End, Phase};
@@ -49,7 +50,7 @@ impl Owner {
         if self.stopping.is_some()
             && let Some(view) = live.view.take()
         {
-            view.send_modify(|view| view.end = Some(End::Failed(super::clients::kept())));
+            view.send_modify(|view| view.end = Some(End::Failed(kept())));
         }
         if begun {
             self.queue.push_front(id.clone(), &live.model, live.priority);
@@ -80,7 +81,7 @@ impl Owner {
         live.stage = Stage::Claimed(Box::new(work));
         if let Some(ending) = live.ending {
             self.fail_claimed(id, ending.failure());
-        } else if self.stopping.is_some_and(|at| at <= Instant::now() + Duration::from_secs(1)) {
+        } else if self.given_up {
             self.give_up_running();
         } else {
             self.begin_or_wait(id);
@@ -100,6 +101,13 @@ impl Owner {
                 let fraction = engine.loading().unwrap_or_default();
                 if let Some(live) = self.live.get(id) {
                     live.set_phase(Phase::Loading { model: model.name(), fraction });
+                }
+            }
+            // Its engine is gone, and there is no room for another: it waits for that in the queue.
+            Err(failure) if failure.code == ErrorCode::Overloaded => {
+                if let Some(live) = self.live.get_mut(id) {
+                    live.stage = Stage::Releasing;
+                    self.store.release(id.clone(), false);
                 }
             }
             Err(failure) => self.fail_claimed(id, failure),
@@ -158,7 +166,7 @@ impl Owner {
             priority: found.priority,
             attached: false,
             submitted: now,
-            deadline: found.time_left.map(|left| now + left),
+            deadline: found.time_left_s.map(|left| now + bounded(left)),
             durable: true,
             tell: None,
             view: None,

@@ -1,8 +1,8 @@
 //! The thread's own side: prepare, sync, tell.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::mpsc::{Receiver, TryRecvError};
-use std::time::{Duration, SystemTime};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant, SystemTime};
 
 use threadrunner_core::{Failure, JobId, JobMeta, JobState};
 use threadrunner_workspace::{
@@ -16,6 +16,8 @@ use super::{Claim, Found, Operation, Reply, StoreEvent, Submission};
 const GROUP: usize = 256;
 /// How many of the jobs found at the start are looked at between two groups.
 const BACKLOG_STEP: usize = 256;
+/// When to look again at a directory that has no prompt yet.
+const FILLED_AFTER: Duration = Duration::from_secs(1);
 
 /// How many jobs are pruned at once, so that others are not kept waiting.
 const PRUNE_STEP: usize = 256;
@@ -27,6 +29,8 @@ pub(super) struct Keeper {
     claimed: HashMap<JobId, ClaimedJob>,
     /// Jobs that were in `ready` at the start and have not been looked at.
     backlog: VecDeque<JobId>,
+    /// Directories that somebody fills in `ready` itself, and when they are looked at again.
+    unfinished: VecDeque<(Instant, JobId)>,
     /// Jobs that this daemon put into `ready`, until the watcher has told of them.
     own: HashSet<JobId>,
     /// What is to be told when the group is synced.
@@ -54,6 +58,7 @@ impl Keeper {
             events,
             claimed: HashMap::new(),
             backlog: ready.into(),
+            unfinished: VecDeque::new(),
             own: HashSet::new(),
             pending: Vec::new(),
             pending_prunes: Vec::new(),
@@ -63,22 +68,23 @@ impl Keeper {
     /// Works until nobody has anything to ask any more.
     pub(super) fn run(mut self, operations: &Receiver<Operation>) {
         loop {
-            let first = if self.backlog.is_empty() {
-                match operations.recv() {
-                    Ok(operation) => Some(operation),
-                    Err(_) => return,
-                }
-            } else {
-                match operations.try_recv() {
-                    Ok(operation) => Some(operation),
-                    Err(TryRecvError::Empty) => None,
-                    Err(TryRecvError::Disconnected) => return,
-                }
+            let first = match self.pause() {
+                None => operations.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(pause) => operations.recv_timeout(pause),
+            };
+            let first = match first {
+                Ok(operation) => Some(operation),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
             };
             // What comes while the group before is synced makes the next one.
             let group = first.into_iter().chain(operations.try_iter()).take(GROUP);
             for operation in group {
                 self.prepare(operation, SystemTime::now());
+            }
+            let now = Instant::now();
+            while let Some((_, id)) = self.unfinished.pop_front_if(|(due, _)| *due <= now) {
+                self.backlog.push_back(id);
             }
             for _ in 0..BACKLOG_STEP {
                 let Some(id) = self.backlog.pop_front() else { break };
@@ -86,6 +92,15 @@ impl Keeper {
             }
             self.sync();
         }
+    }
+
+    /// How long to wait for an operation; `None` when there is nothing else to do.
+    fn pause(&self) -> Option<Duration> {
+        if !self.backlog.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let (due, _) = self.unfinished.front()?;
+        Some(due.saturating_duration_since(Instant::now()))
     }
 
     fn tell(&self, event: StoreEvent) {
@@ -116,6 +131,11 @@ impl Keeper {
             }
             Operation::Release { id, counted } => self.release(id, counted),
             Operation::Look(id) => self.look(id),
+            Operation::LookFor { id, reply } => {
+                self.look(id);
+                // A client that is gone has nobody to be told.
+                let _ = reply.send(Ok(()));
+            }
             Operation::Arrived(id) => {
                 if !self.own.remove(&id) {
                     self.look(id);
@@ -255,16 +275,17 @@ impl Keeper {
                     .and_then(threadrunner_workspace::parse_timestamp)
                     .and_then(|submitted| now.duration_since(submitted).ok())
                     .unwrap_or_default();
-                let time_left = job.spec.timeout_s.map(|seconds| {
-                    Duration::try_from_secs_f64(seconds)
-                        .unwrap_or(Duration::MAX)
-                        .saturating_sub(waited)
-                });
+                let time_left_s = job.spec.timeout_s.map(|seconds| seconds - waited.as_secs_f64());
                 let (model, priority) = (job.spec.model, job.spec.priority);
-                self.tell(StoreEvent::Found { id, found: Found { model, priority, time_left } });
+                self.tell(StoreEvent::Found { id, found: Found { model, priority, time_left_s } });
             }
             // Taken back or moved by whoever put it there, or by this daemon.
             Err(WorkspaceError::NotFound { .. } | WorkspaceError::WrongState { .. }) => {}
+            Err(WorkspaceError::Unfinished { .. }) => {
+                if self.unfinished.iter().all(|(_, other)| *other != id) {
+                    self.unfinished.push_back((Instant::now() + FILLED_AFTER, id));
+                }
+            }
             Err(error) => tracing::warn!(job = %id, %error, "a job in ready is none"),
         }
     }
@@ -312,7 +333,8 @@ impl Keeper {
                     let _ = reply.send(error.map_or(Ok(()), Err));
                     if then_look {
                         self.own.insert(id.clone());
-                        self.look(id);
+                        // Not here: one that turns out malformed is moved by the next sync.
+                        self.backlog.push_back(id);
                     }
                 }
             }
