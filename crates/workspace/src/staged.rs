@@ -352,3 +352,40 @@ fn delete_tree(
     }
     fs.remove_dir(parent, name)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::Disk;
+
+    #[test]
+    fn a_move_that_is_not_in_the_table_is_not_made() {
+        let temp = tempfile::tempdir().unwrap();
+        let layout = Layout::create(temp.path(), &Disk).unwrap();
+        let id = JobId::parse("1").unwrap();
+        for from in JobState::ALL {
+            for to in JobState::ALL {
+                std::fs::create_dir(layout.job_path(from, &id)).unwrap();
+                let moved = move_job(&layout, &Disk, &id, from, to);
+                let is = if from.may_become(to) { to } else { from };
+                assert_eq!(moved.is_ok(), is != from, "{from} {to}");
+                assert!(layout.holds(is, &id), "{from} {to}");
+                std::fs::remove_dir(layout.job_path(is, &id)).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn a_move_never_takes_the_place_of_a_job() {
+        let temp = tempfile::tempdir().unwrap();
+        let layout = Layout::create(temp.path(), &Disk).unwrap();
+        let id = JobId::parse("1").unwrap();
+        for state in [JobState::Ready, JobState::Processing] {
+            std::fs::create_dir(layout.job_path(state, &id)).unwrap();
+        }
+        // Even of an empty directory, which rename(2) by itself would replace.
+        let moved = move_job(&layout, &Disk, &id, JobState::Ready, JobState::Processing);
+        assert!(matches!(moved, Err(WorkspaceError::Exists { .. })), "{moved:?}");
+        assert!(layout.holds(JobState::Ready, &id));
+    }
+}

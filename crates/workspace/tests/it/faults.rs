@@ -11,8 +11,9 @@ use rustix::io::Errno;
 use threadrunner_workspace::fs::{Disk, FileSystem};
 use threadrunner_workspace::{Options, Workspace};
 
-use crate::scenario::{Place, SCENARIOS, Scenario, Told};
+use crate::scenario::{SCENARIOS, Scenario};
 use crate::support::{memory_dir, now};
+use crate::told::{Place, Told};
 
 /// The disk, with one fault.
 #[derive(Debug)]

@@ -18,8 +18,9 @@ use rustix::io::Errno;
 use threadrunner_workspace::Durability;
 use threadrunner_workspace::fs::{Disk, FileSystem};
 
-use crate::scenario::{Place, SCENARIOS, Scenario, Told};
+use crate::scenario::{SCENARIOS, Scenario};
 use crate::support::memory_dir;
+use crate::told::{Place, Told};
 
 type Node = usize;
 
