@@ -292,3 +292,26 @@ fn options_that_cannot_be_are_refused_with_both_numbers() {
     assert_eq!(huge.code, ErrorCode::ModelLoad);
     assert!(huge.message.contains("1000000000") && huge.message.contains("MiB are free"), "{huge}");
 }
+
+#[test]
+fn long_texts_without_a_space_are_tokenized_and_not_fatal() {
+    for path in [smollm(), gemma()] {
+        with(path, |backend, _| {
+            for piece in ["a", "7", " ", "\n", "é", "世", "😀", "'s", "<|im_start|>"] {
+                let text = piece.repeat(100_000 / piece.len());
+                assert!(!backend.tokenize(&text).unwrap().is_empty());
+            }
+            assert!(backend.tokenize("").unwrap().len() <= 1);
+            assert!(!backend.tokenize("a\0b").unwrap().is_empty());
+        });
+    }
+}
+
+#[test]
+fn megabytes_are_refused_with_both_numbers_and_not_tokenized() {
+    with(smollm(), |backend, _| {
+        let refused = backend.tokenize(&"word ".repeat(1 << 20)).unwrap_err().into_failure();
+        assert_eq!(refused.code, ErrorCode::ContextExceeded);
+        assert!(refused.message.contains("holds 8192 tokens"), "{refused}");
+    });
+}

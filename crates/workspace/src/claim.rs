@@ -46,7 +46,7 @@ impl Workspace {
         let fd = self.open_in(JobState::Ready, id, "inspected")?;
         let dir = job_dir(&fd, self.layout.job_path(JobState::Ready, id));
         match job_files::load(&dir)? {
-            Ok(Description { spec, mut meta, prompt_bytes }) => {
+            Ok(Description { spec, mut meta, prompt_bytes, .. }) => {
                 clear_outcome(&mut meta);
                 Ok(QueuedJob { id: id.clone(), spec, meta, prompt_bytes })
             }
@@ -96,11 +96,11 @@ impl Workspace {
         &self,
         dir: &JobDir<'_>,
     ) -> Result<Result<(JobSpec, JobMeta, String), Failure>> {
-        let Description { mut spec, meta, .. } = match job_files::load(dir)? {
+        let Description { mut spec, meta, sealed_prompt, .. } = match job_files::load(dir)? {
             Ok(description) => description,
             Err(failure) => return Ok(Err(failure)),
         };
-        let prompt = match load_prompt(dir)? {
+        let prompt = match load_prompt(dir, sealed_prompt)? {
             Ok(prompt) => prompt,
             Err(failure) => return Ok(Err(failure)),
         };

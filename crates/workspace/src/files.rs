@@ -1,5 +1,6 @@
 //! The files of one job: read without trust, replaced in one instant.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -127,7 +128,7 @@ impl JobDir<'_> {
 
     /// Removes a file of the job, if it is there.
     pub(crate) fn remove(&self, fs: &dyn FileSystem, name: &str) -> Result<()> {
-        match fs.remove_file(self.fd, name) {
+        match fs.remove_file(self.fd, OsStr::new(name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(self.io("remove", name, error))
             }

@@ -3,6 +3,7 @@
 //! All of it goes through [`FileSystem`], so that a test can fail the n-th change, stop the world
 //! there, or record what would be lost with the power. Reading needs no seam.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -47,13 +48,13 @@ pub trait FileSystem: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// As `unlinkat`.
-    fn remove_file(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<()>;
+    fn remove_file(&self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()>;
 
     /// Removes an empty directory.
     ///
     /// # Errors
     /// As `unlinkat`.
-    fn remove_dir(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<()>;
+    fn remove_dir(&self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()>;
 
     /// How much data, whoever wrote it, is still to be put on the disk: what
     /// [`FileSystem::sync_all`] may have to wait for. `None` where nobody can tell.
@@ -118,11 +119,11 @@ impl FileSystem for Disk {
         }
     }
 
-    fn remove_file(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+    fn remove_file(&self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
         Ok(rustix::fs::unlinkat(dir, name, AtFlags::empty())?)
     }
 
-    fn remove_dir(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+    fn remove_dir(&self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
         Ok(rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)?)
     }
 

@@ -129,6 +129,8 @@ pub(crate) struct Description {
     pub(crate) spec: JobSpec,
     pub(crate) meta: JobMeta,
     pub(crate) prompt_bytes: u64,
+    /// What the prompt must be, where it was submitted through this program.
+    pub(crate) sealed_prompt: Option<Digest>,
 }
 
 /// Reads and checks everything but the prompt's text.
@@ -148,8 +150,8 @@ pub(crate) fn load(dir: &JobDir<'_>) -> Result<Result<Description, Failure>> {
         );
         return Ok(Err(malformed(reason)));
     }
-    let spec = match load_spec(dir)? {
-        Ok(spec) => spec,
+    let JobFile { spec, seal } = match load_job(dir)? {
+        Ok(job) => job,
         Err(failure) => return Ok(Err(failure)),
     };
     let mut meta = load_meta(dir)?;
@@ -169,7 +171,8 @@ pub(crate) fn load(dir: &JobDir<'_>) -> Result<Result<Description, Failure>> {
     if prompt_bytes == 0 && spec.messages.is_empty() {
         return Ok(Err(Failure::new(ErrorCode::EmptyPrompt, "prompt.txt is empty")));
     }
-    Ok(Ok(Description { spec, meta, prompt_bytes }))
+    let sealed_prompt = seal.map(|seal| seal.prompt);
+    Ok(Ok(Description { spec, meta, prompt_bytes, sealed_prompt }))
 }
 
 /// What `meta.json` says. It is for people: one that cannot be read is as good as none.
@@ -182,8 +185,20 @@ pub(crate) fn load_meta(dir: &JobDir<'_>) -> Result<JobMeta> {
 }
 
 /// The prompt's text.
-pub(crate) fn load_prompt(dir: &JobDir<'_>) -> Result<Result<String, Failure>> {
+pub(crate) fn load_prompt(
+    dir: &JobDir<'_>,
+    sealed: Option<Digest>,
+) -> Result<Result<String, Failure>> {
     match dir.read(PROMPT_FILE) {
+        // Without syncs (`relaxed`), a power failure can leave zeros where the prompt was.
+        Ok(Some(bytes)) if sealed.is_some_and(|sealed| sealed != Digest::of(&bytes)) => {
+            Ok(Err(malformed(
+                "prompt.txt is not what was submitted: it was changed since, or torn by a power \
+                 failure"
+                    .to_owned(),
+            )
+            .hint("look at it; `threadrunner retry` runs it as it is")))
+        }
         Ok(Some(bytes)) => Ok(String::from_utf8(bytes).map_err(|error| {
             let at = error.utf8_error().valid_up_to();
             malformed(format!("prompt.txt is not UTF-8: byte {at} fits no character"))
@@ -193,21 +208,25 @@ pub(crate) fn load_prompt(dir: &JobDir<'_>) -> Result<Result<String, Failure>> {
     }
 }
 
-/// What `job.json` says; without one, what holds for every job.
+/// What is asked, by `job.json`; without one, what holds for every job.
 pub(crate) fn load_spec(dir: &JobDir<'_>) -> Result<Result<JobSpec, Failure>> {
+    Ok(load_job(dir)?.map(|job| job.spec))
+}
+
+fn load_job(dir: &JobDir<'_>) -> Result<Result<JobFile, Failure>> {
     match dir.read(JOB_FILE) {
-        Ok(None) => Ok(Ok(JobSpec::default())),
-        Ok(Some(bytes)) => Ok(parse_spec(&bytes)),
+        Ok(None) => Ok(Ok(JobFile::default())),
+        Ok(Some(bytes)) => Ok(parse_job(&bytes)),
         Err(error) => unfit(dir, JOB_FILE, error),
     }
 }
 
 /// The `job.json` that was to take the place of this one, if it is whole.
 pub(crate) fn load_prepared_spec(dir: &JobDir<'_>) -> Option<JobSpec> {
-    parse_spec(&dir.read(JOB_NEXT).ok()??).ok()
+    parse_job(&dir.read(JOB_NEXT).ok()??).ok().map(|job| job.spec)
 }
 
-fn parse_spec(bytes: &[u8]) -> Result<JobSpec, Failure> {
+fn parse_job(bytes: &[u8]) -> Result<JobFile, Failure> {
     // The version first: a newer file may differ in anything else.
     #[derive(Deserialize)]
     struct Version {
@@ -225,12 +244,13 @@ fn parse_spec(bytes: &[u8]) -> Result<JobSpec, Failure> {
         ))
         .hint("upgrade ThreadRunner, then `threadrunner retry` the job"));
     }
-    let spec: JobSpec = serde_json::from_slice(bytes).map_err(bad)?;
+    let job: JobFile = serde_json::from_slice(bytes).map_err(bad)?;
+    let spec = &job.spec;
     spec.params.validate().map_err(|error| malformed(format!("job.json: {error}")))?;
     if spec.model.as_ref().and_then(|model| model.path.as_ref()).is_some_and(|p| p.is_relative()) {
         return Err(malformed("job.json: the model's path is not absolute".to_owned()));
     }
-    Ok(spec)
+    Ok(job)
 }
 
 fn parse_type(bytes: &[u8]) -> Result<JobType, Failure> {

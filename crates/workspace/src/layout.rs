@@ -153,12 +153,28 @@ pub(crate) fn name_of(kind: FileType) -> &'static str {
 }
 
 /// Opens a directory inside another, never through a link.
-pub(crate) fn open_dir(dir: BorrowedFd<'_>, name: &str) -> rustix::io::Result<OwnedFd> {
+pub(crate) fn open_dir(
+    dir: BorrowedFd<'_>,
+    name: impl rustix::path::Arg,
+) -> rustix::io::Result<OwnedFd> {
     rustix::fs::openat(dir, name, DIRECTORY, Mode::empty())
 }
 
 fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).map_err(|error| WorkspaceError::io("find", path, error))
+}
+
+/// Keeps a file from being freed when its name goes, without opening it for anything.
+#[cfg(target_os = "linux")]
+pub(crate) fn hold(dir: BorrowedFd<'_>, name: &str) -> Option<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(dir, name, flags, Mode::empty()).ok()
+}
+
+/// Elsewhere nothing is gained by it.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn hold(_dir: BorrowedFd<'_>, _name: &str) -> Option<OwnedFd> {
+    None
 }
 
 // The workspace itself may be a link: people put it on a larger disk.

@@ -12,7 +12,7 @@
 //! What is promised, whatever ends the process or the power: a job is in exactly one of these
 //! directories, at every instant; what a client was told of is still so; a job is seen in
 //! `ready`, `output` or `failed` whole or not at all; nothing that was finished is run again.
-//! `docs/adr/0002-grouped-sync.md` has the reasons and the figures.
+//! `docs/adr/0003-grouped-sync.md` has the reasons and the figures.
 //!
 //! Nothing here reads a clock or waits: times come in as arguments.
 //!

@@ -272,8 +272,11 @@ impl Reader {
         // retried) behind the look. To be missed eight times it would have to do so each time.
         for _ in 0..8 {
             for state in STATES {
-                if let Some(fd) = self.layout.open_job(state, id)? {
-                    return Ok((state, fd));
+                match self.layout.open_job(state, id) {
+                    Ok(Some(fd)) => return Ok((state, fd)),
+                    // Something by the job's name that is none must not hide the job.
+                    Ok(None) | Err(WorkspaceError::NotAJob { .. }) => {}
+                    Err(error) => return Err(error),
                 }
             }
         }

@@ -11,14 +11,16 @@
 //! recovery repeats the rename. Where nothing could repeat it (a cancellation, a retry, a
 //! removal), `settle` asks for a second sync.
 
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use threadrunner_core::{JobId, JobState};
 
-use crate::files::job_dir;
+use crate::files::{ReadError, job_dir};
 use crate::fs::FileSystem;
-use crate::layout::{Layout, open_dir};
+use crate::layout::{self, Layout, open_dir};
 use crate::{Result, WorkspaceError};
 
 /// One job's prepared change.
@@ -64,12 +66,19 @@ impl Staged {
 #[derive(Debug, Default)]
 pub struct Synced {
     /// Jobs whose changes are done and would survive a power failure (where the durability is
-    /// [`Durability::Durable`]), and the state they are in; `None` for one that was removed.
+    /// [`Durability::Durable`](crate::Durability::Durable)), and the state they are in; `None` for one that was removed.
     pub done: Vec<(JobId, Option<JobState>)>,
     /// Jobs whose changes are not done. A submission among them is gone; any other job is where
     /// it was.
     pub failed: Vec<(JobId, WorkspaceError)>,
+    /// Files whose place others took, held open: the file system frees one when the last who
+    /// holds it lets go, and may have to wait for its journal to do so. Whoever drops this after
+    /// he told everybody lets nobody wait for that.
+    pub(crate) replaced: Vec<OwnedFd>,
 }
+
+/// How many replaced files are held open at once.
+const MAX_REPLACED: usize = 64;
 
 impl Synced {
     /// Takes the error of a job, if its change failed.
@@ -158,16 +167,23 @@ pub(crate) fn sync_contents(
     }
     let mut open = Vec::new();
     for staged in group {
-        let Ok(Some(fd)) = layout.open_job(staged.at, &staged.id) else {
-            // Deleted by hand: it fails at its rename, and the others need not.
-            continue;
+        // What was deleted by hand fails at its rename, and the others need not.
+        let fd = match layout.open_job(staged.at, &staged.id) {
+            Ok(Some(fd)) => fd,
+            Ok(None) | Err(WorkspaceError::NotAJob { .. }) => continue,
+            Err(error) => return Err(error),
         };
         let path = layout.job_path(staged.at, &staged.id);
+        let dir = job_dir(&fd, path.clone());
         for &name in &staged.written {
-            if let Ok(Some((file, _))) = job_dir(&fd, path.clone()).open(name) {
-                // All are begun before any is waited for, so that they share what is slow.
-                fs.start_sync(file.as_fd());
-                open.push((OwnedFd::from(file), path.join(name)));
+            match dir.open(name) {
+                Ok(Some((file, _))) => {
+                    // All are begun before any is waited for, so that they share what is slow.
+                    fs.start_sync(file.as_fd());
+                    open.push((OwnedFd::from(file), path.join(name)));
+                }
+                Ok(None) | Err(ReadError::Unfit(_)) => {}
+                Err(ReadError::Io(error)) => return Err(dir.io("open", name, error)),
             }
         }
         open.push((fd, path));
@@ -201,7 +217,7 @@ fn sync_each(fs: &dyn FileSystem, open: &mut Vec<(OwnedFd, PathBuf)>) -> Result<
     })
 }
 
-/// Moves a job: one rename. Nothing else in ThreadRunner renames a job.
+/// Moves a job from one state to another: one rename. Nothing else in ThreadRunner does.
 ///
 /// # Errors
 /// [`WorkspaceError::WrongState`] for a move that is not in the table, and what the rename says.
@@ -237,6 +253,7 @@ pub(crate) fn publish(
     fs: &dyn FileSystem,
     staged: &mut Staged,
     unsynced: &mut Unsynced,
+    replaced: &mut Vec<OwnedFd>,
 ) -> Result<()> {
     if !(staged.replace.is_empty() && staged.remove.is_empty()) {
         let Some(fd) = layout.open_job(staged.at, &staged.id)? else {
@@ -244,6 +261,9 @@ pub(crate) fn publish(
         };
         let dir = job_dir(&fd, layout.job_path(staged.at, &staged.id));
         for &(next, name) in &staged.replace {
+            if replaced.len() < MAX_REPLACED {
+                replaced.extend(layout::hold(dir.fd, name));
+            }
             fs.rename((dir.fd, next), (dir.fd, name), true)
                 .map_err(|error| dir.io("replace", name, error))?;
         }
@@ -301,7 +321,7 @@ pub(crate) fn is_gone(name: &str) -> bool {
 /// Deletes a directory in `input/writing` with all it holds, following no links.
 pub(crate) fn delete(layout: &Layout, fs: &dyn FileSystem, name: &str) -> Result<()> {
     let writing = layout.dir(JobState::Writing);
-    delete_tree(fs, writing, name, MAX_DEPTH).map_err(|error| {
+    delete_tree(fs, writing, OsStr::new(name), MAX_DEPTH).map_err(|error| {
         WorkspaceError::io("delete", layout.path(JobState::Writing).join(name), error)
     })
 }
@@ -312,7 +332,7 @@ const MAX_DEPTH: u32 = 32;
 fn delete_tree(
     fs: &dyn FileSystem,
     parent: BorrowedFd<'_>,
-    name: &str,
+    name: &OsStr,
     depth: u32,
 ) -> std::io::Result<()> {
     use rustix::io::Errno;
@@ -325,11 +345,47 @@ fn delete_tree(
     };
     for entry in rustix::fs::Dir::read_from(&dir)? {
         let entry = entry?;
-        let name = entry.file_name().to_str().map_err(std::io::Error::other)?;
-        if matches!(name, "." | "..") {
-            continue;
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        if name != "." && name != ".." {
+            delete_tree(fs, dir.as_fd(), name, depth - 1)?;
         }
-        delete_tree(fs, dir.as_fd(), name, depth - 1)?;
     }
     fs.remove_dir(parent, name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::Disk;
+
+    #[test]
+    fn a_move_that_is_not_in_the_table_is_not_made() {
+        let temp = tempfile::tempdir().unwrap();
+        let layout = Layout::create(temp.path(), &Disk).unwrap();
+        let id = JobId::parse("1").unwrap();
+        for from in JobState::ALL {
+            for to in JobState::ALL {
+                std::fs::create_dir(layout.job_path(from, &id)).unwrap();
+                let moved = move_job(&layout, &Disk, &id, from, to);
+                let is = if from.may_become(to) { to } else { from };
+                assert_eq!(moved.is_ok(), is != from, "{from} {to}");
+                assert!(layout.holds(is, &id), "{from} {to}");
+                std::fs::remove_dir(layout.job_path(is, &id)).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn a_move_never_takes_the_place_of_a_job() {
+        let temp = tempfile::tempdir().unwrap();
+        let layout = Layout::create(temp.path(), &Disk).unwrap();
+        let id = JobId::parse("1").unwrap();
+        for state in [JobState::Ready, JobState::Processing] {
+            std::fs::create_dir(layout.job_path(state, &id)).unwrap();
+        }
+        // Even of an empty directory, which rename(2) by itself would replace.
+        let moved = move_job(&layout, &Disk, &id, JobState::Ready, JobState::Processing);
+        assert!(matches!(moved, Err(WorkspaceError::Exists { .. })), "{moved:?}");
+        assert!(layout.holds(JobState::Ready, &id));
+    }
 }

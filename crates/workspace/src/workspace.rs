@@ -135,8 +135,13 @@ impl Workspace {
         }
         let mut settling = Vec::new();
         for mut staged in group {
-            let published =
-                staged::publish(&self.layout, &*self.fs, &mut staged, &mut self.unsynced);
+            let published = staged::publish(
+                &self.layout,
+                &*self.fs,
+                &mut staged,
+                &mut self.unsynced,
+                &mut synced.replaced,
+            );
             match published {
                 Ok(()) if staged.settle => settling.push(staged),
                 Ok(()) => synced.done.push((staged.id, staged.route.last().copied())),

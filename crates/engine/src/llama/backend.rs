@@ -1,5 +1,6 @@
 //! [`ModelBackend`] over a llama.cpp context.
 
+use std::cell::OnceCell;
 use std::time::Instant;
 
 use llama_cpp_2::model::LlamaModel;
@@ -44,7 +45,12 @@ pub(super) struct Llama<'model> {
     /// Whether the last forward pass was interrupted: the next one is not.
     interrupted: bool,
     threads: Controller,
+    /// The most bytes that one token stands for; found out when a very long text comes.
+    longest_token: OnceCell<usize>,
 }
+
+/// Texts up to this long are tokenized whatever the context holds: it takes some milliseconds.
+const SHORT_TEXT: usize = 1 << 16;
 
 impl<'model> Llama<'model> {
     pub(super) fn new(
@@ -67,6 +73,7 @@ impl<'model> Llama<'model> {
             interrupt: None,
             interrupted: false,
             threads,
+            longest_token: OnceCell::new(),
         }
     }
 
@@ -99,6 +106,29 @@ impl<'model> Llama<'model> {
             }
         }
         Ok(rows)
+    }
+
+    /// Refuses a text that is too long whatever its tokens are: cutting up megabytes would hold up
+    /// everybody else for seconds, only to say that they do not fit.
+    fn refuse_what_cannot_fit(&self, text: &str) -> Result<(), BackendError> {
+        if text.len() <= SHORT_TEXT {
+            return Ok(());
+        }
+        let longest = *self.longest_token.get_or_init(|| {
+            let length = |token| self.vocab.token_to_piece(token, true, None).len();
+            self.vocab.tokens().map(length).max().unwrap_or(1).max(1)
+        });
+        let (least, n_ctx) = (text.len() / longest, self.info.n_ctx as usize);
+        if least <= n_ctx && i32::try_from(text.len()).is_ok() {
+            return Ok(());
+        }
+        let message = format!(
+            "the prompt is at least {least} tokens long, but the context holds {n_ctx} tokens"
+        );
+        Err(BackendError::Request(
+            Failure::new(ErrorCode::ContextExceeded, message)
+                .hint("Shorten the prompt, or set a larger context in [engine] of config.toml."),
+        ))
     }
 
     /// Computes the batch with as many threads as are best for it. A long one ends early when
@@ -184,12 +214,7 @@ impl ModelBackend for Llama<'_> {
     }
 
     fn tokenize(&self, text: &str) -> Result<Vec<TokenId>, BackendError> {
-        if i32::try_from(text.len()).is_err() {
-            return Err(BackendError::Request(Failure::new(
-                ErrorCode::ContextExceeded,
-                format!("the prompt has {} bytes, more than can be tokenized", text.len()),
-            )));
-        }
+        self.refuse_what_cannot_fit(text)?;
         // Not `add_special`: it would add a second begin-of-sequence token to a text that
         // has one, and an end-of-sequence token to a prompt that is to be gone on with.
         let mut tokens = self.vocab.tokenize(text.as_bytes(), false, true);

@@ -25,6 +25,8 @@ const LEAST_CONTEXT: u32 = 512;
 const DEFAULT_SEQUENCES: u32 = 8;
 /// llama.cpp's `LLAMA_MAX_SEQ`.
 const MOST_SEQUENCES: u32 = 256;
+/// llama.cpp's own. On two processors with AVX2 a prompt of 512 tokens is read as fast in batches
+/// of 256, and 5 to 20 % slower in batches of 128 or 64.
 const DEFAULT_BATCH: u32 = 512;
 const MOST_BATCH: u32 = 8192;
 
@@ -189,9 +191,10 @@ fn fits(model: &LlamaModel, n_ctx: u32) -> Result<(), Failure> {
     .hint("Set a smaller context in [engine] of config.toml."))
 }
 
-/// Bytes of a cache of 16-bit numbers for `n_ctx` tokens; `None` for models that cache otherwise.
+/// Bytes of a cache of 16-bit numbers for `n_ctx` tokens; `None` for models that cache otherwise,
+/// and where the cache may lie in a GPU's memory.
 fn cache_bytes(model: &LlamaModel, n_ctx: u32) -> Option<u64> {
-    if model.is_recurrent() || model.is_hybrid() {
+    if model.is_recurrent() || model.is_hybrid() || llama_supports_gpu_offload() {
         return None;
     }
     let heads = u64::from(model.n_head_kv());
@@ -201,6 +204,11 @@ fn cache_bytes(model: &LlamaModel, n_ctx: u32) -> Option<u64> {
     let value = length("attention.value_length").unwrap_or(default);
     let token = u64::from(model.n_layer()).checked_mul(heads)?.checked_mul((key + value) * 2)?;
     token.checked_mul(u64::from(n_ctx))
+}
+
+fn llama_supports_gpu_offload() -> bool {
+    // SAFETY: takes nothing and reads what llama.cpp was built with.
+    unsafe { sys::llama_supports_gpu_offload() }
 }
 
 /// Memory that could be used without swapping, where the system says.

@@ -1,5 +1,6 @@
 //! The n-th change to the disk fails, or the world ends there: for every n of every scenario.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -10,8 +11,9 @@ use rustix::io::Errno;
 use threadrunner_workspace::fs::{Disk, FileSystem};
 use threadrunner_workspace::{Options, Workspace};
 
-use crate::scenario::{Place, SCENARIOS, Scenario, Told};
+use crate::scenario::{SCENARIOS, Scenario};
 use crate::support::{memory_dir, now};
+use crate::told::{Place, Told};
 
 /// The disk, with one fault.
 #[derive(Debug)]
@@ -91,12 +93,12 @@ impl FileSystem for Faulty {
         Disk.rename(from, to, replace)
     }
 
-    fn remove_file(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+    fn remove_file(&self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
         self.whole()?;
         Disk.remove_file(dir, name)
     }
 
-    fn remove_dir(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+    fn remove_dir(&self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
         self.whole()?;
         Disk.remove_dir(dir, name)
     }

@@ -305,3 +305,20 @@ fn a_kind_of_job_that_cannot_be_run_is_not_accepted() {
         other => panic!("{other:?}"),
     }
 }
+
+#[test]
+fn a_prompt_that_is_not_what_was_submitted_is_not_run_before_somebody_looked() {
+    let mut f = Fixture::new();
+    let id = f.submit("hello");
+    fs::write(f.dir("input/ready").join(id.as_str()).join("prompt.txt"), "\0\0\0\0\0").unwrap();
+    match f.ws.claim(&id, now()) {
+        Err(WorkspaceError::Rejected { failure, .. }) => {
+            assert!(failure.message.contains("is not what was submitted"), "{failure}");
+        }
+        other => panic!("{other:?}"),
+    }
+    f.sync();
+    f.ws.retry(&id).unwrap();
+    f.sync();
+    assert_eq!(f.claim(&id).prompt(), "\0\0\0\0\0");
+}

@@ -11,3 +11,4 @@ mod scenario;
 mod stories;
 mod support;
 mod syncs;
+mod told;

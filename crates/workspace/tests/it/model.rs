@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use threadrunner_core::{ErrorCode, Failure, JobId, JobState};
 use threadrunner_workspace::{Attempt, ClaimedJob, Workspace, WorkspaceError};
 
-use crate::scenario::Place;
 use crate::support::{job, memory_dir, now};
+use crate::told::Place;
 
 #[derive(Debug, Clone, Copy)]
 enum Op {

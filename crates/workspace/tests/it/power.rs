@@ -6,6 +6,7 @@
 //! file what was synced, and of what was not all, nothing, half, or zeros.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -17,8 +18,9 @@ use rustix::io::Errno;
 use threadrunner_workspace::Durability;
 use threadrunner_workspace::fs::{Disk, FileSystem};
 
-use crate::scenario::{Place, SCENARIOS, Scenario, Told};
+use crate::scenario::{SCENARIOS, Scenario};
 use crate::support::memory_dir;
+use crate::told::{Place, Told};
 
 type Node = usize;
 
@@ -137,19 +139,19 @@ impl FileSystem for Recorder {
         })
     }
 
-    fn remove_file(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+    fn remove_file(&self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
         self.record(|record| {
             Disk.remove_file(dir, name)?;
             let parent = record.node(dir);
-            Ok(((), Change::Remove { parent, name: name.to_owned() }))
+            Ok(((), Change::Remove { parent, name: name.to_str().unwrap().to_owned() }))
         })
     }
 
-    fn remove_dir(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+    fn remove_dir(&self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
         self.record(|record| {
             Disk.remove_dir(dir, name)?;
             let parent = record.node(dir);
-            Ok(((), Change::Remove { parent, name: name.to_owned() }))
+            Ok(((), Change::Remove { parent, name: name.to_str().unwrap().to_owned() }))
         })
     }
 

@@ -1,5 +1,6 @@
 //! When one sync serves all, and when each file is synced for itself.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -48,11 +49,11 @@ impl FileSystem for Counting {
         Disk.rename(from, to, replace)
     }
 
-    fn remove_file(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+    fn remove_file(&self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
         Disk.remove_file(dir, name)
     }
 
-    fn remove_dir(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+    fn remove_dir(&self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
         Disk.remove_dir(dir, name)
     }
 
