@@ -20,6 +20,8 @@ const BACKLOG_STEP: usize = 32;
 const FILLED_AFTER: Duration = Duration::from_secs(1);
 /// When to try again to end a job whose end could not be written.
 const RECOVERED_AFTER: Duration = Duration::from_secs(2);
+/// So many jobs that cannot be looked at are told of in the log.
+const COMPLAINTS: usize = 1000;
 /// A directory that changed so short a time ago may change again without its time telling.
 const AT_REST_AFTER: Duration = Duration::from_secs(2);
 
@@ -35,6 +37,8 @@ pub(super) struct Keeper {
     /// Jobs that are in `processing` and held by nobody, because their end could not be written,
     /// and when that is tried again.
     unended: VecDeque<(Instant, JobId)>,
+    /// Jobs in `ready` that cannot be looked at, and of which the log says so.
+    complained: HashSet<JobId>,
     /// When `ready` had changed last when it was listed, if it was at rest then.
     listed: Option<SystemTime>,
     /// Jobs that this daemon put into `ready`, until the watcher has told of them.
@@ -66,6 +70,7 @@ impl Keeper {
             backlog: ready.into(),
             unfinished: VecDeque::new(),
             unended: VecDeque::new(),
+            complained: HashSet::new(),
             listed: None,
             own: HashSet::new(),
             pending: Vec::new(),
@@ -274,6 +279,10 @@ impl Keeper {
     }
 
     fn recover(&mut self, id: JobId) {
+        if self.claimed.contains_key(&id) {
+            // It came to be run again in another way, and is held.
+            return;
+        }
         match self.workspace.recover_job(&id, SystemTime::now()) {
             Ok(()) => self.pending.push((id, Pending::Recovered)),
             Err(error) => {
@@ -301,7 +310,11 @@ impl Keeper {
     fn ends(&mut self, id: JobId, result: Result<(), Failure>) {
         match result {
             Ok(()) => self.pending.push((id, Pending::Ended)),
-            Err(failure) => self.tell(StoreEvent::Ended { id, result: Err(failure) }),
+            Err(failure) => {
+                // One that is queued still is not known any more, until it is found again.
+                self.listed = None;
+                self.tell(StoreEvent::Ended { id, result: Err(failure) });
+            }
         }
     }
 
@@ -337,8 +350,11 @@ impl Keeper {
                 tracing::warn!(job = %id, %error, "a job in ready is none");
             }
             Err(error) => {
-                tracing::warn!(job = %id, %error, "a job in ready cannot be looked at");
                 self.listed = None;
+                // Once: it is looked at again with each listing.
+                if self.complained.len() < COMPLAINTS && self.complained.insert(id.clone()) {
+                    tracing::warn!(job = %id, %error, "a job in ready cannot be looked at");
+                }
             }
         }
     }
