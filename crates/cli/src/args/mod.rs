@@ -1,9 +1,11 @@
 //! What may stand on the command line.
 
+mod batch;
 mod options;
 mod parse;
 mod values;
 
+pub(crate) use batch::BatchArgs;
 pub(crate) use options::{
     Cli, Command, CompletionsArgs, DaemonCommand, FollowArgs, JobArgs, JobsArgs, LoadArgs,
     LogsArgs, Plain, PruneArgs, RunArgs, StopArgs, UnloadArgs, WaitArgs,

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
-use threadrunner_core::{BackendKind, JobId, JobState, Parameters, Priority};
+use threadrunner_core::{BackendKind, ErrorCode, Failure, JobId, JobState, Parameters, Priority};
 
+use super::batch::{self, BatchArgs};
 use super::values;
 
 const EXAMPLES: &str = "\
@@ -65,6 +66,9 @@ pub(crate) enum Command {
     /// Answer a prompt (also without this word)
     #[command(after_long_help = RUN_EXAMPLES)]
     Run(RunArgs),
+    /// Answer a file of prompts, and go on where it was when stopped
+    #[command(after_long_help = batch::HELP)]
+    Batch(BatchArgs),
     /// Show loaded models and running requests
     Ps(Plain),
     /// Show the daemon's state
@@ -201,6 +205,23 @@ impl SamplingArgs {
             repeat_penalty: self.repeat_penalty,
             seed: self.seed,
             stop: self.stop,
+        }
+    }
+
+    /// The same, once each is in its range.
+    pub(crate) fn into_checked_parameters(self) -> Result<Parameters, Failure> {
+        let params = self.into_parameters();
+        match params.validate() {
+            Ok(()) => Ok(params),
+            Err(error) => Err(Failure::new(
+                ErrorCode::InvalidRequest,
+                format!(
+                    "--{} is {}, but must be {}",
+                    error.name.replace('_', "-"),
+                    error.value,
+                    error.range
+                ),
+            )),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A job's answer from its beginning, wherever it stands.
 
-use threadrunner_core::protocol::Op;
+use threadrunner_core::protocol::{FollowQuery, Op};
 use threadrunner_home::Home;
 
 use super::answer::print_answer;
@@ -12,7 +12,8 @@ use crate::error::CommandResult;
 pub(crate) fn run(args: FollowArgs) -> CommandResult {
     let limit = args.timeout.map(|after| Limit { after, consequence: "the job goes on" });
     with_session(Home::from_env()?, limit, async |session| {
-        let replies = session.open(Op::Follow(query(args.id))).await?;
+        let replies =
+            session.open(Op::Follow(FollowQuery { query: query(args.id), stream: None })).await?;
         print_answer(session, replies, args.json).await
     })
 }

@@ -1,7 +1,7 @@
 //! `follow`: stream a job's answer from its beginning, wherever the job stands.
 
 use threadrunner_core::JobState;
-use threadrunner_core::protocol::{JobQuery, ReplyBody};
+use threadrunner_core::protocol::{FollowQuery, ReplyBody};
 
 use super::Stop;
 use super::stream::{Style, end_frame, error_frame, stream, token};
@@ -11,12 +11,13 @@ use crate::jobs::{Done, job_failure};
 
 pub(super) async fn follow(
     context: &Context,
-    query: JobQuery,
+    query: FollowQuery,
     answer: &Answer,
 ) -> Result<(), Stop> {
-    let id = context.find(query).await?;
+    let id = context.find(query.query).await?;
+    let whole = query.stream == Some(false);
     if let Some(view) = context.watch(&id).await? {
-        return stream(view, answer, Style { events: true, whole: false }).await;
+        return stream(view, answer, Style { events: true, places: !whole, whole }).await;
     }
     let (record, text) = context
         .read(move |reader| {

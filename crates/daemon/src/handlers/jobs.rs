@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use threadrunner_core::protocol::{JobList, JobRecord, JobsQuery};
+use threadrunner_core::protocol::{JobIds, JobList, JobRecord, JobsQuery};
 use threadrunner_workspace::parse_timestamp;
 
 use super::Stop;
@@ -16,6 +16,9 @@ const MOST: usize = 10_000;
 
 pub(super) async fn jobs(context: &Context, query: JobsQuery, answer: &Answer) -> Result<(), Stop> {
     context.workspace_known(query.workspace.as_deref())?;
+    if query.ids {
+        return ids(context, query, answer).await;
+    }
     let limit = query.limit.map_or(USUAL, |limit| (limit as usize).min(MOST));
     let list = context
         .read(move |reader| {
@@ -33,6 +36,38 @@ pub(super) async fn jobs(context: &Context, query: JobsQuery, answer: &Answer) -
                 }
             }
             Ok(JobList { jobs, more: false })
+        })
+        .await?;
+    answer.data(&list).await?;
+    Ok(())
+}
+
+/// Ids alone: a hundred thousand are a small frame, so that there is no limit but the query's.
+async fn ids(context: &Context, query: JobsQuery, answer: &Answer) -> Result<(), Stop> {
+    let limit = query.limit.map_or(usize::MAX, |limit| limit as usize);
+    let list = context
+        .read(move |reader| {
+            let now = SystemTime::now();
+            // A job's place is all that is asked for, mostly: then no file is read.
+            let by_place = query.tag.is_none()
+                && query.model.is_none()
+                && query.newer_than_s.is_none()
+                && query.older_than_s.is_none();
+            if by_place {
+                let (found, more) = reader.newest(&query.states, limit)?;
+                return Ok(JobIds { ids: found.into_iter().map(|(id, _)| id).collect(), more });
+            }
+            let mut ids = Vec::new();
+            for (id, _) in reader.newest(&query.states, usize::MAX)?.0 {
+                let Ok(record) = reader.record(&id) else { continue };
+                if matches(&query, &record, now) {
+                    if ids.len() == limit {
+                        return Ok(JobIds { ids, more: true });
+                    }
+                    ids.push(id);
+                }
+            }
+            Ok(JobIds { ids, more: false })
         })
         .await?;
     answer.data(&list).await?;

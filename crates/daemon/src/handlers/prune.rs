@@ -34,6 +34,7 @@ pub(super) async fn prune(
         if some.is_empty() {
             break;
         }
+        context.hub.removed(some.clone()).await?;
         removed.jobs.append(&mut some);
     }
     answer.data(&removed).await?;

@@ -13,6 +13,8 @@ use crate::jobs::{Done, End, JobView, Phase, ViewReader};
 pub(super) struct Style {
     /// With frames that tell what is happening.
     pub(super) events: bool,
+    /// With those that tell how far the job is.
+    pub(super) places: bool,
     /// The text in one frame, at the end.
     pub(super) whole: bool,
 }
@@ -89,7 +91,7 @@ impl Sender {
             let reason = "the engine died; the answer begins anew".to_owned();
             frames.push(ReplyBody::Event(Progress::Restarted { reason }));
         }
-        if view.text.is_empty() && self.phase.as_ref() != Some(&view.phase) {
+        if self.style.places && view.text.is_empty() && self.phase.as_ref() != Some(&view.phase) {
             self.phase = Some(view.phase.clone());
             frames.extend(progress(&view.phase).map(ReplyBody::Event));
         }
@@ -142,7 +144,13 @@ mod tests {
     }
 
     fn sender(events: bool, whole: bool) -> Sender {
-        Sender { style: Style { events, whole }, told: false, attempt: 0, offset: 0, phase: None }
+        Sender {
+            style: Style { events, places: events, whole },
+            told: false,
+            attempt: 0,
+            offset: 0,
+            phase: None,
+        }
     }
 
     #[test]
