@@ -26,7 +26,7 @@ Examples:
   id=$(threadrunner --detach \"A long story\") && threadrunner wait $id && threadrunner result $id
   for f in *.txt; do threadrunner --detach \"Summarize\" < $f; done | threadrunner wait -
   threadrunner wait --all --timeout 1h
-  while id=$(threadrunner wait --any --tag nightly); do threadrunner result $id; done
+  threadrunner wait --tag nightly | while read -r id; do threadrunner result $id; done
   threadrunner wait --tag nightly && echo all done
   threadrunner wait --idle && shutdown now";
 
