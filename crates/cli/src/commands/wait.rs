@@ -238,8 +238,16 @@ async fn idle(session: &mut Session, mut changes: Replies, mut live: u32) -> Com
             let listed: JobIds = session.call(Op::Jobs(unfinished.clone())).await?;
             let mut waited = false;
             for job in listed.ids {
-                let record: JobRecord = session.call(Op::Wait(query(job.to_string()))).await?;
-                waited |= record.state.is_final();
+                match session.call::<JobRecord>(Op::Wait(query(job.to_string()))).await {
+                    Ok(record) => waited |= record.state.is_final(),
+                    // It ended and was removed meanwhile.
+                    Err(CommandError::Failed { failure, .. })
+                        if failure.code == ErrorCode::JobNotFound =>
+                    {
+                        waited = true;
+                    }
+                    Err(error) => return Err(error),
+                }
             }
             if !waited {
                 return Ok(ExitCode::Success);

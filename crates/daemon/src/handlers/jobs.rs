@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use threadrunner_core::protocol::{JobIds, JobList, JobRecord, JobsQuery};
-use threadrunner_core::{Failure, JobId};
-use threadrunner_workspace::{Reader, parse_timestamp};
+use threadrunner_core::{Failure, JobId, JobState};
+use threadrunner_workspace::{Reader, by_time, parse_timestamp};
 
 use super::Stop;
 use crate::connection::Answer;
@@ -51,9 +51,9 @@ async fn ids(context: &Context, query: JobsQuery, answer: &Answer) -> Result<(),
         && query.newer_than_s.is_none()
         && query.older_than_s.is_none();
     if by_place {
-        let (found, more) =
-            context.read(move |reader| Ok(reader.newest(&query.states, limit)?)).await?;
-        let ids = found.into_iter().map(|(id, _)| id).collect();
+        let mut ids = context.read(move |reader| by_place_alone(reader, &query.states)).await?;
+        let more = ids.len() > limit;
+        ids.truncate(limit);
         answer.data(&JobIds { ids, more }).await?;
         return Ok(());
     }
@@ -69,6 +69,22 @@ async fn ids(context: &Context, query: JobsQuery, answer: &Answer) -> Result<(),
     }
     answer.data(&list).await?;
     Ok(())
+}
+
+/// From the directories themselves, not from what is remembered of them: nobody looks afterwards
+/// whether a job is still there.
+fn by_place_alone(reader: &Reader, states: &[JobState]) -> Result<Vec<JobId>, Failure> {
+    let mut ids = Vec::new();
+    for state in JobState::ALL {
+        let asked = states.is_empty() || states.contains(&state);
+        if asked && state != JobState::Writing {
+            ids.extend(reader.ids(state)?);
+        }
+    }
+    ids.sort_unstable_by(|a, b| by_time(b, a));
+    // One that moved meanwhile was seen twice.
+    ids.dedup();
+    Ok(ids)
 }
 
 /// Jobs looked at for one page of matching ones.

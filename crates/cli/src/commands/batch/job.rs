@@ -13,9 +13,10 @@ use tokio::time::sleep;
 
 use super::line::Label;
 use crate::commands::ids::query;
+use crate::commands::wait::is_loss;
 
 /// How often a line may lose its daemon before the batch gives up.
-const LOSSES: u32 = 20;
+pub(super) const LOSSES: u32 = 20;
 /// How much longer to wait after each loss, so that a daemon that keeps dying is not kept busy.
 const LOSS_PAUSE: Duration = Duration::from_millis(50);
 
@@ -213,8 +214,8 @@ async fn read(
 }
 
 fn stopped(failure: Failure, job: Option<JobId>) -> Stopped {
-    match failure.code {
-        ErrorCode::ConnectionLost | ErrorCode::ShuttingDown => Stopped::Lost(failure),
-        _ => Stopped::Failed { failure, job },
+    match is_loss(&failure) {
+        true => Stopped::Lost(failure),
+        false => Stopped::Failed { failure, job },
     }
 }

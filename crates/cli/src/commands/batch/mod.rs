@@ -23,6 +23,8 @@ mod runner;
 mod seen;
 mod sink;
 
+use std::io::IsTerminal;
+
 use threadrunner_home::Home;
 
 use self::defaults::Defaults;
@@ -53,7 +55,9 @@ pub(crate) fn run(args: BatchArgs) -> CommandResult {
         let (ledger, under_way) = Ledger::open(&home, &out.absolute(), !before.existed)?;
         (Sink::File(out), before, ledger, under_way)
     };
-    let total = Input::count(&args.file);
+    // To count them is to read all of the input, for nobody but who watches the bar.
+    let watched = std::io::stderr().is_terminal();
+    let total = watched.then(|| Input::count(&args.file)).flatten();
     let concurrency = args.concurrency;
     let defaults = Defaults::new(home.clone(), args, ledger.batch().to_owned())?;
     let lines = input.start().map_err(CommandError::from)?;

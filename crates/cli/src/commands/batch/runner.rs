@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 use super::answer;
 use super::defaults::{Defaults, Incomplete, line_tag};
 use super::input::Line;
-use super::job::{Accepted, Ended, Work, WorkState, carry_out};
+use super::job::{Accepted, Ended, LOSSES, Work, WorkState, carry_out};
 use super::keys::Fingerprint;
 use super::ledger::{Entry, Ledger};
 use super::line::{self, Label};
@@ -22,6 +22,7 @@ use super::progress::Counts;
 use super::seen::{Met, Seen};
 use super::sink::{Sink, Syncer};
 use crate::app::Session;
+use crate::commands::wait::is_loss;
 use crate::error::{CommandError, CommandResult};
 use crate::output;
 
@@ -57,6 +58,8 @@ pub(super) struct Runner {
     unsure: Vec<Work>,
     /// The listing that will tell, for how many of them.
     listing: Option<(usize, tokio::task::JoinHandle<Result<JobList, Failure>>)>,
+    /// How often the daemon went away while it listed.
+    losses: u32,
     /// Keys of lines that nobody understood: each is told once.
     unknown: Vec<String>,
     input_ended: bool,
@@ -106,6 +109,7 @@ impl Runner {
             pause: PAUSE.0,
             unsure: Vec::new(),
             listing: None,
+            losses: 0,
             unknown: Vec::new(),
             input_ended: false,
         }
@@ -159,7 +163,7 @@ impl Runner {
                     self.try_again();
                 }
                 Next::Ended(ended) => self.ended(session, *ended).await?,
-                Next::Listed(list) => self.listed(list?)?,
+                Next::Listed(list) => self.listed(list)?,
                 Next::MayHaveRoom => self.try_again(),
                 Next::Broken(message) => {
                     let code = ErrorCode::Internal;
@@ -370,8 +374,17 @@ impl Runner {
     }
 
     /// Lines whose job is found go on with it, and the others begin.
-    fn listed(&mut self, list: JobList) -> Result<(), Failure> {
+    fn listed(&mut self, list: Result<JobList, Failure>) -> Result<(), Failure> {
         let Some((count, _)) = self.listing.take() else { return Ok(()) };
+        let list = match list {
+            Ok(list) => list,
+            // The daemon went away again; the next one is asked.
+            Err(failure) if is_loss(&failure) && self.losses < LOSSES => {
+                self.losses += 1;
+                return Ok(());
+            }
+            Err(failure) => return Err(failure),
+        };
         let mut found = HashMap::new();
         // Oldest first, so that of two the newer one stays.
         for record in list.jobs.into_iter().rev() {
