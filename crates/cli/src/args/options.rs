@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
-use threadrunner_core::{BackendKind, JobId, JobState, Parameters, Priority};
+use threadrunner_core::{BackendKind, ErrorCode, Failure, JobId, Parameters, Priority};
 
+use super::batch::{self, BatchArgs};
+use super::jobs::{self, FollowArgs, JobArgs, JobsArgs, PruneArgs, WaitArgs};
 use super::values;
 
 const EXAMPLES: &str = "\
@@ -65,6 +67,9 @@ pub(crate) enum Command {
     /// Answer a prompt (also without this word)
     #[command(after_long_help = RUN_EXAMPLES)]
     Run(RunArgs),
+    /// Answer a file of prompts, and go on where it was when stopped
+    #[command(after_long_help = batch::HELP)]
+    Batch(BatchArgs),
     /// Show loaded models and running requests
     Ps(Plain),
     /// Show the daemon's state
@@ -76,16 +81,19 @@ pub(crate) enum Command {
     /// Unload a model, or all
     Unload(UnloadArgs),
     /// List jobs, newest first
+    #[command(after_long_help = jobs::LIST)]
     Jobs(JobsArgs),
-    /// Print the answer of a finished job
+    /// Print the answers of finished jobs
     Result(JobArgs),
     /// Wait until jobs have ended, printing the id of each
+    #[command(after_long_help = jobs::WAIT)]
     Wait(WaitArgs),
-    /// Stream a job's answer from its beginning, wherever it stands
+    /// Stream jobs' answers from their beginning, wherever they stand
     Follow(FollowArgs),
     /// Cancel jobs, queued or running
     Cancel(JobArgs),
     /// Queue failed or canceled jobs again
+    #[command(after_long_help = jobs::RETRY)]
     Retry(JobArgs),
     /// Remove jobs that have ended, with all their files
     Rm(JobArgs),
@@ -203,6 +211,23 @@ impl SamplingArgs {
             stop: self.stop,
         }
     }
+
+    /// The same, once each is in its range.
+    pub(crate) fn into_checked_parameters(self) -> Result<Parameters, Failure> {
+        let params = self.into_parameters();
+        match params.validate() {
+            Ok(()) => Ok(params),
+            Err(error) => Err(Failure::new(
+                ErrorCode::InvalidRequest,
+                format!(
+                    "--{} is {}, but must be {}",
+                    error.name.replace('_', "-"),
+                    error.value,
+                    error.range
+                ),
+            )),
+        }
+    }
 }
 
 /// A command without arguments.
@@ -234,87 +259,6 @@ pub(crate) struct UnloadArgs {
     /// The backend
     #[arg(long, value_name = "NAME", value_parser = values::backend())]
     pub(crate) backend: Option<BackendKind>,
-    /// Print JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-/// Which jobs to list.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct JobsArgs {
-    /// Only in this state (repeatable)
-    #[arg(long = "state", value_name = "STATE", value_parser = values::state())]
-    pub(crate) states: Vec<JobState>,
-    /// Only with this tag
-    #[arg(long, value_name = "WORD")]
-    pub(crate) tag: Option<String>,
-    /// Only of this model
-    #[arg(long, value_name = "NAME")]
-    pub(crate) model: Option<String>,
-    /// Only submitted in the last 30m, 2h, 7d
-    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
-    pub(crate) newer_than: Option<Duration>,
-    /// Only submitted longer ago than 30m, 2h, 7d
-    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
-    pub(crate) older_than: Option<Duration>,
-    /// At most so many
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 50)]
-    pub(crate) limit: u32,
-    /// Print JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-/// Which jobs to wait for.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct WaitArgs {
-    /// Ids, or unambiguous beginnings or ends of ids, or `last`; without any, read from standard
-    /// input
-    #[arg(value_name = "ID")]
-    pub(crate) ids: Vec<String>,
-    /// Give up waiting after this long; the jobs go on
-    #[arg(long, value_name = "DURATION", value_parser = values::limit)]
-    pub(crate) timeout: Option<Duration>,
-    /// Print JSON, one object for each job
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-/// Which job to follow.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct FollowArgs {
-    /// An id, or an unambiguous beginning or end of one, or `last`
-    #[arg(value_name = "ID")]
-    pub(crate) id: String,
-    /// Give up waiting after this long; the job goes on
-    #[arg(long, value_name = "DURATION", value_parser = values::limit)]
-    pub(crate) timeout: Option<Duration>,
-    /// Print one JSON object when the job has ended
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-/// Which jobs.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct JobArgs {
-    /// Ids, or unambiguous beginnings or ends of ids, or `last`; without any, read from standard
-    /// input
-    #[arg(value_name = "ID")]
-    pub(crate) ids: Vec<String>,
-    /// Print JSON, one object for each job
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-/// Which jobs need not be kept.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct PruneArgs {
-    /// Those that ended longer ago than this: 30m, 2h, 7d
-    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
-    pub(crate) older_than: Duration,
-    /// Keep those that failed
-    #[arg(long)]
-    pub(crate) keep_failed: bool,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -1,7 +1,7 @@
 //! A prompt.
 
+use threadrunner_core::ExitCode;
 use threadrunner_core::protocol::{Op, Submission, Submitted};
-use threadrunner_core::{ErrorCode, ExitCode, Failure};
 use threadrunner_home::Home;
 
 use super::answer::print_answer;
@@ -19,18 +19,7 @@ pub(crate) fn run(args: RunArgs) -> CommandResult {
         return Err(CommandError::Silent(ExitCode::Usage));
     }
     let prompt = assemble(&args.words, stdin, args.raw)?;
-    let params = args.sampling.into_parameters();
-    params.validate().map_err(|error| {
-        Failure::new(
-            ErrorCode::InvalidRequest,
-            format!(
-                "--{} is {}, but must be {}",
-                error.name.replace('_', "-"),
-                error.value,
-                error.range
-            ),
-        )
-    })?;
+    let params = args.sampling.into_checked_parameters()?;
     let home = Home::from_env()?;
     let (backend, model) = resolve(&home, args.backend, args.model.as_deref())?;
     let submission = Submission {

@@ -13,6 +13,8 @@ use crate::jobs::{Done, End, JobView, Phase, ViewReader};
 pub(super) struct Style {
     /// With frames that tell what is happening.
     pub(super) events: bool,
+    /// With those that tell how far the job is.
+    pub(super) places: bool,
     /// The text in one frame, at the end.
     pub(super) whole: bool,
 }
@@ -143,7 +145,7 @@ impl Sender {
             self.told = true;
             frames.push(ReplyBody::Event(Progress::Accepted { job: view.id.clone() }));
         }
-        if view.text.is_empty() && self.phase.as_ref() != Some(&view.phase) {
+        if self.style.places && view.text.is_empty() && self.phase.as_ref() != Some(&view.phase) {
             self.phase = Some(view.phase.clone());
             frames.extend(progress(&view.phase).map(ReplyBody::Event));
         }
@@ -196,7 +198,7 @@ mod tests {
     }
 
     fn sender(events: bool, whole: bool) -> Sender {
-        Sender::new(Style { events, whole })
+        Sender::new(Style { events, places: events, whole })
     }
 
     #[test]

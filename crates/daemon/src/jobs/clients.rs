@@ -44,6 +44,15 @@ impl Owner {
             Order::Position { id, reply } => {
                 let _ = reply.send(self.position(&id));
             }
+            Order::Changes { reply } => {
+                let _ = reply.send((self.live_count(), self.changes.subscribe()));
+            }
+            Order::Removed { ids, reply } => {
+                for id in ids {
+                    self.tell_change(&id, None);
+                }
+                let _ = reply.send(());
+            }
             Order::Status { reply } => {
                 let _ = reply.send((self.list(), self.stopping.is_some()));
             }

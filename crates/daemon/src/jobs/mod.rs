@@ -3,6 +3,7 @@
 //! [`Hub`] is how others speak to it. [`Owner`] waits in one place and decides in functions that
 //! do not wait; the workspace's thread and the engines' tasks answer it by messages.
 
+mod changes;
 mod clients;
 mod dispatch;
 mod engines;
@@ -14,7 +15,7 @@ mod records;
 mod stored;
 mod view;
 
-pub(crate) use hub::{Ending, Hub, NewJob};
+pub(crate) use hub::{Change, Ending, Hub, NewJob};
 pub(crate) use owner::Owner;
 pub(crate) use records::job_failure;
 pub(crate) use view::{Done, End, JobView, Phase, ViewReader};

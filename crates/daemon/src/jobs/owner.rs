@@ -8,6 +8,7 @@ use threadrunner_core::{JobId, JobIdSource, ModelRef};
 use threadrunner_home::{Config, Home};
 use tokio::sync::mpsc;
 
+use super::changes::{Changes, changes};
 use super::hub::{Hub, Orders};
 use super::live::Live;
 use super::queue::Queue;
@@ -44,6 +45,8 @@ pub(crate) struct Owner {
     pub(super) unflushed: HashSet<JobId>,
     pub(super) flush_at: Option<Instant>,
     pub(super) list_at: Instant,
+    /// How those are told who watch all jobs.
+    pub(super) changes: Changes,
     /// Until when no queued job is claimed, because the disk is full or the like.
     pub(super) short_until: Option<Instant>,
     /// Queued jobs whose place somebody watches.
@@ -93,6 +96,7 @@ impl Owner {
             unflushed: HashSet::new(),
             flush_at: None,
             list_at: Instant::now() + LIST_EVERY,
+            changes: changes(),
             watched: HashSet::new(),
             stopping: None,
             given_up: false,

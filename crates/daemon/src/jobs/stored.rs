@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta};
+use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta, JobState};
 
 use super::clients::{bounded, kept};
 use super::live::{Live, Stage, Work};
@@ -64,6 +64,7 @@ impl Owner {
         if live.view.is_some() {
             self.watched.insert(id.clone());
         }
+        self.tell_change(id, Some(JobState::Ready));
     }
 
     fn durable(&mut self, id: &JobId) {
@@ -83,7 +84,9 @@ impl Owner {
         let Claim { prompt, spec, meta } = claim;
         let work = Work { prompt, spec, meta, since: Instant::now() };
         live.stage = Stage::Claimed(Box::new(work));
-        if let Some(ending) = live.ending {
+        let ending = live.ending;
+        self.tell_change(id, Some(JobState::Processing));
+        if let Some(ending) = ending {
             self.fail_claimed(id, ending.failure());
         } else if self.given_up {
             self.give_up_running();
@@ -130,6 +133,7 @@ impl Owner {
     fn lost(&mut self, id: &JobId, failure: Failure) {
         tracing::error!(job = %id, %failure, "the workspace refused a move");
         if let Some(live) = self.forget(id) {
+            self.tell_change(id, None);
             if let Some(view) = &live.view {
                 view.send_modify(|view| view.end = Some(End::Failed(failure.clone())));
             }
@@ -141,6 +145,11 @@ impl Owner {
 
     fn ended(&mut self, id: &JobId, result: Result<(), Failure>) {
         let Some(live) = self.forget(id) else { return };
+        let state = match &live.stage {
+            Stage::Ending(End::Done(_)) => JobState::Done,
+            _ => JobState::Failed,
+        };
+        self.tell_change(id, Some(state));
         let Some(view) = &live.view else { return };
         let end = match (live.stage, result) {
             (Stage::Ending(end), Ok(())) => end,
@@ -189,7 +198,8 @@ impl Owner {
             self.deadlines.insert((deadline, id.clone()));
         }
         self.queue.push(id.clone(), &model, found.priority);
-        self.live.insert(id, live);
+        self.live.insert(id.clone(), live);
+        self.tell_change(&id, Some(JobState::Ready));
     }
 
     fn default_model(&self) -> Result<threadrunner_core::ModelRef, Failure> {
