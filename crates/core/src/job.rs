@@ -215,6 +215,10 @@ pub struct JobSpec {
     /// Whether a failure among `after` is no reason to fail.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub after_any: bool,
+    /// Whether references to other jobs' answers ([`crate::template`]) in the prompt, the system
+    /// message and the messages are replaced when the job begins. The jobs are among `after`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub template: bool,
     /// A program run without a shell when the job has ended, with its directory as argument.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_done: Option<PathBuf>,
@@ -237,6 +241,7 @@ impl Default for JobSpec {
             max_attempts: None,
             after: Vec::new(),
             after_any: false,
+            template: false,
             on_done: None,
             attempts: 0,
         }

@@ -127,12 +127,15 @@ pub struct Submission {
     /// The job that this one follows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent: Option<JobId>,
-    /// Jobs that must end before this one begins.
+    /// Jobs that must end before this one begins: ids, unambiguous parts of ids, or `last`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub after: Vec<JobId>,
+    pub after: Vec<String>,
     /// Whether a failure among `after` is no reason to fail.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub after_any: bool,
+    /// References to jobs' answers ([`crate::template`]) are replaced, and their jobs waited for.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub template: bool,
     /// How often the job is begun before it fails.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_attempts: Option<u32>,
@@ -313,6 +316,13 @@ pub enum Progress {
         /// How many go before it, and one.
         position: u32,
     },
+    /// The job waits for the end of others.
+    Waiting {
+        /// One of them.
+        on: JobId,
+        /// How many more there are.
+        others: u32,
+    },
     /// The job's model is being loaded.
     Loading {
         /// The model's name.
@@ -351,6 +361,9 @@ pub struct JobRecord {
     /// Its place in the queue, from 1, when it is queued.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub position: Option<u32>,
+    /// The jobs whose end it waits for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waits_for: Vec<JobId>,
     /// How often it was begun.
     #[serde(default)]
     pub attempts: u32,
@@ -404,6 +417,9 @@ pub struct ProcessList {
     pub running: Vec<RunningJob>,
     /// Queued jobs.
     pub queued: u32,
+    /// Jobs that wait for the end of others.
+    #[serde(default)]
+    pub held: u32,
 }
 
 /// One engine process.
@@ -479,6 +495,9 @@ pub struct DaemonStatus {
     pub memory_bytes: u64,
     /// Jobs queued.
     pub queued: u32,
+    /// Jobs that wait for the end of others.
+    #[serde(default)]
+    pub held: u32,
     /// Jobs running.
     pub running: u32,
     /// Engines, loading or loaded.

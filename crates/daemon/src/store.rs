@@ -4,7 +4,10 @@
 //! after that sync; what only this daemon needs to go on (a claim) is told before it, so that an
 //! answer's first token does not wait for the disk.
 
+mod expand;
 mod keeper;
+mod needs;
+mod standing;
 
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -13,6 +16,7 @@ use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta, JobSpec, ModelRef, P
 use threadrunner_workspace::{Retention, WatchEvent, Watcher, Workspace};
 
 use keeper::Keeper;
+pub(crate) use standing::{After, Standing};
 use tokio::sync::oneshot;
 
 /// A job to be written.
@@ -32,6 +36,17 @@ pub(crate) struct Claim {
     pub(crate) prompt: String,
     pub(crate) spec: JobSpec,
     pub(crate) meta: JobMeta,
+    /// Why it cannot be run as it is.
+    pub(crate) unfit: Option<Failure>,
+}
+
+/// A job that was written.
+#[derive(Debug)]
+pub(crate) enum Written {
+    /// It is in `processing`, and here is its claim.
+    Claimed(Box<Claim>),
+    /// It is in `ready`, to begin after others.
+    Ready(After),
 }
 
 /// A job that somebody else put into `ready`.
@@ -41,23 +56,28 @@ pub(crate) struct Found {
     pub(crate) priority: Priority,
     /// Until its deadline. Another program's word: it may be any number.
     pub(crate) time_left_s: Option<f64>,
+    pub(crate) after: After,
 }
 
 /// What came of an operation.
 #[derive(Debug)]
 pub(crate) enum StoreEvent {
-    /// The job is in `ready`, or in `processing` and here is its claim.
-    Submitted { id: JobId, result: Result<Option<Claim>, Failure> },
+    /// The job is written.
+    Submitted { id: JobId, result: Result<Written, Failure> },
     /// The job would survive a crash.
     Durable { id: JobId },
     /// The job is in `processing`.
-    Claimed { id: JobId, result: Result<Claim, Failure> },
+    Claimed { id: JobId, result: Result<Box<Claim>, Failure> },
     /// The job is in `ready` again.
     Released { id: JobId, result: Result<(), Failure> },
     /// The job is in `output` or `failed`, for good.
     Ended { id: JobId, result: Result<(), Failure> },
     /// The job that was begun at once could not be written after all.
     Lost { id: JobId, failure: Failure },
+    /// A job in `ready` turned out malformed and is in `failed` now.
+    Refused { id: JobId },
+    /// How a job stands that was asked about.
+    Stands { id: JobId, how: Standing },
     /// All that is in `ready`.
     Listed { ids: Vec<JobId> },
     /// There is a job in `ready` that nobody here put there.
@@ -76,6 +96,7 @@ enum Operation {
     Look(JobId),
     LookFor { id: JobId, reply: Reply<()> },
     Arrived(JobId),
+    Stands(JobId),
     List,
     Retry { id: JobId, reply: Reply<()> },
     Remove { id: JobId, reply: Reply<()> },
@@ -129,6 +150,8 @@ impl Store {
             | StoreEvent::Ended { .. } => self.under_way -= 1,
             StoreEvent::Durable { .. }
             | StoreEvent::Lost { .. }
+            | StoreEvent::Refused { .. }
+            | StoreEvent::Stands { .. }
             | StoreEvent::Listed { .. }
             | StoreEvent::Found { .. } => {}
         }
@@ -178,6 +201,11 @@ impl Store {
     /// Looks at a job in `ready`: [`StoreEvent::Found`] if it is one.
     pub(crate) fn look(&self, id: JobId) {
         self.send_silent(Operation::Look(id));
+    }
+
+    /// Looks how a job stands, wherever it is: [`StoreEvent::Stands`].
+    pub(crate) fn ask_standing(&self, id: JobId) {
+        self.send_silent(Operation::Stands(id));
     }
 
     /// Lists all that is in `ready`: [`StoreEvent::Listed`].

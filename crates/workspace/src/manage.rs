@@ -87,7 +87,8 @@ impl Workspace {
     }
 
     /// Prepares to remove the finished jobs that need not be kept, and names them. No more than
-    /// `limit` at once, the oldest first, so that other work is not kept waiting.
+    /// `limit` at once, the oldest first, so that other work is not kept waiting, and none that is
+    /// `kept`.
     ///
     /// # Errors
     /// [`WorkspaceError::Io`].
@@ -96,6 +97,7 @@ impl Workspace {
         retention: &Retention,
         limit: usize,
         now: SystemTime,
+        mut kept: impl FnMut(&JobId) -> bool,
     ) -> Result<Vec<JobId>> {
         let mut ended = listing::ids(&self.layout, JobState::Done)?;
         if !retention.keep_failed {
@@ -109,7 +111,7 @@ impl Workspace {
                 break;
             }
             let too_old = retention.max_age.is_some_and(|age| self.ended_before(&id, age, now));
-            if (index < too_many || too_old) && self.remove(&id).is_ok() {
+            if (index < too_many || too_old) && !kept(&id) && self.remove(&id).is_ok() {
                 removed.push(id);
             }
         }

@@ -83,6 +83,7 @@ impl Reader {
             job: id.clone(),
             state,
             position: None,
+            waits_for: Vec::new(),
             attempts: spec.attempts,
             priority: spec.priority,
             prompt_start: prompt_start(&dir, &spec)?,

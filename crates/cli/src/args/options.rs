@@ -33,7 +33,13 @@ Where the prompt comes from:
 Examples:
   threadrunner run jobs are hard to find
   threadrunner run --raw \"Once upon a time\" --max-tokens 100
-  threadrunner run --detach --tag nightly \"Write the report\"";
+  threadrunner run --detach --tag nightly \"Write the report\"
+
+One job after another:
+  a=$(threadrunner --detach \"Name a colour\")
+  b=$(threadrunner --detach \"Name an animal\")
+  threadrunner \"A poem about this animal: {{result:$b}}, in this colour: {{result:$a}}\"
+  threadrunner --detach --after $a --after $b \"Both are done by now\"";
 
 /// Local language models, like any other Unix tool
 ///
@@ -153,6 +159,27 @@ pub(crate) struct RunArgs {
     /// The id of the job that this one follows
     #[arg(long, value_name = "ID", help_heading = "Job", value_parser = values::job_id)]
     pub(crate) parent: Option<JobId>,
+
+    /// Begin when this job is done: an id, a part of one, or `last` (repeatable)
+    ///
+    /// The job is held until all of them are done. If one fails or is canceled, it fails too.
+    #[arg(long, value_name = "ID", help_heading = "Job")]
+    pub(crate) after: Vec<String>,
+
+    /// Begin when those jobs have ended, also if some failed
+    #[arg(long, help_heading = "Job")]
+    pub(crate) after_any: bool,
+
+    /// Leave `{{result:ID}}` in the prompt as it is
+    ///
+    /// Otherwise it becomes the answer of that job, for which this one waits as with --after. ID
+    /// may be a part of an id, or `last`.
+    #[arg(long, help_heading = "Job")]
+    pub(crate) literal: bool,
+
+    /// Begin the job at most so often, should the engine die [default: config.toml, else 3]
+    #[arg(long, value_name = "N", help_heading = "Job", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) attempts: Option<u32>,
 
     /// Who goes first [default: interactive, with --detach normal]
     #[arg(long, value_name = "NAME", help_heading = "Job", value_parser = values::priority())]

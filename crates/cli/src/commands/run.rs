@@ -45,6 +45,10 @@ pub(crate) fn run(args: RunArgs) -> CommandResult {
         timeout_s: args.timeout.map(|timeout| timeout.as_secs_f64()),
         tags: args.tags,
         parent: args.parent,
+        after: args.after,
+        after_any: args.after_any,
+        template: !args.literal,
+        max_attempts: args.attempts,
         ..Submission::default()
     };
     let submission = Box::new(submission);

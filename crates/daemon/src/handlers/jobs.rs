@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use threadrunner_core::JobState;
 use threadrunner_core::protocol::{JobList, JobRecord, JobsQuery};
 use threadrunner_workspace::parse_timestamp;
 
@@ -17,7 +18,7 @@ const MOST: usize = 10_000;
 pub(super) async fn jobs(context: &Context, query: JobsQuery, answer: &Answer) -> Result<(), Stop> {
     context.workspace_known(query.workspace.as_deref())?;
     let limit = query.limit.map_or(USUAL, |limit| (limit as usize).min(MOST));
-    let list = context
+    let mut list = context
         .read(move |reader| {
             let now = SystemTime::now();
             let (found, _) = reader.newest(&query.states, usize::MAX)?;
@@ -35,6 +36,12 @@ pub(super) async fn jobs(context: &Context, query: JobsQuery, answer: &Answer) -
             Ok(JobList { jobs, more: false })
         })
         .await?;
+    let ready = |job: &&mut JobRecord| job.state == JobState::Ready;
+    let mut queued: Vec<_> = list.jobs.iter_mut().filter(ready).collect();
+    let ids = queued.iter().map(|job| job.job.clone()).collect();
+    for (job, waits_for) in queued.iter_mut().zip(context.hub.waits_for(ids).await?) {
+        job.waits_for = waits_for;
+    }
     answer.data(&list).await?;
     Ok(())
 }

@@ -32,7 +32,7 @@ async fn attached(
     answer: &Answer,
     style: Style,
 ) -> Result<(), Stop> {
-    let job = submit::new_job(context, submission, true)?;
+    let job = submit::new_job(context, submission, true).await?;
     let view = context.hub.submit_attached(job).await?;
     let id = view.borrow().id.clone();
     let streamed = stream(view, answer, style).await;

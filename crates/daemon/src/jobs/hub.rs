@@ -49,6 +49,7 @@ pub(super) enum Order {
     Watch { id: JobId, reply: oneshot::Sender<Option<ViewReader>> },
     Cancel { id: JobId, ending: Ending, reply: oneshot::Sender<Option<ViewReader>> },
     Position { id: JobId, reply: oneshot::Sender<Option<u32>> },
+    WaitsFor { ids: Vec<JobId>, reply: oneshot::Sender<Vec<Vec<JobId>>> },
     Status { reply: oneshot::Sender<(ProcessList, bool)> },
     Load { model: ModelRef, reply: oneshot::Sender<Result<watch::Receiver<LoadView>, Failure>> },
     Unload { model: Option<ModelRef>, reply: oneshot::Sender<Vec<String>> },
@@ -104,6 +105,11 @@ impl Hub {
     /// A job's place in the queue, from 1.
     pub(crate) async fn position(&self, id: JobId) -> Result<Option<u32>, Failure> {
         self.ask(|reply| Order::Position { id, reply }).await
+    }
+
+    /// What each of these jobs waits for.
+    pub(crate) async fn waits_for(&self, ids: Vec<JobId>) -> Result<Vec<Vec<JobId>>, Failure> {
+        self.ask(|reply| Order::WaitsFor { ids, reply }).await
     }
 
     /// Loaded models and running jobs.

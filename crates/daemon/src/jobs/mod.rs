@@ -4,8 +4,10 @@
 //! do not wait; the workspace's thread and the engines' tasks answer it by messages.
 
 mod clients;
+mod dependencies;
 mod dispatch;
 mod engines;
+mod held;
 mod hub;
 mod live;
 mod owner;

@@ -8,8 +8,9 @@ use threadrunner_core::{JobId, JobIdSource, ModelRef};
 use threadrunner_home::{Config, Home};
 use tokio::sync::mpsc;
 
+use super::dependencies::Dependencies;
 use super::hub::{Hub, Orders};
-use super::live::Live;
+use super::live::{Live, Stage};
 use super::queue::Queue;
 use crate::engine::{Engine, EngineId, EngineMessage, Spawner};
 use crate::store::{Store, StoreEvent};
@@ -32,6 +33,7 @@ pub(crate) struct Owner {
     pub(super) spawner: Spawner,
     pub(super) ids: JobIdSource,
     pub(super) queue: Queue,
+    pub(super) dependencies: Dependencies,
     pub(super) live: HashMap<JobId, Live>,
     pub(super) engines: HashMap<ModelRef, Engine>,
     /// The models of the engines that still count, by the name of their process.
@@ -81,6 +83,7 @@ impl Owner {
             spawner: Spawner::new(engine_binary, messages),
             ids: JobIdSource::new(std::process::id()),
             queue: Queue::default(),
+            dependencies: Dependencies::default(),
             live: HashMap::new(),
             engines: HashMap::new(),
             processes: HashMap::new(),
@@ -175,7 +178,7 @@ impl Owner {
         self.flush_at = None;
         for id in std::mem::take(&mut self.unflushed) {
             let Some(live) = self.live.get_mut(&id) else { continue };
-            if let (super::live::Stage::Running(run), Some(view)) = (&mut live.stage, &live.view) {
+            if let (Stage::Running(run), Some(view)) = (&mut live.stage, &live.view) {
                 let view = view.borrow();
                 let text = view.text[run.flushed..].to_owned();
                 run.flushed = view.text.len();
@@ -191,7 +194,7 @@ impl Owner {
             && self
                 .live
                 .values()
-                .all(|live| live.durable && matches!(live.stage, super::live::Stage::Queued))
+                .all(|live| live.durable && matches!(live.stage, Stage::Queued | Stage::Held))
     }
 }
 

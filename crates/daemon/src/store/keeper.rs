@@ -4,13 +4,16 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant, SystemTime};
 
-use threadrunner_core::{Failure, JobId, JobMeta, JobState};
+use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta, JobSpec, JobState};
 use threadrunner_workspace::{
-    Attempt, ClaimedJob, NewJob, StillClaimed, Workspace, WorkspaceError,
+    Attempt, ClaimedJob, NewJob, Reader, StillClaimed, Workspace, WorkspaceError,
 };
 use tokio::sync::mpsc::Sender;
 
-use super::{Claim, Found, Operation, Reply, StoreEvent, Submission};
+use super::expand::expand;
+use super::needs::Needs;
+use super::standing::standing;
+use super::{After, Claim, Found, Operation, Reply, StoreEvent, Submission, Written};
 
 /// The most operations that share a sync.
 const GROUP: usize = 256;
@@ -33,9 +36,12 @@ pub(super) struct Keeper {
     unfinished: VecDeque<(Instant, JobId)>,
     /// Jobs that this daemon put into `ready`, until the watcher has told of them.
     own: HashSet<JobId>,
+    needs: Needs,
     /// What is to be told when the group is synced.
     pending: Vec<(JobId, Pending)>,
     pending_prunes: Vec<PendingPrune>,
+    /// Jobs whose standing is to be told then.
+    asked_about: Vec<JobId>,
 }
 
 /// What was pruned, as far as the sync agrees, and who is told.
@@ -43,10 +49,11 @@ type PendingPrune = (Result<Vec<JobId>, Failure>, Reply<Vec<JobId>>);
 
 /// What an operation of the group will have come to.
 enum Pending {
-    Queued,
+    Queued(Box<JobSpec>),
     Begun,
     Claimed(Box<Claim>),
     Released,
+    Refused,
     Ended,
     Answer { reply: Reply<()>, then_look: bool },
 }
@@ -60,8 +67,10 @@ impl Keeper {
             backlog: ready.into(),
             unfinished: VecDeque::new(),
             own: HashSet::new(),
+            needs: Needs::default(),
             pending: Vec::new(),
             pending_prunes: Vec::new(),
+            asked_about: Vec::new(),
         }
     }
 
@@ -113,11 +122,16 @@ impl Keeper {
             Operation::Submit(submission) => self.submit(*submission, now),
             Operation::Claim(id) => match self.workspace.claim(&id, now) {
                 Ok(job) => {
-                    let claim = Box::new(claim_of(&job));
+                    let claim = Box::new(self.claim_of(&job));
                     self.claimed.insert(id.clone(), job);
                     self.pending.push((id, Pending::Claimed(claim)));
                 }
-                Err(error) => self.tell(StoreEvent::Claimed { id, result: Err(error.into()) }),
+                Err(error) => {
+                    if matches!(error, WorkspaceError::Rejected { .. }) {
+                        self.pending.push((id.clone(), Pending::Refused));
+                    }
+                    self.tell(StoreEvent::Claimed { id, result: Err(error.into()) });
+                }
             },
             Operation::Append { id, text } => self.append(&id, &text),
             Operation::Complete { id, text, meta } => self.complete(id, &text, *meta, now),
@@ -141,17 +155,35 @@ impl Keeper {
                     self.look(id);
                 }
             }
+            // Told after the sync: what this group does to it is done then.
+            Operation::Stands(id) => self.asked_about.push(id),
             Operation::List => self.list(),
             Operation::Retry { id, reply } => {
                 let result = self.workspace.retry(&id);
+                if result.is_ok()
+                    && let Ok(spec) = self.workspace.reader().spec(&id)
+                {
+                    self.needs.add(&id, &spec.after);
+                }
                 self.answer(id, result, reply, true);
             }
             Operation::Remove { id, reply } => {
-                let result = self.workspace.remove(&id);
-                self.answer(id, result, reply, false);
+                self.look_at_all();
+                match self.needed_by(&id) {
+                    // A client that is gone has nobody to be told.
+                    Some(by) => drop(reply.send(Err(needed(&id, &by)))),
+                    None => {
+                        let result = self.workspace.remove(&id);
+                        self.answer(id, result, reply, false);
+                    }
+                }
             }
             Operation::Prune { retention, reply } => {
-                let pruned = self.workspace.prune(&retention, PRUNE_STEP, now);
+                self.look_at_all();
+                let reader = self.workspace.reader();
+                let needs = &mut self.needs;
+                let kept = |id: &JobId| needs.needed_by(id, |job| lives(job, &reader)).is_some();
+                let pruned = self.workspace.prune(&retention, PRUNE_STEP, now, kept);
                 self.pending_prunes.push((pruned.map_err(Failure::from), reply));
             }
         }
@@ -159,10 +191,14 @@ impl Keeper {
 
     fn submit(&mut self, submission: Submission, now: SystemTime) {
         let Submission { id, prompt, spec, meta, claim } = submission;
+        if let Err(failure) = self.all_there(&spec.after) {
+            return self.tell(StoreEvent::Submitted { id, result: Err(failure) });
+        }
+        let asked = (!claim).then(|| Box::new(spec.clone()));
         let job = NewJob { id: id.clone(), prompt, spec, meta };
         let result = if claim {
             self.workspace.submit_claimed(job, now).map(|job| {
-                let claim = claim_of(&job);
+                let claim = self.claim_of(&job);
                 self.claimed.insert(id.clone(), job);
                 Some(claim)
             })
@@ -173,12 +209,15 @@ impl Keeper {
             // It begins before it is synced: who waits for its first token waits for no disk.
             Ok(Some(claim)) => {
                 self.own.insert(id.clone());
-                self.tell(StoreEvent::Submitted { id: id.clone(), result: Ok(Some(claim)) });
+                let written = Written::Claimed(Box::new(claim));
+                self.tell(StoreEvent::Submitted { id: id.clone(), result: Ok(written) });
                 self.pending.push((id, Pending::Begun));
             }
             Ok(None) => {
                 self.own.insert(id.clone());
-                self.pending.push((id, Pending::Queued));
+                let asked = asked.unwrap_or_default();
+                self.needs.add(&id, &asked.after);
+                self.pending.push((id, Pending::Queued(asked)));
             }
             Err(error) => self.tell(StoreEvent::Submitted { id, result: Err(error.into()) }),
         }
@@ -263,6 +302,33 @@ impl Keeper {
         self.tell(StoreEvent::Ended { id, result: Err(failure) });
     }
 
+    /// What the owner needs to run a job that was claimed.
+    fn claim_of(&self, job: &ClaimedJob) -> Claim {
+        let (prompt, spec, meta) =
+            (job.prompt().to_owned(), job.spec().clone(), job.meta().clone());
+        let mut claim = Claim { prompt, spec, meta, unfit: None };
+        claim.unfit = expand(&mut claim, &self.workspace.reader()).err();
+        claim
+    }
+
+    /// Checks that a job waits for none that is not there.
+    fn all_there(&self, after: &[JobId]) -> Result<(), Failure> {
+        let reader = self.workspace.reader();
+        after.iter().try_for_each(|id| reader.locate(id).map(drop).map_err(Failure::from))
+    }
+
+    /// Looks at all jobs found at the start, so that it is known what each needs.
+    fn look_at_all(&mut self) {
+        while let Some(id) = self.backlog.pop_front() {
+            self.look(id);
+        }
+    }
+
+    fn needed_by(&mut self, id: &JobId) -> Option<JobId> {
+        let reader = self.workspace.reader();
+        self.needs.needed_by(id, |job| lives(job, &reader))
+    }
+
     /// Looks at a job in `ready`, and tells of it if it is one.
     fn look(&mut self, id: JobId) {
         let now = SystemTime::now();
@@ -276,8 +342,11 @@ impl Keeper {
                     .and_then(|submitted| now.duration_since(submitted).ok())
                     .unwrap_or_default();
                 let time_left_s = job.spec.timeout_s.map(|seconds| seconds - waited.as_secs_f64());
+                self.needs.add(&id, &job.spec.after);
+                let after = After::of(&job.spec, &self.workspace.reader());
                 let (model, priority) = (job.spec.model, job.spec.priority);
-                self.tell(StoreEvent::Found { id, found: Found { model, priority, time_left_s } });
+                let found = Found { model, priority, time_left_s, after };
+                self.tell(StoreEvent::Found { id, found });
             }
             // Taken back or moved by whoever put it there, or by this daemon.
             Err(WorkspaceError::NotFound { .. } | WorkspaceError::WrongState { .. }) => {}
@@ -286,7 +355,12 @@ impl Keeper {
                     self.unfinished.push_back((Instant::now() + FILLED_AFTER, id));
                 }
             }
-            Err(error) => tracing::warn!(job = %id, %error, "a job in ready is none"),
+            Err(error) => {
+                tracing::warn!(job = %id, %error, "a job in ready is none");
+                if matches!(error, WorkspaceError::Rejected { .. }) {
+                    self.pending.push((id, Pending::Refused));
+                }
+            }
         }
     }
 
@@ -304,11 +378,16 @@ impl Keeper {
         for (id, pending) in std::mem::take(&mut self.pending) {
             let error = synced.take_error(&id).map(Failure::from);
             match (pending, error) {
-                (Pending::Queued, None) => {
-                    self.tell(StoreEvent::Submitted { id: id.clone(), result: Ok(None) });
+                (Pending::Queued(asked), None) => {
+                    // Not sooner: what ended with this group has ended by now, and what has not
+                    // is told of after this.
+                    let after = After::of(&asked, &self.workspace.reader());
+                    let result = Ok(Written::Ready(after));
+                    self.tell(StoreEvent::Submitted { id: id.clone(), result });
                     self.tell(StoreEvent::Durable { id });
                 }
-                (Pending::Queued, Some(failure)) => {
+                (Pending::Queued(_), Some(failure)) => {
+                    self.needs.ended(&id);
                     self.tell(StoreEvent::Submitted { id, result: Err(failure) });
                 }
                 (Pending::Begun, None) => self.tell(StoreEvent::Durable { id }),
@@ -317,7 +396,7 @@ impl Keeper {
                     self.tell(StoreEvent::Lost { id, failure });
                 }
                 (Pending::Claimed(claim), None) => {
-                    self.tell(StoreEvent::Claimed { id, result: Ok(*claim) });
+                    self.tell(StoreEvent::Claimed { id, result: Ok(claim) });
                 }
                 (Pending::Claimed(_), Some(failure)) => {
                     self.claimed.remove(&id);
@@ -326,7 +405,17 @@ impl Keeper {
                 (Pending::Released, error) => {
                     self.tell(StoreEvent::Released { id, result: error.map_or(Ok(()), Err) });
                 }
+                (Pending::Refused, None) => {
+                    self.needs.ended(&id);
+                    self.tell(StoreEvent::Refused { id });
+                }
+                (Pending::Refused, Some(failure)) => {
+                    tracing::warn!(job = %id, %failure, "a malformed job stays in ready");
+                }
                 (Pending::Ended, error) => {
+                    if error.is_none() {
+                        self.needs.ended(&id);
+                    }
                     self.tell(StoreEvent::Ended { id, result: error.map_or(Ok(()), Err) });
                 }
                 (Pending::Answer { reply, then_look }, error) => {
@@ -338,6 +427,10 @@ impl Keeper {
                     }
                 }
             }
+        }
+        for id in std::mem::take(&mut self.asked_about) {
+            let how = standing(&id, &self.workspace.reader());
+            self.tell(StoreEvent::Stands { id, how });
         }
         for (pruned, reply) in std::mem::take(&mut self.pending_prunes) {
             // A client that is gone has nobody to be told.
@@ -352,8 +445,14 @@ impl Keeper {
     }
 }
 
-fn claim_of(job: &ClaimedJob) -> Claim {
-    Claim { prompt: job.prompt().to_owned(), spec: job.spec().clone(), meta: job.meta().clone() }
+/// Whether a job is there and has not ended.
+fn lives(id: &JobId, reader: &Reader) -> bool {
+    reader.locate(id).is_ok_and(|(state, _)| !state.is_final())
+}
+
+fn needed(id: &JobId, by: &JobId) -> Failure {
+    Failure::new(ErrorCode::WrongState, format!("job {by} still needs job {id}: it waits for it"))
+        .hint(format!("remove it when that has ended, or `threadrunner cancel {by}`"))
 }
 
 fn not_claimed(id: &JobId) -> Failure {
