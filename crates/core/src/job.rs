@@ -297,6 +297,29 @@ pub struct JobMeta {
     pub other: serde_json::Map<String, serde_json::Value>,
 }
 
+/// How the program went that was run when a job had ended: the content of `on_done.json`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct HookOutcome {
+    /// The program.
+    pub program: PathBuf,
+    /// When it was started: ISO 8601 in UTC with microseconds.
+    pub started_at: String,
+    /// Seconds that it ran.
+    pub duration_s: f64,
+    /// Its exit code, if it exited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// The signal that ended it, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    /// Whether it was killed because its time was over.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub timed_out: bool,
+    /// Why it could not be run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
 /// Why generation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -31,7 +31,7 @@ pub use error::{ErrorCode, ErrorType, ExitCode, Failure};
 pub use frame::{FrameCodec, FrameError, MAX_FRAME_BYTES, decode_frame, encode_frame};
 pub use id::{InvalidJobId, JobId, JobIdSource};
 pub use job::{
-    BackendKind, FinishReason, JobMeta, JobSpec, JobState, JobType, Message, ModelRef, Priority,
-    Role, SPEC_VERSION, Timings, Usage,
+    BackendKind, FinishReason, HookOutcome, JobMeta, JobSpec, JobState, JobType, Message, ModelRef,
+    Priority, Role, SPEC_VERSION, Timings, Usage,
 };
 pub use params::{InvalidParameter, Parameters};

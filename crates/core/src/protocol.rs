@@ -13,8 +13,8 @@ use serde_json::{Map, Value};
 
 use crate::engine_protocol::EngineInfo;
 use crate::{
-    BackendKind, ErrorCode, ErrorType, Failure, FinishReason, JobId, JobMeta, JobState, Message,
-    ModelInfo, ModelRef, Parameters, Priority, Timings, Usage,
+    BackendKind, ErrorCode, ErrorType, Failure, FinishReason, HookOutcome, JobId, JobMeta,
+    JobState, Message, ModelInfo, ModelRef, Parameters, Priority, Timings, Usage,
 };
 
 /// The versions of the protocol that this program speaks.
@@ -364,6 +364,9 @@ pub struct JobRecord {
     /// The jobs whose end it waits for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waits_for: Vec<JobId>,
+    /// How the program went that was run when it had ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_done: Option<HookOutcome>,
     /// How often it was begun.
     #[serde(default)]
     pub attempts: u32,

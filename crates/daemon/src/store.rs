@@ -5,6 +5,7 @@
 //! answer's first token does not wait for the disk.
 
 mod expand;
+mod hooks;
 mod keeper;
 mod needs;
 mod standing;
@@ -12,8 +13,10 @@ mod standing;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
-use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta, JobSpec, ModelRef, Priority};
-use threadrunner_workspace::{Retention, WatchEvent, Watcher, Workspace};
+use threadrunner_core::{
+    ErrorCode, Failure, HookOutcome, JobId, JobMeta, JobSpec, ModelRef, Priority,
+};
+use threadrunner_workspace::{Hook, Retention, WatchEvent, Watcher, Workspace};
 
 use keeper::Keeper;
 pub(crate) use standing::{After, Standing};
@@ -74,6 +77,12 @@ pub(crate) enum StoreEvent {
     Ended { id: JobId, result: Result<(), Failure> },
     /// The job that was begun at once could not be written after all.
     Lost { id: JobId, failure: Failure },
+    /// A job with a hook has ended.
+    HookDue { id: JobId },
+    /// A hook can be run; `None` where there is none to run any more.
+    HookReady { id: JobId, result: Result<Option<Hook>, Failure> },
+    /// How a hook went is written down, as far as that could be done.
+    HookNoted,
     /// A job in `ready` turned out malformed and is in `failed` now.
     Refused { id: JobId },
     /// How a job stands that was asked about.
@@ -96,6 +105,8 @@ enum Operation {
     Look(JobId),
     LookFor { id: JobId, reply: Reply<()> },
     Arrived(JobId),
+    BeginHook(JobId),
+    EndHook { id: JobId, outcome: Box<HookOutcome> },
     Stands(JobId),
     List,
     Retry { id: JobId, reply: Reply<()> },
@@ -147,9 +158,12 @@ impl Store {
             StoreEvent::Submitted { .. }
             | StoreEvent::Claimed { .. }
             | StoreEvent::Released { .. }
-            | StoreEvent::Ended { .. } => self.under_way -= 1,
+            | StoreEvent::Ended { .. }
+            | StoreEvent::HookReady { .. }
+            | StoreEvent::HookNoted => self.under_way -= 1,
             StoreEvent::Durable { .. }
             | StoreEvent::Lost { .. }
+            | StoreEvent::HookDue { .. }
             | StoreEvent::Refused { .. }
             | StoreEvent::Stands { .. }
             | StoreEvent::Listed { .. }
@@ -201,6 +215,16 @@ impl Store {
     /// Looks at a job in `ready`: [`StoreEvent::Found`] if it is one.
     pub(crate) fn look(&self, id: JobId) {
         self.send_silent(Operation::Look(id));
+    }
+
+    /// Prepares to run the hook of a job that has ended: [`StoreEvent::HookReady`].
+    pub(crate) fn begin_hook(&mut self, id: JobId) {
+        self.send(Operation::BeginHook(id));
+    }
+
+    /// Writes down how a hook went: [`StoreEvent::HookNoted`].
+    pub(crate) fn end_hook(&mut self, id: JobId, outcome: HookOutcome) {
+        self.send(Operation::EndHook { id, outcome: Box::new(outcome) });
     }
 
     /// Looks how a job stands, wherever it is: [`StoreEvent::Stands`].

@@ -11,7 +11,8 @@ use crate::job_files::{
     self, Description, OutcomeSeal, clear_outcome, job_json, load_prompt, meta_json,
 };
 use crate::layout::{
-    ERROR_FILE, JOB_FILE, JOB_NEXT, META_FILE, META_NEXT, PARTIAL_FILE, RESULT_FILE,
+    ERROR_FILE, HOOK_FILE, HOOK_LOG_FILE, JOB_FILE, JOB_NEXT, META_FILE, META_NEXT, PARTIAL_FILE,
+    RESULT_FILE,
 };
 use crate::staged::Staged;
 use crate::time::format_timestamp;
@@ -82,7 +83,7 @@ impl Workspace {
         if ended_before || spec.attempts > 1 {
             // An earlier attempt's. At once, and not at the sync, which may come after this
             // attempt has begun to write.
-            for name in [ERROR_FILE, RESULT_FILE, PARTIAL_FILE] {
+            for name in [ERROR_FILE, RESULT_FILE, PARTIAL_FILE, HOOK_FILE, HOOK_LOG_FILE] {
                 dir.remove(&*self.fs, name)?;
             }
         }

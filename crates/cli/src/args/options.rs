@@ -1,5 +1,6 @@
 //! The commands and their options, in the words of `--help`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
@@ -39,7 +40,8 @@ One job after another:
   a=$(threadrunner --detach \"Name a colour\")
   b=$(threadrunner --detach \"Name an animal\")
   threadrunner \"A poem about this animal: {{result:$b}}, in this colour: {{result:$a}}\"
-  threadrunner --detach --after $a --after $b \"Both are done by now\"";
+  threadrunner --detach --after $a --after $b \"Both are done by now\"
+  threadrunner --detach --on-done ~/bin/file-it \"Write the report\"";
 
 /// Local language models, like any other Unix tool
 ///
@@ -176,6 +178,13 @@ pub(crate) struct RunArgs {
     /// may be a part of an id, or `last`.
     #[arg(long, help_heading = "Job")]
     pub(crate) literal: bool,
+
+    /// Run this program when the job has ended, with the job's directory as argument
+    ///
+    /// Without a shell, by the daemon; what it prints goes to on_done.log in that directory. It
+    /// finds THREADRUNNER_JOB_ID and THREADRUNNER_JOB_STATUS (done, failed, canceled) set.
+    #[arg(long, value_name = "PROGRAM", help_heading = "Job")]
+    pub(crate) on_done: Option<PathBuf>,
 
     /// Begin the job at most so often, should the engine die [default: config.toml, else 3]
     #[arg(long, value_name = "N", help_heading = "Job", value_parser = clap::value_parser!(u32).range(1..))]

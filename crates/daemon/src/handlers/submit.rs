@@ -6,6 +6,7 @@ use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta, JobSpec, ModelRef, P
 use super::{Stop, references};
 use crate::connection::Answer;
 use crate::context::Context;
+use crate::hooks;
 use crate::jobs::NewJob;
 
 /// The most tags of a job.
@@ -32,6 +33,9 @@ pub(super) async fn new_job(
 ) -> Result<NewJob, Failure> {
     context.workspace_known(submission.workspace.as_deref())?;
     check(&submission)?;
+    if let Some(program) = submission.on_done.clone() {
+        context.read(move |_| hooks::check(&program)).await?;
+    }
     let after = references::resolve(context, &mut submission).await?;
     let model: ModelRef =
         context.model(&ModelQuery { backend: submission.backend, model: submission.model })?;
@@ -71,9 +75,6 @@ fn check(submission: &Submission) -> Result<(), Failure> {
             "raw sends the prompt as it is: it goes with neither a system message nor messages"
                 .to_owned(),
         ));
-    }
-    if submission.on_done.is_some() {
-        return Err(invalid("\"on_done\" is not supported yet".to_owned()));
     }
     submission.params.validate().map_err(|error| invalid(error.to_string()))?;
     if let Some(timeout) = submission.timeout_s

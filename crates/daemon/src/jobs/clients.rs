@@ -71,10 +71,12 @@ impl Owner {
             return Err(Failure::new(ErrorCode::ShuttingDown, "the daemon is ending"));
         }
         let limit = self.config.max_queue as usize;
-        if self.live.len() >= limit {
+        // Hooks that are due take room as jobs do.
+        let jobs = self.live.len() + self.hooks.due();
+        if jobs >= limit {
             return Err(Failure::new(
                 ErrorCode::Overloaded,
-                format!("the queue is full: {} jobs, and max_queue is {limit}", self.live.len()),
+                format!("the queue is full: {jobs} jobs, and max_queue is {limit}"),
             )
             .hint("try again later, or raise max_queue in config.toml"));
         }
@@ -204,6 +206,7 @@ impl Owner {
         let grace = if now || self.stopping.is_some() { Duration::ZERO } else { self.config.grace };
         tracing::info!(grace_s = grace.as_secs_f64(), "stopping");
         self.stopping = Some(Instant::now() + grace);
+        self.hooks.stop();
         // Queued jobs stay on disk for the next daemon; who waits for one is told so now.
         for live in self.live.values_mut() {
             if matches!(live.stage, Stage::Queued | Stage::Held) {
@@ -215,6 +218,7 @@ impl Owner {
     /// Puts running jobs back, for the next daemon.
     pub(super) fn give_up_running(&mut self) {
         self.given_up = true;
+        self.hooks.give_up();
         let running: Vec<_> = self
             .live
             .iter()

@@ -1,6 +1,8 @@
-//! Jobs that wait for the end of others: held on disk in `ready`, and out of the queue.
+//! What one job's end means for others and for the programs that wait for it. Jobs that wait are
+//! held on disk in `ready`, and out of the queue.
 
-use threadrunner_core::{ErrorCode, Failure, JobId};
+use threadrunner_core::{ErrorCode, Failure, HookOutcome, JobId};
+use threadrunner_workspace::Hook;
 
 use super::dependencies::{Released, Verdict};
 use super::live::{Live, Stage};
@@ -64,6 +66,41 @@ impl Owner {
         } else if self.dependencies.is_waited_for(id) {
             self.store.ask_standing(id.clone());
         }
+    }
+
+    /// A job with a hook has ended.
+    pub(super) fn hook_due(&mut self, id: JobId) {
+        self.hooks.job_ended(id);
+        self.begin_hooks();
+    }
+
+    fn begin_hooks(&mut self) {
+        while let Some(id) = self.hooks.next() {
+            self.store.begin_hook(id);
+        }
+    }
+
+    /// The workspace has prepared what a hook needs.
+    pub(super) fn hook_ready(&mut self, id: JobId, hook: Result<Option<Hook>, Failure>) {
+        match hook {
+            // With the daemon ending, it is left to the next one.
+            Ok(Some(hook)) if self.stopping.is_none() => return self.hooks.run(id, hook),
+            Ok(_) => {}
+            Err(failure) => tracing::warn!(job = %id, %failure, "its hook is not run"),
+        }
+        self.hooks.done(&id);
+        self.begin_hooks();
+    }
+
+    /// A hook has ended, or was given up.
+    pub(super) fn hook_ended(&mut self, id: &JobId, outcome: Option<HookOutcome>) {
+        if self.hooks.done(id)
+            && let Some(outcome) = outcome
+        {
+            tracing::info!(job = %id, ?outcome, "its hook has ended");
+            self.store.end_hook(id.clone(), outcome);
+        }
+        self.begin_hooks();
     }
 
     /// Asks about jobs that are waited for and that nobody here knows of: somebody moved them by

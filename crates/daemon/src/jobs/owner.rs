@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use threadrunner_core::{JobId, JobIdSource, ModelRef};
+use threadrunner_core::{HookOutcome, JobId, JobIdSource, ModelRef};
 use threadrunner_home::{Config, Home};
 use tokio::sync::mpsc;
 
@@ -13,6 +13,7 @@ use super::hub::{Hub, Orders};
 use super::live::{Live, Stage};
 use super::queue::Queue;
 use crate::engine::{Engine, EngineId, EngineMessage, Spawner};
+use crate::hooks::Hooks;
 use crate::store::{Store, StoreEvent};
 
 /// Operations under way in the workspace's thread; with more, new requests wait.
@@ -34,6 +35,7 @@ pub(crate) struct Owner {
     pub(super) ids: JobIdSource,
     pub(super) queue: Queue,
     pub(super) dependencies: Dependencies,
+    pub(super) hooks: Hooks,
     pub(super) live: HashMap<JobId, Live>,
     pub(super) engines: HashMap<ModelRef, Engine>,
     /// The models of the engines that still count, by the name of their process.
@@ -61,6 +63,7 @@ enum Next {
     Order(super::hub::Order),
     Engine(EngineId, EngineMessage),
     Store(Box<StoreEvent>),
+    Hook(JobId, Option<HookOutcome>),
     Time,
     Nothing,
 }
@@ -76,6 +79,7 @@ impl Owner {
     ) -> (Self, Hub) {
         let (hub, orders) = Hub::new();
         let (messages, from_engines) = mpsc::channel(ENGINE_MESSAGES);
+        let hooks = Hooks::new(&home, &config);
         let owner = Self {
             home,
             config,
@@ -84,6 +88,7 @@ impl Owner {
             ids: JobIdSource::new(std::process::id()),
             queue: Queue::default(),
             dependencies: Dependencies::default(),
+            hooks,
             live: HashMap::new(),
             engines: HashMap::new(),
             processes: HashMap::new(),
@@ -110,6 +115,7 @@ impl Owner {
                 Next::Order(order) => self.order(order),
                 Next::Engine(id, message) => self.engine(id, message),
                 Next::Store(event) => self.noted(*event),
+                Next::Hook(id, outcome) => self.hook_ended(&id, outcome),
                 Next::Time => self.time(Instant::now()),
                 Next::Nothing => break,
             }
@@ -131,6 +137,7 @@ impl Owner {
             event = self.from_store.recv() => event.map_or(Next::Nothing, |event| Next::Store(Box::new(event))),
             Some(order) = self.orders.recv(), if self.store.under_way() < STORE_OPERATIONS =>
                 Next::Order(order),
+            Some((id, outcome)) = self.hooks.ended() => Next::Hook(id, outcome),
             () = sleep_until(deadline), if deadline.is_some() => Next::Time,
         }
     }
@@ -191,6 +198,7 @@ impl Owner {
     fn is_done(&self) -> bool {
         self.stopping.is_some()
             && self.store.under_way() == 0
+            && self.hooks.is_idle()
             && self
                 .live
                 .values()

@@ -36,6 +36,9 @@ impl Owner {
             StoreEvent::Refused { id } => self.settle(&id, Standing::Failed),
             StoreEvent::Stands { how: Standing::Open, .. } => {}
             StoreEvent::Stands { id, how } => self.settle(&id, how),
+            StoreEvent::HookDue { id } => self.hook_due(id),
+            StoreEvent::HookReady { id, result } => self.hook_ready(id, result),
+            StoreEvent::HookNoted => {}
             StoreEvent::Listed { ids } => {
                 self.ask_about_strangers();
                 for id in ids.into_iter().filter(|id| !self.live.contains_key(id)) {

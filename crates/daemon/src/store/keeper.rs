@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant, SystemTime};
 
-use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta, JobSpec, JobState};
+use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta, JobState};
 use threadrunner_workspace::{
     Attempt, ClaimedJob, NewJob, Reader, StillClaimed, Workspace, WorkspaceError,
 };
@@ -27,7 +27,7 @@ const PRUNE_STEP: usize = 256;
 
 /// Owns the workspace.
 pub(super) struct Keeper {
-    workspace: Workspace,
+    pub(super) workspace: Workspace,
     events: Sender<StoreEvent>,
     claimed: HashMap<JobId, ClaimedJob>,
     /// Jobs that were in `ready` at the start and have not been looked at.
@@ -37,6 +37,8 @@ pub(super) struct Keeper {
     /// Jobs that this daemon put into `ready`, until the watcher has told of them.
     own: HashSet<JobId>,
     needs: Needs,
+    /// Jobs with a hook that has not run.
+    pub(super) hooked: HashSet<JobId>,
     /// What is to be told when the group is synced.
     pending: Vec<(JobId, Pending)>,
     pending_prunes: Vec<PendingPrune>,
@@ -49,7 +51,7 @@ type PendingPrune = (Result<Vec<JobId>, Failure>, Reply<Vec<JobId>>);
 
 /// What an operation of the group will have come to.
 enum Pending {
-    Queued(Box<JobSpec>),
+    Queued { after: Vec<JobId>, any: bool },
     Begun,
     Claimed(Box<Claim>),
     Released,
@@ -68,6 +70,7 @@ impl Keeper {
             unfinished: VecDeque::new(),
             own: HashSet::new(),
             needs: Needs::default(),
+            hooked: HashSet::new(),
             pending: Vec::new(),
             pending_prunes: Vec::new(),
             asked_about: Vec::new(),
@@ -76,6 +79,7 @@ impl Keeper {
 
     /// Works until nobody has anything to ask any more.
     pub(super) fn run(mut self, operations: &Receiver<Operation>) {
+        self.tell_hooks_due();
         loop {
             let first = match self.pause() {
                 None => operations.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -112,7 +116,7 @@ impl Keeper {
         Some(due.saturating_duration_since(Instant::now()))
     }
 
-    fn tell(&self, event: StoreEvent) {
+    pub(super) fn tell(&self, event: StoreEvent) {
         // An owner that is gone has nobody to be told.
         let _ = self.events.blocking_send(event);
     }
@@ -155,6 +159,11 @@ impl Keeper {
                     self.look(id);
                 }
             }
+            Operation::BeginHook(id) => self.begin_hook(id),
+            Operation::EndHook { id, outcome } => {
+                self.end_hook(&id, &outcome);
+                self.tell(StoreEvent::HookNoted);
+            }
             // Told after the sync: what this group does to it is done then.
             Operation::Stands(id) => self.asked_about.push(id),
             Operation::List => self.list(),
@@ -181,8 +190,10 @@ impl Keeper {
             Operation::Prune { retention, reply } => {
                 self.look_at_all();
                 let reader = self.workspace.reader();
-                let needs = &mut self.needs;
-                let kept = |id: &JobId| needs.needed_by(id, |job| lives(job, &reader)).is_some();
+                let (needs, hooked) = (&mut self.needs, &self.hooked);
+                let kept = |id: &JobId| {
+                    hooked.contains(id) || needs.needed_by(id, |job| lives(job, &reader)).is_some()
+                };
                 let pruned = self.workspace.prune(&retention, PRUNE_STEP, now, kept);
                 self.pending_prunes.push((pruned.map_err(Failure::from), reply));
             }
@@ -194,7 +205,10 @@ impl Keeper {
         if let Err(failure) = self.all_there(&spec.after) {
             return self.tell(StoreEvent::Submitted { id, result: Err(failure) });
         }
-        let asked = (!claim).then(|| Box::new(spec.clone()));
+        if let Err(failure) = self.note_hook(&id, &spec) {
+            return self.tell(StoreEvent::Submitted { id, result: Err(failure) });
+        }
+        let (after, any) = (spec.after.clone(), spec.after_any);
         let job = NewJob { id: id.clone(), prompt, spec, meta };
         let result = if claim {
             self.workspace.submit_claimed(job, now).map(|job| {
@@ -215,11 +229,13 @@ impl Keeper {
             }
             Ok(None) => {
                 self.own.insert(id.clone());
-                let asked = asked.unwrap_or_default();
-                self.needs.add(&id, &asked.after);
-                self.pending.push((id, Pending::Queued(asked)));
+                self.needs.add(&id, &after);
+                self.pending.push((id, Pending::Queued { after, any }));
             }
-            Err(error) => self.tell(StoreEvent::Submitted { id, result: Err(error.into()) }),
+            Err(error) => {
+                self.forget_hook(&id);
+                self.tell(StoreEvent::Submitted { id, result: Err(error.into()) });
+            }
         }
     }
 
@@ -343,8 +359,13 @@ impl Keeper {
                     .unwrap_or_default();
                 let time_left_s = job.spec.timeout_s.map(|seconds| seconds - waited.as_secs_f64());
                 self.needs.add(&id, &job.spec.after);
-                let after = After::of(&job.spec, &self.workspace.reader());
-                let (model, priority) = (job.spec.model, job.spec.priority);
+                if let Err(failure) = self.note_hook(&id, &job.spec) {
+                    tracing::warn!(job = %id, %failure, "its hook is lost if the daemon dies");
+                    self.hooked.insert(id.clone());
+                }
+                let spec = job.spec;
+                let after = After::of(spec.after, spec.after_any, &self.workspace.reader());
+                let (model, priority) = (spec.model, spec.priority);
                 let found = Found { model, priority, time_left_s, after };
                 self.tell(StoreEvent::Found { id, found });
             }
@@ -378,21 +399,23 @@ impl Keeper {
         for (id, pending) in std::mem::take(&mut self.pending) {
             let error = synced.take_error(&id).map(Failure::from);
             match (pending, error) {
-                (Pending::Queued(asked), None) => {
+                (Pending::Queued { after, any }, None) => {
                     // Not sooner: what ended with this group has ended by now, and what has not
                     // is told of after this.
-                    let after = After::of(&asked, &self.workspace.reader());
+                    let after = After::of(after, any, &self.workspace.reader());
                     let result = Ok(Written::Ready(after));
                     self.tell(StoreEvent::Submitted { id: id.clone(), result });
                     self.tell(StoreEvent::Durable { id });
                 }
-                (Pending::Queued(_), Some(failure)) => {
+                (Pending::Queued { .. }, Some(failure)) => {
                     self.needs.ended(&id);
+                    self.forget_hook(&id);
                     self.tell(StoreEvent::Submitted { id, result: Err(failure) });
                 }
                 (Pending::Begun, None) => self.tell(StoreEvent::Durable { id }),
                 (Pending::Begun, Some(failure)) => {
                     self.claimed.remove(&id);
+                    self.forget_hook(&id);
                     self.tell(StoreEvent::Lost { id, failure });
                 }
                 (Pending::Claimed(claim), None) => {
@@ -407,6 +430,7 @@ impl Keeper {
                 }
                 (Pending::Refused, None) => {
                     self.needs.ended(&id);
+                    self.tell_hook_due(&id);
                     self.tell(StoreEvent::Refused { id });
                 }
                 (Pending::Refused, Some(failure)) => {
@@ -415,6 +439,7 @@ impl Keeper {
                 (Pending::Ended, error) => {
                     if error.is_none() {
                         self.needs.ended(&id);
+                        self.tell_hook_due(&id);
                     }
                     self.tell(StoreEvent::Ended { id, result: error.map_or(Ok(()), Err) });
                 }

@@ -1,6 +1,6 @@
 //! How the jobs stand that another one waits for, as their directories say.
 
-use threadrunner_core::{JobId, JobSpec, JobState};
+use threadrunner_core::{JobId, JobState};
 use threadrunner_workspace::{Reader, WorkspaceError};
 
 /// What a job is to wait for, and how each of that stands.
@@ -27,10 +27,13 @@ pub(crate) enum Standing {
 }
 
 impl After {
-    /// What `spec` says, looked at now.
-    pub(super) fn of(spec: &JobSpec, reader: &Reader) -> Self {
-        let stands = |id: &JobId| (id.clone(), standing(id, reader));
-        Self { jobs: spec.after.iter().map(stands).collect(), any: spec.after_any }
+    /// These jobs, looked at now.
+    pub(super) fn of(jobs: Vec<JobId>, any: bool, reader: &Reader) -> Self {
+        let stands = |id| {
+            let how = standing(&id, reader);
+            (id, how)
+        };
+        Self { jobs: jobs.into_iter().map(stands).collect(), any }
     }
 }
 
