@@ -230,3 +230,18 @@ fn answers_beyond_the_limit_fail_the_job_that_wants_them() {
     let refused = home.run(["{{result:last}}"]).expect(64);
     assert!(refused.stderr.contains("bytes"), "{}", refused.stderr);
 }
+
+#[test]
+fn a_client_that_goes_away_cancels_what_it_waited_for_and_those_that_wait_for_that() {
+    let home = endless();
+    let first = detach(&home, &["first"]);
+    let mut frames = home.connect();
+    frames.send(&json!({"v": 1, "id": 1, "op": "run", "prompt": "x", "after": [first]}));
+    let accepted = std::iter::from_fn(|| frames.receive()).find(|it| it["event"] == "accepted");
+    let held = accepted.unwrap()["job"].as_str().unwrap().to_owned();
+    let next = detach(&home, &["--after", &held, "second"]);
+    drop(frames);
+    assert!(reason(&home, &next).contains(&held));
+    assert_eq!(home.jobs_in("failed"), [held, next]);
+    assert_eq!(home.jobs_in("processing"), [first]);
+}

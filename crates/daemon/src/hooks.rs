@@ -58,7 +58,6 @@ impl Hooks {
         let own = [
             ("THREADRUNNER_HOME", home.root.clone().into_os_string()),
             ("THREADRUNNER_SOCKET", home.socket.clone().into_os_string()),
-            ("THREADRUNNER_WORKSPACE", home.workspace.clone().into_os_string()),
         ];
         Self {
             due: VecDeque::new(),
@@ -109,6 +108,7 @@ impl Hooks {
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .env("THREADRUNNER_JOB_ID", id.as_str())
             .env("THREADRUNNER_JOB_STATUS", &hook.status)
+            .env("THREADRUNNER_WORKSPACE", &hook.workspace)
             .arg(&hook.directory)
             .current_dir(&hook.directory)
             .process_group(0);

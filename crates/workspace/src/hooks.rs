@@ -22,6 +22,8 @@ pub struct Hook {
     pub program: PathBuf,
     /// The job's directory: its only argument.
     pub directory: PathBuf,
+    /// The workspace that it is in.
+    pub workspace: PathBuf,
     /// `done`, `failed` or `canceled`.
     pub status: String,
     /// Where its output goes.
@@ -86,7 +88,8 @@ impl Workspace {
         let meta: JobMeta = job_files::load_meta(&dir)?;
         let status = meta.status.unwrap_or_else(|| state.as_str().to_owned());
         let log = dir.create(&*self.fs, HOOK_LOG_FILE)?;
-        Ok(Some(Hook { program, directory: path, status, log }))
+        let workspace = self.path().to_owned();
+        Ok(Some(Hook { program, directory: path, workspace, status, log }))
     }
 
     /// Writes down how a hook went; the job has none any more after that. A job that was put back

@@ -47,6 +47,10 @@ impl Keeper {
     }
 
     pub(super) fn begin_hook(&mut self, id: JobId) {
+        if !self.hooked.contains(&id) {
+            // It has run since this was asked for.
+            return self.tell(StoreEvent::HookReady { id, result: Ok(None) });
+        }
         let result = match self.workspace.begin_hook(&id) {
             Err(WorkspaceError::NotFound { .. }) => {
                 self.forget_hook(&id);
