@@ -102,6 +102,11 @@ pub(crate) fn progress_label(progress: &Progress) -> Option<String> {
         | Progress::Changed { .. }
         | Progress::Missed { .. } => None,
         Progress::Queued { position } => Some(format!("queued at {position}")),
+        Progress::Waiting { on, others: 0 } => Some(format!("waiting for job {on}")),
+        Progress::Waiting { on, others: 1 } => Some(format!("waiting for job {on} and another")),
+        Progress::Waiting { on, others } => {
+            Some(format!("waiting for job {on} and {others} others"))
+        }
         Progress::Loading { fraction, .. } => {
             Some(format!("loading {}", format::percent(*fraction)))
         }

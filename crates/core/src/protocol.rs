@@ -13,8 +13,8 @@ use serde_json::{Map, Value};
 
 use crate::engine_protocol::EngineInfo;
 use crate::{
-    BackendKind, ErrorCode, ErrorType, Failure, FinishReason, JobId, JobMeta, JobState, Message,
-    ModelInfo, ModelRef, Parameters, Priority, Timings, Usage,
+    BackendKind, ErrorCode, ErrorType, Failure, FinishReason, HookOutcome, JobId, JobMeta,
+    JobState, Message, ModelInfo, ModelRef, Parameters, Priority, Timings, Usage,
 };
 
 /// The versions of the protocol that this program speaks.
@@ -133,12 +133,15 @@ pub struct Submission {
     /// The job that this one follows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent: Option<JobId>,
-    /// Jobs that must end before this one begins.
+    /// Jobs that must end before this one begins: ids, unambiguous parts of ids, or `last`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub after: Vec<JobId>,
+    pub after: Vec<String>,
     /// Whether a failure among `after` is no reason to fail.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub after_any: bool,
+    /// References to jobs' answers ([`crate::template`]) are replaced, and their jobs waited for.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub template: bool,
     /// How often the job is begun before it fails.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_attempts: Option<u32>,
@@ -342,6 +345,13 @@ pub enum Progress {
         /// How many go before it, and one.
         position: u32,
     },
+    /// The job waits for the end of others.
+    Waiting {
+        /// One of them.
+        on: JobId,
+        /// How many more there are.
+        others: u32,
+    },
     /// The job's model is being loaded.
     Loading {
         /// The model's name.
@@ -399,6 +409,12 @@ pub struct JobRecord {
     /// Its place in the queue, from 1, when it is queued.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub position: Option<u32>,
+    /// The jobs whose end it waits for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waits_for: Vec<JobId>,
+    /// How the program went that was run when it had ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_done: Option<HookOutcome>,
     /// How often it was begun.
     #[serde(default)]
     pub attempts: u32,
@@ -462,6 +478,9 @@ pub struct ProcessList {
     pub running: Vec<RunningJob>,
     /// Queued jobs.
     pub queued: u32,
+    /// Jobs that wait for the end of others.
+    #[serde(default)]
+    pub held: u32,
 }
 
 /// One engine process.
@@ -537,6 +556,9 @@ pub struct DaemonStatus {
     pub memory_bytes: u64,
     /// Jobs queued.
     pub queued: u32,
+    /// Jobs that wait for the end of others.
+    #[serde(default)]
+    pub held: u32,
     /// Jobs running.
     pub running: u32,
     /// Engines, loading or loaded.

@@ -1,5 +1,6 @@
 //! The commands and their options, in the words of `--help`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
@@ -35,7 +36,14 @@ Where the prompt comes from:
 Examples:
   threadrunner run jobs are hard to find
   threadrunner run --raw \"Once upon a time\" --max-tokens 100
-  threadrunner run --detach --tag nightly \"Write the report\"";
+  threadrunner run --detach --tag nightly \"Write the report\"
+
+One job after another:
+  a=$(threadrunner --detach \"Name a colour\")
+  b=$(threadrunner --detach \"Name an animal\")
+  threadrunner \"A poem about this animal: {{result:$b}}, in this colour: {{result:$a}}\"
+  threadrunner --detach --after $a --after $b \"Both are done by now\"
+  threadrunner --detach --on-done ~/bin/file-it \"Write the report\"";
 
 /// Local language models, like any other Unix tool
 ///
@@ -161,6 +169,34 @@ pub(crate) struct RunArgs {
     /// The id of the job that this one follows
     #[arg(long, value_name = "ID", help_heading = "Job", value_parser = values::job_id)]
     pub(crate) parent: Option<JobId>,
+
+    /// Begin when this job is done: an id, a part of one, or `last` (repeatable)
+    ///
+    /// The job is held until all of them are done. If one fails or is canceled, it fails too.
+    #[arg(long, value_name = "ID", help_heading = "Job")]
+    pub(crate) after: Vec<String>,
+
+    /// Begin when those jobs have ended, also if some failed
+    #[arg(long, help_heading = "Job")]
+    pub(crate) after_any: bool,
+
+    /// Leave `{{result:ID}}` in the prompt as it is
+    ///
+    /// Otherwise it becomes the answer of that job, for which this one waits as with --after. ID
+    /// may be a part of an id, or `last`.
+    #[arg(long, help_heading = "Job")]
+    pub(crate) literal: bool,
+
+    /// Run this program when the job has ended, with the job's directory as argument
+    ///
+    /// Without a shell, by the daemon; what it prints goes to on_done.log in that directory. It
+    /// finds THREADRUNNER_JOB_ID and THREADRUNNER_JOB_STATUS (done, failed, canceled) set.
+    #[arg(long, value_name = "PROGRAM", help_heading = "Job")]
+    pub(crate) on_done: Option<PathBuf>,
+
+    /// Begin the job at most so often, should the engine die [default: config.toml, else 3]
+    #[arg(long, value_name = "N", help_heading = "Job", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) attempts: Option<u32>,
 
     /// Who goes first [default: interactive, with --detach normal]
     #[arg(long, value_name = "NAME", help_heading = "Job", value_parser = values::priority())]

@@ -38,6 +38,12 @@ pub(super) async fn jobs(context: &Context, query: JobsQuery, answer: &Answer) -
         list.jobs.extend(page.jobs);
         list.more = page.more;
     }
+    let ready = |job: &&mut JobRecord| job.state == JobState::Ready;
+    let mut queued: Vec<_> = list.jobs.iter_mut().filter(ready).collect();
+    let ids = queued.iter().map(|job| job.job.clone()).collect();
+    for (job, waits_for) in queued.iter_mut().zip(context.hub.waits_for(ids).await?) {
+        job.waits_for = waits_for;
+    }
     answer.data(&list).await?;
     Ok(())
 }

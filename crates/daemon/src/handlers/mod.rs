@@ -7,6 +7,7 @@ mod jobs;
 mod load;
 mod prune;
 mod ps;
+mod references;
 mod result;
 mod retry;
 mod rm;

@@ -35,7 +35,7 @@ async fn begin(
     style: Style,
     detached: bool,
 ) -> Result<(), Stop> {
-    let job = submit::new_job(context, submission, !detached)?;
+    let job = submit::new_job(context, submission, !detached).await?;
     let view = context.hub.submit_attached(job).await?;
     let id = view.borrow().id.clone();
     let streamed = stream(view, answer, style).await;

@@ -156,6 +156,7 @@ fn progress(phase: &Phase) -> Option<Progress> {
     match phase {
         Phase::Queued { position: 0 } | Phase::Decode => None,
         Phase::Queued { position } => Some(Progress::Queued { position: *position }),
+        Phase::Held { on, others } => Some(Progress::Waiting { on: on.clone(), others: *others }),
         Phase::Loading { model, fraction } => {
             Some(Progress::Loading { model: model.clone(), fraction: *fraction })
         }

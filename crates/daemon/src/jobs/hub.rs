@@ -61,6 +61,7 @@ pub(super) enum Order {
     Position { id: JobId, reply: oneshot::Sender<Option<u32>> },
     Changes { reply: oneshot::Sender<(u32, broadcast::Receiver<Change>)> },
     Removed { ids: Vec<JobId>, reply: oneshot::Sender<()> },
+    WaitsFor { ids: Vec<JobId>, reply: oneshot::Sender<Vec<Vec<JobId>>> },
     Status { reply: oneshot::Sender<(ProcessList, bool)> },
     Load { model: ModelRef, reply: oneshot::Sender<Result<watch::Receiver<LoadView>, Failure>> },
     Unload { model: Option<ModelRef>, reply: oneshot::Sender<Vec<String>> },
@@ -126,6 +127,11 @@ impl Hub {
     /// Tells those who watch that jobs were removed. The owner knows only of live ones.
     pub(crate) async fn removed(&self, ids: Vec<JobId>) -> Result<(), Failure> {
         self.ask(|reply| Order::Removed { ids, reply }).await
+    }
+
+    /// What each of these jobs waits for.
+    pub(crate) async fn waits_for(&self, ids: Vec<JobId>) -> Result<Vec<Vec<JobId>>, Failure> {
+        self.ask(|reply| Order::WaitsFor { ids, reply }).await
     }
 
     /// Loaded models and running jobs.

@@ -5,8 +5,10 @@
 
 mod changes;
 mod clients;
+mod dependencies;
 mod dispatch;
 mod engines;
+mod held;
 mod hub;
 mod live;
 mod owner;

@@ -90,9 +90,11 @@ fn table(jobs: &[JobRecord], now: SystemTime, width: Option<usize>) -> Table<6> 
 fn state(job: &JobRecord) -> String {
     match job.state {
         JobState::Writing => "writing".to_owned(),
-        JobState::Ready => match job.position {
-            Some(position) => format!("queued at {position}"),
-            None => "queued".to_owned(),
+        JobState::Ready => match (job.waits_for.as_slice(), job.position) {
+            ([on], _) => format!("waits for {on}"),
+            ([on, others @ ..], _) => format!("waits for {on} +{}", others.len()),
+            ([], Some(position)) => format!("queued at {position}"),
+            ([], None) => "queued".to_owned(),
         },
         JobState::Processing => "running".to_owned(),
         JobState::Done => "done".to_owned(),
