@@ -39,6 +39,8 @@ pub(crate) struct Claim {
 pub(crate) struct Found {
     pub(crate) model: Option<ModelRef>,
     pub(crate) priority: Priority,
+    /// Its first tag.
+    pub(crate) tag: Option<Box<str>>,
     /// Until its deadline. Another program's word: it may be any number.
     pub(crate) time_left_s: Option<f64>,
 }

@@ -89,6 +89,7 @@ impl Owner {
         let live = Live {
             model,
             priority: spec.priority,
+            tag: meta.tags.first().map(|tag| tag.as_str().into()),
             attached: spec.attached,
             submitted: now,
             deadline,
@@ -112,16 +113,19 @@ impl Owner {
     fn watch(&mut self, id: &JobId) -> Option<ViewReader> {
         let live = self.live.get_mut(id)?;
         let reader = live.watch(id);
-        if matches!(live.stage, Stage::Queued | Stage::Storing) {
+        if matches!(live.stage, Stage::Queued(_) | Stage::Storing) {
             self.watched.insert(id.clone());
-            self.tell_places();
+            self.tell_place(id);
         }
         Some(reader)
     }
 
-    fn position(&self, id: &JobId) -> Option<u32> {
+    pub(super) fn position(&self, id: &JobId) -> Option<u32> {
         let live = self.live.get(id)?;
-        self.queue.places(&live.model).find(|(_, queued)| *queued == id).map(|(place, _)| place)
+        match live.stage {
+            Stage::Queued(ticket) => self.queue.place(live.lane(), ticket),
+            _ => None,
+        }
     }
 
     /// Ends a job before it is done, or notes that it is to end once that can be done.
@@ -132,8 +136,8 @@ impl Owner {
                 live.ending.get_or_insert(ending);
             }
             Stage::Ending(_) => {}
-            Stage::Queued => {
-                self.queue.remove(id, &live.model);
+            Stage::Queued(ticket) => {
+                self.queue.remove(live.lane(), *ticket);
                 self.fail_queued(id, ending.failure());
             }
             Stage::Running(_) => {
@@ -193,7 +197,7 @@ impl Owner {
         self.stopping = Some(Instant::now() + grace);
         // Queued jobs stay on disk for the next daemon; who waits for one is told so now.
         for live in self.live.values_mut() {
-            if matches!(live.stage, Stage::Queued)
+            if matches!(live.stage, Stage::Queued(_))
                 && let Some(view) = live.view.take()
             {
                 view.send_modify(|view| view.end = Some(End::Failed(kept())));

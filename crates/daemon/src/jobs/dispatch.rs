@@ -1,6 +1,6 @@
 //! Which job begins where: between the queue and the engines.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use threadrunner_core::engine_protocol::{Load, VERSION};
 use threadrunner_core::{ErrorCode, Failure, JobId, ModelRef, Priority};
@@ -12,6 +12,8 @@ use crate::engine::Engine;
 
 /// Engines at once. The one that has been idle longest makes way for another.
 const ENGINES: usize = 4;
+/// How often places are told at most: each change moves everybody's.
+const PLACES_EVERY: Duration = Duration::from_millis(50);
 
 impl Owner {
     /// Begins every job that can begin now.
@@ -22,9 +24,8 @@ impl Owner {
                 self.dispatch_model(&model);
             }
         }
-        // Not with every token: to tell places is to go through the queue.
         if self.queue.take_changed() {
-            self.tell_places();
+            self.places_changed();
         }
     }
 
@@ -78,7 +79,7 @@ impl Owner {
         let goes_first = if interactive {
             !self.queue.interactive_waits(model)
         } else {
-            self.queue.models().all(|waiting| waiting != model)
+            !self.queue.waits(model)
         };
         if !goes_first || (!self.engines.contains_key(model) && !self.can_start_engine()) {
             return Ok(false);
@@ -148,24 +149,33 @@ impl Owner {
         }
     }
 
-    /// Tells those who watch queued jobs their places.
-    pub(super) fn tell_places(&mut self) {
+    /// Has those told their places who watch queued jobs: now, or when it is time again.
+    fn places_changed(&mut self) {
         if self.watched.is_empty() {
             return;
         }
-        let models: std::collections::BTreeSet<_> = self
-            .watched
-            .iter()
-            .filter_map(|id| self.live.get(id).map(|live| &live.model))
-            .collect();
-        for model in models {
-            for (position, id) in self.queue.places(model) {
-                if self.watched.contains(id)
-                    && let Some(live) = self.live.get(id)
-                {
-                    live.set_phase(Phase::Queued { position });
-                }
-            }
+        let now = Instant::now();
+        match self.places_told.map(|told| told + PLACES_EVERY) {
+            Some(next) if next > now => self.places_at = Some(next),
+            _ => self.tell_places(now),
+        }
+    }
+
+    /// Tells those who watch queued jobs their places.
+    pub(super) fn tell_places(&mut self, now: Instant) {
+        self.places_told = Some(now);
+        self.places_at = None;
+        for id in &self.watched {
+            self.tell_place(id);
+        }
+    }
+
+    /// Tells those who watch a queued job its place.
+    pub(super) fn tell_place(&self, id: &JobId) {
+        if let Some(live) = self.live.get(id)
+            && let Some(position) = self.position(id)
+        {
+            live.set_phase(Phase::Queued { position });
         }
     }
 }

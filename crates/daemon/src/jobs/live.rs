@@ -9,6 +9,7 @@ use threadrunner_core::{
 use tokio::sync::{oneshot, watch};
 
 use super::hub::Ending;
+use super::queue::{Lane, Ticket};
 use super::view::{End, JobView, Phase, ViewReader, ViewSender};
 
 /// A job that is queued or running.
@@ -16,6 +17,8 @@ use super::view::{End, JobView, Phase, ViewReader, ViewSender};
 pub(super) struct Live {
     pub(super) model: ModelRef,
     pub(super) priority: Priority,
+    /// Its first tag, for whose jobs it waits in turn with others.
+    pub(super) tag: Option<Box<str>>,
     /// Whether a client waits for it whose going away cancels it.
     pub(super) attached: bool,
     pub(super) submitted: Instant,
@@ -37,7 +40,7 @@ pub(super) enum Stage {
     /// Being written; then it is queued.
     Storing,
     /// In the queue.
-    Queued,
+    Queued(Ticket),
     /// Being moved to `processing`; then it is claimed.
     Claiming,
     /// Claimed, and waiting for its engine to be loaded.
@@ -102,6 +105,11 @@ impl Live {
                 changed
             });
         }
+    }
+
+    /// Whom it takes turns with in the queue.
+    pub(super) fn lane(&self) -> Lane<'_> {
+        Lane { model: &self.model, priority: self.priority, tag: self.tag.as_deref() }
     }
 
     /// Whether it holds a place in its engine.

@@ -44,8 +44,10 @@ pub(crate) struct Owner {
     pub(super) unflushed: HashSet<JobId>,
     pub(super) flush_at: Option<Instant>,
     pub(super) list_at: Instant,
-    /// Queued jobs whose place somebody watches.
+    /// Queued jobs whose place somebody watches, when places were last told, and when they are next.
     pub(super) watched: HashSet<JobId>,
+    pub(super) places_told: Option<Instant>,
+    pub(super) places_at: Option<Instant>,
     /// When running jobs are given up, once the daemon is ending.
     pub(super) stopping: Option<Instant>,
     /// Whether they have been: a job whose claim is still on its way is, as soon as it is here.
@@ -91,6 +93,8 @@ impl Owner {
             flush_at: None,
             list_at: Instant::now() + LIST_EVERY,
             watched: HashSet::new(),
+            places_told: None,
+            places_at: None,
             stopping: None,
             given_up: false,
             orders,
@@ -140,7 +144,10 @@ impl Owner {
             .filter_map(|engine| Some(engine.idle_since()? + self.config.idle_timeout))
             .min();
         let grace = self.stopping.filter(|_| !self.given_up);
-        [jobs, idle, self.flush_at, grace, Some(self.list_at)].into_iter().flatten().min()
+        [jobs, idle, self.flush_at, self.places_at, grace, Some(self.list_at)]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn time(&mut self, now: Instant) {
@@ -152,6 +159,9 @@ impl Owner {
         }
         if self.flush_at.is_some_and(|at| at <= now) {
             self.flush();
+        }
+        if self.places_at.is_some_and(|at| at <= now) {
+            self.tell_places(now);
         }
         if self.list_at <= now {
             self.list_at = now + LIST_EVERY;
@@ -191,7 +201,7 @@ impl Owner {
             && self
                 .live
                 .values()
-                .all(|live| live.durable && matches!(live.stage, super::live::Stage::Queued))
+                .all(|live| live.durable && matches!(live.stage, super::live::Stage::Queued(_)))
     }
 }
 

@@ -7,6 +7,7 @@ use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta};
 use super::clients::{bounded, kept};
 use super::live::{Live, Stage, Work};
 use super::owner::Owner;
+use super::queue::Lane;
 use super::view::{End, Phase};
 use crate::store::{Claim, Found, StoreEvent};
 
@@ -42,7 +43,6 @@ impl Owner {
         if let Some(engine) = self.engines.get_mut(&live.model) {
             engine.end(id, Instant::now());
         }
-        live.stage = Stage::Queued;
         if let Some(ending) = live.ending {
             self.fail_queued(id, ending.failure());
             return;
@@ -52,11 +52,12 @@ impl Owner {
         {
             view.send_modify(|view| view.end = Some(End::Failed(kept())));
         }
-        if begun {
-            self.queue.push_front(id.clone(), &live.model, live.priority);
+        let ticket = if begun {
+            self.queue.put_back(id.clone(), live.lane())
         } else {
-            self.queue.push(id.clone(), &live.model, live.priority);
-        }
+            self.queue.push(id.clone(), live.lane())
+        };
+        live.stage = Stage::Queued(ticket);
         if live.view.is_some() {
             self.watched.insert(id.clone());
         }
@@ -161,9 +162,12 @@ impl Owner {
         };
         self.ids.after(&id);
         let now = Instant::now();
+        let lane = Lane { model: &model, priority: found.priority, tag: found.tag.as_deref() };
+        let ticket = self.queue.push(id.clone(), lane);
         let live = Live {
-            model: model.clone(),
+            model,
             priority: found.priority,
+            tag: found.tag,
             attached: false,
             submitted: now,
             deadline: found.time_left_s.map(|left| now + bounded(left)),
@@ -171,12 +175,11 @@ impl Owner {
             tell: None,
             view: None,
             ending: None,
-            stage: Stage::Queued,
+            stage: Stage::Queued(ticket),
         };
         if let Some(deadline) = live.deadline {
             self.deadlines.insert((deadline, id.clone()));
         }
-        self.queue.push(id.clone(), &model, found.priority);
         self.live.insert(id, live);
     }
 

@@ -277,7 +277,9 @@ impl Keeper {
                     .unwrap_or_default();
                 let time_left_s = job.spec.timeout_s.map(|seconds| seconds - waited.as_secs_f64());
                 let (model, priority) = (job.spec.model, job.spec.priority);
-                self.tell(StoreEvent::Found { id, found: Found { model, priority, time_left_s } });
+                let tag = job.meta.tags.first().map(|tag| tag.as_str().into());
+                let found = Found { model, priority, tag, time_left_s };
+                self.tell(StoreEvent::Found { id, found });
             }
             // Taken back or moved by whoever put it there, or by this daemon.
             Err(WorkspaceError::NotFound { .. } | WorkspaceError::WrongState { .. }) => {}

@@ -150,7 +150,7 @@ async fn a_claimed_job_whose_engine_is_gone_and_finds_no_room_waits_in_the_queue
         let busy = story.owner.ensure_engine(&model).unwrap();
         busy.begin(JobId::parse("1").unwrap());
     }
-    story.until(|owner| matches!(owner.live[&id].stage, Stage::Queued)).await;
+    story.until(|owner| matches!(owner.live[&id].stage, Stage::Queued(_))).await;
     assert_eq!(story.reader.locate(&id).unwrap().0, JobState::Ready);
     assert_eq!(story.reader.spec(&id).unwrap().attempts, 0);
 }
