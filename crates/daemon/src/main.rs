@@ -13,6 +13,7 @@ mod memory;
 mod server;
 mod startup;
 mod store;
+mod workspaces;
 
 use std::process::ExitCode;
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 use threadrunner_core::engine_protocol::{DummyScript, EngineOptions};
-use threadrunner_core::{BackendKind, ErrorCode, Failure, Parameters};
+use threadrunner_core::{BackendKind, ErrorCode, Failure, Parameters, Priority};
 
 use crate::Home;
 
@@ -61,15 +61,20 @@ pub enum Durability {
 
 /// One further workspace.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct WorkspaceConfig {
-    /// Its directory, relative to the home; `~/` is the user's.
-    pub path: PathBuf,
+    /// Its directory, relative to the home; `~/` is the user's. Default: `workspaces/NAME`.
+    pub path: Option<PathBuf>,
     /// Its default model. Default: the general one.
-    #[serde(default)]
     pub model: Option<String>,
+    /// Instructions for jobs that bring none.
+    pub system: Option<String>,
+    /// The priority of jobs that do not say otherwise.
+    pub priority: Option<Priority>,
+    /// How often a job is begun before it fails. Default: the general number.
+    pub max_attempts: Option<u32>,
     /// Its default generation parameters, before the general ones.
-    #[serde(default, deserialize_with = "parameters")]
+    #[serde(deserialize_with = "parameters")]
     pub defaults: Parameters,
 }
 
@@ -120,14 +125,12 @@ impl Config {
                 ));
             }
         };
-        let mut config = Self::parse(&text, path)?;
-        for workspace in config.workspaces.values_mut() {
-            workspace.path = expand(&workspace.path, &home.root);
-        }
+        let config = Self::parse(&text, path)?;
+        config.check_workspace_places(home).map_err(|message| wrong(path, None, &message))?;
         Ok(config)
     }
 
-    /// Reads `text`, which is what stands in the file `path`. Workspace paths stay as written.
+    /// Reads `text`, which is what stands in the file `path`. Where workspaces are is not checked.
     ///
     /// # Errors
     /// [`ErrorCode::Config`], as [`Config::load`].
@@ -148,9 +151,13 @@ impl Config {
             return Err("max_queue is 0, but then no job could ever be accepted".to_owned());
         }
         self.defaults.validate().map_err(|error| format!("[defaults]: {error}"))?;
+        self.check_workspace_names()?;
         for (name, workspace) in &self.workspaces {
-            if workspace.path.as_os_str().is_empty() {
+            if workspace.path.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
                 return Err(format!("[workspaces.{name}]: path is empty"));
+            }
+            if workspace.max_attempts == Some(0) {
+                return Err(format!("[workspaces.{name}]: max_attempts is 0"));
             }
             workspace
                 .defaults

@@ -86,6 +86,7 @@ impl Reader {
             attempts: spec.attempts,
             priority: spec.priority,
             prompt_start: prompt_start(&dir, &spec)?,
+            workspace: None,
             directory: Some(dir.path),
             meta,
         })

@@ -6,6 +6,6 @@ mod values;
 
 pub(crate) use options::{
     Cli, Command, CompletionsArgs, DaemonCommand, FollowArgs, JobArgs, JobsArgs, LoadArgs,
-    LogsArgs, Plain, PruneArgs, RunArgs, StopArgs, UnloadArgs, WaitArgs,
+    LogsArgs, Plain, PruneArgs, RunArgs, StopArgs, UnloadArgs, WaitArgs, WorkspaceArg,
 };
 pub(crate) use parse::{parse, short_help};

@@ -138,6 +138,10 @@ pub(crate) struct RunArgs {
     #[arg(long, help_heading = "Output")]
     pub(crate) no_stream: bool,
 
+    /// The workspace to keep the job in [default: default]
+    #[arg(short, long, value_name = "NAME", help_heading = "Job")]
+    pub(crate) workspace: Option<String>,
+
     /// Queue the prompt as a job, print its id, and do not wait
     #[arg(long, help_heading = "Job", conflicts_with = "no_stream")]
     pub(crate) detach: bool,
@@ -239,6 +243,14 @@ pub(crate) struct UnloadArgs {
     pub(crate) json: bool,
 }
 
+/// Where the jobs are.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct WorkspaceArg {
+    /// Only in this workspace, by its name in config.toml [default: any]
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) workspace: Option<String>,
+}
+
 /// Which jobs to list.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct JobsArgs {
@@ -260,6 +272,8 @@ pub(crate) struct JobsArgs {
     /// At most so many
     #[arg(short = 'n', long, value_name = "N", default_value_t = 50)]
     pub(crate) limit: u32,
+    #[command(flatten)]
+    pub(crate) within: WorkspaceArg,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -275,6 +289,8 @@ pub(crate) struct WaitArgs {
     /// Give up waiting after this long; the jobs go on
     #[arg(long, value_name = "DURATION", value_parser = values::limit)]
     pub(crate) timeout: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) within: WorkspaceArg,
     /// Print JSON, one object for each job
     #[arg(long)]
     pub(crate) json: bool,
@@ -289,6 +305,8 @@ pub(crate) struct FollowArgs {
     /// Give up waiting after this long; the job goes on
     #[arg(long, value_name = "DURATION", value_parser = values::limit)]
     pub(crate) timeout: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) within: WorkspaceArg,
     /// Print one JSON object when the job has ended
     #[arg(long)]
     pub(crate) json: bool,
@@ -301,6 +319,8 @@ pub(crate) struct JobArgs {
     /// input
     #[arg(value_name = "ID")]
     pub(crate) ids: Vec<String>,
+    #[command(flatten)]
+    pub(crate) within: WorkspaceArg,
     /// Print JSON, one object for each job
     #[arg(long)]
     pub(crate) json: bool,
@@ -315,6 +335,8 @@ pub(crate) struct PruneArgs {
     /// Keep those that failed
     #[arg(long)]
     pub(crate) keep_failed: bool,
+    #[command(flatten)]
+    pub(crate) within: WorkspaceArg,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

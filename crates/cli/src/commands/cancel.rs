@@ -14,7 +14,7 @@ pub(crate) fn run(args: JobArgs) -> CommandResult {
     let ids = from_arguments_or_stdin(args.ids)?;
     with_session(Home::from_env()?, None, async |session| {
         for id in ids {
-            let record: JobRecord = session.call(Op::Cancel(query(id))).await?;
+            let record: JobRecord = session.call(Op::Cancel(query(id, &args.within))).await?;
             match args.json {
                 true => output::print_json(&record)?,
                 false => output::print(&format!("{}\n", record.job))?,

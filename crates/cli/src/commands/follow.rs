@@ -12,7 +12,7 @@ use crate::error::CommandResult;
 pub(crate) fn run(args: FollowArgs) -> CommandResult {
     let limit = args.timeout.map(|after| Limit { after, consequence: "the job goes on" });
     with_session(Home::from_env()?, limit, async |session| {
-        let replies = session.open(Op::Follow(query(args.id))).await?;
+        let replies = session.open(Op::Follow(query(args.id, &args.within))).await?;
         print_answer(session, replies, args.json).await
     })
 }

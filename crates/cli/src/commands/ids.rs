@@ -2,6 +2,7 @@
 
 use threadrunner_core::protocol::JobQuery;
 
+use crate::args::WorkspaceArg;
 use crate::error::CommandError;
 use crate::prompt::read_stdin;
 
@@ -24,6 +25,6 @@ pub(crate) fn from_arguments_or_stdin(ids: Vec<String>) -> Result<Vec<String>, C
 }
 
 /// The query for one job.
-pub(crate) fn query(job: String) -> JobQuery {
-    JobQuery { job, workspace: None }
+pub(crate) fn query(job: String, within: &WorkspaceArg) -> JobQuery {
+    JobQuery { job, workspace: within.workspace.clone() }
 }

@@ -20,7 +20,7 @@ pub(crate) fn run(args: JobsArgs) -> CommandResult {
         newer_than_s: args.newer_than.map(|age| age.as_secs_f64()),
         older_than_s: args.older_than.map(|age| age.as_secs_f64()),
         limit: Some(args.limit),
-        workspace: None,
+        workspace: args.within.workspace,
     };
     with_session(Home::from_env()?, None, async |session| {
         let list: JobList = session.call(Op::Jobs(query)).await?;

@@ -14,7 +14,7 @@ pub(crate) fn run(args: JobArgs) -> CommandResult {
     let ids = from_arguments_or_stdin(args.ids)?;
     with_session(Home::from_env()?, None, async |session| {
         for id in ids {
-            let result: JobResult = session.call(Op::Result(query(id))).await?;
+            let result: JobResult = session.call(Op::Result(query(id, &args.within))).await?;
             if args.json {
                 output::print_json(&result)?;
                 continue;

@@ -14,7 +14,7 @@ pub(crate) fn run(args: JobArgs) -> CommandResult {
     let ids = from_arguments_or_stdin(args.ids)?;
     with_session(Home::from_env()?, None, async |session| {
         for id in ids {
-            let removed: Removed = session.call(Op::Rm(query(id))).await?;
+            let removed: Removed = session.call(Op::Rm(query(id, &args.within))).await?;
             match args.json {
                 true => output::print_json(&removed)?,
                 false => print_ids(&removed)?,

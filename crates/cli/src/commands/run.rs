@@ -32,7 +32,8 @@ pub(crate) fn run(args: RunArgs) -> CommandResult {
         )
     })?;
     let home = Home::from_env()?;
-    let (backend, model) = resolve(&home, args.backend, args.model.as_deref())?;
+    let (backend, model) =
+        resolve(&home, args.workspace.as_deref(), args.backend, args.model.as_deref())?;
     let submission = Submission {
         prompt,
         system: args.system,
@@ -45,6 +46,7 @@ pub(crate) fn run(args: RunArgs) -> CommandResult {
         timeout_s: args.timeout.map(|timeout| timeout.as_secs_f64()),
         tags: args.tags,
         parent: args.parent,
+        workspace: args.workspace,
         ..Submission::default()
     };
     let submission = Box::new(submission);

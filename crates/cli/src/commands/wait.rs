@@ -17,7 +17,7 @@ pub(crate) fn run(args: WaitArgs) -> CommandResult {
         let mut code = ExitCode::Success;
         session.spinner.set(format!("waiting for {} jobs", ids.len()));
         for id in ids {
-            let record: JobRecord = session.call(Op::Wait(query(id))).await?;
+            let record: JobRecord = session.call(Op::Wait(query(id, &args.within))).await?;
             match args.json {
                 true => output::print_json(&record)?,
                 false => output::print(&format!("{}\n", record.job))?,

@@ -14,15 +14,15 @@ pub(super) async fn follow(
     query: JobQuery,
     answer: &Answer,
 ) -> Result<(), Stop> {
-    let id = context.find(query).await?;
-    if let Some(view) = context.watch(&id).await? {
+    let job = context.workspaces.find(query).await?;
+    if let Some(view) = context.watch(&job).await? {
         return stream(view, answer, Style { events: true, whole: false }).await;
     }
-    let (record, text) = context
-        .read(move |reader| {
-            let record = reader.record(&id)?;
+    let (record, text) = job
+        .read(|reader, id| {
+            let record = reader.record(id)?;
             // Of a failed job, what there was until then.
-            Ok((record, reader.partial(&id, 0)?.bytes))
+            Ok((record, reader.partial(id, 0)?.bytes))
         })
         .await?;
     let text = String::from_utf8_lossy(&text);

@@ -3,11 +3,13 @@
 use std::time::SystemTime;
 
 use threadrunner_core::protocol::{JobList, JobRecord, JobsQuery};
-use threadrunner_workspace::parse_timestamp;
+use threadrunner_core::{Failure, JobId, JobState};
+use threadrunner_workspace::{by_time, parse_timestamp};
 
 use super::Stop;
 use crate::connection::Answer;
 use crate::context::Context;
+use crate::workspaces::{Served, blocking};
 
 /// Records sent when the query names no number.
 const USUAL: usize = 50;
@@ -15,28 +17,44 @@ const USUAL: usize = 50;
 const MOST: usize = 10_000;
 
 pub(super) async fn jobs(context: &Context, query: JobsQuery, answer: &Answer) -> Result<(), Stop> {
-    context.workspace_known(query.workspace.as_deref())?;
+    let among = context.workspaces.among(query.workspace.as_deref())?;
     let limit = query.limit.map_or(USUAL, |limit| (limit as usize).min(MOST));
-    let list = context
-        .read(move |reader| {
-            let now = SystemTime::now();
-            let (found, _) = reader.newest(&query.states, usize::MAX)?;
-            let mut jobs = Vec::new();
-            for (id, _) in found {
-                // One that was removed since the listing is none any more.
-                let Ok(record) = reader.record(&id) else { continue };
-                if matches(&query, &record, now) {
-                    if jobs.len() == limit {
-                        return Ok(JobList { jobs, more: true });
-                    }
-                    jobs.push(record);
-                }
-            }
-            Ok(JobList { jobs, more: false })
-        })
-        .await?;
+    let list = blocking(move || list(&query, &among, limit)).await?;
     answer.data(&list).await?;
     Ok(())
+}
+
+fn list(query: &JobsQuery, among: &[Served], limit: usize) -> Result<JobList, Failure> {
+    let now = SystemTime::now();
+    let mut jobs = Vec::new();
+    for (id, workspace) in newest(&query.states, among)? {
+        // One that was removed since the listing is none any more.
+        let Ok(record) = workspace.reader.record(&id) else { continue };
+        if matches(query, &record, now) {
+            if jobs.len() == limit {
+                return Ok(JobList { jobs, more: true });
+            }
+            let workspace = Some(workspace.settings.name.clone());
+            jobs.push(JobRecord { workspace, ..record });
+        }
+    }
+    Ok(JobList { jobs, more: false })
+}
+
+/// All jobs in any of these states, newest first.
+fn newest<'a>(
+    states: &[JobState],
+    among: &'a [Served],
+) -> Result<Vec<(JobId, &'a Served)>, Failure> {
+    let mut jobs = Vec::new();
+    for workspace in among {
+        let (ids, _) = workspace.reader.newest(states, usize::MAX)?;
+        jobs.extend(ids.into_iter().map(|(id, _)| (id, workspace)));
+    }
+    if among.len() > 1 {
+        jobs.sort_by(|(a, _), (b, _)| by_time(b, a));
+    }
+    Ok(jobs)
 }
 
 fn matches(query: &JobsQuery, record: &JobRecord, now: SystemTime) -> bool {

@@ -15,7 +15,7 @@ pub(super) async fn prune(
     query: PruneQuery,
     answer: &Answer,
 ) -> Result<(), Stop> {
-    context.workspace_known(query.workspace.as_deref())?;
+    let among = context.workspaces.among(query.workspace.as_deref())?;
     let max_age = Duration::try_from_secs_f64(query.older_than_s).map_err(|_| {
         Failure::new(
             ErrorCode::InvalidRequest,
@@ -23,18 +23,20 @@ pub(super) async fn prune(
         )
     })?;
     let mut removed = Removed::default();
-    loop {
-        let retention = Retention {
-            max_age: Some(max_age),
-            keep_failed: query.keep_failed,
-            ..Retention::default()
-        };
-        // Step by step: other clients' work goes on in between.
-        let mut some = context.archive.prune(retention).await?;
-        if some.is_empty() {
-            break;
+    for workspace in among {
+        loop {
+            let retention = Retention {
+                max_age: Some(max_age),
+                keep_failed: query.keep_failed,
+                ..Retention::default()
+            };
+            // Step by step: other clients' work goes on in between.
+            let mut some = workspace.archive.prune(retention).await?;
+            if some.is_empty() {
+                break;
+            }
+            removed.jobs.append(&mut some);
         }
-        removed.jobs.append(&mut some);
     }
     answer.data(&removed).await?;
     Ok(())

@@ -33,11 +33,12 @@ async fn attached(
     style: Style,
 ) -> Result<(), Stop> {
     let job = submit::new_job(context, submission, true)?;
+    let workspace = job.workspace;
     let view = context.hub.submit_attached(job).await?;
     let id = view.borrow().id.clone();
     let streamed = stream(view, answer, style).await;
     if let Err(Stop::Gone) = &streamed {
-        context.hub.cancel(id, Ending::ClientGone).await?;
+        context.hub.end(workspace, id, Ending::ClientGone).await?;
     }
     streamed
 }

@@ -30,19 +30,20 @@ pub(super) fn new_job(
     submission: Submission,
     attached: bool,
 ) -> Result<NewJob, Failure> {
-    context.workspace_known(submission.workspace.as_deref())?;
+    let workspace = context.workspaces.named(submission.workspace.as_deref())?;
     check(&submission)?;
-    let model: ModelRef =
-        context.model(&ModelQuery { backend: submission.backend, model: submission.model })?;
+    let settings = &*workspace.settings;
+    let query = ModelQuery { backend: submission.backend, model: submission.model };
+    let model: ModelRef = context.model_in(settings, &query)?;
     let usual = if attached { Priority::Interactive } else { Priority::Normal };
-    let spec = JobSpec {
+    let mut spec = JobSpec {
         model: Some(model.clone()),
         system: submission.system,
         messages: submission.messages,
         raw: submission.raw,
-        params: submission.params.or(&context.config.defaults),
+        params: submission.params,
         attached,
-        priority: submission.priority.unwrap_or(usual),
+        priority: submission.priority.or(settings.priority).unwrap_or(usual),
         timeout_s: submission.timeout_s,
         max_attempts: submission.max_attempts,
         after: submission.after,
@@ -50,13 +51,14 @@ pub(super) fn new_job(
         on_done: submission.on_done,
         ..JobSpec::default()
     };
+    settings.fill_in(&mut spec);
     let meta = JobMeta {
         tags: submission.tags,
         parent: submission.parent,
         model: Some(model.name()),
         ..JobMeta::default()
     };
-    Ok(NewJob { prompt: submission.prompt, model, spec, meta })
+    Ok(NewJob { workspace: workspace.id, prompt: submission.prompt, model, spec, meta })
 }
 
 fn check(submission: &Submission) -> Result<(), Failure> {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 use threadrunner_core::protocol::{ProcessList, RunningJob};
 use threadrunner_core::{ErrorCode, Failure, JobId, engine_protocol};
 
-use super::hub::{Ending, NewJob, Order};
+use super::hub::{Ending, JobName, NewJob, Order};
 use super::live::{Live, Stage};
 use super::owner::Owner;
 use super::view::{End, ViewReader};
@@ -33,16 +33,19 @@ impl Owner {
                     let _ = reply.send(Err(failure));
                 }
             },
-            Order::Watch { id, reply } => {
-                let _ = reply.send(self.watch(&id));
-            }
-            Order::Cancel { id, ending, reply } => {
-                let view = self.watch(&id);
-                self.end_early(&id, ending);
+            Order::Watch { job, reply } => {
+                let view = self.named(&job).and_then(|id| self.watch(id));
                 let _ = reply.send(view);
             }
-            Order::Position { id, reply } => {
-                let _ = reply.send(self.position(&id));
+            Order::Cancel { job, ending, reply } => {
+                let view = self.named(&job).and_then(|id| self.watch(id));
+                if view.is_some() {
+                    self.end_early(&job.id, ending);
+                }
+                let _ = reply.send(view);
+            }
+            Order::Position { job, reply } => {
+                let _ = reply.send(self.named(&job).and_then(|id| self.position(id)));
             }
             Order::Status { reply } => {
                 let _ = reply.send((self.list(), self.stopping.is_some()));
@@ -59,6 +62,12 @@ impl Owner {
                 let _ = reply.send(());
             }
         }
+    }
+
+    /// The job of that name, if it is live and in that workspace.
+    fn named<'a>(&self, job: &'a JobName) -> Option<&'a JobId> {
+        let live = self.live.get(&job.id)?;
+        (live.workspace == job.workspace).then_some(&job.id)
     }
 
     /// Whether there is room for one more job.
@@ -83,10 +92,11 @@ impl Owner {
         let wall = SystemTime::now();
         let micros = wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_micros();
         let id = self.ids.next(u64::try_from(micros).unwrap_or(u64::MAX));
-        let NewJob { prompt, model, spec, meta } = job;
+        let NewJob { workspace, prompt, model, spec, meta } = job;
         let claim = self.may_begin_at_once(&model, spec.priority)?;
         let deadline = spec.timeout_s.map(|seconds| now + bounded(seconds));
         let live = Live {
+            workspace,
             model,
             priority: spec.priority,
             tag: meta.tags.first().map(|tag| tag.as_str().into()),
@@ -106,7 +116,7 @@ impl Owner {
             engine.begin(id.clone());
         }
         self.live.insert(id.clone(), live);
-        self.store.submit(Submission { id: id.clone(), prompt, spec, meta, claim });
+        self.stores[workspace].submit(Submission { id: id.clone(), prompt, spec, meta, claim });
         Ok(id)
     }
 
@@ -224,7 +234,7 @@ impl Owner {
             if let Some(view) = live.view.take() {
                 view.send_modify(|view| view.end = Some(End::Failed(kept())));
             }
-            self.store.release(id, false);
+            self.stores[live.workspace].release(id, false);
         }
     }
 }

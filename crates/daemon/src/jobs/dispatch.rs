@@ -49,11 +49,11 @@ impl Owner {
             if let Some(engine) = self.engines.get_mut(model) {
                 engine.begin(id.clone());
             }
+            self.watched.remove(&id);
             if let Some(live) = self.live.get_mut(&id) {
                 live.stage = Stage::Claiming;
+                self.stores[live.workspace].claim(id);
             }
-            self.watched.remove(&id);
-            self.store.claim(id);
         }
     }
 

@@ -6,14 +6,30 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::view::ViewReader;
 use crate::engine::LoadView;
+use crate::workspaces::{Located, WorkspaceId};
 
 /// A job, checked and complete but for its id.
 #[derive(Debug)]
 pub(crate) struct NewJob {
+    pub(crate) workspace: WorkspaceId,
     pub(crate) prompt: String,
     pub(crate) model: ModelRef,
     pub(crate) spec: JobSpec,
     pub(crate) meta: JobMeta,
+}
+
+/// Names a live job. Ids are unique among those that this daemon makes; another program may have
+/// given one of them to a job in another workspace.
+#[derive(Debug, Clone)]
+pub(super) struct JobName {
+    pub(super) workspace: WorkspaceId,
+    pub(super) id: JobId,
+}
+
+impl From<&Located> for JobName {
+    fn from(job: &Located) -> Self {
+        Self { workspace: job.workspace.id, id: job.id.clone() }
+    }
 }
 
 /// Why a job is ended before it is done.
@@ -46,9 +62,9 @@ impl Ending {
 pub(super) enum Order {
     SubmitAttached { job: Box<NewJob>, reply: oneshot::Sender<Result<ViewReader, Failure>> },
     SubmitDetached { job: Box<NewJob>, reply: oneshot::Sender<Result<JobId, Failure>> },
-    Watch { id: JobId, reply: oneshot::Sender<Option<ViewReader>> },
-    Cancel { id: JobId, ending: Ending, reply: oneshot::Sender<Option<ViewReader>> },
-    Position { id: JobId, reply: oneshot::Sender<Option<u32>> },
+    Watch { job: JobName, reply: oneshot::Sender<Option<ViewReader>> },
+    Cancel { job: JobName, ending: Ending, reply: oneshot::Sender<Option<ViewReader>> },
+    Position { job: JobName, reply: oneshot::Sender<Option<u32>> },
     Status { reply: oneshot::Sender<(ProcessList, bool)> },
     Load { model: ModelRef, reply: oneshot::Sender<Result<watch::Receiver<LoadView>, Failure>> },
     Unload { model: Option<ModelRef>, reply: oneshot::Sender<Vec<String>> },
@@ -88,22 +104,33 @@ impl Hub {
     }
 
     /// A job's view, while it is queued or running.
-    pub(crate) async fn watch(&self, id: JobId) -> Result<Option<ViewReader>, Failure> {
-        self.ask(|reply| Order::Watch { id, reply }).await
+    pub(crate) async fn watch(&self, job: &Located) -> Result<Option<ViewReader>, Failure> {
+        self.ask(|reply| Order::Watch { job: job.into(), reply }).await
     }
 
     /// Ends a job; `None` when it is neither queued nor running.
     pub(crate) async fn cancel(
         &self,
-        id: JobId,
+        job: &Located,
         ending: Ending,
     ) -> Result<Option<ViewReader>, Failure> {
-        self.ask(|reply| Order::Cancel { id, ending, reply }).await
+        self.ask(|reply| Order::Cancel { job: job.into(), ending, reply }).await
+    }
+
+    /// Ends a job that this daemon was given; nothing, where it has ended already.
+    pub(crate) async fn end(
+        &self,
+        workspace: WorkspaceId,
+        id: JobId,
+        ending: Ending,
+    ) -> Result<(), Failure> {
+        let job = JobName { workspace, id };
+        self.ask(|reply| Order::Cancel { job, ending, reply }).await.map(drop)
     }
 
     /// A job's place in the queue, from 1.
-    pub(crate) async fn position(&self, id: JobId) -> Result<Option<u32>, Failure> {
-        self.ask(|reply| Order::Position { id, reply }).await
+    pub(crate) async fn position(&self, job: &Located) -> Result<Option<u32>, Failure> {
+        self.ask(|reply| Order::Position { job: job.into(), reply }).await
     }
 
     /// Loaded models and running jobs.

@@ -11,10 +11,12 @@ use tokio::sync::{oneshot, watch};
 use super::hub::Ending;
 use super::queue::{Lane, Ticket};
 use super::view::{End, JobView, Phase, ViewReader, ViewSender};
+use crate::workspaces::WorkspaceId;
 
 /// A job that is queued or running.
 #[derive(Debug)]
 pub(super) struct Live {
+    pub(super) workspace: WorkspaceId,
     pub(super) model: ModelRef,
     pub(super) priority: Priority,
     /// Its first tag, for whose jobs it waits in turn with others.

@@ -12,7 +12,8 @@ use super::hub::{Hub, Orders};
 use super::live::Live;
 use super::queue::Queue;
 use crate::engine::{Engine, EngineId, EngineMessage, Spawner};
-use crate::store::{Store, StoreEvent};
+use crate::store::{StoreEvent, Stores};
+use crate::workspaces::WorkspaceId;
 
 /// Operations under way in the workspace's thread; with more, new requests wait.
 const STORE_OPERATIONS: usize = 512;
@@ -28,7 +29,7 @@ const ENGINE_MESSAGES: usize = 256;
 pub(crate) struct Owner {
     pub(super) home: Home,
     pub(super) config: Config,
-    pub(super) store: Store,
+    pub(super) stores: Stores,
     pub(super) spawner: Spawner,
     pub(super) ids: JobIdSource,
     pub(super) queue: Queue,
@@ -54,13 +55,13 @@ pub(crate) struct Owner {
     pub(super) given_up: bool,
     orders: Orders,
     from_engines: mpsc::Receiver<(EngineId, EngineMessage)>,
-    from_store: mpsc::Receiver<StoreEvent>,
+    from_stores: mpsc::Receiver<(WorkspaceId, StoreEvent)>,
 }
 
 enum Next {
     Order(super::hub::Order),
     Engine(EngineId, EngineMessage),
-    Store(Box<StoreEvent>),
+    Store(WorkspaceId, Box<StoreEvent>),
     Time,
     Nothing,
 }
@@ -71,17 +72,21 @@ impl Owner {
         home: Home,
         config: Config,
         engine_binary: PathBuf,
-        store: Store,
-        from_store: mpsc::Receiver<StoreEvent>,
+        stores: Stores,
+        from_stores: mpsc::Receiver<(WorkspaceId, StoreEvent)>,
     ) -> (Self, Hub) {
         let (hub, orders) = Hub::new();
         let (messages, from_engines) = mpsc::channel(ENGINE_MESSAGES);
+        let mut ids = JobIdSource::new(std::process::id());
+        for newest in stores.newest_ids() {
+            ids.after(newest);
+        }
         let owner = Self {
             home,
             config,
-            store,
+            stores,
             spawner: Spawner::new(engine_binary, messages),
-            ids: JobIdSource::new(std::process::id()),
+            ids,
             queue: Queue::default(),
             live: HashMap::new(),
             engines: HashMap::new(),
@@ -99,7 +104,7 @@ impl Owner {
             given_up: false,
             orders,
             from_engines,
-            from_store,
+            from_stores,
         };
         (owner, hub)
     }
@@ -110,7 +115,7 @@ impl Owner {
             match self.next().await {
                 Next::Order(order) => self.order(order),
                 Next::Engine(id, message) => self.engine(id, message),
-                Next::Store(event) => self.noted(*event),
+                Next::Store(workspace, event) => self.noted(workspace, *event),
                 Next::Time => self.time(Instant::now()),
                 Next::Nothing => break,
             }
@@ -119,9 +124,9 @@ impl Owner {
         tracing::info!(queued = self.queue.len(), "no job runs any more");
     }
 
-    fn noted(&mut self, event: StoreEvent) {
-        self.store.note(&event);
-        self.stored(event);
+    fn noted(&mut self, workspace: WorkspaceId, event: StoreEvent) {
+        self.stores[workspace].note(&event);
+        self.stored(workspace, event);
     }
 
     async fn next(&mut self) -> Next {
@@ -129,8 +134,11 @@ impl Owner {
         tokio::select! {
             biased;
             Some((id, message)) = self.from_engines.recv() => Next::Engine(id, message),
-            event = self.from_store.recv() => event.map_or(Next::Nothing, |event| Next::Store(Box::new(event))),
-            Some(order) = self.orders.recv(), if self.store.under_way() < STORE_OPERATIONS =>
+            event = self.from_stores.recv() => match event {
+                Some((workspace, event)) => Next::Store(workspace, Box::new(event)),
+                None => Next::Nothing,
+            },
+            Some(order) = self.orders.recv(), if self.stores.under_way() < STORE_OPERATIONS =>
                 Next::Order(order),
             () = sleep_until(deadline), if deadline.is_some() => Next::Time,
         }
@@ -165,7 +173,7 @@ impl Owner {
         }
         if self.list_at <= now {
             self.list_at = now + LIST_EVERY;
-            self.store.list();
+            self.stores.list();
         }
         self.unload_idle(now);
         if !self.given_up && self.stopping.is_some_and(|at| at <= now) {
@@ -189,7 +197,7 @@ impl Owner {
                 let view = view.borrow();
                 let text = view.text[run.flushed..].to_owned();
                 run.flushed = view.text.len();
-                self.store.append(id, text);
+                self.stores[live.workspace].append(id, text);
             }
         }
     }
@@ -197,7 +205,7 @@ impl Owner {
     /// Whether the daemon was told to stop and nothing is under way any more.
     fn is_done(&self) -> bool {
         self.stopping.is_some()
-            && self.store.under_way() == 0
+            && self.stores.under_way() == 0
             && self
                 .live
                 .values()

@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta};
+use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta, ModelRef, Priority};
+use threadrunner_home::WorkspaceSettings;
 
 use super::clients::{bounded, kept};
 use super::live::{Live, Stage, Work};
@@ -10,10 +11,16 @@ use super::owner::Owner;
 use super::queue::Lane;
 use super::view::{End, Phase};
 use crate::store::{Claim, Found, StoreEvent};
+use crate::workspaces::WorkspaceId;
 
 impl Owner {
     /// Goes on where the workspace's thread has done its part.
-    pub(super) fn stored(&mut self, event: StoreEvent) {
+    pub(super) fn stored(&mut self, workspace: WorkspaceId, event: StoreEvent) {
+        let live = event.job().and_then(|id| self.live.get(id));
+        if live.is_some_and(|live| live.workspace != workspace) {
+            self.twice(workspace, event);
+            return;
+        }
         match event {
             StoreEvent::Submitted { id, result: Ok(None) } => self.enqueue(&id, false),
             StoreEvent::Submitted { id, result: Ok(Some(claim)) } => self.claimed(&id, claim),
@@ -29,11 +36,25 @@ impl Owner {
                 self.lost(&id, failure);
             }
             StoreEvent::Listed { ids } => {
-                for id in ids.into_iter().filter(|id| !self.live.contains_key(id)) {
-                    self.store.look(id);
-                }
+                let store = &self.stores[workspace];
+                ids.into_iter()
+                    .filter(|id| !self.live.contains_key(id))
+                    .for_each(|id| store.look(id));
             }
-            StoreEvent::Found { id, found } => self.found(id, found),
+            StoreEvent::Found { id, found } => self.found(workspace, id, found),
+        }
+    }
+
+    /// A job goes by the id of one that is live in another workspace, where another program put
+    /// it. Two could not be told apart, so that one ends here; retried later it may run.
+    fn twice(&mut self, workspace: WorkspaceId, event: StoreEvent) {
+        if let StoreEvent::Found { id, .. } = event {
+            let failure = Failure::new(
+                ErrorCode::WrongState,
+                format!("a job with the id {id} is queued or running in another workspace"),
+            )
+            .hint("retry it when that one has ended, or give it an id of its own");
+            self.stores[workspace].fail_queued(id, failure);
         }
     }
 
@@ -77,7 +98,12 @@ impl Owner {
 
     fn claimed(&mut self, id: &JobId, claim: Claim) {
         let Some(live) = self.live.get_mut(id) else { return };
-        let Claim { prompt, spec, meta } = claim;
+        let Claim { prompt, mut spec, meta } = claim;
+        if spec.model.is_none() {
+            // Another program's: nobody has filled in yet what it leaves open.
+            self.stores[live.workspace].settings().fill_in(&mut spec);
+        }
+        spec.priority = live.priority;
         let work = Work { prompt, spec, meta, since: Instant::now() };
         live.stage = Stage::Claimed(Box::new(work));
         if let Some(ending) = live.ending {
@@ -108,7 +134,7 @@ impl Owner {
             Err(failure) if failure.code == ErrorCode::Overloaded => {
                 if let Some(live) = self.live.get_mut(id) {
                     live.stage = Stage::Releasing;
-                    self.store.release(id.clone(), false);
+                    self.stores[live.workspace].release(id.clone(), false);
                 }
             }
             Err(failure) => self.fail_claimed(id, failure),
@@ -149,24 +175,32 @@ impl Owner {
     }
 
     /// Another program, or an earlier daemon, left a job in `ready`.
-    fn found(&mut self, id: JobId, found: Found) {
+    fn found(&mut self, workspace: WorkspaceId, id: JobId, found: Found) {
         if self.live.contains_key(&id) {
             return;
         }
-        let model = match found.model.clone().map_or_else(|| self.default_model(), Ok) {
+        let settings = self.stores[workspace].settings();
+        // What another program left open: `normal` is also what it said who said nothing.
+        let usual = settings.priority.filter(|_| found.model.is_none());
+        let priority = match found.priority {
+            Priority::Normal => usual.unwrap_or_default(),
+            said => said,
+        };
+        let model = match found.model.map_or_else(|| self.default_model(settings), Ok) {
             Ok(model) => model,
             Err(failure) => {
-                self.store.fail_queued(id, failure);
+                self.stores[workspace].fail_queued(id, failure);
                 return;
             }
         };
         self.ids.after(&id);
         let now = Instant::now();
-        let lane = Lane { model: &model, priority: found.priority, tag: found.tag.as_deref() };
+        let lane = Lane { model: &model, priority, tag: found.tag.as_deref() };
         let ticket = self.queue.push(id.clone(), lane);
         let live = Live {
+            workspace,
             model,
-            priority: found.priority,
+            priority,
             tag: found.tag,
             attached: false,
             submitted: now,
@@ -183,9 +217,10 @@ impl Owner {
         self.live.insert(id, live);
     }
 
-    fn default_model(&self) -> Result<threadrunner_core::ModelRef, Failure> {
+    fn default_model(&self, workspace: &WorkspaceSettings) -> Result<ModelRef, Failure> {
         let backend = threadrunner_home::resolve_backend(None, &self.home, &self.config);
-        threadrunner_home::resolve_model(&self.home, &self.config, backend, None)
+        let (home, config) = (&self.home, &self.config);
+        threadrunner_home::resolve_workspace_model(home, config, workspace, backend, None)
     }
 
     /// Ends a job that is in `ready` and out of the queue.
@@ -193,7 +228,7 @@ impl Owner {
         if let Some(live) = self.live.get_mut(id) {
             live.stage = Stage::Ending(End::Failed(failure.clone()));
             self.watched.remove(id);
-            self.store.fail_queued(id.clone(), failure);
+            self.stores[live.workspace].fail_queued(id.clone(), failure);
         }
     }
 
@@ -219,7 +254,7 @@ impl Owner {
         meta.model = Some(live.model.name());
         let rest = live.view.as_ref().map(|view| view.borrow().text[flushed..].to_owned());
         self.unflushed.remove(id);
-        self.store.fail(id.clone(), failure, rest.unwrap_or_default(), meta);
+        self.stores[live.workspace].fail(id.clone(), failure, rest.unwrap_or_default(), meta);
     }
 
     fn forget(&mut self, id: &JobId) -> Option<Live> {

@@ -8,9 +8,9 @@ use threadrunner_core::{Failure, JobId, JobMeta, JobState};
 use threadrunner_workspace::{
     Attempt, ClaimedJob, NewJob, StillClaimed, Workspace, WorkspaceError,
 };
-use tokio::sync::mpsc::Sender;
 
-use super::{Claim, Found, Operation, Reply, StoreEvent, Submission};
+use super::{Claim, Found, Operation, Reply, StoreEvent, StoreEvents, Submission};
+use crate::workspaces::WorkspaceId;
 
 /// The most operations that share a sync.
 const GROUP: usize = 256;
@@ -24,8 +24,9 @@ const PRUNE_STEP: usize = 256;
 
 /// Owns the workspace.
 pub(super) struct Keeper {
+    id: WorkspaceId,
     workspace: Workspace,
-    events: Sender<StoreEvent>,
+    events: StoreEvents,
     claimed: HashMap<JobId, ClaimedJob>,
     /// Jobs that were in `ready` at the start and have not been looked at.
     backlog: VecDeque<JobId>,
@@ -52,8 +53,14 @@ enum Pending {
 }
 
 impl Keeper {
-    pub(super) fn new(workspace: Workspace, ready: Vec<JobId>, events: Sender<StoreEvent>) -> Self {
+    pub(super) fn new(
+        id: WorkspaceId,
+        workspace: Workspace,
+        ready: Vec<JobId>,
+        events: StoreEvents,
+    ) -> Self {
         Self {
+            id,
             workspace,
             events,
             claimed: HashMap::new(),
@@ -105,7 +112,7 @@ impl Keeper {
 
     fn tell(&self, event: StoreEvent) {
         // An owner that is gone has nobody to be told.
-        let _ = self.events.blocking_send(event);
+        let _ = self.events.blocking_send((self.id, event));
     }
 
     fn prepare(&mut self, operation: Operation, now: SystemTime) {
