@@ -7,6 +7,7 @@ use threadrunner_core::{ErrorCode, Failure, JobId, ModelRef, Priority};
 
 use super::live::Stage;
 use super::owner::Owner;
+use super::rooms::{Room, Wanted};
 use super::view::Phase;
 use crate::engine::Engine;
 
@@ -18,9 +19,14 @@ const PLACES_EVERY: Duration = Duration::from_millis(50);
 impl Owner {
     /// Begins every job that can begin now.
     pub(super) fn dispatch(&mut self) {
+        self.assign_rooms();
         if self.stopping.is_none() {
-            let waiting: Vec<_> = self.queue.models().cloned().collect();
-            for model in waiting {
+            // Work is grouped by loaded model: loading takes long.
+            let loaded = self.queue.models().filter(|model| self.engines.contains_key(*model));
+            for model in loaded.cloned().collect::<Vec<_>>() {
+                self.dispatch_model(&model);
+            }
+            for model in self.rooms.waiting() {
                 self.dispatch_model(&model);
             }
         }
@@ -29,7 +35,31 @@ impl Owner {
         }
     }
 
+    /// Decides which engines take no new jobs, because other models have waited long for one.
+    fn assign_rooms(&mut self) {
+        let without = self.queue.models().filter(|model| !self.engines.contains_key(*model));
+        let wanted: Vec<_> = without
+            .map(|model| Wanted {
+                model: model.clone(),
+                interactive: self.queue.interactive_waits(model),
+            })
+            .collect();
+        let rooms: Vec<_> = self
+            .engines
+            .values()
+            .map(|engine| Room {
+                engine: engine.id(),
+                started: engine.started(),
+                idle: engine.idle_since().is_some(),
+            })
+            .collect();
+        self.rooms.decide(Instant::now(), &wanted, &rooms, ENGINES.saturating_sub(rooms.len()));
+    }
+
     fn dispatch_model(&mut self, model: &ModelRef) {
+        if self.engines.get(model).is_some_and(|engine| self.rooms.yields(engine.id())) {
+            return;
+        }
         if !self.engines.contains_key(model) && !self.can_start_engine() {
             return;
         }
@@ -81,7 +111,9 @@ impl Owner {
         } else {
             !self.queue.waits(model)
         };
-        if !goes_first || (!self.engines.contains_key(model) && !self.can_start_engine()) {
+        let yields = self.engines.get(model).is_some_and(|engine| self.rooms.yields(engine.id()));
+        if !goes_first || yields || (!self.engines.contains_key(model) && !self.can_start_engine())
+        {
             return Ok(false);
         }
         Ok(self.ensure_engine(model)?.free_slots(interactive) > 0)
@@ -98,7 +130,7 @@ impl Owner {
             self.make_room()?;
             let options = self.config.engine.clone();
             let load = Load { v: VERSION, model: model.clone(), options };
-            let engine = Engine::new(self.spawner.spawn(load)?, model.clone());
+            let engine = Engine::new(self.spawner.spawn(load)?, model.clone(), Instant::now());
             self.processes.insert(engine.id(), model.clone());
             self.engines.insert(model.clone(), engine);
         }
@@ -112,7 +144,10 @@ impl Owner {
             return Ok(());
         }
         let idle = self.engines.values().filter(|engine| engine.idle_since().is_some());
-        let oldest = idle.min_by_key(|engine| engine.idle_since()).map(|e| e.model().clone());
+        // One that makes way for this goes before one that may be asked again.
+        let oldest = idle
+            .min_by_key(|engine| (!self.rooms.yields(engine.id()), engine.idle_since()))
+            .map(|engine| engine.model().clone());
         match oldest {
             Some(model) => {
                 self.forget_engine(&model);

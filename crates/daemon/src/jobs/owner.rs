@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use super::hub::{Hub, Orders};
 use super::live::Live;
 use super::queue::Queue;
+use super::rooms::Rooms;
 use crate::engine::{Engine, EngineId, EngineMessage, Spawner};
 use crate::store::{StoreEvent, Stores};
 use crate::workspaces::WorkspaceId;
@@ -35,6 +36,8 @@ pub(crate) struct Owner {
     pub(super) queue: Queue,
     pub(super) live: HashMap<JobId, Live>,
     pub(super) engines: HashMap<ModelRef, Engine>,
+    /// Which of them make way for the models that have none.
+    pub(super) rooms: Rooms,
     /// The models of the engines that still count, by the name of their process.
     pub(super) processes: HashMap<EngineId, ModelRef>,
     /// Requests that an engine has not ended yet, and whose they are.
@@ -90,6 +93,7 @@ impl Owner {
             queue: Queue::default(),
             live: HashMap::new(),
             engines: HashMap::new(),
+            rooms: Rooms::default(),
             processes: HashMap::new(),
             requests: HashMap::new(),
             next_request: 0,
@@ -152,7 +156,7 @@ impl Owner {
             .filter_map(|engine| Some(engine.idle_since()? + self.config.idle_timeout))
             .min();
         let grace = self.stopping.filter(|_| !self.given_up);
-        [jobs, idle, self.flush_at, self.places_at, grace, Some(self.list_at)]
+        [jobs, idle, self.flush_at, self.places_at, self.rooms.next(), grace, Some(self.list_at)]
             .into_iter()
             .flatten()
             .min()

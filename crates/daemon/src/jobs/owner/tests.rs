@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use tempfile::TempDir;
-use threadrunner_core::engine_protocol::{EngineInfo, Event};
+use threadrunner_core::engine_protocol::{EngineInfo, Event, Load, VERSION};
 use threadrunner_core::{
     BackendKind, FinishReason, JobMeta, JobSpec, JobState, ModelInfo, Priority, Timings, Usage,
 };
@@ -13,9 +13,10 @@ use tokio::sync::oneshot;
 
 use super::super::hub::Order;
 use super::super::live::Stage;
+use super::super::rooms::Wanted;
 use super::super::{Ending, NewJob};
 use super::*;
-use crate::engine::EngineMessage;
+use crate::engine::{EngineMessage, LoadState};
 use crate::store::Store;
 use crate::workspaces::Served;
 
@@ -68,16 +69,35 @@ impl Story {
     }
 
     fn submit(&mut self) -> JobId {
+        self.submit_to(model())
+    }
+
+    fn submit_to(&mut self, model: ModelRef) -> JobId {
         let job = NewJob {
             workspace: WorkspaceId(0),
             prompt: "Hello".to_owned(),
-            model: model(),
-            spec: JobSpec { model: Some(model()), ..JobSpec::default() },
+            model: model.clone(),
+            spec: JobSpec { model: Some(model), ..JobSpec::default() },
             meta: JobMeta::default(),
         };
         let (reply, _) = oneshot::channel();
         self.owner.order(Order::SubmitDetached { job: Box::new(job), reply });
-        self.owner.live.keys().next().unwrap().clone()
+        // Ids ascend.
+        self.owner.live.keys().max().unwrap().clone()
+    }
+
+    /// An engine that was started then, is loaded, and works on something.
+    fn busy_engine(&mut self, model: &ModelRef, started: Instant) -> EngineId {
+        let load = Load { v: VERSION, model: model.clone(), options: Default::default() };
+        let process = self.owner.spawner.spawn(load).unwrap();
+        let mut engine = Engine::new(process, model.clone(), started);
+        engine.begin(JobId::parse("1").unwrap());
+        let ready = (ModelInfo { n_seq_max: 4, ..ModelInfo::default() }, EngineInfo::default());
+        engine.set(LoadState::Ready(Box::new(ready)), started);
+        let id = engine.id();
+        self.owner.processes.insert(id, model.clone());
+        self.owner.engines.insert(model.clone(), engine);
+        id
     }
 
     /// Tells the owner what the workspace's thread has done, until `wanted` is so.
@@ -216,4 +236,37 @@ async fn a_job_with_the_id_of_one_that_is_live_elsewhere_ends_and_leaves_that_on
     let live = &story.owner.live[&id];
     assert_eq!(live.workspace, WorkspaceId(0));
     assert!(matches!(live.stage, Stage::Running(_)));
+}
+
+#[tokio::test]
+async fn the_engine_that_works_longest_makes_way_for_a_model_that_has_waited_long_enough() {
+    let mut story = Story::new();
+    let now = Instant::now();
+    let ago = |seconds| now.checked_sub(Duration::from_secs(seconds)).unwrap();
+    let named = |name: &str| ModelRef { backend: BackendKind::Llama, path: Some(name.into()) };
+    for (name, started) in [("b", 50), ("a", 60), ("c", 40), ("d", 35)] {
+        story.busy_engine(&named(name), ago(started));
+    }
+    let waits = story.submit_to(named("e"));
+    story.until(|owner| matches!(owner.live[&waits].stage, Stage::Queued(_))).await;
+    story.owner.dispatch();
+    let before = story.submit_to(named("a"));
+    assert!(matches!(story.owner.live[&before].stage, Stage::Claiming));
+    // As if it had been queued half a minute ago.
+    story.owner.rooms = Rooms::default();
+    let wanted = Wanted { model: named("e"), interactive: false };
+    story.owner.rooms.decide(ago(31), &[wanted], &[], 0);
+    story.owner.dispatch();
+    let after = story.submit_to(named("a"));
+    assert!(matches!(story.owner.live[&after].stage, Stage::Storing));
+    // What it has begun it ends.
+    let works = JobId::parse("1").unwrap();
+    story.owner.engines.get_mut(&named("a")).unwrap().end(&works, now);
+    story.owner.dispatch();
+    assert!(matches!(story.owner.live[&waits].stage, Stage::Queued(_)));
+    story.owner.engines.get_mut(&named("a")).unwrap().end(&before, now);
+    story.owner.dispatch();
+    assert!(matches!(story.owner.live[&waits].stage, Stage::Claiming));
+    assert!(!story.owner.engines.contains_key(&named("a")));
+    assert!(story.owner.engines.contains_key(&named("b")));
 }
