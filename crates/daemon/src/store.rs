@@ -9,15 +9,17 @@ mod keeper;
 use std::ops::{Index, IndexMut};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
-use std::time::SystemTime;
 
 use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta, JobSpec, ModelRef, Priority};
 use threadrunner_home::WorkspaceSettings;
-use threadrunner_workspace::{Retention, WatchEvent, Watcher, Workspace};
+use threadrunner_workspace::{WatchEvent, Watcher, Workspace};
 use tokio::sync::oneshot;
 
 use crate::workspaces::WorkspaceId;
 use keeper::Keeper;
+
+/// How many jobs are removed in one operation.
+const REMOVED_AT_ONCE: usize = 256;
 
 /// A job to be written.
 #[derive(Debug)]
@@ -58,6 +60,8 @@ pub(crate) enum StoreEvent {
     Durable { id: JobId },
     /// The job is in `processing`.
     Claimed { id: JobId, result: Result<Claim, Failure> },
+    /// The job is in `ready` still, because something has run out: the disk, open files.
+    NotNow { id: JobId, failure: Failure },
     /// The job is in `ready` again.
     Released { id: JobId, result: Result<(), Failure> },
     /// The job is in `output` or `failed`, for good.
@@ -77,6 +81,7 @@ impl StoreEvent {
             Self::Submitted { id, .. }
             | Self::Durable { id }
             | Self::Claimed { id, .. }
+            | Self::NotNow { id, .. }
             | Self::Released { id, .. }
             | Self::Ended { id, .. }
             | Self::Lost { id, .. }
@@ -101,7 +106,7 @@ enum Operation {
     List,
     Retry { id: JobId, reply: Reply<()> },
     Remove { id: JobId, reply: Reply<()> },
-    Prune { retention: Retention, reply: Reply<Vec<JobId>> },
+    RemoveAll { ids: Vec<JobId>, reply: Reply<Vec<JobId>> },
 }
 
 type Reply<T> = oneshot::Sender<Result<T, Failure>>;
@@ -171,11 +176,11 @@ impl Store {
     pub(crate) fn start(
         id: WorkspaceId,
         settings: Arc<WorkspaceSettings>,
-        mut workspace: Workspace,
+        workspace: Workspace,
         ready: Vec<JobId>,
         events: StoreEvents,
     ) -> std::io::Result<(Self, JoinHandle<()>)> {
-        let newest = workspace.next_id(SystemTime::now());
+        let newest = workspace.ids().next(0);
         let (operations, incoming) = mpsc::channel();
         let watcher = watch(&workspace, operations.clone());
         let keeper = Keeper::new(id, workspace, ready, events);
@@ -201,6 +206,7 @@ impl Store {
         match event {
             StoreEvent::Submitted { .. }
             | StoreEvent::Claimed { .. }
+            | StoreEvent::NotNow { .. }
             | StoreEvent::Released { .. }
             | StoreEvent::Ended { .. } => self.under_way -= 1,
             StoreEvent::Durable { .. }
@@ -294,9 +300,15 @@ impl Archive {
         self.ask(|reply| Operation::Remove { id, reply }).await
     }
 
-    /// Removes some of the jobs that need not be kept; none when there are none left.
-    pub(crate) async fn prune(&self, retention: Retention) -> Result<Vec<JobId>, Failure> {
-        self.ask(|reply| Operation::Prune { retention, reply }).await
+    /// Removes jobs that have ended, and names those that are gone: not one that is no longer
+    /// there, or has been queued again. A step at a time, so that others are not kept waiting.
+    pub(crate) async fn remove_all(&self, ids: &[JobId]) -> Result<Vec<JobId>, Failure> {
+        let mut removed = Vec::new();
+        for some in ids.chunks(REMOVED_AT_ONCE) {
+            let ids = some.to_vec();
+            removed.append(&mut self.ask(|reply| Operation::RemoveAll { ids, reply }).await?);
+        }
+        Ok(removed)
     }
 }
 
@@ -319,7 +331,7 @@ fn watch(workspace: &Workspace, operations: mpsc::Sender<Operation>) -> Option<W
 mod tests {
     use super::*;
     use std::fs;
-    use std::time::Duration;
+    use std::time::{Duration, SystemTime};
     use threadrunner_home::{Config, Home};
     use threadrunner_workspace::Options;
 

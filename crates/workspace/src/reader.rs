@@ -5,6 +5,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use threadrunner_core::protocol::JobRecord;
 use threadrunner_core::{JobId, JobMeta, JobSpec, JobState};
@@ -15,7 +16,7 @@ use crate::layout::{
     ERROR_FILE, JOB_FILE, Layout, META_FILE, PARTIAL_FILE, PROMPT_FILE, RESULT_FILE,
 };
 use crate::listing::{self, by_time};
-use crate::{Result, WorkspaceError};
+use crate::{Result, Retention, WorkspaceError};
 
 /// Reads a workspace. Cheap to clone; needs neither the owner nor the lock.
 #[derive(Debug, Clone)]
@@ -190,9 +191,35 @@ impl Reader {
         states: &[JobState],
         limit: usize,
     ) -> Result<(Vec<(JobId, JobState)>, bool)> {
+        let recent = self.layout.recent();
+        self.list(states, limit, |state, limit| recent.newest(&self.layout, state, limit))
+    }
+
+    /// The same of the jobs older than `before`. This reads all the states' names, so it is asked
+    /// for many jobs at once.
+    ///
+    /// # Errors
+    /// [`WorkspaceError::Io`].
+    pub fn newest_before(
+        &self,
+        before: &JobId,
+        states: &[JobState],
+        limit: usize,
+    ) -> Result<(Vec<(JobId, JobState)>, bool)> {
+        self.list(states, limit, |state, limit| {
+            listing::newest(&self.layout, state, Some(before), limit)
+        })
+    }
+
+    fn list(
+        &self,
+        states: &[JobState],
+        limit: usize,
+        newest: impl Fn(JobState, usize) -> Result<Vec<JobId>>,
+    ) -> Result<(Vec<(JobId, JobState)>, bool)> {
         let mut jobs = Vec::new();
         for state in STATES.into_iter().filter(|s| states.is_empty() || states.contains(s)) {
-            let newest = listing::newest(&self.layout, state, limit.saturating_add(1))?;
+            let newest = newest(state, limit.saturating_add(1))?;
             jobs.extend(newest.into_iter().map(|id| (id, state)));
         }
         // The sort keeps the order of the states, so that of two sightings the last comes last.
@@ -202,6 +229,24 @@ impl Reader {
         let more = jobs.len() > limit;
         jobs.truncate(limit);
         Ok((jobs, more))
+    }
+
+    /// When a state's directory last changed; `None` where nobody can tell.
+    pub fn changed(&self, state: JobState) -> Option<SystemTime> {
+        std::fs::metadata(self.layout.path(state)).and_then(|found| found.modified()).ok()
+    }
+
+    /// Notes a job that somebody else put into `input/ready`.
+    pub(crate) fn note_arrival(&self, id: &JobId) {
+        self.layout.recent().came(id, JobState::Ready);
+    }
+
+    /// Which of the jobs that have ended need not be kept, oldest first.
+    ///
+    /// # Errors
+    /// [`WorkspaceError::Io`].
+    pub fn not_kept(&self, retention: &Retention, now: SystemTime) -> Result<Vec<JobId>> {
+        retention.not_kept(&self.layout, now)
     }
 
     /// How many jobs are in each state.

@@ -1,9 +1,10 @@
 //! `jobs`: many jobs' records, newest first.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use threadrunner_core::protocol::{JobList, JobRecord, JobsQuery};
-use threadrunner_core::{Failure, JobId, JobState};
+use threadrunner_core::{Failure, JobId};
 use threadrunner_workspace::{by_time, parse_timestamp};
 
 use super::Stop;
@@ -15,46 +16,95 @@ use crate::workspaces::{Served, blocking};
 const USUAL: usize = 50;
 /// Records sent at most.
 const MOST: usize = 10_000;
+/// Names that are looked at first: so many are remembered, and cost no reading of directories.
+const FIRST_PAGE: usize = 1000;
+/// Names that are looked at next. To find them is to read all names, so they are many.
+const PAGE: usize = 50_000;
 
 pub(super) async fn jobs(context: &Context, query: JobsQuery, answer: &Answer) -> Result<(), Stop> {
     let among = context.workspaces.among(query.workspace.as_deref())?;
     let limit = query.limit.map_or(USUAL, |limit| (limit as usize).min(MOST));
-    let list = blocking(move || list(&query, &among, limit)).await?;
+    let query = Arc::new(query);
+    let mut list = JobList { jobs: Vec::new(), more: true };
+    let mut before: Option<JobId> = None;
+    // Page by page: most often all that is wanted is among the newest, and a client that goes away
+    // is not answered to the end of a million jobs.
+    while list.more && list.jobs.len() < limit && !answer.is_gone() {
+        let (query, among, room) = (query.clone(), among.clone(), limit - list.jobs.len());
+        let page = blocking(move || page(&among, &query, before, room)).await?;
+        before = page.oldest;
+        list.jobs.extend(page.jobs);
+        list.more = page.more;
+    }
     answer.data(&list).await?;
     Ok(())
 }
 
-fn list(query: &JobsQuery, among: &[Served], limit: usize) -> Result<JobList, Failure> {
-    let now = SystemTime::now();
-    let mut jobs = Vec::new();
-    for (id, workspace) in newest(&query.states, among)? {
-        // One that was removed since the listing is none any more.
-        let Ok(record) = workspace.reader.record(&id) else { continue };
-        if matches(query, &record, now) {
-            if jobs.len() == limit {
-                return Ok(JobList { jobs, more: true });
-            }
-            let workspace = Some(workspace.settings.name.clone());
-            jobs.push(JobRecord { workspace, ..record });
-        }
-    }
-    Ok(JobList { jobs, more: false })
+/// Jobs looked at for one page of matching ones.
+struct Page {
+    jobs: Vec<JobRecord>,
+    /// The last one that was looked at.
+    oldest: Option<JobId>,
+    /// Whether there may be more: one more that matches, or some that were not looked at.
+    more: bool,
 }
 
-/// All jobs in any of these states, newest first.
+fn page(
+    among: &[Served],
+    query: &JobsQuery,
+    before: Option<JobId>,
+    room: usize,
+) -> Result<Page, Failure> {
+    let now = SystemTime::now();
+    let (found, more) = newest(among, query, before.as_ref(), room)?;
+    let mut page = Page { jobs: Vec::new(), oldest: before, more };
+    for (id, workspace) in found {
+        // One that was removed since the listing is none any more.
+        if let Ok(record) = workspace.reader.record(&id)
+            && matches(query, &record, now)
+        {
+            if page.jobs.len() == room {
+                page.more = true;
+                return Ok(page);
+            }
+            let workspace = Some(workspace.settings.name.clone());
+            page.jobs.push(JobRecord { workspace, ..record });
+        }
+        page.oldest = Some(id);
+    }
+    Ok(page)
+}
+
+/// Jobs and where they are.
+type Found<'a> = Vec<(JobId, &'a Served)>;
+
+/// The next jobs of all these workspaces, newest first, and whether there are more.
 fn newest<'a>(
-    states: &[JobState],
     among: &'a [Served],
-) -> Result<Vec<(JobId, &'a Served)>, Failure> {
+    query: &JobsQuery,
+    before: Option<&JobId>,
+    room: usize,
+) -> Result<(Found<'a>, bool), Failure> {
     let mut jobs = Vec::new();
+    // The newest job at which one of the lists was cut: what is older is for the next page.
+    let mut cut: Option<JobId> = None;
     for workspace in among {
-        let (ids, _) = workspace.reader.newest(states, usize::MAX)?;
-        jobs.extend(ids.into_iter().map(|(id, _)| (id, workspace)));
+        let (found, more) = match before {
+            None => workspace.reader.newest(&query.states, FIRST_PAGE.max(room + 1))?,
+            Some(before) => workspace.reader.newest_before(before, &query.states, PAGE)?,
+        };
+        if let (true, Some((oldest, _))) = (more, found.last())
+            && cut.as_ref().is_none_or(|cut| by_time(cut, oldest).is_lt())
+        {
+            cut = Some(oldest.clone());
+        }
+        jobs.extend(found.into_iter().map(|(id, _)| (id, workspace)));
     }
     if among.len() > 1 {
         jobs.sort_by(|(a, _), (b, _)| by_time(b, a));
+        jobs.retain(|(id, _)| cut.as_ref().is_none_or(|cut| by_time(id, cut).is_ge()));
     }
-    Ok(jobs)
+    Ok((jobs, cut.is_some()))
 }
 
 fn matches(query: &JobsQuery, record: &JobRecord, now: SystemTime) -> bool {

@@ -1,6 +1,6 @@
 //! `prune`: remove jobs that ended long ago.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use threadrunner_core::protocol::{PruneQuery, Removed};
 use threadrunner_core::{ErrorCode, Failure};
@@ -22,21 +22,18 @@ pub(super) async fn prune(
             format!("older_than_s is {}, but must be a time from 0", query.older_than_s),
         )
     })?;
+    let retention = Retention {
+        max_age: Some(max_age),
+        keep_failed: query.keep_failed,
+        ..Retention::default()
+    };
     let mut removed = Removed::default();
     for workspace in among {
-        loop {
-            let retention = Retention {
-                max_age: Some(max_age),
-                keep_failed: query.keep_failed,
-                ..Retention::default()
-            };
-            // Step by step: other clients' work goes on in between.
-            let mut some = workspace.archive.prune(retention).await?;
-            if some.is_empty() {
-                break;
-            }
-            removed.jobs.append(&mut some);
-        }
+        let retention = retention.clone();
+        let old = workspace
+            .read(move |reader| Ok(reader.not_kept(&retention, SystemTime::now())?))
+            .await?;
+        removed.jobs.append(&mut workspace.archive.remove_all(&old).await?);
     }
     answer.data(&removed).await?;
     Ok(())

@@ -20,7 +20,7 @@ impl Owner {
     /// Begins every job that can begin now.
     pub(super) fn dispatch(&mut self) {
         self.assign_rooms();
-        if self.stopping.is_none() {
+        if self.stopping.is_none() && self.short_until.is_none() {
             // Work is grouped by loaded model: loading takes long.
             let loaded = self.queue.models().filter(|model| self.engines.contains_key(*model));
             for model in loaded.cloned().collect::<Vec<_>>() {

@@ -48,6 +48,8 @@ pub(crate) struct Owner {
     pub(super) unflushed: HashSet<JobId>,
     pub(super) flush_at: Option<Instant>,
     pub(super) list_at: Instant,
+    /// Until when no queued job is claimed, because the disk is full or the like.
+    pub(super) short_until: Option<Instant>,
     /// Queued jobs whose place somebody watches, when places were last told, and when they are next.
     pub(super) watched: HashSet<JobId>,
     pub(super) places_told: Option<Instant>,
@@ -87,9 +89,10 @@ impl Owner {
         let owner = Self {
             home,
             config,
-            stores,
             spawner: Spawner::new(engine_binary, messages),
             ids,
+            stores,
+            short_until: None,
             queue: Queue::default(),
             live: HashMap::new(),
             engines: HashMap::new(),
@@ -156,10 +159,19 @@ impl Owner {
             .filter_map(|engine| Some(engine.idle_since()? + self.config.idle_timeout))
             .min();
         let grace = self.stopping.filter(|_| !self.given_up);
-        [jobs, idle, self.flush_at, self.places_at, self.rooms.next(), grace, Some(self.list_at)]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            jobs,
+            idle,
+            self.flush_at,
+            self.places_at,
+            self.rooms.next(),
+            self.short_until,
+            grace,
+            Some(self.list_at),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     fn time(&mut self, now: Instant) {
@@ -175,6 +187,7 @@ impl Owner {
         if self.places_at.is_some_and(|at| at <= now) {
             self.tell_places(now);
         }
+        self.short_until = self.short_until.filter(|until| *until > now);
         if self.list_at <= now {
             self.list_at = now + LIST_EVERY;
             self.stores.list();
