@@ -15,10 +15,10 @@ fn id(finished: Finished) -> String {
 /// Puts a job of another program into the workspace `code`.
 fn put(home: &TestHome, name: &str, prompt: &str) -> PathBuf {
     let aside = home.root().join("aside");
-    fs::create_dir_all(&aside).unwrap();
-    fs::write(aside.join("prompt.txt"), prompt).unwrap();
+    fs::create_dir_all(&aside).expect("a directory can be made");
+    fs::write(aside.join("prompt.txt"), prompt).expect("a prompt can be written");
     let workspace = home.root().join("workspaces/code");
-    fs::rename(aside, workspace.join("input/ready").join(name)).unwrap();
+    fs::rename(aside, workspace.join("input/ready").join(name)).expect("a directory can be renamed");
     workspace
 }
 

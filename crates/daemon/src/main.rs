@@ -10,6 +10,7 @@ mod handlers;
 mod jobs;
 mod log;
 mod memory;
+mod retention;
 mod server;
 mod startup;
 mod store;

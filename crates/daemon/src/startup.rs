@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use threadrunner_core::{ErrorCode, Failure, JobId};
 use threadrunner_home::{Config, Durability, FileLock, Home, WorkspaceSettings};
-use threadrunner_workspace::{Options, Workspace};
+use threadrunner_workspace::{Options, Reader, Workspace};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -20,7 +20,7 @@ use crate::context::Context;
 use crate::jobs::{Hub, Owner};
 use crate::store::{Store, Stores};
 use crate::workspaces::{Configured, Served, Workspaces};
-use crate::{log, server};
+use crate::{log, retention, server};
 
 /// Events of the workspaces' threads that may wait for the owner; then the threads wait.
 const STORE_EVENTS: usize = 1024;
@@ -60,6 +60,7 @@ pub(crate) fn run(foreground: bool) -> ExitCode {
 struct Daemon {
     home: Home,
     config: Config,
+    engine: PathBuf,
     workspaces: Vec<(WorkspaceSettings, Result<Opened, Failure>)>,
     listener: std::os::unix::net::UnixListener,
     foreground: bool,
@@ -79,9 +80,14 @@ fn start(foreground: bool) -> Result<Option<(Daemon, FileLock)>, Failure> {
         }
         return Ok(None);
     };
-    // Whoever reads the note finds the socket also from an environment that names another.
-    let note = home.socket.as_os_str().as_encoded_bytes();
-    lock.write_note(note).map_err(|error| io_failure("write", &home.daemon_lock(), &error))?;
+    let engine = engine_binary();
+    // A client's directory must not be kept from being unmounted. All paths are absolute by now.
+    let _ = std::env::set_current_dir("/");
+    // Whoever reads the note finds the socket also from an environment that names another. A disk
+    // that is full is no reason not to serve: jobs have to be removed from it.
+    if let Err(error) = lock.write_note(home.socket.as_os_str().as_encoded_bytes()) {
+        tracing::warn!(path = %home.daemon_lock().display(), %error, "cannot be written");
+    }
     let mut workspaces: Vec<_> = config
         .workspaces(&home)
         .into_iter()
@@ -97,7 +103,7 @@ fn start(foreground: bool) -> Result<Option<(Daemon, FileLock)>, Failure> {
         return Err(failure);
     }
     let listener = bind(&home.socket)?;
-    Ok(Some((Daemon { home, config, workspaces, listener, foreground }, lock)))
+    Ok(Some((Daemon { home, config, engine, workspaces, listener, foreground }, lock)))
 }
 
 /// A workspace that is this daemon's, and its queue.
@@ -200,7 +206,9 @@ impl Daemon {
                     let (store, thread) =
                         Store::start(id, Arc::clone(&settings), workspace, ready, events.clone())
                             .map_err(|error| internal("start a workspace's thread", &error))?;
+                    remember_names(reader.clone());
                     let served = Served::new(id, Arc::clone(&settings), reader, store.archive());
+                    tokio::spawn(retention::keep(served.clone()));
                     stores.push(store);
                     threads.push(thread);
                     Ok(served)
@@ -211,13 +219,8 @@ impl Daemon {
         }
         // The owner goes on for as long as any of the threads tells it something.
         drop(events);
-        let (owner, hub) = Owner::new(
-            self.home.clone(),
-            self.config.clone(),
-            engine_binary(),
-            stores,
-            from_stores,
-        );
+        let (owner, hub) =
+            Owner::new(self.home.clone(), self.config.clone(), self.engine, stores, from_stores);
         let context = Arc::new(Context {
             hub: hub.clone(),
             workspaces: Workspaces(configured),
@@ -237,6 +240,20 @@ impl Daemon {
         let _ = tokio::time::timeout(LAST_FRAMES, serving).await;
         Ok(threads)
     }
+}
+
+/// Reads the states' names once, so that the first who asks for the newest jobs does not wait for
+/// the names of a million. Beside everything else, and after it where the processor is busy.
+fn remember_names(reader: Reader) {
+    let read = move || {
+        // On Linux this is the thread's own priority.
+        let _ = rustix::process::nice(19);
+        if let Err(error) = reader.newest(&[], 1) {
+            tracing::debug!(%error, "the names of the jobs cannot be read");
+        }
+    };
+    // Without it they are read when they are asked for.
+    let _ = std::thread::Builder::new().name("names".to_owned()).spawn(read);
 }
 
 struct Signals {
@@ -273,7 +290,10 @@ async fn obey(mut signals: Signals, hub: Hub) {
 /// The engine's program: `THREADRUNNER_ENGINE`, else the one beside this one, else on the PATH.
 fn engine_binary() -> PathBuf {
     if let Some(path) = std::env::var_os("THREADRUNNER_ENGINE").filter(|path| !path.is_empty()) {
-        return path.into();
+        let path = PathBuf::from(path);
+        // One without a slash is looked for on the PATH.
+        let a_path = path.components().count() > 1;
+        return std::path::absolute(&path).ok().filter(|_| a_path).unwrap_or(path);
     }
     let name = "threadrunner-engine";
     let beside = std::env::current_exe().ok().and_then(|own| Some(own.parent()?.join(name)));

@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta, JobSpec, ModelRef, Priority};
 use threadrunner_home::WorkspaceSettings;
 use threadrunner_workspace::{WatchEvent, Watcher, Workspace};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::workspaces::WorkspaceId;
 use keeper::Keeper;
@@ -166,6 +166,8 @@ pub(crate) struct Store {
     newest: JobId,
     operations: mpsc::Sender<Operation>,
     under_way: usize,
+    /// How many jobs have ended.
+    ended: watch::Sender<u64>,
     // Watches until it is dropped.
     _watcher: Option<Watcher>,
 }
@@ -182,12 +184,13 @@ impl Store {
     ) -> std::io::Result<(Self, JoinHandle<()>)> {
         let newest = workspace.ids().next(0);
         let (operations, incoming) = mpsc::channel();
-        let watcher = watch(&workspace, operations.clone());
+        let watcher = watch_ready(&workspace, operations.clone());
+        let (ended, _) = watch::channel(0);
         let keeper = Keeper::new(id, workspace, ready, events);
         let thread = std::thread::Builder::new()
             .name("workspace".to_owned())
             .spawn(move || keeper.run(&incoming))?;
-        let store = Self { settings, newest, operations, under_way: 0, _watcher: watcher };
+        let store = Self { settings, newest, operations, under_way: 0, ended, _watcher: watcher };
         Ok((store, thread))
     }
 
@@ -198,11 +201,14 @@ impl Store {
 
     /// A handle for clients.
     pub(crate) fn archive(&self) -> Archive {
-        Archive(self.operations.clone())
+        Archive { operations: self.operations.clone(), ended: self.ended.subscribe() }
     }
 
     /// Takes note of an event: call for each.
     pub(crate) fn note(&mut self, event: &StoreEvent) {
+        if matches!(event, StoreEvent::Ended { result: Ok(()), .. }) {
+            self.ended.send_modify(|jobs| *jobs += 1);
+        }
         match event {
             StoreEvent::Submitted { .. }
             | StoreEvent::Claimed { .. }
@@ -275,14 +281,22 @@ impl Store {
 
 /// What clients may do to jobs that are not live: past the owner, which does not know of those.
 #[derive(Debug, Clone)]
-pub(crate) struct Archive(mpsc::Sender<Operation>);
+pub(crate) struct Archive {
+    operations: mpsc::Sender<Operation>,
+    ended: watch::Receiver<u64>,
+}
 
 impl Archive {
     async fn ask<T>(&self, operation: impl FnOnce(Reply<T>) -> Operation) -> Result<T, Failure> {
         let ending = || Failure::new(ErrorCode::ShuttingDown, "the daemon is ending");
         let (reply, answer) = oneshot::channel();
-        self.0.send(operation(reply)).map_err(|_| ending())?;
+        self.operations.send(operation(reply)).map_err(|_| ending())?;
         answer.await.map_err(|_| ending())?
+    }
+
+    /// Changes when a job has ended.
+    pub(crate) fn ended(&self) -> watch::Receiver<u64> {
+        self.ended.clone()
     }
 
     /// Looks at a job in `ready`: the owner has been told of it when this returns.
@@ -313,7 +327,7 @@ impl Archive {
 }
 
 /// Passes on what other programs put into `ready`. Without it, listings find that too, later.
-fn watch(workspace: &Workspace, operations: mpsc::Sender<Operation>) -> Option<Watcher> {
+fn watch_ready(workspace: &Workspace, operations: mpsc::Sender<Operation>) -> Option<Watcher> {
     let tell = move |event| {
         let operation = match event {
             WatchEvent::Arrived(id) => Operation::Arrived(id),

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer};
 use threadrunner_core::engine_protocol::{DummyScript, EngineOptions};
 use threadrunner_core::{BackendKind, ErrorCode, Failure, Parameters, Priority};
 
-use crate::Home;
+use crate::{Home, RetentionConfig};
 
 /// The user's configuration: `config.toml` in the home. Every key has a default, and so has the
 /// file. An unknown key is an error, because a misspelt one would be obeyed by nobody.
@@ -33,7 +33,8 @@ pub struct Config {
     pub durability: Durability,
     /// How often a job is begun before it fails. Default: 3.
     pub max_attempts: u32,
-    /// The most jobs in the queue. Default: 100000.
+    /// The most jobs in the queue. Default: 1000000; each takes some 330 bytes of
+    /// memory.
     pub max_queue: u32,
     /// `[aliases]`: other names for models; each a name in `models/` or a path (relative to the
     /// home).
@@ -44,6 +45,8 @@ pub struct Config {
     /// `[defaults]`: generation parameters of requests that do not say otherwise.
     #[serde(deserialize_with = "parameters")]
     pub defaults: Parameters,
+    /// `[retention]`: which jobs that have ended are kept, in each workspace.
+    pub retention: RetentionConfig,
     /// `[workspaces.NAME]`: further workspaces.
     pub workspaces: BTreeMap<String, WorkspaceConfig>,
 }
@@ -73,6 +76,8 @@ pub struct WorkspaceConfig {
     pub priority: Option<Priority>,
     /// How often a job is begun before it fails. Default: the general number.
     pub max_attempts: Option<u32>,
+    /// Which of its jobs that have ended are kept. Default: as in `[retention]`.
+    pub retention: Option<RetentionConfig>,
     /// Its default generation parameters, before the general ones.
     #[serde(deserialize_with = "parameters")]
     pub defaults: Parameters,
@@ -87,10 +92,11 @@ impl Default for Config {
             grace: Duration::from_secs(10),
             durability: Durability::default(),
             max_attempts: 3,
-            max_queue: 100_000,
+            max_queue: 1_000_000,
             aliases: BTreeMap::new(),
             engine: EngineOptions::default(),
             defaults: Parameters::default(),
+            retention: RetentionConfig::default(),
             workspaces: BTreeMap::new(),
         }
     }
@@ -287,6 +293,12 @@ mod tests {
             temperature = 0.2
             stop = ["END"]
 
+            [retention]
+            max_age = "7d"
+            max_jobs = 10000
+            max_bytes = "10 GB"
+            keep_failed = true
+
             [workspaces.code]
             path = "code"
             model = "coder"
@@ -302,6 +314,7 @@ mod tests {
         assert_eq!(config.engine.context, Some(4096));
         assert_eq!(config.engine.dummy.unwrap().step_ms, 5);
         assert_eq!(config.defaults.temperature, Some(0.2));
+        assert_eq!(config.retention.max_jobs, Some(10_000));
         assert_eq!(config.workspaces["code"].defaults.top_k, Some(1));
     }
 

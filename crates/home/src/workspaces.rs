@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use threadrunner_core::{ErrorCode, Failure, JobSpec, Parameters, Priority, Role};
 
 use crate::config::expand;
-use crate::{Config, Home};
+use crate::{Config, Home, RetentionConfig};
 
 /// The name of the workspace that nobody needs to name.
 pub const DEFAULT_WORKSPACE: &str = "default";
@@ -28,6 +28,8 @@ pub struct WorkspaceSettings {
     pub priority: Option<Priority>,
     /// How often a job is begun before it fails.
     pub max_attempts: u32,
+    /// Which jobs that have ended are kept.
+    pub retention: RetentionConfig,
     /// Generation parameters: its own, then the general ones.
     pub defaults: Parameters,
 }
@@ -54,6 +56,7 @@ impl Config {
             system: None,
             priority: None,
             max_attempts: self.max_attempts,
+            retention: self.retention,
             defaults: self.defaults.clone(),
         };
         let others = self.workspaces.iter().map(|(name, own)| WorkspaceSettings {
@@ -66,6 +69,7 @@ impl Config {
             system: own.system.clone(),
             priority: own.priority,
             max_attempts: own.max_attempts.unwrap_or(self.max_attempts),
+            retention: own.retention.unwrap_or(self.retention),
             defaults: own.defaults.clone().or(&self.defaults),
         });
         std::iter::once(default).chain(others).collect()
@@ -181,7 +185,9 @@ mod tests {
     fn a_workspace_says_what_the_top_of_the_file_says_unless_it_says_otherwise() {
         let all = load(
             "max_attempts = 2\n[defaults]\ntop_k = 1\nseed = 7\n\
+             [retention]\nmax_jobs = 3\n\
              [workspaces.code]\nsystem = \"be brief\"\npriority = \"batch\"\n\
+             retention = { max_jobs = 5 }\n\
              defaults = { top_k = 9 }\n\
              [workspaces.b]\npath = \"elsewhere\"\nmax_attempts = 5\nmodel = \"m\"\n",
             None,
@@ -196,6 +202,7 @@ mod tests {
         assert_eq!((all[2].path.as_path(), all[2].max_attempts), (Path::new("workspaces/code"), 2));
         assert_eq!((all[2].defaults.top_k, all[2].defaults.seed), (Some(9), Some(7)));
         assert_eq!(all[2].priority, Some(Priority::Batch));
+        assert_eq!((all[1].retention.max_jobs, all[2].retention.max_jobs), (Some(3), Some(5)));
     }
 
     #[test]

@@ -98,10 +98,11 @@ impl Workspace {
             staged.written.push(META_NEXT);
             staged.replace.push((META_NEXT, META_FILE));
         }
+        // An earlier attempt's. At once, and not at the sync, which may come after this attempt has
+        // begun to write. One that does not count may have left something, too.
+        dir.remove(&*self.fs, PARTIAL_FILE)?;
         if ended_before || spec.attempts > 1 {
-            // An earlier attempt's. At once, and not at the sync, which may come after this
-            // attempt has begun to write.
-            for name in [ERROR_FILE, RESULT_FILE, PARTIAL_FILE] {
+            for name in [ERROR_FILE, RESULT_FILE] {
                 dir.remove(&*self.fs, name)?;
             }
         }

@@ -31,6 +31,7 @@ mod manage;
 mod reader;
 mod recent;
 mod recover;
+mod retention;
 mod staged;
 mod submit;
 mod time;
@@ -46,9 +47,9 @@ pub use layout::{
     ERROR_FILE, JOB_FILE, META_FILE, PARTIAL_FILE, PROMPT_FILE, RESULT_FILE, TYPE_FILE,
 };
 pub use listing::by_time;
-pub use manage::Retention;
 pub use reader::{PartialAnswer, Reader};
 pub use recover::Recovered;
+pub use retention::{NotKept, Retention};
 pub use staged::Synced;
 pub use submit::NewJob;
 pub use time::{format_timestamp, micros_since_epoch, parse_timestamp};

@@ -16,7 +16,7 @@ use crate::layout::{
     ERROR_FILE, JOB_FILE, Layout, META_FILE, PARTIAL_FILE, PROMPT_FILE, RESULT_FILE,
 };
 use crate::listing::{self, by_time};
-use crate::{Result, Retention, WorkspaceError};
+use crate::{NotKept, Result, Retention, WorkspaceError};
 
 /// Reads a workspace. Cheap to clone; needs neither the owner nor the lock.
 #[derive(Debug, Clone)]
@@ -126,7 +126,8 @@ impl Reader {
             .ok_or_else(|| dir.io("read", RESULT_FILE, std::io::ErrorKind::NotFound))
     }
 
-    /// What there is of a job's answer, from a byte offset: all of it once it is done.
+    /// What there is of a job's answer, from a byte offset: all of it once it is done; of a queued
+    /// job, what it had said when its last attempt was cut short.
     ///
     /// # Errors
     /// [`WorkspaceError::NotFound`]; [`WorkspaceError::Io`].
@@ -138,7 +139,8 @@ impl Reader {
             // At the end the partial answer becomes the answer, a little before the job moves.
             JobState::Processing => &[PARTIAL_FILE, RESULT_FILE],
             JobState::Failed => &[PARTIAL_FILE],
-            // A queued job's is an earlier attempt's.
+            // An earlier attempt's, that was cut short. After a `retry` nothing is left of it.
+            JobState::Ready if !ended_before(&dir)? => &[PARTIAL_FILE],
             JobState::Writing | JobState::Ready => &[],
         };
         let mut bytes = Vec::new();
@@ -241,11 +243,12 @@ impl Reader {
         self.layout.recent().came(id, JobState::Ready);
     }
 
-    /// Which of the jobs that have ended need not be kept, oldest first.
+    /// Which of the jobs that have ended need not be kept. Looks at each of them: with very many,
+    /// and with a limit on bytes the more so, that takes its time.
     ///
     /// # Errors
     /// [`WorkspaceError::Io`].
-    pub fn not_kept(&self, retention: &Retention, now: SystemTime) -> Result<Vec<JobId>> {
+    pub fn not_kept(&self, retention: &Retention, now: SystemTime) -> Result<NotKept> {
         retention.not_kept(&self.layout, now)
     }
 
@@ -332,6 +335,12 @@ impl Reader {
     fn job_dir<'a>(&self, fd: &'a OwnedFd, state: JobState, id: &JobId) -> JobDir<'a> {
         job_dir(fd, self.layout.job_path(state, id))
     }
+}
+
+/// Whether a queued job had ended before it was put back.
+fn ended_before(dir: &JobDir<'_>) -> Result<bool> {
+    let meta: JobMeta = json(dir, META_FILE)?.unwrap_or_default();
+    Ok(meta.status.is_some())
 }
 
 /// The content of a file; `None` when it is not there or not what it should be.

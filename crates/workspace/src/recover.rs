@@ -169,7 +169,8 @@ impl Workspace {
             }
             Verdict::Again => {
                 let mut staged = Staged::new(id.clone(), JobState::Processing);
-                staged.remove.extend([META_NEXT, JOB_NEXT, RESULT_FILE, PARTIAL_FILE]);
+                // The partial answer stays until the next attempt begins: it can be read.
+                staged.remove.extend([META_NEXT, JOB_NEXT, RESULT_FILE]);
                 staged.route.push(JobState::Ready);
                 self.staged.push(staged);
                 recovered.requeued.push(id.clone());

@@ -33,7 +33,7 @@ pub(super) async fn prune(
         let old = workspace
             .read(move |reader| Ok(reader.not_kept(&retention, SystemTime::now())?))
             .await?;
-        removed.jobs.append(&mut workspace.archive.remove_all(&old).await?);
+        removed.jobs.append(&mut workspace.archive.remove_all(&old.jobs).await?);
     }
     answer.data(&removed).await?;
     Ok(())

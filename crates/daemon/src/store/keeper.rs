@@ -15,7 +15,7 @@ use crate::workspaces::WorkspaceId;
 /// The most operations that share a sync.
 const GROUP: usize = 256;
 /// How many of the jobs found at the start are looked at between two groups.
-const BACKLOG_STEP: usize = 256;
+const BACKLOG_STEP: usize = 32;
 /// When to look again at a directory that has no prompt yet.
 const FILLED_AFTER: Duration = Duration::from_secs(1);
 /// When to try again to end a job whose end could not be written.
@@ -50,6 +50,7 @@ pub(super) struct Keeper {
 enum Pending {
     Queued,
     Begun,
+    BeginsThen(Box<Claim>),
     Claimed(Box<Claim>),
     Released,
     Ended,
@@ -189,10 +190,15 @@ impl Keeper {
         };
         match result {
             // It begins before it is synced: who waits for its first token waits for no disk.
-            Ok(Some(claim)) => {
+            Ok(Some(claim)) if claim.spec.attached => {
                 self.own.insert(id.clone());
                 self.tell(StoreEvent::Submitted { id: id.clone(), result: Ok(Some(claim)) });
                 self.pending.push((id, Pending::Begun));
+            }
+            // Here somebody waits for the disk, and an engine would take its processor.
+            Ok(Some(claim)) => {
+                self.own.insert(id.clone());
+                self.pending.push((id, Pending::BeginsThen(Box::new(claim))));
             }
             Ok(None) => {
                 self.own.insert(id.clone());
@@ -378,6 +384,14 @@ impl Keeper {
                     self.tell(StoreEvent::Durable { id });
                 }
                 (Pending::Queued, Some(error)) => {
+                    self.tell(StoreEvent::Submitted { id, result: Err(error.into()) });
+                }
+                (Pending::BeginsThen(claim), None) => {
+                    self.tell(StoreEvent::Durable { id: id.clone() });
+                    self.tell(StoreEvent::Submitted { id, result: Ok(Some(*claim)) });
+                }
+                (Pending::BeginsThen(_), Some(error)) => {
+                    self.claimed.remove(&id);
                     self.tell(StoreEvent::Submitted { id, result: Err(error.into()) });
                 }
                 (Pending::Begun, None) => self.tell(StoreEvent::Durable { id }),
