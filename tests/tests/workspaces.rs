@@ -18,7 +18,8 @@ fn put(home: &TestHome, name: &str, prompt: &str) -> PathBuf {
     fs::create_dir_all(&aside).expect("a directory can be made");
     fs::write(aside.join("prompt.txt"), prompt).expect("a prompt can be written");
     let workspace = home.root().join("workspaces/code");
-    fs::rename(aside, workspace.join("input/ready").join(name)).expect("a directory can be renamed");
+    fs::rename(aside, workspace.join("input/ready").join(name))
+        .expect("a directory can be renamed");
     workspace
 }
 
