@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use threadrunner_client::{Daemon, Phase, Replies};
 use threadrunner_core::protocol::{Op, ReplyBody};
 use threadrunner_core::{BackendKind, ErrorCode, ExitCode, Failure};
-use threadrunner_home::{Config, Home, resolve_backend, resolve_model};
+use threadrunner_home::{Config, Home, resolve_backend, resolve_workspace_model};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
@@ -216,12 +216,14 @@ pub(crate) fn strange(what: &str) -> CommandError {
 /// whoever asks, not its own.
 pub(crate) fn resolve(
     home: &Home,
+    workspace: Option<&str>,
     backend: Option<BackendKind>,
     model: Option<&str>,
 ) -> Result<(BackendKind, Option<String>), Failure> {
     let config = Config::load(home)?;
     let backend = resolve_backend(backend, home, &config);
-    let path = resolve_model(home, &config, backend, model)?.path;
+    let workspace = config.workspace(home, workspace)?;
+    let path = resolve_workspace_model(home, &config, &workspace, backend, model)?.path;
     let path = path.map(|path| {
         path.into_os_string().into_string().map_err(|path| {
             Failure::new(

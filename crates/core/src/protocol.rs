@@ -424,6 +424,9 @@ pub struct JobRecord {
     /// The beginning of the prompt, for lists: one line, at most 80 characters.
     #[serde(default)]
     pub prompt_start: String,
+    /// The name of its workspace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<String>,
     /// Its directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directory: Option<PathBuf>,
@@ -533,6 +536,18 @@ pub struct Unloaded {
     pub models: Vec<String>,
 }
 
+/// One workspace of the daemon's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkspaceStatus {
+    /// Its name.
+    pub name: String,
+    /// Its directory.
+    pub path: PathBuf,
+    /// Why it is not served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
 /// The daemon's own state.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DaemonStatus {
@@ -548,8 +563,11 @@ pub struct DaemonStatus {
     pub home: PathBuf,
     /// Its socket.
     pub socket: PathBuf,
-    /// Its workspace.
+    /// The default workspace.
     pub workspace: PathBuf,
+    /// All workspaces.
+    #[serde(default)]
+    pub workspaces: Vec<WorkspaceStatus>,
     /// Its log of today.
     pub log: PathBuf,
     /// Its resident memory, in bytes.

@@ -20,6 +20,8 @@ use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::workspaces::WorkspaceId;
+
 /// What a hook keeps of the daemon's environment: what a person's programs expect, and nothing
 /// that depends on who happened to start the daemon.
 const KEPT: [&str; 10] = [
@@ -35,17 +37,21 @@ const KEPT: [&str; 10] = [
     "XDG_RUNTIME_DIR",
 ];
 
+/// A job, and the workspace that it is in: by its id alone another program may have put one into
+/// each.
+pub(crate) type PlacedJob = (WorkspaceId, JobId);
+
 /// Hooks that are due and those that run.
 #[derive(Debug)]
 pub(crate) struct Hooks {
-    due: VecDeque<JobId>,
+    due: VecDeque<PlacedJob>,
     /// Those that run, and whether the job has ended once more since.
-    running: HashMap<JobId, bool>,
+    running: HashMap<PlacedJob, bool>,
     at_once: usize,
     timeout: Duration,
     environment: Vec<(&'static str, std::ffi::OsString)>,
-    ended: mpsc::Sender<(JobId, Option<HookOutcome>)>,
-    from_tasks: mpsc::Receiver<(JobId, Option<HookOutcome>)>,
+    ended: mpsc::Sender<(PlacedJob, Option<HookOutcome>)>,
+    from_tasks: mpsc::Receiver<(PlacedJob, Option<HookOutcome>)>,
     stopping: bool,
     give_up: CancellationToken,
 }
@@ -83,30 +89,30 @@ impl Hooks {
     }
 
     /// Takes note that a job with a hook has ended.
-    pub(crate) fn job_ended(&mut self, id: JobId) {
-        match self.running.get_mut(&id) {
+    pub(crate) fn job_ended(&mut self, job: PlacedJob) {
+        match self.running.get_mut(&job) {
             Some(again) => *again = true,
-            None => self.due.push_back(id),
+            None => self.due.push_back(job),
         }
     }
 
     /// The next job whose hook is to be begun, if one more may run.
-    pub(crate) fn next(&mut self) -> Option<JobId> {
+    pub(crate) fn next(&mut self) -> Option<PlacedJob> {
         if self.stopping || self.running.len() >= self.at_once {
             return None;
         }
-        let id = self.due.pop_front()?;
-        self.running.insert(id.clone(), false);
-        Some(id)
+        let job = self.due.pop_front()?;
+        self.running.insert(job.clone(), false);
+        Some(job)
     }
 
     /// Runs a hook.
-    pub(crate) fn run(&self, id: JobId, hook: Hook) {
+    pub(crate) fn run(&self, job: PlacedJob, hook: Hook) {
         let mut command = Command::new(&hook.program);
         command
             .env_clear()
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .env("THREADRUNNER_JOB_ID", id.as_str())
+            .env("THREADRUNNER_JOB_ID", job.1.as_str())
             .env("THREADRUNNER_JOB_STATUS", &hook.status)
             .env("THREADRUNNER_WORKSPACE", &hook.workspace)
             .arg(&hook.directory)
@@ -116,22 +122,22 @@ impl Hooks {
         tokio::spawn(async move {
             let outcome = attend(&mut command, hook, timeout, give_up).await;
             // An owner that is gone has the note on disk.
-            let _ = ended.send((id, outcome)).await;
+            let _ = ended.send((job, outcome)).await;
         });
     }
 
     /// The next hook that has ended; without an outcome, it was given up and runs again another
     /// time.
-    pub(crate) async fn ended(&mut self) -> Option<(JobId, Option<HookOutcome>)> {
+    pub(crate) async fn ended(&mut self) -> Option<(PlacedJob, Option<HookOutcome>)> {
         self.from_tasks.recv().await
     }
 
     /// Takes note that a hook runs no more. False if its job has ended once more since, so that
     /// it is due again and what came of it means nothing.
-    pub(crate) fn done(&mut self, id: &JobId) -> bool {
-        let again = self.running.remove(id).unwrap_or_default();
+    pub(crate) fn done(&mut self, job: &PlacedJob) -> bool {
+        let again = self.running.remove(job).unwrap_or_default();
         if again {
-            self.due.push_back(id.clone());
+            self.due.push_back(job.clone());
         }
         !again
     }

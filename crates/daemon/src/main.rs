@@ -11,9 +11,11 @@ mod hooks;
 mod jobs;
 mod log;
 mod memory;
+mod retention;
 mod server;
 mod startup;
 mod store;
+mod workspaces;
 
 use std::process::ExitCode;
 

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use threadrunner_core::{ErrorCode, Failure};
-use threadrunner_home::{Config, Durability, FileLock, Home};
+use threadrunner_core::{ErrorCode, Failure, JobId};
+use threadrunner_home::{Config, Durability, FileLock, Home, WorkspaceSettings};
 use threadrunner_workspace::{Options, Reader, Workspace};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -18,10 +18,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
 use crate::jobs::{Hub, Owner};
-use crate::store::Store;
-use crate::{log, server};
+use crate::store::{Store, Stores};
+use crate::workspaces::{Configured, Served, Workspaces};
+use crate::{log, retention, server};
 
-/// Events of the workspace's thread that may wait for the owner; then the thread waits.
+/// Events of the workspaces' threads that may wait for the owner; then the threads wait.
 const STORE_EVENTS: usize = 1024;
 /// What the client that started this daemon waits for.
 const READY: &str = r#"{"ready":true}"#;
@@ -60,8 +61,7 @@ struct Daemon {
     home: Home,
     config: Config,
     engine: PathBuf,
-    workspace: Workspace,
-    ready: Vec<threadrunner_core::JobId>,
+    workspaces: Vec<(WorkspaceSettings, Result<Opened, Failure>)>,
     listener: std::os::unix::net::UnixListener,
     foreground: bool,
 }
@@ -88,14 +88,46 @@ fn start(foreground: bool) -> Result<Option<(Daemon, FileLock)>, Failure> {
     if let Err(error) = lock.write_note(home.socket.as_os_str().as_encoded_bytes()) {
         tracing::warn!(path = %home.daemon_lock().display(), %error, "cannot be written");
     }
-    let durability = match config.durability {
+    let mut workspaces: Vec<_> = config
+        .workspaces(&home)
+        .into_iter()
+        .map(|settings| {
+            let opened = open(&settings, config.durability);
+            (settings, opened)
+        })
+        .collect();
+    // One that cannot be used is told of to those who ask for it. With none there is nobody.
+    if workspaces.iter().all(|(_, opened)| opened.is_err())
+        && let Some((_, Err(failure))) = workspaces.drain(..).next()
+    {
+        return Err(failure);
+    }
+    let listener = bind(&home.socket)?;
+    Ok(Some((Daemon { home, config, engine, workspaces, listener, foreground }, lock)))
+}
+
+/// A workspace that is this daemon's, and its queue.
+struct Opened {
+    workspace: Workspace,
+    ready: Vec<JobId>,
+}
+
+fn open(settings: &WorkspaceSettings, durability: Durability) -> Result<Opened, Failure> {
+    let durability = match durability {
         Durability::Durable => threadrunner_workspace::Durability::Durable,
         Durability::Relaxed => threadrunner_workspace::Durability::Relaxed,
     };
-    let options = Options { durability, max_attempts: config.max_attempts };
-    let (workspace, recovered) = Workspace::open(&home.workspace, options, SystemTime::now())?;
+    let options = Options { durability, max_attempts: settings.max_attempts };
+    let name = &settings.name;
+    let opened = Workspace::open(&settings.path, options, SystemTime::now());
+    let (workspace, recovered) = opened.map_err(Failure::from).map_err(|failure| {
+        tracing::error!(workspace = name, %failure, "the workspace cannot be used");
+        let message = format!("the workspace '{name}' cannot be used: {}", failure.message);
+        Failure { message, ..failure }
+    })?;
     tracing::info!(
-        workspace = %home.workspace.display(),
+        workspace = name,
+        path = %settings.path.display(),
         queued = recovered.queued.len(),
         requeued = recovered.requeued.len(),
         finished = recovered.finished.len(),
@@ -105,9 +137,7 @@ fn start(foreground: bool) -> Result<Option<(Daemon, FileLock)>, Failure> {
     for trouble in &recovered.troubles {
         tracing::warn!(%trouble, "left as it is");
     }
-    let ready = recovered.queued;
-    let listener = bind(&home.socket)?;
-    Ok(Some((Daemon { home, config, engine, workspace, ready, listener, foreground }, lock)))
+    Ok(Opened { workspace, ready: recovered.queued })
 }
 
 /// Binds the socket. The lock is held: a socket file that is there is nobody's.
@@ -146,10 +176,13 @@ impl Daemon {
         let served = runtime.block_on(self.serve_in_runtime());
         // Kills what engines are left. A read of the workspace that hangs is not waited for.
         runtime.shutdown_timeout(Duration::from_millis(100));
-        // With the runtime went all who could ask the workspace's thread: it lets go of its lock.
-        let served = served.map(|workspace| {
-            if workspace.join().is_err() {
-                tracing::error!("the workspace's thread had panicked");
+        // With the runtime went all who could ask the workspaces' threads: they let go of their
+        // locks.
+        let served = served.map(|threads| {
+            for thread in threads {
+                if thread.join().is_err() {
+                    tracing::error!("a workspace's thread had panicked");
+                }
             }
         });
         let _ = fs::remove_file(&socket);
@@ -158,24 +191,39 @@ impl Daemon {
         served
     }
 
-    async fn serve_in_runtime(self) -> Result<JoinHandle<()>, Failure> {
+    async fn serve_in_runtime(self) -> Result<Vec<JoinHandle<()>>, Failure> {
         let signals = Signals::new().map_err(|error| internal("watch signals", &error))?;
         let listener = UnixListener::from_std(self.listener)
             .map_err(|error| io_failure("listen on", &self.home.socket, &error))?;
-        let reader = self.workspace.reader();
-        let (events, from_store) = tokio::sync::mpsc::channel(STORE_EVENTS);
-        let warming = reader.clone();
-        let (store, workspace) = Store::start(self.workspace, self.ready, events)
-            .map_err(|error| internal("start the workspace's thread", &error))?;
-        let archive = store.archive();
-        remember_names(warming);
+        let (events, from_stores) = tokio::sync::mpsc::channel(STORE_EVENTS);
+        let (mut stores, mut threads) = (Stores::default(), Vec::new());
+        let mut configured = Vec::new();
+        for (settings, opened) in self.workspaces {
+            let settings = Arc::new(settings);
+            let served = match opened {
+                Ok(Opened { workspace, ready }) => {
+                    let (id, reader) = (stores.next_id(), workspace.reader());
+                    let (store, thread) =
+                        Store::start(id, Arc::clone(&settings), workspace, ready, events.clone())
+                            .map_err(|error| internal("start a workspace's thread", &error))?;
+                    remember_names(reader.clone());
+                    let served = Served::new(id, Arc::clone(&settings), reader, store.archive());
+                    tokio::spawn(retention::keep(served.clone()));
+                    stores.push(store);
+                    threads.push(thread);
+                    Ok(served)
+                }
+                Err(failure) => Err(failure),
+            };
+            configured.push(Configured { settings, served });
+        }
+        // The owner goes on for as long as any of the threads tells it something.
+        drop(events);
         let (owner, hub) =
-            Owner::new(self.home.clone(), self.config.clone(), self.engine, store, from_store);
+            Owner::new(self.home.clone(), self.config.clone(), self.engine, stores, from_stores);
         let context = Arc::new(Context {
             hub: hub.clone(),
-            reader,
-            archive,
-            workspace: self.home.workspace.clone(),
+            workspaces: Workspaces(configured),
             home: self.home,
             config: self.config,
             started: Instant::now(),
@@ -190,7 +238,7 @@ impl Daemon {
         owner.run().await;
         closing.cancel();
         let _ = tokio::time::timeout(LAST_FRAMES, serving).await;
-        Ok(workspace)
+        Ok(threads)
     }
 }
 

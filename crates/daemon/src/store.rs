@@ -10,17 +10,20 @@ mod keeper;
 mod needs;
 mod standing;
 
-use std::sync::mpsc;
+use std::ops::{Index, IndexMut};
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
 use threadrunner_core::{
-    ErrorCode, Failure, HookOutcome, JobId, JobIdSource, JobMeta, JobSpec, ModelRef, Priority,
+    ErrorCode, Failure, HookOutcome, JobId, JobMeta, JobSpec, ModelRef, Priority,
 };
+use threadrunner_home::WorkspaceSettings;
 use threadrunner_workspace::{Hook, WatchEvent, Watcher, Workspace};
+use tokio::sync::{oneshot, watch};
 
+use crate::workspaces::WorkspaceId;
 use keeper::Keeper;
 pub(crate) use standing::{After, Standing};
-use tokio::sync::oneshot;
 
 /// How many jobs are removed in one operation.
 const REMOVED_AT_ONCE: usize = 256;
@@ -60,6 +63,8 @@ pub(crate) enum Written {
 pub(crate) struct Found {
     pub(crate) model: Option<ModelRef>,
     pub(crate) priority: Priority,
+    /// Its first tag.
+    pub(crate) tag: Option<Box<str>>,
     /// Until its deadline. Another program's word: it may be any number.
     pub(crate) time_left_s: Option<f64>,
     pub(crate) after: After,
@@ -98,6 +103,28 @@ pub(crate) enum StoreEvent {
     Found { id: JobId, found: Found },
 }
 
+impl StoreEvent {
+    /// The job that it tells of, where that is one.
+    pub(crate) fn job(&self) -> Option<&JobId> {
+        match self {
+            Self::Submitted { id, .. }
+            | Self::Durable { id }
+            | Self::Claimed { id, .. }
+            | Self::NotNow { id, .. }
+            | Self::Released { id, .. }
+            | Self::Ended { id, .. }
+            | Self::Lost { id, .. }
+            | Self::Refused { id }
+            | Self::Stands { id, .. }
+            | Self::Found { id, .. } => Some(id),
+            Self::HookDue { .. }
+            | Self::HookReady { .. }
+            | Self::HookNoted
+            | Self::Listed { .. } => None,
+        }
+    }
+}
+
 #[derive(Debug)]
 enum Operation {
     Submit(Box<Submission>),
@@ -121,12 +148,63 @@ enum Operation {
 
 type Reply<T> = oneshot::Sender<Result<T, Failure>>;
 
-/// The owner's end of the workspace's thread.
+/// What the threads tell the owner, and which of them.
+pub(crate) type StoreEvents = tokio::sync::mpsc::Sender<(WorkspaceId, StoreEvent)>;
+
+/// The owner's ends of all workspaces' threads, by [`WorkspaceId`].
+#[derive(Debug, Default)]
+pub(crate) struct Stores(Vec<Store>);
+
+impl Stores {
+    /// The id of the next workspace.
+    pub(crate) fn next_id(&self) -> WorkspaceId {
+        // A configuration of so many workspaces could not be served anyway.
+        WorkspaceId(u16::try_from(self.0.len()).unwrap_or(u16::MAX))
+    }
+
+    /// Adds the workspace that was given [`Stores::next_id`].
+    pub(crate) fn push(&mut self, store: Store) {
+        self.0.push(store);
+    }
+
+    /// For each workspace, an id after all in it.
+    pub(crate) fn newest_ids(&self) -> impl Iterator<Item = &JobId> {
+        self.0.iter().map(|store| &store.newest)
+    }
+
+    /// Operations of all workspaces whose event has not been taken note of.
+    pub(crate) fn under_way(&self) -> usize {
+        self.0.iter().map(|store| store.under_way).sum()
+    }
+
+    /// Lists all that is in `ready`, of each workspace.
+    pub(crate) fn list(&self) {
+        self.0.iter().for_each(Store::list);
+    }
+}
+
+impl Index<WorkspaceId> for Stores {
+    type Output = Store;
+    fn index(&self, workspace: WorkspaceId) -> &Store {
+        &self.0[usize::from(workspace.0)]
+    }
+}
+
+impl IndexMut<WorkspaceId> for Stores {
+    fn index_mut(&mut self, workspace: WorkspaceId) -> &mut Store {
+        &mut self.0[usize::from(workspace.0)]
+    }
+}
+
+/// The owner's end of a workspace's thread.
 #[derive(Debug)]
 pub(crate) struct Store {
+    settings: Arc<WorkspaceSettings>,
+    newest: JobId,
     operations: mpsc::Sender<Operation>,
     under_way: usize,
-    ids: JobIdSource,
+    /// How many jobs have ended.
+    ended: watch::Sender<u64>,
     // Watches until it is dropped.
     _watcher: Option<Watcher>,
 }
@@ -135,37 +213,39 @@ impl Store {
     /// Starts the thread, which ends when nobody can ask it anything any more. The jobs in `ready`
     /// come as [`StoreEvent::Found`], oldest first.
     pub(crate) fn start(
+        id: WorkspaceId,
+        settings: Arc<WorkspaceSettings>,
         workspace: Workspace,
         ready: Vec<JobId>,
-        events: tokio::sync::mpsc::Sender<StoreEvent>,
+        events: StoreEvents,
     ) -> std::io::Result<(Self, JoinHandle<()>)> {
+        let newest = workspace.ids().next(0);
         let (operations, incoming) = mpsc::channel();
-        let watcher = watch(&workspace, operations.clone());
-        let ids = workspace.ids();
-        let keeper = Keeper::new(workspace, ready, events);
+        let watcher = watch_ready(&workspace, operations.clone());
+        let (ended, _) = watch::channel(0);
+        let keeper = Keeper::new(id, workspace, ready, events);
         let thread = std::thread::Builder::new()
             .name("workspace".to_owned())
             .spawn(move || keeper.run(&incoming))?;
-        Ok((Self { operations, under_way: 0, ids, _watcher: watcher }, thread))
+        let store = Self { settings, newest, operations, under_way: 0, ended, _watcher: watcher };
+        Ok((store, thread))
+    }
+
+    /// What holds for the workspace's jobs.
+    pub(crate) fn settings(&self) -> &WorkspaceSettings {
+        &self.settings
     }
 
     /// A handle for clients.
     pub(crate) fn archive(&self) -> Archive {
-        Archive(self.operations.clone())
-    }
-
-    /// A source of ids after all that were in the workspace at the start.
-    pub(crate) fn ids(&self) -> JobIdSource {
-        self.ids.clone()
-    }
-
-    /// Operations whose event has not been taken note of.
-    pub(crate) fn under_way(&self) -> usize {
-        self.under_way
+        Archive { operations: self.operations.clone(), ended: self.ended.subscribe() }
     }
 
     /// Takes note of an event: call for each.
     pub(crate) fn note(&mut self, event: &StoreEvent) {
+        if matches!(event, StoreEvent::Ended { result: Ok(()), .. }) {
+            self.ended.send_modify(|jobs| *jobs += 1);
+        }
         match event {
             StoreEvent::Submitted { .. }
             | StoreEvent::Claimed { .. }
@@ -258,14 +338,22 @@ impl Store {
 
 /// What clients may do to jobs that are not live: past the owner, which does not know of those.
 #[derive(Debug, Clone)]
-pub(crate) struct Archive(mpsc::Sender<Operation>);
+pub(crate) struct Archive {
+    operations: mpsc::Sender<Operation>,
+    ended: watch::Receiver<u64>,
+}
 
 impl Archive {
     async fn ask<T>(&self, operation: impl FnOnce(Reply<T>) -> Operation) -> Result<T, Failure> {
         let ending = || Failure::new(ErrorCode::ShuttingDown, "the daemon is ending");
         let (reply, answer) = oneshot::channel();
-        self.0.send(operation(reply)).map_err(|_| ending())?;
+        self.operations.send(operation(reply)).map_err(|_| ending())?;
         answer.await.map_err(|_| ending())?
+    }
+
+    /// Changes when a job has ended.
+    pub(crate) fn ended(&self) -> watch::Receiver<u64> {
+        self.ended.clone()
     }
 
     /// Looks at a job in `ready`: the owner has been told of it when this returns.
@@ -296,7 +384,7 @@ impl Archive {
 }
 
 /// Passes on what other programs put into `ready`. Without it, listings find that too, later.
-fn watch(workspace: &Workspace, operations: mpsc::Sender<Operation>) -> Option<Watcher> {
+fn watch_ready(workspace: &Workspace, operations: mpsc::Sender<Operation>) -> Option<Watcher> {
     let tell = move |event| {
         let operation = match event {
             WatchEvent::Arrived(id) => Operation::Arrived(id),
@@ -315,32 +403,37 @@ mod tests {
     use super::*;
     use std::fs;
     use std::time::{Duration, SystemTime};
+    use threadrunner_home::{Config, Home};
     use threadrunner_workspace::Options;
 
-    fn workspace(directory: &std::path::Path) -> Workspace {
-        Workspace::open(directory, Options::default(), SystemTime::now()).unwrap().0
+    fn start(directory: &std::path::Path, events: StoreEvents) -> Store {
+        let (workspace, _) =
+            Workspace::open(directory, Options::default(), SystemTime::now()).unwrap();
+        let home = Home::resolve(directory, |name| (name == "HOME").then(|| directory.into()));
+        let settings = Config::default().workspace(&home.unwrap(), None).unwrap();
+        Store::start(WorkspaceId(0), Arc::new(settings), workspace, Vec::new(), events).unwrap().0
     }
 
     #[tokio::test]
     async fn the_owner_has_been_told_of_a_job_when_a_look_at_it_returns() {
         let directory = tempfile::tempdir().unwrap();
-        let workspace = workspace(directory.path());
-        let job = directory.path().join("input/ready/5");
-        fs::create_dir(&job).unwrap();
-        fs::write(job.join("prompt.txt"), "Hello").unwrap();
         let (events, mut told) = tokio::sync::mpsc::channel(8);
-        let (store, _) = Store::start(workspace, Vec::new(), events).unwrap();
+        let job = directory.path().join("input/ready/5");
+        fs::create_dir_all(&job).unwrap();
+        fs::write(job.join("prompt.txt"), "Hello").unwrap();
+        let store = start(directory.path(), events);
         let id = JobId::parse("5").unwrap();
         store.archive().look(id.clone()).await.unwrap();
-        assert!(matches!(told.try_recv(), Ok(StoreEvent::Found { id: found, .. }) if found == id));
+        assert!(
+            matches!(told.try_recv(), Ok((_, StoreEvent::Found { id: found, .. })) if found == id)
+        );
     }
 
     #[tokio::test]
     async fn a_job_that_is_filled_in_ready_itself_is_found_when_it_is() {
         let directory = tempfile::tempdir().unwrap();
-        let workspace = workspace(directory.path());
         let (events, mut told) = tokio::sync::mpsc::channel(8);
-        let (store, _) = Store::start(workspace, Vec::new(), events).unwrap();
+        let store = start(directory.path(), events);
         let job = directory.path().join("input/ready/5");
         fs::create_dir(&job).unwrap();
         let id = JobId::parse("5").unwrap();
@@ -349,6 +442,6 @@ mod tests {
         fs::write(job.join("prompt.txt"), "Hello").unwrap();
         // Nobody lists here: without the second look this waits in vain.
         let found = tokio::time::timeout(Duration::from_secs(20), told.recv()).await.unwrap();
-        assert!(matches!(found, Some(StoreEvent::Found { id: found, .. }) if found == id));
+        assert!(matches!(found, Some((_, StoreEvent::Found { id: found, .. })) if found == id));
     }
 }

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 use threadrunner_core::engine_protocol::{DummyScript, EngineOptions};
-use threadrunner_core::{BackendKind, ErrorCode, Failure, Parameters};
+use threadrunner_core::{BackendKind, ErrorCode, Failure, Parameters, Priority};
 
-use crate::Home;
+use crate::{Home, RetentionConfig};
 
 /// The user's configuration: `config.toml` in the home. Every key has a default, and so has the
 /// file. An unknown key is an error, because a misspelt one would be obeyed by nobody.
@@ -50,6 +50,8 @@ pub struct Config {
     /// `[defaults]`: generation parameters of requests that do not say otherwise.
     #[serde(deserialize_with = "parameters")]
     pub defaults: Parameters,
+    /// `[retention]`: which jobs that have ended are kept, in each workspace.
+    pub retention: RetentionConfig,
     /// `[workspaces.NAME]`: further workspaces.
     pub workspaces: BTreeMap<String, WorkspaceConfig>,
 }
@@ -67,15 +69,22 @@ pub enum Durability {
 
 /// One further workspace.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct WorkspaceConfig {
-    /// Its directory, relative to the home; `~/` is the user's.
-    pub path: PathBuf,
+    /// Its directory, relative to the home; `~/` is the user's. Default: `workspaces/NAME`.
+    pub path: Option<PathBuf>,
     /// Its default model. Default: the general one.
-    #[serde(default)]
     pub model: Option<String>,
+    /// Instructions for jobs that bring none.
+    pub system: Option<String>,
+    /// The priority of jobs that do not say otherwise.
+    pub priority: Option<Priority>,
+    /// How often a job is begun before it fails. Default: the general number.
+    pub max_attempts: Option<u32>,
+    /// Which of its jobs that have ended are kept. Default: as in `[retention]`.
+    pub retention: Option<RetentionConfig>,
     /// Its default generation parameters, before the general ones.
-    #[serde(default, deserialize_with = "parameters")]
+    #[serde(deserialize_with = "parameters")]
     pub defaults: Parameters,
 }
 
@@ -94,6 +103,7 @@ impl Default for Config {
             aliases: BTreeMap::new(),
             engine: EngineOptions::default(),
             defaults: Parameters::default(),
+            retention: RetentionConfig::default(),
             workspaces: BTreeMap::new(),
         }
     }
@@ -128,14 +138,12 @@ impl Config {
                 ));
             }
         };
-        let mut config = Self::parse(&text, path)?;
-        for workspace in config.workspaces.values_mut() {
-            workspace.path = expand(&workspace.path, &home.root);
-        }
+        let config = Self::parse(&text, path)?;
+        config.check_workspace_places(home).map_err(|message| wrong(path, None, &message))?;
         Ok(config)
     }
 
-    /// Reads `text`, which is what stands in the file `path`. Workspace paths stay as written.
+    /// Reads `text`, which is what stands in the file `path`. Where workspaces are is not checked.
     ///
     /// # Errors
     /// [`ErrorCode::Config`], as [`Config::load`].
@@ -159,9 +167,13 @@ impl Config {
             return Err("max_hooks is 0, but then no job's program would ever be run".to_owned());
         }
         self.defaults.validate().map_err(|error| format!("[defaults]: {error}"))?;
+        self.check_workspace_names()?;
         for (name, workspace) in &self.workspaces {
-            if workspace.path.as_os_str().is_empty() {
+            if workspace.path.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
                 return Err(format!("[workspaces.{name}]: path is empty"));
+            }
+            if workspace.max_attempts == Some(0) {
+                return Err(format!("[workspaces.{name}]: max_attempts is 0"));
             }
             workspace
                 .defaults
@@ -293,6 +305,12 @@ mod tests {
             temperature = 0.2
             stop = ["END"]
 
+            [retention]
+            max_age = "7d"
+            max_jobs = 10000
+            max_bytes = "10 GB"
+            keep_failed = true
+
             [workspaces.code]
             path = "code"
             model = "coder"
@@ -309,6 +327,7 @@ mod tests {
         assert_eq!(config.engine.context, Some(4096));
         assert_eq!(config.engine.dummy.unwrap().step_ms, 5);
         assert_eq!(config.defaults.temperature, Some(0.2));
+        assert_eq!(config.retention.max_jobs, Some(10_000));
         assert_eq!(config.workspaces["code"].defaults.top_k, Some(1));
     }
 

@@ -121,7 +121,8 @@ impl Home {
     /// A directory cannot be made or closed, belongs to another user, or something that is no
     /// directory is in its place.
     pub fn create(&self) -> Result<(), Failure> {
-        const OURS: [&str; 5] = ["config.toml", "models", "workspace", "cache", "run"];
+        const OURS: [&str; 6] =
+            ["config.toml", "models", "workspace", "workspaces", "cache", "run"];
         ensure_private(&self.root, |name| OURS.contains(&name))?;
         // What other programs put beside the models and the logs does not make them less ours.
         for dir in [&self.run_dir, &self.cache_dir, &self.models_dir] {

@@ -10,9 +10,13 @@ mod home;
 mod lock;
 mod model;
 mod private;
+mod retention;
+mod workspaces;
 
 pub use config::{Config, Durability, WorkspaceConfig};
 pub use date::utc_date;
 pub use home::Home;
 pub use lock::FileLock;
-pub use model::{ModelFile, list_models, resolve_backend, resolve_model};
+pub use model::{ModelFile, list_models, resolve_backend, resolve_model, resolve_workspace_model};
+pub use retention::RetentionConfig;
+pub use workspaces::{DEFAULT_WORKSPACE, WorkspaceSettings, no_such_workspace};

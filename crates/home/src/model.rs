@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use threadrunner_core::{BackendKind, ErrorCode, Failure, ModelRef};
 
 use crate::config::expand;
-use crate::{Config, Home};
+use crate::{Config, Home, WorkspaceSettings};
 
 /// A model file in the home's `models/`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +59,33 @@ pub fn resolve_model(
         (None, None, None) => only_one(home)?,
     };
     Ok(ModelRef { backend, path: Some(path) })
+}
+
+/// The model that `name` means in a workspace, or without one that workspace's default: its own,
+/// which was chosen with it, else the general one of [`resolve_model`].
+///
+/// # Errors
+/// As [`resolve_model`].
+pub fn resolve_workspace_model(
+    home: &Home,
+    config: &Config,
+    workspace: &WorkspaceSettings,
+    backend: BackendKind,
+    name: Option<&str>,
+) -> Result<ModelRef, Failure> {
+    match (name, &workspace.model, backend) {
+        (None, Some(own), BackendKind::Llama) => {
+            let path = by_name(home, config, own, &home.root).map_err(|failure| Failure {
+                message: format!(
+                    "the model of the workspace '{}': {}",
+                    workspace.name, failure.message
+                ),
+                ..failure
+            })?;
+            Ok(ModelRef { backend, path: Some(path) })
+        }
+        _ => resolve_model(home, config, backend, name),
+    }
 }
 
 /// The model files in the home's `models/`, by name. Of a model in several parts, the first.

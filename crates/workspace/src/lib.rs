@@ -32,6 +32,7 @@ mod manage;
 mod reader;
 mod recent;
 mod recover;
+mod retention;
 mod staged;
 mod submit;
 mod time;
@@ -49,9 +50,9 @@ pub use layout::{
     RESULT_FILE, TYPE_FILE,
 };
 pub use listing::by_time;
-pub use manage::Retention;
 pub use reader::{PartialAnswer, Reader};
 pub use recover::Recovered;
+pub use retention::{NotKept, Retention};
 pub use staged::Synced;
 pub use submit::NewJob;
 pub use time::{format_timestamp, micros_since_epoch, parse_timestamp};

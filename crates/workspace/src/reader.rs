@@ -16,7 +16,7 @@ use crate::layout::{
     ERROR_FILE, HOOK_FILE, JOB_FILE, Layout, META_FILE, PARTIAL_FILE, PROMPT_FILE, RESULT_FILE,
 };
 use crate::listing::{self, by_time};
-use crate::{Result, Retention, WorkspaceError};
+use crate::{NotKept, Result, Retention, WorkspaceError};
 
 /// Reads a workspace. Cheap to clone; needs neither the owner nor the lock.
 #[derive(Debug, Clone)]
@@ -93,6 +93,7 @@ impl Reader {
             attempts: spec.attempts,
             priority: spec.priority,
             prompt_start: prompt_start(&dir, &spec)?,
+            workspace: None,
             directory: Some(dir.path),
             meta,
         })
@@ -248,11 +249,12 @@ impl Reader {
         self.layout.recent().came(id, JobState::Ready);
     }
 
-    /// Which of the jobs that have ended need not be kept, oldest first.
+    /// Which of the jobs that have ended need not be kept. Looks at each of them: with very many,
+    /// and with a limit on bytes the more so, that takes its time.
     ///
     /// # Errors
     /// [`WorkspaceError::Io`].
-    pub fn not_kept(&self, retention: &Retention, now: SystemTime) -> Result<Vec<JobId>> {
+    pub fn not_kept(&self, retention: &Retention, now: SystemTime) -> Result<NotKept> {
         retention.not_kept(&self.layout, now)
     }
 

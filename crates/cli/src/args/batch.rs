@@ -66,6 +66,10 @@ pub(crate) struct BatchArgs {
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
 
+    /// The workspace to keep the jobs in [default: default]
+    #[arg(short, long, value_name = "NAME", help_heading = "Jobs")]
+    pub(crate) workspace: Option<String>,
+
     /// A word to find the jobs by (repeatable)
     #[arg(long = "tag", value_name = "WORD", help_heading = "Jobs")]
     pub(crate) tags: Vec<String>,

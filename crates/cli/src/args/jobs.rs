@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use threadrunner_core::JobState;
 
-use super::values;
+use super::{WorkspaceArg, values};
 
 /// What `jobs --help` says at its end.
 pub(super) const LIST: &str = "\
@@ -61,8 +61,10 @@ pub(crate) struct JobsArgs {
     #[arg(long, conflicts_with_all = ["json", "watch"])]
     pub(crate) ids: bool,
     /// Go on as jobs change: the list on a terminal, else a line for each change
-    #[arg(short, long)]
+    #[arg(long)]
     pub(crate) watch: bool,
+    #[command(flatten)]
+    pub(crate) within: WorkspaceArg,
     /// Print JSON; with --watch, an object for each change
     #[arg(long)]
     pub(crate) json: bool,
@@ -82,7 +84,7 @@ pub(crate) struct WaitArgs {
     #[arg(long, value_name = "WORD", conflicts_with = "idle")]
     pub(crate) tag: Option<String>,
     /// Until nothing is queued or running, whatever is submitted meanwhile; prints nothing
-    #[arg(long)]
+    #[arg(long, conflicts_with = "workspace")]
     pub(crate) idle: bool,
     /// Only for the first of them to end; with --all or --tag, exit code 7 where all have ended
     #[arg(long, conflicts_with = "idle")]
@@ -90,6 +92,8 @@ pub(crate) struct WaitArgs {
     /// Give up waiting after this long; the jobs go on
     #[arg(long, value_name = "DURATION", value_parser = values::limit)]
     pub(crate) timeout: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) within: WorkspaceArg,
     /// Print JSON, one object for each job
     #[arg(long)]
     pub(crate) json: bool,
@@ -105,6 +109,8 @@ pub(crate) struct FollowArgs {
     /// Give up waiting after this long; the jobs go on
     #[arg(long, value_name = "DURATION", value_parser = values::limit)]
     pub(crate) timeout: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) within: WorkspaceArg,
     /// Print one JSON object when a job has ended
     #[arg(long)]
     pub(crate) json: bool,
@@ -117,6 +123,8 @@ pub(crate) struct JobArgs {
     /// standard input
     #[arg(value_name = "ID")]
     pub(crate) ids: Vec<String>,
+    #[command(flatten)]
+    pub(crate) within: WorkspaceArg,
     /// Print JSON, one object for each job
     #[arg(long)]
     pub(crate) json: bool,
@@ -131,6 +139,8 @@ pub(crate) struct PruneArgs {
     /// Keep those that failed
     #[arg(long)]
     pub(crate) keep_failed: bool,
+    #[command(flatten)]
+    pub(crate) within: WorkspaceArg,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -10,6 +10,6 @@ pub(crate) use batch::BatchArgs;
 pub(crate) use jobs::{FollowArgs, JobArgs, JobsArgs, PruneArgs, WaitArgs};
 pub(crate) use options::{
     Cli, Command, CompletionsArgs, DaemonCommand, LoadArgs, LogsArgs, Plain, RunArgs, StopArgs,
-    UnloadArgs,
+    UnloadArgs, WorkspaceArg,
 };
 pub(crate) use parse::{parse, short_help};

@@ -154,6 +154,10 @@ pub(crate) struct RunArgs {
     #[arg(long, help_heading = "Output")]
     pub(crate) no_stream: bool,
 
+    /// The workspace to keep the job in [default: default]
+    #[arg(short, long, value_name = "NAME", help_heading = "Job")]
+    pub(crate) workspace: Option<String>,
+
     /// Queue the prompt as a job, print its id, and do not wait
     #[arg(long, help_heading = "Job", conflicts_with = "no_stream")]
     pub(crate) detach: bool,
@@ -298,6 +302,14 @@ pub(crate) struct UnloadArgs {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Where the jobs are.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct WorkspaceArg {
+    /// Only in this workspace, by its name in config.toml [default: any]
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) workspace: Option<String>,
 }
 
 /// The daemon.

@@ -1,9 +1,10 @@
 //! Ids of jobs, from arguments or from standard input.
 
 use threadrunner_core::protocol::JobQuery;
-use threadrunner_core::{ErrorCode, ExitCode};
+use threadrunner_core::{ErrorCode, ExitCode, JobId};
 
 use crate::app::Session;
+use crate::args::WorkspaceArg;
 use crate::error::{CommandError, CommandResult};
 use crate::output;
 use crate::prompt::read_stdin;
@@ -36,8 +37,13 @@ fn with_input(ids: Vec<String>, input: &str) -> Vec<String> {
 }
 
 /// The query for one job.
-pub(crate) fn query(job: String) -> JobQuery {
-    JobQuery { job, workspace: None }
+pub(crate) fn query(job: String, within: &WorkspaceArg) -> JobQuery {
+    JobQuery { job, workspace: within.workspace.clone() }
+}
+
+/// The query for a job by its whole id, wherever it is.
+pub(crate) fn query_of(job: &JobId) -> JobQuery {
+    JobQuery { job: job.to_string(), workspace: None }
 }
 
 /// Does something to each job. Of many, one to which it cannot be done is told, and stops no
@@ -45,13 +51,14 @@ pub(crate) fn query(job: String) -> JobQuery {
 pub(crate) async fn each(
     session: &mut Session,
     ids: Vec<String>,
+    within: &WorkspaceArg,
     json: bool,
     mut act: impl AsyncFnMut(&mut Session, JobQuery) -> CommandResult,
 ) -> CommandResult {
     let alone = ids.len() == 1;
     let mut code = ExitCode::Success;
     for id in ids {
-        let exit = match act(session, query(id)).await {
+        let exit = match act(session, query(id, within)).await {
             Ok(exit) => exit,
             Err(CommandError::Failed { failure, job })
                 if !alone && is_about_the_job(failure.code) =>

@@ -11,7 +11,7 @@ use crate::output;
 
 pub(crate) fn run(args: LoadArgs) -> CommandResult {
     let home = Home::from_env()?;
-    let (backend, model) = resolve(&home, args.backend, args.model.as_deref())?;
+    let (backend, model) = resolve(&home, None, args.backend, args.model.as_deref())?;
     let query = ModelQuery { backend: Some(backend), model };
     with_session(home, None, async |session| {
         let loaded: LoadedModel = session.call(Op::Load(query)).await?;

@@ -14,7 +14,7 @@ pub(crate) fn run(args: PruneArgs) -> CommandResult {
     let query = PruneQuery {
         older_than_s: args.older_than.as_secs_f64(),
         keep_failed: args.keep_failed,
-        workspace: None,
+        workspace: args.within.workspace,
     };
     with_session(Home::from_env()?, None, async |session| {
         let removed: Removed = session.call(Op::Prune(query)).await?;

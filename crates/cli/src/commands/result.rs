@@ -13,7 +13,7 @@ use crate::output;
 pub(crate) fn run(args: JobArgs) -> CommandResult {
     let ids = from_arguments_or_stdin(args.ids)?;
     with_session(Home::from_env()?, None, async |session| {
-        each(session, ids, args.json, async |session, job| {
+        each(session, ids, &args.within, args.json, async |session, job| {
             let result: JobResult = session.call(Op::Result(job)).await?;
             if args.json {
                 output::print_json(&result)?;

@@ -24,7 +24,8 @@ pub(crate) fn run(args: RunArgs) -> CommandResult {
     let prompt = assemble(&args.words, stdin, args.raw)?;
     let params = args.sampling.into_checked_parameters()?;
     let home = Home::from_env()?;
-    let (backend, model) = resolve(&home, args.backend, args.model.as_deref())?;
+    let (backend, model) =
+        resolve(&home, args.workspace.as_deref(), args.backend, args.model.as_deref())?;
     let submission = Submission {
         prompt,
         system: args.system,
@@ -42,6 +43,7 @@ pub(crate) fn run(args: RunArgs) -> CommandResult {
         template: !args.literal,
         max_attempts: args.attempts,
         on_done: args.on_done.as_deref().map(whole_path).transpose()?,
+        workspace: args.workspace,
         ..Submission::default()
     };
     let submission = Box::new(submission);

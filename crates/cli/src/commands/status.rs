@@ -58,6 +58,16 @@ fn text(status: &DaemonStatus) -> String {
         ("workspace", status.workspace.display().to_string()),
         ("log", status.log.display().to_string()),
     ]);
+    for workspace in &status.workspaces {
+        match &workspace.error {
+            Some(error) => text.push_str(&format!("NOT USABLE {error}\n")),
+            None if workspace.path == status.workspace => {}
+            None => text.push_str(&pairs(&[(
+                "workspace",
+                format!("{} ({})", workspace.path.display(), workspace.name),
+            )])),
+        }
+    }
     if status.models.is_empty() {
         text.push_str("models     none loaded\n");
     } else {

@@ -13,7 +13,7 @@ pub(crate) fn run(args: UnloadArgs) -> CommandResult {
     let home = Home::from_env()?;
     let query = match args.model {
         None => ModelQuery { backend: args.backend, model: None },
-        Some(name) => match resolve(&home, args.backend, Some(&name)) {
+        Some(name) => match resolve(&home, None, args.backend, Some(&name)) {
             Ok((backend, path)) => {
                 // The dummy has no path; it is known by its name.
                 ModelQuery { backend: Some(backend), model: path.or(Some(name)) }

@@ -10,9 +10,9 @@ use threadrunner_core::protocol::{
 use threadrunner_core::{ErrorCode, ExitCode, Failure, JobId, JobState};
 use threadrunner_home::Home;
 
-use super::ids::{from_arguments_or_stdin, query};
+use super::ids::{from_arguments_or_stdin, query, query_of};
 use crate::app::{Limit, Session, strange, with_session};
-use crate::args::WaitArgs;
+use crate::args::{WaitArgs, WorkspaceArg};
 use crate::error::{CommandError, CommandResult};
 use crate::output;
 
@@ -43,8 +43,14 @@ pub(crate) fn run(args: WaitArgs) -> CommandResult {
     };
     let limit = args.timeout.map(|after| Limit { after, consequence: "the jobs go on" });
     with_session(Home::from_env()?, limit, async |session| {
-        let mut waiting =
-            Waiting { target, any: args.any, json: args.json, left: None, code: ExitCode::Success };
+        let mut waiting = Waiting {
+            target,
+            within: args.within,
+            any: args.any,
+            json: args.json,
+            left: None,
+            code: ExitCode::Success,
+        };
         let mut losses = 0;
         loop {
             match waiting.until_the_end(session).await {
@@ -67,8 +73,12 @@ pub(super) fn is_loss(failure: &Failure) -> bool {
 }
 
 /// Has the daemon tell of every job that moves from now on; also how many are queued or running.
-pub(super) async fn watch(session: &mut Session) -> Result<(Replies, u32), CommandError> {
-    let mut changes = session.open(Op::Watch(WatchQuery::default())).await?;
+pub(super) async fn watch(
+    session: &mut Session,
+    workspace: Option<&str>,
+) -> Result<(Replies, u32), CommandError> {
+    let query = WatchQuery { workspace: workspace.map(str::to_owned) };
+    let mut changes = session.open(Op::Watch(query)).await?;
     match session.attend(changes.next()).await?? {
         ReplyBody::Event(Progress::Watching { live }) => Ok((changes, live)),
         _ => Err(strange("it does not say that it watches")),
@@ -77,6 +87,7 @@ pub(super) async fn watch(session: &mut Session) -> Result<(Replies, u32), Comma
 
 struct Waiting {
     target: Target,
+    within: WorkspaceArg,
     any: bool,
     json: bool,
     /// Who has not ended yet; `None` before that is known.
@@ -88,7 +99,7 @@ impl Waiting {
     /// Waits with one daemon. Called again, it goes on with the next one.
     async fn until_the_end(&mut self, session: &mut Session) -> CommandResult {
         // Watched first and asked then: so none ends unseen in between.
-        let (mut changes, live) = watch(session).await?;
+        let (mut changes, live) = watch(session, self.within.workspace.as_deref()).await?;
         if let Target::Idle = self.target {
             return idle(session, changes, live).await;
         }
@@ -134,7 +145,7 @@ impl Waiting {
                 return self.begin_with_many(session, tag).await;
             }
         };
-        let records = records(session, &given).await?;
+        let records = records(session, &given, &self.within).await?;
         let mut left = HashSet::new();
         let mut told = HashSet::new();
         for record in records {
@@ -162,6 +173,7 @@ impl Waiting {
             states: states.to_vec(),
             tag: tag.clone(),
             ids: true,
+            workspace: self.within.workspace.clone(),
             ..JobsQuery::default()
         };
         let unfinished: JobIds = session.call(Op::Jobs(of(&UNFINISHED))).await?;
@@ -200,7 +212,7 @@ impl Waiting {
             session.spinner.hide();
             return Ok(output::print(&format!("{job}\n"))?);
         }
-        match session.call::<JobRecord>(Op::Job(query(job.to_string()))).await {
+        match session.call::<JobRecord>(Op::Job(query_of(&job))).await {
             Ok(record) => self.print(session, &record),
             Err(CommandError::Failed { failure, job })
                 if failure.code == ErrorCode::JobNotFound =>
@@ -238,7 +250,7 @@ async fn idle(session: &mut Session, mut changes: Replies, mut live: u32) -> Com
             let listed: JobIds = session.call(Op::Jobs(unfinished.clone())).await?;
             let mut waited = false;
             for job in listed.ids {
-                match session.call::<JobRecord>(Op::Wait(query(job.to_string()))).await {
+                match session.call::<JobRecord>(Op::Wait(query_of(&job))).await {
                     Ok(record) => waited |= record.state.is_final(),
                     // It ended and was removed meanwhile.
                     Err(CommandError::Failed { failure, .. })
@@ -252,20 +264,26 @@ async fn idle(session: &mut Session, mut changes: Replies, mut live: u32) -> Com
             if !waited {
                 return Ok(ExitCode::Success);
             }
-            (changes, live) = watch(session).await?;
+            (changes, live) = watch(session, None).await?;
             continue;
         }
         session.spinner.set(format!("waiting for {live} jobs"));
         match session.attend(changes.next()).await?? {
             ReplyBody::Event(Progress::Changed { live: now, .. }) => live = now,
-            ReplyBody::Event(Progress::Missed { .. }) => (changes, live) = watch(session).await?,
+            ReplyBody::Event(Progress::Missed { .. }) => {
+                (changes, live) = watch(session, None).await?
+            }
             _ => return Err(strange("it stopped watching")),
         }
     }
 }
 
 /// The records of jobs, many at a time.
-async fn records(session: &mut Session, ids: &[String]) -> Result<Vec<JobRecord>, CommandError> {
+async fn records(
+    session: &mut Session,
+    ids: &[String],
+    within: &WorkspaceArg,
+) -> Result<Vec<JobRecord>, CommandError> {
     let daemon = session.daemon();
     let mut records = Vec::with_capacity(ids.len());
     for some in ids.chunks(AT_ONCE) {
@@ -273,7 +291,7 @@ async fn records(session: &mut Session, ids: &[String]) -> Result<Vec<JobRecord>
             let client = daemon.connect_or_start().await?;
             let mut asked = Vec::with_capacity(some.len());
             for id in some {
-                asked.push(client.request(Op::Job(query(id.clone()))).await?);
+                asked.push(client.request(Op::Job(query(id.clone(), within))).await?);
             }
             let mut records = Vec::with_capacity(asked.len());
             for replies in asked {

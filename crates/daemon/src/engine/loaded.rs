@@ -20,6 +20,7 @@ const INTERACTIVE_BEYOND: usize = 8;
 pub(crate) struct Engine {
     process: EngineProcess,
     model: ModelRef,
+    started: Instant,
     view: watch::Sender<LoadView>,
     running: HashSet<JobId>,
     idle_since: Option<Instant>,
@@ -47,10 +48,10 @@ pub(crate) enum LoadState {
 
 impl Engine {
     /// A process that was just told to load `model`.
-    pub(crate) fn new(process: EngineProcess, model: ModelRef) -> Self {
+    pub(crate) fn new(process: EngineProcess, model: ModelRef, now: Instant) -> Self {
         let name = model.name();
         let (view, _) = watch::channel(LoadView { name, state: LoadState::Loading(0.0) });
-        Self { process, model, view, running: HashSet::new(), idle_since: None }
+        Self { process, model, started: now, view, running: HashSet::new(), idle_since: None }
     }
 
     pub(crate) fn id(&self) -> EngineId {
@@ -59,6 +60,10 @@ impl Engine {
 
     pub(crate) fn model(&self) -> &ModelRef {
         &self.model
+    }
+
+    pub(crate) fn started(&self) -> Instant {
+        self.started
     }
 
     pub(crate) fn watch(&self) -> watch::Receiver<LoadView> {

@@ -3,7 +3,8 @@
 use threadrunner_core::protocol::JobQuery;
 use threadrunner_core::{ErrorCode, Failure};
 
-use super::{Stop, job};
+use super::Stop;
+use super::job::record;
 use crate::connection::Answer;
 use crate::context::Context;
 use crate::jobs::Ending;
@@ -13,10 +14,11 @@ pub(super) async fn cancel(
     query: JobQuery,
     answer: &Answer,
 ) -> Result<(), Stop> {
-    let id = context.find(query).await?;
-    context.watch(&id).await?;
-    let Some(mut view) = context.hub.cancel(id.clone(), Ending::Canceled).await? else {
-        let record = job::record(context, id.clone()).await?;
+    let job = context.workspaces.find(query).await?;
+    context.watch(&job).await?;
+    let Some(mut view) = context.hub.cancel(&job, Ending::Canceled).await? else {
+        let record = record(context, &job).await?;
+        let id = job.id;
         let failure = Failure::new(
             ErrorCode::WrongState,
             format!("job {id} cannot be canceled: it is {}", record.state),
@@ -25,6 +27,6 @@ pub(super) async fn cancel(
         return Ok(());
     };
     let _ = view.wait_for(|view| view.end.is_some()).await;
-    answer.data(&job::record(context, id).await?).await?;
+    answer.data(&record(context, &job).await?).await?;
     Ok(())
 }

@@ -9,24 +9,25 @@ use super::stream::{Style, end_frame, error_frame, stream_on, token};
 use crate::connection::Answer;
 use crate::context::Context;
 use crate::jobs::{Done, job_failure};
+use crate::workspaces::Located;
 
 pub(super) async fn follow(
     context: &Context,
     query: FollowQuery,
     answer: &Answer,
 ) -> Result<(), Stop> {
-    let id = context.find(query.query).await?;
+    let job = context.workspaces.find(query.query).await?;
     let whole = query.stream == Some(false);
-    if let Some(view) = context.watch(&id).await? {
+    if let Some(view) = context.watch(&job).await? {
         let nothing_yet = view.borrow().text.is_empty();
-        let said = if nothing_yet { said_earlier(context, id).await? } else { String::new() };
+        let said = if nothing_yet { said_earlier(&job).await? } else { String::new() };
         return stream_on(view, answer, Style { events: true, places: !whole, whole }, said).await;
     }
-    let (record, text) = context
-        .read(move |reader| {
-            let record = reader.record(&id)?;
+    let (record, text) = job
+        .read(|reader, id| {
+            let record = reader.record(id)?;
             // Of a failed job, what there was until then.
-            Ok((record, reader.partial(&id, 0)?.bytes))
+            Ok((record, reader.partial(id, 0)?.bytes))
         })
         .await?;
     let text = String::from_utf8_lossy(&text);
@@ -53,10 +54,11 @@ pub(super) async fn follow(
 }
 
 /// What is on disk of an answer whose attempt was cut short, by the end of the daemon perhaps.
-async fn said_earlier(context: &Context, id: JobId) -> Result<String, Failure> {
+async fn said_earlier(job: &Located) -> Result<String, Failure> {
     // What cannot be read is not shown; the answer comes in any case.
-    let read = move |reader: &Reader| Ok(reader.partial(&id, 0).map_or(Vec::new(), |it| it.bytes));
-    let bytes = context.read(read).await?;
+    let read =
+        |reader: &Reader, id: &JobId| Ok(reader.partial(id, 0).map_or(Vec::new(), |it| it.bytes));
+    let bytes = job.read(read).await?;
     // Without a character that was cut short as well.
     Ok(bytes.utf8_chunks().next().map_or(String::new(), |whole| whole.valid().to_owned()))
 }

@@ -5,11 +5,12 @@ use std::time::SystemTime;
 
 use threadrunner_core::protocol::{JobIds, JobList, JobRecord, JobsQuery};
 use threadrunner_core::{Failure, JobId, JobState};
-use threadrunner_workspace::{Reader, by_time, parse_timestamp};
+use threadrunner_workspace::{by_time, parse_timestamp};
 
 use super::Stop;
 use crate::connection::Answer;
 use crate::context::Context;
+use crate::workspaces::{Served, blocking};
 
 /// Records sent when the query names no number.
 const USUAL: usize = 50;
@@ -21,9 +22,9 @@ const FIRST_PAGE: usize = 1000;
 const PAGE: usize = 50_000;
 
 pub(super) async fn jobs(context: &Context, query: JobsQuery, answer: &Answer) -> Result<(), Stop> {
-    context.workspace_known(query.workspace.as_deref())?;
+    let among = context.workspaces.among(query.workspace.as_deref())?;
     if query.ids {
-        return ids(context, query, answer).await;
+        return ids(among, query, answer).await;
     }
     let limit = query.limit.map_or(USUAL, |limit| (limit as usize).min(MOST));
     let query = Arc::new(query);
@@ -32,8 +33,8 @@ pub(super) async fn jobs(context: &Context, query: JobsQuery, answer: &Answer) -
     // Page by page: most often all that is wanted is among the newest, and a client that goes away
     // is not answered to the end of a million jobs.
     while list.more && list.jobs.len() < limit && !answer.is_gone() {
-        let (query, room) = (query.clone(), limit - list.jobs.len());
-        let page = context.read(move |reader| page(reader, &query, before, room)).await?;
+        let (query, among, room) = (query.clone(), among.clone(), limit - list.jobs.len());
+        let page = blocking(move || page(&among, &query, before, room)).await?;
         before = page.oldest;
         list.jobs.extend(page.jobs);
         list.more = page.more;
@@ -49,7 +50,7 @@ pub(super) async fn jobs(context: &Context, query: JobsQuery, answer: &Answer) -
 }
 
 /// Ids alone: a hundred thousand are a small frame, so that there is no limit but the query's.
-async fn ids(context: &Context, query: JobsQuery, answer: &Answer) -> Result<(), Stop> {
+async fn ids(among: Vec<Served>, query: JobsQuery, answer: &Answer) -> Result<(), Stop> {
     let limit = query.limit.map_or(usize::MAX, |limit| limit as usize);
     // A job's place is all that is asked for, mostly: then no file is read.
     let by_place = query.tag.is_none()
@@ -57,7 +58,7 @@ async fn ids(context: &Context, query: JobsQuery, answer: &Answer) -> Result<(),
         && query.newer_than_s.is_none()
         && query.older_than_s.is_none();
     if by_place {
-        let mut ids = context.read(move |reader| by_place_alone(reader, &query.states)).await?;
+        let mut ids = blocking(move || by_place_alone(&among, &query.states)).await?;
         let more = ids.len() > limit;
         ids.truncate(limit);
         answer.data(&JobIds { ids, more }).await?;
@@ -67,8 +68,9 @@ async fn ids(context: &Context, query: JobsQuery, answer: &Answer) -> Result<(),
     let mut list = JobIds { ids: Vec::new(), more: true };
     let mut before: Option<JobId> = None;
     while list.more && list.ids.len() < limit && !answer.is_gone() {
-        let (query, room) = (query.clone(), (limit - list.ids.len()).min(MOST));
-        let page = context.read(move |reader| page(reader, &query, before, room)).await?;
+        let (query, among) = (query.clone(), among.clone());
+        let room = (limit - list.ids.len()).min(MOST);
+        let page = blocking(move || page(&among, &query, before, room)).await?;
         before = page.oldest;
         list.ids.extend(page.jobs.into_iter().map(|record| record.job));
         list.more = page.more;
@@ -79,12 +81,14 @@ async fn ids(context: &Context, query: JobsQuery, answer: &Answer) -> Result<(),
 
 /// From the directories themselves, not from what is remembered of them: nobody looks afterwards
 /// whether a job is still there.
-fn by_place_alone(reader: &Reader, states: &[JobState]) -> Result<Vec<JobId>, Failure> {
+fn by_place_alone(among: &[Served], states: &[JobState]) -> Result<Vec<JobId>, Failure> {
     let mut ids = Vec::new();
     for state in JobState::ALL {
         let asked = states.is_empty() || states.contains(&state);
         if asked && state != JobState::Writing {
-            ids.extend(reader.ids(state)?);
+            for workspace in among {
+                ids.extend(workspace.reader.ids(state)?);
+            }
         }
     }
     ids.sort_unstable_by(|a, b| by_time(b, a));
@@ -103,31 +107,61 @@ struct Page {
 }
 
 fn page(
-    reader: &Reader,
+    among: &[Served],
     query: &JobsQuery,
     before: Option<JobId>,
     room: usize,
 ) -> Result<Page, Failure> {
     let now = SystemTime::now();
-    let (found, more) = match &before {
-        None => reader.newest(&query.states, FIRST_PAGE.max(room + 1))?,
-        Some(before) => reader.newest_before(before, &query.states, PAGE)?,
-    };
+    let (found, more) = newest(among, query, before.as_ref(), room)?;
     let mut page = Page { jobs: Vec::new(), oldest: before, more };
-    for (id, _) in found {
+    for (id, workspace) in found {
         // One that was removed since the listing is none any more.
-        if let Ok(record) = reader.record(&id)
+        if let Ok(record) = workspace.reader.record(&id)
             && matches(query, &record, now)
         {
             if page.jobs.len() == room {
                 page.more = true;
                 return Ok(page);
             }
-            page.jobs.push(record);
+            let workspace = Some(workspace.settings.name.clone());
+            page.jobs.push(JobRecord { workspace, ..record });
         }
         page.oldest = Some(id);
     }
     Ok(page)
+}
+
+/// Jobs and where they are.
+type Found<'a> = Vec<(JobId, &'a Served)>;
+
+/// The next jobs of all these workspaces, newest first, and whether there are more.
+fn newest<'a>(
+    among: &'a [Served],
+    query: &JobsQuery,
+    before: Option<&JobId>,
+    room: usize,
+) -> Result<(Found<'a>, bool), Failure> {
+    let mut jobs = Vec::new();
+    // The newest job at which one of the lists was cut: what is older is for the next page.
+    let mut cut: Option<JobId> = None;
+    for workspace in among {
+        let (found, more) = match before {
+            None => workspace.reader.newest(&query.states, FIRST_PAGE.max(room + 1))?,
+            Some(before) => workspace.reader.newest_before(before, &query.states, PAGE)?,
+        };
+        if let (true, Some((oldest, _))) = (more, found.last())
+            && cut.as_ref().is_none_or(|cut| by_time(cut, oldest).is_lt())
+        {
+            cut = Some(oldest.clone());
+        }
+        jobs.extend(found.into_iter().map(|(id, _)| (id, workspace)));
+    }
+    if among.len() > 1 {
+        jobs.sort_by(|(a, _), (b, _)| by_time(b, a));
+        jobs.retain(|(id, _)| cut.as_ref().is_none_or(|cut| by_time(id, cut).is_ge()));
+    }
+    Ok((jobs, cut.is_some()))
 }
 
 fn matches(query: &JobsQuery, record: &JobRecord, now: SystemTime) -> bool {

@@ -15,7 +15,7 @@ pub(super) async fn prune(
     query: PruneQuery,
     answer: &Answer,
 ) -> Result<(), Stop> {
-    context.workspace_known(query.workspace.as_deref())?;
+    let among = context.workspaces.among(query.workspace.as_deref())?;
     let max_age = Duration::try_from_secs_f64(query.older_than_s).map_err(|_| {
         Failure::new(
             ErrorCode::InvalidRequest,
@@ -27,10 +27,16 @@ pub(super) async fn prune(
         keep_failed: query.keep_failed,
         ..Retention::default()
     };
-    let old =
-        context.read(move |reader| Ok(reader.not_kept(&retention, SystemTime::now())?)).await?;
-    let jobs = context.archive.remove_all(&old).await?;
-    context.hub.removed(jobs.clone()).await?;
-    answer.data(&Removed { jobs }).await?;
+    let mut removed = Removed::default();
+    for workspace in among {
+        let retention = retention.clone();
+        let old = workspace
+            .read(move |reader| Ok(reader.not_kept(&retention, SystemTime::now())?))
+            .await?;
+        let mut jobs = workspace.archive.remove_all(&old.jobs).await?;
+        context.hub.removed(workspace.id, jobs.clone()).await?;
+        removed.jobs.append(&mut jobs);
+    }
+    answer.data(&removed).await?;
     Ok(())
 }

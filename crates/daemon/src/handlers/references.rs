@@ -5,13 +5,13 @@ use std::collections::HashSet;
 use threadrunner_core::protocol::Submission;
 use threadrunner_core::{ErrorCode, Failure, JobId, template};
 
-use crate::context::Context;
+use crate::workspaces::Served;
 
 /// Finds the jobs that a submission waits for: those in `after`, and those to whose answers its
 /// texts refer. A reference by a part of an id becomes one by the whole id, so that what is on
-/// disk names the same job for ever. `template` stays only where there is a reference.
+/// disk names the same job for ever. All of them are in the submission's own workspace. `template` stays only where there is a reference.
 pub(super) async fn resolve(
-    context: &Context,
+    workspace: &Served,
     submission: &mut Submission,
 ) -> Result<Vec<JobId>, Failure> {
     let refers = |text: &mut String| template::references(text).next().is_some();
@@ -22,7 +22,7 @@ pub(super) async fn resolve(
     }
     let names = std::mem::take(&mut submission.after);
     let mut texts = if submission.template { take_texts(submission) } else { Vec::new() };
-    let (after, texts) = context
+    let (after, texts) = workspace
         .read(move |reader| {
             let mut after = Ordered::default();
             for name in &names {

@@ -3,7 +3,8 @@
 use threadrunner_core::JobState;
 use threadrunner_core::protocol::{JobQuery, JobResult};
 
-use super::{Stop, job};
+use super::Stop;
+use super::job::record;
 use crate::connection::Answer;
 use crate::context::Context;
 use crate::jobs::job_failure;
@@ -13,16 +14,15 @@ pub(super) async fn result(
     query: JobQuery,
     answer: &Answer,
 ) -> Result<(), Stop> {
-    let id = context.find(query).await?;
-    let name = id.clone();
-    let record = job::record(context, id.clone()).await?;
+    let job = context.workspaces.find(query).await?;
+    let record = record(context, &job).await?;
     match record.state {
         JobState::Done => {
-            let text = context.read(move |reader| Ok(reader.result(&id)?)).await?;
+            let text = job.read(|reader, id| Ok(reader.result(id)?)).await?;
             let text = String::from_utf8_lossy(&text).into_owned();
             answer.data(&JobResult { record, text }).await?;
         }
-        _ => answer.fail(job_failure(&record), Some(name)).await?,
+        _ => answer.fail(job_failure(&record), Some(job.id)).await?,
     }
     Ok(())
 }

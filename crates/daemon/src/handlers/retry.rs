@@ -2,13 +2,14 @@
 
 use threadrunner_core::protocol::JobQuery;
 
-use super::{Stop, job};
+use super::Stop;
+use super::job::record;
 use crate::connection::Answer;
 use crate::context::Context;
 
 pub(super) async fn retry(context: &Context, query: JobQuery, answer: &Answer) -> Result<(), Stop> {
-    let id = context.find(query).await?;
-    context.archive.retry(id.clone()).await?;
-    answer.data(&job::record(context, id).await?).await?;
+    let job = context.workspaces.find(query).await?;
+    job.workspace.archive.retry(job.id.clone()).await?;
+    answer.data(&record(context, &job).await?).await?;
     Ok(())
 }

@@ -7,9 +7,9 @@ use crate::connection::Answer;
 use crate::context::Context;
 
 pub(super) async fn rm(context: &Context, query: JobQuery, answer: &Answer) -> Result<(), Stop> {
-    let id = context.find(query).await?;
-    context.archive.remove(id.clone()).await?;
-    context.hub.removed(vec![id.clone()]).await?;
-    answer.data(&Removed { jobs: vec![id] }).await?;
+    let job = context.workspaces.find(query).await?;
+    job.workspace.archive.remove(job.id.clone()).await?;
+    context.hub.removed(job.workspace.id, vec![job.id.clone()]).await?;
+    answer.data(&Removed { jobs: vec![job.id] }).await?;
     Ok(())
 }

@@ -36,13 +36,14 @@ async fn begin(
     detached: bool,
 ) -> Result<(), Stop> {
     let job = submit::new_job(context, submission, !detached).await?;
+    let workspace = job.workspace;
     let view = context.hub.submit_attached(job).await?;
     let id = view.borrow().id.clone();
     let streamed = stream(view, answer, style).await;
     if let Err(Stop::Gone) = &streamed
         && !detached
     {
-        context.hub.cancel(id, Ending::ClientGone).await?;
+        context.hub.end(workspace, id, Ending::ClientGone).await?;
     }
     streamed
 }

@@ -8,6 +8,7 @@ use crate::connection::Answer;
 use crate::context::Context;
 use crate::hooks;
 use crate::jobs::NewJob;
+use crate::workspaces::blocking;
 
 /// The most tags of a job.
 const TAGS: usize = 16;
@@ -31,23 +32,24 @@ pub(super) async fn new_job(
     mut submission: Submission,
     attached: bool,
 ) -> Result<NewJob, Failure> {
-    context.workspace_known(submission.workspace.as_deref())?;
+    let workspace = context.workspaces.named(submission.workspace.as_deref())?;
     check(&submission)?;
     if let Some(program) = submission.on_done.clone() {
-        context.read(move |_| hooks::check(&program)).await?;
+        blocking(move || hooks::check(&program)).await?;
     }
-    let after = references::resolve(context, &mut submission).await?;
-    let model: ModelRef =
-        context.model(&ModelQuery { backend: submission.backend, model: submission.model })?;
+    let after = references::resolve(workspace, &mut submission).await?;
+    let settings = &*workspace.settings;
+    let query = ModelQuery { backend: submission.backend, model: submission.model };
+    let model: ModelRef = context.model_in(settings, &query)?;
     let usual = if attached { Priority::Interactive } else { Priority::Normal };
-    let spec = JobSpec {
+    let mut spec = JobSpec {
         model: Some(model.clone()),
         system: submission.system,
         messages: submission.messages,
         raw: submission.raw,
-        params: submission.params.or(&context.config.defaults),
+        params: submission.params,
         attached,
-        priority: submission.priority.unwrap_or(usual),
+        priority: submission.priority.or(settings.priority).unwrap_or(usual),
         timeout_s: submission.timeout_s,
         max_attempts: submission.max_attempts,
         after_any: submission.after_any && !after.is_empty(),
@@ -56,13 +58,14 @@ pub(super) async fn new_job(
         on_done: submission.on_done,
         ..JobSpec::default()
     };
+    settings.fill_in(&mut spec);
     let meta = JobMeta {
         tags: submission.tags,
         parent: submission.parent,
         model: Some(model.name()),
         ..JobMeta::default()
     };
-    Ok(NewJob { prompt: submission.prompt, model, spec, meta })
+    Ok(NewJob { workspace: workspace.id, prompt: submission.prompt, model, spec, meta })
 }
 
 fn check(submission: &Submission) -> Result<(), Failure> {

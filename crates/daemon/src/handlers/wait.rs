@@ -2,19 +2,20 @@
 
 use threadrunner_core::protocol::JobQuery;
 
-use super::{Stop, job};
+use super::Stop;
+use super::job::record;
 use crate::connection::Answer;
 use crate::context::Context;
 
 pub(super) async fn wait(context: &Context, query: JobQuery, answer: &Answer) -> Result<(), Stop> {
-    let id = context.find(query).await?;
-    if let Some(mut view) = context.watch(&id).await? {
+    let job = context.workspaces.find(query).await?;
+    if let Some(mut view) = context.watch(&job).await? {
         tokio::select! {
             // An error is the owner's going away, with the job still on disk.
             _ = view.wait_for(|view| view.end.is_some()) => {}
             () = answer.gone() => return Err(Stop::Gone),
         }
     }
-    answer.data(&job::record(context, id).await?).await?;
+    answer.data(&record(context, &job).await?).await?;
     Ok(())
 }

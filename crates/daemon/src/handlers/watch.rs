@@ -14,7 +14,10 @@ pub(super) async fn watch(
     query: WatchQuery,
     answer: &Answer,
 ) -> Result<(), Stop> {
-    context.workspace_known(query.workspace.as_deref())?;
+    let only = match query.workspace.as_deref() {
+        Some(name) => Some(context.workspaces.named(Some(name))?.id),
+        None => None,
+    };
     let (live, mut changes) = context.hub.changes().await?;
     answer.send(vec![ReplyBody::Event(Progress::Watching { live })]).await?;
     loop {
@@ -23,7 +26,8 @@ pub(super) async fn watch(
             () = answer.gone() => return Err(Stop::Gone),
         };
         let event = match change {
-            Ok(Change { id: job, state, live }) => Progress::Changed { job, state, live },
+            Ok(change) if only.is_some_and(|only| only != change.workspace) => continue,
+            Ok(Change { id: job, state, live, .. }) => Progress::Changed { job, state, live },
             Err(RecvError::Lagged(count)) => Progress::Missed { count },
             Err(RecvError::Closed) => {
                 return Err(Failure::new(ErrorCode::ShuttingDown, "the daemon is ending").into());

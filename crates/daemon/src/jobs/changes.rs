@@ -5,6 +5,7 @@ use tokio::sync::broadcast;
 
 use super::hub::Change;
 use super::owner::Owner;
+use crate::workspaces::WorkspaceId;
 
 /// Changes that a watcher may be behind; then it misses the oldest, and is told so.
 const BEHIND: usize = 4096;
@@ -24,11 +25,12 @@ impl Owner {
     }
 
     /// Tells whoever watches that a job moved.
-    pub(super) fn tell_change(&self, id: &JobId, state: Option<JobState>) {
+    pub(super) fn tell_change(&self, workspace: WorkspaceId, id: &JobId, state: Option<JobState>) {
         // Mostly nobody does, and then it costs nothing.
         if self.changes.receiver_count() > 0 {
             // The last of them may have gone in between.
-            let _ = self.changes.send(Change { id: id.clone(), state, live: self.live_count() });
+            let live = self.live_count();
+            let _ = self.changes.send(Change { workspace, id: id.clone(), state, live });
         }
     }
 }

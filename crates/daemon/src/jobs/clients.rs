@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 use threadrunner_core::protocol::{ProcessList, RunningJob};
 use threadrunner_core::{ErrorCode, Failure, JobId, engine_protocol};
 
-use super::hub::{Ending, NewJob, Order};
+use super::hub::{Ending, JobName, NewJob, Order};
 use super::live::{Live, Stage};
 use super::owner::Owner;
 use super::view::ViewReader;
@@ -33,23 +33,26 @@ impl Owner {
                     let _ = reply.send(Err(failure));
                 }
             },
-            Order::Watch { id, reply } => {
-                let _ = reply.send(self.watch(&id));
-            }
-            Order::Cancel { id, ending, reply } => {
-                let view = self.watch(&id);
-                self.end_early(&id, ending);
+            Order::Watch { job, reply } => {
+                let view = self.named(&job).and_then(|id| self.watch(id));
                 let _ = reply.send(view);
             }
-            Order::Position { id, reply } => {
-                let _ = reply.send(self.position(&id));
+            Order::Cancel { job, ending, reply } => {
+                let view = self.named(&job).and_then(|id| self.watch(id));
+                if view.is_some() {
+                    self.end_early(&job.id, ending);
+                }
+                let _ = reply.send(view);
+            }
+            Order::Position { job, reply } => {
+                let _ = reply.send(self.named(&job).and_then(|id| self.position(id)));
             }
             Order::Changes { reply } => {
                 let _ = reply.send((self.live_count(), self.changes.subscribe()));
             }
-            Order::Removed { ids, reply } => {
+            Order::Removed { workspace, ids, reply } => {
                 for id in ids {
-                    self.tell_change(&id, None);
+                    self.tell_change(workspace, &id, None);
                 }
                 let _ = reply.send(());
             }
@@ -72,6 +75,12 @@ impl Owner {
                 let _ = reply.send(());
             }
         }
+    }
+
+    /// The job of that name, if it is live and in that workspace.
+    fn named<'a>(&self, job: &'a JobName) -> Option<&'a JobId> {
+        let live = self.live.get(&job.id)?;
+        (live.workspace == job.workspace).then_some(&job.id)
     }
 
     /// Whether there is room for one more job.
@@ -98,12 +107,14 @@ impl Owner {
         let wall = SystemTime::now();
         let micros = wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_micros();
         let id = self.ids.next(u64::try_from(micros).unwrap_or(u64::MAX));
-        let NewJob { prompt, model, spec, meta } = job;
+        let NewJob { workspace, prompt, model, spec, meta } = job;
         let claim = spec.after.is_empty() && self.may_begin_at_once(&model, spec.priority)?;
         let deadline = spec.timeout_s.map(|seconds| now + bounded(seconds));
         let live = Live {
+            workspace,
             model,
             priority: spec.priority,
+            tag: meta.tags.first().map(|tag| tag.as_str().into()),
             attached: spec.attached,
             submitted: now,
             deadline,
@@ -120,7 +131,7 @@ impl Owner {
             engine.begin(id.clone());
         }
         self.live.insert(id.clone(), live);
-        self.store.submit(Submission { id: id.clone(), prompt, spec, meta, claim });
+        self.stores[workspace].submit(Submission { id: id.clone(), prompt, spec, meta, claim });
         Ok(id)
     }
 
@@ -131,16 +142,19 @@ impl Owner {
             self.tell_held(id);
             return Some(reader);
         }
-        if matches!(live.stage, Stage::Queued | Stage::Storing) {
+        if matches!(live.stage, Stage::Queued(_) | Stage::Storing) {
             self.watched.insert(id.clone());
-            self.tell_places();
+            self.tell_place(id);
         }
         Some(reader)
     }
 
-    fn position(&self, id: &JobId) -> Option<u32> {
+    pub(super) fn position(&self, id: &JobId) -> Option<u32> {
         let live = self.live.get(id)?;
-        self.queue.places(&live.model).find(|(_, queued)| *queued == id).map(|(place, _)| place)
+        match live.stage {
+            Stage::Queued(ticket) => self.queue.place(live.lane(), ticket),
+            _ => None,
+        }
     }
 
     /// Ends a job before it is done, or notes that it is to end once that can be done.
@@ -155,8 +169,8 @@ impl Owner {
                 self.dependencies.forget(id);
                 self.fail_queued(id, ending.failure());
             }
-            Stage::Queued => {
-                self.queue.remove(id, &live.model);
+            Stage::Queued(ticket) => {
+                self.queue.remove(live.lane(), *ticket);
                 self.fail_queued(id, ending.failure());
             }
             Stage::Running(_) => {
@@ -219,7 +233,7 @@ impl Owner {
         self.hooks.stop();
         // Queued jobs stay on disk for the next daemon; who waits for one is told so now.
         for live in self.live.values_mut() {
-            if matches!(live.stage, Stage::Queued | Stage::Held) {
+            if matches!(live.stage, Stage::Queued(_) | Stage::Held) {
                 live.keep_for_the_next_daemon();
             }
         }
@@ -243,7 +257,7 @@ impl Owner {
             }
             live.stage = Stage::Releasing;
             live.keep_for_the_next_daemon();
-            self.store.release(id, false);
+            self.stores[live.workspace].release(id, false);
         }
     }
 }

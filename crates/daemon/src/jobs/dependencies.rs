@@ -99,9 +99,9 @@ impl Dependencies {
         self.held.get(id).map(|held| &held.on)
     }
 
-    /// Whether any held job waits for this one.
-    pub(crate) fn is_waited_for(&self, id: &JobId) -> bool {
-        self.waiting.contains_key(id)
+    /// One of the held jobs that wait for this one.
+    pub(crate) fn waiter(&self, id: &JobId) -> Option<&JobId> {
+        self.waiting.get(id)?.iter().next()
     }
 
     /// The jobs whose end is waited for.

@@ -1,34 +1,65 @@
 //! Which job begins where: between the queue and the engines.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use threadrunner_core::engine_protocol::{Load, VERSION};
 use threadrunner_core::{ErrorCode, Failure, JobId, ModelRef, Priority};
 
 use super::live::Stage;
 use super::owner::Owner;
+use super::rooms::{Room, Wanted};
 use super::view::Phase;
 use crate::engine::Engine;
 
 /// Engines at once. The one that has been idle longest makes way for another.
 const ENGINES: usize = 4;
+/// How often places are told at most: each change moves everybody's.
+const PLACES_EVERY: Duration = Duration::from_millis(50);
 
 impl Owner {
     /// Begins every job that can begin now.
     pub(super) fn dispatch(&mut self) {
+        self.assign_rooms();
         if self.stopping.is_none() && self.short_until.is_none() {
-            let waiting: Vec<_> = self.queue.models().cloned().collect();
-            for model in waiting {
+            // Work is grouped by loaded model: loading takes long.
+            let loaded = self.queue.models().filter(|model| self.engines.contains_key(*model));
+            for model in loaded.cloned().collect::<Vec<_>>() {
+                self.dispatch_model(&model);
+            }
+            for model in self.rooms.waiting() {
                 self.dispatch_model(&model);
             }
         }
-        // Not with every token: to tell places is to go through the queue.
         if self.queue.take_changed() {
-            self.tell_places();
+            self.places_changed();
         }
     }
 
+    /// Decides which engines take no new jobs, because other models have waited long for one.
+    fn assign_rooms(&mut self) {
+        let without = self.queue.models().filter(|model| !self.engines.contains_key(*model));
+        let wanted: Vec<_> = without
+            .map(|model| Wanted {
+                model: model.clone(),
+                interactive: self.queue.interactive_waits(model),
+            })
+            .collect();
+        let rooms: Vec<_> = self
+            .engines
+            .values()
+            .map(|engine| Room {
+                engine: engine.id(),
+                started: engine.started(),
+                idle: engine.idle_since().is_some(),
+            })
+            .collect();
+        self.rooms.decide(Instant::now(), &wanted, &rooms, ENGINES.saturating_sub(rooms.len()));
+    }
+
     fn dispatch_model(&mut self, model: &ModelRef) {
+        if self.engines.get(model).is_some_and(|engine| self.rooms.yields(engine.id())) {
+            return;
+        }
         if !self.engines.contains_key(model) && !self.can_start_engine() {
             return;
         }
@@ -48,11 +79,11 @@ impl Owner {
             if let Some(engine) = self.engines.get_mut(model) {
                 engine.begin(id.clone());
             }
+            self.watched.remove(&id);
             if let Some(live) = self.live.get_mut(&id) {
                 live.stage = Stage::Claiming;
+                self.stores[live.workspace].claim(id);
             }
-            self.watched.remove(&id);
-            self.store.claim(id);
         }
     }
 
@@ -78,9 +109,11 @@ impl Owner {
         let goes_first = if interactive {
             !self.queue.interactive_waits(model)
         } else {
-            self.queue.models().all(|waiting| waiting != model)
+            !self.queue.waits(model)
         };
-        if !goes_first || (!self.engines.contains_key(model) && !self.can_start_engine()) {
+        let yields = self.engines.get(model).is_some_and(|engine| self.rooms.yields(engine.id()));
+        if !goes_first || yields || (!self.engines.contains_key(model) && !self.can_start_engine())
+        {
             return Ok(false);
         }
         Ok(self.ensure_engine(model)?.free_slots(interactive) > 0)
@@ -97,7 +130,7 @@ impl Owner {
             self.make_room()?;
             let options = self.config.engine.clone();
             let load = Load { v: VERSION, model: model.clone(), options };
-            let engine = Engine::new(self.spawner.spawn(load)?, model.clone());
+            let engine = Engine::new(self.spawner.spawn(load)?, model.clone(), Instant::now());
             self.processes.insert(engine.id(), model.clone());
             self.engines.insert(model.clone(), engine);
         }
@@ -111,7 +144,10 @@ impl Owner {
             return Ok(());
         }
         let idle = self.engines.values().filter(|engine| engine.idle_since().is_some());
-        let oldest = idle.min_by_key(|engine| engine.idle_since()).map(|e| e.model().clone());
+        // One that makes way for this goes before one that may be asked again.
+        let oldest = idle
+            .min_by_key(|engine| (!self.rooms.yields(engine.id()), engine.idle_since()))
+            .map(|engine| engine.model().clone());
         match oldest {
             Some(model) => {
                 self.forget_engine(&model);
@@ -148,24 +184,33 @@ impl Owner {
         }
     }
 
-    /// Tells those who watch queued jobs their places.
-    pub(super) fn tell_places(&mut self) {
+    /// Has those told their places who watch queued jobs: now, or when it is time again.
+    fn places_changed(&mut self) {
         if self.watched.is_empty() {
             return;
         }
-        let models: std::collections::BTreeSet<_> = self
-            .watched
-            .iter()
-            .filter_map(|id| self.live.get(id).map(|live| &live.model))
-            .collect();
-        for model in models {
-            for (position, id) in self.queue.places(model) {
-                if self.watched.contains(id)
-                    && let Some(live) = self.live.get(id)
-                {
-                    live.set_phase(Phase::Queued { position });
-                }
-            }
+        let now = Instant::now();
+        match self.places_told.map(|told| told + PLACES_EVERY) {
+            Some(next) if next > now => self.places_at = Some(next),
+            _ => self.tell_places(now),
+        }
+    }
+
+    /// Tells those who watch queued jobs their places.
+    pub(super) fn tell_places(&mut self, now: Instant) {
+        self.places_told = Some(now);
+        self.places_at = None;
+        for id in &self.watched {
+            self.tell_place(id);
+        }
+    }
+
+    /// Tells those who watch a queued job its place.
+    pub(super) fn tell_place(&self, id: &JobId) {
+        if let Some(live) = self.live.get(id)
+            && let Some(position) = self.position(id)
+        {
+            live.set_phase(Phase::Queued { position });
         }
     }
 }

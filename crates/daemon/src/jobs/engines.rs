@@ -109,7 +109,8 @@ impl Owner {
             Stage::Claimed(work) => &work.spec,
             _ => return,
         };
-        let most = spec.max_attempts.unwrap_or(self.config.max_attempts);
+        let usual = self.stores[live.workspace].settings().max_attempts;
+        let most = spec.max_attempts.unwrap_or(usual);
         let shown = live.view.as_ref().is_some_and(|view| !view.borrow().text.is_empty());
         // What an attached client was sent cannot be taken back from its pipe.
         if spec.attempts >= most || (live.attached && shown) {
@@ -130,7 +131,7 @@ impl Owner {
                 view.phase = Phase::Queued { position: 0 };
             });
         }
-        self.store.release(id.clone(), true);
+        self.stores[live.workspace].release(id.clone(), true);
     }
 
     /// Sends a claimed job to its engine, which is loaded.
@@ -214,7 +215,7 @@ impl Owner {
         live.stage = Stage::Ending(End::Done(Box::new(done)));
         let text = live.view.as_ref().map(|view| view.borrow().text.clone()).unwrap_or_default();
         self.unflushed.remove(id);
-        self.store.complete(id.clone(), text, meta);
+        self.stores[live.workspace].complete(id.clone(), text, meta);
     }
 
     /// Ends a model's engine, also when it is busy, or all that are idle; returns their names.

@@ -1,13 +1,14 @@
 //! What one job's end means for others and for the programs that wait for it. Jobs that wait are
 //! held on disk in `ready`, and out of the queue.
 
-use threadrunner_core::{ErrorCode, Failure, HookOutcome, JobId};
+use threadrunner_core::{ErrorCode, Failure, HookOutcome, JobId, JobState};
 use threadrunner_workspace::Hook;
 
 use super::dependencies::{Released, Verdict};
 use super::live::{Live, Stage};
 use super::owner::Owner;
 use super::view::{End, Phase};
+use crate::hooks::PlacedJob;
 use crate::store::{After, Standing};
 
 impl Owner {
@@ -31,6 +32,8 @@ impl Owner {
         if self.stopping.is_some() {
             live.keep_for_the_next_daemon();
         }
+        let workspace = live.workspace;
+        self.tell_change(workspace, id, Some(JobState::Ready));
         self.tell_held(id);
     }
 
@@ -63,42 +66,52 @@ impl Owner {
     pub(super) fn settle_lost(&mut self, id: &JobId, failure: &Failure) {
         if failure.code == ErrorCode::JobNotFound {
             self.settle(id, Standing::Missing);
-        } else if self.dependencies.is_waited_for(id) {
-            self.store.ask_standing(id.clone());
+        } else {
+            self.ask_standing(id);
+        }
+    }
+
+    /// Asks how a job stands, in the workspace of those that wait for it: they wait for none of
+    /// another's.
+    fn ask_standing(&self, id: &JobId) {
+        let waiter = self.dependencies.waiter(id).and_then(|waiter| self.live.get(waiter));
+        if let Some(waiter) = waiter {
+            self.stores[waiter.workspace].ask_standing(id.clone());
         }
     }
 
     /// A job with a hook has ended.
-    pub(super) fn hook_due(&mut self, id: JobId) {
-        self.hooks.job_ended(id);
+    pub(super) fn hook_due(&mut self, job: PlacedJob) {
+        self.hooks.job_ended(job);
         self.begin_hooks();
     }
 
     fn begin_hooks(&mut self) {
-        while let Some(id) = self.hooks.next() {
-            self.store.begin_hook(id);
+        while let Some((workspace, id)) = self.hooks.next() {
+            self.stores[workspace].begin_hook(id);
         }
     }
 
     /// The workspace has prepared what a hook needs.
-    pub(super) fn hook_ready(&mut self, id: JobId, hook: Result<Option<Hook>, Failure>) {
+    pub(super) fn hook_ready(&mut self, job: PlacedJob, hook: Result<Option<Hook>, Failure>) {
         match hook {
             // With the daemon ending, it is left to the next one.
-            Ok(Some(hook)) if self.stopping.is_none() => return self.hooks.run(id, hook),
+            Ok(Some(hook)) if self.stopping.is_none() => return self.hooks.run(job, hook),
             Ok(_) => {}
-            Err(failure) => tracing::warn!(job = %id, %failure, "its hook is not run"),
+            Err(failure) => tracing::warn!(job = %job.1, %failure, "its hook is not run"),
         }
-        self.hooks.done(&id);
+        self.hooks.done(&job);
         self.begin_hooks();
     }
 
     /// A hook has ended, or was given up.
-    pub(super) fn hook_ended(&mut self, id: &JobId, outcome: Option<HookOutcome>) {
-        if self.hooks.done(id)
+    pub(super) fn hook_ended(&mut self, job: PlacedJob, outcome: Option<HookOutcome>) {
+        if self.hooks.done(&job)
             && let Some(outcome) = outcome
         {
+            let (workspace, id) = job;
             tracing::info!(job = %id, ?outcome, "its hook has ended");
-            self.store.end_hook(id.clone(), outcome);
+            self.stores[workspace].end_hook(id, outcome);
         }
         self.begin_hooks();
     }
@@ -107,7 +120,7 @@ impl Owner {
     /// hand, or they could not be read before.
     pub(super) fn ask_about_strangers(&self) {
         for id in self.dependencies.waited_for().filter(|id| !self.live.contains_key(id)) {
-            self.store.ask_standing(id.clone());
+            self.ask_standing(id);
         }
     }
 }

@@ -6,14 +6,30 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::view::ViewReader;
 use crate::engine::LoadView;
+use crate::workspaces::{Located, WorkspaceId};
 
 /// A job, checked and complete but for its id.
 #[derive(Debug)]
 pub(crate) struct NewJob {
+    pub(crate) workspace: WorkspaceId,
     pub(crate) prompt: String,
     pub(crate) model: ModelRef,
     pub(crate) spec: JobSpec,
     pub(crate) meta: JobMeta,
+}
+
+/// Names a live job. Ids are unique among those that this daemon makes; another program may have
+/// given one of them to a job in another workspace.
+#[derive(Debug, Clone)]
+pub(super) struct JobName {
+    pub(super) workspace: WorkspaceId,
+    pub(super) id: JobId,
+}
+
+impl From<&Located> for JobName {
+    fn from(job: &Located) -> Self {
+        Self { workspace: job.workspace.id, id: job.id.clone() }
+    }
 }
 
 /// Why a job is ended before it is done.
@@ -44,6 +60,7 @@ impl Ending {
 /// A job's move, as those are told who watch all jobs.
 #[derive(Debug, Clone)]
 pub(crate) struct Change {
+    pub(crate) workspace: WorkspaceId,
     pub(crate) id: JobId,
     /// Where it is now; `None` when it was removed.
     pub(crate) state: Option<JobState>,
@@ -56,11 +73,11 @@ pub(crate) struct Change {
 pub(super) enum Order {
     SubmitAttached { job: Box<NewJob>, reply: oneshot::Sender<Result<ViewReader, Failure>> },
     SubmitDetached { job: Box<NewJob>, reply: oneshot::Sender<Result<JobId, Failure>> },
-    Watch { id: JobId, reply: oneshot::Sender<Option<ViewReader>> },
-    Cancel { id: JobId, ending: Ending, reply: oneshot::Sender<Option<ViewReader>> },
-    Position { id: JobId, reply: oneshot::Sender<Option<u32>> },
+    Watch { job: JobName, reply: oneshot::Sender<Option<ViewReader>> },
+    Cancel { job: JobName, ending: Ending, reply: oneshot::Sender<Option<ViewReader>> },
+    Position { job: JobName, reply: oneshot::Sender<Option<u32>> },
     Changes { reply: oneshot::Sender<(u32, broadcast::Receiver<Change>)> },
-    Removed { ids: Vec<JobId>, reply: oneshot::Sender<()> },
+    Removed { workspace: WorkspaceId, ids: Vec<JobId>, reply: oneshot::Sender<()> },
     WaitsFor { ids: Vec<JobId>, reply: oneshot::Sender<Vec<Vec<JobId>>> },
     Status { reply: oneshot::Sender<(ProcessList, bool)> },
     Load { model: ModelRef, reply: oneshot::Sender<Result<watch::Receiver<LoadView>, Failure>> },
@@ -101,22 +118,33 @@ impl Hub {
     }
 
     /// A job's view, while it is queued or running.
-    pub(crate) async fn watch(&self, id: JobId) -> Result<Option<ViewReader>, Failure> {
-        self.ask(|reply| Order::Watch { id, reply }).await
+    pub(crate) async fn watch(&self, job: &Located) -> Result<Option<ViewReader>, Failure> {
+        self.ask(|reply| Order::Watch { job: job.into(), reply }).await
     }
 
     /// Ends a job; `None` when it is neither queued nor running.
     pub(crate) async fn cancel(
         &self,
-        id: JobId,
+        job: &Located,
         ending: Ending,
     ) -> Result<Option<ViewReader>, Failure> {
-        self.ask(|reply| Order::Cancel { id, ending, reply }).await
+        self.ask(|reply| Order::Cancel { job: job.into(), ending, reply }).await
+    }
+
+    /// Ends a job that this daemon was given; nothing, where it has ended already.
+    pub(crate) async fn end(
+        &self,
+        workspace: WorkspaceId,
+        id: JobId,
+        ending: Ending,
+    ) -> Result<(), Failure> {
+        let job = JobName { workspace, id };
+        self.ask(|reply| Order::Cancel { job, ending, reply }).await.map(drop)
     }
 
     /// A job's place in the queue, from 1.
-    pub(crate) async fn position(&self, id: JobId) -> Result<Option<u32>, Failure> {
-        self.ask(|reply| Order::Position { id, reply }).await
+    pub(crate) async fn position(&self, job: &Located) -> Result<Option<u32>, Failure> {
+        self.ask(|reply| Order::Position { job: job.into(), reply }).await
     }
 
     /// How many jobs are queued or running, and every change from now on.
@@ -125,8 +153,12 @@ impl Hub {
     }
 
     /// Tells those who watch that jobs were removed. The owner knows only of live ones.
-    pub(crate) async fn removed(&self, ids: Vec<JobId>) -> Result<(), Failure> {
-        self.ask(|reply| Order::Removed { ids, reply }).await
+    pub(crate) async fn removed(
+        &self,
+        workspace: WorkspaceId,
+        ids: Vec<JobId>,
+    ) -> Result<(), Failure> {
+        self.ask(|reply| Order::Removed { workspace, ids, reply }).await
     }
 
     /// What each of these jobs waits for.

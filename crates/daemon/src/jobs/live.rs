@@ -10,13 +10,18 @@ use tokio::sync::{oneshot, watch};
 
 use super::clients::kept;
 use super::hub::Ending;
+use super::queue::{Lane, Ticket};
 use super::view::{End, JobView, Phase, ViewReader, ViewSender};
+use crate::workspaces::WorkspaceId;
 
 /// A job that is queued or running.
 #[derive(Debug)]
 pub(super) struct Live {
+    pub(super) workspace: WorkspaceId,
     pub(super) model: ModelRef,
     pub(super) priority: Priority,
+    /// Its first tag, for whose jobs it waits in turn with others.
+    pub(super) tag: Option<Box<str>>,
     /// Whether a client waits for it whose going away cancels it.
     pub(super) attached: bool,
     pub(super) submitted: Instant,
@@ -40,7 +45,7 @@ pub(super) enum Stage {
     /// In `ready`, and held until other jobs have ended.
     Held,
     /// In the queue.
-    Queued,
+    Queued(Ticket),
     /// Being moved to `processing`; then it is claimed.
     Claiming,
     /// Claimed, and waiting for its engine to be loaded.
@@ -112,6 +117,11 @@ impl Live {
         if let Some(view) = self.view.take() {
             view.send_modify(|view| view.end = Some(End::Failed(kept())));
         }
+    }
+
+    /// Whom it takes turns with in the queue.
+    pub(super) fn lane(&self) -> Lane<'_> {
+        Lane { model: &self.model, priority: self.priority, tag: self.tag.as_deref() }
     }
 
     /// Whether it holds a place in its engine.

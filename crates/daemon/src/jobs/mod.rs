@@ -14,6 +14,7 @@ mod live;
 mod owner;
 mod queue;
 mod records;
+mod rooms;
 mod stored;
 mod view;
 

@@ -13,9 +13,11 @@ use super::dependencies::Dependencies;
 use super::hub::{Hub, Orders};
 use super::live::{Live, Stage};
 use super::queue::Queue;
+use super::rooms::Rooms;
 use crate::engine::{Engine, EngineId, EngineMessage, Spawner};
-use crate::hooks::Hooks;
-use crate::store::{Store, StoreEvent};
+use crate::hooks::{Hooks, PlacedJob};
+use crate::store::{StoreEvent, Stores};
+use crate::workspaces::WorkspaceId;
 
 /// Operations under way in the workspace's thread; with more, new requests wait.
 const STORE_OPERATIONS: usize = 512;
@@ -31,7 +33,7 @@ const ENGINE_MESSAGES: usize = 256;
 pub(crate) struct Owner {
     pub(super) home: Home,
     pub(super) config: Config,
-    pub(super) store: Store,
+    pub(super) stores: Stores,
     pub(super) spawner: Spawner,
     pub(super) ids: JobIdSource,
     pub(super) queue: Queue,
@@ -39,6 +41,8 @@ pub(crate) struct Owner {
     pub(super) hooks: Hooks,
     pub(super) live: HashMap<JobId, Live>,
     pub(super) engines: HashMap<ModelRef, Engine>,
+    /// Which of them make way for the models that have none.
+    pub(super) rooms: Rooms,
     /// The models of the engines that still count, by the name of their process.
     pub(super) processes: HashMap<EngineId, ModelRef>,
     /// Requests that an engine has not ended yet, and whose they are.
@@ -53,22 +57,24 @@ pub(crate) struct Owner {
     pub(super) changes: Changes,
     /// Until when no queued job is claimed, because the disk is full or the like.
     pub(super) short_until: Option<Instant>,
-    /// Queued jobs whose place somebody watches.
+    /// Queued jobs whose place somebody watches, when places were last told, and when they are next.
     pub(super) watched: HashSet<JobId>,
+    pub(super) places_told: Option<Instant>,
+    pub(super) places_at: Option<Instant>,
     /// When running jobs are given up, once the daemon is ending.
     pub(super) stopping: Option<Instant>,
     /// Whether they have been: a job whose claim is still on its way is, as soon as it is here.
     pub(super) given_up: bool,
     orders: Orders,
     from_engines: mpsc::Receiver<(EngineId, EngineMessage)>,
-    from_store: mpsc::Receiver<StoreEvent>,
+    from_stores: mpsc::Receiver<(WorkspaceId, StoreEvent)>,
 }
 
 enum Next {
     Order(super::hub::Order),
     Engine(EngineId, EngineMessage),
-    Store(Box<StoreEvent>),
-    Hook(JobId, Option<HookOutcome>),
+    Store(WorkspaceId, Box<StoreEvent>),
+    Hook(PlacedJob, Option<HookOutcome>),
     Time,
     Nothing,
 }
@@ -79,24 +85,29 @@ impl Owner {
         home: Home,
         config: Config,
         engine_binary: PathBuf,
-        store: Store,
-        from_store: mpsc::Receiver<StoreEvent>,
+        stores: Stores,
+        from_stores: mpsc::Receiver<(WorkspaceId, StoreEvent)>,
     ) -> (Self, Hub) {
         let (hub, orders) = Hub::new();
         let (messages, from_engines) = mpsc::channel(ENGINE_MESSAGES);
         let hooks = Hooks::new(&home, &config);
+        let mut ids = JobIdSource::new(std::process::id());
+        for newest in stores.newest_ids() {
+            ids.after(newest);
+        }
         let owner = Self {
             home,
             config,
             spawner: Spawner::new(engine_binary, messages),
-            ids: store.ids(),
-            store,
+            ids,
+            stores,
             short_until: None,
             queue: Queue::default(),
             dependencies: Dependencies::default(),
             hooks,
             live: HashMap::new(),
             engines: HashMap::new(),
+            rooms: Rooms::default(),
             processes: HashMap::new(),
             requests: HashMap::new(),
             next_request: 0,
@@ -106,11 +117,13 @@ impl Owner {
             list_at: Instant::now() + LIST_EVERY,
             changes: changes(),
             watched: HashSet::new(),
+            places_told: None,
+            places_at: None,
             stopping: None,
             given_up: false,
             orders,
             from_engines,
-            from_store,
+            from_stores,
         };
         (owner, hub)
     }
@@ -121,8 +134,8 @@ impl Owner {
             match self.next().await {
                 Next::Order(order) => self.order(order),
                 Next::Engine(id, message) => self.engine(id, message),
-                Next::Store(event) => self.noted(*event),
-                Next::Hook(id, outcome) => self.hook_ended(&id, outcome),
+                Next::Store(workspace, event) => self.noted(workspace, *event),
+                Next::Hook(job, outcome) => self.hook_ended(job, outcome),
                 Next::Time => self.time(Instant::now()),
                 Next::Nothing => break,
             }
@@ -131,9 +144,9 @@ impl Owner {
         tracing::info!(queued = self.queue.len(), "no job runs any more");
     }
 
-    fn noted(&mut self, event: StoreEvent) {
-        self.store.note(&event);
-        self.stored(event);
+    fn noted(&mut self, workspace: WorkspaceId, event: StoreEvent) {
+        self.stores[workspace].note(&event);
+        self.stored(workspace, event);
     }
 
     async fn next(&mut self) -> Next {
@@ -141,10 +154,13 @@ impl Owner {
         tokio::select! {
             biased;
             Some((id, message)) = self.from_engines.recv() => Next::Engine(id, message),
-            event = self.from_store.recv() => event.map_or(Next::Nothing, |event| Next::Store(Box::new(event))),
-            Some(order) = self.orders.recv(), if self.store.under_way() < STORE_OPERATIONS =>
+            event = self.from_stores.recv() => match event {
+                Some((workspace, event)) => Next::Store(workspace, Box::new(event)),
+                None => Next::Nothing,
+            },
+            Some(order) = self.orders.recv(), if self.stores.under_way() < STORE_OPERATIONS =>
                 Next::Order(order),
-            Some((id, outcome)) = self.hooks.ended() => Next::Hook(id, outcome),
+            Some((job, outcome)) = self.hooks.ended() => Next::Hook(job, outcome),
             () = sleep_until(deadline), if deadline.is_some() => Next::Time,
         }
     }
@@ -157,10 +173,19 @@ impl Owner {
             .filter_map(|engine| Some(engine.idle_since()? + self.config.idle_timeout))
             .min();
         let grace = self.stopping.filter(|_| !self.given_up);
-        [jobs, idle, self.flush_at, grace, self.short_until, Some(self.list_at)]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            jobs,
+            idle,
+            self.flush_at,
+            self.places_at,
+            self.rooms.next(),
+            self.short_until,
+            grace,
+            Some(self.list_at),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     fn time(&mut self, now: Instant) {
@@ -173,10 +198,13 @@ impl Owner {
         if self.flush_at.is_some_and(|at| at <= now) {
             self.flush();
         }
+        if self.places_at.is_some_and(|at| at <= now) {
+            self.tell_places(now);
+        }
         self.short_until = self.short_until.filter(|until| *until > now);
         if self.list_at <= now {
             self.list_at = now + LIST_EVERY;
-            self.store.list();
+            self.stores.list();
             self.ask_about_strangers();
         }
         self.unload_idle(now);
@@ -201,7 +229,7 @@ impl Owner {
                 let view = view.borrow();
                 let text = view.text[run.flushed..].to_owned();
                 run.flushed = view.text.len();
-                self.store.append(id, text);
+                self.stores[live.workspace].append(id, text);
             }
         }
     }
@@ -209,12 +237,12 @@ impl Owner {
     /// Whether the daemon was told to stop and nothing is under way any more.
     fn is_done(&self) -> bool {
         self.stopping.is_some()
-            && self.store.under_way() == 0
+            && self.stores.under_way() == 0
             && self.hooks.is_idle()
             && self
                 .live
                 .values()
-                .all(|live| live.durable && matches!(live.stage, Stage::Queued | Stage::Held))
+                .all(|live| live.durable && matches!(live.stage, Stage::Queued(_) | Stage::Held))
     }
 }
 

@@ -1,34 +1,53 @@
 //! Who goes next: a value that is asked, and waits for nothing.
 
+mod class;
+mod line;
+
 use std::collections::{HashMap, VecDeque};
 
 use threadrunner_core::{JobId, ModelRef, Priority};
 
+use class::Class;
+pub(crate) use class::Ticket;
+
 /// How often a class may be passed over before it goes first all the same: so an overnight batch
 /// moves on under a stream of interactive prompts, and the prompts wait for one job at most.
-const PATIENCE: u32 = 8;
+const PATIENCE: usize = 8;
 
-/// Queued jobs, by model and priority; within both first come, first served.
+/// The classes, by [`class_of`]: interactive, normal, batch.
+const CLASSES: usize = 3;
+
+/// Queued jobs, by model and priority. Within both, tags take turns, and jobs of one tag go in
+/// the order in which they came.
 ///
-/// An entry is an id and its deadline's key: prompts stay on disk, so that 100,000 queued jobs are
-/// a few megabytes.
+/// An entry is an id and a number: prompts stay on disk, so that 100,000 queued jobs are a few
+/// megabytes. No operation goes through all of a model's jobs.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
-    models: HashMap<ModelRef, Classes>,
+    models: HashMap<ModelRef, Waiting>,
     /// Models in the order in which they got their first waiting job.
     turn: VecDeque<ModelRef>,
     len: usize,
     changed: bool,
 }
 
-#[derive(Debug, Default)]
-struct Classes {
-    /// By [`class`]: interactive, normal, batch.
-    waiting: [VecDeque<JobId>; 3],
-    passed_over: [u32; 3],
+/// Whom a job takes turns with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lane<'a> {
+    pub(crate) model: &'a ModelRef,
+    pub(crate) priority: Priority,
+    /// Jobs without one take turns with the tags as one of them.
+    pub(crate) tag: Option<&'a str>,
 }
 
-fn class(priority: Priority) -> usize {
+/// The waiting jobs of one model.
+#[derive(Debug, Default)]
+struct Waiting {
+    classes: [Class; CLASSES],
+    passed_over: [usize; CLASSES],
+}
+
+fn class_of(priority: Priority) -> usize {
     match priority {
         Priority::Interactive => 0,
         Priority::Normal => 1,
@@ -42,18 +61,14 @@ impl Queue {
         self.len
     }
 
-    /// Puts a job behind the others of its model and priority.
-    pub(crate) fn push(&mut self, id: JobId, model: &ModelRef, priority: Priority) {
-        let classes = self.classes(model);
-        classes.waiting[class(priority)].push_back(id);
-        self.len += 1;
+    /// Puts a job behind the others of its tag. The ticket is what finds it again.
+    pub(crate) fn push(&mut self, id: JobId, lane: Lane<'_>) -> Ticket {
+        self.class(lane).push(id, lane.tag.unwrap_or_default())
     }
 
-    /// Puts a job that had begun before the others of its model and priority.
-    pub(crate) fn push_front(&mut self, id: JobId, model: &ModelRef, priority: Priority) {
-        let classes = self.classes(model);
-        classes.waiting[class(priority)].push_front(id);
-        self.len += 1;
+    /// Puts a job that had its turn, and could not keep it, before all others of its priority.
+    pub(crate) fn put_back(&mut self, id: JobId, lane: Lane<'_>) -> Ticket {
+        self.class(lane).put_back(id)
     }
 
     /// Whether places have changed since this was asked.
@@ -61,12 +76,15 @@ impl Queue {
         std::mem::take(&mut self.changed)
     }
 
-    fn classes(&mut self, model: &ModelRef) -> &mut Classes {
+    /// The class that a job is about to be put into.
+    fn class(&mut self, lane: Lane<'_>) -> &mut Class {
         self.changed = true;
-        if !self.models.contains_key(model) {
-            self.turn.push_back(model.clone());
+        self.len += 1;
+        if !self.models.contains_key(lane.model) {
+            self.turn.push_back(lane.model.clone());
         }
-        self.models.entry(model.clone()).or_default()
+        let waiting = self.models.entry(lane.model.clone()).or_default();
+        &mut waiting.classes[class_of(lane.priority)]
     }
 
     /// Models with waiting jobs, the one that waits longest first.
@@ -74,140 +92,131 @@ impl Queue {
         self.turn.iter()
     }
 
+    /// Whether a job waits for this model.
+    pub(crate) fn waits(&self, model: &ModelRef) -> bool {
+        self.models.contains_key(model)
+    }
+
     /// Whether an interactive job waits for this model.
     pub(crate) fn interactive_waits(&self, model: &ModelRef) -> bool {
-        self.models.get(model).is_some_and(|classes| !classes.waiting[0].is_empty())
+        self.models.get(model).is_some_and(|waiting| waiting.classes[0].len() > 0)
     }
 
     /// Takes the job that goes next on this model; only an interactive one if `interactive_only`.
     pub(crate) fn pop(&mut self, model: &ModelRef, interactive_only: bool) -> Option<JobId> {
-        let classes = self.models.get_mut(model)?;
-        let id = if interactive_only {
-            classes.waiting[0].pop_front()?
-        } else {
-            let next = classes.next_class()?;
-            classes.passed_over[next] = 0;
-            for lower in next + 1..classes.waiting.len() {
-                if !classes.waiting[lower].is_empty() {
-                    classes.passed_over[lower] += 1;
-                }
-            }
-            classes.waiting[next].pop_front()?
-        };
-        self.len -= 1;
-        self.changed = true;
-        self.forget_if_empty(model);
+        let waiting = self.models.get_mut(model)?;
+        let id = if interactive_only { waiting.classes[0].pop()? } else { waiting.pop()? };
+        self.removed(model);
         Some(id)
     }
 
     /// Takes a job out of the queue; false if it is not in it.
-    pub(crate) fn remove(&mut self, id: &JobId, model: &ModelRef) -> bool {
-        let Some(classes) = self.models.get_mut(model) else { return false };
-        for waiting in &mut classes.waiting {
-            if let Some(index) = waiting.iter().position(|queued| queued == id) {
-                waiting.remove(index);
-                self.len -= 1;
-                self.changed = true;
-                self.forget_if_empty(model);
-                return true;
-            }
+    pub(crate) fn remove(&mut self, lane: Lane<'_>, ticket: Ticket) -> bool {
+        let Some(waiting) = self.models.get_mut(lane.model) else { return false };
+        let class = &mut waiting.classes[class_of(lane.priority)];
+        let found = class.remove(lane.tag.unwrap_or_default(), ticket).is_some();
+        if found {
+            self.removed(lane.model);
         }
-        false
+        found
     }
 
-    fn forget_if_empty(&mut self, model: &ModelRef) {
-        let empty =
-            self.models.get(model).is_some_and(|c| c.waiting.iter().all(VecDeque::is_empty));
-        if empty {
+    fn removed(&mut self, model: &ModelRef) {
+        self.len -= 1;
+        self.changed = true;
+        if self.models.get(model).is_some_and(|waiting| waiting.counts() == [0; CLASSES]) {
             self.models.remove(model);
             self.turn.retain(|other| other != model);
         }
     }
 
-    /// The jobs of one model in about the order in which they will run, with places from 1.
-    pub(crate) fn places(&self, model: &ModelRef) -> impl Iterator<Item = (u32, &JobId)> {
-        let waiting = self.models.get(model).into_iter().flat_map(|c| c.waiting.iter().flatten());
-        (1..).zip(waiting)
+    /// A job's place among those of its model, from 1: how many are begun before it if none come
+    /// and none go meanwhile, and one.
+    pub(crate) fn place(&self, lane: Lane<'_>, ticket: Ticket) -> Option<u32> {
+        let waiting = self.models.get(lane.model)?;
+        let class = class_of(lane.priority);
+        let rank = waiting.classes[class].rank(lane.tag.unwrap_or_default(), ticket)?;
+        u32::try_from(waiting.before(class, rank) + 1).ok()
     }
 }
 
-impl Classes {
-    fn next_class(&self) -> Option<usize> {
-        let waits = |&class: &usize| !self.waiting[class].is_empty();
-        let impatient = |class: &usize| self.passed_over[*class] >= PATIENCE;
-        (0..self.waiting.len())
-            .filter(waits)
-            .find(impatient)
-            .or_else(|| (0..self.waiting.len()).find(waits))
+impl Waiting {
+    fn counts(&self) -> [usize; CLASSES] {
+        std::array::from_fn(|class| self.classes[class].len())
+    }
+
+    fn pop(&mut self) -> Option<JobId> {
+        let counts = self.counts();
+        let (next, _) = next_class(counts, self.passed_over)?;
+        pass_over(counts, &mut self.passed_over, next, 1);
+        self.classes[next].pop()
+    }
+
+    /// How many jobs go before the one that is the `rank`th of its class, from 0.
+    fn before(&self, class: usize, mut rank: usize) -> usize {
+        let (mut counts, mut passed_over) = (self.counts(), self.passed_over);
+        let mut before = 0;
+        while let Some((next, impatient)) = next_class(counts, passed_over) {
+            let lower: Vec<usize> = (next + 1..CLASSES).filter(|&c| counts[c] > 0).collect();
+            if !impatient && lower.iter().all(|&c| passed_over[c] == 0) {
+                // From here on it is always the same: PATIENCE of this class, one of each lower.
+                let of_the_job = if class == next { PATIENCE } else { 1 };
+                let rounds = lower.iter().map(|&c| counts[c]).min().unwrap_or(0);
+                let rounds = rounds.min(counts[next] / PATIENCE).min(rank / of_the_job);
+                if rounds > 0 {
+                    counts[next] -= rounds * PATIENCE;
+                    lower.iter().for_each(|&c| counts[c] -= rounds);
+                    rank -= rounds * of_the_job;
+                    before += rounds * (PATIENCE + lower.len());
+                    continue;
+                }
+            }
+            let until_impatience =
+                lower.iter().map(|&c| PATIENCE - passed_over[c].min(PATIENCE)).min();
+            let run = match until_impatience {
+                Some(_) if impatient => 1,
+                Some(most) => most.min(counts[next]),
+                None if impatient => 1,
+                None => counts[next],
+            };
+            if next == class {
+                if rank < run {
+                    return before + rank;
+                }
+                rank -= run;
+            }
+            before += run;
+            pass_over(counts, &mut passed_over, next, run);
+            counts[next] -= run;
+        }
+        before
+    }
+}
+
+/// The class that goes next, and whether it does because it was passed over too often.
+fn next_class(counts: [usize; CLASSES], passed_over: [usize; CLASSES]) -> Option<(usize, bool)> {
+    let mut waits = (0..CLASSES).filter(|&class| counts[class] > 0);
+    let first = waits.clone().next()?;
+    match waits.find(|&class| passed_over[class] >= PATIENCE) {
+        Some(class) => Some((class, true)),
+        None => Some((first, false)),
+    }
+}
+
+/// Notes that `times` jobs of the class `next` go, of classes that have so many.
+fn pass_over(
+    counts: [usize; CLASSES],
+    passed_over: &mut [usize; CLASSES],
+    next: usize,
+    times: usize,
+) {
+    passed_over[next] = 0;
+    for lower in next + 1..CLASSES {
+        if counts[lower] > 0 {
+            passed_over[lower] += times;
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use threadrunner_core::BackendKind;
-
-    fn model(name: &str) -> ModelRef {
-        ModelRef { backend: BackendKind::Llama, path: Some(name.into()) }
-    }
-
-    fn id(number: u32) -> JobId {
-        JobId::parse(&number.to_string()).unwrap()
-    }
-
-    #[test]
-    fn interactive_goes_before_normal_before_batch() {
-        let (mut queue, m) = (Queue::default(), model("m"));
-        queue.push(id(1), &m, Priority::Batch);
-        queue.push(id(2), &m, Priority::Normal);
-        queue.push(id(3), &m, Priority::Interactive);
-        let order: Vec<_> = std::iter::from_fn(|| queue.pop(&m, false)).collect();
-        assert_eq!(order, [id(3), id(2), id(1)]);
-        assert_eq!((queue.len(), queue.models().count()), (0, 0));
-    }
-
-    #[test]
-    fn a_batch_job_is_passed_over_only_so_often() {
-        let (mut queue, m) = (Queue::default(), model("m"));
-        queue.push(id(1), &m, Priority::Batch);
-        for number in 10..100 {
-            queue.push(id(number), &m, Priority::Interactive);
-        }
-        let before = std::iter::from_fn(|| queue.pop(&m, false)).take_while(|job| *job != id(1));
-        assert_eq!(before.count(), PATIENCE as usize);
-    }
-
-    #[test]
-    fn models_take_turns_by_their_oldest_wait() {
-        let mut queue = Queue::default();
-        queue.push(id(1), &model("a"), Priority::Normal);
-        queue.push(id(2), &model("b"), Priority::Interactive);
-        queue.push(id(3), &model("a"), Priority::Normal);
-        assert!(queue.models().eq([&model("a"), &model("b")]));
-        queue.pop(&model("a"), false);
-        queue.pop(&model("a"), false);
-        assert!(queue.models().eq([&model("b")]));
-    }
-
-    #[test]
-    fn a_removed_job_is_never_popped() {
-        let (mut queue, m) = (Queue::default(), model("m"));
-        queue.push(id(1), &m, Priority::Normal);
-        queue.push(id(2), &m, Priority::Normal);
-        assert!(queue.remove(&id(1), &m));
-        assert!(!queue.remove(&id(1), &m));
-        assert_eq!(queue.places(&m).collect::<Vec<_>>(), [(1, &id(2))]);
-        assert_eq!(queue.pop(&m, false), Some(id(2)));
-    }
-
-    #[test]
-    fn only_interactive_jobs_are_popped_when_asked_so() {
-        let (mut queue, m) = (Queue::default(), model("m"));
-        queue.push(id(1), &m, Priority::Normal);
-        assert!(!queue.interactive_waits(&m));
-        assert_eq!(queue.pop(&m, true), None);
-        queue.push(id(2), &m, Priority::Interactive);
-        assert_eq!(queue.pop(&m, true), Some(id(2)));
-        assert_eq!(queue.len(), 1);
-    }
-}
+mod tests;

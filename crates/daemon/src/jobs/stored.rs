@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta, JobState};
+use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta, JobState, ModelRef, Priority};
+use threadrunner_home::WorkspaceSettings;
 
 use super::clients::bounded;
 use super::held::standing_of;
@@ -10,13 +11,19 @@ use super::live::{Live, Stage, Work};
 use super::owner::Owner;
 use super::view::{End, Phase};
 use crate::store::{Claim, Found, Standing, StoreEvent, Written};
+use crate::workspaces::WorkspaceId;
 
 /// How long to wait before a claim is tried again for which something was lacking.
 const SHORT_PAUSE: Duration = Duration::from_secs(2);
 
 impl Owner {
     /// Goes on where the workspace's thread has done its part.
-    pub(super) fn stored(&mut self, event: StoreEvent) {
+    pub(super) fn stored(&mut self, workspace: WorkspaceId, event: StoreEvent) {
+        let live = event.job().and_then(|id| self.live.get(id));
+        if live.is_some_and(|live| live.workspace != workspace) {
+            self.twice(workspace, event);
+            return;
+        }
         match event {
             StoreEvent::Submitted { id, result: Ok(Written::Ready(after)) } => {
                 self.hold_or_enqueue(&id, after);
@@ -40,15 +47,29 @@ impl Owner {
             StoreEvent::Refused { id } => self.settle(&id, Standing::Failed),
             StoreEvent::Stands { how: Standing::Open, .. } => {}
             StoreEvent::Stands { id, how } => self.settle(&id, how),
-            StoreEvent::HookDue { id } => self.hook_due(id),
-            StoreEvent::HookReady { id, result } => self.hook_ready(id, result),
+            StoreEvent::HookDue { id } => self.hook_due((workspace, id)),
+            StoreEvent::HookReady { id, result } => self.hook_ready((workspace, id), result),
             StoreEvent::HookNoted => {}
             StoreEvent::Listed { ids } => {
-                for id in ids.into_iter().filter(|id| !self.live.contains_key(id)) {
-                    self.store.look(id);
-                }
+                let store = &self.stores[workspace];
+                ids.into_iter()
+                    .filter(|id| !self.live.contains_key(id))
+                    .for_each(|id| store.look(id));
             }
-            StoreEvent::Found { id, found } => self.found(id, found),
+            StoreEvent::Found { id, found } => self.found(workspace, id, found),
+        }
+    }
+
+    /// A job goes by the id of one that is live in another workspace, where another program put
+    /// it. Two could not be told apart, so that one ends here; retried later it may run.
+    fn twice(&mut self, workspace: WorkspaceId, event: StoreEvent) {
+        if let StoreEvent::Found { id, .. } = event {
+            let failure = Failure::new(
+                ErrorCode::WrongState,
+                format!("a job with the id {id} is queued or running in another workspace"),
+            )
+            .hint("retry it when that one has ended, or give it an id of its own");
+            self.stores[workspace].fail_queued(id, failure);
         }
     }
 
@@ -58,7 +79,6 @@ impl Owner {
         if let Some(engine) = self.engines.get_mut(&live.model) {
             engine.end(id, Instant::now());
         }
-        live.stage = Stage::Queued;
         if let Some(ending) = live.ending {
             self.fail_queued(id, ending.failure());
             return;
@@ -66,15 +86,17 @@ impl Owner {
         if self.stopping.is_some() {
             live.keep_for_the_next_daemon();
         }
-        if begun {
-            self.queue.push_front(id.clone(), &live.model, live.priority);
+        let ticket = if begun {
+            self.queue.put_back(id.clone(), live.lane())
         } else {
-            self.queue.push(id.clone(), &live.model, live.priority);
-        }
+            self.queue.push(id.clone(), live.lane())
+        };
+        live.stage = Stage::Queued(ticket);
+        let workspace = live.workspace;
         if live.view.is_some() {
             self.watched.insert(id.clone());
         }
-        self.tell_change(id, Some(JobState::Ready));
+        self.tell_change(workspace, id, Some(JobState::Ready));
     }
 
     fn durable(&mut self, id: &JobId) {
@@ -91,11 +113,16 @@ impl Owner {
 
     fn claimed(&mut self, id: &JobId, claim: Claim) {
         let Some(live) = self.live.get_mut(id) else { return };
-        let Claim { prompt, spec, meta, unfit } = claim;
+        let Claim { prompt, mut spec, meta, unfit } = claim;
+        if spec.model.is_none() {
+            // Another program's: nobody has filled in yet what it leaves open.
+            self.stores[live.workspace].settings().fill_in(&mut spec);
+        }
+        spec.priority = live.priority;
         let work = Work { prompt, spec, meta, since: Instant::now() };
         live.stage = Stage::Claimed(Box::new(work));
-        let ending = live.ending;
-        self.tell_change(id, Some(JobState::Processing));
+        let (workspace, ending) = (live.workspace, live.ending);
+        self.tell_change(workspace, id, Some(JobState::Processing));
         if let Some(ending) = ending {
             self.fail_claimed(id, ending.failure());
         } else if let Some(failure) = unfit {
@@ -134,7 +161,7 @@ impl Owner {
             Err(failure) if failure.code == ErrorCode::Overloaded => {
                 if let Some(live) = self.live.get_mut(id) {
                     live.stage = Stage::Releasing;
-                    self.store.release(id.clone(), false);
+                    self.stores[live.workspace].release(id.clone(), false);
                 }
             }
             Err(failure) => self.fail_claimed(id, failure),
@@ -145,7 +172,7 @@ impl Owner {
     fn lost(&mut self, id: &JobId, failure: Failure) {
         tracing::error!(job = %id, %failure, "the workspace refused a move");
         if let Some(live) = self.forget(id) {
-            self.tell_change(id, None);
+            self.tell_change(live.workspace, id, None);
             if let Some(view) = &live.view {
                 view.send_modify(|view| view.end = Some(End::Failed(failure.clone())));
             }
@@ -169,7 +196,7 @@ impl Owner {
             Stage::Ending(End::Done(_)) => JobState::Done,
             _ => JobState::Failed,
         };
-        self.tell_change(id, Some(state));
+        self.tell_change(live.workspace, id, Some(state));
         let Some(view) = &live.view else { return };
         let end = match (live.stage, result) {
             (Stage::Ending(end), Ok(())) => end,
@@ -189,22 +216,31 @@ impl Owner {
     }
 
     /// Another program, or an earlier daemon, left a job in `ready`.
-    fn found(&mut self, id: JobId, found: Found) {
+    fn found(&mut self, workspace: WorkspaceId, id: JobId, found: Found) {
         if self.live.contains_key(&id) {
             return;
         }
-        let model = match found.model.clone().map_or_else(|| self.default_model(), Ok) {
+        let settings = self.stores[workspace].settings();
+        // What another program left open: `normal` is also what it said who said nothing.
+        let usual = settings.priority.filter(|_| found.model.is_none());
+        let priority = match found.priority {
+            Priority::Normal => usual.unwrap_or_default(),
+            said => said,
+        };
+        let model = match found.model.map_or_else(|| self.default_model(settings), Ok) {
             Ok(model) => model,
             Err(failure) => {
-                self.store.fail_queued(id, failure);
+                self.stores[workspace].fail_queued(id, failure);
                 return;
             }
         };
         self.ids.after(&id);
         let now = Instant::now();
         let live = Live {
+            workspace,
             model,
-            priority: found.priority,
+            priority,
+            tag: found.tag,
             attached: false,
             submitted: now,
             deadline: found.time_left_s.map(|left| now + bounded(left)),
@@ -219,12 +255,12 @@ impl Owner {
         }
         self.live.insert(id.clone(), live);
         self.hold_or_enqueue(&id, found.after);
-        self.tell_change(&id, Some(JobState::Ready));
     }
 
-    fn default_model(&self) -> Result<threadrunner_core::ModelRef, Failure> {
+    fn default_model(&self, workspace: &WorkspaceSettings) -> Result<ModelRef, Failure> {
         let backend = threadrunner_home::resolve_backend(None, &self.home, &self.config);
-        threadrunner_home::resolve_model(&self.home, &self.config, backend, None)
+        let (home, config) = (&self.home, &self.config);
+        threadrunner_home::resolve_workspace_model(home, config, workspace, backend, None)
     }
 
     /// Ends a job that is in `ready` and out of the queue.
@@ -232,7 +268,7 @@ impl Owner {
         if let Some(live) = self.live.get_mut(id) {
             live.stage = Stage::Ending(End::Failed(failure.clone()));
             self.watched.remove(id);
-            self.store.fail_queued(id.clone(), failure);
+            self.stores[live.workspace].fail_queued(id.clone(), failure);
         }
     }
 
@@ -258,7 +294,7 @@ impl Owner {
         meta.model = Some(live.model.name());
         let rest = live.view.as_ref().map(|view| view.borrow().text[flushed..].to_owned());
         self.unflushed.remove(id);
-        self.store.fail(id.clone(), failure, rest.unwrap_or_default(), meta);
+        self.stores[live.workspace].fail(id.clone(), failure, rest.unwrap_or_default(), meta);
     }
 
     fn forget(&mut self, id: &JobId) -> Option<Live> {

@@ -8,12 +8,14 @@ use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta, JobState};
 use threadrunner_workspace::{
     Attempt, ClaimedJob, NewJob, Reader, StillClaimed, Workspace, WorkspaceError,
 };
-use tokio::sync::mpsc::Sender;
 
 use super::expand::expand;
 use super::needs::Needs;
 use super::standing::standing;
-use super::{After, Claim, Found, Operation, Reply, Standing, StoreEvent, Submission, Written};
+use super::{
+    After, Claim, Found, Operation, Reply, Standing, StoreEvent, StoreEvents, Submission, Written,
+};
+use crate::workspaces::WorkspaceId;
 
 /// The most operations that share a sync.
 const GROUP: usize = 256;
@@ -30,8 +32,9 @@ const AT_REST_AFTER: Duration = Duration::from_secs(2);
 
 /// Owns the workspace.
 pub(super) struct Keeper {
+    id: WorkspaceId,
     pub(super) workspace: Workspace,
-    events: Sender<StoreEvent>,
+    events: StoreEvents,
     claimed: HashMap<JobId, ClaimedJob>,
     /// Jobs that were in `ready` at the start and have not been looked at.
     backlog: VecDeque<JobId>,
@@ -71,8 +74,14 @@ enum Pending {
 }
 
 impl Keeper {
-    pub(super) fn new(workspace: Workspace, ready: Vec<JobId>, events: Sender<StoreEvent>) -> Self {
+    pub(super) fn new(
+        id: WorkspaceId,
+        workspace: Workspace,
+        ready: Vec<JobId>,
+        events: StoreEvents,
+    ) -> Self {
         Self {
+            id,
             workspace,
             events,
             claimed: HashMap::new(),
@@ -135,7 +144,7 @@ impl Keeper {
 
     pub(super) fn tell(&self, event: StoreEvent) {
         // An owner that is gone has nobody to be told.
-        let _ = self.events.blocking_send(event);
+        let _ = self.events.blocking_send((self.id, event));
     }
 
     fn prepare(&mut self, operation: Operation, now: SystemTime) {
@@ -430,8 +439,9 @@ impl Keeper {
                 }
                 let spec = job.spec;
                 let after = After::of(spec.after, spec.after_any, &self.workspace.reader());
+                let tag = job.meta.tags.first().map(|tag| tag.as_str().into());
                 let (model, priority) = (spec.model, spec.priority);
-                let found = Found { model, priority, time_left_s, after };
+                let found = Found { model, priority, tag, time_left_s, after };
                 self.tell(StoreEvent::Found { id, found });
             }
             // Taken back or moved by whoever put it there, or by this daemon.

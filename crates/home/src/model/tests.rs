@@ -143,3 +143,25 @@ fn the_backend_is_the_flag_the_variable_the_configuration_the_build() {
     let flag = Some(BackendKind::Llama);
     assert_eq!(resolve_backend(flag, &f.home, &f.config), BackendKind::Llama);
 }
+
+#[test]
+fn a_workspace_has_its_own_model_unless_the_request_names_one() {
+    let mut f = Fixture::new(&["a.gguf", "b.gguf"]);
+    let text = "model = \"a\"\n[workspaces.code]\nmodel = \"b\"\n[workspaces.plain]\n\
+                [workspaces.bad]\nmodel = \"c\"\n";
+    f.config = Config::parse(text, Path::new("config.toml")).unwrap();
+    // A variable is in the place of the general default, and not of a workspace's own.
+    f.home.model_path = Some(f.in_models("a.gguf"));
+    let resolve = |workspace: &str, name: Option<&str>| {
+        let workspace = f.config.workspace(&f.home, Some(workspace)).unwrap();
+        let llama = BackendKind::Llama;
+        resolve_workspace_model(&f.home, &f.config, &workspace, llama, name)
+            .map(|model| model.path.unwrap())
+            .map_err(|failure| failure.message)
+    };
+    assert_eq!(resolve("code", None).unwrap(), f.in_models("b.gguf"));
+    assert_eq!(resolve("code", Some("a")).unwrap(), f.in_models("a.gguf"));
+    assert_eq!(resolve("plain", None).unwrap(), f.in_models("a.gguf"));
+    let message = resolve("bad", None).unwrap_err();
+    assert!(message.starts_with("the model of the workspace 'bad': "), "{message}");
+}

@@ -9,6 +9,7 @@ mod model;
 mod power;
 mod reading;
 mod recovery;
+mod retention;
 mod scenario;
 mod stories;
 mod support;

@@ -85,15 +85,18 @@ impl Defaults {
             params: submission.params.or(&self.params),
             priority: submission.priority.or(self.args.priority).or(Some(Priority::Batch)),
             timeout_s: submission.timeout_s.or(timeout),
+            // The answers are looked for in one.
+            workspace: self.args.workspace.clone(),
             ..submission
         };
         Ok((submission, general))
     }
 
     fn resolve(&mut self, chosen: Chosen) -> Result<Chosen, Failure> {
-        let home = &self.home;
+        let (home, workspace) = (&self.home, self.args.workspace.as_deref());
         let found = self.models.entry(chosen).or_insert_with_key(|(backend, model)| {
-            resolve(home, *backend, model.as_deref()).map(|(backend, path)| (Some(backend), path))
+            resolve(home, workspace, *backend, model.as_deref())
+                .map(|(backend, path)| (Some(backend), path))
         });
         found.clone()
     }

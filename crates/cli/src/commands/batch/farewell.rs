@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout};
 
 use super::runner::Runner;
 use crate::app::Session;
-use crate::commands::ids::query;
+use crate::commands::ids::query_of;
 use crate::error::{CommandError, CommandResult};
 use crate::output;
 
@@ -79,8 +79,7 @@ impl Runner {
             let mut canceled = Vec::new();
             let mut replies = Vec::new();
             for (slot, job) in jobs {
-                replies
-                    .push((slot, client.request(Op::Cancel(query(job.to_string()))).await.ok()?));
+                replies.push((slot, client.request(Op::Cancel(query_of(&job))).await.ok()?));
             }
             for (slot, replies) in replies {
                 // One that ended meanwhile keeps its answer, for the next run.

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use super::line::Label;
-use crate::commands::ids::query;
+use crate::commands::ids::query_of;
 use crate::commands::wait::is_loss;
 
 /// How often a line may lose its daemon before the batch gives up.
@@ -163,7 +163,7 @@ async fn begin(
 }
 
 async fn follow(daemon: &Arc<Daemon>, job: &JobId) -> Result<(String, EndFrame), Stopped> {
-    let query = query(job.to_string());
+    let query = query_of(job);
     let follow = Op::Follow(FollowQuery { query: query.clone(), stream: Some(false) });
     let mut replies = daemon.open(follow).await.map_err(|failure| stopped(failure, None))?;
     let result = read(&mut replies, None).await;

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use threadrunner_client::find_program;
-use threadrunner_core::protocol::{DaemonStatus, Op};
+use threadrunner_core::protocol::{DaemonStatus, Op, WorkspaceStatus};
 use threadrunner_core::{BackendKind, ErrorCode};
 use threadrunner_home::{Config, FileLock, Home, list_models, resolve_backend, resolve_model};
 use tokio::time::timeout;
@@ -82,6 +82,14 @@ pub(super) fn config(home: &Home) -> Finding {
     }
 }
 
+/// The directories of the workspaces beside the default one, as far as they are there.
+pub(super) fn workspaces(home: &Home, config: &Config) -> Vec<Finding> {
+    let all = config.workspaces(home).into_iter().skip(1);
+    all.filter(|workspace| workspace.path.exists())
+        .map(|workspace| directory("workspace", &workspace.path))
+        .collect()
+}
+
 /// What is at the socket's path.
 pub(super) fn socket(home: &Home) -> Finding {
     let shown = home.socket.display();
@@ -140,8 +148,9 @@ pub(super) fn disk(home: &Home) -> Finding {
     }
 }
 
-/// The daemon: one that answers, or one that could be started.
-pub(super) async fn daemon(session: &mut Session) -> Result<Finding, CommandError> {
+/// The daemon: one that answers, or one that could be started. With one that answers, also the
+/// workspaces that it cannot use.
+pub(super) async fn daemon(session: &mut Session) -> Result<Vec<Finding>, CommandError> {
     let daemon = session.daemon();
     let asked = async {
         match daemon.connect().await? {
@@ -150,7 +159,12 @@ pub(super) async fn daemon(session: &mut Session) -> Result<Finding, CommandErro
         }
     };
     let own = env!("CARGO_PKG_VERSION");
-    Ok(match session.attend(timeout(ANSWER_LIMIT, asked)).await? {
+    let answer = session.attend(timeout(ANSWER_LIMIT, asked)).await?;
+    let unusable = match &answer {
+        Ok(Ok(Some(status))) => unusable(&status.workspaces),
+        _ => Vec::new(),
+    };
+    let daemon = match answer {
         Ok(Ok(Some(status))) if status.version != own => Finding::warning(
             "daemon",
             format!("process {} is version {}, this is {own}", status.pid, status.version),
@@ -175,7 +189,18 @@ pub(super) async fn daemon(session: &mut Session) -> Result<Finding, CommandErro
                 "threadrunner daemon logs\nthreadrunner daemon restart --now",
             ),
         ),
-    })
+    };
+    Ok(std::iter::once(daemon).chain(unusable).collect())
+}
+
+fn unusable(workspaces: &[WorkspaceStatus]) -> Vec<Finding> {
+    let broken = workspaces.iter().filter_map(|workspace| workspace.error.as_ref());
+    broken
+        .map(|error| {
+            let mend = "mend it, then `threadrunner daemon restart`";
+            Finding::broken("workspace", failure(ErrorCode::Io, error, mend))
+        })
+        .collect()
 }
 
 fn absent_daemon(home: &Home) -> Finding {

@@ -88,6 +88,7 @@ fn examine(home: &Home) -> Result<Vec<Finding>, crate::error::CommandError> {
     let config = match Config::load(home) {
         Ok(config) => {
             findings.push(checks::config(home));
+            findings.extend(checks::workspaces(home, &config));
             config
         }
         Err(failure) => {
@@ -99,7 +100,7 @@ fn examine(home: &Home) -> Result<Vec<Finding>, crate::error::CommandError> {
     findings.push(checks::disk(home));
     // Someone else's session with someone else's exit code: only what it found is wanted.
     with_session(home.clone(), None, async |session| {
-        findings.push(checks::daemon(session).await?);
+        findings.extend(checks::daemon(session).await?);
         Ok(ExitCode::Success)
     })?;
     findings.extend(engine::examine());

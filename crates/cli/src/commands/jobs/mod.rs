@@ -30,7 +30,7 @@ pub(crate) fn run(args: JobsArgs) -> CommandResult {
         older_than_s: args.older_than.map(|age| age.as_secs_f64()),
         limit: if args.ids { args.limit } else { args.limit.or(Some(USUAL)) },
         ids: args.ids,
-        ..JobsQuery::default()
+        workspace: args.within.workspace,
     };
     with_session(Home::from_env()?, None, async |session| {
         if args.watch {

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{state, table};
 use crate::app::{Session, strange};
-use crate::commands::ids::query;
+use crate::commands::ids::query_of;
 use crate::commands::wait::{is_loss, watch};
 use crate::error::{CommandError, CommandResult};
 use crate::{format, output};
@@ -49,7 +49,7 @@ async fn on_a_terminal(
     query: &JobsQuery,
     shown: &mut usize,
 ) -> Result<std::convert::Infallible, CommandError> {
-    let (mut changes, _) = watch(session).await?;
+    let (mut changes, _) = watch(session, query.workspace.as_deref()).await?;
     loop {
         let (columns, rows) = output::size().unwrap_or((80, 24));
         // The headings and the line that the cursor is on.
@@ -97,7 +97,7 @@ async fn line_by_line(
     json: bool,
     listed: &mut bool,
 ) -> Result<std::convert::Infallible, CommandError> {
-    let (mut changes, _) = watch(session).await?;
+    let (mut changes, _) = watch(session, wanted.workspace.as_deref()).await?;
     if !*listed {
         let list: JobList = session.call(Op::Jobs(wanted.clone())).await?;
         // Oldest first: the newest change is the last line, here and later.
@@ -109,7 +109,7 @@ async fn line_by_line(
     loop {
         match next(session, &mut changes).await? {
             Some((job, Some(state))) => {
-                let record: JobRecord = match session.call(Op::Job(query(job.to_string()))).await {
+                let record: JobRecord = match session.call(Op::Job(query_of(&job))).await {
                     Ok(record) => record,
                     Err(CommandError::Failed { failure, .. })
                         if failure.code == ErrorCode::JobNotFound =>

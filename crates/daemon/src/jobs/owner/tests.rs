@@ -1,28 +1,30 @@
 //! The owner event by event, in orders that processes and disks seldom choose.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use tempfile::TempDir;
-use threadrunner_core::engine_protocol::{EngineInfo, Event};
+use threadrunner_core::engine_protocol::{EngineInfo, Event, Load, VERSION};
 use threadrunner_core::{
-    BackendKind, FinishReason, JobMeta, JobSpec, JobState, ModelInfo, Timings, Usage,
+    BackendKind, FinishReason, JobMeta, JobSpec, JobState, ModelInfo, Priority, Timings, Usage,
 };
-use threadrunner_workspace::{Options, Reader, Workspace};
+use threadrunner_workspace::{Options, Workspace};
 use tokio::sync::oneshot;
 
 use super::super::hub::Order;
 use super::super::live::Stage;
+use super::super::rooms::Wanted;
 use super::super::{Ending, NewJob};
 use super::*;
-use crate::engine::EngineMessage;
-use crate::store::Archive;
+use crate::engine::{EngineMessage, LoadState};
+use crate::store::Store;
+use crate::workspaces::Served;
 
 /// An owner that is told each event by the test. Its engines are programs that end at once; what
 /// they say is the test's as well.
 struct Story {
     owner: Owner,
-    reader: Reader,
-    archive: Archive,
+    served: Vec<Served>,
     _directory: TempDir,
 }
 
@@ -37,39 +39,72 @@ fn finished(id: u64, finish_reason: FinishReason) -> Event {
 
 impl Story {
     fn new() -> Self {
+        Self::with(Config::default())
+    }
+
+    /// A story with this configuration.
+    fn with(config: Config) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let home = Home::resolve(directory.path(), |name| {
             (name == "THREADRUNNER_HOME").then(|| directory.path().into())
         })
         .unwrap();
         home.create().unwrap();
-        let (workspace, _) =
-            Workspace::open(&home.workspace, Options::default(), SystemTime::now()).unwrap();
-        let reader = workspace.reader();
-        let (events, from_store) = mpsc::channel(64);
-        let (store, _) = Store::start(workspace, Vec::new(), events).unwrap();
-        let archive = store.archive();
-        let (owner, _) = Owner::new(home, Config::default(), "true".into(), store, from_store);
-        Self { owner, reader, archive, _directory: directory }
+        let (events, from_stores) = mpsc::channel(64);
+        let mut stores = Stores::default();
+        let mut served = Vec::new();
+        for settings in config.workspaces(&home) {
+            let (workspace, _) =
+                Workspace::open(&settings.path, Options::default(), SystemTime::now()).unwrap();
+            let (id, settings) = (stores.next_id(), Arc::new(settings));
+            let reader = workspace.reader();
+            let events = events.clone();
+            let (store, _) =
+                Store::start(id, Arc::clone(&settings), workspace, Vec::new(), events).unwrap();
+            served.push(Served::new(id, settings, reader, store.archive()));
+            stores.push(store);
+        }
+        let (owner, _) = Owner::new(home, config, "true".into(), stores, from_stores);
+        Self { owner, served, _directory: directory }
     }
 
     fn submit(&mut self) -> JobId {
+        self.submit_to(model())
+    }
+
+    fn submit_to(&mut self, model: ModelRef) -> JobId {
         let job = NewJob {
+            workspace: WorkspaceId(0),
             prompt: "Hello".to_owned(),
-            model: model(),
-            spec: JobSpec { model: Some(model()), ..JobSpec::default() },
+            model: model.clone(),
+            spec: JobSpec { model: Some(model), ..JobSpec::default() },
             meta: JobMeta::default(),
         };
         let (reply, _) = oneshot::channel();
         self.owner.order(Order::SubmitDetached { job: Box::new(job), reply });
-        self.owner.live.keys().next().unwrap().clone()
+        // Ids ascend.
+        self.owner.live.keys().max().unwrap().clone()
+    }
+
+    /// An engine that was started then, is loaded, and works on something.
+    fn busy_engine(&mut self, model: &ModelRef, started: Instant) -> EngineId {
+        let load = Load { v: VERSION, model: model.clone(), options: Default::default() };
+        let process = self.owner.spawner.spawn(load).unwrap();
+        let mut engine = Engine::new(process, model.clone(), started);
+        engine.begin(JobId::parse("1").unwrap());
+        let ready = (ModelInfo { n_seq_max: 4, ..ModelInfo::default() }, EngineInfo::default());
+        engine.set(LoadState::Ready(Box::new(ready)), started);
+        let id = engine.id();
+        self.owner.processes.insert(id, model.clone());
+        self.owner.engines.insert(model.clone(), engine);
+        id
     }
 
     /// Tells the owner what the workspace's thread has done, until `wanted` is so.
     async fn until(&mut self, wanted: impl Fn(&Owner) -> bool) {
         while !wanted(&self.owner) {
-            let event = self.owner.from_store.recv().await.unwrap();
-            self.owner.noted(event);
+            let (workspace, event) = self.owner.from_stores.recv().await.unwrap();
+            self.owner.noted(workspace, event);
             self.owner.dispatch();
         }
     }
@@ -106,7 +141,7 @@ async fn a_job_whose_claim_comes_after_the_end_of_the_grace_time_is_put_back() {
     story.until(|owner| !matches!(owner.live[&id].stage, Stage::Claiming)).await;
     assert!(matches!(story.owner.live[&id].stage, Stage::Releasing));
     story.until(Owner::is_done).await;
-    assert_eq!(story.reader.locate(&id).unwrap().0, JobState::Ready);
+    assert_eq!(story.served[0].reader.locate(&id).unwrap().0, JobState::Ready);
 }
 
 #[tokio::test]
@@ -116,7 +151,7 @@ async fn a_job_retried_before_its_engine_let_go_of_it_keeps_its_place() {
     story.owner.end_early(&id, Ending::Canceled);
     story.until(|owner| owner.live.is_empty()).await;
     assert_eq!(story.jobs_in_engine(), std::slice::from_ref(&id));
-    story.archive.retry(id.clone()).await.unwrap();
+    story.served[0].archive.retry(id.clone()).await.unwrap();
     let runs = |owner: &Owner| {
         owner.live.get(&id).is_some_and(|live| matches!(live.stage, Stage::Running(_)))
     };
@@ -126,7 +161,7 @@ async fn a_job_retried_before_its_engine_let_go_of_it_keeps_its_place() {
     story.says(finished(2, FinishReason::Stop));
     assert!(story.jobs_in_engine().is_empty());
     story.until(|owner| owner.live.is_empty()).await;
-    assert_eq!(story.reader.locate(&id).unwrap().0, JobState::Done);
+    assert_eq!(story.served[0].reader.locate(&id).unwrap().0, JobState::Done);
 }
 
 #[tokio::test]
@@ -150,7 +185,88 @@ async fn a_claimed_job_whose_engine_is_gone_and_finds_no_room_waits_in_the_queue
         let busy = story.owner.ensure_engine(&model).unwrap();
         busy.begin(JobId::parse("1").unwrap());
     }
-    story.until(|owner| matches!(owner.live[&id].stage, Stage::Queued)).await;
-    assert_eq!(story.reader.locate(&id).unwrap().0, JobState::Ready);
-    assert_eq!(story.reader.spec(&id).unwrap().attempts, 0);
+    story.until(|owner| matches!(owner.live[&id].stage, Stage::Queued(_))).await;
+    assert_eq!(story.served[0].reader.locate(&id).unwrap().0, JobState::Ready);
+    assert_eq!(story.served[0].reader.spec(&id).unwrap().attempts, 0);
+}
+
+/// Puts a job with nothing but a prompt where another program would.
+fn put(story: &Story, workspace: usize, id: &str) -> JobId {
+    let ready = story.served[workspace].settings.path.join("input/ready");
+    let aside = ready.join("aside");
+    std::fs::create_dir(&aside).unwrap();
+    std::fs::write(aside.join("prompt.txt"), "Hello").unwrap();
+    std::fs::rename(aside, ready.join(id)).unwrap();
+    JobId::parse(id).unwrap()
+}
+
+#[tokio::test]
+async fn a_job_of_another_program_runs_with_its_workspaces_model_and_defaults() {
+    let text = "backend = \"llama\"\nmodel = \"general\"\n[workspaces.code]\nmodel = \"coder\"\n\
+                priority = \"batch\"\nsystem = \"be brief\"\ndefaults = { seed = 7 }\n";
+    let config = Config::parse(text, std::path::Path::new("config.toml")).unwrap();
+    let mut story = Story::with(config);
+    for name in ["general.gguf", "coder.gguf"] {
+        std::fs::write(story.owner.home.models_dir.join(name), "GGUF").unwrap();
+    }
+    let id = put(&story, 1, "5");
+    story.owner.stores.list();
+    let claimed = |owner: &Owner| {
+        owner.live.get(&id).is_some_and(|live| matches!(live.stage, Stage::Claimed(_)))
+    };
+    story.until(claimed).await;
+    let live = &story.owner.live[&id];
+    assert_eq!((live.model.name().as_str(), live.priority), ("coder", Priority::Batch));
+    let Stage::Claimed(work) = &live.stage else { panic!("{live:?}") };
+    assert_eq!(work.spec.system.as_deref(), Some("be brief"));
+    assert_eq!(work.spec.params.seed, Some(7));
+    assert_eq!(work.spec.priority, Priority::Batch);
+}
+
+#[tokio::test]
+async fn a_job_with_the_id_of_one_that_is_live_elsewhere_ends_and_leaves_that_one_alone() {
+    let config = Config::parse("[workspaces.code]\n", std::path::Path::new("config.toml"));
+    let mut story = Story::with(config.unwrap());
+    let id = story.running().await;
+    put(&story, 1, id.as_str());
+    let reader = story.served[1].reader.clone();
+    story.owner.stores.list();
+    let state = || reader.locate(&id).unwrap().0;
+    story.until(|_| state() == JobState::Failed).await;
+    let live = &story.owner.live[&id];
+    assert_eq!(live.workspace, WorkspaceId(0));
+    assert!(matches!(live.stage, Stage::Running(_)));
+}
+
+#[tokio::test]
+async fn the_engine_that_works_longest_makes_way_for_a_model_that_has_waited_long_enough() {
+    let mut story = Story::new();
+    let now = Instant::now();
+    let ago = |seconds| now.checked_sub(Duration::from_secs(seconds)).unwrap();
+    let named = |name: &str| ModelRef { backend: BackendKind::Llama, path: Some(name.into()) };
+    for (name, started) in [("b", 50), ("a", 60), ("c", 40), ("d", 35)] {
+        story.busy_engine(&named(name), ago(started));
+    }
+    let waits = story.submit_to(named("e"));
+    story.until(|owner| matches!(owner.live[&waits].stage, Stage::Queued(_))).await;
+    story.owner.dispatch();
+    let before = story.submit_to(named("a"));
+    assert!(matches!(story.owner.live[&before].stage, Stage::Claiming));
+    // As if it had been queued half a minute ago.
+    story.owner.rooms = Rooms::default();
+    let wanted = Wanted { model: named("e"), interactive: false };
+    story.owner.rooms.decide(ago(31), &[wanted], &[], 0);
+    story.owner.dispatch();
+    let after = story.submit_to(named("a"));
+    assert!(matches!(story.owner.live[&after].stage, Stage::Storing));
+    // What it has begun it ends.
+    let works = JobId::parse("1").unwrap();
+    story.owner.engines.get_mut(&named("a")).unwrap().end(&works, now);
+    story.owner.dispatch();
+    assert!(matches!(story.owner.live[&waits].stage, Stage::Queued(_)));
+    story.owner.engines.get_mut(&named("a")).unwrap().end(&before, now);
+    story.owner.dispatch();
+    assert!(matches!(story.owner.live[&waits].stage, Stage::Claiming));
+    assert!(!story.owner.engines.contains_key(&named("a")));
+    assert!(story.owner.engines.contains_key(&named("b")));
 }
