@@ -23,42 +23,67 @@ pub struct Received {
     pub command: Command,
 }
 
+/// The commands of a stream, one after the other.
+#[derive(Debug)]
+pub struct Commands {
+    stream: UnixStream,
+    buffer: BytesMut,
+    chunk: Vec<u8>,
+}
+
+impl Commands {
+    /// Those that come through `stream`.
+    pub fn new(stream: UnixStream) -> Self {
+        Self { stream, buffer: BytesMut::new(), chunk: vec![0; 64 << 10] }
+    }
+
+    /// Waits for the next command; `None` when the stream has ended.
+    ///
+    /// # Errors
+    /// What came is no frame or no command, or reading failed.
+    pub fn next(&mut self) -> Result<Option<Received>, FrameError> {
+        loop {
+            if let Some(command) = decode_frame(&mut self.buffer)? {
+                return Ok(Some(Received { at: Instant::now(), command }));
+            }
+            match self.stream.read(&mut self.chunk) {
+                Ok(0) => {
+                    FrameCodec.decode_eof(&mut self.buffer)?;
+                    return Ok(None);
+                }
+                Ok(n) => self.buffer.extend_from_slice(&self.chunk[..n]),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                // The daemon died with events of ours unread.
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {
+                    return Ok(None);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
 /// Passes commands on until the stream ends, or nobody takes them any more. One that cancels also
 /// asks for the running forward pass to end, if that is long.
 ///
 /// # Errors
 /// What came is no frame or no command, or reading failed.
-pub fn read_commands(
-    mut stream: UnixStream,
-    commands: &SyncSender<Received>,
+pub fn pass_commands_on(
+    mut commands: Commands,
+    to: &SyncSender<Received>,
     interrupt: &Interrupt,
 ) -> Result<(), FrameError> {
-    let mut buffer = BytesMut::new();
-    let mut chunk = vec![0; 64 << 10];
-    loop {
-        match stream.read(&mut chunk) {
-            Ok(0) => {
-                FrameCodec.decode_eof(&mut buffer)?;
-                return Ok(());
-            }
-            Ok(n) => buffer.extend_from_slice(&chunk[..n]),
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            // The daemon died with events of ours unread.
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return Ok(()),
-            Err(error) => return Err(error.into()),
+    while let Some(received) = commands.next()? {
+        let cancels = matches!(received.command, Command::Cancel { .. });
+        if !pass_on(&commands.stream, to, received)? {
+            return Ok(());
         }
-        while let Some(command) = decode_frame(&mut buffer)? {
-            let cancels = matches!(command, Command::Cancel { .. });
-            let received = Received { at: Instant::now(), command };
-            if !pass_on(&stream, commands, received)? {
-                return Ok(());
-            }
-            // After it is passed on: a forward pass that ends early finds it waiting.
-            if cancels {
-                interrupt.ask();
-            }
+        // After it is passed on: a forward pass that ends early finds it waiting.
+        if cancels {
+            interrupt.ask();
         }
     }
+    Ok(())
 }
 
 /// Waits for room among the commands, but not beyond the end of the stream: loading may take long.
@@ -98,7 +123,7 @@ mod tests {
         daemon.write_all(bytes).unwrap();
         drop(daemon);
         let (sender, receiver) = sync_channel(room);
-        let end = read_commands(engine, &sender, &Interrupt::default());
+        let end = pass_commands_on(Commands::new(engine), &sender, &Interrupt::default());
         drop(sender);
         (end, receiver.iter().map(|received| received.command).collect())
     }

@@ -9,15 +9,20 @@
 //!   in, let the scheduler plan, let the backend compute, tell what came of it. With nothing to do
 //!   it sleeps until a command comes.
 //!
+//! Between the first command and the second thread stands the fence ([`fence`]): what a model file
+//! may make of the process is no more than answering needs.
+//!
 //! A backend that crashes takes nothing else with it: that is why this is a process.
 
 pub mod backends;
 pub mod dummy;
 pub mod engine;
+mod fence;
 pub mod gguf;
 pub mod input;
 #[cfg(feature = "llama")]
 pub mod llama;
+mod machine;
 pub mod output;
 pub mod process;
 pub mod program;

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use threadrunner_core::ExitCode as Code;
 
-use crate::{process, self_test, serve};
+use crate::{fence, process, self_test, serve};
 
-/// Serves the daemon, or with `--self-test [MODEL]` tests itself.
+/// Serves the daemon, or with `--self-test [MODEL]` or `--fence-test [MODEL]` tests itself.
 pub fn main() -> ExitCode {
     process::prepare();
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
@@ -15,10 +15,12 @@ pub fn main() -> ExitCode {
         [] => serve::serve(),
         [option] if option == "--self-test" => self_test::run(None),
         [option, model] if option == "--self-test" => self_test::run(Some(Path::new(model))),
+        [option] if option == "--fence-test" => fence::probe(None),
+        [option, model] if option == "--fence-test" => fence::probe(Some(Path::new(model))),
         [unknown, ..] => {
             tracing::error!(
                 "unknown argument {unknown:?}: the engine is started by threadrunner-daemon without \
-                 any, and by hand with --self-test [MODEL]"
+                 any, and by hand with --self-test or --fence-test [MODEL]"
             );
             Code::Usage
         }

@@ -9,9 +9,9 @@ use threadrunner_core::engine_protocol::{Command, Event, Load, VERSION};
 use threadrunner_core::{ErrorCode, ExitCode, Failure, Interrupt};
 
 use crate::engine::{Engine, EngineError};
-use crate::input::{MAX_WAITING, Received, read_commands};
+use crate::input::{Commands, MAX_WAITING, Received, pass_commands_on};
 use crate::output::EventWriter;
-use crate::{backends, process};
+use crate::{backends, fence, process};
 
 /// Serves the daemon at the other end of standard input.
 pub fn serve() -> ExitCode {
@@ -26,23 +26,40 @@ pub fn serve() -> ExitCode {
             return ExitCode::Usage;
         }
     };
+    let mut incoming = Commands::new(reading);
+    let load = match incoming.next() {
+        Ok(Some(Received { command: Command::Load(load), .. })) => load,
+        Ok(None) => return ExitCode::Success,
+        Ok(Some(_)) => {
+            tracing::error!("the first command is no load");
+            return ExitCode::Connection;
+        }
+        Err(error) => {
+            tracing::error!("the daemon sent what is no command: {error}");
+            return ExitCode::Connection;
+        }
+    };
+    for missing in fence::enter(load.model.path.as_deref()).missing {
+        tracing::warn!("the engine is not fenced in wholly: {missing}");
+    }
     let (sender, commands) = sync_channel(MAX_WAITING);
     let interrupt = Interrupt::default();
     let asking = interrupt.clone();
-    let reader = thread::Builder::new().name("reader".into()).spawn(move || {
-        match read_commands(reading, &sender, &asking) {
-            Ok(()) => process::leave(ExitCode::Success),
-            Err(error) => {
-                tracing::error!("the daemon sent what is no command: {error}");
-                process::leave(ExitCode::Connection)
+    let reader =
+        thread::Builder::new().name("reader".into()).spawn(move || {
+            match pass_commands_on(incoming, &sender, &asking) {
+                Ok(()) => process::leave(ExitCode::Success),
+                Err(error) => {
+                    tracing::error!("the daemon sent what is no command: {error}");
+                    process::leave(ExitCode::Connection)
+                }
             }
-        }
-    });
+        });
     if let Err(error) = reader {
         tracing::error!("cannot start a thread: {error}");
         return ExitCode::Unknown;
     }
-    match load_and_run(&commands, &interrupt, writing) {
+    match load_and_run(&load, &commands, &interrupt, writing) {
         Ok(code) => code,
         Err(error) => {
             match error {
@@ -55,15 +72,11 @@ pub fn serve() -> ExitCode {
 }
 
 fn load_and_run(
+    load: &Load,
     commands: &Receiver<Received>,
     interrupt: &Interrupt,
     stream: UnixStream,
 ) -> Result<ExitCode, EngineError> {
-    let load = match commands.recv() {
-        Ok(Received { command: Command::Load(load), .. }) => load,
-        Ok(_) => return Err(EngineError::Protocol("the first command is no load".into())),
-        Err(_) => return Ok(ExitCode::Success),
-    };
     let events = RefCell::new(EventWriter::new(stream));
     let send = |event: &Event| {
         let mut events = events.borrow_mut();
@@ -72,9 +85,9 @@ fn load_and_run(
     };
     let mut end = Ok(());
     let mut told = Told::default();
-    let loaded = check_version(&load).and_then(|()| {
+    let loaded = check_version(load).and_then(|()| {
         backends::with_model(
-            &load,
+            load,
             &mut |fraction| {
                 if told.is_news(fraction) && send(&Event::Loading { fraction }).is_err() {
                     process::leave(ExitCode::Success);

@@ -2,6 +2,8 @@
 
 use llama_cpp_sys_2 as sys;
 
+use crate::machine;
+
 /// Instruction sets that make a difference to llama.cpp, as Linux names them.
 const KNOWN: [&str; 14] = [
     "avx",
@@ -22,10 +24,8 @@ const KNOWN: [&str; 14] = [
 
 /// Those that this processor has, as far as the system says.
 pub(super) fn detected() -> Vec<&'static str> {
-    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let line = text.lines().find(|line| line.starts_with("flags") || line.starts_with("Features"));
-    let flags = line.and_then(|line| line.split_once(':')).map_or("", |(_, flags)| flags);
-    KNOWN.into_iter().filter(|name| flags.split_whitespace().any(|flag| flag == *name)).collect()
+    let flags = &machine::facts().cpu_flags;
+    KNOWN.into_iter().filter(|name| flags.iter().any(|flag| flag == name)).collect()
 }
 
 /// Those that this build was made for.

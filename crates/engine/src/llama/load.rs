@@ -15,7 +15,7 @@ use super::backend::Llama;
 use super::context::{Context, ContextSettings};
 use super::template::{self, ChatTemplate};
 use super::{log, metadata};
-use crate::{gguf, self_test};
+use crate::{gguf, machine, self_test};
 
 /// The context where neither the options nor the model say less: enough for long conversations,
 /// and with a model of a few billion parameters about a gigabyte.
@@ -152,7 +152,7 @@ fn settings(model: &LlamaModel, options: &EngineOptions) -> Result<ContextSettin
     let n_seq_max =
         range("sequences", options.sequences, MOST_SEQUENCES)?.unwrap_or(DEFAULT_SEQUENCES);
     let n_batch = range("batch", options.batch, MOST_BATCH)?.unwrap_or(DEFAULT_BATCH);
-    let threads = range("threads", options.threads, 512)?.unwrap_or_else(default_threads);
+    let threads = range("threads", options.threads, 512)?.unwrap_or(machine::facts().threads);
     let n_ctx = match range("context", options.context, i32::MAX as u32)? {
         Some(asked) => {
             fits(model, asked)?;
@@ -173,7 +173,9 @@ fn settings(model: &LlamaModel, options: &EngineOptions) -> Result<ContextSettin
 /// Whether the cache for `n_ctx` tokens fits into the memory that is free. llama.cpp would ask
 /// for it, get it promised, and be killed when it writes to it.
 fn fits(model: &LlamaModel, n_ctx: u32) -> Result<(), Failure> {
-    let (Some(bytes), Some(free)) = (cache_bytes(model, n_ctx), available_memory()) else {
+    let (Some(bytes), Some(free)) =
+        (cache_bytes(model, n_ctx), machine::facts().available_memory())
+    else {
         return Ok(());
     };
     if bytes <= free {
@@ -194,7 +196,7 @@ fn fits(model: &LlamaModel, n_ctx: u32) -> Result<(), Failure> {
 /// Bytes of a cache of 16-bit numbers for `n_ctx` tokens; `None` for models that cache otherwise,
 /// and where the cache may lie in a GPU's memory.
 fn cache_bytes(model: &LlamaModel, n_ctx: u32) -> Option<u64> {
-    if model.is_recurrent() || model.is_hybrid() || llama_supports_gpu_offload() {
+    if model.is_recurrent() || model.is_hybrid() || drives_a_gpu() {
         return None;
     }
     let heads = u64::from(model.n_head_kv());
@@ -206,21 +208,10 @@ fn cache_bytes(model: &LlamaModel, n_ctx: u32) -> Option<u64> {
     token.checked_mul(u64::from(n_ctx))
 }
 
-fn llama_supports_gpu_offload() -> bool {
+/// Whether llama.cpp was built for a GPU.
+pub(crate) fn drives_a_gpu() -> bool {
     // SAFETY: takes nothing and reads what llama.cpp was built with.
     unsafe { sys::llama_supports_gpu_offload() }
-}
-
-/// Memory that could be used without swapping, where the system says.
-fn available_memory() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
-}
-
-/// One thread for each processor this process may use.
-pub(super) fn default_threads() -> u32 {
-    thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(1))
 }
 
 /// What llama.cpp says of the processor's features it uses.

@@ -13,7 +13,7 @@ use threadrunner_core::{ErrorCode, Failure};
 
 use super::context::{Batch, Context, ContextSettings};
 use super::{cpu, load, log, sampler};
-use crate::gguf;
+use crate::{gguf, machine};
 
 /// Long enough for the kernels that multiply matrices, which begin at 32 rows or more.
 const PROMPT: usize = 96;
@@ -43,7 +43,7 @@ pub fn self_test(model: Option<&Path>) -> Result<Value, Failure> {
     let backend = LlamaBackend::init()
         .map_err(|error| Failure::new(ErrorCode::Internal, format!("llama.cpp: {error}")))?;
     let model = load::load_weights(&backend, path, &EngineOptions::default(), &mut |_| ())?;
-    let threads = load::default_threads();
+    let threads = machine::facts().threads;
     let tolerance = if own.is_some() { TOLERANCE } else { TOLERANCE_OF_OTHERS };
     let mut test = Test::new(&model, threads, tolerance)?;
     let whole = test.prompt_at_once()?;

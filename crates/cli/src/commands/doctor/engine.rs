@@ -39,14 +39,17 @@ pub(super) fn examine() -> Vec<Finding> {
         }
     };
     let shown = program.display();
-    let answer = Command::new(&program)
-        .arg("--self-test")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(|error| format!("{shown} cannot be started: {error}"))
-        .and_then(|child| answer_of(child).map_err(|why| format!("{shown} {why}")));
+    let ask = |option: &str| {
+        Command::new(&program)
+            .arg(option)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|error| format!("{shown} cannot be started: {error}"))
+            .and_then(|child| answer_of(child).map_err(|why| format!("{shown} {why}")))
+    };
+    let (answer, fence) = (ask("--self-test"), ask("--fence-test"));
     let shown = shown.to_string();
     let (finding, report) = match answer {
         Ok(Answer::Report(report)) => (verdict(&shown, &report), Some(report)),
@@ -58,8 +61,34 @@ pub(super) fn examine() -> Vec<Finding> {
         }
     };
     let mut findings = vec![finding];
+    if let Ok(Answer::Report(report)) = &fence {
+        findings.push(fenced(report));
+    }
     findings.extend(cpu.map(|cpu| processor(&cpu, report.as_ref())));
     findings
+}
+
+/// What keeps a model file from doing harm, as tried from inside.
+fn fenced(report: &Value) -> Finding {
+    let list = |key: &str| -> Vec<&str> {
+        report[key].as_array().into_iter().flatten().filter_map(Value::as_str).collect()
+    };
+    let (missing, wrong) = (list("missing"), list("wrong"));
+    if missing.is_empty() && wrong.is_empty() {
+        let tried = report["tried"].as_object().map_or(0, serde_json::Map::len);
+        return Finding::fine(
+            "fence",
+            format!(
+                "an engine reads its model, and nothing else of yours: {tried} attempts from inside"
+            ),
+        );
+    }
+    let detail = [missing, wrong].concat().join("; ");
+    Finding::warning(
+        "fence",
+        format!("not whole: {detail}"),
+        "load only model files that you trust; a kernel with Landlock and seccomp makes it whole",
+    )
 }
 
 /// What the engine says of itself: the last line of its standard output that is a JSON object.
@@ -160,6 +189,16 @@ mod tests {
         let finding = verdict("/e", &report);
         assert_eq!(finding.verdict, Verdict::Broken);
         assert!(finding.detail.contains("wrong sum"));
+    }
+
+    #[test]
+    fn a_fence_with_gaps_is_a_warning_that_names_them() {
+        let whole = json!({"missing": [], "wrong": [], "tried": {"read a file": "no"}});
+        assert_eq!(fenced(&whole).verdict, Verdict::Fine);
+        let gap = json!({"missing": ["files: no Landlock"], "wrong": ["read a file: granted"]});
+        let finding = fenced(&gap);
+        assert_eq!(finding.verdict, Verdict::Warning);
+        assert!(finding.detail.contains("no Landlock; read a file: granted"), "{finding:?}");
     }
 
     #[test]

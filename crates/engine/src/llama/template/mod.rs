@@ -13,6 +13,8 @@ mod python;
 #[cfg(test)]
 mod tests;
 
+use std::sync::OnceLock;
+
 use minijinja::{Environment, Error, ErrorKind, Value, context};
 use threadrunner_core::{Message, Role};
 
@@ -125,5 +127,12 @@ fn role(role: Role) -> &'static str {
 
 /// The local time in a `strftime` format; empty when the format is not understood.
 pub(super) fn local_time(format: &str) -> String {
-    jiff::fmt::strtime::format(format, &jiff::Zoned::now()).unwrap_or_default()
+    let now = jiff::Timestamp::now().to_zoned(local_zone().clone());
+    jiff::fmt::strtime::format(format, &now).unwrap_or_default()
+}
+
+/// The machine's time zone, asked once: behind the fence its file cannot be read.
+pub(crate) fn local_zone() -> &'static jiff::tz::TimeZone {
+    static ZONE: OnceLock<jiff::tz::TimeZone> = OnceLock::new();
+    ZONE.get_or_init(jiff::tz::TimeZone::system)
 }

@@ -1,0 +1,107 @@
+//! What the engine gives up before it opens a model file.
+//!
+//! A model file is somebody else's input to a parser in C++. So before the first byte of it is read
+//! the process drops what answering needs no more: it may read the model's own files and no others,
+//! write none, open no socket, start no program and no process, and make no memory executable.
+//! Nothing of this can be taken back. Where the kernel lacks a part of it the rest still holds, and
+//! the [`Report`] says what is missing.
+//!
+//! Two mechanisms of Linux do it, and one would be enough for most: Landlock decides by files and
+//! ports ([`files`]), seccomp by system calls ([`calls`]). A GPU's driver opens devices, libraries
+//! and caches of its own and starts helpers: an engine for a GPU is not fenced, and says so.
+
+#[cfg(target_os = "linux")]
+mod calls;
+#[cfg(target_os = "linux")]
+mod files;
+mod probe;
+
+use std::path::Path;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::machine;
+
+pub(crate) use probe::probe;
+
+/// Files and pipes open at once: the parts of a model, and a few more.
+const MOST_FILES: u64 = 512;
+
+/// What holds, and what does not.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    /// What is missing, each with the reason; empty where everything holds.
+    pub(crate) missing: Vec<String>,
+}
+
+/// Fences the process in: it reads `model` and its other parts, and no other file. Call it before
+/// there is a second thread, for Landlock holds for a thread and for those that it starts.
+pub(crate) fn enter(model: Option<&Path>) -> Report {
+    // What is asked of the system from now on is what was remembered.
+    let machine = machine::facts();
+    ask_for_the_time_zone();
+    let mut report = Report::default();
+    let mut note = |part: &str, result: Result<(), String>| {
+        if let Err(reason) = result {
+            report.missing.push(format!("{part}: {reason}"));
+        }
+    };
+    note("files", limit(Resource::Nofile, MOST_FILES));
+    if drives_a_gpu() {
+        note("fence", Err("a GPU's driver needs devices, files and processes of its own".into()));
+        return report;
+    }
+    if let Some(bytes) = machine.memory {
+        note("memory", limit(Resource::Data, bytes));
+    }
+    note("files and network", confine_files(model));
+    note("system calls", confine_calls());
+    report
+}
+
+#[cfg(target_os = "linux")]
+fn confine_files(model: Option<&Path>) -> Result<(), String> {
+    files::confine(model)
+}
+
+#[cfg(target_os = "linux")]
+fn confine_calls() -> Result<(), String> {
+    calls::confine()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn confine_files(_model: Option<&Path>) -> Result<(), String> {
+    Err("there is Landlock on Linux only".to_owned())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn confine_calls() -> Result<(), String> {
+    Err("there is seccomp on Linux only".to_owned())
+}
+
+/// Lowers a limit for good.
+fn limit(resource: Resource, most: u64) -> Result<(), String> {
+    let before = getrlimit(resource);
+    let most = [before.current, before.maximum, Some(most)].into_iter().flatten().min();
+    setrlimit(resource, Rlimit { current: most, maximum: most })
+        .map_err(|error| format!("the limit cannot be set: {error}"))
+}
+
+#[cfg(feature = "llama")]
+fn drives_a_gpu() -> bool {
+    crate::llama::drives_a_gpu()
+}
+
+/// Templates tell the time.
+#[cfg(feature = "llama")]
+fn ask_for_the_time_zone() {
+    crate::llama::local_zone();
+}
+
+#[cfg(not(feature = "llama"))]
+fn ask_for_the_time_zone() {}
+
+#[cfg(not(feature = "llama"))]
+fn drives_a_gpu() -> bool {
+    false
+}

@@ -1,0 +1,43 @@
+//! The fence, tried from inside a process that has entered it.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
+use std::process::Command;
+
+use serde_json::Value;
+
+/// What is Landlock's to refuse; all else is seccomp's.
+const FILES: [&str; 6] = [
+    "read a file",
+    "read the program",
+    "list a directory",
+    "write a file",
+    "write the model",
+    "speak to another program",
+];
+
+#[test]
+fn from_inside_nothing_can_be_done_but_what_answering_needs() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model.gguf");
+    std::fs::write(&model, "weights").unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_threadrunner-engine"))
+        .arg("--fence-test")
+        .arg(&model)
+        .output()
+        .unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let strings = |key: &str| -> Vec<String> {
+        report[key].as_array().unwrap().iter().map(|text| text.as_str().unwrap().into()).collect()
+    };
+    let (missing, mut wrong) = (strings("missing"), strings("wrong"));
+    // A kernel without Landlock refuses no file; the rest must hold there as well.
+    if missing.iter().any(|part| part.starts_with("files and network")) {
+        wrong.retain(|what| !FILES.iter().any(|file| what.starts_with(file)));
+    } else {
+        assert!(missing.is_empty() && output.status.success(), "{report}");
+    }
+    assert!(wrong.is_empty(), "{report}");
+    assert_eq!(report["tried"].as_object().unwrap().len(), 19, "{report}");
+    assert_eq!(report["tried"]["read the model"], "granted");
+    assert_eq!(std::fs::read(&model).unwrap(), b"weights");
+}
