@@ -9,9 +9,26 @@ use crate::{ErrorCode, Failure, Message, Parameters};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TokenId(pub i32);
 
-/// One sequence of the KV cache, from 0 to [`ModelInfo::n_seq_max`].
+/// One sequence of the KV cache, from 0 to [`ModelInfo::n_seq_max`] and [`ModelInfo::n_seq_spare`]
+/// together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SeqId(pub u32);
+
+/// From where on the cells of one sequence can be shared with another ([`ModelBackend::copy`]).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PrefixCache {
+    /// Never: what the model keeps of a text cannot be cut and is not shared (recurrent models), or
+    /// nobody wants it.
+    #[default]
+    None,
+    /// All cells of a sequence, or some of one that never was longer than this many tokens:
+    /// the cells of a longer one are overwritten from its beginning on (sliding window). No more
+    /// than [`ModelInfo::n_seq_max`] sequences may have cells.
+    Window(u32),
+    /// Any first tokens.
+    Any,
+}
 
 /// What a loaded model is and can hold.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -22,8 +39,15 @@ pub struct ModelInfo {
     pub n_ctx: u32,
     /// The most tokens in one forward pass.
     pub n_batch: u32,
-    /// The most sequences at once.
+    /// The most sequences in one forward pass.
     pub n_seq_max: u32,
+    /// Further sequences, which are in no forward pass: they keep cells for those who will ask
+    /// for the same again, and the samplers of those who were made to wait.
+    #[serde(default)]
+    pub n_seq_spare: u32,
+    /// Which cells of one sequence another can share.
+    #[serde(default)]
+    pub prefix_cache: PrefixCache,
     /// What the model file recommends for sampling.
     #[serde(default)]
     pub recommended: Parameters,
@@ -179,6 +203,13 @@ pub trait ModelBackend {
     fn listen_to(&mut self, interrupt: Interrupt) {
         drop(interrupt);
     }
+
+    /// Lets `to` begin with the first `tokens` tokens of `from`, in the same cells: nothing is
+    /// computed. What `to` had cached is forgotten first; its sampler goes on as it is.
+    ///
+    /// # Errors
+    /// [`BackendError::Request`] when this cannot be; `to` has nothing cached then.
+    fn copy(&mut self, from: SeqId, to: SeqId, tokens: u32) -> Result<(), BackendError>;
 
     /// Forgets all but the first `keep` tokens of `seq`; its sampler goes on as it is. None kept
     /// is possible with every model.

@@ -205,6 +205,8 @@ struct StrictEngineOptions {
     #[serde(default)]
     threads: Option<u32>,
     #[serde(default)]
+    prefix_cache: Option<bool>,
+    #[serde(default)]
     gpu_layers: Option<u32>,
     #[serde(default)]
     dummy: Option<DummyScript>,
@@ -273,6 +275,7 @@ mod tests {
             sequences = 4
             batch = 512
             threads = 2
+            prefix_cache = false
             gpu_layers = 99
             dummy = { step_ms = 5 }
 
@@ -293,6 +296,7 @@ mod tests {
         assert_eq!(config.durability, Durability::Relaxed);
         assert_eq!(config.aliases["small"], "SmolLM2.gguf");
         assert_eq!(config.engine.context, Some(4096));
+        assert_eq!(config.engine.prefix_cache, Some(false));
         assert_eq!(config.engine.dummy.unwrap().step_ms, 5);
         assert_eq!(config.defaults.temperature, Some(0.2));
         assert_eq!(config.workspaces["code"].defaults.top_k, Some(1));
