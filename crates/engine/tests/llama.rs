@@ -315,3 +315,19 @@ fn megabytes_are_refused_with_both_numbers_and_not_tokenized() {
         assert!(refused.message.contains("holds 8192 tokens"), "{refused}");
     });
 }
+
+/// The number of threads is tried out while decoding, and in a long context it shows in the sums.
+#[test]
+fn a_seeded_answer_comes_out_the_same_again_however_many_threads_are_tried() {
+    let options = EngineOptions { threads: Some(2), ..EngineOptions::default() };
+    try_with(smollm(), options, |backend, _| {
+        let prompt = backend.tokenize(&"The tide comes in. ".repeat(90)).unwrap();
+        assert!((300..512).contains(&prompt.len()), "{}", prompt.len());
+        let params = Parameters { seed: Some(7), temperature: Some(1.5), ..Parameters::DEFAULT };
+        let mut answer = || generate(backend, SeqId(0), &prompt, &params, 96).0;
+        let first = answer();
+        assert_eq!(answer(), first);
+        assert_eq!(answer(), first);
+    })
+    .unwrap();
+}

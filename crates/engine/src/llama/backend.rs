@@ -23,7 +23,13 @@ struct Sequence {
     sampler: Sampler,
     /// How many of its tokens are in the cache.
     cached: u32,
+    /// Whether the same request is to get the same answer: it is greedy, or has a seed.
+    repeatable: bool,
 }
+
+/// From this many cells on, llama.cpp's attention over one token is computed in as many parts as
+/// there are threads, which are then added: another number of threads rounds otherwise.
+const CELLS_IN_PARTS: usize = 256;
 
 /// Tokens from which on a forward pass may be interrupted: a shorter one is over within some tens
 /// of milliseconds, and what it computed would be lost.
@@ -47,6 +53,8 @@ pub(super) struct Llama<'model> {
     threads: Controller,
     /// The most bytes that one token stands for; found out when a very long text comes.
     longest_token: OnceCell<usize>,
+    /// Tokens fed since the cache was last empty: no more cells than that can be in use.
+    fed: usize,
 }
 
 /// Texts up to this long are tokenized whatever the context holds: it takes some milliseconds.
@@ -74,6 +82,7 @@ impl<'model> Llama<'model> {
             interrupted: false,
             threads,
             longest_token: OnceCell::new(),
+            fed: 0,
         }
     }
 
@@ -131,18 +140,32 @@ impl<'model> Llama<'model> {
         ))
     }
 
-    /// Computes the batch with as many threads as are best for it. A long one ends early when
-    /// somebody asks.
-    fn decode(&mut self) -> Result<(), DecodeError> {
+    /// Whether another number of threads could show in an answer that is to come out the same again.
+    fn depends_on_threads(&self, plan: &Plan) -> bool {
+        let repeatable = |feed: &Feed| {
+            let sequence = self.sequences.get(feed.seq.0 as usize).and_then(Option::as_ref);
+            sequence.is_some_and(|sequence| sequence.repeatable)
+        };
+        self.batch.len() == 1 && self.fed >= CELLS_IN_PARTS && plan.feeds.iter().any(repeatable)
+    }
+
+    /// Computes the batch with as many threads as are best for it, or with all of them where their
+    /// number must not change. A long one ends early when somebody asks.
+    fn decode(&mut self, plan: &Plan) -> Result<(), DecodeError> {
         let tokens = self.batch.len();
-        self.context.set_threads(self.threads.threads(tokens));
+        let held = self.depends_on_threads(plan);
+        let threads = if held { self.threads.most() } else { self.threads.threads(tokens) };
+        self.context.set_threads(threads);
         let worth_it = tokens >= LONG_PASS && !self.interrupted;
         self.context.listen_to(self.interrupt.as_ref().filter(|_| worth_it));
         let start = Instant::now();
         let decoded = self.context.decode(&mut self.batch);
         self.interrupted = decoded == Err(DecodeError::Interrupted);
         decoded?;
-        self.threads.observe(tokens, start.elapsed());
+        self.fed += tokens;
+        if !held {
+            self.threads.observe(tokens, start.elapsed());
+        }
         Ok(())
     }
 
@@ -243,14 +266,15 @@ impl ModelBackend for Llama<'_> {
             .sequences
             .get_mut(seq.0 as usize)
             .ok_or_else(|| BackendError::Broken(format!("no sequence {}", seq.0)))?;
-        *slot = Some(Sequence { sampler, cached: 0 });
+        let repeatable = params.seed.is_some() || params.temperature == Some(0.0);
+        *slot = Some(Sequence { sampler, cached: 0, repeatable });
         self.context.forget(raw(seq), 0);
         Ok(())
     }
 
     fn forward(&mut self, plan: &Plan, sampled: &mut Vec<Sampled>) -> Result<(), BackendError> {
         let rows = self.fill_batch(plan)?;
-        self.decode().map_err(|error| match error {
+        self.decode(plan).map_err(|error| match error {
             DecodeError::CacheFull => BackendError::CacheFull,
             DecodeError::Interrupted => BackendError::Interrupted,
             error => BackendError::Broken(error.to_string()),
@@ -288,6 +312,9 @@ impl ModelBackend for Llama<'_> {
         if let Some(slot) = self.sequences.get_mut(seq.0 as usize) {
             *slot = None;
             self.context.forget(raw(seq), 0);
+            if self.sequences.iter().all(Option::is_none) {
+                self.fed = 0;
+            }
         }
     }
 }

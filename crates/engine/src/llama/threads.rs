@@ -79,6 +79,11 @@ impl Controller {
         Self { choices, classes: std::array::from_fn(|_| class.clone()) }
     }
 
+    /// The most threads that are used.
+    pub(super) fn most(&self) -> u32 {
+        self.choices[0]
+    }
+
     /// The number of threads for a step of `tokens` tokens.
     pub(super) fn threads(&self, tokens: usize) -> u32 {
         let choice = match class_of(tokens) {
