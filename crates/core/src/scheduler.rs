@@ -128,9 +128,9 @@ impl Scheduler {
         // A step has a token for each decoding sequence, so no more may run than fit a batch.
         let most_running = info.n_seq_max.clamp(1, n_batch);
         let sequences = info.n_seq_max.max(1) + info.n_seq_spare;
-        let most_holding = match info.prefix_cache {
-            PrefixCache::Window(_) => info.n_seq_max.max(1),
-            PrefixCache::None | PrefixCache::Any => sequences,
+        let most_holding = match info.n_seq_cached {
+            0 => sequences,
+            some => some.max(most_running),
         };
         Self {
             n_ctx: info.n_ctx as usize,

@@ -8,7 +8,7 @@ use std::time::Instant;
 use bytes::BytesMut;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use threadrunner_core::engine_protocol::Command;
-use threadrunner_core::{FrameCodec, FrameError, Interrupt, decode_frame};
+use threadrunner_core::{FrameCodec, FrameError, Interrupt, Priority, decode_frame};
 use tokio_util::codec::Decoder;
 
 /// How many commands may wait for the loop. A daemon that sends more is made to wait.
@@ -24,7 +24,7 @@ pub struct Received {
 }
 
 /// Passes commands on until the stream ends, or nobody takes them any more. One that cancels also
-/// asks for the running forward pass to end, if that is long.
+/// asks for the running forward pass to end, if that is long, and so does an interactive one.
 ///
 /// # Errors
 /// What came is no frame or no command, or reading failed.
@@ -49,6 +49,10 @@ pub fn read_commands(
         }
         while let Some(command) = decode_frame(&mut buffer)? {
             let cancels = matches!(command, Command::Cancel { .. });
+            let interactive = matches!(
+                &command,
+                Command::Generate(generate) if generate.priority == Priority::Interactive
+            );
             let received = Received { at: Instant::now(), command };
             if !pass_on(&stream, commands, received)? {
                 return Ok(());
@@ -56,6 +60,9 @@ pub fn read_commands(
             // After it is passed on: a forward pass that ends early finds it waiting.
             if cancels {
                 interrupt.ask();
+            }
+            if interactive {
+                interrupt.ask_for_interactive();
             }
         }
     }

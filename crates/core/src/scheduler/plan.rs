@@ -27,7 +27,9 @@ impl Scheduler {
                 self.fill_batch()
             }
         };
-        Step { changes: std::mem::take(&mut self.changes), forward }
+        let interactive = |seq| self.running.get(seq).is_some_and(Sequence::is_interactive);
+        let interactive = forward.feeds.iter().any(|feed| interactive(&feed.seq));
+        Step { changes: std::mem::take(&mut self.changes), forward, interactive }
     }
 
     /// Lets requests join while there is a sequence for them and their prompt fits beside what
@@ -53,7 +55,10 @@ impl Scheduler {
                     seq
                 }
                 None => {
-                    let Some(seq) = self.free_sequence() else { break };
+                    let Some(seq) = self.free_sequence() else {
+                        self.queue.push(waiting);
+                        break;
+                    };
                     let params = waiting.sequence.params().clone();
                     let prompt = waiting.sequence.tokens().to_vec();
                     self.changes.push(Change::Open { seq, params, prompt });
@@ -72,14 +77,16 @@ impl Scheduler {
         if self.running.is_empty() {
             return true;
         }
+        if self.running.len() >= self.most_running {
+            return false;
+        }
         let headroom = self.headroom();
         let running: usize = self.running.values().map(|s| s.needs(self.n_ctx, headroom)).sum();
         let committed = self.tree.cells_for(Hold::Running) + running;
         // What it has itself, while it waits, counts for the waiting ones.
         let needed = next.cached() + next.needs(self.n_ctx, headroom);
         let shared = self.shared_with_running(next);
-        self.running.len() < self.most_running
-            && committed + needed.saturating_sub(shared) <= self.capacity
+        committed + needed.saturating_sub(shared) <= self.capacity
     }
 
     /// Makes room for the next interactive request by pausing the least of the others, as many as
@@ -87,8 +94,7 @@ impl Scheduler {
     /// gets one step at least, so that none is paused for ever.
     fn make_way(&mut self, sequence_free: bool, fresh: &BTreeSet<SeqId>) -> bool {
         let mut paused = Vec::new();
-        loop {
-            let Some(next) = self.queue.peek_interactive(sequence_free) else { break };
+        while let Some(next) = self.queue.peek_interactive(sequence_free) {
             if self.fits(next) {
                 for (seq, sequence) in paused {
                     self.queue_paused(seq, sequence);
@@ -128,8 +134,8 @@ impl Scheduler {
             .min(self.cells_free())
             .saturating_sub(decoding.len())
             .min(self.chunk_limit.unwrap_or(usize::MAX));
-        let interactive = |sequence: &Sequence| sequence.priority == Priority::Interactive;
-        let mut others_budget = match decoding.iter().any(|(_, sequence)| interactive(sequence)) {
+        let mut others_budget = match decoding.iter().any(|(_, sequence)| sequence.is_interactive())
+        {
             true => (self.n_batch / SHARE_BESIDE_INTERACTIVE).max(1),
             false => usize::MAX,
         };
@@ -140,13 +146,13 @@ impl Scheduler {
             .map(|(seq, sequence)| (seq, sequence, self.wants(sequence)))
             .collect();
         reading.sort_by_key(|(_, sequence, wants)| {
-            (wants * weight(Priority::Interactive) / weight(sequence.priority), sequence.arrival)
+            (wants * weight(Priority::Interactive) / weight(sequence.priority()), sequence.arrival)
         });
-        let mut weights: usize = reading.iter().map(|(_, s, _)| weight(s.priority)).sum();
+        let mut weights: usize = reading.iter().map(|(_, s, _)| weight(s.priority())).sum();
         for (seq, sequence, wants) in reading {
-            let weight = weight(sequence.priority);
+            let weight = weight(sequence.priority());
             let mut share = wants.min((budget * weight).div_ceil(weights));
-            if !interactive(sequence) {
+            if !sequence.is_interactive() {
                 share = share.min(others_budget);
                 others_budget -= share;
             }
@@ -159,10 +165,10 @@ impl Scheduler {
         plan
     }
 
-    /// How many tokens it can be fed: where cells can only be shared as a whole, as many as another
-    /// needs that waits for them.
+    /// How many tokens it can be fed: where cells can only be shared as a whole, no more than others
+    /// have in common with it.
     fn wants(&self, sequence: &Sequence) -> usize {
-        let wants = sequence.remaining();
+        let wants = sequence.remaining().min(sequence.until_parting());
         if !matches!(self.prefix_cache, PrefixCache::Window(_)) {
             return wants;
         }

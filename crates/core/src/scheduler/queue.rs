@@ -151,7 +151,7 @@ impl Queue {
     fn first_interactive(&self, sequence_free: bool) -> Option<(usize, usize)> {
         self.first_where(INTERACTIVE, |waiting| {
             let can_go = sequence_free || waiting.kept.is_some();
-            can_go && waiting.sequence.priority == Priority::Interactive
+            can_go && waiting.sequence.is_interactive()
         })
     }
 

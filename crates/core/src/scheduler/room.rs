@@ -11,7 +11,9 @@ impl Scheduler {
     /// decoding, at the cost of whoever is least; and as many as the prompts could use at the cost
     /// of those that do not run. One alone always has room: its prompt and answer fit the context.
     pub(super) fn make_room(&mut self) {
-        while self.holding() > self.most_holding && (self.evict() || self.drop_paused()) {}
+        while self.holding() > self.most_holding
+            && (self.evict() || self.drop_paused() || self.give_up_kept())
+        {}
         let wanted = self.wanted_cells();
         while self.cells_free() < wanted && (self.evict() || self.drop_paused()) {}
         while self.running.len() > 1 {
@@ -69,12 +71,22 @@ impl Scheduler {
     /// A sequence that holds nothing; made so if it must be.
     pub(super) fn free_sequence(&mut self) -> Option<SeqId> {
         if self.free.is_empty() {
-            let least = || self.tree.least_recent().map(|(seq, _)| seq);
-            let redundant = self.tree.redundant(self.prefix_cache);
-            let seq = redundant.or_else(least).or_else(|| self.tree.kept().next())?;
-            self.close(seq);
+            self.give_up_kept();
         }
         self.free.pop_first()
+    }
+
+    /// Closes the kept sequence that is of least use. False where there is none.
+    fn give_up_kept(&mut self) -> bool {
+        let least = || self.tree.least_recent().map(|(seq, _)| seq);
+        let redundant = self.tree.redundant(self.prefix_cache);
+        match redundant.or_else(least).or_else(|| self.tree.kept().next()) {
+            Some(seq) => {
+                self.close(seq);
+                true
+            }
+            None => false,
+        }
     }
 
     /// Lets a request wait that was running, with its cells.

@@ -38,7 +38,7 @@ pub(super) struct Sequence {
     /// Counts submissions: the lower, the older.
     pub(super) arrival: u64,
     /// As it was asked for.
-    pub(super) priority: Priority,
+    priority: Priority,
     /// The priority, raised by each preemption, so that nobody is preempted for ever.
     pub(super) standing: Priority,
     params: Parameters,
@@ -51,6 +51,8 @@ pub(super) struct Sequence {
     shared: usize,
     /// The one that it waits for.
     follows: Option<Leader>,
+    /// After how many tokens others that have cells part from it, where it could not be cut later.
+    parting: Option<usize>,
     /// Whether it computes everything itself: the backend could not share cells with it.
     alone: bool,
     utf8: Utf8Stream,
@@ -71,6 +73,7 @@ impl Sequence {
             cached: 0,
             shared: 0,
             follows: None,
+            parting: None,
             alone: false,
             utf8: Utf8Stream::default(),
         }
@@ -79,6 +82,16 @@ impl Sequence {
     /// The least of all is the first to be preempted: low priority, then late arrival.
     pub(super) fn rank(&self) -> (Priority, Reverse<u64>) {
         (self.standing, Reverse(self.arrival))
+    }
+
+    /// As it was asked for, whatever it has risen to.
+    pub(super) fn priority(&self) -> Priority {
+        self.priority
+    }
+
+    /// Whether a person waits for it.
+    pub(super) fn is_interactive(&self) -> bool {
+        self.priority == Priority::Interactive
     }
 
     pub(super) fn params(&self) -> &Parameters {
@@ -129,6 +142,20 @@ impl Sequence {
     pub(super) fn not_joined(&mut self) {
         (self.cached, self.shared) = (0, 0);
         self.alone = true;
+    }
+
+    /// Others part from it after so many tokens, if it is not there already. Returns whether it
+    /// has just come to where they do.
+    pub(super) fn part_at(&mut self, tokens: Option<usize>) -> bool {
+        let parted = self.parting.is_some_and(|parting| parting == self.cached);
+        self.parting = tokens.filter(|tokens| *tokens > self.cached);
+        parted
+    }
+
+    /// How many tokens it is to be fed until others part from it.
+    pub(super) fn until_parting(&self) -> usize {
+        let parting = self.parting.and_then(|parting| parting.checked_sub(self.cached));
+        parting.filter(|tokens| *tokens > 0).unwrap_or(usize::MAX)
     }
 
     /// It waits for another to compute what both need, or for nobody.
@@ -211,7 +238,8 @@ impl Sequence {
 
     /// Forgets the cells; all tokens will be computed again.
     pub(super) fn preempt(&mut self) {
-        (self.cached, self.shared, self.follows) = (0, 0, None);
+        (self.cached, self.shared) = (0, 0);
+        (self.follows, self.parting) = (None, None);
         self.standing = match self.standing {
             Priority::Batch => Priority::Normal,
             Priority::Normal | Priority::Interactive => Priority::Interactive,

@@ -3,9 +3,9 @@
 use std::cmp::Reverse;
 
 use super::sequence::{Leader, Sequence};
-use super::tree::common;
+use super::tree::{Hold, common};
 use super::{Change, Scheduler};
-use crate::{PrefixCache, SeqId};
+use crate::{Parameters, PrefixCache, SeqId};
 
 /// How many tokens another must be about to compute to be waited for: a forward pass takes about as
 /// long as some prompt tokens in one that takes place anyway.
@@ -35,24 +35,54 @@ impl Scheduler {
         if self.prefix_cache == PrefixCache::None || tokens.len() <= sequence.cached() {
             return;
         }
-        let there = self.tree.longest(tokens, self.prefix_cache);
-        let there = there.filter(|(_, n)| *n > sequence.cached());
-        let at_hand = there.map_or(sequence.cached(), |(_, n)| n);
+        let cached = sequence.cached();
+        let there = self.tree.longest(tokens, self.prefix_cache).filter(|(_, n)| *n > cached);
+        let at_hand = there.map_or(cached, |(_, n)| n);
         let coming = self.running.values().filter(|other| precedes(other, sequence));
         let coming = coming.filter_map(|leader| leads(leader, sequence, at_hand)).max();
+        let common = match self.prefix_cache {
+            PrefixCache::Window(_) => self.tree.longest(tokens, PrefixCache::Any),
+            PrefixCache::None | PrefixCache::Any => None,
+        };
+        let parting = common.map(|(_, n)| n).filter(|n| *n >= at_hand + WORTH_WAITING);
         let Some(sequence) = self.running.get_mut(&seq) else { return };
         sequence.follow(coming);
         if coming.is_some() {
             return;
         }
-        if let Some((from, n)) = there
-            && let Ok(tokens) = u32::try_from(n)
-        {
+        let parted = sequence.part_at(parting);
+        if let Some((from, n)) = there {
             sequence.joined(n);
             self.tree.truncate(seq, 0);
-            self.tree.share(from, seq, n);
-            self.changes.push(Change::Copy { from, to: seq, tokens });
+            self.copy(from, seq, n);
         }
+        // Others will come that part here from this one.
+        let led =
+            there.is_some_and(|(from, n)| n >= WORTH_WAITING && self.running.contains_key(&from));
+        if parted || (led && matches!(self.prefix_cache, PrefixCache::Window(_))) {
+            self.keep_copy(seq);
+        }
+    }
+
+    /// Keeps all that `seq` has so far for those who begin with it, where later, when more has
+    /// been added, it could not be cut off again.
+    fn keep_copy(&mut self, seq: SeqId) {
+        if self.tree.is_kept(seq) {
+            return;
+        }
+        let Some(copy) = self.free.pop_first() else { return };
+        let (params, prompt) = (Parameters::DEFAULT, Vec::new());
+        self.changes.push(Change::Open { seq: copy, params, prompt });
+        self.tree.open(copy);
+        self.copy(seq, copy, self.tree.cached(seq));
+        self.tree.hold_for(copy, Hold::Kept);
+    }
+
+    fn copy(&mut self, from: SeqId, to: SeqId, n: usize) {
+        self.tree.share(from, to, n);
+        // No more than the context holds, which is a `u32`.
+        let tokens = u32::try_from(n).unwrap_or(u32::MAX);
+        self.changes.push(Change::Copy { from, to, tokens });
     }
 
     /// How many of the tokens of one that is to run those have, or will have, that do.

@@ -46,6 +46,8 @@ pub struct Step {
     pub changes: Vec<Change>,
     /// The forward pass.
     pub forward: Plan,
+    /// Whether interactive requests take part in it.
+    pub interactive: bool,
 }
 
 /// What came of a [`Step`].
@@ -98,9 +100,9 @@ impl Step {
                 Err(error) => refused.push((seq, error.into_failure())),
             }
         }
-        self.forward.feeds.retain(|feed| {
-            !gone(&refused, feed.seq) && !not_copied.contains(&feed.seq)
-        });
+        self.forward
+            .feeds
+            .retain(|feed| !gone(&refused, feed.seq) && !not_copied.contains(&feed.seq));
         let mut sampled = Vec::new();
         let forward = if self.forward.feeds.is_empty() {
             Ok(())

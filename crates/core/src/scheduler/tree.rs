@@ -105,6 +105,12 @@ impl Tree {
         kept.map(|(seq, _)| *seq)
     }
 
+    /// Whether a request that has ended holds just what `seq` does.
+    pub(super) fn is_kept(&self, seq: SeqId) -> bool {
+        let tail = self.sequences.get(&seq).and_then(|held| held.tail);
+        self.sequences.values().any(|held| held.hold == Hold::Kept && held.tail == tail)
+    }
+
     /// Makes `seq` known, for a request in the batch.
     pub(super) fn open(&mut self, seq: SeqId) {
         self.close(seq);

@@ -9,7 +9,7 @@ use llama_cpp_2::token::data_array::LlamaTokenDataArray;
 use llama_cpp_2::vocab::LlamaVocab;
 use threadrunner_core::{
     BackendError, ErrorCode, Failure, Feed, Interrupt, Message, ModelBackend, ModelInfo,
-    Parameters, Plan, Sampled, SeqId, TokenId,
+    Parameters, Plan, PrefixCache, Sampled, SeqId, TokenId,
 };
 
 use super::context::{Batch, Context, DecodeError};
@@ -67,7 +67,7 @@ impl<'model> Llama<'model> {
         template: Option<Result<ChatTemplate, TemplateError>>,
         info: ModelInfo,
     ) -> Self {
-        let sequences = (0..info.n_seq_max).map(|_| None).collect();
+        let sequences = (0..info.n_seq_max + info.n_seq_spare).map(|_| None).collect();
         let threads = Controller::new(context.settings().threads);
         Self {
             vocab: model.vocab(),
@@ -291,6 +291,23 @@ impl ModelBackend for Llama<'_> {
 
     fn listen_to(&mut self, interrupt: Interrupt) {
         self.interrupt = Some(interrupt);
+    }
+
+    fn copy(&mut self, from: SeqId, to: SeqId, tokens: u32) -> Result<(), BackendError> {
+        self.trim(to, 0)?;
+        let there = self.sequence(from).map_or(0, |from| from.cached);
+        let shared = tokens <= there
+            && self.info.prefix_cache != PrefixCache::None
+            && self.context.share(raw(from), raw(to), i32::try_from(tokens).unwrap_or(i32::MAX));
+        if !shared {
+            self.context.forget(raw(to), 0);
+            return Err(BackendError::Request(Failure::new(
+                ErrorCode::Inference,
+                format!("this model's cache cannot be shared up to {tokens} of {there} tokens"),
+            )));
+        }
+        self.sequence(to)?.cached = tokens;
+        Ok(())
     }
 
     fn trim(&mut self, seq: SeqId, keep: u32) -> Result<(), BackendError> {

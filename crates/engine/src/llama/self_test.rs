@@ -83,6 +83,8 @@ impl<'model> Test<'model> {
             n_batch: 512,
             n_ubatch: 512,
             n_seq_max: TOGETHER as u32,
+            sequences: TOGETHER as u32,
+            states: TOGETHER as u32,
             threads,
         };
         let context =

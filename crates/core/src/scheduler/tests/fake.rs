@@ -63,9 +63,9 @@ impl Fake {
     fn check(&self, plan: &Plan) {
         assert!(plan.n_tokens() <= self.info.n_batch as usize, "over n_batch: {plan:?}");
         assert!(plan.feeds.len() <= self.info.n_seq_max as usize, "over n_seq_max: {plan:?}");
-        if let PrefixCache::Window(_) = self.info.prefix_cache {
+        if self.info.n_seq_cached > 0 {
             let holding = self.sequences.values().filter(|open| !open.cells.is_empty()).count();
-            assert!(holding <= self.info.n_seq_max as usize, "too many sequences with cells");
+            assert!(holding <= self.info.n_seq_cached as usize, "too many sequences with cells");
         }
         for (place, feed) in plan.feeds.iter().enumerate() {
             assert!(plan.feeds[..place].iter().all(|other| other.seq != feed.seq), "{plan:?}");
@@ -170,6 +170,8 @@ impl ModelBackend for Fake {
         }
         assert!(keep == 0 || self.info.prefix_cache == PrefixCache::Any, "it cannot be cut");
         open.cells.truncate(keep as usize);
+        // What is fed from now on overwrites nothing.
+        open.longest = if keep == 0 { 0 } else { open.longest };
         Ok(())
     }
 

@@ -20,6 +20,7 @@ fn window(tokens: u32) -> ModelInfo {
         n_batch: 64,
         n_seq_max: 8,
         n_seq_spare: 8,
+        n_seq_cached: 10,
         prefix_cache: PrefixCache::Window(tokens),
         ..ModelInfo::default()
     }
@@ -105,11 +106,14 @@ fn a_more_urgent_one_that_begins_alike_leads_and_the_first_joins_it() {
     let batch = submit(&mut harness, &prompt(100, 500, 1, 20, 5), Priority::Batch);
     harness.step();
     let person = submit(&mut harness, &prompt(100, 500, 2, 20, 5), Priority::Interactive);
-    while harness.ends(person).is_empty() {
-        harness.step();
-        assert!(harness.ends(batch).is_empty(), "the person's answer comes first");
+    // What remains of the prefix is read in seven more steps, as the person's.
+    for _ in 0..7 {
+        let feeds = harness.step().feeds;
+        assert_eq!(feeds.len(), 1, "the other one waits");
     }
     harness.finish();
+    assert_eq!((harness.ends(batch), harness.ends(person)), (STOPPED.into(), STOPPED.into()));
+    assert_eq!((harness.cached(batch), harness.cached(person)), (Some(436), Some(64)));
     assert_eq!(harness.fake.computed(), 500 + 2 * (20 + 5));
 }
 
@@ -170,6 +174,29 @@ fn a_window_that_slid_is_not_cut_and_one_that_did_not_is() {
         let other = all_answered(&mut harness, &[other])[0];
         assert_eq!(harness.cached(other), Some(cached));
     }
+}
+
+#[test]
+fn a_prefix_longer_than_the_window_is_read_once_by_those_who_come_together_and_later() {
+    let mut harness = Harness::of(window(100));
+    let prompts: Vec<_> = (0..30).map(|tail| prompt(100, 500, tail, 20, 5)).collect();
+    let ids = all_answered(&mut harness, &prompts);
+    assert_eq!(harness.fake.computed(), 500 + 30 * (20 + 5));
+    assert_eq!(harness.cached(ids[29]), Some(500));
+    let later = all_answered(&mut harness, &[prompt(100, 500, 30, 20, 5)]);
+    assert_eq!(harness.cached(later[0]), Some(500));
+}
+
+#[test]
+fn the_second_to_come_alone_leaves_a_copy_where_it_parts_from_the_first() {
+    let mut harness = Harness::of(window(100));
+    let cached: Vec<_> = (0..4)
+        .map(|tail| {
+            let id = all_answered(&mut harness, &[prompt(100, 500, tail, 20, 5)])[0];
+            harness.cached(id).unwrap()
+        })
+        .collect();
+    assert_eq!(cached, [0, 0, 500, 500]);
 }
 
 #[test]
