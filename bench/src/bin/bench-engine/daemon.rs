@@ -25,13 +25,24 @@ struct Client {
 impl Server {
     /// Starts a daemon of its own and loads the model.
     pub(crate) fn start(model: &Path) -> Self {
+        Self::start_with(model, "")
+    }
+
+    /// The same with a `config.toml`.
+    pub(crate) fn start_with(model: &Path, config: &str) -> Self {
         let model = model.canonicalize().expect("the model is there");
         let home = TestHome::new()
+            .config(config)
             .with("RUST_LOG", "warn")
             .with("THREADRUNNER_BACKEND", "llama")
             .with("THREADRUNNER_MODEL_PATH", model);
         home.run(["load"]).expect(0);
         Self { home }
+    }
+
+    /// A connection to it.
+    pub(crate) fn connect(&self) -> Frames {
+        Frames::connect(&self.home.socket())
     }
 
     /// Answers the prompts at once, greedily, with `answer` tokens each.
@@ -41,7 +52,7 @@ impl Server {
             .iter()
             .map(|prompt| {
                 let (prompt, together) = (prompt.clone(), together.clone());
-                let frames = Frames::connect(&self.home.socket());
+                let frames = self.connect();
                 std::thread::spawn(move || ask(frames, &prompt, answer, &together))
             })
             .collect();

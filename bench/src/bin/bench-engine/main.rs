@@ -1,11 +1,13 @@
 //! What the daemon adds to llama.cpp: the same prompts, model, threads and compiler flags through
 //! the daemon's socket and through a plain loop over llama.cpp in this process, in turn.
 //!
-//! `bench-engine --model FILE [--rounds N]`. Expects release builds of the three programs, with
+//! `bench-engine --model FILE [--rounds N] [--only-prefix]`; the last measures only what sharing a
+//! prefix is worth. Expects release builds of the three programs, with
 //! llama, beside it.
 
 mod daemon;
 mod floor;
+mod prefix;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -35,6 +37,10 @@ fn main() {
         panic!("which model? --model FILE");
     };
     let rounds = flag("--rounds", 5);
+    if std::env::args().any(|argument| argument == "--only-prefix") {
+        prefix::compare(&model, rounds);
+        return;
+    }
     let server = daemon::Server::start(&model);
     floor::with_loop(&model, |floor| {
         let compare = |title: &str, work: &Work, busy: bool| {
@@ -75,6 +81,8 @@ fn main() {
         compare("Eight sequences at once, together", &Work { clients: CLIENTS, ..one }, false);
         compare("One sequence, one other busy thread on the machine", &one, true);
     });
+    drop(server);
+    prefix::compare(&model, rounds);
 }
 
 /// What is asked.
@@ -86,13 +94,15 @@ struct Work {
 }
 
 impl Work {
-    /// Prompts that differ from each other and from round to round, so that nothing is cached.
+    /// Prompts that differ from each other and from those of other rounds and other work, from their
+    /// first token on, so that nothing is cached.
     fn prompts(&self, round: usize) -> Vec<String> {
         const WORDS: [&str; 8] =
             ["river", "stone", "letter", "morning", "window", "garden", "paper", "road"];
         (0..self.clients)
             .map(|client| {
-                let mut prompt = format!("Story {round} of {client}, about");
+                let Self { clients, words, answer } = self;
+                let mut prompt = format!("{round}.{client}.{clients}.{words}.{answer}. A story of");
                 for index in 0..self.words {
                     prompt.push(' ');
                     prompt.push_str(WORDS[(index * 5 + round + client * 3 + index / 7) % 8]);
