@@ -49,6 +49,11 @@ doc:
 deny:
     cargo deny --all-features check
 
+# Clients of every kind while daemon and engines are killed: just soak --seconds 600 --seed 7
+soak *ARGS:
+    cargo build --workspace --bins
+    target/debug/soak "$@"
+
 # Record the terminal session of the README anew
 demo:
     scripts/record-demo
@@ -57,6 +62,11 @@ demo:
 bench-cli *ARGS:
     cargo build --release --locked --workspace --bins
     target/release/bench-cli "$@"
+
+# What the queue costs: submitting, 100,000 queued, a million finished; prints the tables
+bench-jobs *ARGS:
+    cargo build --release --locked --workspace --bins
+    target/release/bench-jobs "$@"
 
 # The daemon beside llama.cpp's own loop, same flags: prints the tables
 bench-engine *ARGS:

@@ -110,6 +110,23 @@ fn what_is_not_there_is_exit_code_7() {
 }
 
 #[test]
+fn a_follower_of_a_job_that_a_killed_daemon_left_sees_its_answer_once() {
+    let home = TestHome::new()
+        .config("[engine]\nsequences = 1\n")
+        .dummy(&json!({"step_ms": 10, "words": 60}));
+    let id = home.run(["--detach", "Hello"]).expect(0).stdout.trim().to_owned();
+    let partial = home.workspace("processing").join(&id).join("result.partial.txt");
+    eventually("some of it is on disk", || {
+        fs::read_to_string(&partial).ok().filter(|text| text.len() > 20)
+    });
+    home.kill(home.daemon_pid(), rustix::process::Signal::KILL);
+    let followed = home.run(["follow", &id]).expect(0);
+    assert_eq!(followed.stderr, "");
+    assert_eq!(followed.stdout, home.run(["result", &id]).expect(0).stdout);
+    assert_eq!(followed.stdout.split_whitespace().count(), 60);
+}
+
+#[test]
 fn a_followed_job_streams_from_its_beginning() {
     let home = TestHome::new().dummy(&json!({"step_ms": 10, "words": 30}));
     let id = home.run(["--detach", "Hello"]).expect(0).stdout.trim().to_owned();

@@ -32,11 +32,26 @@ pub enum FrameError {
         missing: usize,
     },
     /// The bytes are not the JSON that was expected.
-    #[error("the frame is not the JSON expected: {0}")]
+    #[error("the frame is not the JSON expected: {}", without_content(.0))]
     Json(#[from] serde_json::Error),
     /// The socket failed.
     #[error(transparent)]
     Io(#[from] std::io::Error),
+}
+
+/// What is wrong with a frame, and nothing of what it holds: that may be a prompt or an answer, and
+/// this may be logged.
+fn without_content(error: &serde_json::Error) -> String {
+    match error.classify() {
+        serde_json::error::Category::Data => {
+            format!(
+                "a value is of the wrong kind at line {} column {}",
+                error.line(),
+                error.column()
+            )
+        }
+        _ => error.to_string(),
+    }
 }
 
 impl Decoder for FrameCodec {
@@ -129,6 +144,22 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use serde_json::{Value, json};
+
+    #[test]
+    fn a_complaint_about_a_frame_says_nothing_of_what_is_in_it() {
+        let mut buffer = BytesMut::new();
+        encode_frame(&serde_json::json!({"id": "my secret"}), &mut buffer).unwrap();
+        #[derive(Debug, serde::Deserialize)]
+        struct Numbered {
+            #[expect(dead_code, reason = "never read: it is of the wrong kind")]
+            id: u64,
+        }
+        let complaint = decode_frame::<Numbered>(&mut buffer).unwrap_err().to_string();
+        assert!(
+            complaint.contains("line 1 column") && !complaint.contains("secret"),
+            "{complaint}"
+        );
+    }
 
     #[test]
     fn a_frame_is_a_little_endian_length_and_json() {

@@ -84,8 +84,12 @@ impl From<JobId> for String {
     }
 }
 
+/// The latest time, in microseconds, that an id may begin with (in the year 2255): ids go on after
+/// it for decades before they need a 17th digit, with which they would come before all others.
+const LATEST: u64 = 9_000_000_000_000_000;
+
 /// Makes ids that never repeat and never go back, also when the clock does.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct JobIdSource {
     process: u32,
     last_micros: u64,
@@ -100,15 +104,18 @@ impl JobIdSource {
     /// Never makes an id at or before `id` again: call with the newest id found on disk.
     pub fn after(&mut self, id: &JobId) {
         let digits = id.as_str().split('_').next().unwrap_or_default();
-        // Another program's first part may be no time at all; only a plausible one counts.
-        if let (16, Ok(micros)) = (digits.len(), digits.parse()) {
+        // Another program's first part may be no time at all, such as sixteen nines; only a
+        // plausible one counts.
+        if let (16, Ok(micros)) = (digits.len(), digits.parse())
+            && micros <= LATEST
+        {
             self.last_micros = self.last_micros.max(micros);
         }
     }
 
     /// The next id, for the time `now_micros` in microseconds since 1970.
     pub fn next(&mut self, now_micros: u64) -> JobId {
-        self.last_micros = now_micros.max(self.last_micros + 1);
+        self.last_micros = now_micros.min(LATEST).max(self.last_micros + 1);
         JobId(format!("{:016}_{}", self.last_micros, self.process).into())
     }
 }
@@ -144,6 +151,25 @@ mod tests {
         source.after(&JobId::parse("1736700000123456_1").unwrap());
         source.after(&JobId::parse("99").unwrap());
         assert_eq!(source.next(5).as_str(), "1736700000123457_7");
+    }
+
+    #[test]
+    fn an_id_of_sixteen_nines_does_not_break_the_order_of_those_that_follow() {
+        let mut source = JobIdSource::new(7);
+        let before = source.next(1_736_700_000_123_456);
+        source.after(&JobId::parse("9999999999999999_1").unwrap());
+        let after = source.next(1_736_700_000_123_500);
+        assert!(before < after);
+        assert_eq!(after.as_str(), "1736700000123500_7");
+    }
+
+    #[test]
+    fn a_clock_that_is_set_far_ahead_makes_no_longer_ids() {
+        let mut source = JobIdSource::new(7);
+        let ahead = source.next(u64::MAX);
+        let then = source.next(1_736_700_000_123_456);
+        assert_eq!((ahead.as_str().len(), then.as_str().len()), (18, 18));
+        assert!(ahead < then);
     }
 
     proptest! {

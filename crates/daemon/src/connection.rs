@@ -84,6 +84,11 @@ impl Answer {
         self.send(vec![ReplyBody::Error(ErrorFrame::new(failure, job))]).await
     }
 
+    /// Whether the client is gone.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.is_cancelled()
+    }
+
     /// Ends when the client is gone.
     pub(crate) async fn gone(&self) {
         self.gone.cancelled().await;

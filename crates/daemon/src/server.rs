@@ -1,10 +1,15 @@
 //! The socket: who may connect, and how many.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
+use threadrunner_core::protocol::{ErrorFrame, Reply, ReplyBody};
+use threadrunner_core::{ErrorCode, Failure, encode_frame};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -15,6 +20,8 @@ use crate::context::Context;
 const CONNECTIONS: usize = 1024;
 /// How long to wait when the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often that is logged.
+const SAID_EVERY: Duration = Duration::from_secs(60);
 
 /// Accepts connections until `closing`, then waits until those that are open have their answers.
 pub(crate) async fn serve(
@@ -25,6 +32,8 @@ pub(crate) async fn serve(
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     let connections = TaskTracker::new();
     let accepting = async {
+        let mut spare = spare_descriptor();
+        let mut error_said: Option<Instant> = None;
         loop {
             let Ok(place) = room.clone().acquire_owned().await else { return };
             match listener.accept().await {
@@ -37,8 +46,19 @@ pub(crate) async fn serve(
                 }
                 Ok(_) => {}
                 Err(error) => {
-                    tracing::error!(%error, "cannot accept a connection");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    if error_said.is_none_or(|said| said.elapsed() > SAID_EVERY) {
+                        tracing::error!(%error, "cannot accept a connection");
+                        error_said = Some(Instant::now());
+                    }
+                    // Whoever comes is told, with the descriptor that was kept for it.
+                    drop(spare.take());
+                    match timeout(ACCEPT_PAUSE, listener.accept()).await {
+                        Ok(Ok((stream, _))) => refuse(stream, &error).await,
+                        Ok(Err(_)) => tokio::time::sleep(ACCEPT_PAUSE).await,
+                        // Whoever came is gone.
+                        Err(_) => {}
+                    }
+                    spare = spare_descriptor();
                 }
             }
         }
@@ -49,6 +69,29 @@ pub(crate) async fn serve(
     }
     connections.close();
     connections.wait().await;
+}
+
+/// A descriptor to be given up when there are no others.
+fn spare_descriptor() -> Option<std::fs::File> {
+    std::fs::File::open("/dev/null").ok()
+}
+
+/// Tells a client that it cannot be served.
+async fn refuse(mut stream: UnixStream, error: &std::io::Error) {
+    let failure = Failure::new(
+        ErrorCode::Overloaded,
+        format!("the daemon cannot take another connection: {error}"),
+    )
+    .hint("try again later, or raise `ulimit -n` where the daemon is started");
+    let body = ReplyBody::Error(ErrorFrame::new(failure, None));
+    let mut bytes = BytesMut::new();
+    if encode_frame(&Reply { id: None, body }, &mut bytes).is_ok() {
+        // The frame is shorter than what a socket holds.
+        let _ = timeout(ACCEPT_PAUSE, stream.write_all(&bytes)).await;
+        // What the client sends is read, or closing would take the frame back.
+        let _ = stream.shutdown().await;
+        let _ = timeout(ACCEPT_PAUSE, stream.read(&mut [0; 4096])).await;
+    }
 }
 
 /// Whether the peer runs as the same user. Permissions of the socket say so too; a socket in a

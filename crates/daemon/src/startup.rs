@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use threadrunner_core::{ErrorCode, Failure};
 use threadrunner_home::{Config, Durability, FileLock, Home};
-use threadrunner_workspace::{Options, Workspace};
+use threadrunner_workspace::{Options, Reader, Workspace};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -59,6 +59,7 @@ pub(crate) fn run(foreground: bool) -> ExitCode {
 struct Daemon {
     home: Home,
     config: Config,
+    engine: PathBuf,
     workspace: Workspace,
     ready: Vec<threadrunner_core::JobId>,
     listener: std::os::unix::net::UnixListener,
@@ -79,9 +80,14 @@ fn start(foreground: bool) -> Result<Option<(Daemon, FileLock)>, Failure> {
         }
         return Ok(None);
     };
-    // Whoever reads the note finds the socket also from an environment that names another.
-    let note = home.socket.as_os_str().as_encoded_bytes();
-    lock.write_note(note).map_err(|error| io_failure("write", &home.daemon_lock(), &error))?;
+    let engine = engine_binary();
+    // A client's directory must not be kept from being unmounted. All paths are absolute by now.
+    let _ = std::env::set_current_dir("/");
+    // Whoever reads the note finds the socket also from an environment that names another. A disk
+    // that is full is no reason not to serve: jobs have to be removed from it.
+    if let Err(error) = lock.write_note(home.socket.as_os_str().as_encoded_bytes()) {
+        tracing::warn!(path = %home.daemon_lock().display(), %error, "cannot be written");
+    }
     let durability = match config.durability {
         Durability::Durable => threadrunner_workspace::Durability::Durable,
         Durability::Relaxed => threadrunner_workspace::Durability::Relaxed,
@@ -101,7 +107,7 @@ fn start(foreground: bool) -> Result<Option<(Daemon, FileLock)>, Failure> {
     }
     let ready = recovered.queued;
     let listener = bind(&home.socket)?;
-    Ok(Some((Daemon { home, config, workspace, ready, listener, foreground }, lock)))
+    Ok(Some((Daemon { home, config, engine, workspace, ready, listener, foreground }, lock)))
 }
 
 /// Binds the socket. The lock is held: a socket file that is there is nobody's.
@@ -158,11 +164,13 @@ impl Daemon {
             .map_err(|error| io_failure("listen on", &self.home.socket, &error))?;
         let reader = self.workspace.reader();
         let (events, from_store) = tokio::sync::mpsc::channel(STORE_EVENTS);
+        let warming = reader.clone();
         let (store, workspace) = Store::start(self.workspace, self.ready, events)
             .map_err(|error| internal("start the workspace's thread", &error))?;
         let archive = store.archive();
+        remember_names(warming);
         let (owner, hub) =
-            Owner::new(self.home.clone(), self.config.clone(), engine_binary(), store, from_store);
+            Owner::new(self.home.clone(), self.config.clone(), self.engine, store, from_store);
         let context = Arc::new(Context {
             hub: hub.clone(),
             reader,
@@ -184,6 +192,20 @@ impl Daemon {
         let _ = tokio::time::timeout(LAST_FRAMES, serving).await;
         Ok(workspace)
     }
+}
+
+/// Reads the states' names once, so that the first who asks for the newest jobs does not wait for
+/// the names of a million. Beside everything else, and after it where the processor is busy.
+fn remember_names(reader: Reader) {
+    let read = move || {
+        // On Linux this is the thread's own priority.
+        let _ = rustix::process::nice(19);
+        if let Err(error) = reader.newest(&[], 1) {
+            tracing::debug!(%error, "the names of the jobs cannot be read");
+        }
+    };
+    // Without it they are read when they are asked for.
+    let _ = std::thread::Builder::new().name("names".to_owned()).spawn(read);
 }
 
 struct Signals {
@@ -220,7 +242,10 @@ async fn obey(mut signals: Signals, hub: Hub) {
 /// The engine's program: `THREADRUNNER_ENGINE`, else the one beside this one, else on the PATH.
 fn engine_binary() -> PathBuf {
     if let Some(path) = std::env::var_os("THREADRUNNER_ENGINE").filter(|path| !path.is_empty()) {
-        return path.into();
+        let path = PathBuf::from(path);
+        // One without a slash is looked for on the PATH.
+        let a_path = path.components().count() > 1;
+        return std::path::absolute(&path).ok().filter(|_| a_path).unwrap_or(path);
     }
     let name = "threadrunner-engine";
     let beside = std::env::current_exe().ok().and_then(|own| Some(own.parent()?.join(name)));

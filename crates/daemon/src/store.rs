@@ -9,11 +9,16 @@ mod keeper;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
-use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta, JobSpec, ModelRef, Priority};
-use threadrunner_workspace::{Retention, WatchEvent, Watcher, Workspace};
+use threadrunner_core::{
+    ErrorCode, Failure, JobId, JobIdSource, JobMeta, JobSpec, ModelRef, Priority,
+};
+use threadrunner_workspace::{WatchEvent, Watcher, Workspace};
 
 use keeper::Keeper;
 use tokio::sync::oneshot;
+
+/// How many jobs are removed in one operation.
+const REMOVED_AT_ONCE: usize = 256;
 
 /// A job to be written.
 #[derive(Debug)]
@@ -52,6 +57,8 @@ pub(crate) enum StoreEvent {
     Durable { id: JobId },
     /// The job is in `processing`.
     Claimed { id: JobId, result: Result<Claim, Failure> },
+    /// The job is in `ready` still, because something has run out: the disk, open files.
+    NotNow { id: JobId, failure: Failure },
     /// The job is in `ready` again.
     Released { id: JobId, result: Result<(), Failure> },
     /// The job is in `output` or `failed`, for good.
@@ -79,7 +86,7 @@ enum Operation {
     List,
     Retry { id: JobId, reply: Reply<()> },
     Remove { id: JobId, reply: Reply<()> },
-    Prune { retention: Retention, reply: Reply<Vec<JobId>> },
+    RemoveAll { ids: Vec<JobId>, reply: Reply<Vec<JobId>> },
 }
 
 type Reply<T> = oneshot::Sender<Result<T, Failure>>;
@@ -89,6 +96,7 @@ type Reply<T> = oneshot::Sender<Result<T, Failure>>;
 pub(crate) struct Store {
     operations: mpsc::Sender<Operation>,
     under_way: usize,
+    ids: JobIdSource,
     // Watches until it is dropped.
     _watcher: Option<Watcher>,
 }
@@ -103,16 +111,22 @@ impl Store {
     ) -> std::io::Result<(Self, JoinHandle<()>)> {
         let (operations, incoming) = mpsc::channel();
         let watcher = watch(&workspace, operations.clone());
+        let ids = workspace.ids();
         let keeper = Keeper::new(workspace, ready, events);
         let thread = std::thread::Builder::new()
             .name("workspace".to_owned())
             .spawn(move || keeper.run(&incoming))?;
-        Ok((Self { operations, under_way: 0, _watcher: watcher }, thread))
+        Ok((Self { operations, under_way: 0, ids, _watcher: watcher }, thread))
     }
 
     /// A handle for clients.
     pub(crate) fn archive(&self) -> Archive {
         Archive(self.operations.clone())
+    }
+
+    /// A source of ids after all that were in the workspace at the start.
+    pub(crate) fn ids(&self) -> JobIdSource {
+        self.ids.clone()
     }
 
     /// Operations whose event has not been taken note of.
@@ -125,6 +139,7 @@ impl Store {
         match event {
             StoreEvent::Submitted { .. }
             | StoreEvent::Claimed { .. }
+            | StoreEvent::NotNow { .. }
             | StoreEvent::Released { .. }
             | StoreEvent::Ended { .. } => self.under_way -= 1,
             StoreEvent::Durable { .. }
@@ -218,9 +233,15 @@ impl Archive {
         self.ask(|reply| Operation::Remove { id, reply }).await
     }
 
-    /// Removes some of the jobs that need not be kept; none when there are none left.
-    pub(crate) async fn prune(&self, retention: Retention) -> Result<Vec<JobId>, Failure> {
-        self.ask(|reply| Operation::Prune { retention, reply }).await
+    /// Removes jobs that have ended, and names those that are gone: not one that is no longer
+    /// there, or has been queued again. A step at a time, so that others are not kept waiting.
+    pub(crate) async fn remove_all(&self, ids: &[JobId]) -> Result<Vec<JobId>, Failure> {
+        let mut removed = Vec::new();
+        for some in ids.chunks(REMOVED_AT_ONCE) {
+            let ids = some.to_vec();
+            removed.append(&mut self.ask(|reply| Operation::RemoveAll { ids, reply }).await?);
+        }
+        Ok(removed)
     }
 }
 

@@ -33,7 +33,8 @@ pub struct Config {
     pub durability: Durability,
     /// How often a job is begun before it fails. Default: 3.
     pub max_attempts: u32,
-    /// The most jobs in the queue. Default: 100000.
+    /// The most jobs in the queue. Default: 1000000; each takes some 330 bytes of
+    /// memory.
     pub max_queue: u32,
     /// `[aliases]`: other names for models; each a name in `models/` or a path (relative to the
     /// home).
@@ -82,7 +83,7 @@ impl Default for Config {
             grace: Duration::from_secs(10),
             durability: Durability::default(),
             max_attempts: 3,
-            max_queue: 100_000,
+            max_queue: 1_000_000,
             aliases: BTreeMap::new(),
             engine: EngineOptions::default(),
             defaults: Parameters::default(),

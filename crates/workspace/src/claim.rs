@@ -66,29 +66,47 @@ impl Workspace {
             Ok(loaded) => loaded,
             Err(failure) => return Err(self.reject(id, &dir, failure, now)?),
         };
+        match self.stage_claim(id, &dir, &spec, &mut meta) {
+            Ok(staged) => self.staged.push(staged),
+            Err(error) => {
+                // Where the disk is full this is tried often, and none of it was an attempt.
+                let _ = dir.remove(&*self.fs, JOB_NEXT);
+                return Err(error);
+            }
+        }
+        let path = self.layout.job_path(JobState::Processing, id);
+        Ok(ClaimedJob::new(id.clone(), spec, meta, prompt, (fd, path), Arc::clone(&self.fs)))
+    }
+
+    fn stage_claim(
+        &self,
+        id: &JobId,
+        dir: &JobDir<'_>,
+        spec: &JobSpec,
+        meta: &mut JobMeta,
+    ) -> Result<Staged> {
         let mut staged = Staged::new(id.clone(), JobState::Ready);
         staged.route.push(JobState::Processing);
-        dir.write(&*self.fs, JOB_NEXT, &job_json(&spec, None)?)?;
+        dir.write(&*self.fs, JOB_NEXT, &job_json(spec, None)?)?;
         staged.written.push(JOB_NEXT);
         staged.replace.push((JOB_NEXT, JOB_FILE));
-        let ended_before = meta.status.is_some() || OutcomeSeal::of(&meta).is_some();
+        let ended_before = meta.status.is_some() || OutcomeSeal::of(meta).is_some();
         if ended_before {
             // It was put back: by `retry`, or by somebody's hand.
-            clear_outcome(&mut meta);
-            dir.write(&*self.fs, META_NEXT, &meta_json(&meta)?)?;
+            clear_outcome(meta);
+            dir.write(&*self.fs, META_NEXT, &meta_json(meta)?)?;
             staged.written.push(META_NEXT);
             staged.replace.push((META_NEXT, META_FILE));
         }
+        // An earlier attempt's. At once, and not at the sync, which may come after this attempt has
+        // begun to write. One that does not count may have left something, too.
+        dir.remove(&*self.fs, PARTIAL_FILE)?;
         if ended_before || spec.attempts > 1 {
-            // An earlier attempt's. At once, and not at the sync, which may come after this
-            // attempt has begun to write.
-            for name in [ERROR_FILE, RESULT_FILE, PARTIAL_FILE] {
+            for name in [ERROR_FILE, RESULT_FILE] {
                 dir.remove(&*self.fs, name)?;
             }
         }
-        self.staged.push(staged);
-        let path = self.layout.job_path(JobState::Processing, id);
-        Ok(ClaimedJob::new(id.clone(), spec, meta, prompt, (fd, path), Arc::clone(&self.fs)))
+        Ok(staged)
     }
 
     /// What to run, the attempt counted. The inner `Err` is the job's own fault.

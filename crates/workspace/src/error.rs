@@ -143,6 +143,18 @@ impl WorkspaceError {
         ))
     }
 
+    /// Whether something has run out, or the disk may not be written now: what is tried again
+    /// later may go well.
+    pub fn is_shortage(&self) -> bool {
+        let Self::Io { source, .. } = self else { return false };
+        let kind =
+            matches!(source.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::OutOfMemory);
+        let open_files = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE]
+            .iter()
+            .any(|errno| source.raw_os_error() == Some(errno.raw_os_error()));
+        kind || open_files || self.is_disk_full()
+    }
+
     /// What a client is told.
     pub fn into_failure(self) -> Failure {
         let message = self.to_string();

@@ -139,7 +139,8 @@ impl Workspace {
             staged.written.push(JOB_NEXT);
             staged.replace.push((JOB_NEXT, JOB_FILE));
         }
-        staged.remove.extend([META_NEXT, RESULT_FILE, PARTIAL_FILE]);
+        // The partial answer stays until the next attempt begins: it can be read.
+        staged.remove.extend([META_NEXT, RESULT_FILE]);
         self.staged.push(staged);
         Ok(())
     }

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use threadrunner_core::{JobId, JobState};
 
 use crate::fs::FileSystem;
+use crate::recent::Recent;
 use crate::{Result, WorkspaceError};
 
 /// The prompt, byte for byte.
@@ -43,6 +44,7 @@ const DIRECTORY: OFlags =
 pub(crate) struct Layout {
     root: PathBuf,
     states: [OwnedFd; JobState::ALL.len()],
+    recent: Recent,
 }
 
 impl Layout {
@@ -90,12 +92,17 @@ impl Layout {
         };
         let [writing, ready, processing, done, failed] = JobState::ALL;
         let states = [open(writing)?, open(ready)?, open(processing)?, open(done)?, open(failed)?];
-        Ok(Self { root, states })
+        Ok(Self { root, states, recent: Recent::default() })
     }
 
     /// The workspace's absolute path.
     pub(crate) fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// What is remembered of the names in the states' directories.
+    pub(crate) fn recent(&self) -> &Recent {
+        &self.recent
     }
 
     /// The open directory of a state.

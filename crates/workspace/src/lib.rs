@@ -29,6 +29,7 @@ mod layout;
 mod listing;
 mod manage;
 mod reader;
+mod recent;
 mod recover;
 mod staged;
 mod submit;

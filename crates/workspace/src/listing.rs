@@ -60,8 +60,13 @@ pub(crate) fn ids(layout: &Layout, state: JobState) -> Result<Vec<JobId>> {
     Ok(ids)
 }
 
-/// The newest jobs in a state, newest first.
-pub(crate) fn newest(layout: &Layout, state: JobState, limit: usize) -> Result<Vec<JobId>> {
+/// The newest jobs in a state, newest first; only such as are older than `before`, if that is given.
+pub(crate) fn newest(
+    layout: &Layout,
+    state: JobState,
+    before: Option<&JobId>,
+    limit: usize,
+) -> Result<Vec<JobId>> {
     let mut kept: Vec<JobId> = Vec::new();
     let keep_newest = |kept: &mut Vec<JobId>| {
         kept.sort_unstable_by(|a, b| by_time(b, a));
@@ -75,7 +80,8 @@ pub(crate) fn newest(layout: &Layout, state: JobState, limit: usize) -> Result<V
             && kept
                 .get(limit.wrapping_sub(1))
                 .is_none_or(|oldest| names_by_time(name, oldest.as_str()) == Ordering::Less);
-        if too_old {
+        let too_new = before.is_some_and(|id| names_by_time(name, id.as_str()) != Ordering::Less);
+        if too_old || too_new {
             return;
         }
         kept.extend(JobId::parse(name));

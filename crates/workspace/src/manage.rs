@@ -7,7 +7,7 @@ use threadrunner_core::{ErrorCode, Failure, JobId, JobSpec, JobState};
 
 use crate::files::job_dir;
 use crate::job_files::{job_json, load_spec};
-use crate::layout::{JOB_FILE, JOB_NEXT};
+use crate::layout::{JOB_FILE, JOB_NEXT, Layout};
 use crate::staged::Staged;
 use crate::time::micros_since_epoch;
 use crate::{Result, Workspace, WorkspaceError, listing};
@@ -85,45 +85,35 @@ impl Workspace {
         self.staged.push(staged);
         Ok(())
     }
+}
 
-    /// Prepares to remove the finished jobs that need not be kept, and names them. No more than
-    /// `limit` at once, the oldest first, so that other work is not kept waiting.
-    ///
-    /// # Errors
-    /// [`WorkspaceError::Io`].
-    pub fn prune(
-        &mut self,
-        retention: &Retention,
-        limit: usize,
-        now: SystemTime,
-    ) -> Result<Vec<JobId>> {
-        let mut ended = listing::ids(&self.layout, JobState::Done)?;
-        if !retention.keep_failed {
-            ended.append(&mut listing::ids(&self.layout, JobState::Failed)?);
+impl Retention {
+    /// Which of the jobs that have ended go, oldest first.
+    pub(crate) fn not_kept(&self, layout: &Layout, now: SystemTime) -> Result<Vec<JobId>> {
+        if self.max_age.is_none() && self.max_count.is_none() {
+            return Ok(Vec::new());
+        }
+        let mut ended = listing::ids(layout, JobState::Done)?;
+        if !self.keep_failed {
+            ended.append(&mut listing::ids(layout, JobState::Failed)?);
             ended.sort_unstable_by(listing::by_time);
         }
-        let too_many = ended.len().saturating_sub(retention.max_count.unwrap_or(usize::MAX));
-        let mut removed = Vec::new();
-        for (index, id) in ended.into_iter().enumerate() {
-            if removed.len() == limit {
-                break;
-            }
-            let too_old = retention.max_age.is_some_and(|age| self.ended_before(&id, age, now));
-            if (index < too_many || too_old) && self.remove(&id).is_ok() {
-                removed.push(id);
-            }
-        }
-        Ok(removed)
+        let too_many = ended.len().saturating_sub(self.max_count.unwrap_or(usize::MAX));
+        let mut index = 0;
+        ended.retain(|id| {
+            index += 1;
+            index <= too_many || self.max_age.is_some_and(|age| ended_before(layout, id, age, now))
+        });
+        Ok(ended)
     }
+}
 
-    // The last thing that changes in a job's directory is its `meta.json`, when the job ends. To
-    // ask the directory for its time is a hundred times cheaper than to read that file.
-    fn ended_before(&self, id: &JobId, age: Duration, now: SystemTime) -> bool {
-        let limit = micros_since_epoch(now).saturating_sub(age.as_micros() as u64) / 1_000_000;
-        [JobState::Done, JobState::Failed].into_iter().any(|state| {
-            let stat =
-                rustix::fs::statat(self.layout.dir(state), id.as_str(), AtFlags::SYMLINK_NOFOLLOW);
-            stat.is_ok_and(|stat| u64::try_from(stat.st_mtime).is_ok_and(|at| at < limit))
-        })
-    }
+// The last thing that changes in a job's directory is its `meta.json`, when the job ends. To ask
+// the directory for its time is a hundred times cheaper than to read that file.
+fn ended_before(layout: &Layout, id: &JobId, age: Duration, now: SystemTime) -> bool {
+    let limit = micros_since_epoch(now).saturating_sub(age.as_micros() as u64) / 1_000_000;
+    [JobState::Done, JobState::Failed].into_iter().any(|state| {
+        let stat = rustix::fs::statat(layout.dir(state), id.as_str(), AtFlags::SYMLINK_NOFOLLOW);
+        stat.is_ok_and(|stat| u64::try_from(stat.st_mtime).is_ok_and(|at| at < limit))
+    })
 }

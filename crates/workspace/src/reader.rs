@@ -5,6 +5,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use threadrunner_core::protocol::JobRecord;
 use threadrunner_core::{JobId, JobMeta, JobSpec, JobState};
@@ -15,7 +16,7 @@ use crate::layout::{
     ERROR_FILE, JOB_FILE, Layout, META_FILE, PARTIAL_FILE, PROMPT_FILE, RESULT_FILE,
 };
 use crate::listing::{self, by_time};
-use crate::{Result, WorkspaceError};
+use crate::{Result, Retention, WorkspaceError};
 
 /// Reads a workspace. Cheap to clone; needs neither the owner nor the lock.
 #[derive(Debug, Clone)]
@@ -124,7 +125,8 @@ impl Reader {
             .ok_or_else(|| dir.io("read", RESULT_FILE, std::io::ErrorKind::NotFound))
     }
 
-    /// What there is of a job's answer, from a byte offset: all of it once it is done.
+    /// What there is of a job's answer, from a byte offset: all of it once it is done; of a queued
+    /// job, what it had said when its last attempt was cut short.
     ///
     /// # Errors
     /// [`WorkspaceError::NotFound`]; [`WorkspaceError::Io`].
@@ -136,7 +138,8 @@ impl Reader {
             // At the end the partial answer becomes the answer, a little before the job moves.
             JobState::Processing => &[PARTIAL_FILE, RESULT_FILE],
             JobState::Failed => &[PARTIAL_FILE],
-            // A queued job's is an earlier attempt's.
+            // An earlier attempt's, that was cut short. After a `retry` nothing is left of it.
+            JobState::Ready if !ended_before(&dir)? => &[PARTIAL_FILE],
             JobState::Writing | JobState::Ready => &[],
         };
         let mut bytes = Vec::new();
@@ -189,9 +192,35 @@ impl Reader {
         states: &[JobState],
         limit: usize,
     ) -> Result<(Vec<(JobId, JobState)>, bool)> {
+        let recent = self.layout.recent();
+        self.list(states, limit, |state, limit| recent.newest(&self.layout, state, limit))
+    }
+
+    /// The same of the jobs older than `before`. This reads all the states' names, so it is asked
+    /// for many jobs at once.
+    ///
+    /// # Errors
+    /// [`WorkspaceError::Io`].
+    pub fn newest_before(
+        &self,
+        before: &JobId,
+        states: &[JobState],
+        limit: usize,
+    ) -> Result<(Vec<(JobId, JobState)>, bool)> {
+        self.list(states, limit, |state, limit| {
+            listing::newest(&self.layout, state, Some(before), limit)
+        })
+    }
+
+    fn list(
+        &self,
+        states: &[JobState],
+        limit: usize,
+        newest: impl Fn(JobState, usize) -> Result<Vec<JobId>>,
+    ) -> Result<(Vec<(JobId, JobState)>, bool)> {
         let mut jobs = Vec::new();
         for state in STATES.into_iter().filter(|s| states.is_empty() || states.contains(s)) {
-            let newest = listing::newest(&self.layout, state, limit.saturating_add(1))?;
+            let newest = newest(state, limit.saturating_add(1))?;
             jobs.extend(newest.into_iter().map(|id| (id, state)));
         }
         // The sort keeps the order of the states, so that of two sightings the last comes last.
@@ -201,6 +230,24 @@ impl Reader {
         let more = jobs.len() > limit;
         jobs.truncate(limit);
         Ok((jobs, more))
+    }
+
+    /// When a state's directory last changed; `None` where nobody can tell.
+    pub fn changed(&self, state: JobState) -> Option<SystemTime> {
+        std::fs::metadata(self.layout.path(state)).and_then(|found| found.modified()).ok()
+    }
+
+    /// Notes a job that somebody else put into `input/ready`.
+    pub(crate) fn note_arrival(&self, id: &JobId) {
+        self.layout.recent().came(id, JobState::Ready);
+    }
+
+    /// Which of the jobs that have ended need not be kept, oldest first.
+    ///
+    /// # Errors
+    /// [`WorkspaceError::Io`].
+    pub fn not_kept(&self, retention: &Retention, now: SystemTime) -> Result<Vec<JobId>> {
+        retention.not_kept(&self.layout, now)
     }
 
     /// How many jobs are in each state.
@@ -286,6 +333,12 @@ impl Reader {
     fn job_dir<'a>(&self, fd: &'a OwnedFd, state: JobState, id: &JobId) -> JobDir<'a> {
         job_dir(fd, self.layout.job_path(state, id))
     }
+}
+
+/// Whether a queued job had ended before it was put back.
+fn ended_before(dir: &JobDir<'_>) -> Result<bool> {
+    let meta: JobMeta = json(dir, META_FILE)?.unwrap_or_default();
+    Ok(meta.status.is_some())
 }
 
 /// The content of a file; `None` when it is not there or not what it should be.

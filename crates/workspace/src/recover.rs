@@ -75,6 +75,17 @@ impl Workspace {
         Ok(recovered)
     }
 
+    /// Prepares to make good one job in `processing` that nobody holds any more, because its end
+    /// could not be written: as opening the workspace does with all of them. One that is not there
+    /// needs nothing.
+    ///
+    /// # Errors
+    /// [`WorkspaceError::Io`].
+    pub fn recover_job(&mut self, id: &JobId, now: SystemTime) -> Result<()> {
+        self.flush(id);
+        self.recover_one(id, now, &mut Recovered::default())
+    }
+
     fn recover_writing(&mut self, now: SystemTime, recovered: &mut Recovered) -> Result<()> {
         let mut names = Vec::new();
         listing::for_each_entry(self.layout.dir(JobState::Writing), |name, _| {
@@ -158,7 +169,8 @@ impl Workspace {
             }
             Verdict::Again => {
                 let mut staged = Staged::new(id.clone(), JobState::Processing);
-                staged.remove.extend([META_NEXT, JOB_NEXT, RESULT_FILE, PARTIAL_FILE]);
+                // The partial answer stays until the next attempt begins: it can be read.
+                staged.remove.extend([META_NEXT, JOB_NEXT, RESULT_FILE]);
                 staged.route.push(JobState::Ready);
                 self.staged.push(staged);
                 recovered.requeued.push(id.clone());

@@ -20,7 +20,7 @@ use threadrunner_core::{JobId, JobState};
 
 use crate::files::{ReadError, job_dir};
 use crate::fs::FileSystem;
-use crate::layout::{self, Layout, open_dir};
+use crate::layout::{self, JOB_NEXT, Layout, open_dir};
 use crate::{Result, WorkspaceError};
 
 /// One job's prepared change.
@@ -236,9 +236,8 @@ pub(crate) fn move_job(
         });
     }
     let name = id.as_str();
-    fs.rename((layout.dir(from), name), (layout.dir(to), name), false).map_err(|error| match error
-        .kind()
-    {
+    let rename = || fs.rename((layout.dir(from), name), (layout.dir(to), name), false);
+    layout.recent().note(layout, id, (from, to), rename).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => not_found(layout, id),
         std::io::ErrorKind::AlreadyExists | std::io::ErrorKind::DirectoryNotEmpty => {
             WorkspaceError::Exists { id: id.clone(), state: to }
@@ -291,15 +290,21 @@ pub(crate) fn withdraw(layout: &Layout, fs: &dyn FileSystem, staged: &Staged) ->
     delete(layout, fs, &gone_name(&staged.id))
 }
 
+/// Removes the prepared count of an attempt that came to nothing, of a job that is queued.
+pub(crate) fn forget_attempt(layout: &Layout, fs: &dyn FileSystem, id: &JobId) -> Result<()> {
+    let Some(fd) = layout.open_job(JobState::Ready, id)? else { return Ok(()) };
+    job_dir(&fd, layout.job_path(JobState::Ready, id)).remove(fs, JOB_NEXT)
+}
+
 /// Takes a job out of its state in one instant. What a crash leaves of it is no job's name.
 fn set_aside(layout: &Layout, fs: &dyn FileSystem, at: JobState, id: &JobId) -> Result<()> {
     let gone = gone_name(id);
-    fs.rename((layout.dir(at), id.as_str()), (layout.dir(JobState::Writing), &gone), false).map_err(
-        |error| match error.kind() {
-            std::io::ErrorKind::NotFound => not_found(layout, id),
-            _ => WorkspaceError::io("remove", layout.job_path(at, id), error),
-        },
-    )
+    let writing = JobState::Writing;
+    let rename = || fs.rename((layout.dir(at), id.as_str()), (layout.dir(writing), &gone), false);
+    layout.recent().note(layout, id, (at, writing), rename).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => not_found(layout, id),
+        _ => WorkspaceError::io("remove", layout.job_path(at, id), error),
+    })
 }
 
 pub(crate) fn not_found(layout: &Layout, id: &JobId) -> WorkspaceError {

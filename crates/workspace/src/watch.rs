@@ -45,11 +45,13 @@ impl Watcher {
         let path = reader.path().join(JobState::Ready.directory());
         let error =
             |error: notify::Error| WorkspaceError::io("watch", &path, std::io::Error::other(error));
+        let reader = reader.clone();
         let handler = move |event: notify::Result<notify::Event>| match event {
             Ok(event) if event.need_rescan() => tell(WatchEvent::Rescan),
             Ok(event) if is_arrival(event.kind) => {
                 for path in &event.paths {
                     if let Some(id) = id_of(path) {
+                        reader.note_arrival(&id);
                         tell(WatchEvent::Arrived(id));
                     }
                 }

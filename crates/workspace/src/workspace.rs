@@ -114,6 +114,11 @@ impl Workspace {
         self.ids.next(micros_since_epoch(now))
     }
 
+    /// A source of ids after all that were made or found so far, for who makes them elsewhere.
+    pub fn ids(&self) -> JobIdSource {
+        self.ids.clone()
+    }
+
     pub(crate) fn ids_come_after(&mut self, id: &JobId) {
         self.ids.after(id);
     }
@@ -183,6 +188,9 @@ impl Workspace {
             // Its client is told that there is no such job, so there should be none. Should this
             // fail as well, the job is run for nobody: rather that than to lose one.
             let _ = staged::withdraw(&self.layout, &*self.fs, staged);
+        } else if staged.at == JobState::Ready {
+            // An attempt that was not begun is not counted.
+            let _ = staged::forget_attempt(&self.layout, &*self.fs, &staged.id);
         }
     }
 

@@ -2,12 +2,15 @@
 
 use std::path::Path;
 use std::sync::{Arc, Barrier};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use threadrunner_tests::{Frames, TestHome};
 
 use crate::Measured;
+
+/// When a client goes away that waits for a long prompt to be read.
+const READING: Duration = Duration::from_millis(200);
 
 /// A daemon with the model loaded.
 pub(crate) struct Server {
@@ -17,25 +20,22 @@ pub(crate) struct Server {
 struct Client {
     prompt_tokens: u32,
     tokens: u32,
+    /// What the engine says of its part of the time to the first token.
+    prefill_ms: f64,
     sent: Instant,
     first: Instant,
     end: Instant,
 }
 
 impl Server {
-    /// Starts a daemon of its own and loads the model.
-    pub(crate) fn start(model: &Path) -> Self {
-        Self::start_with(model, "")
-    }
-
-    /// The same with a `config.toml`.
-    pub(crate) fn start_with(model: &Path, config: &str) -> Self {
+    /// Starts a daemon of its own, with this `config.toml`, and loads the model.
+    pub(crate) fn start(model: &Path, config: &str) -> Self {
         let model = model.canonicalize().expect("the model is there");
         let home = TestHome::new()
-            .config(config)
             .with("RUST_LOG", "warn")
             .with("THREADRUNNER_BACKEND", "llama")
-            .with("THREADRUNNER_MODEL_PATH", model);
+            .with("THREADRUNNER_MODEL_PATH", model)
+            .config(config);
         home.run(["load"]).expect(0);
         Self { home }
     }
@@ -65,9 +65,24 @@ impl Server {
         let tokens: u32 = clients.iter().map(|client| client.tokens - 1).sum();
         Measured {
             prompt_tokens: clients.iter().map(|client| client.prompt_tokens).sum(),
+            inside_ms: clients.iter().map(|client| client.prefill_ms).fold(0.0, f64::max),
             first_token_ms: (first - sent).as_secs_f64() * 1e3,
             tokens_per_s: f64::from(tokens) / (end - begun).as_secs_f64(),
         }
+    }
+}
+
+impl Server {
+    /// Goes away while `long` is read, and asks at once for `short`: what its first token then
+    /// takes, in milliseconds.
+    pub(crate) fn after_leaving(&self, long: &str, short: &str) -> f64 {
+        let mut leaving = Frames::connect(&self.home.socket());
+        leaving.send(&json!({ "v": 1, "prompt": long, "raw": true, "max_tokens": 1 }));
+        std::thread::sleep(READING);
+        let frames = Frames::connect(&self.home.socket());
+        drop(leaving);
+        let client = ask(frames, short, 1, &Barrier::new(1));
+        (client.first - client.sent).as_secs_f64() * 1e3
     }
 }
 
@@ -87,6 +102,7 @@ fn ask(mut frames: Frames, prompt: &str, answer: u32, together: &Barrier) -> Cli
             return Client {
                 prompt_tokens: count("prompt_tokens").expect("usage"),
                 tokens: count("completion_tokens").expect("usage"),
+                prefill_ms: frame["timings"]["prefill_ms"].as_f64().expect("timings"),
                 sent,
                 first: first.unwrap_or(end),
                 end,

@@ -27,6 +27,8 @@ pub(crate) struct Measured {
     pub(crate) prompt_tokens: u32,
     /// From the request to the first token, in milliseconds.
     pub(crate) first_token_ms: f64,
+    /// Of that, from the engine's receipt of the request on.
+    pub(crate) inside_ms: f64,
     /// Tokens a second after the first token; of all sequences together.
     pub(crate) tokens_per_s: f64,
 }
@@ -41,15 +43,21 @@ fn main() {
         prefix::compare(&model, rounds);
         return;
     }
-    let server = daemon::Server::start(&model);
+    // The same prompts are asked more than once, and are to be read each time.
+    let uncached = "[engine]\nprefix_cache = false\n";
+    let server = daemon::Server::start(&model, uncached);
+    let relaxed = format!("durability = \"relaxed\"\n{uncached}");
+    let relaxed = daemon::Server::start(&model, &relaxed);
     floor::with_loop(&model, |floor| {
-        let compare = |title: &str, work: &Work, busy: bool| {
+        let compare = |title: &str, server: &daemon::Server, work: &Work, busy: bool| {
             let table = Table::new(title, &["what", "one process", "daemon", "ratio"]);
             let neighbour = busy.then(Neighbour::start);
-            let mut figures: [[Series; 3]; 2] = Default::default();
-            for round in 0..rounds {
+            let mut figures: [[Series; 4]; 2] = Default::default();
+            for round in 0..rounds * work.repeat {
                 let prompts = work.prompts(round);
+                settle();
                 let own = floor.measure(&prompts, work.answer);
+                settle();
                 let ours = server.measure(&prompts, work.answer);
                 assert_eq!(own.prompt_tokens, ours.prompt_tokens, "not the same prompt");
                 for (series, measured) in figures.iter_mut().zip([own, ours]) {
@@ -57,6 +65,7 @@ fn main() {
                     series[0].push(measured.first_token_ms);
                     series[1].push(prompt_tokens / measured.first_token_ms * 1e3);
                     series[2].push(measured.tokens_per_s);
+                    series[3].push(measured.inside_ms);
                 }
             }
             drop(neighbour);
@@ -68,21 +77,53 @@ fn main() {
             };
             if work.answer == 1 {
                 row("first token", 0, ", ms");
+                let later = ours[0].median() - own[0].median();
+                table.row(&["later by, ms".into(), "".into(), "".into(), format!("{later:.2}")]);
+                row("of that, in the engine", 3, ", ms");
                 row("prompt", 1, ", tokens/s");
             } else {
                 row("decode", 2, ", tokens/s");
             }
             table.end();
         };
-        let one = Work { clients: 1, words: 20, answer: ANSWER };
-        compare("Reading a prompt of 512 words", &Work { words: 512, answer: 1, ..one }, false);
-        compare("First token of a short prompt", &Work { answer: 1, ..one }, false);
-        compare("One sequence", &one, false);
-        compare("Eight sequences at once, together", &Work { clients: CLIENTS, ..one }, false);
-        compare("One sequence, one other busy thread on the machine", &one, true);
+        let one = Work { clients: 1, words: 20, answer: ANSWER, repeat: 1 };
+        let long = Work { words: 512, answer: 1, ..one };
+        let short = Work { answer: 1, repeat: 8, ..one };
+        let eight = Work { clients: CLIENTS, ..one };
+        compare("Reading a prompt of 512 words", &server, &long, false);
+        compare("First token of a short prompt", &server, &short, false);
+        compare("The same, `durability = \"relaxed\"`", &relaxed, &short, false);
+        compare("One sequence", &server, &one, false);
+        compare("Eight sequences at once, together", &server, &eight, false);
+        cancel(&server, &long, &short, rounds);
+        compare("One sequence, one other busy thread on the machine", &server, &one, true);
     });
-    drop(server);
+    drop((server, relaxed));
     prefix::compare(&model, rounds);
+}
+
+/// Lets the threads of the one that was measured go to sleep: llama.cpp's wait by spinning for some
+/// milliseconds after their last work, on the processors that the other is about to use.
+fn settle() {
+    std::thread::sleep(std::time::Duration::from_millis(50));
+}
+
+/// How soon a slot and the processors are another's when a client goes away.
+fn cancel(server: &daemon::Server, long: &Work, short: &Work, rounds: usize) {
+    let title = "A client goes away while its prompt of 512 words is read";
+    let table = Table::new(title, &["first token of the next, short prompt", "ms"]);
+    let (mut usual, mut after) = (Series::default(), Series::default());
+    for round in 0..rounds * short.repeat {
+        let (long, short) = (long.prompts(round), short.prompts(round));
+        settle();
+        usual.push(server.measure(&short, 1).first_token_ms);
+        settle();
+        after.push(server.after_leaving(&long[0], &short[0]));
+    }
+    table.row(&["nobody else was there".into(), usual.to_string()]);
+    table.row(&["sent as the other goes away".into(), after.to_string()]);
+    table.row(&["later by".into(), format!("{:.2}", after.median() - usual.median())]);
+    table.end();
 }
 
 /// What is asked.
@@ -91,18 +132,18 @@ struct Work {
     clients: usize,
     words: usize,
     answer: u32,
+    /// How often in a round: what is over soon is measured more often, for it varies more.
+    repeat: usize,
 }
 
 impl Work {
-    /// Prompts that differ from each other and from those of other rounds and other work, from their
-    /// first token on, so that nothing is cached.
+    /// Prompts that differ from each other and from round to round, so that nothing is cached.
     fn prompts(&self, round: usize) -> Vec<String> {
         const WORDS: [&str; 8] =
             ["river", "stone", "letter", "morning", "window", "garden", "paper", "road"];
         (0..self.clients)
             .map(|client| {
-                let Self { clients, words, answer } = self;
-                let mut prompt = format!("{round}.{client}.{clients}.{words}.{answer}. A story of");
+                let mut prompt = format!("Story {round} of {client}, about");
                 for index in 0..self.words {
                     prompt.push(' ');
                     prompt.push_str(WORDS[(index * 5 + round + client * 3 + index / 7) % 8]);

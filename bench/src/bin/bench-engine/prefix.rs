@@ -19,8 +19,8 @@ const ANSWER: u32 = 16;
 
 /// Measures the daemon with and without its prefix cache, in turn.
 pub(crate) fn compare(model: &Path, rounds: usize) {
-    let without = Server::start_with(model, "[engine]\nprefix_cache = false\n");
-    let with = Server::start_with(model, "");
+    let without = Server::start(model, "[engine]\nprefix_cache = false\n");
+    let with = Server::start(model, "");
     let title = format!("{REQUESTS} requests with one prefix");
     let table = Table::new(&title, &["what", "without sharing", "sharing", "ratio"]);
     let mut rates: [Series; 2] = Default::default();

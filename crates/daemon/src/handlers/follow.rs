@@ -1,10 +1,11 @@
 //! `follow`: stream a job's answer from its beginning, wherever the job stands.
 
-use threadrunner_core::JobState;
 use threadrunner_core::protocol::{JobQuery, ReplyBody};
+use threadrunner_core::{Failure, JobId, JobState};
+use threadrunner_workspace::Reader;
 
 use super::Stop;
-use super::stream::{Style, end_frame, error_frame, stream, token};
+use super::stream::{Style, end_frame, error_frame, stream_on, token};
 use crate::connection::Answer;
 use crate::context::Context;
 use crate::jobs::{Done, job_failure};
@@ -16,7 +17,9 @@ pub(super) async fn follow(
 ) -> Result<(), Stop> {
     let id = context.find(query).await?;
     if let Some(view) = context.watch(&id).await? {
-        return stream(view, answer, Style { events: true, whole: false }).await;
+        let nothing_yet = view.borrow().text.is_empty();
+        let said = if nothing_yet { said_earlier(context, id).await? } else { String::new() };
+        return stream_on(view, answer, Style { events: true, whole: false }, said).await;
     }
     let (record, text) = context
         .read(move |reader| {
@@ -46,4 +49,13 @@ pub(super) async fn follow(
     }
     answer.send(frames).await?;
     Ok(())
+}
+
+/// What is on disk of an answer whose attempt was cut short, by the end of the daemon perhaps.
+async fn said_earlier(context: &Context, id: JobId) -> Result<String, Failure> {
+    // What cannot be read is not shown; the answer comes in any case.
+    let read = move |reader: &Reader| Ok(reader.partial(&id, 0).map_or(Vec::new(), |it| it.bytes));
+    let bytes = context.read(read).await?;
+    // Without a character that was cut short as well.
+    Ok(bytes.utf8_chunks().next().map_or(String::new(), |whole| whole.valid().to_owned()))
 }

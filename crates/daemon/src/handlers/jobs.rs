@@ -1,9 +1,11 @@
 //! `jobs`: many jobs' records, newest first.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use threadrunner_core::protocol::{JobList, JobRecord, JobsQuery};
-use threadrunner_workspace::parse_timestamp;
+use threadrunner_core::{Failure, JobId};
+use threadrunner_workspace::{Reader, parse_timestamp};
 
 use super::Stop;
 use crate::connection::Answer;
@@ -13,30 +15,65 @@ use crate::context::Context;
 const USUAL: usize = 50;
 /// Records sent at most.
 const MOST: usize = 10_000;
+/// Names that are looked at first: so many are remembered, and cost no reading of directories.
+const FIRST_PAGE: usize = 1000;
+/// Names that are looked at next. To find them is to read all names, so they are many.
+const PAGE: usize = 50_000;
 
 pub(super) async fn jobs(context: &Context, query: JobsQuery, answer: &Answer) -> Result<(), Stop> {
     context.workspace_known(query.workspace.as_deref())?;
     let limit = query.limit.map_or(USUAL, |limit| (limit as usize).min(MOST));
-    let list = context
-        .read(move |reader| {
-            let now = SystemTime::now();
-            let (found, _) = reader.newest(&query.states, usize::MAX)?;
-            let mut jobs = Vec::new();
-            for (id, _) in found {
-                // One that was removed since the listing is none any more.
-                let Ok(record) = reader.record(&id) else { continue };
-                if matches(&query, &record, now) {
-                    if jobs.len() == limit {
-                        return Ok(JobList { jobs, more: true });
-                    }
-                    jobs.push(record);
-                }
-            }
-            Ok(JobList { jobs, more: false })
-        })
-        .await?;
+    let query = Arc::new(query);
+    let mut list = JobList { jobs: Vec::new(), more: true };
+    let mut before: Option<JobId> = None;
+    // Page by page: most often all that is wanted is among the newest, and a client that goes away
+    // is not answered to the end of a million jobs.
+    while list.more && list.jobs.len() < limit && !answer.is_gone() {
+        let (query, room) = (query.clone(), limit - list.jobs.len());
+        let page = context.read(move |reader| page(reader, &query, before, room)).await?;
+        before = page.oldest;
+        list.jobs.extend(page.jobs);
+        list.more = page.more;
+    }
     answer.data(&list).await?;
     Ok(())
+}
+
+/// Jobs looked at for one page of matching ones.
+struct Page {
+    jobs: Vec<JobRecord>,
+    /// The last one that was looked at.
+    oldest: Option<JobId>,
+    /// Whether there may be more: one more that matches, or some that were not looked at.
+    more: bool,
+}
+
+fn page(
+    reader: &Reader,
+    query: &JobsQuery,
+    before: Option<JobId>,
+    room: usize,
+) -> Result<Page, Failure> {
+    let now = SystemTime::now();
+    let (found, more) = match &before {
+        None => reader.newest(&query.states, FIRST_PAGE.max(room + 1))?,
+        Some(before) => reader.newest_before(before, &query.states, PAGE)?,
+    };
+    let mut page = Page { jobs: Vec::new(), oldest: before, more };
+    for (id, _) in found {
+        // One that was removed since the listing is none any more.
+        if let Ok(record) = reader.record(&id)
+            && matches(query, &record, now)
+        {
+            if page.jobs.len() == room {
+                page.more = true;
+                return Ok(page);
+            }
+            page.jobs.push(record);
+        }
+        page.oldest = Some(id);
+    }
+    Ok(page)
 }
 
 fn matches(query: &JobsQuery, record: &JobRecord, now: SystemTime) -> bool {

@@ -1,6 +1,6 @@
 //! `prune`: remove jobs that ended long ago.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use threadrunner_core::protocol::{PruneQuery, Removed};
 use threadrunner_core::{ErrorCode, Failure};
@@ -22,20 +22,14 @@ pub(super) async fn prune(
             format!("older_than_s is {}, but must be a time from 0", query.older_than_s),
         )
     })?;
-    let mut removed = Removed::default();
-    loop {
-        let retention = Retention {
-            max_age: Some(max_age),
-            keep_failed: query.keep_failed,
-            ..Retention::default()
-        };
-        // Step by step: other clients' work goes on in between.
-        let mut some = context.archive.prune(retention).await?;
-        if some.is_empty() {
-            break;
-        }
-        removed.jobs.append(&mut some);
-    }
-    answer.data(&removed).await?;
+    let retention = Retention {
+        max_age: Some(max_age),
+        keep_failed: query.keep_failed,
+        ..Retention::default()
+    };
+    let old =
+        context.read(move |reader| Ok(reader.not_kept(&retention, SystemTime::now())?)).await?;
+    let jobs = context.archive.remove_all(&old).await?;
+    answer.data(&Removed { jobs }).await?;
     Ok(())
 }

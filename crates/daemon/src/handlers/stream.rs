@@ -18,12 +18,22 @@ pub(super) struct Style {
 }
 
 /// Sends a job's answer from its beginning to its end.
-pub(super) async fn stream(
+pub(super) async fn stream(view: ViewReader, answer: &Answer, style: Style) -> Result<(), Stop> {
+    stream_on(view, answer, style, String::new()).await
+}
+
+/// The same of a job of which an earlier attempt had `said` so much.
+pub(super) async fn stream_on(
     mut view: ViewReader,
     answer: &Answer,
     style: Style,
+    said: String,
 ) -> Result<(), Stop> {
-    let mut sender = Sender { style, told: false, attempt: 0, offset: 0, phase: None };
+    let mut sender = Sender::new(style);
+    if !said.is_empty() && !style.whole {
+        answer.send(vec![token(&said)]).await?;
+        sender.said = Some(said);
+    }
     loop {
         let (frames, ended) = {
             let view = view.borrow_and_update();
@@ -51,11 +61,19 @@ struct Sender {
     style: Style,
     told: bool,
     attempt: u32,
+    /// How much of this attempt's text was sent.
     offset: usize,
+    /// What was sent of an earlier attempt's text, until this one has said as much, or something
+    /// else.
+    said: Option<String>,
     phase: Option<Phase>,
 }
 
 impl Sender {
+    fn new(style: Style) -> Self {
+        Self { style, told: false, attempt: 0, offset: 0, said: None, phase: None }
+    }
+
     /// The frames for what has changed since the last call.
     fn frames(&mut self, view: &JobView) -> Vec<ReplyBody> {
         let mut frames = Vec::new();
@@ -63,9 +81,11 @@ impl Sender {
             self.events(view, &mut frames);
         }
         if view.attempt != self.attempt {
-            (self.attempt, self.offset) = (view.attempt, 0);
+            self.begin_again(view, &mut frames);
         }
+        self.compare(view, &mut frames);
         let whole_text = view.end.is_some() || !self.style.whole;
+        let whole_text = whole_text && self.said.is_none();
         if whole_text && view.text.len() > self.offset {
             frames.push(token(&view.text[self.offset..]));
             self.offset = view.text.len();
@@ -80,14 +100,48 @@ impl Sender {
         frames
     }
 
+    /// A new attempt. What was sent of the one before is not void yet: where nothing is left to
+    /// chance, the same is said again.
+    fn begin_again(&mut self, view: &JobView, frames: &mut Vec<ReplyBody>) {
+        let next = view.attempt == self.attempt + 1;
+        self.attempt = view.attempt;
+        let sent = std::mem::take(&mut self.offset);
+        if sent == 0 || self.said.is_some() {
+            return;
+        }
+        self.said = view.earlier.get(..sent).filter(|_| next).map(str::to_owned);
+        if self.said.is_none() {
+            self.restarted(frames);
+        }
+    }
+
+    /// Compares this attempt's text with what was sent of an earlier one.
+    fn compare(&mut self, view: &JobView, frames: &mut Vec<ReplyBody>) {
+        let Some(said) = &self.said else { return };
+        let same_so_far = said.starts_with(&view.text);
+        if view.text.starts_with(said) {
+            self.offset = said.len();
+        } else if same_so_far && view.end.is_none() {
+            return;
+        } else if same_so_far && matches!(view.end, Some(End::Failed(_))) {
+            self.offset = view.text.len();
+        } else {
+            self.restarted(frames);
+        }
+        self.said = None;
+    }
+
+    fn restarted(&self, frames: &mut Vec<ReplyBody>) {
+        if self.style.events {
+            let reason = "an attempt was cut short, and the next one says something else";
+            frames.push(ReplyBody::Event(Progress::Restarted { reason: reason.to_owned() }));
+        }
+    }
+
     fn events(&mut self, view: &JobView, frames: &mut Vec<ReplyBody>) {
         if view.durable && !self.told {
             self.told = true;
             frames.push(ReplyBody::Event(Progress::Accepted { job: view.id.clone() }));
-        }
-        if view.attempt != self.attempt && self.offset > 0 {
-            let reason = "the engine died; the answer begins anew".to_owned();
-            frames.push(ReplyBody::Event(Progress::Restarted { reason }));
         }
         if view.text.is_empty() && self.phase.as_ref() != Some(&view.phase) {
             self.phase = Some(view.phase.clone());
@@ -142,7 +196,7 @@ mod tests {
     }
 
     fn sender(events: bool, whole: bool) -> Sender {
-        Sender { style: Style { events, whole }, told: false, attempt: 0, offset: 0, phase: None }
+        Sender::new(Style { events, whole })
     }
 
     #[test]
@@ -162,6 +216,51 @@ mod tests {
         let frames = sender.frames(&again);
         assert!(matches!(&frames[0], ReplyBody::Event(Progress::Restarted { .. })), "{frames:?}");
         assert_eq!(frames[1..], [token("right")]);
+    }
+
+    #[test]
+    fn an_answer_that_is_begun_anew_and_says_the_same_goes_on_where_it_was() {
+        let mut sender = sender(true, false);
+        sender.frames(&view("lorem ip"));
+        let again = |text: &str, attempt| {
+            let mut again = view(text);
+            (again.attempt, again.earlier) = (attempt, "lorem ipsum".to_owned());
+            again
+        };
+        assert_eq!(sender.frames(&again("", 1)), []);
+        assert_eq!(sender.frames(&again("lorem", 1)), []);
+        // This attempt is cut short, too.
+        let mut third = again("", 2);
+        third.earlier = "lorem".to_owned();
+        assert_eq!(sender.frames(&third), []);
+        assert_eq!(sender.frames(&again("lorem ipsum", 2)), [token("sum")]);
+        assert_eq!(sender.frames(&again("lorem ipsum dolor", 2)), [token(" dolor")]);
+    }
+
+    #[test]
+    fn an_answer_that_ends_before_what_was_sent_is_another_one() {
+        for (end, restarted) in [
+            (
+                End::Done(Box::new(Done {
+                    model: String::new(),
+                    finish_reason: threadrunner_core::FinishReason::Stop,
+                    usage: threadrunner_core::Usage::default(),
+                    timings: threadrunner_core::Timings::default(),
+                })),
+                true,
+            ),
+            (End::Failed(Failure::new(ErrorCode::Canceled, "canceled")), false),
+        ] {
+            let mut sender = sender(true, false);
+            sender.said = Some("lorem ipsum".to_owned());
+            let mut ended = view("lorem");
+            ended.end = Some(end);
+            let frames = sender.frames(&ended);
+            let told =
+                |frame: &ReplyBody| matches!(frame, ReplyBody::Event(Progress::Restarted { .. }));
+            assert_eq!(frames.iter().any(told), restarted, "{frames:?}");
+            assert_eq!(frames.contains(&token("lorem")), restarted, "{frames:?}");
+        }
     }
 
     #[test]

@@ -159,10 +159,11 @@ impl Owner {
         let idle = self.config.idle_timeout.as_secs_f64();
         let mut models: Vec<_> = self.engines.values().map(|e| e.describe(idle, now)).collect();
         models.sort_by(|a, b| a.model.cmp(&b.model));
-        let mut running: Vec<_> = self
-            .live
-            .iter()
-            .filter_map(|(id, live)| {
+        // By the engines, whose jobs are few: a status must not go through a long queue.
+        let begun = self.engines.values().flat_map(|engine| engine.jobs());
+        let mut running: Vec<_> = begun
+            .filter_map(|id| {
+                let live = self.live.get(&id)?;
                 let since = match &live.stage {
                     Stage::Running(run) => run.since,
                     Stage::Claimed(work) => work.since,
@@ -170,7 +171,7 @@ impl Owner {
                     _ => return None,
                 };
                 Some(RunningJob {
-                    job: id.clone(),
+                    job: id,
                     model: live.model.name(),
                     attached: live.attached,
                     running_s: (now - since).as_secs_f64(),

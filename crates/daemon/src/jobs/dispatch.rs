@@ -16,7 +16,7 @@ const ENGINES: usize = 4;
 impl Owner {
     /// Begins every job that can begin now.
     pub(super) fn dispatch(&mut self) {
-        if self.stopping.is_none() {
+        if self.stopping.is_none() && self.short_until.is_none() {
             let waiting: Vec<_> = self.queue.models().cloned().collect();
             for model in waiting {
                 self.dispatch_model(&model);

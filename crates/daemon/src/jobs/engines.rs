@@ -129,7 +129,7 @@ impl Owner {
         if let Some(view) = &live.view {
             view.send_modify(|view| {
                 view.attempt += 1;
-                view.text.clear();
+                view.earlier = std::mem::take(&mut view.text);
                 view.phase = Phase::Queued { position: 0 };
             });
         }

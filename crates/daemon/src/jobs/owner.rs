@@ -44,6 +44,8 @@ pub(crate) struct Owner {
     pub(super) unflushed: HashSet<JobId>,
     pub(super) flush_at: Option<Instant>,
     pub(super) list_at: Instant,
+    /// Until when no queued job is claimed, because the disk is full or the like.
+    pub(super) short_until: Option<Instant>,
     /// Queued jobs whose place somebody watches.
     pub(super) watched: HashSet<JobId>,
     /// When running jobs are given up, once the daemon is ending.
@@ -77,9 +79,10 @@ impl Owner {
         let owner = Self {
             home,
             config,
-            store,
             spawner: Spawner::new(engine_binary, messages),
-            ids: JobIdSource::new(std::process::id()),
+            ids: store.ids(),
+            store,
+            short_until: None,
             queue: Queue::default(),
             live: HashMap::new(),
             engines: HashMap::new(),
@@ -140,7 +143,10 @@ impl Owner {
             .filter_map(|engine| Some(engine.idle_since()? + self.config.idle_timeout))
             .min();
         let grace = self.stopping.filter(|_| !self.given_up);
-        [jobs, idle, self.flush_at, grace, Some(self.list_at)].into_iter().flatten().min()
+        [jobs, idle, self.flush_at, grace, self.short_until, Some(self.list_at)]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn time(&mut self, now: Instant) {
@@ -153,6 +159,7 @@ impl Owner {
         if self.flush_at.is_some_and(|at| at <= now) {
             self.flush();
         }
+        self.short_until = self.short_until.filter(|until| *until > now);
         if self.list_at <= now {
             self.list_at = now + LIST_EVERY;
             self.store.list();

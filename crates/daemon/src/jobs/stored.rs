@@ -1,6 +1,6 @@
 //! What the workspace's thread tells the owner.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta};
 
@@ -9,6 +9,9 @@ use super::live::{Live, Stage, Work};
 use super::owner::Owner;
 use super::view::{End, Phase};
 use crate::store::{Claim, Found, StoreEvent};
+
+/// How long to wait before a claim is tried again for which something was lacking.
+const SHORT_PAUSE: Duration = Duration::from_secs(2);
 
 impl Owner {
     /// Goes on where the workspace's thread has done its part.
@@ -20,6 +23,7 @@ impl Owner {
             StoreEvent::Durable { id } => self.durable(&id),
             StoreEvent::Claimed { id, result: Ok(claim) } => self.claimed(&id, claim),
             StoreEvent::Claimed { id, result: Err(failure) } => self.lost(&id, failure),
+            StoreEvent::NotNow { id, failure } => self.claim_later(&id, &failure),
             StoreEvent::Released { id, result: Ok(()) } => self.enqueue(&id, true),
             StoreEvent::Released { id, result: Err(failure) } => self.lost(&id, failure),
             StoreEvent::Ended { id, result } => self.ended(&id, result),
@@ -86,6 +90,14 @@ impl Owner {
         } else {
             self.begin_or_wait(id);
         }
+    }
+
+    /// A queued job could not be claimed for want of something. It keeps its place; to try the
+    /// others at once would be in vain as well.
+    fn claim_later(&mut self, id: &JobId, failure: &Failure) {
+        tracing::error!(job = %id, %failure, "queued jobs wait");
+        self.short_until = Some(Instant::now() + SHORT_PAUSE);
+        self.enqueue(id, true);
     }
 
     fn begin_or_wait(&mut self, id: &JobId) {

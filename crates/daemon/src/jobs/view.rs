@@ -19,6 +19,8 @@ pub(crate) struct JobView {
     pub(crate) attempt: u32,
     /// The answer so far.
     pub(crate) text: String,
+    /// What the attempt before this one had said. The same may be said again.
+    pub(crate) earlier: String,
     /// How it ended. Set last, once.
     pub(crate) end: Option<End>,
 }
@@ -68,6 +70,7 @@ impl JobView {
             phase: Phase::Queued { position },
             attempt: 0,
             text: String::new(),
+            earlier: String::new(),
             end: None,
         }
     }

@@ -15,12 +15,13 @@ use super::{Claim, Found, Operation, Reply, StoreEvent, Submission};
 /// The most operations that share a sync.
 const GROUP: usize = 256;
 /// How many of the jobs found at the start are looked at between two groups.
-const BACKLOG_STEP: usize = 256;
+const BACKLOG_STEP: usize = 32;
 /// When to look again at a directory that has no prompt yet.
 const FILLED_AFTER: Duration = Duration::from_secs(1);
-
-/// How many jobs are pruned at once, so that others are not kept waiting.
-const PRUNE_STEP: usize = 256;
+/// When to try again to end a job whose end could not be written.
+const RECOVERED_AFTER: Duration = Duration::from_secs(2);
+/// A directory that changed so short a time ago may change again without its time telling.
+const AT_REST_AFTER: Duration = Duration::from_secs(2);
 
 /// Owns the workspace.
 pub(super) struct Keeper {
@@ -31,23 +32,28 @@ pub(super) struct Keeper {
     backlog: VecDeque<JobId>,
     /// Directories that somebody fills in `ready` itself, and when they are looked at again.
     unfinished: VecDeque<(Instant, JobId)>,
+    /// Jobs that are in `processing` and held by nobody, because their end could not be written,
+    /// and when that is tried again.
+    unended: VecDeque<(Instant, JobId)>,
+    /// When `ready` had changed last when it was listed, if it was at rest then.
+    listed: Option<SystemTime>,
     /// Jobs that this daemon put into `ready`, until the watcher has told of them.
     own: HashSet<JobId>,
     /// What is to be told when the group is synced.
     pending: Vec<(JobId, Pending)>,
-    pending_prunes: Vec<PendingPrune>,
+    /// What is removed, as far as the sync agrees, and who is told.
+    pending_removals: Vec<(Vec<JobId>, Reply<Vec<JobId>>)>,
 }
-
-/// What was pruned, as far as the sync agrees, and who is told.
-type PendingPrune = (Result<Vec<JobId>, Failure>, Reply<Vec<JobId>>);
 
 /// What an operation of the group will have come to.
 enum Pending {
     Queued,
     Begun,
+    BeginsThen(Box<Claim>),
     Claimed(Box<Claim>),
     Released,
     Ended,
+    Recovered,
     Answer { reply: Reply<()>, then_look: bool },
 }
 
@@ -59,9 +65,11 @@ impl Keeper {
             claimed: HashMap::new(),
             backlog: ready.into(),
             unfinished: VecDeque::new(),
+            unended: VecDeque::new(),
+            listed: None,
             own: HashSet::new(),
             pending: Vec::new(),
-            pending_prunes: Vec::new(),
+            pending_removals: Vec::new(),
         }
     }
 
@@ -86,6 +94,9 @@ impl Keeper {
             while let Some((_, id)) = self.unfinished.pop_front_if(|(due, _)| *due <= now) {
                 self.backlog.push_back(id);
             }
+            while let Some((_, id)) = self.unended.pop_front_if(|(due, _)| *due <= now) {
+                self.recover(id);
+            }
             for _ in 0..BACKLOG_STEP {
                 let Some(id) = self.backlog.pop_front() else { break };
                 self.look(id);
@@ -99,7 +110,8 @@ impl Keeper {
         if !self.backlog.is_empty() {
             return Some(Duration::ZERO);
         }
-        let (due, _) = self.unfinished.front()?;
+        let due = [self.unfinished.front(), self.unended.front()];
+        let due = due.into_iter().flatten().map(|(due, _)| *due).min()?;
         Some(due.saturating_duration_since(Instant::now()))
     }
 
@@ -117,7 +129,7 @@ impl Keeper {
                     self.claimed.insert(id.clone(), job);
                     self.pending.push((id, Pending::Claimed(claim)));
                 }
-                Err(error) => self.tell(StoreEvent::Claimed { id, result: Err(error.into()) }),
+                Err(error) => self.not_claimed_for(id, error),
             },
             Operation::Append { id, text } => self.append(&id, &text),
             Operation::Complete { id, text, meta } => self.complete(id, &text, *meta, now),
@@ -150,9 +162,9 @@ impl Keeper {
                 let result = self.workspace.remove(&id);
                 self.answer(id, result, reply, false);
             }
-            Operation::Prune { retention, reply } => {
-                let pruned = self.workspace.prune(&retention, PRUNE_STEP, now);
-                self.pending_prunes.push((pruned.map_err(Failure::from), reply));
+            Operation::RemoveAll { mut ids, reply } => {
+                ids.retain(|id| self.workspace.remove(id).is_ok());
+                self.pending_removals.push((ids, reply));
             }
         }
     }
@@ -171,10 +183,15 @@ impl Keeper {
         };
         match result {
             // It begins before it is synced: who waits for its first token waits for no disk.
-            Ok(Some(claim)) => {
+            Ok(Some(claim)) if claim.spec.attached => {
                 self.own.insert(id.clone());
                 self.tell(StoreEvent::Submitted { id: id.clone(), result: Ok(Some(claim)) });
                 self.pending.push((id, Pending::Begun));
+            }
+            // Here somebody waits for the disk, and an engine would take its processor.
+            Ok(Some(claim)) => {
+                self.own.insert(id.clone());
+                self.pending.push((id, Pending::BeginsThen(Box::new(claim))));
             }
             Ok(None) => {
                 self.own.insert(id.clone());
@@ -203,9 +220,10 @@ impl Keeper {
                 let StillClaimed { job, error } = *still;
                 let failure = Failure::from(error);
                 // Where there is no room for the answer there may be some for the reason. Where
-                // there is not, the job stays where it is and is begun again after a restart.
+                // there is not, the job stays where it is and is begun again when there is.
                 if let Err(still) = self.workspace.fail(job, &failure, meta, now) {
                     tracing::error!(job = %id, error = %still.error, "its failure is not on disk");
+                    self.recover_later(id.clone());
                 }
                 self.ends(id, Err(failure));
             }
@@ -215,6 +233,9 @@ impl Keeper {
     fn fail(&mut self, id: JobId, failure: &Failure, meta: JobMeta, now: SystemTime) {
         let Some(job) = self.claimed.remove(&id) else { return self.not_claimed(id) };
         let result = self.workspace.fail(job, failure, meta, now);
+        if result.is_err() {
+            self.recover_later(id.clone());
+        }
         self.ends(id, result.map_err(|still| still.error.into()));
     }
 
@@ -230,8 +251,34 @@ impl Keeper {
                 self.pending.push((id, Pending::Released));
             }
             Err(still) => {
+                self.recover_later(id.clone());
                 let result = Err(still.error.into());
                 self.tell(StoreEvent::Released { id, result });
+            }
+        }
+    }
+
+    /// Tells that a claim came to nothing: for now, or for good.
+    fn not_claimed_for(&mut self, id: JobId, error: WorkspaceError) {
+        if error.is_shortage() {
+            self.tell(StoreEvent::NotNow { id, failure: error.into() });
+        } else {
+            self.listed = None;
+            self.tell(StoreEvent::Claimed { id, result: Err(error.into()) });
+        }
+    }
+
+    /// Notes a job that was left in `processing` because something has run out.
+    fn recover_later(&mut self, id: JobId) {
+        self.unended.push_back((Instant::now() + RECOVERED_AFTER, id));
+    }
+
+    fn recover(&mut self, id: JobId) {
+        match self.workspace.recover_job(&id, SystemTime::now()) {
+            Ok(()) => self.pending.push((id, Pending::Recovered)),
+            Err(error) => {
+                tracing::debug!(job = %id, %error, "a job waits to be recovered");
+                self.recover_later(id);
             }
         }
     }
@@ -286,51 +333,87 @@ impl Keeper {
                     self.unfinished.push_back((Instant::now() + FILLED_AFTER, id));
                 }
             }
-            Err(error) => tracing::warn!(job = %id, %error, "a job in ready is none"),
+            Err(error @ (WorkspaceError::Rejected { .. } | WorkspaceError::NotAJob { .. })) => {
+                tracing::warn!(job = %id, %error, "a job in ready is none");
+            }
+            Err(error) => {
+                tracing::warn!(job = %id, %error, "a job in ready cannot be looked at");
+                self.listed = None;
+            }
         }
     }
 
     fn list(&mut self) {
         // The watcher may have lost events, also those that would have emptied this.
         self.own.clear();
-        match self.workspace.reader().ids(JobState::Ready) {
+        let reader = self.workspace.reader();
+        let changed = reader.changed(JobState::Ready);
+        // A long queue that rests is not read again and again.
+        if changed.is_some() && changed == self.listed {
+            return;
+        }
+        let at_rest = |changed: &SystemTime| {
+            SystemTime::now().duration_since(*changed).is_ok_and(|age| age > AT_REST_AFTER)
+        };
+        self.listed = changed.filter(at_rest);
+        match reader.ids(JobState::Ready) {
             Ok(ids) => self.tell(StoreEvent::Listed { ids }),
-            Err(error) => tracing::error!(%error, "the queue cannot be listed"),
+            Err(error) => {
+                self.listed = None;
+                tracing::error!(%error, "the queue cannot be listed");
+            }
         }
     }
 
     fn sync(&mut self) {
         let mut synced = self.workspace.sync();
         for (id, pending) in std::mem::take(&mut self.pending) {
-            let error = synced.take_error(&id).map(Failure::from);
+            let error = synced.take_error(&id);
             match (pending, error) {
                 (Pending::Queued, None) => {
                     self.tell(StoreEvent::Submitted { id: id.clone(), result: Ok(None) });
                     self.tell(StoreEvent::Durable { id });
                 }
-                (Pending::Queued, Some(failure)) => {
-                    self.tell(StoreEvent::Submitted { id, result: Err(failure) });
+                (Pending::Queued, Some(error)) => {
+                    self.tell(StoreEvent::Submitted { id, result: Err(error.into()) });
+                }
+                (Pending::BeginsThen(claim), None) => {
+                    self.tell(StoreEvent::Durable { id: id.clone() });
+                    self.tell(StoreEvent::Submitted { id, result: Ok(Some(*claim)) });
+                }
+                (Pending::BeginsThen(_), Some(error)) => {
+                    self.claimed.remove(&id);
+                    self.tell(StoreEvent::Submitted { id, result: Err(error.into()) });
                 }
                 (Pending::Begun, None) => self.tell(StoreEvent::Durable { id }),
-                (Pending::Begun, Some(failure)) => {
+                (Pending::Begun, Some(error)) => {
                     self.claimed.remove(&id);
-                    self.tell(StoreEvent::Lost { id, failure });
+                    self.tell(StoreEvent::Lost { id, failure: error.into() });
                 }
                 (Pending::Claimed(claim), None) => {
                     self.tell(StoreEvent::Claimed { id, result: Ok(*claim) });
                 }
-                (Pending::Claimed(_), Some(failure)) => {
+                (Pending::Claimed(_), Some(error)) => {
                     self.claimed.remove(&id);
-                    self.tell(StoreEvent::Claimed { id, result: Err(failure) });
+                    self.not_claimed_for(id, error);
                 }
-                (Pending::Released, error) => {
-                    self.tell(StoreEvent::Released { id, result: error.map_or(Ok(()), Err) });
+                (Pending::Released, Some(error)) => {
+                    self.recover_later(id.clone());
+                    self.tell(StoreEvent::Released { id, result: Err(error.into()) });
                 }
-                (Pending::Ended, error) => {
-                    self.tell(StoreEvent::Ended { id, result: error.map_or(Ok(()), Err) });
+                (Pending::Released, None) => {
+                    self.tell(StoreEvent::Released { id, result: Ok(()) });
                 }
+                (Pending::Ended, Some(error)) => {
+                    self.recover_later(id.clone());
+                    self.tell(StoreEvent::Ended { id, result: Err(error.into()) });
+                }
+                (Pending::Ended, None) => self.tell(StoreEvent::Ended { id, result: Ok(()) }),
+                (Pending::Recovered, Some(_)) => self.recover_later(id),
+                // In `ready`, if it is to be run again; else the look finds nothing.
+                (Pending::Recovered, None) => self.backlog.push_back(id),
                 (Pending::Answer { reply, then_look }, error) => {
-                    let _ = reply.send(error.map_or(Ok(()), Err));
+                    let _ = reply.send(error.map_or(Ok(()), |error| Err(error.into())));
                     if then_look {
                         self.own.insert(id.clone());
                         // Not here: one that turns out malformed is moved by the next sync.
@@ -339,12 +422,10 @@ impl Keeper {
                 }
             }
         }
-        for (pruned, reply) in std::mem::take(&mut self.pending_prunes) {
+        for (mut ids, reply) in std::mem::take(&mut self.pending_removals) {
+            ids.retain(|id| synced.take_error(id).is_none());
             // A client that is gone has nobody to be told.
-            let _ = reply.send(pruned.map(|mut ids| {
-                ids.retain(|id| synced.take_error(id).is_none());
-                ids
-            }));
+            let _ = reply.send(Ok(ids));
         }
         for (id, error) in synced.failed {
             tracing::warn!(job = %id, %error, "the workspace could not go on with a job");

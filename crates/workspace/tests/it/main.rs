@@ -3,6 +3,7 @@
 
 mod faults;
 mod foreign;
+mod full;
 mod model;
 mod power;
 mod reading;

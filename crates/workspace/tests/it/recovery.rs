@@ -48,7 +48,7 @@ fn the_partial_answer_of_an_abandoned_attempt_is_not_the_next_ones() {
     let id = f.submit("hi");
     f.claim(&id).append_partial("old").unwrap();
     let (mut f, _) = f.reopen();
-    assert_eq!(f.reader().partial(&id, 0).unwrap().bytes, b"");
+    assert_eq!(f.reader().partial(&id, 0).unwrap().bytes, b"old");
     let mut claimed = f.claim(&id);
     assert_eq!(f.reader().partial(&id, 0).unwrap().bytes, b"");
     claimed.append_partial("new").unwrap();
@@ -197,4 +197,26 @@ fn the_end_of_an_earlier_attempt_is_not_taken_for_this_ones() {
         }
     }
     assert_eq!(f.reader().result(&id).unwrap(), b"answer");
+}
+
+#[test]
+fn a_job_whose_end_could_not_be_written_is_made_good_without_a_restart() {
+    let mut f = Fixture::new();
+    let (again, done) = (f.submit("again"), f.submit("done"));
+    drop(f.claim(&again));
+    let claimed = f.claim(&done);
+    f.ws.complete(claimed, "an answer", JobMeta::default(), now()).unwrap();
+    // The rename is what fails: something is in its way.
+    std::fs::create_dir(f.dir("output").join(done.as_str())).unwrap();
+    assert_eq!(f.ws.sync().failed.len(), 1);
+    std::fs::remove_dir(f.dir("output").join(done.as_str())).unwrap();
+    for id in [&again, &done] {
+        f.ws.recover_job(id, now()).unwrap();
+    }
+    f.sync();
+    assert_eq!((f.state(&again), f.state(&done)), (JobState::Ready, JobState::Done));
+    assert_eq!(f.text(&done, "result.txt"), "an answer");
+    // One that is not there any more needs nothing.
+    f.ws.recover_job(&done, now()).unwrap();
+    f.sync();
 }

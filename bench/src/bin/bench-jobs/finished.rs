@@ -1,0 +1,104 @@
+//! A large archive beside none.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use serde_json::json;
+use threadrunner_bench::{Series, Table, as_ms, milliseconds};
+use threadrunner_tests::Frames;
+
+use crate::measure::{ask, first_token, home, ratio, repeat, resident, settle, submit};
+use crate::queued::mb;
+
+/// Jobs of the archive that hold files; the others are empty directories, for only their names are
+/// ever read here.
+const REAL: usize = 100;
+
+#[derive(Default)]
+struct Costs {
+    start: Series,
+    token: Series,
+    submit: Series,
+    list_first: Series,
+    list: Series,
+    command: Series,
+    last: Series,
+    suffix: Series,
+    memory: f64,
+}
+
+pub(crate) fn table(finished: usize, runs: usize) {
+    let title = format!("{finished} finished jobs in `output/`; ms: median (min to max)");
+    let table = Table::new(&title, &["what", "100", "with them", "ratio"]);
+    let few = costs(0, runs);
+    let all = costs(finished, runs);
+    let row = |what: &str, few: &Series, all: &Series| {
+        table.row(&[what.into(), few.to_string(), all.to_string(), ratio(all, few)]);
+    };
+    row("`threadrunner daemon start`, until it serves", &few.start, &all.start);
+    row("`run`, to the first token", &few.token, &all.token);
+    row("`submit`", &few.submit, &all.submit);
+    row("the first `jobs` with limit 20 after a start", &few.list_first, &all.list_first);
+    row("`jobs` with limit 20, over the socket", &few.list, &all.list);
+    row("`threadrunner jobs`, the whole command", &few.command, &all.command);
+    row("the job `last`, over the socket", &few.last, &all.last);
+    row("a job by the last digits of its id", &few.suffix, &all.suffix);
+    let (few, all) = (mb(few.memory), mb(all.memory));
+    table.row(&["the daemon's memory, then".into(), few, all, String::new()]);
+    table.end();
+}
+
+fn costs(finished: usize, runs: usize) -> Costs {
+    let mut costs = Costs::default();
+    let home = home();
+    let mut client = home.connect();
+    for _ in 0..REAL {
+        first_token(&mut client);
+    }
+    drop(client);
+    fill_archive(&home.workspace("output"), finished);
+    settle(&home);
+    let list = json!({"v": 1, "id": 1, "op": "jobs", "limit": 20});
+    for _ in 0..3 {
+        home.run(["daemon", "stop"]).expect(0);
+        let start = Instant::now();
+        home.start_daemon();
+        costs.start.push(as_ms(start.elapsed()));
+        let mut client = home.connect();
+        costs.list_first.push(milliseconds(|| jobs(&mut client, &list)).0);
+    }
+    let mut client = home.connect();
+    first_token(&mut client);
+    costs.token = (0..runs).map(|_| first_token(&mut client)).collect();
+    costs.submit = repeat(runs, || drop(submit(&mut client)));
+    costs.list = repeat(runs.min(50), || jobs(&mut client, &list));
+    costs.command = repeat(runs.min(50), || drop(home.run(["jobs"]).expect(0)));
+    let name = |text: &str| json!({"v": 1, "id": 1, "op": "job", "job": text});
+    let id = last(&mut client, &name("last"));
+    costs.last = repeat(runs.min(50), || drop(last(&mut client, &name("last"))));
+    let part = &id[8..];
+    costs.suffix = repeat(runs.min(20), || {
+        assert_eq!(last(&mut client, &name(part)), id);
+    });
+    costs.memory = resident(home.daemon_pid());
+    costs
+}
+
+fn jobs(client: &mut Frames, list: &serde_json::Value) {
+    assert_eq!(ask(client, list)["data"]["jobs"].as_array().map(Vec::len), Some(20));
+}
+
+fn last(client: &mut Frames, request: &serde_json::Value) -> String {
+    ask(client, request)["data"]["job"].as_str().expect("there is one").to_owned()
+}
+
+/// Older jobs than any in there: one a second.
+fn fill_archive(output: &Path, jobs: usize) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    for number in 1..=jobs as u64 {
+        // The microseconds are scattered, as people's are.
+        let micros = (now - number) * 1_000_000 + number * 7_919 % 1_000_000;
+        fs::create_dir(output.join(format!("{micros:016}_4711"))).expect("a directory can be made");
+    }
+}

@@ -1,0 +1,117 @@
+//! What the tables have in common: homes, requests, figures of the daemon.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Instant, SystemTime};
+
+use serde_json::{Value, json};
+use threadrunner_bench::{Series, as_ms, milliseconds};
+use threadrunner_core::{BackendKind, JobMeta, JobSpec, ModelRef};
+use threadrunner_tests::{Frames, TestHome};
+use threadrunner_workspace::{Durability, NewJob, Options, Workspace};
+
+/// Of about the length of a person's question.
+pub(crate) const PROMPT: &str =
+    "Why is the sky blue, and why is it red in the evening, when the sun is low?";
+
+/// A home whose daemon logs as little as a user's.
+pub(crate) fn home() -> TestHome {
+    TestHome::new().with("RUST_LOG", "warn").config("max_queue = 10_000_000\ngrace = 0\n")
+}
+
+/// The same with an engine that does not come to an end: what is queued stays so.
+pub(crate) fn busy_home() -> TestHome {
+    home().dummy(&json!({"step_ms": 1000, "words": 1_000_000}))
+}
+
+/// One request and the last frame of its answer.
+pub(crate) fn ask(client: &mut Frames, request: &Value) -> Value {
+    client.ask(request).pop().unwrap_or_default()
+}
+
+/// Submits a detached job and returns its id once it would survive a power failure.
+pub(crate) fn submit(client: &mut Frames) -> String {
+    let answer = ask(client, &json!({"v": 1, "id": 1, "op": "submit", "prompt": PROMPT}));
+    match answer["data"]["job"].as_str() {
+        Some(id) => id.to_owned(),
+        None => panic!("not submitted: {answer}"),
+    }
+}
+
+/// Makes a file durable, as the file system itself does it.
+pub(crate) fn own_sync(directory: &Path, number: usize) -> f64 {
+    use std::io::Write as _;
+    let path = directory.join(format!("own-{number}"));
+    let (time, ()) = milliseconds(|| {
+        let mut file = fs::File::create(&path).expect("a file can be made");
+        file.write_all(&[b'x'; 300]).expect("a file can be written");
+        file.sync_all().expect("a file can be synced");
+    });
+    fs::remove_file(&path).expect("a file can be removed");
+    time
+}
+
+/// Puts jobs into the queue of a home whose daemon does not run.
+pub(crate) fn fill_queue(home: &TestHome, jobs: usize) {
+    let options = Options { durability: Durability::Relaxed, ..Options::default() };
+    let (mut workspace, _) = Workspace::open(&home.workspace(""), options, SystemTime::now())
+        .expect("the workspace is nobody's");
+    let model = ModelRef { backend: BackendKind::Dummy, path: None };
+    for number in 0..jobs {
+        let job = NewJob {
+            id: workspace.next_id(SystemTime::now()),
+            prompt: PROMPT.to_owned(),
+            spec: JobSpec { model: Some(model.clone()), ..JobSpec::default() },
+            meta: JobMeta { tags: vec!["bench".to_owned()], ..JobMeta::default() },
+        };
+        workspace.submit(job, SystemTime::now()).expect("a job can be submitted");
+        if number % 256 == 255 || number + 1 == jobs {
+            assert!(workspace.sync().failed.is_empty(), "all are submitted");
+        }
+    }
+    settle(home);
+}
+
+/// Puts on the disk what was only prepared: no sync that is measured waits for it.
+pub(crate) fn settle(home: &TestHome) {
+    let directory = fs::File::open(home.root()).expect("a home can be opened");
+    rustix::fs::syncfs(&directory).expect("a disk can be synced");
+}
+
+/// How many jobs the daemon has queued.
+pub(crate) fn queued(client: &mut Frames) -> u64 {
+    ask(client, &json!({"v": 1, "id": 1, "op": "status"}))["data"]["queued"].as_u64().unwrap_or(0)
+}
+
+/// The daemon's resident memory in bytes.
+pub(crate) fn resident(pid: u32) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+    line.trim().trim_end_matches(" kB").parse::<f64>().unwrap_or_default() * 1024.0
+}
+
+/// Milliseconds from a prompt to the first token of its answer.
+pub(crate) fn first_token(client: &mut Frames) -> f64 {
+    let start = Instant::now();
+    client.send(&json!({"v": 1, "id": 1, "op": "run", "prompt": PROMPT}));
+    let mut first = None;
+    loop {
+        let frame = client.receive().expect("an answer has an end");
+        if frame["token"].is_string() {
+            first.get_or_insert_with(|| as_ms(start.elapsed()));
+        }
+        if frame["eos"] == true || frame.get("error").is_some() {
+            return first.unwrap_or_else(|| panic!("no token: {frame}"));
+        }
+    }
+}
+
+/// The time of each of so many repetitions.
+pub(crate) fn repeat(times: usize, mut what: impl FnMut()) -> Series {
+    (0..times).map(|_| milliseconds(&mut what).0).collect()
+}
+
+/// A table's cell for a ratio.
+pub(crate) fn ratio(of: &Series, to: &Series) -> String {
+    format!("{:.2}", of.ratio(to))
+}

@@ -1,0 +1,107 @@
+//! A long queue beside a short one.
+
+use std::time::Instant;
+
+use serde_json::json;
+use threadrunner_bench::{Series, Table, as_ms};
+use threadrunner_tests::eventually;
+
+use crate::measure::{ask, busy_home, fill_queue, home, queued, ratio, repeat, resident, submit};
+
+/// The queue that the long one is held against.
+const FEW: usize = 100;
+/// Starts of the daemon.
+const STARTS: usize = 3;
+/// Jobs that are claimed and answered for the row of that name.
+const DRAINED: u64 = 500;
+
+/// What one length of the queue costs.
+#[derive(Default)]
+struct Costs {
+    start: Series,
+    known: Series,
+    memory: f64,
+    submit: Series,
+    list: Series,
+    command: Series,
+    last: Series,
+    drained: Series,
+}
+
+pub(crate) fn table(many: usize, runs: usize) {
+    let columns = ["what", "100 queued", &format!("{many} queued"), "ratio"];
+    let table = Table::new("A long queue; ms: median (min to max)", &columns);
+    let few = costs(FEW, runs);
+    let all = costs(many, runs);
+    let row = |what: &str, few: &Series, all: &Series| {
+        table.row(&[what.into(), few.to_string(), all.to_string(), ratio(all, few)]);
+    };
+    row("`threadrunner daemon start`, until it serves", &few.start, &all.start);
+    row("until every queued job was looked at", &few.known, &all.known);
+    row("`submit`", &few.submit, &all.submit);
+    row("`jobs` with limit 20, over the socket", &few.list, &all.list);
+    row("`threadrunner jobs`, the whole command", &few.command, &all.command);
+    row("the job `last`, over the socket", &few.last, &all.last);
+    row(&format!("jobs/s: {DRAINED} claimed, run and ended"), &few.drained, &all.drained);
+    let each = (all.memory - few.memory) / (many - FEW) as f64;
+    let cells = ["the daemon's memory", &mb(few.memory), &mb(all.memory)];
+    table.row(&[&cells.map(str::to_owned)[..], &[format!("{each:.0} bytes a job")]].concat());
+    table.end();
+}
+
+pub(crate) fn mb(bytes: f64) -> String {
+    format!("{:.1} MB", bytes / 1e6)
+}
+
+fn costs(jobs: usize, runs: usize) -> Costs {
+    let mut costs = Costs::default();
+    let home = busy_home();
+    fill_queue(&home, jobs);
+    for round in 1..=STARTS {
+        let start = Instant::now();
+        home.start_daemon();
+        costs.start.push(as_ms(start.elapsed()));
+        let mut client = home.connect();
+        // All but those that fill the engine.
+        eventually("all are known", || (queued(&mut client) + 8 >= jobs as u64).then_some(()));
+        costs.known.push(as_ms(start.elapsed()));
+        costs.memory = resident(home.daemon_pid());
+        if round < STARTS {
+            home.run(["daemon", "stop"]).expect(0);
+        }
+    }
+    let mut client = home.connect();
+    costs.submit = repeat(runs, || drop(submit(&mut client)));
+    let list = json!({"v": 1, "id": 1, "op": "jobs", "limit": 20});
+    costs.list = repeat(runs.min(50), || {
+        assert_eq!(ask(&mut client, &list)["data"]["jobs"].as_array().map(Vec::len), Some(20));
+    });
+    costs.command = repeat(runs.min(50), || drop(home.run(["jobs"]).expect(0)));
+    let last = json!({"v": 1, "id": 1, "op": "job", "job": "last"});
+    costs.last = repeat(runs.min(50), || {
+        assert!(ask(&mut client, &last)["data"]["job"].is_string());
+    });
+    drop(client);
+    home.run(["daemon", "stop"]).expect(0);
+    costs.drained.push(drain(jobs));
+    costs
+}
+
+/// Jobs a second, from a queue that has so many more than are drained.
+fn drain(jobs: usize) -> f64 {
+    // The model loads for so long that all are known before the first is claimed.
+    let load_ms = 3_000 + jobs / 10;
+    let home = home().dummy(&json!({ "load_ms": load_ms }));
+    let all = jobs as u64 + DRAINED;
+    fill_queue(&home, jobs + DRAINED as usize);
+    home.start_daemon();
+    let mut client = home.connect();
+    eventually("all are known", || (queued(&mut client) + 8 >= all).then_some(()));
+    eventually("the model is loaded", || (queued(&mut client) + 16 < all).then_some(()));
+    let left = queued(&mut client);
+    let start = Instant::now();
+    let left_then = eventually("some are drained", || {
+        Some(queued(&mut client)).filter(|now| now + DRAINED / 2 <= left)
+    });
+    (left - left_then) as f64 / start.elapsed().as_secs_f64()
+}

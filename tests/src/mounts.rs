@@ -1,0 +1,70 @@
+//! File systems of a test's own: small ones, read-only ones.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// Says that this process has mounts of its own.
+const VARIABLE: &str = "THREADRUNNER_TEST_MOUNTS";
+
+/// Whether this process may mount without anybody else seeing it, and the test can go on.
+///
+/// If it may not, the test is run by another process that may: it has passed when this returns
+/// `false`. Where the system allows nobody to have mounts of his own, that is said.
+///
+/// # Panics
+/// When the test fails there.
+pub fn in_own_mounts(test: &str) -> bool {
+    if std::env::var_os(VARIABLE).is_some() {
+        return true;
+    }
+    let Some(unshare) = unshare() else {
+        let _ = writeln!(std::io::stderr(), "{test} is left out: nobody here may mount");
+        return false;
+    };
+    let own = std::env::current_exe().expect("a test knows its own path");
+    let status = Command::new(unshare[0])
+        .args(&unshare[1..])
+        .arg(own)
+        .args(["--exact", test, "--nocapture"])
+        .env(VARIABLE, "1")
+        .status()
+        .expect("a test can be started");
+    assert!(status.success(), "{test} failed in mounts of its own: {status}");
+    false
+}
+
+/// The command that gives a program mounts of its own: the user's own root, where he is not.
+fn unshare() -> Option<&'static [&'static str]> {
+    const WAYS: [&[&str]; 2] = [
+        &["unshare", "--mount", "--propagation", "private"],
+        &["unshare", "--user", "--map-root-user", "--mount", "--propagation", "private"],
+    ];
+    WAYS.into_iter().find(|way| {
+        let mut probe = Command::new(way[0]);
+        probe.args(&way[1..]).args(["mount", "-t", "tmpfs", "tmpfs", "/mnt"]);
+        let probe = probe.stdout(Stdio::null()).stderr(Stdio::null()).status();
+        probe.is_ok_and(|status| status.success())
+    })
+}
+
+/// Mounts an empty file system in memory, with options such as `size=1m` or `nr_inodes=100`.
+///
+/// # Panics
+/// When that fails.
+pub fn mount_small(at: &Path, options: &str) {
+    mount(&["-t", "tmpfs", "-o", options, "tmpfs"], at);
+}
+
+/// Makes a mounted file system read-only.
+///
+/// # Panics
+/// When that fails: somebody has a file open for writing.
+pub fn remount_read_only(at: &Path) {
+    mount(&["-o", "remount,ro"], at);
+}
+
+fn mount(arguments: &[&str], at: &Path) {
+    let status = Command::new("mount").args(arguments).arg(at).status();
+    assert!(status.as_ref().is_ok_and(|it| it.success()), "{}: {status:?}", at.display());
+}
