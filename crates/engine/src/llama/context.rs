@@ -25,8 +25,8 @@ pub(super) struct ContextSettings {
     pub n_seq_max: u32,
     /// All sequences that can have something in the cache.
     pub sequences: u32,
-    /// How many of them can have something in the cache at once, where each needs memory of its
-    /// own (a recurrent state, a window) and not just cells.
+    /// The first so many of them can take part in a forward pass. Where each needs memory of its own
+    /// (a recurrent state, a window) and not just cells, that is for so many at once.
     pub states: u32,
     /// Threads to compute with.
     pub threads: u32,
@@ -181,7 +181,8 @@ impl<'model> Context<'model> {
         if batch.len() == 0 || batch.len() > self.settings.n_batch as usize {
             return Err(DecodeError::Invalid("empty, or more tokens than n_batch"));
         }
-        if !batch.sequences.iter().all(|seq| self.has_sequence(*seq)) {
+        let in_range = |seq: &i32| (0..self.settings.states).contains(&(*seq as u32));
+        if !batch.sequences.iter().all(in_range) {
             return Err(DecodeError::Invalid("a sequence that does not exist"));
         }
         if !batch.tokens.iter().all(|token| (0..self.n_vocab).contains(token)) {
@@ -272,6 +273,21 @@ impl<'model> Context<'model> {
         unsafe {
             sys::llama_memory_seq_cp(memory, from, to, 0, tokens);
             sys::llama_memory_seq_pos_max(memory, to).checked_add(1) == Some(tokens)
+        }
+    }
+
+    /// Makes all cells of `from` those of `to`, which has none. Only for caches of attention, in
+    /// one stream.
+    pub(super) fn hand_over(&mut self, from: i32, to: i32) {
+        let memory = self.memory();
+        let exist = self.has_sequence(from) && self.has_sequence(to) && from != to;
+        if memory.is_null() || !exist {
+            return;
+        }
+        // SAFETY: the memory belongs to this context, and both sequences are in range.
+        unsafe {
+            sys::llama_memory_seq_cp(memory, from, to, -1, -1);
+            sys::llama_memory_seq_rm(memory, from, -1, -1);
         }
     }
 

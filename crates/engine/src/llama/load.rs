@@ -96,7 +96,12 @@ pub fn with_model(
         n_ctx: context.settings().n_ctx,
         n_batch: context.settings().n_batch,
         n_seq_max: settings.n_seq_max,
-        n_seq_spare: settings.sequences - settings.n_seq_max,
+        // One place is kept free, through which others change theirs.
+        n_seq_spare: match shared {
+            PrefixCache::None => settings.states,
+            PrefixCache::Any | PrefixCache::Window(_) => settings.sequences.saturating_sub(1),
+        }
+        .saturating_sub(settings.n_seq_max),
         n_seq_cached: if shared == PrefixCache::Any { 0 } else { settings.states },
         prefix_cache: match load.options.prefix_cache {
             Some(false) => PrefixCache::None,
