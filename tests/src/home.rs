@@ -99,9 +99,17 @@ impl TestHome {
     /// # Panics
     /// When no directory can be made.
     pub fn new() -> Self {
-        // Short, because a socket's path may have 107 bytes.
-        let directory =
-            tempfile::Builder::new().prefix("tr-").tempdir_in("/tmp").expect("/tmp is writable");
+        Self::under(Path::new("/tmp"))
+    }
+
+    /// The same in a directory whose file system matters. Its path is short, because a socket's may
+    /// have 107 bytes.
+    ///
+    /// # Panics
+    /// When no directory can be made there.
+    pub fn under(parent: &Path) -> Self {
+        let directory = tempfile::Builder::new().prefix("tr-").tempdir_in(parent);
+        let directory = directory.expect("a directory can be made");
         let root = directory.path().join("h");
         Self { directory: Some(directory), root, variables: Vec::new() }.with("RUST_LOG", "info")
     }

@@ -42,7 +42,7 @@ fn unshare() -> Option<&'static [&'static str]> {
     ];
     WAYS.into_iter().find(|way| {
         let mut probe = Command::new(way[0]);
-        probe.args(&way[1..]).args(["mount", "-t", "tmpfs", "tmpfs", "/mnt"]);
+        probe.args(&way[1..]).args(["mount", "-t", "tmpfs", "tmpfs", "/tmp"]);
         let probe = probe.stdout(Stdio::null()).stderr(Stdio::null()).status();
         probe.is_ok_and(|status| status.success())
     })

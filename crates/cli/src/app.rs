@@ -49,6 +49,7 @@ pub(crate) fn main(args: Vec<OsString>) -> ExitCode {
 fn dispatch(command: Command) -> CommandResult {
     match command {
         Command::Run(args) => commands::run::run(args),
+        Command::Batch(args) => commands::batch::run(args),
         Command::Ps(args) => commands::ps::run(args),
         Command::Status(args) => commands::status::run(args),
         Command::Models(args) => commands::models::run(args),

@@ -97,10 +97,15 @@ pub(crate) fn report(error: &CommandError, json: bool) {
 
 /// The width of the terminal that standard output is; `None` where it is none.
 pub(crate) fn width() -> Option<usize> {
+    size().map(|(columns, _)| columns)
+}
+
+/// The columns and rows of the terminal that standard output is; `None` where it is none.
+pub(crate) fn size() -> Option<(usize, usize)> {
     let stdout = io::stdout();
     if !stdout.is_terminal() {
         return None;
     }
     let size = rustix::termios::tcgetwinsize(stdout.as_fd()).ok()?;
-    (size.ws_col > 0).then_some(usize::from(size.ws_col))
+    (size.ws_col > 0).then(|| (size.ws_col.into(), size.ws_row.into()))
 }

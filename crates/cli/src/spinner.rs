@@ -97,8 +97,16 @@ pub(crate) fn phase_label(phase: Phase) -> &'static str {
 /// An event, in words; `None` for those that say nothing of what is waited for.
 pub(crate) fn progress_label(progress: &Progress) -> Option<String> {
     match progress {
-        Progress::Accepted { .. } => None,
+        Progress::Accepted { .. }
+        | Progress::Watching { .. }
+        | Progress::Changed { .. }
+        | Progress::Missed { .. } => None,
         Progress::Queued { position } => Some(format!("queued at {position}")),
+        Progress::Waiting { on, others: 0 } => Some(format!("waiting for job {on}")),
+        Progress::Waiting { on, others: 1 } => Some(format!("waiting for job {on} and another")),
+        Progress::Waiting { on, others } => {
+            Some(format!("waiting for job {on} and {others} others"))
+        }
         Progress::Loading { fraction, .. } => {
             Some(format!("loading {}", format::percent(*fraction)))
         }

@@ -194,6 +194,7 @@ pub(crate) fn first_reply_limit(op: &Op) -> Option<Duration> {
         Op::Simple(_) => None,
         Op::Run(_)
         | Op::Submit(_)
+        | Op::Watch(_)
         | Op::Job(_)
         | Op::Result(_)
         | Op::Jobs(_)

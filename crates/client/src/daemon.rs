@@ -126,9 +126,7 @@ impl Daemon {
             ErrorCode::ShuttingDown => self.start(false).await?,
             // It went away before it said anything. What is submitted may be on disk already, and
             // must not be done twice; all else is begun anew or harmless to repeat.
-            ErrorCode::ConnectionLost if !matches!(op, Op::Submit(_)) => {
-                self.connect_or_start().await?
-            }
+            ErrorCode::ConnectionLost if !outlives(&op) => self.connect_or_start().await?,
             _ => return Err(failure),
         };
         begin(client, op).await
@@ -296,6 +294,15 @@ impl Daemon {
             return Ok(false);
         }
         Ok(FileLock::try_now(&self.home.daemon_lock())?.is_none())
+    }
+}
+
+/// Whether what `op` begins goes on without the client.
+fn outlives(op: &Op) -> bool {
+    match op {
+        Op::Submit(_) => true,
+        Op::Run(submission) => submission.detach,
+        _ => false,
     }
 }
 

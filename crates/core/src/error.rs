@@ -106,6 +106,8 @@ error_codes! {
     JobFailed = "job_failed",
     /// The job was canceled.
     Canceled = "canceled",
+    /// A job that it waited for failed, was canceled, or is no more.
+    DependencyFailed = "dependency_failed",
     /// No such job.
     JobNotFound = "job_not_found",
     /// The id fits more than one job.
@@ -180,7 +182,9 @@ impl ErrorCode {
             | Self::EngineDied => ExitCode::Model,
             Self::Timeout => ExitCode::Timeout,
             Self::Overloaded => ExitCode::Overloaded,
-            Self::JobFailed | Self::Canceled | Self::WrongState => ExitCode::Failed,
+            Self::JobFailed | Self::Canceled | Self::DependencyFailed | Self::WrongState => {
+                ExitCode::Failed
+            }
             Self::JobNotFound => ExitCode::NotFound,
             Self::InvalidRequest | Self::EmptyPrompt | Self::AmbiguousId | Self::Config => {
                 ExitCode::Usage
@@ -212,6 +216,7 @@ impl ErrorCode {
             | Self::Overloaded
             | Self::JobFailed
             | Self::Canceled
+            | Self::DependencyFailed
             | Self::JobNotFound
             | Self::WrongState
             | Self::Config
@@ -242,6 +247,7 @@ impl ErrorCode {
             | Self::Inference
             | Self::JobFailed
             | Self::Canceled
+            | Self::DependencyFailed
             | Self::JobNotFound
             | Self::AmbiguousId
             | Self::WrongState

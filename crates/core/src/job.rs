@@ -215,6 +215,10 @@ pub struct JobSpec {
     /// Whether a failure among `after` is no reason to fail.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub after_any: bool,
+    /// Whether references to other jobs' answers ([`crate::template`]) in the prompt, the system
+    /// message and the messages are replaced when the job begins. The jobs are among `after`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub template: bool,
     /// A program run without a shell when the job has ended, with its directory as argument.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_done: Option<PathBuf>,
@@ -237,6 +241,7 @@ impl Default for JobSpec {
             max_attempts: None,
             after: Vec::new(),
             after_any: false,
+            template: false,
             on_done: None,
             attempts: 0,
         }
@@ -290,6 +295,29 @@ pub struct JobMeta {
     /// What other programs wrote.
     #[serde(flatten)]
     pub other: serde_json::Map<String, serde_json::Value>,
+}
+
+/// How the program went that was run when a job had ended: the content of `on_done.json`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct HookOutcome {
+    /// The program.
+    pub program: PathBuf,
+    /// When it was started: ISO 8601 in UTC with microseconds.
+    pub started_at: String,
+    /// Seconds that it ran.
+    pub duration_s: f64,
+    /// Its exit code, if it exited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// The signal that ended it, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    /// Whether it was killed because its time was over.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub timed_out: bool,
+    /// Why it could not be run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// Why generation ended.

@@ -5,7 +5,8 @@
 //! ([`FrameCodec`], [`protocol`], [`engine_protocol`]), how things fail ([`Failure`],
 //! [`ErrorCode`], [`ExitCode`]), and what an inference backend must be able to do
 //! ([`ModelBackend`]). Two parts decide and wait for nothing: who goes into the next forward pass
-//! ([`scheduler`]), and which text of an answer may be shown already ([`text`]).
+//! ([`scheduler`]), and which text of an answer may be shown already ([`text`]). What a prompt says of other jobs'
+//! answers is read by [`template`].
 //!
 //! Nothing in this crate reads a clock, a file, a socket or an environment variable, and nothing
 //! in it waits: time and bytes come in as arguments. That is why all of it is tested without a
@@ -20,6 +21,7 @@ mod job;
 mod params;
 pub mod protocol;
 pub mod scheduler;
+pub mod template;
 pub mod text;
 
 pub use backend::{
@@ -30,7 +32,7 @@ pub use error::{ErrorCode, ErrorType, ExitCode, Failure};
 pub use frame::{FrameCodec, FrameError, MAX_FRAME_BYTES, decode_frame, encode_frame};
 pub use id::{InvalidJobId, JobId, JobIdSource};
 pub use job::{
-    BackendKind, FinishReason, JobMeta, JobSpec, JobState, JobType, Message, ModelRef, Priority,
-    Role, SPEC_VERSION, Timings, Usage,
+    BackendKind, FinishReason, HookOutcome, JobMeta, JobSpec, JobState, JobType, Message, ModelRef,
+    Priority, Role, SPEC_VERSION, Timings, Usage,
 };
 pub use params::{InvalidParameter, Parameters};

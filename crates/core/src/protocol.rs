@@ -13,8 +13,8 @@ use serde_json::{Map, Value};
 
 use crate::engine_protocol::EngineInfo;
 use crate::{
-    BackendKind, ErrorCode, ErrorType, Failure, FinishReason, JobId, JobMeta, JobState, Message,
-    ModelInfo, ModelRef, Parameters, Priority, Timings, Usage,
+    BackendKind, ErrorCode, ErrorType, Failure, FinishReason, HookOutcome, JobId, JobMeta,
+    JobState, Message, ModelInfo, ModelRef, Parameters, Priority, Timings, Usage,
 };
 
 /// The versions of the protocol that this program speaks.
@@ -49,12 +49,12 @@ pub enum Op {
     /// The simplest form: no `op` on the wire, and an answer of token frames only.
     #[serde(skip)]
     Simple(Box<Submission>),
-    /// Run a job and stream its answer. The client's going away cancels it.
+    /// Run a job and stream its answer. The client's going away cancels it, unless it is detached.
     Run(Box<Submission>),
     /// Queue a job and answer with its id ([`Submitted`]).
     Submit(Box<Submission>),
     /// Stream the answer of a job from its beginning, wherever it stands. Going away is harmless.
-    Follow(JobQuery),
+    Follow(FollowQuery),
     /// Wait for the end of a job, then its record ([`JobRecord`]).
     Wait(JobQuery),
     /// A job's record, at once ([`JobRecord`]).
@@ -63,6 +63,9 @@ pub enum Op {
     Result(JobQuery),
     /// Many jobs' records, newest first ([`JobList`]).
     Jobs(JobsQuery),
+    /// Tell of every job that changes, for as long as the client listens ([`Progress::Watching`],
+    /// [`Progress::Changed`]).
+    Watch(WatchQuery),
     /// Cancel a job, queued or running ([`JobRecord`]).
     Cancel(JobQuery),
     /// Queue a failed or canceled job again, as if it had never begun ([`JobRecord`]).
@@ -106,6 +109,9 @@ pub struct Submission {
     /// `false` sends the text in one token frame.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream: Option<bool>,
+    /// Of `run`: the job goes on when the client goes away.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub detach: bool,
     /// The backend; else the daemon's default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backend: Option<BackendKind>,
@@ -127,12 +133,15 @@ pub struct Submission {
     /// The job that this one follows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent: Option<JobId>,
-    /// Jobs that must end before this one begins.
+    /// Jobs that must end before this one begins: ids, unambiguous parts of ids, or `last`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub after: Vec<JobId>,
+    pub after: Vec<String>,
     /// Whether a failure among `after` is no reason to fail.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub after_any: bool,
+    /// References to jobs' answers ([`crate::template`]) are replaced, and their jobs waited for.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub template: bool,
     /// How often the job is begun before it fails.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_attempts: Option<u32>,
@@ -151,6 +160,26 @@ pub struct JobQuery {
     pub job: String,
     /// The workspace, by its name in `config.toml`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<String>,
+}
+
+/// Names one job, and how its answer is sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FollowQuery {
+    /// The job.
+    #[serde(flatten)]
+    pub query: JobQuery,
+    /// `false` sends the text in one token frame, and no event but `accepted`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<bool>,
+}
+
+/// Which jobs are told of.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WatchQuery {
+    /// The workspace, by its name in `config.toml`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub workspace: Option<String>,
 }
 
@@ -176,6 +205,9 @@ pub struct JobsQuery {
     /// At most so many; the daemon has a bound of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
+    /// Only their ids, of all of them unless there is a limit ([`JobIds`]).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub ids: bool,
     /// The workspace, by its name in `config.toml`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workspace: Option<String>,
@@ -313,6 +345,13 @@ pub enum Progress {
         /// How many go before it, and one.
         position: u32,
     },
+    /// The job waits for the end of others.
+    Waiting {
+        /// One of them.
+        on: JobId,
+        /// How many more there are.
+        others: u32,
+    },
     /// The job's model is being loaded.
     Loading {
         /// The model's name.
@@ -331,6 +370,25 @@ pub enum Progress {
     Restarted {
         /// Why.
         reason: String,
+    },
+    /// Of `watch`: whatever changes from now on is told.
+    Watching {
+        /// How many jobs are queued or running.
+        live: u32,
+    },
+    /// Of `watch`: a job changed.
+    Changed {
+        /// The job.
+        job: JobId,
+        /// Where it stands now; `None` when it was removed.
+        state: Option<JobState>,
+        /// How many jobs are queued or running now.
+        live: u32,
+    },
+    /// Of `watch`: the client did not keep up, and some changes were not told. It lists anew.
+    Missed {
+        /// How many were not.
+        count: u64,
     },
 }
 
@@ -351,6 +409,12 @@ pub struct JobRecord {
     /// Its place in the queue, from 1, when it is queued.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub position: Option<u32>,
+    /// The jobs whose end it waits for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waits_for: Vec<JobId>,
+    /// How the program went that was run when it had ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_done: Option<HookOutcome>,
     /// How often it was begun.
     #[serde(default)]
     pub attempts: u32,
@@ -373,6 +437,16 @@ pub struct JobRecord {
 pub struct JobList {
     /// Newest first.
     pub jobs: Vec<JobRecord>,
+    /// Whether more matched than were sent.
+    #[serde(default)]
+    pub more: bool,
+}
+
+/// Many jobs, by their ids alone.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobIds {
+    /// Newest first.
+    pub ids: Vec<JobId>,
     /// Whether more matched than were sent.
     #[serde(default)]
     pub more: bool,
@@ -404,6 +478,9 @@ pub struct ProcessList {
     pub running: Vec<RunningJob>,
     /// Queued jobs.
     pub queued: u32,
+    /// Jobs that wait for the end of others.
+    #[serde(default)]
+    pub held: u32,
 }
 
 /// One engine process.
@@ -485,6 +562,9 @@ pub struct DaemonStatus {
     pub memory_bytes: u64,
     /// Jobs queued.
     pub queued: u32,
+    /// Jobs that wait for the end of others.
+    #[serde(default)]
+    pub held: u32,
     /// Jobs running.
     pub running: u32,
     /// Engines, loading or loaded.

@@ -7,6 +7,7 @@ mod connection;
 mod context;
 mod engine;
 mod handlers;
+mod hooks;
 mod jobs;
 mod log;
 mod memory;

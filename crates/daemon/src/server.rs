@@ -36,30 +36,39 @@ pub(crate) async fn serve(
         let mut error_said: Option<Instant> = None;
         loop {
             let Ok(place) = room.clone().acquire_owned().await else { return };
-            match listener.accept().await {
-                Ok((stream, _)) if is_ours(&stream) => {
-                    let serving = connection::serve(stream, context.clone(), closing.clone());
-                    connections.spawn(async move {
-                        serving.await;
-                        drop(place);
-                    });
+            let mut accepted = listener.accept().await;
+            if let Err(error) = &accepted {
+                if error_said.is_none_or(|said| said.elapsed() > SAID_EVERY) {
+                    tracing::error!(%error, "cannot accept a connection");
+                    error_said = Some(Instant::now());
                 }
-                Ok(_) => {}
-                Err(error) => {
-                    if error_said.is_none_or(|said| said.elapsed() > SAID_EVERY) {
-                        tracing::error!(%error, "cannot accept a connection");
-                        error_said = Some(Instant::now());
+                // Whoever comes next is told, with the descriptor that was kept for it; or served,
+                // if there are others again.
+                drop(spare.take());
+                let next = timeout(ACCEPT_PAUSE, listener.accept()).await;
+                spare = spare_descriptor();
+                match next {
+                    Ok(Ok((stream, _))) if spare.is_none() => {
+                        refuse(stream, error).await;
+                        spare = spare_descriptor();
+                        continue;
                     }
-                    // Whoever comes is told, with the descriptor that was kept for it.
-                    drop(spare.take());
-                    match timeout(ACCEPT_PAUSE, listener.accept()).await {
-                        Ok(Ok((stream, _))) => refuse(stream, &error).await,
-                        Ok(Err(_)) => tokio::time::sleep(ACCEPT_PAUSE).await,
-                        // Whoever came is gone.
-                        Err(_) => {}
+                    Ok(Ok(next)) => accepted = Ok(next),
+                    Ok(Err(_)) => {
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                        continue;
                     }
-                    spare = spare_descriptor();
+                    Err(_) => continue,
                 }
+            }
+            if let Ok((stream, _)) = accepted
+                && is_ours(&stream)
+            {
+                let serving = connection::serve(stream, context.clone(), closing.clone());
+                connections.spawn(async move {
+                    serving.await;
+                    drop(place);
+                });
             }
         }
     };

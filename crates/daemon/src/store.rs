@@ -4,17 +4,22 @@
 //! after that sync; what only this daemon needs to go on (a claim) is told before it, so that an
 //! answer's first token does not wait for the disk.
 
+mod expand;
+mod hooks;
 mod keeper;
+mod needs;
+mod standing;
 
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 use threadrunner_core::{
-    ErrorCode, Failure, JobId, JobIdSource, JobMeta, JobSpec, ModelRef, Priority,
+    ErrorCode, Failure, HookOutcome, JobId, JobIdSource, JobMeta, JobSpec, ModelRef, Priority,
 };
-use threadrunner_workspace::{WatchEvent, Watcher, Workspace};
+use threadrunner_workspace::{Hook, WatchEvent, Watcher, Workspace};
 
 use keeper::Keeper;
+pub(crate) use standing::{After, Standing};
 use tokio::sync::oneshot;
 
 /// How many jobs are removed in one operation.
@@ -37,6 +42,17 @@ pub(crate) struct Claim {
     pub(crate) prompt: String,
     pub(crate) spec: JobSpec,
     pub(crate) meta: JobMeta,
+    /// Why it cannot be run as it is.
+    pub(crate) unfit: Option<Failure>,
+}
+
+/// A job that was written.
+#[derive(Debug)]
+pub(crate) enum Written {
+    /// It is in `processing`, and here is its claim.
+    Claimed(Box<Claim>),
+    /// It is in `ready`, to begin after others.
+    Ready(After),
 }
 
 /// A job that somebody else put into `ready`.
@@ -46,17 +62,18 @@ pub(crate) struct Found {
     pub(crate) priority: Priority,
     /// Until its deadline. Another program's word: it may be any number.
     pub(crate) time_left_s: Option<f64>,
+    pub(crate) after: After,
 }
 
 /// What came of an operation.
 #[derive(Debug)]
 pub(crate) enum StoreEvent {
-    /// The job is in `ready`, or in `processing` and here is its claim.
-    Submitted { id: JobId, result: Result<Option<Claim>, Failure> },
+    /// The job is written.
+    Submitted { id: JobId, result: Result<Written, Failure> },
     /// The job would survive a crash.
     Durable { id: JobId },
     /// The job is in `processing`.
-    Claimed { id: JobId, result: Result<Claim, Failure> },
+    Claimed { id: JobId, result: Result<Box<Claim>, Failure> },
     /// The job is in `ready` still, because something has run out: the disk, open files.
     NotNow { id: JobId, failure: Failure },
     /// The job is in `ready` again.
@@ -65,6 +82,16 @@ pub(crate) enum StoreEvent {
     Ended { id: JobId, result: Result<(), Failure> },
     /// The job that was begun at once could not be written after all.
     Lost { id: JobId, failure: Failure },
+    /// A job with a hook has ended.
+    HookDue { id: JobId },
+    /// A hook can be run; `None` where there is none to run any more.
+    HookReady { id: JobId, result: Result<Option<Hook>, Failure> },
+    /// How a hook went is written down, as far as that could be done.
+    HookNoted,
+    /// A job in `ready` turned out malformed and is in `failed` now.
+    Refused { id: JobId },
+    /// How a job stands that was asked about.
+    Stands { id: JobId, how: Standing },
     /// All that is in `ready`.
     Listed { ids: Vec<JobId> },
     /// There is a job in `ready` that nobody here put there.
@@ -83,6 +110,9 @@ enum Operation {
     Look(JobId),
     LookFor { id: JobId, reply: Reply<()> },
     Arrived(JobId),
+    BeginHook(JobId),
+    EndHook { id: JobId, outcome: Box<HookOutcome> },
+    Stands(JobId),
     List,
     Retry { id: JobId, reply: Reply<()> },
     Remove { id: JobId, reply: Reply<()> },
@@ -141,9 +171,14 @@ impl Store {
             | StoreEvent::Claimed { .. }
             | StoreEvent::NotNow { .. }
             | StoreEvent::Released { .. }
-            | StoreEvent::Ended { .. } => self.under_way -= 1,
+            | StoreEvent::Ended { .. }
+            | StoreEvent::HookReady { .. }
+            | StoreEvent::HookNoted => self.under_way -= 1,
             StoreEvent::Durable { .. }
             | StoreEvent::Lost { .. }
+            | StoreEvent::HookDue { .. }
+            | StoreEvent::Refused { .. }
+            | StoreEvent::Stands { .. }
             | StoreEvent::Listed { .. }
             | StoreEvent::Found { .. } => {}
         }
@@ -193,6 +228,21 @@ impl Store {
     /// Looks at a job in `ready`: [`StoreEvent::Found`] if it is one.
     pub(crate) fn look(&self, id: JobId) {
         self.send_silent(Operation::Look(id));
+    }
+
+    /// Prepares to run the hook of a job that has ended: [`StoreEvent::HookReady`].
+    pub(crate) fn begin_hook(&mut self, id: JobId) {
+        self.send(Operation::BeginHook(id));
+    }
+
+    /// Writes down how a hook went: [`StoreEvent::HookNoted`].
+    pub(crate) fn end_hook(&mut self, id: JobId, outcome: HookOutcome) {
+        self.send(Operation::EndHook { id, outcome: Box::new(outcome) });
+    }
+
+    /// Looks how a job stands, wherever it is: [`StoreEvent::Stands`].
+    pub(crate) fn ask_standing(&self, id: JobId) {
+        self.send_silent(Operation::Stands(id));
     }
 
     /// Lists all that is in `ready`: [`StoreEvent::Listed`].

@@ -36,6 +36,11 @@ pub struct Config {
     /// The most jobs in the queue. Default: 1000000; each takes some 330 bytes of
     /// memory.
     pub max_queue: u32,
+    /// Seconds that a program may take which is run when a job has ended. Default: 60.
+    #[serde(deserialize_with = "seconds")]
+    pub hook_timeout: Duration,
+    /// The most such programs at once. Default: 4.
+    pub max_hooks: u32,
     /// `[aliases]`: other names for models; each a name in `models/` or a path (relative to the
     /// home).
     pub aliases: BTreeMap<String, String>,
@@ -84,6 +89,8 @@ impl Default for Config {
             durability: Durability::default(),
             max_attempts: 3,
             max_queue: 1_000_000,
+            hook_timeout: Duration::from_secs(60),
+            max_hooks: 4,
             aliases: BTreeMap::new(),
             engine: EngineOptions::default(),
             defaults: Parameters::default(),
@@ -147,6 +154,9 @@ impl Config {
         }
         if self.max_queue == 0 {
             return Err("max_queue is 0, but then no job could ever be accepted".to_owned());
+        }
+        if self.max_hooks == 0 {
+            return Err("max_hooks is 0, but then no job's program would ever be run".to_owned());
         }
         self.defaults.validate().map_err(|error| format!("[defaults]: {error}"))?;
         for (name, workspace) in &self.workspaces {
@@ -267,6 +277,8 @@ mod tests {
             durability = "relaxed"
             max_attempts = 5
             max_queue = 10
+            hook_timeout = 5
+            max_hooks = 2
 
             [aliases]
             small = "SmolLM2.gguf"
@@ -295,6 +307,7 @@ mod tests {
         assert_eq!(config.idle_timeout, Duration::ZERO);
         assert_eq!(config.grace, Duration::from_millis(2500));
         assert_eq!(config.durability, Durability::Relaxed);
+        assert_eq!((config.hook_timeout.as_secs(), config.max_hooks), (5, 2));
         assert_eq!(config.aliases["small"], "SmolLM2.gguf");
         assert_eq!(config.engine.context, Some(4096));
         assert_eq!(config.engine.prefix_cache, Some(false));
@@ -328,6 +341,7 @@ mod tests {
         for (text, words) in [
             ("max_attempts = 0", "max_attempts"),
             ("max_queue = 0", "max_queue"),
+            ("max_hooks = 0", "max_hooks"),
             ("[defaults]\ntop_p = 3.0", "top_p"),
             ("[workspaces.a]\npath = \"\"", "[workspaces.a]"),
             ("[workspaces.a]\npath = \"p\"\ndefaults = { max_tokens = 0 }", "max_tokens"),

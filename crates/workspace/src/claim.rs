@@ -11,7 +11,8 @@ use crate::job_files::{
     self, Description, OutcomeSeal, clear_outcome, job_json, load_prompt, meta_json,
 };
 use crate::layout::{
-    ERROR_FILE, JOB_FILE, JOB_NEXT, META_FILE, META_NEXT, PARTIAL_FILE, RESULT_FILE,
+    ERROR_FILE, HOOK_FILE, HOOK_LOG_FILE, JOB_FILE, JOB_NEXT, META_FILE, META_NEXT, PARTIAL_FILE,
+    RESULT_FILE,
 };
 use crate::staged::Staged;
 use crate::time::format_timestamp;
@@ -102,7 +103,7 @@ impl Workspace {
         // begun to write. One that does not count may have left something, too.
         dir.remove(&*self.fs, PARTIAL_FILE)?;
         if ended_before || spec.attempts > 1 {
-            for name in [ERROR_FILE, RESULT_FILE] {
+            for name in [ERROR_FILE, RESULT_FILE, HOOK_FILE, HOOK_LOG_FILE] {
                 dir.remove(&*self.fs, name)?;
             }
         }

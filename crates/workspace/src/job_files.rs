@@ -60,7 +60,7 @@ pub(crate) fn meta_json(meta: &JobMeta) -> Result<Vec<u8>> {
     pretty(meta, META_FILE)
 }
 
-fn pretty(value: &impl Serialize, what: &'static str) -> Result<Vec<u8>> {
+pub(crate) fn pretty(value: &impl Serialize, what: &'static str) -> Result<Vec<u8>> {
     let mut bytes =
         serde_json::to_vec_pretty(value).map_err(|source| WorkspaceError::Json { what, source })?;
     bytes.push(b'\n');

@@ -27,6 +27,16 @@ pub const PARTIAL_FILE: &str = "result.partial.txt";
 /// Why the job failed.
 pub const ERROR_FILE: &str = "error.txt";
 
+/// How the program went that was run when the job had ended.
+pub const HOOK_FILE: &str = "on_done.json";
+/// What that program wrote.
+pub const HOOK_LOG_FILE: &str = "on_done.log";
+
+/// The next content of [`HOOK_FILE`].
+pub(crate) const HOOK_NEXT: &str = "on_done.json.tmp";
+/// In the workspace: a file for each job that has such a program, until it has run.
+pub(crate) const HOOKS_DIR: &str = ".hooks";
+
 /// The next content of [`META_FILE`], until the sync that makes it so.
 pub(crate) const META_NEXT: &str = "meta.json.tmp";
 /// The next content of [`JOB_FILE`], likewise.
@@ -185,7 +195,7 @@ pub(crate) fn hold(_dir: BorrowedFd<'_>, _name: &str) -> Option<OwnedFd> {
 }
 
 // The workspace itself may be a link: people put it on a larger disk.
-fn open_root(root: &Path) -> Result<OwnedFd> {
+pub(crate) fn open_root(root: &Path) -> Result<OwnedFd> {
     rustix::fs::openat(CWD, root, DIRECTORY - OFlags::NOFOLLOW, Mode::empty())
         .map_err(|error| WorkspaceError::io("open", root, error))
 }

@@ -24,6 +24,7 @@ mod error;
 mod files;
 mod finish;
 pub mod fs;
+mod hooks;
 mod job_files;
 mod layout;
 mod listing;
@@ -42,8 +43,10 @@ pub use claimed::{ClaimedJob, StillClaimed};
 pub use error::{Result, WorkspaceError};
 pub use files::MAX_FILE_BYTES;
 pub use finish::Attempt;
+pub use hooks::Hook;
 pub use layout::{
-    ERROR_FILE, JOB_FILE, META_FILE, PARTIAL_FILE, PROMPT_FILE, RESULT_FILE, TYPE_FILE,
+    ERROR_FILE, HOOK_FILE, HOOK_LOG_FILE, JOB_FILE, META_FILE, PARTIAL_FILE, PROMPT_FILE,
+    RESULT_FILE, TYPE_FILE,
 };
 pub use listing::by_time;
 pub use manage::Retention;

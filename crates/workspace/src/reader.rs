@@ -13,7 +13,7 @@ use threadrunner_core::{JobId, JobMeta, JobSpec, JobState};
 use crate::files::{JobDir, MAX_FILE_BYTES, ReadError, job_dir};
 use crate::job_files::{OutcomeSeal, clear_outcome};
 use crate::layout::{
-    ERROR_FILE, JOB_FILE, Layout, META_FILE, PARTIAL_FILE, PROMPT_FILE, RESULT_FILE,
+    ERROR_FILE, HOOK_FILE, JOB_FILE, Layout, META_FILE, PARTIAL_FILE, PROMPT_FILE, RESULT_FILE,
 };
 use crate::listing::{self, by_time};
 use crate::{Result, Retention, WorkspaceError};
@@ -80,10 +80,16 @@ impl Reader {
         } else {
             clear_outcome(&mut meta);
         }
+        let on_done = match spec.on_done {
+            Some(_) if state.is_final() => json(&dir, HOOK_FILE)?,
+            _ => None,
+        };
         Ok(JobRecord {
             job: id.clone(),
             state,
             position: None,
+            waits_for: Vec::new(),
+            on_done,
             attempts: spec.attempts,
             priority: spec.priority,
             prompt_start: prompt_start(&dir, &spec)?,

@@ -56,6 +56,8 @@ pub struct Workspace {
     pub(crate) staged: Vec<Staged>,
     carried: Synced,
     unsynced: Unsynced,
+    /// Whether notes of hooks were made since the last sync.
+    pub(crate) hooks_unsynced: bool,
     ids: JobIdSource,
     /// Held for its lock, which the system gives back however this process ends.
     _lock: File,
@@ -92,6 +94,7 @@ impl Workspace {
             staged: Vec::new(),
             carried: Synced::default(),
             unsynced: Unsynced::default(),
+            hooks_unsynced: false,
             ids: JobIdSource::new(std::process::id()),
             _lock: lock,
         };
@@ -128,6 +131,10 @@ impl Workspace {
         let mut synced = std::mem::take(&mut self.carried);
         let group = std::mem::take(&mut self.staged);
         if group.is_empty() {
+            return synced;
+        }
+        if let Err(error) = self.sync_hooks() {
+            self.give_up(group, &error, &mut synced);
             return synced;
         }
         let durable = self.options.durability == Durability::Durable;

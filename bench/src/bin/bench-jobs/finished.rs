@@ -1,4 +1,4 @@
-//! A large archive beside none.
+//! A large archive beside a small one, both in memory.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use serde_json::json;
 use threadrunner_bench::{Series, Table, as_ms, milliseconds};
 use threadrunner_tests::Frames;
 
-use crate::measure::{ask, first_token, home, ratio, repeat, resident, settle, submit};
+use crate::measure::{ask, first_token, memory_home, ratio, repeat, resident, submit};
 use crate::queued::mb;
 
 /// Jobs of the archive that hold files; the others are empty directories, for only their names are
@@ -29,7 +29,8 @@ struct Costs {
 }
 
 pub(crate) fn table(finished: usize, runs: usize) {
-    let title = format!("{finished} finished jobs in `output/`; ms: median (min to max)");
+    let title =
+        format!("{finished} finished jobs in `output/` (in memory); ms: median (min to max)");
     let table = Table::new(&title, &["what", "100", "with them", "ratio"]);
     let few = costs(0, runs);
     let all = costs(finished, runs);
@@ -51,14 +52,13 @@ pub(crate) fn table(finished: usize, runs: usize) {
 
 fn costs(finished: usize, runs: usize) -> Costs {
     let mut costs = Costs::default();
-    let home = home();
+    let home = memory_home();
     let mut client = home.connect();
     for _ in 0..REAL {
         first_token(&mut client);
     }
     drop(client);
     fill_archive(&home.workspace("output"), finished);
-    settle(&home);
     let list = json!({"v": 1, "id": 1, "op": "jobs", "limit": 20});
     for _ in 0..3 {
         home.run(["daemon", "stop"]).expect(0);

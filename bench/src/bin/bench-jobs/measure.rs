@@ -16,7 +16,16 @@ pub(crate) const PROMPT: &str =
 
 /// A home whose daemon logs as little as a user's.
 pub(crate) fn home() -> TestHome {
-    TestHome::new().with("RUST_LOG", "warn").config("max_queue = 10_000_000\ngrace = 0\n")
+    configured(TestHome::new())
+}
+
+/// The same in memory.
+pub(crate) fn memory_home() -> TestHome {
+    configured(TestHome::under(Path::new("/dev/shm")))
+}
+
+fn configured(home: TestHome) -> TestHome {
+    home.with("RUST_LOG", "warn").config("max_queue = 10_000_000\ngrace = 0\n")
 }
 
 /// The same with an engine that does not come to an end: what is queued stays so.

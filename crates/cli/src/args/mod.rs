@@ -1,11 +1,15 @@
 //! What may stand on the command line.
 
+mod batch;
+mod jobs;
 mod options;
 mod parse;
 mod values;
 
+pub(crate) use batch::BatchArgs;
+pub(crate) use jobs::{FollowArgs, JobArgs, JobsArgs, PruneArgs, WaitArgs};
 pub(crate) use options::{
-    Cli, Command, CompletionsArgs, DaemonCommand, FollowArgs, JobArgs, JobsArgs, LoadArgs,
-    LogsArgs, Plain, PruneArgs, RunArgs, StopArgs, UnloadArgs, WaitArgs,
+    Cli, Command, CompletionsArgs, DaemonCommand, LoadArgs, LogsArgs, Plain, RunArgs, StopArgs,
+    UnloadArgs,
 };
 pub(crate) use parse::{parse, short_help};

@@ -1,11 +1,14 @@
 //! The commands and their options, in the words of `--help`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
-use threadrunner_core::{BackendKind, JobId, JobState, Parameters, Priority};
+use threadrunner_core::{BackendKind, ErrorCode, Failure, JobId, Parameters, Priority};
 
+use super::batch::{self, BatchArgs};
+use super::jobs::{self, FollowArgs, JobArgs, JobsArgs, PruneArgs, WaitArgs};
 use super::values;
 
 const EXAMPLES: &str = "\
@@ -33,7 +36,14 @@ Where the prompt comes from:
 Examples:
   threadrunner run jobs are hard to find
   threadrunner run --raw \"Once upon a time\" --max-tokens 100
-  threadrunner run --detach --tag nightly \"Write the report\"";
+  threadrunner run --detach --tag nightly \"Write the report\"
+
+One job after another:
+  a=$(threadrunner --detach \"Name a colour\")
+  b=$(threadrunner --detach \"Name an animal\")
+  threadrunner \"A poem about this animal: {{result:$b}}, in this colour: {{result:$a}}\"
+  threadrunner --detach --after $a --after $b \"Both are done by now\"
+  threadrunner --detach --on-done ~/bin/file-it \"Write the report\"";
 
 /// Local language models, like any other Unix tool
 ///
@@ -65,6 +75,9 @@ pub(crate) enum Command {
     /// Answer a prompt (also without this word)
     #[command(after_long_help = RUN_EXAMPLES)]
     Run(RunArgs),
+    /// Answer a file of prompts, and go on where it was when stopped
+    #[command(after_long_help = batch::HELP)]
+    Batch(BatchArgs),
     /// Show loaded models and running requests
     Ps(Plain),
     /// Show the daemon's state
@@ -76,16 +89,19 @@ pub(crate) enum Command {
     /// Unload a model, or all
     Unload(UnloadArgs),
     /// List jobs, newest first
+    #[command(after_long_help = jobs::LIST)]
     Jobs(JobsArgs),
-    /// Print the answer of a finished job
+    /// Print the answers of finished jobs
     Result(JobArgs),
     /// Wait until jobs have ended, printing the id of each
+    #[command(after_long_help = jobs::WAIT)]
     Wait(WaitArgs),
-    /// Stream a job's answer from its beginning, wherever it stands
+    /// Stream jobs' answers from their beginning, wherever they stand
     Follow(FollowArgs),
     /// Cancel jobs, queued or running
     Cancel(JobArgs),
     /// Queue failed or canceled jobs again
+    #[command(after_long_help = jobs::RETRY)]
     Retry(JobArgs),
     /// Remove jobs that have ended, with all their files
     Rm(JobArgs),
@@ -154,6 +170,34 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "ID", help_heading = "Job", value_parser = values::job_id)]
     pub(crate) parent: Option<JobId>,
 
+    /// Begin when this job is done: an id, a part of one, or `last` (repeatable)
+    ///
+    /// The job is held until all of them are done. If one fails or is canceled, it fails too.
+    #[arg(long, value_name = "ID", help_heading = "Job")]
+    pub(crate) after: Vec<String>,
+
+    /// Begin when those jobs have ended, also if some failed
+    #[arg(long, help_heading = "Job")]
+    pub(crate) after_any: bool,
+
+    /// Leave `{{result:ID}}` in the prompt as it is
+    ///
+    /// Otherwise it becomes the answer of that job, for which this one waits as with --after. ID
+    /// may be a part of an id, or `last`.
+    #[arg(long, help_heading = "Job")]
+    pub(crate) literal: bool,
+
+    /// Run this program when the job has ended, with the job's directory as argument
+    ///
+    /// Without a shell, by the daemon; what it prints goes to on_done.log in that directory. It
+    /// finds THREADRUNNER_JOB_ID and THREADRUNNER_JOB_STATUS (done, failed, canceled) set.
+    #[arg(long, value_name = "PROGRAM", help_heading = "Job")]
+    pub(crate) on_done: Option<PathBuf>,
+
+    /// Begin the job at most so often, should the engine die [default: config.toml, else 3]
+    #[arg(long, value_name = "N", help_heading = "Job", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) attempts: Option<u32>,
+
     /// Who goes first [default: interactive, with --detach normal]
     #[arg(long, value_name = "NAME", help_heading = "Job", value_parser = values::priority())]
     pub(crate) priority: Option<Priority>,
@@ -203,6 +247,23 @@ impl SamplingArgs {
             stop: self.stop,
         }
     }
+
+    /// The same, once each is in its range.
+    pub(crate) fn into_checked_parameters(self) -> Result<Parameters, Failure> {
+        let params = self.into_parameters();
+        match params.validate() {
+            Ok(()) => Ok(params),
+            Err(error) => Err(Failure::new(
+                ErrorCode::InvalidRequest,
+                format!(
+                    "--{} is {}, but must be {}",
+                    error.name.replace('_', "-"),
+                    error.value,
+                    error.range
+                ),
+            )),
+        }
+    }
 }
 
 /// A command without arguments.
@@ -234,87 +295,6 @@ pub(crate) struct UnloadArgs {
     /// The backend
     #[arg(long, value_name = "NAME", value_parser = values::backend())]
     pub(crate) backend: Option<BackendKind>,
-    /// Print JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-/// Which jobs to list.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct JobsArgs {
-    /// Only in this state (repeatable)
-    #[arg(long = "state", value_name = "STATE", value_parser = values::state())]
-    pub(crate) states: Vec<JobState>,
-    /// Only with this tag
-    #[arg(long, value_name = "WORD")]
-    pub(crate) tag: Option<String>,
-    /// Only of this model
-    #[arg(long, value_name = "NAME")]
-    pub(crate) model: Option<String>,
-    /// Only submitted in the last 30m, 2h, 7d
-    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
-    pub(crate) newer_than: Option<Duration>,
-    /// Only submitted longer ago than 30m, 2h, 7d
-    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
-    pub(crate) older_than: Option<Duration>,
-    /// At most so many
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 50)]
-    pub(crate) limit: u32,
-    /// Print JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-/// Which jobs to wait for.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct WaitArgs {
-    /// Ids, or unambiguous beginnings or ends of ids, or `last`; without any, read from standard
-    /// input
-    #[arg(value_name = "ID")]
-    pub(crate) ids: Vec<String>,
-    /// Give up waiting after this long; the jobs go on
-    #[arg(long, value_name = "DURATION", value_parser = values::limit)]
-    pub(crate) timeout: Option<Duration>,
-    /// Print JSON, one object for each job
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-/// Which job to follow.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct FollowArgs {
-    /// An id, or an unambiguous beginning or end of one, or `last`
-    #[arg(value_name = "ID")]
-    pub(crate) id: String,
-    /// Give up waiting after this long; the job goes on
-    #[arg(long, value_name = "DURATION", value_parser = values::limit)]
-    pub(crate) timeout: Option<Duration>,
-    /// Print one JSON object when the job has ended
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-/// Which jobs.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct JobArgs {
-    /// Ids, or unambiguous beginnings or ends of ids, or `last`; without any, read from standard
-    /// input
-    #[arg(value_name = "ID")]
-    pub(crate) ids: Vec<String>,
-    /// Print JSON, one object for each job
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-/// Which jobs need not be kept.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct PruneArgs {
-    /// Those that ended longer ago than this: 30m, 2h, 7d
-    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
-    pub(crate) older_than: Duration,
-    /// Keep those that failed
-    #[arg(long)]
-    pub(crate) keep_failed: bool,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

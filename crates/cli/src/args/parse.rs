@@ -219,7 +219,9 @@ mod tests {
             &["--raw", "--system", "s", "hi"],
             &["--detach", "--no-stream", "hi"],
             &["daemon"],
-            &["follow"],
+            &["wait", "--all", "--idle"],
+            &["wait", "--all", "17_1"],
+            &["jobs", "--ids", "--json"],
         ] {
             mistake(words);
         }

@@ -31,6 +31,14 @@ pub(crate) fn limit(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// How many jobs at once: each has a connection, of which the daemon takes a thousand.
+pub(crate) fn concurrency(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number @ 1..=512) => Ok(number),
+        _ => Err("must be a number from 1 to 512".to_owned()),
+    }
+}
+
 /// `llama` or `dummy`.
 pub(crate) fn backend() -> impl TypedValueParser<Value = BackendKind> {
     const ALL: [BackendKind; 2] = [BackendKind::Llama, BackendKind::Dummy];

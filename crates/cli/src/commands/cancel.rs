@@ -4,7 +4,7 @@ use threadrunner_core::ExitCode;
 use threadrunner_core::protocol::{JobRecord, Op};
 use threadrunner_home::Home;
 
-use super::ids::{from_arguments_or_stdin, query};
+use super::ids::{each, from_arguments_or_stdin};
 use crate::app::with_session;
 use crate::args::JobArgs;
 use crate::error::CommandResult;
@@ -13,13 +13,14 @@ use crate::output;
 pub(crate) fn run(args: JobArgs) -> CommandResult {
     let ids = from_arguments_or_stdin(args.ids)?;
     with_session(Home::from_env()?, None, async |session| {
-        for id in ids {
-            let record: JobRecord = session.call(Op::Cancel(query(id))).await?;
+        each(session, ids, args.json, async |session, job| {
+            let record: JobRecord = session.call(Op::Cancel(job)).await?;
             match args.json {
                 true => output::print_json(&record)?,
                 false => output::print(&format!("{}\n", record.job))?,
             }
-        }
-        Ok(ExitCode::Success)
+            Ok(ExitCode::Success)
+        })
+        .await
     })
 }

@@ -1,12 +1,15 @@
 //! Ids of jobs, from arguments or from standard input.
 
 use threadrunner_core::protocol::JobQuery;
+use threadrunner_core::{ErrorCode, ExitCode};
 
-use crate::error::CommandError;
+use crate::app::Session;
+use crate::error::{CommandError, CommandResult};
+use crate::output;
 use crate::prompt::read_stdin;
 
 /// The jobs named: the arguments, else the words on standard input, so that commands can be put
-/// in a pipe.
+/// in a pipe. A dash among the arguments stands for standard input too.
 pub(crate) fn from_arguments_or_stdin(ids: Vec<String>) -> Result<Vec<String>, CommandError> {
     let missing = || {
         CommandError::usage(
@@ -14,16 +17,82 @@ pub(crate) fn from_arguments_or_stdin(ids: Vec<String>) -> Result<Vec<String>, C
             "give an id or `last`, or pipe ids in; `threadrunner jobs` lists them",
         )
     };
-    if !ids.is_empty() {
+    if !ids.is_empty() && !ids.iter().any(|id| id == "-") {
         return Ok(ids);
     }
     let input = read_stdin()?.ok_or_else(missing)?;
-    let ids: Vec<_> =
-        String::from_utf8_lossy(&input).split_whitespace().map(str::to_owned).collect();
+    let input = String::from_utf8_lossy(&input);
+    let ids = with_input(ids, &input);
     if ids.is_empty() { Err(missing()) } else { Ok(ids) }
+}
+
+/// The arguments, with the words of the input where the dash stands or where nothing does.
+fn with_input(ids: Vec<String>, input: &str) -> Vec<String> {
+    let words = || input.split_whitespace().map(str::to_owned);
+    if ids.is_empty() {
+        return words().collect();
+    }
+    ids.into_iter().flat_map(|id| if id == "-" { words().collect() } else { vec![id] }).collect()
 }
 
 /// The query for one job.
 pub(crate) fn query(job: String) -> JobQuery {
     JobQuery { job, workspace: None }
+}
+
+/// Does something to each job. Of many, one to which it cannot be done is told, and stops no
+/// other; the exit code is that of the first.
+pub(crate) async fn each(
+    session: &mut Session,
+    ids: Vec<String>,
+    json: bool,
+    mut act: impl AsyncFnMut(&mut Session, JobQuery) -> CommandResult,
+) -> CommandResult {
+    let alone = ids.len() == 1;
+    let mut code = ExitCode::Success;
+    for id in ids {
+        let exit = match act(session, query(id)).await {
+            Ok(exit) => exit,
+            Err(CommandError::Failed { failure, job })
+                if !alone && is_about_the_job(failure.code) =>
+            {
+                let exit = failure.code.exit_code();
+                output::report(&CommandError::Failed { failure, job }, json);
+                exit
+            }
+            Err(error) => return Err(error),
+        };
+        if code == ExitCode::Success {
+            code = exit;
+        }
+    }
+    Ok(code)
+}
+
+/// Whether another job may fare better.
+fn is_about_the_job(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::JobNotFound
+            | ErrorCode::AmbiguousId
+            | ErrorCode::InvalidRequest
+            | ErrorCode::WrongState
+            | ErrorCode::JobFailed
+            | ErrorCode::Canceled
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dash_or_nothing_stands_for_standard_input() {
+        let ids = |given: &[&str]| {
+            with_input(given.iter().map(|&id| id.to_owned()).collect(), "1_1\n2_1 3_1\n")
+        };
+        assert_eq!(ids(&[]), ["1_1", "2_1", "3_1"]);
+        assert_eq!(ids(&["-"]), ["1_1", "2_1", "3_1"]);
+        assert_eq!(ids(&["last", "-", "7"]), ["last", "1_1", "2_1", "3_1", "7"]);
+    }
 }

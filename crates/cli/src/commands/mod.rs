@@ -1,5 +1,6 @@
 //! One file for each command.
 
+pub(crate) mod batch;
 pub(crate) mod cancel;
 pub(crate) mod completions;
 pub(crate) mod daemon;

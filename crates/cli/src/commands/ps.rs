@@ -18,7 +18,7 @@ pub(crate) fn run(args: Plain) -> CommandResult {
             output::print_json(&list)?;
             return Ok(ExitCode::Success);
         }
-        if list.models.is_empty() && list.running.is_empty() && list.queued == 0 {
+        if list.models.is_empty() && list.running.is_empty() && list.queued + list.held == 0 {
             output::say("no model is loaded and nothing runs");
             return Ok(ExitCode::Success);
         }
@@ -31,13 +31,21 @@ pub(crate) fn run(args: Plain) -> CommandResult {
             text.push_str(if text.is_empty() { "" } else { "\n" });
             text.push_str(&running(&list.running).to_text(width));
         }
-        if list.queued > 0 {
+        if list.queued + list.held > 0 {
             text.push_str(if text.is_empty() { "" } else { "\n" });
-            text.push_str(&format!("{} queued\n", list.queued));
+            text.push_str(&format!("{}\n", waiting(list.queued, list.held)));
         }
         output::print(&text)?;
         Ok(ExitCode::Success)
     })
+}
+
+/// How many jobs wait: for their turn, and for the end of others.
+pub(crate) fn waiting(queued: u32, held: u32) -> String {
+    match held {
+        0 => format!("{queued} queued"),
+        held => format!("{queued} queued, {held} waiting for other jobs"),
+    }
 }
 
 /// The table of engines.

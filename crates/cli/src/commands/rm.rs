@@ -4,7 +4,7 @@ use threadrunner_core::ExitCode;
 use threadrunner_core::protocol::{Op, Removed};
 use threadrunner_home::Home;
 
-use super::ids::{from_arguments_or_stdin, query};
+use super::ids::{each, from_arguments_or_stdin};
 use crate::app::with_session;
 use crate::args::JobArgs;
 use crate::error::CommandResult;
@@ -13,14 +13,15 @@ use crate::output;
 pub(crate) fn run(args: JobArgs) -> CommandResult {
     let ids = from_arguments_or_stdin(args.ids)?;
     with_session(Home::from_env()?, None, async |session| {
-        for id in ids {
-            let removed: Removed = session.call(Op::Rm(query(id))).await?;
+        each(session, ids, args.json, async |session, job| {
+            let removed: Removed = session.call(Op::Rm(job)).await?;
             match args.json {
                 true => output::print_json(&removed)?,
                 false => print_ids(&removed)?,
             }
-        }
-        Ok(ExitCode::Success)
+            Ok(ExitCode::Success)
+        })
+        .await
     })
 }
 

@@ -1,7 +1,10 @@
 //! A prompt.
 
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use threadrunner_core::ExitCode;
 use threadrunner_core::protocol::{Op, Submission, Submitted};
-use threadrunner_core::{ErrorCode, ExitCode, Failure};
 use threadrunner_home::Home;
 
 use super::answer::print_answer;
@@ -19,18 +22,7 @@ pub(crate) fn run(args: RunArgs) -> CommandResult {
         return Err(CommandError::Silent(ExitCode::Usage));
     }
     let prompt = assemble(&args.words, stdin, args.raw)?;
-    let params = args.sampling.into_parameters();
-    params.validate().map_err(|error| {
-        Failure::new(
-            ErrorCode::InvalidRequest,
-            format!(
-                "--{} is {}, but must be {}",
-                error.name.replace('_', "-"),
-                error.value,
-                error.range
-            ),
-        )
-    })?;
+    let params = args.sampling.into_checked_parameters()?;
     let home = Home::from_env()?;
     let (backend, model) = resolve(&home, args.backend, args.model.as_deref())?;
     let submission = Submission {
@@ -45,6 +37,11 @@ pub(crate) fn run(args: RunArgs) -> CommandResult {
         timeout_s: args.timeout.map(|timeout| timeout.as_secs_f64()),
         tags: args.tags,
         parent: args.parent,
+        after: args.after,
+        after_any: args.after_any,
+        template: !args.literal,
+        max_attempts: args.attempts,
+        on_done: args.on_done.as_deref().map(whole_path).transpose()?,
         ..Submission::default()
     };
     let submission = Box::new(submission);
@@ -62,4 +59,21 @@ pub(crate) fn run(args: RunArgs) -> CommandResult {
         let replies = session.open(Op::Run(submission)).await?;
         print_answer(session, replies, args.json).await
     })
+}
+
+/// A program's absolute path: one that is just a name is looked for on PATH, as a shell does.
+fn whole_path(program: &Path) -> Result<PathBuf, CommandError> {
+    let name = program.as_os_str();
+    if name.as_bytes().contains(&b'/') {
+        return std::path::absolute(program)
+            .map_err(|error| CommandError::usage("--on-done", error.to_string()));
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .map(|directory| directory.join(name))
+        .find(|candidate| candidate.is_absolute() && candidate.is_file())
+        .ok_or_else(|| {
+            let message = format!("--on-done: no program '{}' on PATH", program.display());
+            CommandError::usage(&message, "name it by its path, for instance ./notify")
+        })
 }

@@ -49,7 +49,10 @@ fn text(status: &DaemonStatus) -> String {
         ("daemon", format!("{state}, process {}, version {}", status.pid, status.version)),
         ("up for", format::seconds(status.uptime_s)),
         ("memory", format::bytes(status.memory_bytes)),
-        ("jobs", format!("{} running, {} queued", status.running, status.queued)),
+        (
+            "jobs",
+            format!("{} running, {}", status.running, ps::waiting(status.queued, status.held)),
+        ),
         ("home", status.home.display().to_string()),
         ("socket", status.socket.display().to_string()),
         ("workspace", status.workspace.display().to_string()),

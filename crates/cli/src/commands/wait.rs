@@ -1,34 +1,287 @@
-//! Waiting for the end of jobs.
+//! Waiting for the end of jobs: told by the daemon, never asked again and again.
 
-use threadrunner_core::protocol::{JobRecord, Op};
-use threadrunner_core::{ExitCode, JobState};
+use std::collections::HashSet;
+use std::time::Duration;
+
+use threadrunner_client::Replies;
+use threadrunner_core::protocol::{
+    JobIds, JobList, JobRecord, JobsQuery, Op, Progress, ReplyBody, WatchQuery,
+};
+use threadrunner_core::{ErrorCode, ExitCode, Failure, JobId, JobState};
 use threadrunner_home::Home;
 
 use super::ids::{from_arguments_or_stdin, query};
-use crate::app::{Limit, with_session};
+use crate::app::{Limit, Session, strange, with_session};
 use crate::args::WaitArgs;
-use crate::error::CommandResult;
+use crate::error::{CommandError, CommandResult};
 use crate::output;
 
+/// Questions under way at once: a connection takes 256.
+const AT_ONCE: usize = 128;
+/// The most records that the daemon lists.
+const LISTED: u32 = 10_000;
+/// How often the daemon may go away before waiting ends.
+const LOSSES: u32 = 20;
+/// How much longer to wait after each time.
+const LOSS_PAUSE: Duration = Duration::from_millis(50);
+const UNFINISHED: [JobState; 2] = [JobState::Ready, JobState::Processing];
+
+/// What is waited for.
+enum Target {
+    Ids(Vec<String>),
+    All,
+    Tag(String),
+    Idle,
+}
+
 pub(crate) fn run(args: WaitArgs) -> CommandResult {
-    let ids = from_arguments_or_stdin(args.ids)?;
+    let target = match (args.all, args.idle, args.tag) {
+        (true, ..) => Target::All,
+        (_, true, _) => Target::Idle,
+        (.., Some(tag)) => Target::Tag(tag),
+        _ => Target::Ids(from_arguments_or_stdin(args.ids)?),
+    };
     let limit = args.timeout.map(|after| Limit { after, consequence: "the jobs go on" });
     with_session(Home::from_env()?, limit, async |session| {
-        let mut code = ExitCode::Success;
-        session.spinner.set(format!("waiting for {} jobs", ids.len()));
-        for id in ids {
-            let record: JobRecord = session.call(Op::Wait(query(id))).await?;
-            match args.json {
-                true => output::print_json(&record)?,
-                false => output::print(&format!("{}\n", record.job))?,
+        let mut waiting =
+            Waiting { target, any: args.any, json: args.json, left: None, code: ExitCode::Success };
+        let mut losses = 0;
+        loop {
+            match waiting.until_the_end(session).await {
+                Err(CommandError::Failed { failure, .. })
+                    if is_loss(&failure) && losses < LOSSES =>
+                {
+                    // The jobs are on disk, and the next daemon goes on with them.
+                    losses += 1;
+                    session.attend(tokio::time::sleep(LOSS_PAUSE * losses)).await?;
+                }
+                ended => return ended,
             }
-            if record.state != JobState::Done {
-                code = ExitCode::Failed;
-                if let (false, Some(failure)) = (args.json, &record.meta.error) {
-                    output::say(&format!("threadrunner: job {}: {failure}", record.job));
+        }
+    })
+}
+
+/// Whether the daemon went away; there will be another.
+pub(super) fn is_loss(failure: &Failure) -> bool {
+    matches!(failure.code, ErrorCode::ConnectionLost | ErrorCode::ShuttingDown)
+}
+
+/// Has the daemon tell of every job that moves from now on; also how many are queued or running.
+pub(super) async fn watch(session: &mut Session) -> Result<(Replies, u32), CommandError> {
+    let mut changes = session.open(Op::Watch(WatchQuery::default())).await?;
+    match session.attend(changes.next()).await?? {
+        ReplyBody::Event(Progress::Watching { live }) => Ok((changes, live)),
+        _ => Err(strange("it does not say that it watches")),
+    }
+}
+
+struct Waiting {
+    target: Target,
+    any: bool,
+    json: bool,
+    /// Who has not ended yet; `None` before that is known.
+    left: Option<HashSet<JobId>>,
+    code: ExitCode,
+}
+
+impl Waiting {
+    /// Waits with one daemon. Called again, it goes on with the next one.
+    async fn until_the_end(&mut self, session: &mut Session) -> CommandResult {
+        // Watched first and asked then: so none ends unseen in between.
+        let (mut changes, live) = watch(session).await?;
+        if let Target::Idle = self.target {
+            return idle(session, changes, live).await;
+        }
+        if let Some(code) = self.look(session).await? {
+            return Ok(code);
+        }
+        loop {
+            match self.left.as_ref().map_or(0, HashSet::len) {
+                0 => return Ok(self.code),
+                1 => session.spinner.set("waiting for 1 job".to_owned()),
+                left => session.spinner.set(format!("waiting for {left} jobs")),
+            }
+            match session.attend(changes.next()).await?? {
+                ReplyBody::Event(Progress::Changed { job, state, .. }) => {
+                    let ended = state.is_none_or(JobState::is_final);
+                    if ended && self.left.as_mut().is_some_and(|left| left.remove(&job)) {
+                        self.tell(session, job, state).await?;
+                        if self.any {
+                            return Ok(self.code);
+                        }
+                    }
+                }
+                ReplyBody::Event(Progress::Missed { .. }) => {
+                    if let Some(code) = self.look(session).await? {
+                        return Ok(code);
+                    }
+                }
+                _ => return Err(strange("it stopped watching")),
+            }
+        }
+    }
+
+    /// Asks how the jobs stand, and tells of those that have ended. An exit code where that is all.
+    async fn look(&mut self, session: &mut Session) -> Result<Option<ExitCode>, CommandError> {
+        let given: Vec<String> = match (&self.left, &self.target) {
+            (Some(left), _) => left.iter().map(JobId::to_string).collect(),
+            (None, Target::Ids(ids)) => ids.clone(),
+            (None, target) => {
+                let tag = match target {
+                    Target::Tag(tag) => Some(tag.clone()),
+                    Target::Ids(_) | Target::All | Target::Idle => None,
+                };
+                return self.begin_with_many(session, tag).await;
+            }
+        };
+        let records = records(session, &given).await?;
+        let mut left = HashSet::new();
+        let mut told = HashSet::new();
+        for record in records {
+            if !record.state.is_final() {
+                left.insert(record.job);
+            } else if told.insert(record.job.clone()) {
+                self.print(session, &record)?;
+                if self.any {
+                    return Ok(Some(self.code));
                 }
             }
         }
-        Ok(code)
-    })
+        self.left = Some(left);
+        Ok(None)
+    }
+
+    /// The jobs that are not named one by one. With a tag, those that have ended count too:
+    /// between a job's submission and this, it may have failed already.
+    async fn begin_with_many(
+        &mut self,
+        session: &mut Session,
+        tag: Option<String>,
+    ) -> Result<Option<ExitCode>, CommandError> {
+        let of = |states: &[JobState]| JobsQuery {
+            states: states.to_vec(),
+            tag: tag.clone(),
+            ids: true,
+            ..JobsQuery::default()
+        };
+        let unfinished: JobIds = session.call(Op::Jobs(of(&UNFINISHED))).await?;
+        let mut left: HashSet<JobId> = unfinished.ids.into_iter().collect();
+        if self.any {
+            if left.is_empty() {
+                let message = "there is no job to wait for: all have ended";
+                return Err(Failure::new(ErrorCode::JobNotFound, message).into());
+            }
+        } else if tag.is_some() {
+            let failed = JobsQuery { ids: false, limit: Some(LISTED), ..of(&[JobState::Failed]) };
+            let failed: JobList = session.call(Op::Jobs(failed)).await?;
+            let done: JobIds = session.call(Op::Jobs(of(&[JobState::Done]))).await?;
+            for record in failed.jobs.iter().rev() {
+                left.remove(&record.job);
+                self.print(session, record)?;
+            }
+            for job in done.ids.into_iter().rev() {
+                left.remove(&job);
+                self.tell(session, job, Some(JobState::Done)).await?;
+            }
+        }
+        self.left = Some(left);
+        Ok(None)
+    }
+
+    /// Tells of a job that has ended.
+    async fn tell(
+        &mut self,
+        session: &mut Session,
+        job: JobId,
+        state: Option<JobState>,
+    ) -> Result<(), CommandError> {
+        if state == Some(JobState::Done) && !self.json {
+            // All that is printed is known.
+            session.spinner.hide();
+            return Ok(output::print(&format!("{job}\n"))?);
+        }
+        match session.call::<JobRecord>(Op::Job(query(job.to_string()))).await {
+            Ok(record) => self.print(session, &record),
+            Err(CommandError::Failed { failure, job })
+                if failure.code == ErrorCode::JobNotFound =>
+            {
+                self.code = ExitCode::NotFound;
+                output::report(&CommandError::Failed { failure, job }, self.json);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn print(&mut self, session: &mut Session, record: &JobRecord) -> Result<(), CommandError> {
+        session.spinner.hide();
+        match self.json {
+            true => output::print_json(record)?,
+            false => output::print(&format!("{}\n", record.job))?,
+        }
+        if record.state != JobState::Done {
+            self.code = ExitCode::Failed;
+            if let (false, Some(failure)) = (self.json, &record.meta.error) {
+                output::say(&format!("threadrunner: job {}: {failure}", record.job));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Waits until nothing is queued or running.
+async fn idle(session: &mut Session, mut changes: Replies, mut live: u32) -> CommandResult {
+    let unfinished = JobsQuery { states: UNFINISHED.to_vec(), ids: true, ..JobsQuery::default() };
+    loop {
+        if live == 0 {
+            // What was put on disk before the daemon started may not have come to its mind yet.
+            let listed: JobIds = session.call(Op::Jobs(unfinished.clone())).await?;
+            let mut waited = false;
+            for job in listed.ids {
+                match session.call::<JobRecord>(Op::Wait(query(job.to_string()))).await {
+                    Ok(record) => waited |= record.state.is_final(),
+                    // It ended and was removed meanwhile.
+                    Err(CommandError::Failed { failure, .. })
+                        if failure.code == ErrorCode::JobNotFound =>
+                    {
+                        waited = true;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            if !waited {
+                return Ok(ExitCode::Success);
+            }
+            (changes, live) = watch(session).await?;
+            continue;
+        }
+        session.spinner.set(format!("waiting for {live} jobs"));
+        match session.attend(changes.next()).await?? {
+            ReplyBody::Event(Progress::Changed { live: now, .. }) => live = now,
+            ReplyBody::Event(Progress::Missed { .. }) => (changes, live) = watch(session).await?,
+            _ => return Err(strange("it stopped watching")),
+        }
+    }
+}
+
+/// The records of jobs, many at a time.
+async fn records(session: &mut Session, ids: &[String]) -> Result<Vec<JobRecord>, CommandError> {
+    let daemon = session.daemon();
+    let mut records = Vec::with_capacity(ids.len());
+    for some in ids.chunks(AT_ONCE) {
+        let asking = async {
+            let client = daemon.connect_or_start().await?;
+            let mut asked = Vec::with_capacity(some.len());
+            for id in some {
+                asked.push(client.request(Op::Job(query(id.clone()))).await?);
+            }
+            let mut records = Vec::with_capacity(asked.len());
+            for replies in asked {
+                records.push(replies.into_value::<JobRecord>().await?);
+            }
+            Ok::<_, Failure>(records)
+        };
+        records.append(&mut session.attend(asking).await??);
+    }
+    Ok(records)
 }

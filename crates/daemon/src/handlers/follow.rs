@@ -1,6 +1,6 @@
 //! `follow`: stream a job's answer from its beginning, wherever the job stands.
 
-use threadrunner_core::protocol::{JobQuery, ReplyBody};
+use threadrunner_core::protocol::{FollowQuery, ReplyBody};
 use threadrunner_core::{Failure, JobId, JobState};
 use threadrunner_workspace::Reader;
 
@@ -12,14 +12,15 @@ use crate::jobs::{Done, job_failure};
 
 pub(super) async fn follow(
     context: &Context,
-    query: JobQuery,
+    query: FollowQuery,
     answer: &Answer,
 ) -> Result<(), Stop> {
-    let id = context.find(query).await?;
+    let id = context.find(query.query).await?;
+    let whole = query.stream == Some(false);
     if let Some(view) = context.watch(&id).await? {
         let nothing_yet = view.borrow().text.is_empty();
         let said = if nothing_yet { said_earlier(context, id).await? } else { String::new() };
-        return stream_on(view, answer, Style { events: true, whole: false }, said).await;
+        return stream_on(view, answer, Style { events: true, places: !whole, whole }, said).await;
     }
     let (record, text) = context
         .read(move |reader| {

@@ -16,6 +16,7 @@ pub(super) async fn job(context: &Context, query: JobQuery, answer: &Answer) -> 
 /// What is known of one job.
 pub(super) async fn record(context: &Context, id: JobId) -> Result<JobRecord, Failure> {
     let position = context.hub.position(id.clone()).await?;
+    let waits_for = context.hub.waits_for(vec![id.clone()]).await?.pop().unwrap_or_default();
     let record = context.read(move |reader| Ok(reader.record(&id)?)).await?;
-    Ok(JobRecord { position, ..record })
+    Ok(JobRecord { position, waits_for, ..record })
 }

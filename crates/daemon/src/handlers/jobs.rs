@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use threadrunner_core::protocol::{JobList, JobRecord, JobsQuery};
-use threadrunner_core::{Failure, JobId};
-use threadrunner_workspace::{Reader, parse_timestamp};
+use threadrunner_core::protocol::{JobIds, JobList, JobRecord, JobsQuery};
+use threadrunner_core::{Failure, JobId, JobState};
+use threadrunner_workspace::{Reader, by_time, parse_timestamp};
 
 use super::Stop;
 use crate::connection::Answer;
@@ -22,6 +22,9 @@ const PAGE: usize = 50_000;
 
 pub(super) async fn jobs(context: &Context, query: JobsQuery, answer: &Answer) -> Result<(), Stop> {
     context.workspace_known(query.workspace.as_deref())?;
+    if query.ids {
+        return ids(context, query, answer).await;
+    }
     let limit = query.limit.map_or(USUAL, |limit| (limit as usize).min(MOST));
     let query = Arc::new(query);
     let mut list = JobList { jobs: Vec::new(), more: true };
@@ -35,8 +38,59 @@ pub(super) async fn jobs(context: &Context, query: JobsQuery, answer: &Answer) -
         list.jobs.extend(page.jobs);
         list.more = page.more;
     }
+    let ready = |job: &&mut JobRecord| job.state == JobState::Ready;
+    let mut queued: Vec<_> = list.jobs.iter_mut().filter(ready).collect();
+    let ids = queued.iter().map(|job| job.job.clone()).collect();
+    for (job, waits_for) in queued.iter_mut().zip(context.hub.waits_for(ids).await?) {
+        job.waits_for = waits_for;
+    }
     answer.data(&list).await?;
     Ok(())
+}
+
+/// Ids alone: a hundred thousand are a small frame, so that there is no limit but the query's.
+async fn ids(context: &Context, query: JobsQuery, answer: &Answer) -> Result<(), Stop> {
+    let limit = query.limit.map_or(usize::MAX, |limit| limit as usize);
+    // A job's place is all that is asked for, mostly: then no file is read.
+    let by_place = query.tag.is_none()
+        && query.model.is_none()
+        && query.newer_than_s.is_none()
+        && query.older_than_s.is_none();
+    if by_place {
+        let mut ids = context.read(move |reader| by_place_alone(reader, &query.states)).await?;
+        let more = ids.len() > limit;
+        ids.truncate(limit);
+        answer.data(&JobIds { ids, more }).await?;
+        return Ok(());
+    }
+    let query = Arc::new(query);
+    let mut list = JobIds { ids: Vec::new(), more: true };
+    let mut before: Option<JobId> = None;
+    while list.more && list.ids.len() < limit && !answer.is_gone() {
+        let (query, room) = (query.clone(), (limit - list.ids.len()).min(MOST));
+        let page = context.read(move |reader| page(reader, &query, before, room)).await?;
+        before = page.oldest;
+        list.ids.extend(page.jobs.into_iter().map(|record| record.job));
+        list.more = page.more;
+    }
+    answer.data(&list).await?;
+    Ok(())
+}
+
+/// From the directories themselves, not from what is remembered of them: nobody looks afterwards
+/// whether a job is still there.
+fn by_place_alone(reader: &Reader, states: &[JobState]) -> Result<Vec<JobId>, Failure> {
+    let mut ids = Vec::new();
+    for state in JobState::ALL {
+        let asked = states.is_empty() || states.contains(&state);
+        if asked && state != JobState::Writing {
+            ids.extend(reader.ids(state)?);
+        }
+    }
+    ids.sort_unstable_by(|a, b| by_time(b, a));
+    // One that moved meanwhile was seen twice.
+    ids.dedup();
+    Ok(ids)
 }
 
 /// Jobs looked at for one page of matching ones.

@@ -7,6 +7,7 @@ mod jobs;
 mod load;
 mod prune;
 mod ps;
+mod references;
 mod result;
 mod retry;
 mod rm;
@@ -17,6 +18,7 @@ mod stream;
 mod submit;
 mod unload;
 mod wait;
+mod watch;
 
 use std::sync::Arc;
 
@@ -58,6 +60,7 @@ pub(crate) async fn handle(context: Arc<Context>, op: Op, answer: Answer) -> Res
         Op::Submit(submission) => submit::submit(context, *submission, &answer).await,
         Op::Follow(query) => follow::follow(context, query, &answer).await,
         Op::Wait(query) => wait::wait(context, query, &answer).await,
+        Op::Watch(query) => watch::watch(context, query, &answer).await,
         Op::Job(query) => job::job(context, query, &answer).await,
         Op::Result(query) => result::result(context, query, &answer).await,
         Op::Jobs(query) => jobs::jobs(context, query, &answer).await,

@@ -30,6 +30,7 @@ pub(super) async fn prune(
     let old =
         context.read(move |reader| Ok(reader.not_kept(&retention, SystemTime::now())?)).await?;
     let jobs = context.archive.remove_all(&old).await?;
+    context.hub.removed(jobs.clone()).await?;
     answer.data(&Removed { jobs }).await?;
     Ok(())
 }

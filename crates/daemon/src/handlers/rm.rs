@@ -9,6 +9,7 @@ use crate::context::Context;
 pub(super) async fn rm(context: &Context, query: JobQuery, answer: &Answer) -> Result<(), Stop> {
     let id = context.find(query).await?;
     context.archive.remove(id.clone()).await?;
+    context.hub.removed(vec![id.clone()]).await?;
     answer.data(&Removed { jobs: vec![id] }).await?;
     Ok(())
 }

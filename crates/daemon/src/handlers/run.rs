@@ -14,7 +14,9 @@ pub(super) async fn run(
     answer: &Answer,
 ) -> Result<(), Stop> {
     let whole = submission.stream == Some(false);
-    attached(context, submission, answer, Style { events: true, whole }).await
+    let detached = submission.detach;
+    let style = Style { events: true, places: !(detached && whole), whole };
+    begin(context, submission, answer, style, detached).await
 }
 
 pub(super) async fn simple(
@@ -23,20 +25,23 @@ pub(super) async fn simple(
     answer: &Answer,
 ) -> Result<(), Stop> {
     let whole = submission.stream == Some(false);
-    attached(context, submission, answer, Style { events: false, whole }).await
+    begin(context, submission, answer, Style { events: false, places: false, whole }, false).await
 }
 
-async fn attached(
+async fn begin(
     context: &Context,
     submission: Submission,
     answer: &Answer,
     style: Style,
+    detached: bool,
 ) -> Result<(), Stop> {
-    let job = submit::new_job(context, submission, true)?;
+    let job = submit::new_job(context, submission, !detached).await?;
     let view = context.hub.submit_attached(job).await?;
     let id = view.borrow().id.clone();
     let streamed = stream(view, answer, style).await;
-    if let Err(Stop::Gone) = &streamed {
+    if let Err(Stop::Gone) = &streamed
+        && !detached
+    {
         context.hub.cancel(id, Ending::ClientGone).await?;
     }
     streamed

@@ -24,6 +24,7 @@ pub(super) async fn status(context: &Context, answer: &Answer) -> Result<(), Sto
         log: context.home.log_file(&utc_date(SystemTime::now())),
         memory_bytes: memory::resident_bytes(pid),
         queued: list.queued,
+        held: list.held,
         running: u32::try_from(list.running.len()).unwrap_or(u32::MAX),
         models: list.models,
         stopping,

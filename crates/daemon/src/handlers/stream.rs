@@ -13,6 +13,8 @@ use crate::jobs::{Done, End, JobView, Phase, ViewReader};
 pub(super) struct Style {
     /// With frames that tell what is happening.
     pub(super) events: bool,
+    /// With those that tell how far the job is.
+    pub(super) places: bool,
     /// The text in one frame, at the end.
     pub(super) whole: bool,
 }
@@ -143,7 +145,7 @@ impl Sender {
             self.told = true;
             frames.push(ReplyBody::Event(Progress::Accepted { job: view.id.clone() }));
         }
-        if view.text.is_empty() && self.phase.as_ref() != Some(&view.phase) {
+        if self.style.places && view.text.is_empty() && self.phase.as_ref() != Some(&view.phase) {
             self.phase = Some(view.phase.clone());
             frames.extend(progress(&view.phase).map(ReplyBody::Event));
         }
@@ -154,6 +156,7 @@ fn progress(phase: &Phase) -> Option<Progress> {
     match phase {
         Phase::Queued { position: 0 } | Phase::Decode => None,
         Phase::Queued { position } => Some(Progress::Queued { position: *position }),
+        Phase::Held { on, others } => Some(Progress::Waiting { on: on.clone(), others: *others }),
         Phase::Loading { model, fraction } => {
             Some(Progress::Loading { model: model.clone(), fraction: *fraction })
         }
@@ -196,7 +199,7 @@ mod tests {
     }
 
     fn sender(events: bool, whole: bool) -> Sender {
-        Sender::new(Style { events, whole })
+        Sender::new(Style { events, places: events, whole })
     }
 
     #[test]

@@ -3,9 +3,10 @@
 use threadrunner_core::protocol::{ModelQuery, Submission, Submitted};
 use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta, JobSpec, ModelRef, Priority};
 
-use super::Stop;
+use super::{Stop, references};
 use crate::connection::Answer;
 use crate::context::Context;
+use crate::hooks;
 use crate::jobs::NewJob;
 
 /// The most tags of a job.
@@ -18,20 +19,24 @@ pub(super) async fn submit(
     submission: Submission,
     answer: &Answer,
 ) -> Result<(), Stop> {
-    let job = new_job(context, submission, false)?;
+    let job = new_job(context, submission, false).await?;
     let job: JobId = context.hub.submit_detached(job).await?;
     answer.data(&Submitted { job }).await?;
     Ok(())
 }
 
-/// Checks a submission and completes it: the model, the priority.
-pub(super) fn new_job(
+/// Checks a submission and completes it: the model, the priority, the jobs that it waits for.
+pub(super) async fn new_job(
     context: &Context,
-    submission: Submission,
+    mut submission: Submission,
     attached: bool,
 ) -> Result<NewJob, Failure> {
     context.workspace_known(submission.workspace.as_deref())?;
     check(&submission)?;
+    if let Some(program) = submission.on_done.clone() {
+        context.read(move |_| hooks::check(&program)).await?;
+    }
+    let after = references::resolve(context, &mut submission).await?;
     let model: ModelRef =
         context.model(&ModelQuery { backend: submission.backend, model: submission.model })?;
     let usual = if attached { Priority::Interactive } else { Priority::Normal };
@@ -45,8 +50,9 @@ pub(super) fn new_job(
         priority: submission.priority.unwrap_or(usual),
         timeout_s: submission.timeout_s,
         max_attempts: submission.max_attempts,
-        after: submission.after,
-        after_any: submission.after_any,
+        after_any: submission.after_any && !after.is_empty(),
+        after,
+        template: submission.template,
         on_done: submission.on_done,
         ..JobSpec::default()
     };
@@ -69,9 +75,6 @@ fn check(submission: &Submission) -> Result<(), Failure> {
             "raw sends the prompt as it is: it goes with neither a system message nor messages"
                 .to_owned(),
         ));
-    }
-    if !submission.after.is_empty() || submission.on_done.is_some() {
-        return Err(invalid("\"after\" and \"on_done\" are not supported yet".to_owned()));
     }
     submission.params.validate().map_err(|error| invalid(error.to_string()))?;
     if let Some(timeout) = submission.timeout_s

@@ -8,7 +8,7 @@ use threadrunner_core::{ErrorCode, Failure, JobId, engine_protocol};
 use super::hub::{Ending, NewJob, Order};
 use super::live::{Live, Stage};
 use super::owner::Owner;
-use super::view::{End, ViewReader};
+use super::view::ViewReader;
 use crate::store::Submission;
 
 impl Owner {
@@ -44,6 +44,19 @@ impl Owner {
             Order::Position { id, reply } => {
                 let _ = reply.send(self.position(&id));
             }
+            Order::Changes { reply } => {
+                let _ = reply.send((self.live_count(), self.changes.subscribe()));
+            }
+            Order::Removed { ids, reply } => {
+                for id in ids {
+                    self.tell_change(&id, None);
+                }
+                let _ = reply.send(());
+            }
+            Order::WaitsFor { ids, reply } => {
+                let waits_for = |id| self.dependencies.waits_for(id).into_iter().flatten().cloned();
+                let _ = reply.send(ids.iter().map(|id| waits_for(id).collect()).collect());
+            }
             Order::Status { reply } => {
                 let _ = reply.send((self.list(), self.stopping.is_some()));
             }
@@ -67,10 +80,12 @@ impl Owner {
             return Err(Failure::new(ErrorCode::ShuttingDown, "the daemon is ending"));
         }
         let limit = self.config.max_queue as usize;
-        if self.live.len() >= limit {
+        // Hooks that are due take room as jobs do.
+        let jobs = self.live.len() + self.hooks.due();
+        if jobs >= limit {
             return Err(Failure::new(
                 ErrorCode::Overloaded,
-                format!("the queue is full: {} jobs, and max_queue is {limit}", self.live.len()),
+                format!("the queue is full: {jobs} jobs, and max_queue is {limit}"),
             )
             .hint("try again later, or raise max_queue in config.toml"));
         }
@@ -84,7 +99,7 @@ impl Owner {
         let micros = wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_micros();
         let id = self.ids.next(u64::try_from(micros).unwrap_or(u64::MAX));
         let NewJob { prompt, model, spec, meta } = job;
-        let claim = self.may_begin_at_once(&model, spec.priority)?;
+        let claim = spec.after.is_empty() && self.may_begin_at_once(&model, spec.priority)?;
         let deadline = spec.timeout_s.map(|seconds| now + bounded(seconds));
         let live = Live {
             model,
@@ -112,6 +127,10 @@ impl Owner {
     fn watch(&mut self, id: &JobId) -> Option<ViewReader> {
         let live = self.live.get_mut(id)?;
         let reader = live.watch(id);
+        if matches!(live.stage, Stage::Held) {
+            self.tell_held(id);
+            return Some(reader);
+        }
         if matches!(live.stage, Stage::Queued | Stage::Storing) {
             self.watched.insert(id.clone());
             self.tell_places();
@@ -132,6 +151,10 @@ impl Owner {
                 live.ending.get_or_insert(ending);
             }
             Stage::Ending(_) => {}
+            Stage::Held => {
+                self.dependencies.forget(id);
+                self.fail_queued(id, ending.failure());
+            }
             Stage::Queued => {
                 self.queue.remove(id, &live.model);
                 self.fail_queued(id, ending.failure());
@@ -184,7 +207,8 @@ impl Owner {
             .collect();
         running.sort_by(|a, b| a.job.cmp(&b.job));
         let queued = u32::try_from(self.queue.len()).unwrap_or(u32::MAX);
-        ProcessList { models, running, queued }
+        let held = u32::try_from(self.dependencies.len()).unwrap_or(u32::MAX);
+        ProcessList { models, running, queued, held }
     }
 
     /// Takes no new work. Running jobs get the grace time; a second order ends it.
@@ -192,12 +216,11 @@ impl Owner {
         let grace = if now || self.stopping.is_some() { Duration::ZERO } else { self.config.grace };
         tracing::info!(grace_s = grace.as_secs_f64(), "stopping");
         self.stopping = Some(Instant::now() + grace);
+        self.hooks.stop();
         // Queued jobs stay on disk for the next daemon; who waits for one is told so now.
         for live in self.live.values_mut() {
-            if matches!(live.stage, Stage::Queued)
-                && let Some(view) = live.view.take()
-            {
-                view.send_modify(|view| view.end = Some(End::Failed(kept())));
+            if matches!(live.stage, Stage::Queued | Stage::Held) {
+                live.keep_for_the_next_daemon();
             }
         }
     }
@@ -205,6 +228,7 @@ impl Owner {
     /// Puts running jobs back, for the next daemon.
     pub(super) fn give_up_running(&mut self) {
         self.given_up = true;
+        self.hooks.give_up();
         let running: Vec<_> = self
             .live
             .iter()
@@ -218,9 +242,7 @@ impl Owner {
                 continue;
             }
             live.stage = Stage::Releasing;
-            if let Some(view) = live.view.take() {
-                view.send_modify(|view| view.end = Some(End::Failed(kept())));
-            }
+            live.keep_for_the_next_daemon();
             self.store.release(id, false);
         }
     }

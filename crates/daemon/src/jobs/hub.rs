@@ -1,8 +1,8 @@
 //! How the rest of the daemon speaks to the owner of the jobs.
 
 use threadrunner_core::protocol::ProcessList;
-use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta, JobSpec, ModelRef};
-use tokio::sync::{mpsc, oneshot, watch};
+use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta, JobSpec, JobState, ModelRef};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::view::ViewReader;
 use crate::engine::LoadView;
@@ -41,6 +41,16 @@ impl Ending {
     }
 }
 
+/// A job's move, as those are told who watch all jobs.
+#[derive(Debug, Clone)]
+pub(crate) struct Change {
+    pub(crate) id: JobId,
+    /// Where it is now; `None` when it was removed.
+    pub(crate) state: Option<JobState>,
+    /// How many jobs are queued or running now.
+    pub(crate) live: u32,
+}
+
 /// What the owner is asked. Each carries the way back for its answer.
 #[derive(Debug)]
 pub(super) enum Order {
@@ -49,6 +59,9 @@ pub(super) enum Order {
     Watch { id: JobId, reply: oneshot::Sender<Option<ViewReader>> },
     Cancel { id: JobId, ending: Ending, reply: oneshot::Sender<Option<ViewReader>> },
     Position { id: JobId, reply: oneshot::Sender<Option<u32>> },
+    Changes { reply: oneshot::Sender<(u32, broadcast::Receiver<Change>)> },
+    Removed { ids: Vec<JobId>, reply: oneshot::Sender<()> },
+    WaitsFor { ids: Vec<JobId>, reply: oneshot::Sender<Vec<Vec<JobId>>> },
     Status { reply: oneshot::Sender<(ProcessList, bool)> },
     Load { model: ModelRef, reply: oneshot::Sender<Result<watch::Receiver<LoadView>, Failure>> },
     Unload { model: Option<ModelRef>, reply: oneshot::Sender<Vec<String>> },
@@ -104,6 +117,21 @@ impl Hub {
     /// A job's place in the queue, from 1.
     pub(crate) async fn position(&self, id: JobId) -> Result<Option<u32>, Failure> {
         self.ask(|reply| Order::Position { id, reply }).await
+    }
+
+    /// How many jobs are queued or running, and every change from now on.
+    pub(crate) async fn changes(&self) -> Result<(u32, broadcast::Receiver<Change>), Failure> {
+        self.ask(|reply| Order::Changes { reply }).await
+    }
+
+    /// Tells those who watch that jobs were removed. The owner knows only of live ones.
+    pub(crate) async fn removed(&self, ids: Vec<JobId>) -> Result<(), Failure> {
+        self.ask(|reply| Order::Removed { ids, reply }).await
+    }
+
+    /// What each of these jobs waits for.
+    pub(crate) async fn waits_for(&self, ids: Vec<JobId>) -> Result<Vec<Vec<JobId>>, Failure> {
+        self.ask(|reply| Order::WaitsFor { ids, reply }).await
     }
 
     /// Loaded models and running jobs.

@@ -8,6 +8,7 @@ use threadrunner_core::{
 };
 use tokio::sync::{oneshot, watch};
 
+use super::clients::kept;
 use super::hub::Ending;
 use super::view::{End, JobView, Phase, ViewReader, ViewSender};
 
@@ -36,6 +37,8 @@ pub(super) struct Live {
 pub(super) enum Stage {
     /// Being written; then it is queued.
     Storing,
+    /// In `ready`, and held until other jobs have ended.
+    Held,
     /// In the queue.
     Queued,
     /// Being moved to `processing`; then it is claimed.
@@ -101,6 +104,13 @@ impl Live {
                 view.phase = phase;
                 changed
             });
+        }
+    }
+
+    /// Tells its readers that it is left to the next daemon.
+    pub(super) fn keep_for_the_next_daemon(&mut self) {
+        if let Some(view) = self.view.take() {
+            view.send_modify(|view| view.end = Some(End::Failed(kept())));
         }
     }
 

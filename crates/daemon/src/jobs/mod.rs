@@ -3,9 +3,12 @@
 //! [`Hub`] is how others speak to it. [`Owner`] waits in one place and decides in functions that
 //! do not wait; the workspace's thread and the engines' tasks answer it by messages.
 
+mod changes;
 mod clients;
+mod dependencies;
 mod dispatch;
 mod engines;
+mod held;
 mod hub;
 mod live;
 mod owner;
@@ -14,7 +17,7 @@ mod records;
 mod stored;
 mod view;
 
-pub(crate) use hub::{Ending, Hub, NewJob};
+pub(crate) use hub::{Change, Ending, Hub, NewJob};
 pub(crate) use owner::Owner;
 pub(crate) use records::job_failure;
 pub(crate) use view::{Done, End, JobView, Phase, ViewReader};

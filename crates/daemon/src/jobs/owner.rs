@@ -4,14 +4,17 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use threadrunner_core::{JobId, JobIdSource, ModelRef};
+use threadrunner_core::{HookOutcome, JobId, JobIdSource, ModelRef};
 use threadrunner_home::{Config, Home};
 use tokio::sync::mpsc;
 
+use super::changes::{Changes, changes};
+use super::dependencies::Dependencies;
 use super::hub::{Hub, Orders};
-use super::live::Live;
+use super::live::{Live, Stage};
 use super::queue::Queue;
 use crate::engine::{Engine, EngineId, EngineMessage, Spawner};
+use crate::hooks::Hooks;
 use crate::store::{Store, StoreEvent};
 
 /// Operations under way in the workspace's thread; with more, new requests wait.
@@ -32,6 +35,8 @@ pub(crate) struct Owner {
     pub(super) spawner: Spawner,
     pub(super) ids: JobIdSource,
     pub(super) queue: Queue,
+    pub(super) dependencies: Dependencies,
+    pub(super) hooks: Hooks,
     pub(super) live: HashMap<JobId, Live>,
     pub(super) engines: HashMap<ModelRef, Engine>,
     /// The models of the engines that still count, by the name of their process.
@@ -44,6 +49,8 @@ pub(crate) struct Owner {
     pub(super) unflushed: HashSet<JobId>,
     pub(super) flush_at: Option<Instant>,
     pub(super) list_at: Instant,
+    /// How those are told who watch all jobs.
+    pub(super) changes: Changes,
     /// Until when no queued job is claimed, because the disk is full or the like.
     pub(super) short_until: Option<Instant>,
     /// Queued jobs whose place somebody watches.
@@ -61,6 +68,7 @@ enum Next {
     Order(super::hub::Order),
     Engine(EngineId, EngineMessage),
     Store(Box<StoreEvent>),
+    Hook(JobId, Option<HookOutcome>),
     Time,
     Nothing,
 }
@@ -76,6 +84,7 @@ impl Owner {
     ) -> (Self, Hub) {
         let (hub, orders) = Hub::new();
         let (messages, from_engines) = mpsc::channel(ENGINE_MESSAGES);
+        let hooks = Hooks::new(&home, &config);
         let owner = Self {
             home,
             config,
@@ -84,6 +93,8 @@ impl Owner {
             store,
             short_until: None,
             queue: Queue::default(),
+            dependencies: Dependencies::default(),
+            hooks,
             live: HashMap::new(),
             engines: HashMap::new(),
             processes: HashMap::new(),
@@ -93,6 +104,7 @@ impl Owner {
             unflushed: HashSet::new(),
             flush_at: None,
             list_at: Instant::now() + LIST_EVERY,
+            changes: changes(),
             watched: HashSet::new(),
             stopping: None,
             given_up: false,
@@ -110,6 +122,7 @@ impl Owner {
                 Next::Order(order) => self.order(order),
                 Next::Engine(id, message) => self.engine(id, message),
                 Next::Store(event) => self.noted(*event),
+                Next::Hook(id, outcome) => self.hook_ended(&id, outcome),
                 Next::Time => self.time(Instant::now()),
                 Next::Nothing => break,
             }
@@ -131,6 +144,7 @@ impl Owner {
             event = self.from_store.recv() => event.map_or(Next::Nothing, |event| Next::Store(Box::new(event))),
             Some(order) = self.orders.recv(), if self.store.under_way() < STORE_OPERATIONS =>
                 Next::Order(order),
+            Some((id, outcome)) = self.hooks.ended() => Next::Hook(id, outcome),
             () = sleep_until(deadline), if deadline.is_some() => Next::Time,
         }
     }
@@ -163,6 +177,7 @@ impl Owner {
         if self.list_at <= now {
             self.list_at = now + LIST_EVERY;
             self.store.list();
+            self.ask_about_strangers();
         }
         self.unload_idle(now);
         if !self.given_up && self.stopping.is_some_and(|at| at <= now) {
@@ -182,7 +197,7 @@ impl Owner {
         self.flush_at = None;
         for id in std::mem::take(&mut self.unflushed) {
             let Some(live) = self.live.get_mut(&id) else { continue };
-            if let (super::live::Stage::Running(run), Some(view)) = (&mut live.stage, &live.view) {
+            if let (Stage::Running(run), Some(view)) = (&mut live.stage, &live.view) {
                 let view = view.borrow();
                 let text = view.text[run.flushed..].to_owned();
                 run.flushed = view.text.len();
@@ -195,10 +210,11 @@ impl Owner {
     fn is_done(&self) -> bool {
         self.stopping.is_some()
             && self.store.under_way() == 0
+            && self.hooks.is_idle()
             && self
                 .live
                 .values()
-                .all(|live| live.durable && matches!(live.stage, super::live::Stage::Queued))
+                .all(|live| live.durable && matches!(live.stage, Stage::Queued | Stage::Held))
     }
 }
 

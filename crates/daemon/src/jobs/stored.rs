@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta};
+use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta, JobState};
 
-use super::clients::{bounded, kept};
+use super::clients::bounded;
+use super::held::standing_of;
 use super::live::{Live, Stage, Work};
 use super::owner::Owner;
 use super::view::{End, Phase};
-use crate::store::{Claim, Found, StoreEvent};
+use crate::store::{Claim, Found, Standing, StoreEvent, Written};
 
 /// How long to wait before a claim is tried again for which something was lacking.
 const SHORT_PAUSE: Duration = Duration::from_secs(2);
@@ -17,11 +18,15 @@ impl Owner {
     /// Goes on where the workspace's thread has done its part.
     pub(super) fn stored(&mut self, event: StoreEvent) {
         match event {
-            StoreEvent::Submitted { id, result: Ok(None) } => self.enqueue(&id, false),
-            StoreEvent::Submitted { id, result: Ok(Some(claim)) } => self.claimed(&id, claim),
+            StoreEvent::Submitted { id, result: Ok(Written::Ready(after)) } => {
+                self.hold_or_enqueue(&id, after);
+            }
+            StoreEvent::Submitted { id, result: Ok(Written::Claimed(claim)) } => {
+                self.claimed(&id, *claim);
+            }
             StoreEvent::Submitted { id, result: Err(failure) } => self.lost(&id, failure),
             StoreEvent::Durable { id } => self.durable(&id),
-            StoreEvent::Claimed { id, result: Ok(claim) } => self.claimed(&id, claim),
+            StoreEvent::Claimed { id, result: Ok(claim) } => self.claimed(&id, *claim),
             StoreEvent::Claimed { id, result: Err(failure) } => self.lost(&id, failure),
             StoreEvent::NotNow { id, failure } => self.claim_later(&id, &failure),
             StoreEvent::Released { id, result: Ok(()) } => self.enqueue(&id, true),
@@ -31,6 +36,13 @@ impl Owner {
                 self.cancel_request(&id);
                 self.lost(&id, failure);
             }
+            // Malformed, and not live: nobody else ends it here.
+            StoreEvent::Refused { id } => self.settle(&id, Standing::Failed),
+            StoreEvent::Stands { how: Standing::Open, .. } => {}
+            StoreEvent::Stands { id, how } => self.settle(&id, how),
+            StoreEvent::HookDue { id } => self.hook_due(id),
+            StoreEvent::HookReady { id, result } => self.hook_ready(id, result),
+            StoreEvent::HookNoted => {}
             StoreEvent::Listed { ids } => {
                 for id in ids.into_iter().filter(|id| !self.live.contains_key(id)) {
                     self.store.look(id);
@@ -41,7 +53,7 @@ impl Owner {
     }
 
     /// Puts a job that is now in `ready` into the queue; before the others if it had begun.
-    fn enqueue(&mut self, id: &JobId, begun: bool) {
+    pub(super) fn enqueue(&mut self, id: &JobId, begun: bool) {
         let Some(live) = self.live.get_mut(id) else { return };
         if let Some(engine) = self.engines.get_mut(&live.model) {
             engine.end(id, Instant::now());
@@ -51,10 +63,8 @@ impl Owner {
             self.fail_queued(id, ending.failure());
             return;
         }
-        if self.stopping.is_some()
-            && let Some(view) = live.view.take()
-        {
-            view.send_modify(|view| view.end = Some(End::Failed(kept())));
+        if self.stopping.is_some() {
+            live.keep_for_the_next_daemon();
         }
         if begun {
             self.queue.push_front(id.clone(), &live.model, live.priority);
@@ -64,6 +74,7 @@ impl Owner {
         if live.view.is_some() {
             self.watched.insert(id.clone());
         }
+        self.tell_change(id, Some(JobState::Ready));
     }
 
     fn durable(&mut self, id: &JobId) {
@@ -80,11 +91,15 @@ impl Owner {
 
     fn claimed(&mut self, id: &JobId, claim: Claim) {
         let Some(live) = self.live.get_mut(id) else { return };
-        let Claim { prompt, spec, meta } = claim;
+        let Claim { prompt, spec, meta, unfit } = claim;
         let work = Work { prompt, spec, meta, since: Instant::now() };
         live.stage = Stage::Claimed(Box::new(work));
-        if let Some(ending) = live.ending {
+        let ending = live.ending;
+        self.tell_change(id, Some(JobState::Processing));
+        if let Some(ending) = ending {
             self.fail_claimed(id, ending.failure());
+        } else if let Some(failure) = unfit {
+            self.fail_claimed(id, failure);
         } else if self.given_up {
             self.give_up_running();
         } else {
@@ -130,17 +145,31 @@ impl Owner {
     fn lost(&mut self, id: &JobId, failure: Failure) {
         tracing::error!(job = %id, %failure, "the workspace refused a move");
         if let Some(live) = self.forget(id) {
+            self.tell_change(id, None);
             if let Some(view) = &live.view {
                 view.send_modify(|view| view.end = Some(End::Failed(failure.clone())));
             }
             if let Some(tell) = live.tell {
-                let _ = tell.send(Err(failure));
+                let _ = tell.send(Err(failure.clone()));
             }
         }
+        self.settle_lost(id, &failure);
     }
 
     fn ended(&mut self, id: &JobId, result: Result<(), Failure>) {
-        let Some(live) = self.forget(id) else { return };
+        let live = self.forget(id);
+        match (&live, &result) {
+            (_, Err(failure)) => self.settle_lost(id, failure),
+            (Some(live), Ok(())) => self.settle(id, standing_of(live)),
+            // One that never was live is only ever failed.
+            (None, Ok(())) => self.settle(id, Standing::Failed),
+        }
+        let Some(live) = live else { return };
+        let state = match &live.stage {
+            Stage::Ending(End::Done(_)) => JobState::Done,
+            _ => JobState::Failed,
+        };
+        self.tell_change(id, Some(state));
         let Some(view) = &live.view else { return };
         let end = match (live.stage, result) {
             (Stage::Ending(end), Ok(())) => end,
@@ -174,7 +203,7 @@ impl Owner {
         self.ids.after(&id);
         let now = Instant::now();
         let live = Live {
-            model: model.clone(),
+            model,
             priority: found.priority,
             attached: false,
             submitted: now,
@@ -183,13 +212,14 @@ impl Owner {
             tell: None,
             view: None,
             ending: None,
-            stage: Stage::Queued,
+            stage: Stage::Storing,
         };
         if let Some(deadline) = live.deadline {
             self.deadlines.insert((deadline, id.clone()));
         }
-        self.queue.push(id.clone(), &model, found.priority);
-        self.live.insert(id, live);
+        self.live.insert(id.clone(), live);
+        self.hold_or_enqueue(&id, found.after);
+        self.tell_change(&id, Some(JobState::Ready));
     }
 
     fn default_model(&self) -> Result<threadrunner_core::ModelRef, Failure> {

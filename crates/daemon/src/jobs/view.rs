@@ -28,6 +28,8 @@ pub(crate) struct JobView {
 /// What is happening to a live job.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Phase {
+    /// Waiting for the end of other jobs: one of them, and how many more.
+    Held { on: JobId, others: u32 },
     /// Waiting for its turn.
     Queued { position: u32 },
     /// Its model is being loaded.

@@ -4,13 +4,16 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant, SystemTime};
 
-use threadrunner_core::{Failure, JobId, JobMeta, JobState};
+use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta, JobState};
 use threadrunner_workspace::{
-    Attempt, ClaimedJob, NewJob, StillClaimed, Workspace, WorkspaceError,
+    Attempt, ClaimedJob, NewJob, Reader, StillClaimed, Workspace, WorkspaceError,
 };
 use tokio::sync::mpsc::Sender;
 
-use super::{Claim, Found, Operation, Reply, StoreEvent, Submission};
+use super::expand::expand;
+use super::needs::Needs;
+use super::standing::standing;
+use super::{After, Claim, Found, Operation, Reply, Standing, StoreEvent, Submission, Written};
 
 /// The most operations that share a sync.
 const GROUP: usize = 256;
@@ -20,12 +23,14 @@ const BACKLOG_STEP: usize = 32;
 const FILLED_AFTER: Duration = Duration::from_secs(1);
 /// When to try again to end a job whose end could not be written.
 const RECOVERED_AFTER: Duration = Duration::from_secs(2);
+/// So many jobs that cannot be looked at are told of in the log.
+const COMPLAINTS: usize = 1000;
 /// A directory that changed so short a time ago may change again without its time telling.
 const AT_REST_AFTER: Duration = Duration::from_secs(2);
 
 /// Owns the workspace.
 pub(super) struct Keeper {
-    workspace: Workspace,
+    pub(super) workspace: Workspace,
     events: Sender<StoreEvent>,
     claimed: HashMap<JobId, ClaimedJob>,
     /// Jobs that were in `ready` at the start and have not been looked at.
@@ -35,23 +40,31 @@ pub(super) struct Keeper {
     /// Jobs that are in `processing` and held by nobody, because their end could not be written,
     /// and when that is tried again.
     unended: VecDeque<(Instant, JobId)>,
+    /// Jobs in `ready` that cannot be looked at, and of which the log says so.
+    complained: HashSet<JobId>,
     /// When `ready` had changed last when it was listed, if it was at rest then.
     listed: Option<SystemTime>,
     /// Jobs that this daemon put into `ready`, until the watcher has told of them.
     own: HashSet<JobId>,
+    needs: Needs,
+    /// Jobs with a hook that has not run.
+    pub(super) hooked: HashSet<JobId>,
     /// What is to be told when the group is synced.
     pending: Vec<(JobId, Pending)>,
     /// What is removed, as far as the sync agrees, and who is told.
     pending_removals: Vec<(Vec<JobId>, Reply<Vec<JobId>>)>,
+    /// Jobs whose standing is to be told then.
+    asked_about: Vec<JobId>,
 }
 
 /// What an operation of the group will have come to.
 enum Pending {
-    Queued,
+    Queued { after: Vec<JobId>, any: bool },
     Begun,
     BeginsThen(Box<Claim>),
     Claimed(Box<Claim>),
     Released,
+    Refused,
     Ended,
     Recovered,
     Answer { reply: Reply<()>, then_look: bool },
@@ -66,15 +79,20 @@ impl Keeper {
             backlog: ready.into(),
             unfinished: VecDeque::new(),
             unended: VecDeque::new(),
+            complained: HashSet::new(),
             listed: None,
             own: HashSet::new(),
+            needs: Needs::default(),
+            hooked: HashSet::new(),
             pending: Vec::new(),
             pending_removals: Vec::new(),
+            asked_about: Vec::new(),
         }
     }
 
     /// Works until nobody has anything to ask any more.
     pub(super) fn run(mut self, operations: &Receiver<Operation>) {
+        self.tell_hooks_due();
         loop {
             let first = match self.pause() {
                 None => operations.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -115,7 +133,7 @@ impl Keeper {
         Some(due.saturating_duration_since(Instant::now()))
     }
 
-    fn tell(&self, event: StoreEvent) {
+    pub(super) fn tell(&self, event: StoreEvent) {
         // An owner that is gone has nobody to be told.
         let _ = self.events.blocking_send(event);
     }
@@ -125,7 +143,7 @@ impl Keeper {
             Operation::Submit(submission) => self.submit(*submission, now),
             Operation::Claim(id) => match self.workspace.claim(&id, now) {
                 Ok(job) => {
-                    let claim = Box::new(claim_of(&job));
+                    let claim = Box::new(self.claim_of(&job));
                     self.claimed.insert(id.clone(), job);
                     self.pending.push((id, Pending::Claimed(claim)));
                 }
@@ -153,17 +171,40 @@ impl Keeper {
                     self.look(id);
                 }
             }
+            Operation::BeginHook(id) => self.begin_hook(id),
+            Operation::EndHook { id, outcome } => {
+                self.end_hook(&id, &outcome);
+                self.tell(StoreEvent::HookNoted);
+            }
+            // Told after the sync: what this group does to it is done then.
+            Operation::Stands(id) => self.asked_about.push(id),
             Operation::List => self.list(),
             Operation::Retry { id, reply } => {
                 let result = self.workspace.retry(&id);
+                if result.is_ok()
+                    && let Ok(spec) = self.workspace.reader().spec(&id)
+                {
+                    self.needs.add(&id, &spec.after);
+                }
                 self.answer(id, result, reply, true);
             }
             Operation::Remove { id, reply } => {
-                let result = self.workspace.remove(&id);
-                self.answer(id, result, reply, false);
+                self.look_at_all();
+                match self.needed_by(&id) {
+                    // A client that is gone has nobody to be told.
+                    Some(by) => drop(reply.send(Err(needed(&id, &by)))),
+                    None => {
+                        let result = self.workspace.remove(&id);
+                        self.answer(id, result, reply, false);
+                    }
+                }
             }
             Operation::RemoveAll { mut ids, reply } => {
-                ids.retain(|id| self.workspace.remove(id).is_ok());
+                self.look_at_all();
+                ids.retain(|id| {
+                    let kept = self.hooked.contains(id) || self.needed_by(id).is_some();
+                    !kept && self.workspace.remove(id).is_ok()
+                });
                 self.pending_removals.push((ids, reply));
             }
         }
@@ -171,10 +212,17 @@ impl Keeper {
 
     fn submit(&mut self, submission: Submission, now: SystemTime) {
         let Submission { id, prompt, spec, meta, claim } = submission;
+        if let Err(failure) = self.all_there(&spec.after) {
+            return self.tell(StoreEvent::Submitted { id, result: Err(failure) });
+        }
+        if let Err(failure) = self.note_hook(&id, &spec) {
+            return self.tell(StoreEvent::Submitted { id, result: Err(failure) });
+        }
+        let (after, any) = (spec.after.clone(), spec.after_any);
         let job = NewJob { id: id.clone(), prompt, spec, meta };
         let result = if claim {
             self.workspace.submit_claimed(job, now).map(|job| {
-                let claim = claim_of(&job);
+                let claim = self.claim_of(&job);
                 self.claimed.insert(id.clone(), job);
                 Some(claim)
             })
@@ -185,7 +233,8 @@ impl Keeper {
             // It begins before it is synced: who waits for its first token waits for no disk.
             Ok(Some(claim)) if claim.spec.attached => {
                 self.own.insert(id.clone());
-                self.tell(StoreEvent::Submitted { id: id.clone(), result: Ok(Some(claim)) });
+                let written = Written::Claimed(Box::new(claim));
+                self.tell(StoreEvent::Submitted { id: id.clone(), result: Ok(written) });
                 self.pending.push((id, Pending::Begun));
             }
             // Here somebody waits for the disk, and an engine would take its processor.
@@ -195,9 +244,13 @@ impl Keeper {
             }
             Ok(None) => {
                 self.own.insert(id.clone());
-                self.pending.push((id, Pending::Queued));
+                self.needs.add(&id, &after);
+                self.pending.push((id, Pending::Queued { after, any }));
             }
-            Err(error) => self.tell(StoreEvent::Submitted { id, result: Err(error.into()) }),
+            Err(error) => {
+                self.forget_hook(&id);
+                self.tell(StoreEvent::Submitted { id, result: Err(error.into()) });
+            }
         }
     }
 
@@ -264,6 +317,9 @@ impl Keeper {
             self.tell(StoreEvent::NotNow { id, failure: error.into() });
         } else {
             self.listed = None;
+            if matches!(error, WorkspaceError::Rejected { .. }) {
+                self.pending.push((id.clone(), Pending::Refused));
+            }
             self.tell(StoreEvent::Claimed { id, result: Err(error.into()) });
         }
     }
@@ -274,6 +330,10 @@ impl Keeper {
     }
 
     fn recover(&mut self, id: JobId) {
+        if self.claimed.contains_key(&id) {
+            // It came to be run again in another way, and is held.
+            return;
+        }
         match self.workspace.recover_job(&id, SystemTime::now()) {
             Ok(()) => self.pending.push((id, Pending::Recovered)),
             Err(error) => {
@@ -301,13 +361,53 @@ impl Keeper {
     fn ends(&mut self, id: JobId, result: Result<(), Failure>) {
         match result {
             Ok(()) => self.pending.push((id, Pending::Ended)),
-            Err(failure) => self.tell(StoreEvent::Ended { id, result: Err(failure) }),
+            Err(failure) => {
+                // One that is queued still is not known any more, until it is found again.
+                self.listed = None;
+                self.tell(StoreEvent::Ended { id, result: Err(failure) });
+            }
         }
     }
 
     fn not_claimed(&self, id: JobId) {
         let failure = not_claimed(&id);
         self.tell(StoreEvent::Ended { id, result: Err(failure) });
+    }
+
+    /// What the owner needs to run a job that was claimed.
+    fn claim_of(&self, job: &ClaimedJob) -> Claim {
+        let (prompt, spec, meta) =
+            (job.prompt().to_owned(), job.spec().clone(), job.meta().clone());
+        let mut claim = Claim { prompt, spec, meta, unfit: None };
+        claim.unfit = expand(&mut claim, &self.workspace.reader()).err();
+        claim
+    }
+
+    /// Checks that a job waits for none that is not there.
+    fn all_there(&self, after: &[JobId]) -> Result<(), Failure> {
+        let reader = self.workspace.reader();
+        after.iter().try_for_each(|id| reader.locate(id).map(drop).map_err(Failure::from))
+    }
+
+    /// Looks at all jobs found at the start, so that it is known what each needs.
+    fn look_at_all(&mut self) {
+        while let Some(id) = self.backlog.pop_front() {
+            self.look(id);
+        }
+    }
+
+    /// Tells how a job stands now, and goes on where it has ended without anybody here.
+    fn tell_standing(&mut self, id: JobId) {
+        let how = standing(&id, &self.workspace.reader());
+        if how != Standing::Open {
+            self.needs.ended(&id);
+        }
+        self.tell(StoreEvent::Stands { id, how });
+    }
+
+    fn needed_by(&mut self, id: &JobId) -> Option<JobId> {
+        let reader = self.workspace.reader();
+        self.needs.needed_by(id, |job| lives(job, &reader))
     }
 
     /// Looks at a job in `ready`, and tells of it if it is one.
@@ -323,8 +423,16 @@ impl Keeper {
                     .and_then(|submitted| now.duration_since(submitted).ok())
                     .unwrap_or_default();
                 let time_left_s = job.spec.timeout_s.map(|seconds| seconds - waited.as_secs_f64());
-                let (model, priority) = (job.spec.model, job.spec.priority);
-                self.tell(StoreEvent::Found { id, found: Found { model, priority, time_left_s } });
+                self.needs.add(&id, &job.spec.after);
+                if let Err(failure) = self.note_hook(&id, &job.spec) {
+                    tracing::warn!(job = %id, %failure, "its hook is lost if the daemon dies");
+                    self.hooked.insert(id.clone());
+                }
+                let spec = job.spec;
+                let after = After::of(spec.after, spec.after_any, &self.workspace.reader());
+                let (model, priority) = (spec.model, spec.priority);
+                let found = Found { model, priority, time_left_s, after };
+                self.tell(StoreEvent::Found { id, found });
             }
             // Taken back or moved by whoever put it there, or by this daemon.
             Err(WorkspaceError::NotFound { .. } | WorkspaceError::WrongState { .. }) => {}
@@ -335,10 +443,16 @@ impl Keeper {
             }
             Err(error @ (WorkspaceError::Rejected { .. } | WorkspaceError::NotAJob { .. })) => {
                 tracing::warn!(job = %id, %error, "a job in ready is none");
+                if matches!(error, WorkspaceError::Rejected { .. }) {
+                    self.pending.push((id, Pending::Refused));
+                }
             }
             Err(error) => {
-                tracing::warn!(job = %id, %error, "a job in ready cannot be looked at");
                 self.listed = None;
+                // Once: it is looked at again with each listing.
+                if self.complained.len() < COMPLAINTS && self.complained.insert(id.clone()) {
+                    tracing::warn!(job = %id, %error, "a job in ready cannot be looked at");
+                }
             }
         }
     }
@@ -370,28 +484,37 @@ impl Keeper {
         for (id, pending) in std::mem::take(&mut self.pending) {
             let error = synced.take_error(&id);
             match (pending, error) {
-                (Pending::Queued, None) => {
-                    self.tell(StoreEvent::Submitted { id: id.clone(), result: Ok(None) });
+                (Pending::Queued { after, any }, None) => {
+                    // Not sooner: what ended with this group has ended by now, and what has not
+                    // is told of after this.
+                    let after = After::of(after, any, &self.workspace.reader());
+                    let result = Ok(Written::Ready(after));
+                    self.tell(StoreEvent::Submitted { id: id.clone(), result });
                     self.tell(StoreEvent::Durable { id });
                 }
-                (Pending::Queued, Some(error)) => {
+                (Pending::Queued { .. }, Some(error)) => {
+                    self.needs.ended(&id);
+                    self.forget_hook(&id);
                     self.tell(StoreEvent::Submitted { id, result: Err(error.into()) });
                 }
                 (Pending::BeginsThen(claim), None) => {
                     self.tell(StoreEvent::Durable { id: id.clone() });
-                    self.tell(StoreEvent::Submitted { id, result: Ok(Some(*claim)) });
+                    let result = Ok(Written::Claimed(claim));
+                    self.tell(StoreEvent::Submitted { id, result });
                 }
                 (Pending::BeginsThen(_), Some(error)) => {
                     self.claimed.remove(&id);
+                    self.forget_hook(&id);
                     self.tell(StoreEvent::Submitted { id, result: Err(error.into()) });
                 }
                 (Pending::Begun, None) => self.tell(StoreEvent::Durable { id }),
                 (Pending::Begun, Some(error)) => {
                     self.claimed.remove(&id);
+                    self.forget_hook(&id);
                     self.tell(StoreEvent::Lost { id, failure: error.into() });
                 }
                 (Pending::Claimed(claim), None) => {
-                    self.tell(StoreEvent::Claimed { id, result: Ok(*claim) });
+                    self.tell(StoreEvent::Claimed { id, result: Ok(claim) });
                 }
                 (Pending::Claimed(_), Some(error)) => {
                     self.claimed.remove(&id);
@@ -404,14 +527,30 @@ impl Keeper {
                 (Pending::Released, None) => {
                     self.tell(StoreEvent::Released { id, result: Ok(()) });
                 }
+                (Pending::Refused, None) => {
+                    self.needs.ended(&id);
+                    self.tell_hook_due(&id);
+                    self.tell(StoreEvent::Refused { id });
+                }
+                (Pending::Refused, Some(error)) => {
+                    tracing::warn!(job = %id, %error, "a malformed job stays in ready");
+                }
                 (Pending::Ended, Some(error)) => {
                     self.recover_later(id.clone());
                     self.tell(StoreEvent::Ended { id, result: Err(error.into()) });
                 }
-                (Pending::Ended, None) => self.tell(StoreEvent::Ended { id, result: Ok(()) }),
+                (Pending::Ended, None) => {
+                    self.needs.ended(&id);
+                    self.tell_hook_due(&id);
+                    self.tell(StoreEvent::Ended { id, result: Ok(()) });
+                }
                 (Pending::Recovered, Some(_)) => self.recover_later(id),
                 // In `ready`, if it is to be run again; else the look finds nothing.
-                (Pending::Recovered, None) => self.backlog.push_back(id),
+                (Pending::Recovered, None) => {
+                    self.tell_standing(id.clone());
+                    self.tell_hook_due(&id);
+                    self.backlog.push_back(id);
+                }
                 (Pending::Answer { reply, then_look }, error) => {
                     let _ = reply.send(error.map_or(Ok(()), |error| Err(error.into())));
                     if then_look {
@@ -421,6 +560,9 @@ impl Keeper {
                     }
                 }
             }
+        }
+        for id in std::mem::take(&mut self.asked_about) {
+            self.tell_standing(id);
         }
         for (mut ids, reply) in std::mem::take(&mut self.pending_removals) {
             ids.retain(|id| synced.take_error(id).is_none());
@@ -433,8 +575,14 @@ impl Keeper {
     }
 }
 
-fn claim_of(job: &ClaimedJob) -> Claim {
-    Claim { prompt: job.prompt().to_owned(), spec: job.spec().clone(), meta: job.meta().clone() }
+/// Whether a job is there and has not ended.
+fn lives(id: &JobId, reader: &Reader) -> bool {
+    reader.locate(id).is_ok_and(|(state, _)| !state.is_final())
+}
+
+fn needed(id: &JobId, by: &JobId) -> Failure {
+    Failure::new(ErrorCode::WrongState, format!("job {by} still needs job {id}: it waits for it"))
+        .hint(format!("remove it when that has ended, or `threadrunner cancel {by}`"))
 }
 
 fn not_claimed(id: &JobId) -> Failure {

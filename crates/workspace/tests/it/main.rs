@@ -4,6 +4,7 @@
 mod faults;
 mod foreign;
 mod full;
+mod hooks;
 mod model;
 mod power;
 mod reading;

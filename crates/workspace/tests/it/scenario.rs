@@ -16,6 +16,7 @@ pub(crate) struct Scenario {
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario { name: "submit", prepare: nothing, run: submit_two },
     Scenario { name: "submit claimed", prepare: nothing, run: submit_claimed },
+    Scenario { name: "submit with a hook", prepare: nothing, run: submit_hooked },
     Scenario { name: "run", prepare: queued, run: run_to_the_end },
     Scenario { name: "run attached", prepare: nothing, run: run_attached },
     Scenario { name: "fail", prepare: queued, run: fail },
@@ -136,6 +137,18 @@ fn poison(place: &Place, told: &mut Told) {
 fn submit_two(ws: &mut Workspace, told: &mut Told) {
     for _ in 0..2 {
         let _ = submit(ws, told);
+    }
+    sync(ws, told);
+}
+
+fn submit_hooked(ws: &mut Workspace, told: &mut Told) {
+    for _ in 0..2 {
+        let id = new_id(ws);
+        told.known(&id).refused = true;
+        if ws.expect_hook(&id).is_ok() && ws.submit(job(&id, &prompt_of(&id)), now()).is_ok() {
+            told.known(&id).refused = false;
+            told.known(&id).hooked = true;
+        }
     }
     sync(ws, told);
 }

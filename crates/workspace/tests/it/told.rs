@@ -31,6 +31,8 @@ pub(crate) struct Known {
     pub(crate) removing: bool,
     /// A retry was.
     pub(crate) retrying: bool,
+    /// A program is to be run when it has ended.
+    pub(crate) hooked: bool,
 }
 
 /// What clients know.
@@ -92,10 +94,13 @@ impl Told {
         let (ws, recovered) = place.open().unwrap();
         assert!(recovered.troubles.is_empty(), "{context}: {:?}", recovered.troubles);
         let reader = ws.reader();
+        let hooks = ws.expected_hooks().unwrap();
         let found = everything(path);
         for (id, known) in &self.jobs {
             let states = found.get(id).map_or(&[][..], |states| states);
             self.check_job(id, known, states, context);
+            let hooked = known.hooked && known.accepted;
+            assert!(!hooked || hooks.contains(id), "{context}: {id} has no hook in {hooks:?}");
         }
         for (id, states) in &found {
             assert_eq!(states.len(), 1, "{context}: {id} is in {states:?}");

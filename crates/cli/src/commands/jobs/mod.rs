@@ -1,8 +1,10 @@
 //! The list of jobs.
 
+mod watch;
+
 use std::time::SystemTime;
 
-use threadrunner_core::protocol::{JobList, JobRecord, JobsQuery, Op};
+use threadrunner_core::protocol::{JobIds, JobList, JobRecord, JobsQuery, Op};
 use threadrunner_core::{ExitCode, JobState};
 use threadrunner_home::Home;
 
@@ -12,17 +14,34 @@ use crate::error::CommandResult;
 use crate::table::Table;
 use crate::{format, output};
 
+/// So many are listed, unless somebody says otherwise.
+const USUAL: u32 = 50;
+/// On a terminal narrower than this, a model's name is cut.
+const WIDE: usize = 110;
+/// To so many characters.
+const NAME: usize = 12;
+
 pub(crate) fn run(args: JobsArgs) -> CommandResult {
     let query = JobsQuery {
         states: args.states,
         tag: args.tag,
         model: args.model,
-        newer_than_s: args.newer_than.map(|age| age.as_secs_f64()),
+        newer_than_s: args.since.map(|age| age.as_secs_f64()),
         older_than_s: args.older_than.map(|age| age.as_secs_f64()),
-        limit: Some(args.limit),
-        workspace: None,
+        limit: if args.ids { args.limit } else { args.limit.or(Some(USUAL)) },
+        ids: args.ids,
+        ..JobsQuery::default()
     };
     with_session(Home::from_env()?, None, async |session| {
+        if args.watch {
+            return watch::run(session, query, args.json).await;
+        }
+        if args.ids {
+            let list: JobIds = session.call(Op::Jobs(query)).await?;
+            let ids: String = list.ids.iter().map(|id| format!("{id}\n")).collect();
+            output::print(&ids)?;
+            return Ok(ExitCode::Success);
+        }
         let list: JobList = session.call(Op::Jobs(query)).await?;
         if args.json {
             output::print_json(&list)?;
@@ -32,7 +51,8 @@ pub(crate) fn run(args: JobsArgs) -> CommandResult {
             output::say("no jobs");
             return Ok(ExitCode::Success);
         }
-        output::print(&table(&list.jobs, SystemTime::now()).to_text(output::width()))?;
+        let width = output::width();
+        output::print(&table(&list.jobs, SystemTime::now(), width).to_text(width))?;
         if list.more {
             output::say("there are more; --limit shows more of them");
         }
@@ -40,7 +60,8 @@ pub(crate) fn run(args: JobsArgs) -> CommandResult {
     })
 }
 
-fn table(jobs: &[JobRecord], now: SystemTime) -> Table<6> {
+fn table(jobs: &[JobRecord], now: SystemTime, width: Option<usize>) -> Table<6> {
+    let narrow = width.is_some_and(|width| width < WIDE);
     let mut table = Table::new(["ID", "STATE", "AGE", "TOOK", "MODEL", "PROMPT"]);
     for job in jobs {
         let dash = || "-".to_owned();
@@ -55,7 +76,10 @@ fn table(jobs: &[JobRecord], now: SystemTime) -> Table<6> {
             state(job),
             age.unwrap_or_else(dash),
             job.meta.duration_s.map_or_else(dash, format::seconds),
-            job.meta.model.as_deref().map_or_else(dash, format::one_line),
+            job.meta.model.as_deref().map_or_else(dash, |name| match narrow {
+                true => format::shortened(&format::one_line(name), NAME),
+                false => format::one_line(name),
+            }),
             prompt,
         ]);
     }
@@ -66,9 +90,11 @@ fn table(jobs: &[JobRecord], now: SystemTime) -> Table<6> {
 fn state(job: &JobRecord) -> String {
     match job.state {
         JobState::Writing => "writing".to_owned(),
-        JobState::Ready => match job.position {
-            Some(position) => format!("queued at {position}"),
-            None => "queued".to_owned(),
+        JobState::Ready => match (job.waits_for.as_slice(), job.position) {
+            ([on], _) => format!("waits for {on}"),
+            ([on, others @ ..], _) => format!("waits for {on} +{}", others.len()),
+            ([], Some(position)) => format!("queued at {position}"),
+            ([], None) => "queued".to_owned(),
         },
         JobState::Processing => "running".to_owned(),
         JobState::Done => "done".to_owned(),
@@ -97,11 +123,24 @@ mod tests {
         .unwrap();
         let now = UNIX_EPOCH + Duration::from_secs(1_767_225_600);
         assert_eq!(
-            table(&list, now).to_text(None),
+            table(&list, now, None).to_text(None),
             "ID   STATE        AGE  TOOK   MODEL  PROMPT\n\
              3_1  queued at 2  10s  -      -      [a b] third [2J\n\
              2_1  canceled     -    1.5 s  small  second\n\
              1_1  done         -    -      -      first\n"
         );
+    }
+    #[test]
+    fn the_prompt_is_seen_in_80_columns() {
+        let list: Vec<JobRecord> = serde_json::from_value(json!([
+            {"job": "1736700000123456_1234567", "state": "ready", "position": 12,
+             "prompt_start": "Why is the sky blue?", "submitted_at": "2025-12-31T23:59:50Z",
+             "model": "SmolLM2-135M-Instruct.Q4_1"},
+        ]))
+        .unwrap();
+        let now = UNIX_EPOCH + Duration::from_secs(1_767_225_600);
+        let text = table(&list, now, Some(80)).to_text(Some(80));
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        assert!(text.contains("SmolLM2-135…  Why is"), "{text}");
     }
 }

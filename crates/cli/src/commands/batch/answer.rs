@@ -1,0 +1,84 @@
+//! A line of the output.
+
+use serde::Serialize;
+use serde_json::Value;
+use threadrunner_core::protocol::EndFrame;
+use threadrunner_core::{ErrorCode, Failure, FinishReason, JobId, Timings, Usage};
+
+use super::line::{Form, Label};
+use super::openai;
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    id: &'a Value,
+    text: &'a str,
+    job: &'a JobId,
+    model: &'a str,
+    finish_reason: FinishReason,
+    usage: Usage,
+    timings: Timings,
+}
+
+#[derive(Serialize)]
+struct Failed<'a> {
+    id: &'a Value,
+    error: &'a ErrorOut<'a>,
+}
+
+/// Why a line was not answered, as it is written.
+#[derive(Serialize)]
+pub(super) struct ErrorOut<'a> {
+    pub(super) code: ErrorCode,
+    pub(super) message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<&'a str>,
+    pub(super) line: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) job: Option<&'a JobId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    duplicate_of: Option<u64>,
+}
+
+/// The line that answers one. `created` is in seconds since 1970.
+pub(super) fn answered(label: &Label, text: &str, end: &EndFrame, created: u64) -> Vec<u8> {
+    match label.form {
+        Form::Chat | Form::Completion => to_line(&openai::answered(label, text, end, created)),
+        Form::Own => to_line(&Answer {
+            id: &label.id,
+            text,
+            job: &end.job,
+            model: &end.model,
+            finish_reason: end.finish_reason,
+            usage: end.usage,
+            timings: end.timings,
+        }),
+    }
+}
+
+/// The line that tells why one was not answered.
+pub(super) fn failed(
+    label: &Label,
+    failure: &Failure,
+    job: Option<&JobId>,
+    duplicate_of: Option<u64>,
+) -> Vec<u8> {
+    let error = ErrorOut {
+        code: failure.code,
+        message: &failure.message,
+        hint: failure.hint.as_deref(),
+        line: label.line,
+        job,
+        duplicate_of,
+    };
+    match label.form {
+        Form::Chat | Form::Completion => to_line(&openai::failed(label, &error)),
+        Form::Own => to_line(&Failed { id: &label.id, error: &error }),
+    }
+}
+
+fn to_line(value: &impl Serialize) -> Vec<u8> {
+    // Plain data with string keys, which serde_json always takes.
+    let mut line = serde_json::to_vec(value).unwrap_or_default();
+    line.push(b'\n');
+    line
+}

@@ -1,0 +1,105 @@
+//! What holds for lines that do not say otherwise.
+
+use std::collections::HashMap;
+
+use threadrunner_core::protocol::Submission;
+use threadrunner_core::{BackendKind, Failure, Parameters, Priority, Role};
+use threadrunner_home::Home;
+
+use super::line::{Form, Label, invalid};
+use crate::app::resolve;
+use crate::args::BatchArgs;
+
+/// The most tags of a job; the batch needs two.
+const TAGS: usize = 16 - 2;
+
+type Chosen = (Option<BackendKind>, Option<String>);
+
+/// The command line's part in every line.
+#[derive(Debug)]
+pub(super) struct Defaults {
+    home: Home,
+    args: BatchArgs,
+    params: Parameters,
+    /// The batch's name.
+    batch: String,
+    /// Looked up once, not for each of a million lines.
+    models: HashMap<Chosen, Result<Chosen, Failure>>,
+}
+
+/// Why a line cannot be completed.
+#[derive(Debug)]
+pub(super) struct Incomplete {
+    pub(super) failure: Failure,
+    /// Whether the batch's own model is what is missing.
+    pub(super) general_model: bool,
+}
+
+impl Incomplete {
+    /// What is wrong is the line's.
+    pub(super) fn of_line(failure: Failure) -> Self {
+        Self { failure, general_model: false }
+    }
+}
+
+impl Defaults {
+    pub(super) fn new(home: Home, args: BatchArgs, batch: String) -> Result<Self, Failure> {
+        let params = args.sampling.clone().into_checked_parameters()?;
+        Ok(Self { home, args, params, batch, models: HashMap::new() })
+    }
+
+    /// Completes what a line asks; also whether the model is the batch's, and not the line's.
+    pub(super) fn complete(
+        &mut self,
+        label: &Label,
+        mut submission: Submission,
+    ) -> Result<(Submission, bool), Incomplete> {
+        // A body of OpenAI's must name a model, which is hardly one that is here.
+        if label.form != Form::Own && self.args.model.is_some() {
+            submission.model = None;
+        }
+        let general = submission.model.is_none();
+        let backend = submission.backend.or(self.args.backend);
+        let model = submission.model.take().or_else(|| self.args.model.clone());
+        let (backend, model) = self
+            .resolve((backend, model))
+            .map_err(|failure| Incomplete { failure, general_model: general })?;
+        let has_system = submission.messages.iter().any(|message| message.role == Role::System);
+        if submission.system.is_none() && !has_system && !submission.raw {
+            submission.system.clone_from(&self.args.system);
+        }
+        if submission.tags.len() + self.args.tags.len() > TAGS {
+            let message = format!("more than {TAGS} tags: a batch has two of its own");
+            return Err(Incomplete::of_line(invalid(message)));
+        }
+        let mut tags = vec![self.batch.clone(), line_tag(label.line)];
+        tags.extend(self.args.tags.iter().cloned());
+        tags.append(&mut submission.tags);
+        let timeout = self.args.timeout.map(|timeout| timeout.as_secs_f64());
+        let submission = Submission {
+            backend,
+            model,
+            stream: Some(false),
+            detach: true,
+            tags,
+            params: submission.params.or(&self.params),
+            priority: submission.priority.or(self.args.priority).or(Some(Priority::Batch)),
+            timeout_s: submission.timeout_s.or(timeout),
+            ..submission
+        };
+        Ok((submission, general))
+    }
+
+    fn resolve(&mut self, chosen: Chosen) -> Result<Chosen, Failure> {
+        let home = &self.home;
+        let found = self.models.entry(chosen).or_insert_with_key(|(backend, model)| {
+            resolve(home, *backend, model.as_deref()).map(|(backend, path)| (Some(backend), path))
+        });
+        found.clone()
+    }
+}
+
+/// The tag by which the job of a line is found.
+pub(super) fn line_tag(line: u64) -> String {
+    format!("line-{line}")
+}

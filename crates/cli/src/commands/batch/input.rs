@@ -1,0 +1,162 @@
+//! The lines of the input, one at a time.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use threadrunner_core::{ErrorCode, Failure, MAX_FRAME_BYTES};
+use tokio::sync::mpsc;
+
+use crate::error::CommandError;
+
+/// Lines that may wait to be taken; then the input waits.
+const AHEAD: usize = 16;
+/// A line longer than what can be sent is not kept in memory.
+const MAX_LINE: usize = MAX_FRAME_BYTES;
+
+/// One line, without its end.
+#[derive(Debug, PartialEq)]
+pub(super) struct Line {
+    /// From 1.
+    pub(super) number: u64,
+    /// Its bytes; `None` when there are too many.
+    pub(super) bytes: Option<Vec<u8>>,
+}
+
+/// Where lines come from.
+#[derive(Debug)]
+pub(super) struct Input {
+    file: File,
+}
+
+impl Input {
+    /// A file, or standard input where `path` is `-`.
+    pub(super) fn open(path: &Path) -> Result<Self, CommandError> {
+        if path.as_os_str() == "-" {
+            let file = io::stdin().as_fd().try_clone_to_owned().map_err(|error| {
+                Failure::new(ErrorCode::Io, format!("cannot read standard input: {error}"))
+            })?;
+            return Ok(Self { file: file.into() });
+        }
+        let cannot = |error: io::Error| {
+            let code = match error.kind() {
+                io::ErrorKind::NotFound => ErrorCode::JobNotFound,
+                _ => ErrorCode::Io,
+            };
+            Failure::new(code, format!("cannot read {}: {error}", path.display()))
+                .hint("`threadrunner batch -` reads standard input")
+        };
+        let file = File::open(path).map_err(cannot)?;
+        if file.metadata().map_err(cannot)?.is_dir() {
+            return Err(cannot(io::ErrorKind::IsADirectory.into()).into());
+        }
+        Ok(Self { file })
+    }
+
+    /// What it is, to be compared with the output.
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// How many lines there are, where that can be known before they are read.
+    pub(super) fn count(path: &Path) -> Option<u64> {
+        if !path.metadata().ok()?.is_file() {
+            return None;
+        }
+        let mut reader = BufReader::with_capacity(1 << 20, File::open(path).ok()?);
+        let mut lines = 0;
+        let mut blank = true;
+        loop {
+            let buffer = reader.fill_buf().ok()?;
+            if buffer.is_empty() {
+                return Some(lines + u64::from(!blank));
+            }
+            for &byte in buffer {
+                if byte == b'\n' {
+                    lines += u64::from(!blank);
+                    blank = true;
+                } else if !byte.is_ascii_whitespace() {
+                    blank = false;
+                }
+            }
+            let read = buffer.len();
+            reader.consume(read);
+        }
+    }
+
+    /// Reads in a thread of its own, because standard input may keep it waiting for ever.
+    pub(super) fn start(self) -> io::Result<mpsc::Receiver<io::Result<Line>>> {
+        let (tell, lines) = mpsc::channel(AHEAD);
+        std::thread::Builder::new().name("input".to_owned()).spawn(move || {
+            let mut reader = BufReader::with_capacity(1 << 16, self.file);
+            let mut number = 0;
+            while let Some(line) = next_line(&mut reader, &mut number).transpose() {
+                let failed = line.is_err();
+                // Nobody takes lines any more when the command ends early.
+                if tell.blocking_send(line).is_err() || failed {
+                    return;
+                }
+            }
+        })?;
+        Ok(lines)
+    }
+}
+
+/// The next line that is not blank.
+fn next_line(reader: &mut impl BufRead, number: &mut u64) -> io::Result<Option<Line>> {
+    loop {
+        let mut bytes = Vec::new();
+        let read = reader.by_ref().take(MAX_LINE as u64 + 1).read_until(b'\n', &mut bytes)?;
+        if read == 0 {
+            return Ok(None);
+        }
+        *number += 1;
+        let whole = bytes.ends_with(b"\n") || bytes.len() <= MAX_LINE;
+        if !whole {
+            reader.skip_until(b'\n')?;
+            return Ok(Some(Line { number: *number, bytes: None }));
+        }
+        if *number == 1 && bytes.starts_with(b"\xef\xbb\xbf") {
+            bytes.drain(..3);
+        }
+        if !bytes.trim_ascii().is_empty() {
+            return Ok(Some(Line { number: *number, bytes: Some(bytes) }));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(text: &[u8]) -> Vec<(u64, Option<Vec<u8>>)> {
+        let (mut reader, mut number, mut found) = (text, 0, Vec::new());
+        while let Some(line) = next_line(&mut reader, &mut number).unwrap() {
+            found.push((line.number, line.bytes));
+        }
+        found
+    }
+
+    #[test]
+    fn blank_lines_count_and_are_not_lines_to_be_answered() {
+        let found = lines(b"\xef\xbb\xbf{}\n\n  \r\n[1]\nlast");
+        let expected = [(1, &b"{}\n"[..]), (4, b"[1]\n"), (5, b"last")];
+        assert_eq!(found, expected.map(|(number, bytes)| (number, Some(bytes.to_vec()))));
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_none_and_the_next_one_is_read() {
+        let mut text = vec![b'x'; MAX_LINE + 1];
+        text.extend(b"\nnext\n");
+        assert_eq!(lines(&text), [(1, None), (2, Some(b"next\n".to_vec()))]);
+    }
+
+    #[test]
+    fn lines_that_are_not_blank_are_counted() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "a\n\n \nb").unwrap();
+        assert_eq!(Input::count(file.path()), Some(2));
+        assert_eq!(Input::count(Path::new("/dev/null")), None);
+    }
+}

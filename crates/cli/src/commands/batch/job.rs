@@ -1,0 +1,221 @@
+//! The life of one line's job, over whatever happens to the daemon meanwhile.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use threadrunner_client::{Daemon, Replies};
+use threadrunner_core::protocol::{
+    EndFrame, FollowQuery, JobRecord, Op, Progress, ReplyBody, Submission,
+};
+use threadrunner_core::{ErrorCode, Failure, JobId, JobState};
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+
+use super::line::Label;
+use crate::commands::ids::query;
+use crate::commands::wait::is_loss;
+
+/// How often a line may lose its daemon before the batch gives up.
+pub(super) const LOSSES: u32 = 20;
+/// How much longer to wait after each loss, so that a daemon that keeps dying is not kept busy.
+const LOSS_PAUSE: Duration = Duration::from_millis(50);
+
+/// A line under way.
+#[derive(Debug)]
+pub(super) struct Work {
+    /// Its place among those under way.
+    pub(super) slot: usize,
+    pub(super) label: Label,
+    pub(super) submission: Submission,
+    /// Whether the model is the batch's, and not the line's.
+    pub(super) general_model: bool,
+    pub(super) state: WorkState,
+    /// How often its daemon went away.
+    pub(super) losses: u32,
+}
+
+/// What is known of a line's job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum WorkState {
+    /// There is none.
+    New,
+    /// One was asked for, and whether there is one nobody knows.
+    Unsure,
+    /// There is one, of this run.
+    Ours(JobId),
+    /// There is one, of a run that was stopped.
+    Theirs(JobId),
+}
+
+/// The daemon has told a job's id.
+#[derive(Debug)]
+pub(super) struct Accepted {
+    pub(super) slot: usize,
+    pub(super) job: JobId,
+}
+
+/// How it ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    Answered {
+        text: String,
+        end: Box<EndFrame>,
+    },
+    Failed {
+        failure: Failure,
+        job: Option<JobId>,
+    },
+    /// It is not known whether there is a job.
+    Unsure,
+    /// The queue is full.
+    Refused,
+    /// No line could be answered any more.
+    Hopeless(Failure),
+}
+
+/// What one attempt came to when it was not an answer.
+enum Stopped {
+    /// The job failed, or the daemon refused the request.
+    Failed { failure: Failure, job: Option<JobId> },
+    /// The connection or the daemon is gone.
+    Lost(Failure),
+}
+
+/// Sees a line's job to its end.
+pub(super) async fn carry_out(
+    daemon: &Arc<Daemon>,
+    work: &mut Work,
+    tell: &mpsc::Sender<Accepted>,
+) -> Ended {
+    loop {
+        let stopped = match &work.state {
+            WorkState::Unsure => return Ended::Unsure,
+            WorkState::New => begin(daemon, work, tell).await,
+            WorkState::Ours(job) | WorkState::Theirs(job) => follow(daemon, job).await,
+        };
+        let (failure, job) = match stopped {
+            Ok((text, end)) => return Ended::Answered { text, end: Box::new(end) },
+            Err(Stopped::Failed { failure, job }) => (failure, job),
+            Err(Stopped::Lost(failure)) => {
+                work.losses += 1;
+                if work.losses > LOSSES {
+                    return Ended::Hopeless(failure);
+                }
+                sleep(LOSS_PAUSE * work.losses).await;
+                continue;
+            }
+        };
+        let theirs = matches!(work.state, WorkState::Theirs(_));
+        match failure.code {
+            ErrorCode::Overloaded => {
+                work.state = WorkState::New;
+                return Ended::Refused;
+            }
+            // Removed, or canceled when the last run was stopped: it is asked anew.
+            ErrorCode::JobNotFound | ErrorCode::Canceled if theirs => work.state = WorkState::New,
+            ErrorCode::NoModel
+            | ErrorCode::ModelNotFound
+            | ErrorCode::ModelLoad
+            | ErrorCode::BackendUnavailable
+                if work.general_model =>
+            {
+                return Ended::Hopeless(failure);
+            }
+            code if job.is_none() && is_hopeless(code) => return Ended::Hopeless(failure),
+            _ => return Ended::Failed { failure, job },
+        }
+    }
+}
+
+/// Whether a request that is refused so would be refused for every line.
+fn is_hopeless(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::DaemonUnavailable
+            | ErrorCode::UnsupportedVersion
+            | ErrorCode::BadFrame
+            | ErrorCode::Timeout
+            | ErrorCode::Io
+            | ErrorCode::Config
+            | ErrorCode::Internal
+    )
+}
+
+async fn begin(
+    daemon: &Arc<Daemon>,
+    work: &mut Work,
+    tell: &mpsc::Sender<Accepted>,
+) -> Result<(String, EndFrame), Stopped> {
+    let op = Op::Run(Box::new(work.submission.clone()));
+    let mut replies = match daemon.open(op).await {
+        Ok(replies) => replies,
+        Err(failure) => {
+            // Nothing was begun, or nobody knows.
+            work.state = match failure.code {
+                ErrorCode::ConnectionLost => WorkState::Unsure,
+                _ => WorkState::New,
+            };
+            return Err(stopped(failure, None));
+        }
+    };
+    work.state = WorkState::Unsure;
+    read(&mut replies, Some((work, tell))).await
+}
+
+async fn follow(daemon: &Arc<Daemon>, job: &JobId) -> Result<(String, EndFrame), Stopped> {
+    let query = query(job.to_string());
+    let follow = Op::Follow(FollowQuery { query: query.clone(), stream: Some(false) });
+    let mut replies = daemon.open(follow).await.map_err(|failure| stopped(failure, None))?;
+    let result = read(&mut replies, None).await;
+    let Err(Stopped::Failed { failure, .. }) = &result else { return result };
+    match failure.code {
+        // The job's own reason is in its record.
+        ErrorCode::JobFailed | ErrorCode::WrongState => {}
+        _ => return result,
+    }
+    let record: JobRecord =
+        daemon.call(Op::Job(query)).await.map_err(|failure| stopped(failure, None))?;
+    if record.state != JobState::Failed {
+        // It moved between two looks: the next one finds it.
+        return Err(Stopped::Lost(failure.clone()));
+    }
+    let job = Some(record.job);
+    let failure = record.meta.error.unwrap_or_else(|| failure.clone());
+    Err(Stopped::Failed { failure, job })
+}
+
+/// Reads an answer to its end; the job of one that was begun here is told as soon as it is known.
+async fn read(
+    replies: &mut Replies,
+    mut begun: Option<(&mut Work, &mpsc::Sender<Accepted>)>,
+) -> Result<(String, EndFrame), Stopped> {
+    let mut text = String::new();
+    loop {
+        match replies.next().await {
+            Ok(ReplyBody::Token { token, .. }) => text.push_str(&token),
+            Ok(ReplyBody::End(end)) => return Ok((text, *end)),
+            Ok(ReplyBody::Event(Progress::Accepted { job })) => {
+                if let Some((work, tell)) = &mut begun {
+                    work.state = WorkState::Ours(job.clone());
+                    // Nobody listens any more when the batch is being stopped.
+                    let _ = tell.send(Accepted { slot: work.slot, job }).await;
+                }
+            }
+            Ok(ReplyBody::Event(Progress::Restarted { .. })) => text.clear(),
+            Ok(ReplyBody::Event(_)) => {}
+            Ok(ReplyBody::Data { .. } | ReplyBody::Error(_)) => {
+                let failure =
+                    Failure::new(ErrorCode::BadFrame, "the daemon's answer is a value, not a text");
+                return Err(Stopped::Failed { failure, job: None });
+            }
+            Err(failure) => return Err(stopped(failure, replies.job().cloned())),
+        }
+    }
+}
+
+fn stopped(failure: Failure, job: Option<JobId>) -> Stopped {
+    match is_loss(&failure) {
+        true => Stopped::Lost(failure),
+        false => Stopped::Failed { failure, job },
+    }
+}

@@ -1,0 +1,209 @@
+//! What is under way, on disk: so that the next run finds again the jobs of one that was killed.
+//!
+//! Records of one length, one for each job at a time, each overwritten in place: a batch of a
+//! million lines needs no more of them than one of a hundred. The first names the batch. The file
+//! belongs to the home, as the jobs do, and goes when the batch is complete.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use threadrunner_core::{ErrorCode, Failure, JobId};
+use threadrunner_home::Home;
+
+use super::keys::Fingerprint;
+
+/// The version of the file. One of another is not read.
+const VERSION: u32 = 1;
+/// Bytes of a record: the longest id fits.
+const RECORD: usize = 256;
+
+/// A line under way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Entry {
+    /// Stands for the line and all that is asked in it.
+    pub(super) key: Fingerprint,
+    /// Its number.
+    pub(super) line: u64,
+    /// Its job; `None` while the daemon has not told it.
+    pub(super) job: Option<JobId>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    v: u32,
+    batch: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Record {
+    key: String,
+    line: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    job: Option<JobId>,
+}
+
+/// The file; without one, where nothing could be resumed anyway.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    file: Option<(PathBuf, File)>,
+    batch: String,
+}
+
+impl Ledger {
+    /// One that forgets, for output that cannot be read again.
+    pub(super) fn none() -> Self {
+        Self { file: None, batch: new_name() }
+    }
+
+    /// That of the batch that writes to `out`, and what was under way in it, by slots. `fresh` is
+    /// a batch that begins anew.
+    pub(super) fn open(
+        home: &Home,
+        out: &Path,
+        fresh: bool,
+    ) -> Result<(Self, Vec<(usize, Entry)>), Failure> {
+        home.create()?;
+        let name = Fingerprint::of(&out.to_string_lossy());
+        let path = home.run_dir.join(format!("batch-{name}"));
+        let cannot = |error: io::Error| cannot(&path, &error);
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(cannot)?;
+        let mut bytes = Vec::new();
+        if !fresh {
+            file.read_to_end(&mut bytes).map_err(cannot)?;
+        }
+        let mut records = bytes.chunks(RECORD);
+        let header: Option<Header> = records.next().and_then(|r| serde_json::from_slice(r).ok());
+        let (batch, entries) = match header {
+            Some(header) if header.v == VERSION => {
+                let entries = records.enumerate();
+                let entries = entries.filter_map(|(slot, record)| Some((slot, entry(record)?)));
+                (header.batch, entries.collect())
+            }
+            _ => {
+                file.set_len(0).map_err(cannot)?;
+                let batch = new_name();
+                let header = Header { v: VERSION, batch: batch.clone() };
+                file.write_all_at(&padded(&header), 0).map_err(cannot)?;
+                (batch, Vec::new())
+            }
+        };
+        Ok((Self { file: Some((path, file)), batch }, entries))
+    }
+
+    /// The batch's name, which its jobs have as a tag.
+    pub(super) fn batch(&self) -> &str {
+        &self.batch
+    }
+
+    /// Notes what is under way in a slot now.
+    pub(super) fn note(&self, slot: usize, entry: Option<&Entry>) -> Result<(), Failure> {
+        let Some((path, file)) = &self.file else { return Ok(()) };
+        let record = match entry {
+            Some(entry) => padded(&Record {
+                key: entry.key.to_string(),
+                line: entry.line,
+                job: entry.job.clone(),
+            }),
+            None => padded(&()),
+        };
+        let offset = (slot as u64 + 1) * RECORD as u64;
+        file.write_all_at(&record, offset).map_err(|error| cannot(path, &error))
+    }
+
+    /// Forgets the batch: it is complete.
+    pub(super) fn remove(self) {
+        if let Some((path, _)) = self.file {
+            // A file that stays is no harm: all in it is done.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+fn entry(record: &[u8]) -> Option<Entry> {
+    let record: Record = serde_json::from_slice(record).ok()?;
+    Some(Entry { key: Fingerprint::parse(&record.key)?, line: record.line, job: record.job })
+}
+
+/// A record as a line of JSON, filled with spaces.
+fn padded(record: &impl Serialize) -> Vec<u8> {
+    // Plain data with short texts, which serde_json always takes.
+    let mut bytes = serde_json::to_vec(record).unwrap_or_default();
+    bytes.resize(RECORD - 1, b' ');
+    bytes.push(b'\n');
+    bytes
+}
+
+/// A name that no other batch has, short enough to be typed.
+fn new_name() -> String {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let seed = format!("{} {}", since.as_nanos(), std::process::id());
+    format!("batch-{}", &Fingerprint::of(&seed).to_string()[..8])
+}
+
+fn cannot(path: &Path, error: &io::Error) -> Failure {
+    Failure::new(ErrorCode::Io, format!("cannot write {}: {error}", path.display()))
+        .hint("the batch notes there what is under way, so that it can be resumed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn home(directory: &tempfile::TempDir) -> Home {
+        let root = directory.path().join("h");
+        Home::resolve(directory.path(), |name| {
+            (name == "THREADRUNNER_HOME").then(|| root.as_os_str().to_owned())
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn what_was_under_way_is_known_to_the_next_run() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = home(&directory);
+        let open = |fresh| Ledger::open(&home, Path::new("/x/out.jsonl"), fresh).unwrap();
+        let (ledger, entries) = open(true);
+        assert_eq!(entries, []);
+        let entry = |line, job: Option<&str>| Entry {
+            key: Fingerprint::of(&format!("line {line}")),
+            line,
+            job: job.map(|id| JobId::parse(id).unwrap()),
+        };
+        let long = "9".repeat(JobId::MAX_LEN);
+        ledger.note(0, Some(&entry(1, Some("17_1")))).unwrap();
+        ledger.note(3, Some(&entry(u64::MAX, Some(&long)))).unwrap();
+        ledger.note(1, Some(&entry(2, None))).unwrap();
+        ledger.note(0, None).unwrap();
+        let batch = ledger.batch().to_owned();
+        drop(ledger);
+        let (again, entries) = open(false);
+        assert_eq!(again.batch(), batch);
+        assert_eq!(entries, [(1, entry(2, None)), (3, entry(u64::MAX, Some(&long)))]);
+        again.remove();
+        let (anew, entries) = open(false);
+        assert_ne!(anew.batch(), batch);
+        assert_eq!(entries, []);
+    }
+
+    #[test]
+    fn a_batch_that_begins_anew_knows_nothing_of_the_last_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = home(&directory);
+        let out = Path::new("/x/out.jsonl");
+        let (ledger, _) = Ledger::open(&home, out, true).unwrap();
+        let entry = Entry { key: Fingerprint::of("x"), line: 1, job: None };
+        ledger.note(0, Some(&entry)).unwrap();
+        assert_eq!(Ledger::open(&home, out, true).unwrap().1, []);
+    }
+}

@@ -1,0 +1,234 @@
+//! A line of the input: whose answer it is, and what is asked.
+
+use serde_json::{Map, Value};
+use threadrunner_core::protocol::Submission;
+use threadrunner_core::{ErrorCode, Failure};
+
+use super::input::Line;
+use super::openai;
+
+/// The keys of a line in ThreadRunner's own form: those of a submission, and `id`.
+const KEYS: [&str; 26] = [
+    "id",
+    "prompt",
+    "messages",
+    "system",
+    "raw",
+    "stream",
+    "detach",
+    "backend",
+    "model",
+    "max_tokens",
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "repeat_penalty",
+    "seed",
+    "stop",
+    "priority",
+    "timeout_s",
+    "tags",
+    "parent",
+    "after",
+    "after_any",
+    "max_attempts",
+    "on_done",
+    "workspace",
+];
+
+/// In which form a line's answer is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// ThreadRunner's own.
+    Own,
+    /// OpenAI's, of `/v1/chat/completions`.
+    Chat,
+    /// OpenAI's, of `/v1/completions`.
+    Completion,
+}
+
+/// Whose answer a line of the output is.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Label {
+    pub(super) form: Form,
+    /// `id` or `custom_id` as it stands in the input, else the line's number.
+    pub(super) id: Value,
+    /// The line's number.
+    pub(super) line: u64,
+}
+
+impl Label {
+    /// What tells lines apart: 5 and "5" are the same.
+    pub(super) fn key(&self) -> String {
+        key(&self.id)
+    }
+}
+
+/// What tells lines apart: 5 and "5" are the same.
+pub(super) fn key(id: &Value) -> String {
+    match id {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// What is asked in a line, and what in it nobody understands.
+#[derive(Debug, PartialEq)]
+pub(super) struct Asked {
+    pub(super) submission: Submission,
+    pub(super) unknown: Vec<String>,
+}
+
+/// Reads a line. Whatever is wrong with it, it has a label to be answered under.
+pub(super) fn read(line: &Line) -> (Label, Result<Asked, Failure>) {
+    let unnamed = Label { form: Form::Own, id: line.number.into(), line: line.number };
+    let Some(bytes) = &line.bytes else {
+        let limit = threadrunner_core::MAX_FRAME_BYTES >> 20;
+        return (unnamed, Err(invalid(format!("the line is longer than {limit} MiB"))));
+    };
+    let object: Map<String, Value> = match serde_json::from_slice(bytes) {
+        Ok(Value::Object(object)) => object,
+        Ok(_) => return (unnamed, Err(invalid("the line is not a JSON object".to_owned()))),
+        Err(error) => {
+            // The line is one line: serde's line number would only confuse.
+            let said = error.to_string();
+            let said = said.split(" at line ").next().unwrap_or_default();
+            let message = format!("the line is not JSON: {said} at byte {}", error.column());
+            return (unnamed, Err(invalid(message)));
+        }
+    };
+    if openai::is_one(&object) {
+        openai::read(object, line.number)
+    } else {
+        own(object, line.number)
+    }
+}
+
+fn own(mut object: Map<String, Value>, line: u64) -> (Label, Result<Asked, Failure>) {
+    let mut label = Label { form: Form::Own, id: line.into(), line };
+    match object.remove("id") {
+        None | Some(Value::Null) => {}
+        Some(id) if id.is_string() || id.is_i64() || id.is_u64() => label.id = id,
+        Some(_) => {
+            return (label, Err(invalid("\"id\" is neither a text nor a whole number".to_owned())));
+        }
+    }
+    let unknown = object.keys().filter(|key| !KEYS.contains(&key.as_str())).cloned().collect();
+    let asked =
+        submission(object).and_then(has_prompt).map(|submission| Asked { submission, unknown });
+    (label, asked)
+}
+
+/// The submission that these keys make.
+pub(super) fn submission(object: Map<String, Value>) -> Result<Submission, Failure> {
+    let wrong = |object: &Map<String, Value>| {
+        object.iter().find_map(|(key, value)| {
+            let alone = Map::from_iter([(key.clone(), value.clone())]);
+            let error = serde_json::from_value::<Submission>(Value::Object(alone)).err()?;
+            Some(invalid(format!("{key:?}: {error}")))
+        })
+    };
+    // Which key is wrong, the error does not tell: each is tried alone.
+    let named = wrong(&object);
+    serde_json::from_value(Value::Object(object))
+        .map_err(|error| named.unwrap_or_else(|| invalid(error.to_string())))
+}
+
+fn has_prompt(submission: Submission) -> Result<Submission, Failure> {
+    if submission.prompt.trim().is_empty() && submission.messages.is_empty() {
+        let message = "the line has neither a \"prompt\" nor \"messages\"";
+        return Err(Failure::new(ErrorCode::EmptyPrompt, message));
+    }
+    Ok(submission)
+}
+
+/// What is wrong with a line.
+pub(super) fn invalid(message: String) -> Failure {
+    Failure::new(ErrorCode::InvalidRequest, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn read_text(text: &str) -> (Label, Result<Asked, Failure>) {
+        read(&Line { number: 7, bytes: Some(text.as_bytes().to_vec()) })
+    }
+
+    #[test]
+    fn a_line_has_an_id_and_the_keys_of_a_submission() {
+        let (label, asked) =
+            read_text(r#"{"id":"a","prompt":"Hello","max_tokens":5,"tags":["x"],"colour":"blue"}"#);
+        assert_eq!((label.id, label.line), (json!("a"), 7));
+        let asked = asked.unwrap();
+        assert_eq!(asked.submission.prompt, "Hello");
+        assert_eq!(asked.submission.params.max_tokens, Some(5));
+        assert_eq!(asked.unknown, ["colour"]);
+    }
+
+    #[test]
+    fn a_line_without_an_id_is_known_by_its_number() {
+        let (label, _) = read_text(r#"{"prompt":"Hello"}"#);
+        assert_eq!((label.key(), label.id), ("7".to_owned(), json!(7)));
+        let (label, _) = read_text(r#"{"id":"7","prompt":"Hello"}"#);
+        assert_eq!(label.key(), "7");
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_line_is_said() {
+        for (text, said) in [
+            ("{", "not JSON: EOF while parsing an object at byte 1"),
+            ("[1]", "not a JSON object"),
+            (r#"{"id":"a"}"#, "neither a \"prompt\""),
+            (r#"{"prompt":" "}"#, "neither a \"prompt\""),
+            (r#"{"prompt":5}"#, "\"prompt\": invalid type"),
+            (r#"{"prompt":"x","max_tokens":"many"}"#, "\"max_tokens\": invalid type"),
+            (r#"{"prompt":"x","messages":[{"role":"cat","content":""}]}"#, "\"messages\": unknown"),
+            (r#"{"id":[],"prompt":"x"}"#, "\"id\" is neither"),
+        ] {
+            let (label, asked) = read_text(text);
+            let failure = asked.unwrap_err();
+            assert!(failure.message.contains(said), "{text}: {failure}");
+            assert_eq!(label.line, 7);
+        }
+        let (_, asked) = read(&Line { number: 7, bytes: None });
+        assert!(asked.unwrap_err().message.contains("64 MiB"));
+    }
+
+    #[test]
+    fn every_key_of_a_submission_is_known() {
+        let mut object: Map<String, Value> =
+            KEYS.iter().map(|&key| (key.to_owned(), Value::Null)).collect();
+        for (key, value) in [
+            ("prompt", json!("x")),
+            ("messages", json!([{"role": "user", "content": "x"}])),
+            ("raw", json!(true)),
+            ("detach", json!(true)),
+            ("tags", json!(["x"])),
+            ("stop", json!(["x"])),
+            ("after", json!(["1"])),
+            ("after_any", json!(true)),
+            ("parent", json!("1")),
+            ("priority", json!("batch")),
+            ("backend", json!("dummy")),
+            ("on_done", json!("/x")),
+            ("stream", json!(true)),
+        ] {
+            object.insert(key.to_owned(), value);
+        }
+        for key in ["system", "model", "workspace"] {
+            object.insert(key.to_owned(), json!("x"));
+        }
+        for value in object.values_mut().filter(|value| value.is_null()) {
+            *value = json!(1);
+        }
+        object.remove("id");
+        // What is understood comes back: a key that were not would be missing.
+        let back = serde_json::to_value(submission(object.clone()).unwrap()).unwrap();
+        for key in object.keys() {
+            assert!(back.get(key).is_some(), "{key}");
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Many prompts from a file, their answers to another; stopped at any moment, it goes on where it
+//! was.
+//!
+//! Three things make each line's answer stand in the output once, whatever is killed when. The
+//! output itself says what is done: it is read at the start, and a line that was not written to
+//! its end is dropped. Jobs are detached, and the [`ledger`] names those under way, so that the
+//! next run finds them again instead of asking twice. And where it is not known whether there is
+//! a job, because the daemon or the batch died between the question and the answer, the daemon is
+//! asked for the jobs with the batch's tag.
+
+mod answer;
+mod defaults;
+mod farewell;
+mod input;
+mod job;
+mod keys;
+mod ledger;
+mod line;
+mod openai;
+mod out;
+mod progress;
+mod runner;
+mod seen;
+mod sink;
+
+use std::io::IsTerminal;
+
+use threadrunner_home::Home;
+
+use self::defaults::Defaults;
+use self::input::Input;
+use self::ledger::Ledger;
+use self::out::{Before, OutFile};
+use self::progress::Counts;
+use self::runner::Runner;
+use self::seen::Seen;
+use self::sink::Sink;
+use crate::app::with_session;
+use crate::args::BatchArgs;
+use crate::error::{CommandError, CommandResult};
+
+pub(crate) fn run(args: BatchArgs) -> CommandResult {
+    let home = Home::from_env()?;
+    let input = Input::open(&args.file)?;
+    let mut seen = Seen::default();
+    let (sink, before, ledger, under_way) = if args.output.as_os_str() == "-" {
+        if args.retry_failed {
+            let hint = "name a file with -o; what went to standard output cannot be read again";
+            return Err(CommandError::usage("--retry-failed needs a file of answers", hint));
+        }
+        (Sink::Stdout, Before::default(), Ledger::none(), Vec::new())
+    } else {
+        let (out, before) =
+            OutFile::open(&args.output, input.file(), args.retry_failed, &mut seen)?;
+        let (ledger, under_way) = Ledger::open(&home, &out.absolute(), !before.existed)?;
+        (Sink::File(out), before, ledger, under_way)
+    };
+    // To count them is to read all of the input, for nobody but who watches the bar.
+    let watched = std::io::stderr().is_terminal();
+    let total = watched.then(|| Input::count(&args.file)).flatten();
+    let concurrency = args.concurrency;
+    let defaults = Defaults::new(home.clone(), args, ledger.batch().to_owned())?;
+    let lines = input.start().map_err(CommandError::from)?;
+    with_session(home, None, async move |session| {
+        let counts = Counts::new(before, total, tokio::time::Instant::now());
+        let runner = Runner::new(session, defaults, sink, ledger, seen, counts, concurrency);
+        runner.resume(under_way).run(session, lines).await
+    })
+}

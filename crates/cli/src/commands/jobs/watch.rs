@@ -1,0 +1,160 @@
+//! The list of jobs as it changes.
+
+use std::io::{self, IsTerminal};
+use std::time::{Duration, SystemTime};
+
+use threadrunner_client::Replies;
+use threadrunner_core::protocol::{JobList, JobRecord, JobsQuery, Op, Progress, ReplyBody};
+use threadrunner_core::{ErrorCode, JobId, JobState};
+use tokio::time::{Instant, sleep_until};
+
+use super::{state, table};
+use crate::app::{Session, strange};
+use crate::commands::ids::query;
+use crate::commands::wait::{is_loss, watch};
+use crate::error::{CommandError, CommandResult};
+use crate::{format, output};
+
+/// However fast jobs change, the list is drawn no more often than this.
+const AT_MOST_EVERY: Duration = Duration::from_millis(100);
+/// And when none does, so often, for their age.
+const AT_LEAST_EVERY: Duration = Duration::from_secs(1);
+/// How long to wait when the daemon went away, until another is asked for.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Shows the list until somebody has seen enough.
+pub(super) async fn run(session: &mut Session, query: JobsQuery, json: bool) -> CommandResult {
+    let mut shown = 0;
+    let mut listed = false;
+    loop {
+        let ended = if !json && io::stdout().is_terminal() {
+            on_a_terminal(session, &query, &mut shown).await
+        } else {
+            line_by_line(session, &query, json, &mut listed).await
+        };
+        match ended {
+            Err(CommandError::Failed { failure, .. }) if is_loss(&failure) => {
+                session.attend(tokio::time::sleep(PAUSE)).await?;
+            }
+            Err(CommandError::Interrupted) => return Err(CommandError::Interrupted),
+            Err(error) => return Err(error),
+            Ok(never) => match never {},
+        }
+    }
+}
+
+/// Draws the list in place. `shown` is how many lines of it are on the screen.
+async fn on_a_terminal(
+    session: &mut Session,
+    query: &JobsQuery,
+    shown: &mut usize,
+) -> Result<std::convert::Infallible, CommandError> {
+    let (mut changes, _) = watch(session).await?;
+    loop {
+        let (columns, rows) = output::size().unwrap_or((80, 24));
+        // The headings and the line that the cursor is on.
+        let room = u32::try_from(rows.saturating_sub(2)).unwrap_or(u32::MAX);
+        let limit = query.limit.map_or(room, |limit| limit.min(room));
+        let list: JobList =
+            session.call(Op::Jobs(JobsQuery { limit: Some(limit), ..query.clone() })).await?;
+        let earliest = Instant::now() + AT_MOST_EVERY;
+        loop {
+            let text = table(&list.jobs, SystemTime::now(), Some(columns)).to_text(Some(columns));
+            let up = if *shown > 0 { format!("\x1b[{shown}A") } else { String::new() };
+            output::print(&format!("{up}\r\x1b[J{text}"))?;
+            *shown = text.lines().count();
+            let older = Instant::now() + AT_LEAST_EVERY;
+            let changed = async {
+                tokio::select! {
+                    change = changes.next() => change.map(|_| true),
+                    () = sleep_until(older) => Ok(false),
+                }
+            };
+            if session.attend(changed).await?? {
+                break;
+            }
+        }
+        // What else changes until then is in the next list too.
+        let others = async {
+            loop {
+                tokio::select! {
+                    change = changes.next() => match change {
+                        Ok(_) => {}
+                        Err(failure) => return Err(failure),
+                    },
+                    () = sleep_until(earliest) => return Ok(()),
+                }
+            }
+        };
+        session.attend(others).await??;
+    }
+}
+
+/// Prints the list, and then a line for each change.
+async fn line_by_line(
+    session: &mut Session,
+    wanted: &JobsQuery,
+    json: bool,
+    listed: &mut bool,
+) -> Result<std::convert::Infallible, CommandError> {
+    let (mut changes, _) = watch(session).await?;
+    if !*listed {
+        let list: JobList = session.call(Op::Jobs(wanted.clone())).await?;
+        // Oldest first: the newest change is the last line, here and later.
+        for record in list.jobs.iter().rev() {
+            print(record, json)?;
+        }
+        *listed = true;
+    }
+    loop {
+        match next(session, &mut changes).await? {
+            Some((job, Some(state))) => {
+                let record: JobRecord = match session.call(Op::Job(query(job.to_string()))).await {
+                    Ok(record) => record,
+                    Err(CommandError::Failed { failure, .. })
+                        if failure.code == ErrorCode::JobNotFound =>
+                    {
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                };
+                // One that has moved on is told of with its next change.
+                if record.state == state && fits(wanted, &record) {
+                    print(&record, json)?;
+                }
+            }
+            // What was removed has no tag any more, nor a model.
+            Some((job, None)) if wanted.tag.is_none() && wanted.model.is_none() => match json {
+                true => output::print_json(&serde_json::json!({"job": job, "state": null}))?,
+                false => output::print(&format!("{job}  removed\n"))?,
+            },
+            Some((_, None)) => {}
+            None => output::say("threadrunner: some changes came too fast to be told"),
+        }
+    }
+}
+
+async fn next(
+    session: &mut Session,
+    changes: &mut Replies,
+) -> Result<Option<(JobId, Option<JobState>)>, CommandError> {
+    match session.attend(changes.next()).await?? {
+        ReplyBody::Event(Progress::Changed { job, state, .. }) => Ok(Some((job, state))),
+        ReplyBody::Event(Progress::Missed { .. }) => Ok(None),
+        _ => Err(strange("it stopped watching")),
+    }
+}
+
+fn fits(wanted: &JobsQuery, record: &JobRecord) -> bool {
+    (wanted.states.is_empty() || wanted.states.contains(&record.state))
+        && wanted.tag.as_ref().is_none_or(|tag| record.meta.tags.contains(tag))
+        && wanted.model.as_ref().is_none_or(|name| record.meta.model.as_ref() == Some(name))
+}
+
+fn print(record: &JobRecord, json: bool) -> io::Result<()> {
+    if json {
+        return output::print_json(record);
+    }
+    let prompt = format::one_line(&record.prompt_start);
+    output::print(&format!("{}  {}  {prompt}\n", record.job, state(record)))
+}

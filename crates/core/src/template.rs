@@ -1,0 +1,159 @@
+//! References to other jobs' answers in a prompt: `{{result:ID}}`.
+//!
+//! Only what is exactly of this form is a reference: two braces, `result:`, digits and underscores
+//! (a job's id, or a prefix or suffix of one, or the word `last`), two braces, and nothing between
+//! them. Everything else stays as it is, so that there is nothing to escape.
+
+use crate::JobId;
+
+const OPEN: &str = "{{result:";
+const CLOSE: &str = "}}";
+
+/// A piece of a text that may have references in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Piece<'a> {
+    Text(&'a str),
+    /// What a reference names.
+    Reference(&'a str),
+}
+
+struct Pieces<'a> {
+    rest: &'a str,
+    next: Option<&'a str>,
+}
+
+impl<'a> Iterator for Pieces<'a> {
+    type Item = Piece<'a>;
+
+    fn next(&mut self) -> Option<Piece<'a>> {
+        if let Some(name) = self.next.take() {
+            return Some(Piece::Reference(name));
+        }
+        if self.rest.is_empty() {
+            return None;
+        }
+        let text = self.rest;
+        for (at, _) in text.match_indices(OPEN) {
+            if let Some(name) = name_at_start(&text[at + OPEN.len()..]) {
+                self.rest = &text[at + OPEN.len() + name.len() + CLOSE.len()..];
+                if at == 0 {
+                    return Some(Piece::Reference(name));
+                }
+                self.next = Some(name);
+                return Some(Piece::Text(&text[..at]));
+            }
+        }
+        self.rest = "";
+        Some(Piece::Text(text))
+    }
+}
+
+/// The name that a reference's rest begins with, if it is one.
+fn name_at_start(text: &str) -> Option<&str> {
+    let in_an_id = |byte: &u8| byte.is_ascii_digit() || *byte == b'_';
+    let length = match text.strip_prefix("last") {
+        Some(_) => "last".len(),
+        // No longer than an id, so that a text of nothing but beginnings is read once.
+        None => text.bytes().take(JobId::MAX_LEN + 1).take_while(in_an_id).count(),
+    };
+    let fits = (1..=JobId::MAX_LEN).contains(&length) && text[length..].starts_with(CLOSE);
+    fits.then(|| &text[..length])
+}
+
+fn pieces(text: &str) -> Pieces<'_> {
+    Pieces { rest: text, next: None }
+}
+
+/// What the references in a text name, in their order.
+pub fn references(text: &str) -> impl Iterator<Item = &str> {
+    pieces(text).filter_map(|piece| match piece {
+        Piece::Reference(name) => Some(name),
+        Piece::Text(_) => None,
+    })
+}
+
+/// The text with each reference replaced by what `with` makes of its name, which is not looked
+/// at again.
+///
+/// # Errors
+/// The first of `with`.
+pub fn replace<E>(
+    text: &str,
+    mut with: impl FnMut(&str) -> Result<String, E>,
+) -> Result<String, E> {
+    let mut replaced = String::with_capacity(text.len());
+    for piece in pieces(text) {
+        match piece {
+            Piece::Text(text) => replaced.push_str(text),
+            Piece::Reference(name) => replaced.push_str(&with(name)?),
+        }
+    }
+    Ok(replaced)
+}
+
+/// A reference to a job's answer, as it stands in a prompt.
+pub fn reference(name: &str) -> String {
+    format!("{OPEN}{name}{CLOSE}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn names(text: &str) -> Vec<&str> {
+        references(text).collect()
+    }
+
+    fn shout(text: &str) -> String {
+        replace(text, |name| Ok::<_, ()>(format!("<{name}>"))).unwrap()
+    }
+
+    #[test]
+    fn a_reference_is_of_exactly_one_form() {
+        assert_eq!(names("{{result:17_1}}"), ["17_1"]);
+        assert_eq!(names("a {{result:1}}{{result:_2}} b {{result:last}}"), ["1", "_2", "last"]);
+        assert_eq!(names("{{{result:1}}}"), ["1"]);
+        assert_eq!(names("{{result:{{result:1}}}}"), ["1"]);
+        for other in [
+            "{{result:}}",
+            "{{result:1}",
+            "{{result:1 }}",
+            "{{ result:1}}",
+            "{{Result:1}}",
+            "{{result:lastly}}",
+            "{{result:x}}",
+            "{{result:١}}",
+            "{result:1}",
+            "{{results:1}}",
+            "",
+        ] {
+            assert_eq!(names(other), [] as [&str; 0], "{other}");
+            assert_eq!(shout(other), other);
+        }
+        assert_eq!(names(&reference(&"9".repeat(JobId::MAX_LEN))).len(), 1);
+        assert!(names(&reference(&"9".repeat(JobId::MAX_LEN + 1))).is_empty());
+    }
+
+    #[test]
+    fn what_takes_a_references_place_is_not_looked_at_again() {
+        let text = replace("a {{result:1}} b", |_| Ok::<_, ()>(reference("2")));
+        assert_eq!(text.unwrap(), "a {{result:2}} b");
+        assert_eq!(shout("{{{result:1}}} é"), "{<1>} é");
+    }
+
+    #[test]
+    fn the_first_refusal_ends_it() {
+        let refused =
+            replace("{{result:1}} {{result:2}}", |name| Err::<String, _>(name.to_owned()));
+        assert_eq!(refused.unwrap_err(), "1");
+    }
+
+    proptest! {
+        #[test]
+        fn a_text_is_its_pieces(text in r"([{}]|\{\{result:|\}\}|[0-9_]|last|é| ){0,40}") {
+            let whole = replace(&text, |name| Ok::<_, ()>(reference(name))).unwrap();
+            prop_assert_eq!(whole, text);
+        }
+    }
+}

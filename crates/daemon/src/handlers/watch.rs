@@ -1,0 +1,34 @@
+//! `watch`: tell of every job that changes.
+
+use threadrunner_core::protocol::{Progress, ReplyBody, WatchQuery};
+use threadrunner_core::{ErrorCode, Failure};
+use tokio::sync::broadcast::error::RecvError;
+
+use super::Stop;
+use crate::connection::Answer;
+use crate::context::Context;
+use crate::jobs::Change;
+
+pub(super) async fn watch(
+    context: &Context,
+    query: WatchQuery,
+    answer: &Answer,
+) -> Result<(), Stop> {
+    context.workspace_known(query.workspace.as_deref())?;
+    let (live, mut changes) = context.hub.changes().await?;
+    answer.send(vec![ReplyBody::Event(Progress::Watching { live })]).await?;
+    loop {
+        let change = tokio::select! {
+            change = changes.recv() => change,
+            () = answer.gone() => return Err(Stop::Gone),
+        };
+        let event = match change {
+            Ok(Change { id: job, state, live }) => Progress::Changed { job, state, live },
+            Err(RecvError::Lagged(count)) => Progress::Missed { count },
+            Err(RecvError::Closed) => {
+                return Err(Failure::new(ErrorCode::ShuttingDown, "the daemon is ending").into());
+            }
+        };
+        answer.send(vec![ReplyBody::Event(event)]).await?;
+    }
+}

@@ -1,0 +1,241 @@
+//! Programs run when a job has ended: without a shell, a few at once, each for a limited time.
+//!
+//! Each runs at least once: what is due is noted on disk before a job can end, and the note goes
+//! when the program has ended. A crash of the daemon in between runs it again, so that a script
+//! that moves on from job to job never stands still; one for which twice is once too often looks
+//! at what it has done already.
+
+use std::collections::{HashMap, VecDeque};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+use std::time::{Duration, Instant, SystemTime};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use threadrunner_core::{ErrorCode, Failure, HookOutcome, JobId};
+use threadrunner_home::{Config, Home};
+use threadrunner_workspace::{Hook, format_timestamp};
+use tokio::process::{Child, Command};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// What a hook keeps of the daemon's environment: what a person's programs expect, and nothing
+/// that depends on who happened to start the daemon.
+const KEPT: [&str; 10] = [
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "LANG",
+    "LC_ALL",
+    "TZ",
+    "TMPDIR",
+    "XDG_RUNTIME_DIR",
+];
+
+/// Hooks that are due and those that run.
+#[derive(Debug)]
+pub(crate) struct Hooks {
+    due: VecDeque<JobId>,
+    /// Those that run, and whether the job has ended once more since.
+    running: HashMap<JobId, bool>,
+    at_once: usize,
+    timeout: Duration,
+    environment: Vec<(&'static str, std::ffi::OsString)>,
+    ended: mpsc::Sender<(JobId, Option<HookOutcome>)>,
+    from_tasks: mpsc::Receiver<(JobId, Option<HookOutcome>)>,
+    stopping: bool,
+    give_up: CancellationToken,
+}
+
+impl Hooks {
+    pub(crate) fn new(home: &Home, config: &Config) -> Self {
+        let at_once = config.max_hooks as usize;
+        let (ended, from_tasks) = mpsc::channel(at_once);
+        let kept = KEPT.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
+        let own = [
+            ("THREADRUNNER_HOME", home.root.clone().into_os_string()),
+            ("THREADRUNNER_SOCKET", home.socket.clone().into_os_string()),
+        ];
+        Self {
+            due: VecDeque::new(),
+            running: HashMap::new(),
+            at_once,
+            timeout: config.hook_timeout,
+            environment: kept.chain(own).collect(),
+            ended,
+            from_tasks,
+            stopping: false,
+            give_up: CancellationToken::new(),
+        }
+    }
+
+    /// Hooks that are due and do not run yet.
+    pub(crate) fn due(&self) -> usize {
+        self.due.len()
+    }
+
+    /// Whether none runs.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.running.is_empty()
+    }
+
+    /// Takes note that a job with a hook has ended.
+    pub(crate) fn job_ended(&mut self, id: JobId) {
+        match self.running.get_mut(&id) {
+            Some(again) => *again = true,
+            None => self.due.push_back(id),
+        }
+    }
+
+    /// The next job whose hook is to be begun, if one more may run.
+    pub(crate) fn next(&mut self) -> Option<JobId> {
+        if self.stopping || self.running.len() >= self.at_once {
+            return None;
+        }
+        let id = self.due.pop_front()?;
+        self.running.insert(id.clone(), false);
+        Some(id)
+    }
+
+    /// Runs a hook.
+    pub(crate) fn run(&self, id: JobId, hook: Hook) {
+        let mut command = Command::new(&hook.program);
+        command
+            .env_clear()
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .env("THREADRUNNER_JOB_ID", id.as_str())
+            .env("THREADRUNNER_JOB_STATUS", &hook.status)
+            .env("THREADRUNNER_WORKSPACE", &hook.workspace)
+            .arg(&hook.directory)
+            .current_dir(&hook.directory)
+            .process_group(0);
+        let (timeout, give_up, ended) = (self.timeout, self.give_up.clone(), self.ended.clone());
+        tokio::spawn(async move {
+            let outcome = attend(&mut command, hook, timeout, give_up).await;
+            // An owner that is gone has the note on disk.
+            let _ = ended.send((id, outcome)).await;
+        });
+    }
+
+    /// The next hook that has ended; without an outcome, it was given up and runs again another
+    /// time.
+    pub(crate) async fn ended(&mut self) -> Option<(JobId, Option<HookOutcome>)> {
+        self.from_tasks.recv().await
+    }
+
+    /// Takes note that a hook runs no more. False if its job has ended once more since, so that
+    /// it is due again and what came of it means nothing.
+    pub(crate) fn done(&mut self, id: &JobId) -> bool {
+        let again = self.running.remove(id).unwrap_or_default();
+        if again {
+            self.due.push_back(id.clone());
+        }
+        !again
+    }
+
+    /// Begins no more.
+    pub(crate) fn stop(&mut self) {
+        self.stopping = true;
+    }
+
+    /// Kills those that run: the next daemon runs them again.
+    pub(crate) fn give_up(&self) {
+        self.give_up.cancel();
+    }
+}
+
+/// Runs a program to its end; `None` when it was given up.
+async fn attend(
+    command: &mut Command,
+    hook: Hook,
+    timeout: Duration,
+    give_up: CancellationToken,
+) -> Option<HookOutcome> {
+    let begun = Instant::now();
+    let mut outcome = HookOutcome {
+        program: hook.program.clone(),
+        started_at: format_timestamp(SystemTime::now()),
+        ..HookOutcome::default()
+    };
+    match start(command, hook) {
+        Ok(mut child) => {
+            let status = tokio::select! {
+                status = tokio::time::timeout(timeout, child.wait()) => status.ok(),
+                () = give_up.cancelled() => {
+                    kill(&mut child).await;
+                    return None;
+                }
+            };
+            match status {
+                Some(Ok(status)) => note(&mut outcome, status),
+                Some(Err(error)) => outcome.error = Some(format!("cannot wait for it: {error}")),
+                None => {
+                    kill(&mut child).await;
+                    outcome.timed_out = true;
+                }
+            }
+        }
+        Err(failure) => outcome.error = Some(failure.message),
+    }
+    outcome.duration_s = begun.elapsed().as_secs_f64();
+    Some(outcome)
+}
+
+fn note(outcome: &mut HookOutcome, status: ExitStatus) {
+    outcome.exit_code = status.code();
+    outcome.signal = status.signal();
+}
+
+fn start(command: &mut Command, hook: Hook) -> Result<Child, Failure> {
+    check(&hook.program)?;
+    let cannot = |error: std::io::Error| {
+        Failure::new(ErrorCode::Io, format!("cannot start {}: {error}", hook.program.display()))
+    };
+    let log = hook.log.try_clone().map_err(cannot)?;
+    command.stdin(Stdio::null()).stdout(hook.log).stderr(log).spawn().map_err(cannot)
+}
+
+/// Ends a program and all that it has started, as far as that has stayed in its process group.
+async fn kill(child: &mut Child) {
+    let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+    if let Some(group) = group {
+        // It may have ended this moment.
+        let _ = kill_process_group(group, Signal::KILL);
+    }
+    let _ = child.wait().await;
+}
+
+/// Whether a program may be run for a job: a file that can be executed and that nobody but its
+/// user and root can change.
+pub(crate) fn check(program: &Path) -> Result<(), Failure> {
+    let refuse = |why: &str| {
+        let message = format!("on_done: {} {why}", program.display());
+        Err(Failure::new(ErrorCode::InvalidRequest, message)
+            .hint("name a program of your own by its whole path"))
+    };
+    if !program.is_absolute() {
+        return refuse("is not an absolute path");
+    }
+    let found = match std::fs::metadata(program) {
+        Ok(found) => found,
+        Err(error) => return refuse(&format!("cannot be found: {error}")),
+    };
+    let mode = found.permissions().mode();
+    let owner = found.uid();
+    if !found.is_file() {
+        return refuse("is not a file");
+    }
+    if mode & 0o111 == 0 {
+        return refuse("is not executable");
+    }
+    if owner != 0 && owner != rustix::process::getuid().as_raw() {
+        return refuse("belongs to another user");
+    }
+    if mode & 0o002 != 0 {
+        return refuse("can be changed by everybody");
+    }
+    Ok(())
+}

@@ -1,0 +1,232 @@
+//! Which jobs wait for the end of which others: a value that is told, and waits for nothing.
+//!
+//! It knows the jobs that are held and nothing of the others, so it is told how each dependency
+//! stands when a job is held, and of every end after that. Each edge is made once and taken away
+//! once: a chain or a fan of n jobs costs n steps.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use threadrunner_core::{ErrorCode, Failure, JobId};
+
+use crate::store::{After, Standing};
+
+/// Held jobs, and what they wait for.
+#[derive(Debug, Default)]
+pub(crate) struct Dependencies {
+    held: HashMap<JobId, Held>,
+    /// By dependency: the held jobs that wait for it.
+    waiting: HashMap<JobId, HashSet<JobId>>,
+}
+
+#[derive(Debug)]
+struct Held {
+    /// What it still waits for.
+    on: BTreeSet<JobId>,
+    /// Whether a failure is as good as an answer.
+    any: bool,
+}
+
+/// Why a job can never begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Broken {
+    /// What it waits for ended without an answer.
+    Dependency { on: JobId, how: Standing },
+    /// It waits for itself, by way of this job.
+    Cycle { by: JobId },
+}
+
+/// What is to become of a job that may have to wait.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It may begin.
+    Free,
+    /// It is held.
+    Held,
+    /// It fails.
+    Broken(Broken),
+}
+
+/// Whom the end of a job concerns.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Released {
+    /// These are held no more and may begin.
+    pub(crate) free: Vec<JobId>,
+    /// These are held no more and fail, each after those because of which it does.
+    pub(crate) broken: Vec<(JobId, Broken)>,
+    /// These still wait for others.
+    pub(crate) held: Vec<JobId>,
+}
+
+impl Broken {
+    /// What is written down and told.
+    pub(crate) fn failure(&self) -> Failure {
+        match self {
+            Self::Cycle { by } => Failure::new(
+                ErrorCode::InvalidRequest,
+                format!("the job waits for itself, by way of job {by}"),
+            )
+            .hint("take the cycle out of \"after\" in job.json, then `threadrunner retry`"),
+            Self::Dependency { on, how } => {
+                let how = match how {
+                    Standing::Canceled => "was canceled",
+                    Standing::Missing => "is not there, or was removed",
+                    Standing::Open | Standing::Done | Standing::Failed => "failed",
+                };
+                let failure = Failure::new(
+                    ErrorCode::DependencyFailed,
+                    format!("the job waited for job {on}, which {how}"),
+                );
+                if how.starts_with("is not") {
+                    return failure.hint("submit the job again, after another");
+                }
+                failure.hint(format!(
+                    "`threadrunner result {on}` says why; `threadrunner retry` that job first, \
+                     then this one"
+                ))
+            }
+        }
+    }
+}
+
+impl Dependencies {
+    /// Held jobs.
+    pub(crate) fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    /// What a held job still waits for.
+    pub(crate) fn waits_for(&self, id: &JobId) -> Option<&BTreeSet<JobId>> {
+        self.held.get(id).map(|held| &held.on)
+    }
+
+    /// Whether any held job waits for this one.
+    pub(crate) fn is_waited_for(&self, id: &JobId) -> bool {
+        self.waiting.contains_key(id)
+    }
+
+    /// The jobs whose end is waited for.
+    pub(crate) fn waited_for(&self) -> impl Iterator<Item = &JobId> {
+        self.waiting.keys()
+    }
+
+    /// Decides about a job that waits for others, and holds it if it must wait.
+    pub(crate) fn hold(&mut self, id: &JobId, after: After) -> Verdict {
+        let mut on = BTreeSet::new();
+        for (dependency, how) in after.jobs {
+            match how {
+                Standing::Open => {
+                    on.insert(dependency);
+                }
+                Standing::Done => {}
+                // Even for one that goes on after failures: it was meant to wait for something.
+                Standing::Missing => {
+                    return Verdict::Broken(Broken::Dependency { on: dependency, how });
+                }
+                Standing::Failed | Standing::Canceled if after.any => {}
+                Standing::Failed | Standing::Canceled => {
+                    return Verdict::Broken(Broken::Dependency { on: dependency, how });
+                }
+            }
+        }
+        if on.is_empty() {
+            return Verdict::Free;
+        }
+        if let Some(by) = self.cycle_through(id, &on) {
+            return Verdict::Broken(Broken::Cycle { by });
+        }
+        for dependency in &on {
+            self.waiting.entry(dependency.clone()).or_default().insert(id.clone());
+        }
+        self.held.insert(id.clone(), Held { on, any: after.any });
+        Verdict::Held
+    }
+
+    /// Takes note of a job's end. Those that fail because of it end too, and so on down the chain.
+    pub(crate) fn ended(&mut self, id: &JobId, how: Standing) -> Released {
+        let mut released = Released::default();
+        let mut ends = vec![(id.clone(), how)];
+        let mut next = 0;
+        while let Some((ended, how)) = ends.get(next).cloned() {
+            next += 1;
+            let Some(waiting) = self.waiting.remove(&ended) else { continue };
+            let mut waiting: Vec<_> = waiting.into_iter().collect();
+            waiting.sort_unstable();
+            for job in waiting {
+                let Some(held) = self.held.get_mut(&job) else { continue };
+                held.on.remove(&ended);
+                let fails = match how {
+                    Standing::Open | Standing::Done => false,
+                    Standing::Failed | Standing::Canceled => !held.any,
+                    Standing::Missing => true,
+                };
+                if fails {
+                    self.forget(&job);
+                    let why = Broken::Dependency { on: ended.clone(), how };
+                    released.broken.push((job.clone(), why));
+                    ends.push((job, Standing::Failed));
+                } else if held.on.is_empty() {
+                    self.held.remove(&job);
+                    released.free.push(job);
+                } else {
+                    released.held.push(job);
+                }
+            }
+        }
+        // One may have been told of first and have failed by another way after that.
+        released.held.retain(|job| self.held.contains_key(job));
+        released
+    }
+
+    /// Forgets a held job, whatever becomes of it: those that wait for it go on waiting.
+    pub(crate) fn forget(&mut self, id: &JobId) {
+        let Some(held) = self.held.remove(id) else { return };
+        for dependency in held.on {
+            if let Some(waiting) = self.waiting.get_mut(&dependency) {
+                waiting.remove(id);
+                if waiting.is_empty() {
+                    self.waiting.remove(&dependency);
+                }
+            }
+        }
+    }
+
+    /// The job by way of which `id` would wait for itself, if it waited for `on`.
+    ///
+    /// What is submitted here cannot: it waits for what was there before. A `job.json` from
+    /// elsewhere can. It is looked for from both ends at once, until one of them comes to nothing,
+    /// so that a chain found in any order costs n log n steps, and one in its order none.
+    fn cycle_through(&self, id: &JobId, on: &BTreeSet<JobId>) -> Option<JobId> {
+        if on.contains(id) {
+            return Some(id.clone());
+        }
+        if !self.waiting.contains_key(id) {
+            return None;
+        }
+        let mut below: HashSet<&JobId> = on.iter().collect();
+        let mut above: HashSet<&JobId> = HashSet::from([id]);
+        let mut down: Vec<&JobId> = on.iter().collect();
+        let mut up: Vec<&JobId> = vec![id];
+        while let (Some(lower), Some(upper)) = (down.pop(), up.pop()) {
+            for next in self.held.get(lower).into_iter().flat_map(|held| &held.on) {
+                if above.contains(next) {
+                    return Some(lower.clone());
+                }
+                if below.insert(next) {
+                    down.push(next);
+                }
+            }
+            for next in self.waiting.get(upper).into_iter().flatten() {
+                if below.contains(next) {
+                    return Some(next.clone());
+                }
+                if above.insert(next) {
+                    up.push(next);
+                }
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests;

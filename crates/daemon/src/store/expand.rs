@@ -1,0 +1,64 @@
+//! The answers that a prompt refers to, put where the references stand.
+//!
+//! Done when a job begins, and for the engine alone: `prompt.txt` and `job.json` stay what was
+//! submitted. What an answer says is not looked at again.
+
+use threadrunner_core::{ErrorCode, Failure, JobId, template};
+use threadrunner_workspace::{Reader, WorkspaceError};
+
+use super::Claim;
+
+/// The most bytes of answers in one prompt: beyond what any model reads, and within a frame however
+/// JSON writes them.
+const MAX_BYTES: usize = 8 << 20;
+
+/// Replaces the references in a job's prompt, system message and messages.
+pub(super) fn expand(claim: &mut Claim, reader: &Reader) -> Result<(), Failure> {
+    if !claim.spec.template {
+        return Ok(());
+    }
+    let mut left = MAX_BYTES;
+    let mut answer = |name: &str| {
+        let text = read(name, reader)?;
+        left = left.checked_sub(text.len()).ok_or_else(|| {
+            Failure::new(
+                ErrorCode::InvalidRequest,
+                format!(
+                    "the answers that the prompt refers to have more than {MAX_BYTES} bytes: job \
+                     {name}'s has {}",
+                    text.len()
+                ),
+            )
+            .hint("have a job in between shorten them")
+        })?;
+        Ok::<_, Failure>(text)
+    };
+    let system = claim.spec.system.iter_mut();
+    let messages = claim.spec.messages.iter_mut().map(|message| &mut message.content);
+    for text in std::iter::once(&mut claim.prompt).chain(system).chain(messages) {
+        *text = template::replace(text, &mut answer)?;
+    }
+    Ok(())
+}
+
+fn read(name: &str, reader: &Reader) -> Result<String, Failure> {
+    let no_answer = |why: String| {
+        Failure::new(
+            ErrorCode::DependencyFailed,
+            format!("the prompt refers to job {name}, which has no answer: {why}"),
+        )
+    };
+    // In what was submitted here, each is a whole id by now.
+    let id = JobId::parse(name).map_err(|_| no_answer("that is not a whole id".to_owned()))?;
+    let bytes = reader.result(&id).map_err(|error| match error {
+        WorkspaceError::NotFound { .. } => no_answer("there is no such job".to_owned()),
+        WorkspaceError::WrongState { state, .. } if state.is_final() => {
+            no_answer("it failed or was canceled".to_owned())
+                .hint(format!("`threadrunner result {id}` says why"))
+        }
+        WorkspaceError::WrongState { state, .. } => no_answer(format!("it is {state}"))
+            .hint("jobs that a prompt refers to stand in \"after\" in job.json"),
+        error => error.into(),
+    })?;
+    String::from_utf8(bytes).map_err(|_| no_answer("it is not UTF-8".to_owned()))
+}

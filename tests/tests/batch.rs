@@ -1,0 +1,290 @@
+//! A file of prompts, answered line by line, whatever is killed meanwhile.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::PathBuf;
+use std::process::Child;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use threadrunner_tests::{Finished, TestHome, eventually};
+
+/// A home with an input in it.
+struct Story {
+    home: TestHome,
+}
+
+impl Story {
+    fn new(home: TestHome, input: &str) -> Self {
+        let story = Self { home };
+        story.home.run(["daemon", "start"]).expect(0);
+        fs::write(story.path("in.jsonl"), input).expect("the home can be written");
+        story
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.home.root().join(name)
+    }
+
+    fn arguments(&self) -> [String; 4] {
+        let path = |name| self.path(name).to_str().expect("a path is UTF-8").to_owned();
+        ["batch".to_owned(), path("in.jsonl"), "-o".to_owned(), path("out.jsonl")]
+    }
+
+    fn run(&self, more: &[&str]) -> Finished {
+        let arguments = self.arguments();
+        self.home.run(arguments.iter().map(String::as_str).chain(more.iter().copied()))
+    }
+
+    fn start(&self) -> Child {
+        self.home.threadrunner(self.arguments()).spawn().expect("threadrunner can be started")
+    }
+
+    fn output(&self) -> String {
+        fs::read_to_string(self.path("out.jsonl")).unwrap_or_default()
+    }
+
+    fn lines(&self) -> Vec<Value> {
+        let text = self.output();
+        text.lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect()
+    }
+
+    /// Lines of the output by their ids, each of which is there once.
+    fn by_id(&self) -> BTreeMap<String, Value> {
+        let lines = self.lines();
+        let count = lines.len();
+        let map: BTreeMap<_, _> =
+            lines.into_iter().map(|line| (line["id"].to_string(), line)).collect();
+        assert_eq!(map.len(), count, "an id is there twice");
+        map
+    }
+
+    /// Waits until the output has so many lines.
+    fn until(&self, lines: usize) {
+        eventually("answers", || (self.output().lines().count() >= lines).then_some(()));
+    }
+
+    /// Prompts of all jobs there are, in any state.
+    fn prompts(&self) -> Vec<String> {
+        let mut prompts = Vec::new();
+        for place in ["input/ready", "processing", "output", "failed"] {
+            for job in self.home.jobs_in(place) {
+                let path = self.home.workspace(place).join(job).join("prompt.txt");
+                prompts.extend(fs::read_to_string(path));
+            }
+        }
+        prompts.sort();
+        prompts
+    }
+}
+
+fn numbered(count: usize) -> String {
+    (1..=count).map(|n| format!("{{\"id\":\"n{n}\",\"prompt\":\"number {n}\"}}\n")).collect()
+}
+
+fn assert_numbered(story: &Story, count: usize) {
+    let lines = story.by_id();
+    assert_eq!(lines.len(), count);
+    for n in 1..=count {
+        let line = &lines[&format!("\"n{n}\"")];
+        assert_eq!(line["text"], format!("lorem ipsum dolor sit amet number. {n}."));
+    }
+}
+
+#[test]
+fn each_line_has_its_answer_once() {
+    let story = Story::new(
+        TestHome::new(),
+        "{\"id\":\"a\",\"prompt\":\"Hello\"}\n\n{\"prompt\":\"no id\"}\n\
+         {\"id\":7,\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}],\"max_tokens\":2}\n",
+    );
+    let finished = story.run(&[]).expect(0);
+    assert!(finished.stderr.contains("3 done"), "{}", finished.stderr);
+    let lines = story.by_id();
+    assert_eq!(lines["\"a\""]["text"], "lorem ipsum dolor sit amet Hello.");
+    assert_eq!(lines["3"]["text"], "lorem ipsum dolor sit amet no. id.");
+    assert_eq!(lines["7"]["text"], "lorem ipsum");
+    assert_eq!(lines["7"]["finish_reason"], "length");
+    for key in ["job", "model", "usage", "timings"] {
+        assert!(!lines["7"][key].is_null(), "{key}");
+    }
+    let before = story.output();
+    story.run(&[]).expect(0);
+    assert_eq!(story.output(), before);
+    assert_eq!(story.prompts().len(), 3);
+    let left = fs::read_dir(story.path("run")).unwrap().flatten();
+    let left: Vec<_> = left.map(|entry| entry.file_name().into_string().unwrap()).collect();
+    assert!(!left.iter().any(|name| name.starts_with("batch-")), "{left:?}");
+}
+
+#[test]
+fn a_bad_line_is_told_by_its_number_and_stops_no_other() {
+    let story = Story::new(
+        TestHome::new(),
+        "{\"id\":\"a\",\"prompt\":\"one\"}\nnot json\n{\"id\":\"b\"}\n\
+         {\"id\":\"a\",\"prompt\":\"again\"}\n{\"id\":\"c\",\"prompt\":\"x\",\"max_tokens\":\"many\"}\n\
+         {\"id\":\"d\",\"prompt\":\"x\",\"temperature\":-1}\n{\"id\":\"e\",\"prompt\":\"five\"}\n",
+    );
+    let finished = story.run(&[]).expect(6);
+    for said in ["line 2: ", "line 3: ", "line 4: ", "line 5: ", "line 6: ", "2 done, 5 failed"] {
+        assert!(finished.stderr.contains(said), "{said} in {}", finished.stderr);
+    }
+    let lines = story.lines();
+    assert_eq!(lines.len(), 7);
+    let repeated = lines.iter().find(|line| line["error"]["line"] == 4).unwrap();
+    assert_eq!((&repeated["id"], &repeated["error"]["duplicate_of"]), (&json!("a"), &json!(1)));
+    let before = story.output();
+    story.run(&[]).expect(6);
+    assert_eq!(story.output(), before);
+    // Once the input is mended, what failed can be tried again.
+    let mended = fs::read_to_string(story.path("in.jsonl"))
+        .unwrap()
+        .replace("not json", "{\"prompt\":\"two\"}")
+        .replace("{\"id\":\"b\"}", "{\"id\":\"b\",\"prompt\":\"three\"}")
+        .replace("\"id\":\"a\",\"prompt\":\"again\"", "\"id\":\"f\",\"prompt\":\"four\"")
+        .replace("\"many\"", "9")
+        .replace("-1", "0");
+    fs::write(story.path("in.jsonl"), mended).unwrap();
+    story.run(&["--retry-failed"]).expect(0);
+    assert_eq!(story.by_id().len(), 7);
+    assert!(!story.output().contains("error"));
+    assert_eq!(story.prompts().len(), 7);
+}
+
+#[test]
+fn openai_batches_are_answered_in_their_own_format() {
+    let chat = json!({"custom_id": "r-1", "method": "POST", "url": "/v1/chat/completions", "body": {
+        "model": "gpt-x", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 50,
+    }});
+    let bad = json!({"custom_id": "r-2", "method": "POST", "url": "/v1/embeddings", "body": {}});
+    let story = Story::new(TestHome::new(), &format!("{chat}\n{bad}\n"));
+    story.run(&[]).expect(6);
+    let lines = story.lines();
+    let line = |id: &str| lines.iter().find(|line| line["custom_id"] == id).unwrap();
+    let answered = line("r-1");
+    assert_eq!(answered["response"]["status_code"], 200);
+    let choice = &answered["response"]["body"]["choices"][0];
+    assert_eq!(choice["message"]["content"], "lorem ipsum dolor sit amet Hello.");
+    assert_eq!(choice["finish_reason"], "stop");
+    assert_eq!(answered["error"], Value::Null);
+    assert_eq!(line("r-2")["response"]["status_code"], 400);
+    assert_eq!(line("r-2")["error"]["line"], 2);
+    let before = story.output();
+    story.run(&[]).expect(6);
+    assert_eq!(story.output(), before);
+}
+
+#[test]
+fn pipes_take_answers_as_they_come() {
+    let home = TestHome::new();
+    let finished = home.run_with_input(["batch", "-"], numbered(50).as_bytes()).expect(0);
+    let ids: BTreeSet<String> = finished
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["id"].to_string())
+        .collect();
+    assert_eq!(ids.len(), 50);
+    assert!(finished.stderr.contains("50 done"), "{}", finished.stderr);
+}
+
+#[test]
+fn a_batch_that_is_killed_again_and_again_goes_on_where_it_was() {
+    let story = Story::new(TestHome::new().dummy(&json!({"step_ms": 1})), &numbered(2_000));
+    for lines in [1, 300, 900, 1_500] {
+        let mut batch = story.start();
+        story.until(lines);
+        home_kill(&story.home, &mut batch);
+    }
+    story.run(&[]).expect(0);
+    assert_numbered(&story, 2_000);
+    // Each job that a kill left was found again.
+    let prompts = story.prompts();
+    assert_eq!(prompts.iter().collect::<BTreeSet<_>>().len(), 2_000);
+    assert_eq!(prompts.len(), 2_000);
+}
+
+#[test]
+fn a_batch_outlives_the_daemon() {
+    let story = Story::new(TestHome::new().dummy(&json!({"step_ms": 2})), &numbered(600));
+    let batch = story.start();
+    for lines in [20, 200, 400] {
+        story.until(lines);
+        story.home.kill(story.home.daemon_pid(), Signal::KILL);
+    }
+    Finished::from(batch.wait_with_output().unwrap()).expect(0);
+    assert_numbered(&story, 600);
+    assert_eq!(story.prompts().len(), 600);
+}
+
+#[test]
+fn a_line_that_was_cut_short_is_written_anew() {
+    let story = Story::new(TestHome::new(), &numbered(20));
+    story.run(&[]).expect(0);
+    let text = story.output();
+    let second_last = text.trim_end().rfind('\n').unwrap();
+    fs::write(story.path("out.jsonl"), &text[..second_last + 10]).unwrap();
+    story.run(&[]).expect(0);
+    assert_numbered(&story, 20);
+}
+
+#[test]
+fn an_interrupted_batch_cancels_its_jobs_and_says_how_to_go_on() {
+    let story = Story::new(TestHome::new().dummy(&json!({"step_ms": 20})), &numbered(200));
+    let batch = story.start();
+    story.until(10);
+    story.home.kill(batch.id(), Signal::INT);
+    let finished = Finished::from(batch.wait_with_output().unwrap()).expect(130);
+    assert!(finished.stderr.contains("the same command goes on"), "{}", finished.stderr);
+    assert!(finished.stderr.contains("canceled"), "{}", finished.stderr);
+    assert_eq!(story.home.jobs_in("input/ready"), [] as [&str; 0]);
+    story.run(&[]).expect(0);
+    assert_numbered(&story, 200);
+}
+
+#[test]
+fn a_full_queue_is_waited_out() {
+    let home = TestHome::new().config("max_queue = 5\n");
+    let story = Story::new(home, &numbered(100));
+    story.run(&[]).expect(0);
+    assert_numbered(&story, 100);
+}
+
+#[test]
+fn what_cannot_be_right_is_refused_before_anything_is_written() {
+    let story = Story::new(TestHome::new().dummy(&json!({"step_ms": 20})), &numbered(50));
+    let [batch, input, option, out] = story.arguments();
+    let same = story.home.run([&batch, &input, &option, &input]).expect(64);
+    assert!(same.stderr.contains("the input and the output"), "{}", same.stderr);
+    story.home.run([batch.as_str(), "no-such-file", "-o", &out]).expect(7);
+    assert!(!story.path("out.jsonl").exists());
+    let mut first = story.start();
+    story.until(1);
+    let second = story.run(&[]).expect(64);
+    assert!(second.stderr.contains("another batch"), "{}", second.stderr);
+    home_kill(&story.home, &mut first);
+    fs::write(story.path("other"), "dear diary\n").unwrap();
+    let other = story.path("other");
+    let refused = story.home.run([&batch, &input, &option, other.to_str().unwrap()]).expect(64);
+    assert!(refused.stderr.contains("line 1 is not of a batch"), "{}", refused.stderr);
+    assert_eq!(fs::read_to_string(other).unwrap(), "dear diary\n");
+}
+
+#[test]
+fn a_model_that_is_not_there_stops_the_batch_and_a_lines_own_does_not() {
+    let story = Story::new(
+        TestHome::new(),
+        "{\"id\":1,\"prompt\":\"x\",\"backend\":\"llama\",\"model\":\"no-such\"}\n\
+         {\"id\":2,\"prompt\":\"x\"}\n",
+    );
+    story.run(&[]).expect(6);
+    assert_eq!(story.by_id()["1"]["error"]["code"], "model_not_found");
+    assert!(story.by_id()["2"]["text"].is_string());
+    fs::remove_file(story.path("out.jsonl")).unwrap();
+    story.run(&["--backend", "llama", "-m", "no-such"]).expect(3);
+    assert_eq!(story.lines().len(), 1);
+}
+
+fn home_kill(home: &TestHome, child: &mut Child) {
+    home.kill(child.id(), Signal::KILL);
+    child.wait().expect("it can be waited for");
+}
