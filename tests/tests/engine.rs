@@ -142,3 +142,64 @@ fn a_full_queue_is_exit_code_5_at_once() {
     let finished: Finished = home.run(["Hello"]).expect(5);
     assert!(finished.stderr.contains("max_queue"), "{}", finished.stderr);
 }
+
+#[test]
+fn a_person_is_answered_while_every_place_is_taken_by_batch_work() {
+    let home = TestHome::new()
+        .config("[engine]\nsequences = 4\n")
+        .dummy(&json!({"step_ms": 5, "words": 100_000}));
+    let mut client = home.connect();
+    let batch: Vec<String> = (0..6)
+        .map(|id| {
+            let job = json!({"v": 1, "id": id, "op": "submit", "prompt": "x", "priority": "batch"});
+            client.ask(&job)[0]["data"]["job"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    let running = |home: &TestHome| {
+        let list = home.connect().ask(&json!({"v": 1, "id": 1, "op": "ps"}));
+        list[0]["data"]["running"].as_array().unwrap().len()
+    };
+    eventually("every place is taken", || (running(&home) >= 4).then_some(()));
+    // More persons than there are places.
+    let mut people: Vec<Frames> = (0..5).map(|_| home.connect()).collect();
+    for person in &mut people {
+        person.send(&json!({"v": 1, "prompt": "Hello", "max_tokens": 3}));
+    }
+    for person in &mut people {
+        assert_eq!(Frames::text(&person.answer()), "lorem ipsum dolor");
+    }
+    assert!(home.jobs_in("output").len() == 5 && home.jobs_in("failed").is_empty());
+    for (id, job) in (100..).zip(batch) {
+        client.ask(&json!({"v": 1, "id": id, "op": "cancel", "job": job}));
+    }
+}
+
+#[test]
+fn what_a_prompt_has_in_common_with_an_earlier_one_is_counted() {
+    let home = TestHome::new();
+    let mut client = home.connect();
+    let prefix = "one two three four five six seven eight nine ten";
+    let mut usage = |prompt: String| {
+        let frames = client.ask(&json!({"v": 1, "id": 1, "op": "run", "prompt": prompt}));
+        frames.last().unwrap()["usage"].clone()
+    };
+    assert_eq!(usage(format!("{prefix} eleven"))["cached_tokens"], 0);
+    assert_eq!(usage(format!("{prefix} twelve"))["cached_tokens"], prefix.len() + 1);
+    let list = home.connect().ask(&json!({"v": 1, "id": 1, "op": "ps"}));
+    let model = &list[0]["data"]["models"][0];
+    assert_eq!(model["cached_tokens"], prefix.len() + 1);
+    assert_eq!(model["prompt_tokens"], 2 * (prefix.len() + 7));
+    assert_eq!(model["info"]["prefix_cache"], "any");
+    let shown = home.run(["ps"]).expect(0).stdout;
+    assert!(shown.contains("CACHED") && shown.contains("45 %"), "{shown}");
+}
+
+#[test]
+fn without_a_prefix_cache_nothing_is_kept() {
+    let home = TestHome::new().config("[engine]\nprefix_cache = false\n");
+    let mut client = home.connect();
+    for _ in 0..2 {
+        let frames = client.ask(&json!({"v": 1, "id": 1, "op": "run", "prompt": "Hello there"}));
+        assert_eq!(frames.last().unwrap()["usage"]["cached_tokens"], 0);
+    }
+}

@@ -1,7 +1,7 @@
 //! The seam between the batching scheduler and what computes: llama.cpp, or the dummy.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::{ErrorCode, Failure, Message, Parameters};
 
@@ -9,9 +9,25 @@ use crate::{ErrorCode, Failure, Message, Parameters};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TokenId(pub i32);
 
-/// One sequence of the KV cache, from 0 to [`ModelInfo::n_seq_max`].
+/// One sequence of the KV cache, from 0 to [`ModelInfo::n_seq_max`] and [`ModelInfo::n_seq_spare`]
+/// together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SeqId(pub u32);
+
+/// From where on the cells of one sequence can be shared with another ([`ModelBackend::copy`]).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PrefixCache {
+    /// Never: what the model keeps of a text cannot be cut and is not shared (recurrent models), or
+    /// nobody wants it.
+    #[default]
+    None,
+    /// All cells of a sequence, or some of one that never was longer than this many tokens:
+    /// the cells of a longer one are overwritten from its beginning on (sliding window).
+    Window(u32),
+    /// Any first tokens.
+    Any,
+}
 
 /// What a loaded model is and can hold.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -22,8 +38,18 @@ pub struct ModelInfo {
     pub n_ctx: u32,
     /// The most tokens in one forward pass.
     pub n_batch: u32,
-    /// The most sequences at once.
+    /// The most sequences in one forward pass.
     pub n_seq_max: u32,
+    /// Further sequences, which are in no forward pass: they keep cells for those who will ask
+    /// for the same again, and the samplers of those who were made to wait.
+    #[serde(default)]
+    pub n_seq_spare: u32,
+    /// The most sequences that may have cells at once; 0 is all of them.
+    #[serde(default)]
+    pub n_seq_cached: u32,
+    /// Which cells of one sequence another can share.
+    #[serde(default)]
+    pub prefix_cache: PrefixCache,
     /// What the model file recommends for sampling.
     #[serde(default)]
     pub recommended: Parameters,
@@ -110,24 +136,45 @@ impl BackendError {
     }
 }
 
-/// A flag by which another thread ends a long forward pass early.
+/// By which another thread ends a long forward pass early.
 #[derive(Debug, Clone, Default)]
-pub struct Interrupt(Arc<AtomicBool>);
+pub struct Interrupt(Arc<AtomicU8>);
+
+/// Somebody was canceled.
+const CANCELED: u8 = 1;
+/// An interactive request has come.
+const INTERACTIVE_WAITS: u8 = 2;
+/// The forward pass that is running has interactive requests.
+const INTERACTIVE_RUNS: u8 = 4;
 
 impl Interrupt {
-    /// Asks for it.
+    /// Asks for it, because somebody was canceled.
     pub fn ask(&self) {
-        self.0.store(true, Ordering::Release);
+        self.0.fetch_or(CANCELED, Ordering::AcqRel);
+    }
+
+    /// Asks for it, because an interactive request has come; one that runs is not interrupted.
+    pub fn ask_for_interactive(&self) {
+        self.0.fetch_or(INTERACTIVE_WAITS, Ordering::AcqRel);
     }
 
     /// Whether somebody has asked for it.
     pub fn asked(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        let flags = self.0.load(Ordering::Acquire);
+        flags & CANCELED != 0 || flags & (INTERACTIVE_WAITS | INTERACTIVE_RUNS) == INTERACTIVE_WAITS
     }
 
-    /// Takes the question back: what it was about is known.
+    /// Takes the questions back: what they were about is known.
     pub fn clear(&self) {
-        self.0.store(false, Ordering::Release);
+        self.0.fetch_and(!(CANCELED | INTERACTIVE_WAITS), Ordering::AcqRel);
+    }
+
+    /// Says whether the next forward pass has interactive requests.
+    pub fn next_is_interactive(&self, interactive: bool) {
+        match interactive {
+            true => self.0.fetch_or(INTERACTIVE_RUNS, Ordering::AcqRel),
+            false => self.0.fetch_and(!INTERACTIVE_RUNS, Ordering::AcqRel),
+        };
     }
 }
 
@@ -180,6 +227,13 @@ pub trait ModelBackend {
         drop(interrupt);
     }
 
+    /// Lets `to` begin with the first `tokens` tokens of `from`, in the same cells: nothing is
+    /// computed. What `to` had cached is forgotten first; its sampler goes on as it is.
+    ///
+    /// # Errors
+    /// [`BackendError::Request`] when this cannot be; `to` has nothing cached then.
+    fn copy(&mut self, from: SeqId, to: SeqId, tokens: u32) -> Result<(), BackendError>;
+
     /// Forgets all but the first `keep` tokens of `seq`; its sampler goes on as it is. None kept
     /// is possible with every model.
     ///
@@ -189,4 +243,23 @@ pub trait ModelBackend {
 
     /// Forgets `seq` and its sampler.
     fn close(&mut self, seq: SeqId);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interactive_request_interrupts_others_and_not_its_like() {
+        let interrupt = Interrupt::default();
+        interrupt.ask_for_interactive();
+        assert!(interrupt.asked());
+        interrupt.next_is_interactive(true);
+        assert!(!interrupt.asked());
+        interrupt.ask();
+        assert!(interrupt.asked());
+        interrupt.clear();
+        interrupt.next_is_interactive(false);
+        assert!(!interrupt.asked());
+    }
 }

@@ -72,6 +72,9 @@ pub struct EngineOptions {
     /// Threads for computing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threads: Option<u32>,
+    /// Whether prompts that begin alike share what was computed; `None` is yes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefix_cache: Option<bool>,
     /// Layers to put on a GPU.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpu_layers: Option<u32>,

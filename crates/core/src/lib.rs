@@ -25,7 +25,8 @@ pub mod template;
 pub mod text;
 
 pub use backend::{
-    BackendError, Feed, Interrupt, ModelBackend, ModelInfo, Plan, Sampled, SeqId, TokenId,
+    BackendError, Feed, Interrupt, ModelBackend, ModelInfo, Plan, PrefixCache, Sampled, SeqId,
+    TokenId,
 };
 pub use error::{ErrorCode, ErrorType, ExitCode, Failure};
 pub use frame::{FrameCodec, FrameError, MAX_FRAME_BYTES, decode_frame, encode_frame};

@@ -503,6 +503,12 @@ pub struct LoadedModel {
     pub memory_bytes: u64,
     /// Requests running in it.
     pub running: u32,
+    /// Tokens of the prompts that it has read since it was loaded.
+    #[serde(default)]
+    pub prompt_tokens: u64,
+    /// How many of them were in its cache already.
+    #[serde(default)]
+    pub cached_tokens: u64,
     /// Seconds until it is unloaded, when idle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unload_in_s: Option<f64>,

@@ -10,28 +10,38 @@
 //! ```
 //!
 //! Each step has one token for every sequence that is decoding, and prompt chunks in what remains
-//! of the batch, shared fairly between the prompts being read.
+//! of the batch, shared between the prompts being read by their priorities.
 //!
-//! All sequences share the cells of one KV cache. The scheduler counts them. A request is admitted
-//! while its prompt and a little of its answer fit beside what the running ones are committed to.
-//! Where the running ones outgrow the cache, the least of them (lowest priority, then youngest) is
-//! preempted: its cells are forgotten and computed again later, while its sampler and the text it
-//! has already sent stay. The first in rank is never preempted, and alone it fits, so there is
-//! always one that proceeds.
+//! All sequences share the cells of one KV cache; [`tree`] knows which. A prompt begins with the
+//! longest prefix that any sequence has cached, whether its request runs, waits or has
+//! ended; and one that begins like another that is being read waits for that one to get to where
+//! they part. So a prefix is computed once.
+//!
+//! A request is admitted while its prompt and a little of its answer fit beside what the running
+//! ones are committed to. An interactive one does not wait for the others: the least of them are
+//! paused. Cells that are needed are taken from ended requests first, least recently used before
+//! others, then from paused ones, and where the running ones outgrow the cache, from the
+//! least of these (lowest priority, then youngest). Who loses cells computes them again later,
+//! while its sampler and the text it has already sent stay. The first in rank never loses
+//! its cells, and alone it fits, so there is always one that proceeds.
 
 mod apply;
 mod plan;
 mod queue;
+mod room;
 mod sequence;
+mod sharing;
 mod step;
 #[cfg(test)]
 mod tests;
+mod tree;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::{ErrorCode, Failure, FinishReason, ModelInfo, SeqId, Usage};
+use crate::{ErrorCode, Failure, FinishReason, ModelInfo, PrefixCache, SeqId, Usage};
 use queue::{Queue, Waiting};
 use sequence::Sequence;
+use tree::Tree;
 
 pub use sequence::Request;
 pub use step::{Change, Outcome, Step};
@@ -88,11 +98,17 @@ pub struct Scheduler {
     n_ctx: usize,
     /// The most tokens in a forward pass.
     n_batch: usize,
+    /// The most sequences in a forward pass.
+    most_running: usize,
+    /// The most sequences that may have cells.
+    most_holding: usize,
+    prefix_cache: PrefixCache,
     /// Cells that admission counts on: `n_ctx`, or what the backend turned out to have.
     capacity: usize,
     queue: Queue,
     running: BTreeMap<SeqId, Sequence>,
-    /// Sequences that neither a running request has nor a preempted one keeps.
+    tree: Tree,
+    /// Sequences that hold nothing, neither cells nor the sampler of one that waits.
     free: BTreeSet<SeqId>,
     /// What the backend is to do before the next forward pass.
     changes: Vec<Change>,
@@ -110,13 +126,22 @@ impl Scheduler {
     pub fn new(info: &ModelInfo) -> Self {
         let n_batch = info.n_batch.max(1);
         // A step has a token for each decoding sequence, so no more may run than fit a batch.
-        let sequences = info.n_seq_max.clamp(1, n_batch);
+        let most_running = info.n_seq_max.clamp(1, n_batch);
+        let sequences = info.n_seq_max.max(1) + info.n_seq_spare;
+        let most_holding = match info.n_seq_cached {
+            0 => sequences,
+            some => some.max(most_running),
+        };
         Self {
             n_ctx: info.n_ctx as usize,
             n_batch: n_batch as usize,
+            most_running: most_running as usize,
+            most_holding: most_holding as usize,
+            prefix_cache: info.prefix_cache,
             capacity: info.n_ctx as usize,
             queue: Queue::default(),
             running: BTreeMap::new(),
+            tree: Tree::default(),
             free: (0..sequences).map(SeqId).collect(),
             changes: Vec::new(),
             chunk_limit: None,
@@ -165,7 +190,7 @@ impl Scheduler {
             }
         };
         if let Some(seq) = seq {
-            self.close(seq);
+            self.keep(seq);
         }
         let Some(sequence) = sequence else { return false };
         out.push(sequence.finished(FinishReason::Canceled));
@@ -187,14 +212,14 @@ impl Scheduler {
         self.running.len()
     }
 
-    /// Requests that wait, also those that were preempted.
+    /// Requests that wait, also those that were paused or preempted.
     pub fn waiting(&self) -> usize {
         self.queue.len()
     }
 
-    /// Cells of the KV cache in use.
+    /// Cells of the KV cache in use, also those of requests that have ended.
     pub fn cells_used(&self) -> usize {
-        self.running.values().map(Sequence::cached).sum()
+        self.tree.cells()
     }
 
     fn cells_free(&self) -> usize {
@@ -203,17 +228,8 @@ impl Scheduler {
 
     /// Gives a sequence back, to be forgotten by the backend before it is used again.
     fn close(&mut self, seq: SeqId) {
+        self.tree.close(seq);
         self.changes.push(Change::Close { seq });
         self.free.insert(seq);
-    }
-
-    /// Takes the cells of the least of the running requests and lets it wait for its turn again.
-    fn preempt_least(&mut self) {
-        let least = self.running.iter().min_by_key(|(_, sequence)| sequence.rank());
-        let Some((&seq, _)) = least else { return };
-        let Some(mut sequence) = self.running.remove(&seq) else { return };
-        sequence.preempt();
-        self.changes.push(Change::Trim { seq, keep: 0 });
-        self.queue.push(Waiting { sequence, kept: Some(seq) });
     }
 }

@@ -1,10 +1,12 @@
 //! The backend without a model: it answers with the words of the prompt. For tests and CI.
 //!
 //! In its vocabulary the first 256 tokens are bytes, of which prompts are made; token 256 + i is
-//! the i-th word of an answer, which depends on the sequence. So what it answers next follows from
-//! the tokens in the cache alone, as with a real model.
+//! the i-th word of an answer, which depends on the sequence. What it answers next follows from
+//! the tokens in the cache alone, as with a real model: cells that were shared wrongly make it
+//! say something else.
 
 mod answer;
+mod cells;
 #[cfg(test)]
 mod tests;
 
@@ -14,14 +16,18 @@ use std::time::Duration;
 
 use threadrunner_core::engine_protocol::{DummyScript, EngineInfo, Load};
 use threadrunner_core::{
-    BackendError, ErrorCode, Failure, Message, ModelBackend, ModelInfo, Parameters, Plan, Role,
-    Sampled, SeqId, TokenId,
+    BackendError, ErrorCode, Failure, Message, ModelBackend, ModelInfo, Parameters, Plan,
+    PrefixCache, Role, Sampled, SeqId, TokenId,
 };
+
+use cells::{Cell, Cells};
 
 /// Cells of the cache, unless the options say otherwise: more than anybody types.
 const CONTEXT: u32 = 1 << 20;
 const BATCH: u32 = 2048;
 const SEQUENCES: u32 = 8;
+/// All sequences, also those that are in no forward pass: as many as llama.cpp has.
+const ALL_SEQUENCES: u32 = 256;
 
 /// The first token that is a word of an answer.
 const FIRST_WORD: i32 = 256;
@@ -50,11 +56,17 @@ pub fn with_model(
         return Err(Failure::new(ErrorCode::ModelLoad, message)
             .hint("The dummy's script asked for this error."));
     }
+    let n_seq_max = load.options.sequences.unwrap_or(SEQUENCES);
     let info = ModelInfo {
         name: load.model.name(),
         n_ctx: load.options.context.unwrap_or(CONTEXT),
         n_batch: load.options.batch.unwrap_or(BATCH),
-        n_seq_max: load.options.sequences.unwrap_or(SEQUENCES),
+        n_seq_max,
+        n_seq_spare: ALL_SEQUENCES.saturating_sub(n_seq_max),
+        prefix_cache: match load.options.prefix_cache {
+            Some(false) => PrefixCache::None,
+            Some(true) | None => PrefixCache::Any,
+        },
         chat_template: true,
         ..ModelInfo::default()
     };
@@ -64,7 +76,7 @@ pub fn with_model(
         system_info: String::new(),
         threads: 1,
     };
-    serve(&mut Dummy { info, script, sequences: BTreeMap::new() }, engine);
+    serve(&mut Dummy::new(info, script), engine);
     Ok(())
 }
 
@@ -83,18 +95,22 @@ struct Dummy {
     info: ModelInfo,
     script: DummyScript,
     sequences: BTreeMap<SeqId, Sequence>,
+    cells: Cells,
 }
 
+#[derive(Default)]
 struct Sequence {
-    answer: Vec<String>,
-    cached: Vec<TokenId>,
+    /// Known from when the first word is sampled to when tokens are forgotten.
+    answer: Option<Vec<String>>,
+    /// The tokens that are cached, and their cells.
+    cached: Vec<Cell>,
     /// Words of the answer that are cached.
     words: usize,
 }
 
 /// Words of an answer among these tokens.
-fn words_in(tokens: &[TokenId]) -> usize {
-    tokens.iter().filter(|token| token.0 >= FIRST_WORD).count()
+fn words_in<'a>(tokens: impl IntoIterator<Item = &'a TokenId>) -> usize {
+    tokens.into_iter().filter(|token| token.0 >= FIRST_WORD).count()
 }
 
 impl ModelBackend for Dummy {
@@ -112,19 +128,14 @@ impl ModelBackend for Dummy {
         Ok(text.bytes().map(|byte| TokenId(byte.into())).collect())
     }
 
-    fn open(&mut self, seq: SeqId, _: &Parameters, prompt: &[TokenId]) -> Result<(), BackendError> {
-        let bytes: Vec<u8> = prompt.iter().filter_map(|token| u8::try_from(token.0).ok()).collect();
-        let answer = match self.script.words {
-            Some(words) => answer::of_length(words),
-            None => answer::to(&String::from_utf8_lossy(&bytes)),
-        };
-        self.sequences.insert(seq, Sequence { answer, cached: Vec::new(), words: 0 });
+    fn open(&mut self, seq: SeqId, _: &Parameters, _: &[TokenId]) -> Result<(), BackendError> {
+        self.close(seq);
+        self.sequences.insert(seq, Sequence::default());
         Ok(())
     }
 
     fn forward(&mut self, plan: &Plan, sampled: &mut Vec<Sampled>) -> Result<(), BackendError> {
-        let used: usize = self.sequences.values().map(|sequence| sequence.cached.len()).sum();
-        if used + plan.n_tokens() > self.info.n_ctx as usize {
+        if self.cells.used() + plan.n_tokens() > self.info.n_ctx as usize {
             return Err(BackendError::CacheFull);
         }
         let mut words = Vec::with_capacity(plan.feeds.len());
@@ -143,29 +154,52 @@ impl ModelBackend for Dummy {
         thread::sleep(Duration::from_millis(self.script.step_ms));
         for (feed, generated) in plan.feeds.iter().zip(words) {
             let Some(sequence) = self.sequences.get_mut(&feed.seq) else { continue };
-            sequence.cached.extend(&feed.tokens);
+            sequence.cached.extend(feed.tokens.iter().map(|token| self.cells.compute(*token)));
             sequence.words = generated;
             if feed.sample {
-                sampled.push(sequence.sample(feed.seq, generated));
+                sampled.push(sequence.sample(feed.seq, generated, &self.script));
             }
+        }
+        Ok(())
+    }
+
+    fn copy(&mut self, from: SeqId, to: SeqId, tokens: u32) -> Result<(), BackendError> {
+        self.trim(to, 0)?;
+        let donor = self.sequences.get(&from).and_then(|from| from.cached.get(..tokens as usize));
+        let shared = donor.map(<[Cell]>::to_vec).ok_or_else(|| {
+            let message = format!("{from:?} has fewer than {tokens} tokens");
+            Failure::new(ErrorCode::Internal, message)
+        })?;
+        if let Some(to) = self.sequences.get_mut(&to) {
+            shared.iter().for_each(|cell| self.cells.hold(cell));
+            to.words = words_in(shared.iter().map(|cell| &cell.token));
+            to.cached = shared;
         }
         Ok(())
     }
 
     fn trim(&mut self, seq: SeqId, keep: u32) -> Result<(), BackendError> {
         if let Some(sequence) = self.sequences.get_mut(&seq) {
-            sequence.cached.truncate(keep as usize);
-            sequence.words = words_in(&sequence.cached);
+            let keep = sequence.cached.len().min(keep as usize);
+            sequence.cached.drain(keep..).for_each(|cell| self.cells.release(&cell));
+            sequence.words = words_in(sequence.cached.iter().map(|cell| &cell.token));
+            sequence.answer = None;
         }
         Ok(())
     }
 
     fn close(&mut self, seq: SeqId) {
-        self.sequences.remove(&seq);
+        if let Some(sequence) = self.sequences.remove(&seq) {
+            sequence.cached.iter().for_each(|cell| self.cells.release(cell));
+        }
     }
 }
 
 impl Dummy {
+    fn new(info: ModelInfo, script: DummyScript) -> Self {
+        Self { info, script, sequences: BTreeMap::new(), cells: Cells::default() }
+    }
+
     /// Fails or crashes when a sequence has so many words and the script wants it.
     fn follow_script(&self, generated: usize) -> Result<(), BackendError> {
         let reached = |after: Option<u32>| after.is_some_and(|after| generated >= after as usize);
@@ -182,13 +216,21 @@ impl Dummy {
 }
 
 impl Sequence {
-    fn sample(&self, seq: SeqId, generated: usize) -> Sampled {
+    fn sample(&mut self, seq: SeqId, generated: usize, script: &DummyScript) -> Sampled {
+        let cached = &self.cached;
+        let answer = self.answer.get_or_insert_with(|| match script.words {
+            Some(words) => answer::of_length(words),
+            None => {
+                let bytes = cached.iter().filter_map(|cell| u8::try_from(cell.token.0).ok());
+                answer::to(&String::from_utf8_lossy(&bytes.collect::<Vec<u8>>()))
+            }
+        });
         let token = TokenId(FIRST_WORD + i32::try_from(generated).unwrap_or(0));
-        let piece = match self.answer.get(generated) {
+        let piece = match answer.get(generated) {
             Some(word) if generated == 0 => word.clone(),
             Some(word) => format!(" {word}"),
             None => String::new(),
         };
-        Sampled { seq, token, end: generated >= self.answer.len(), piece: piece.into_bytes() }
+        Sampled { seq, token, end: generated >= answer.len(), piece: piece.into_bytes() }
     }
 }

@@ -169,6 +169,7 @@ impl<'a, W: Write> Engine<'a, W> {
 
     fn step(&mut self) {
         let mut step = self.scheduler.plan();
+        self.interrupt.next_is_interactive(step.interactive);
         let outcome = step.carry_out(self.backend);
         self.scheduler.apply(step, outcome, &mut self.outputs);
         self.tell();

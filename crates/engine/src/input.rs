@@ -8,7 +8,7 @@ use std::time::Instant;
 use bytes::BytesMut;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use threadrunner_core::engine_protocol::Command;
-use threadrunner_core::{FrameCodec, FrameError, Interrupt, decode_frame};
+use threadrunner_core::{FrameCodec, FrameError, Interrupt, Priority, decode_frame};
 use tokio_util::codec::Decoder;
 
 /// How many commands may wait for the loop. A daemon that sends more is made to wait.
@@ -41,7 +41,7 @@ impl Commands {
     ///
     /// # Errors
     /// What came is no frame or no command, or reading failed.
-    pub fn next(&mut self) -> Result<Option<Received>, FrameError> {
+    pub fn receive(&mut self) -> Result<Option<Received>, FrameError> {
         loop {
             if let Some(command) = decode_frame(&mut self.buffer)? {
                 return Ok(Some(Received { at: Instant::now(), command }));
@@ -64,7 +64,7 @@ impl Commands {
 }
 
 /// Passes commands on until the stream ends, or nobody takes them any more. One that cancels also
-/// asks for the running forward pass to end, if that is long.
+/// asks for the running forward pass to end, if that is long, and so does an interactive one.
 ///
 /// # Errors
 /// What came is no frame or no command, or reading failed.
@@ -73,14 +73,21 @@ pub fn pass_commands_on(
     to: &SyncSender<Received>,
     interrupt: &Interrupt,
 ) -> Result<(), FrameError> {
-    while let Some(received) = commands.next()? {
+    while let Some(received) = commands.receive()? {
         let cancels = matches!(received.command, Command::Cancel { .. });
+        let interactive = matches!(
+            &received.command,
+            Command::Generate(generate) if generate.priority == Priority::Interactive
+        );
         if !pass_on(&commands.stream, to, received)? {
             return Ok(());
         }
         // After it is passed on: a forward pass that ends early finds it waiting.
         if cancels {
             interrupt.ask();
+        }
+        if interactive {
+            interrupt.ask_for_interactive();
         }
     }
     Ok(())

@@ -27,7 +27,7 @@ pub fn serve() -> ExitCode {
         }
     };
     let mut incoming = Commands::new(reading);
-    let load = match incoming.next() {
+    let load = match incoming.receive() {
         Ok(Some(Received { command: Command::Load(load), .. })) => load,
         Ok(None) => return ExitCode::Success,
         Ok(Some(_)) => {

@@ -228,6 +228,8 @@ struct StrictEngineOptions {
     #[serde(default)]
     threads: Option<u32>,
     #[serde(default)]
+    prefix_cache: Option<bool>,
+    #[serde(default)]
     gpu_layers: Option<u32>,
     #[serde(default)]
     dummy: Option<DummyScript>,
@@ -298,6 +300,7 @@ mod tests {
             sequences = 4
             batch = 512
             threads = 2
+            prefix_cache = false
             gpu_layers = 99
             dummy = { step_ms = 5 }
 
@@ -325,6 +328,7 @@ mod tests {
         assert_eq!((config.hook_timeout.as_secs(), config.max_hooks), (5, 2));
         assert_eq!(config.aliases["small"], "SmolLM2.gguf");
         assert_eq!(config.engine.context, Some(4096));
+        assert_eq!(config.engine.prefix_cache, Some(false));
         assert_eq!(config.engine.dummy.unwrap().step_ms, 5);
         assert_eq!(config.defaults.temperature, Some(0.2));
         assert_eq!(config.retention.max_jobs, Some(10_000));

@@ -40,6 +40,11 @@ impl Server {
         Self { home }
     }
 
+    /// A connection to it.
+    pub(crate) fn connect(&self) -> Frames {
+        Frames::connect(&self.home.socket())
+    }
+
     /// Answers the prompts at once, greedily, with `answer` tokens each.
     pub(crate) fn measure(&self, prompts: &[String], answer: u32) -> Measured {
         let together = Arc::new(Barrier::new(prompts.len()));
@@ -47,7 +52,7 @@ impl Server {
             .iter()
             .map(|prompt| {
                 let (prompt, together) = (prompt.clone(), together.clone());
-                let frames = Frames::connect(&self.home.socket());
+                let frames = self.connect();
                 std::thread::spawn(move || ask(frames, &prompt, answer, &together))
             })
             .collect();

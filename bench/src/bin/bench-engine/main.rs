@@ -1,11 +1,13 @@
 //! What the daemon adds to llama.cpp: the same prompts, model, threads and compiler flags through
 //! the daemon's socket and through a plain loop over llama.cpp in this process, in turn.
 //!
-//! `bench-engine --model FILE [--rounds N]`. Expects release builds of the three programs, with
+//! `bench-engine --model FILE [--rounds N] [--only-prefix]`; the last measures only what sharing a
+//! prefix is worth. Expects release builds of the three programs, with
 //! llama, beside it.
 
 mod daemon;
 mod floor;
+mod prefix;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -37,8 +39,15 @@ fn main() {
         panic!("which model? --model FILE");
     };
     let rounds = flag("--rounds", 5);
-    let server = daemon::Server::start(&model, "");
-    let relaxed = daemon::Server::start(&model, "durability = \"relaxed\"\n");
+    if std::env::args().any(|argument| argument == "--only-prefix") {
+        prefix::compare(&model, rounds);
+        return;
+    }
+    // The same prompts are asked more than once, and are to be read each time.
+    let uncached = "[engine]\nprefix_cache = false\n";
+    let server = daemon::Server::start(&model, uncached);
+    let relaxed = format!("durability = \"relaxed\"\n{uncached}");
+    let relaxed = daemon::Server::start(&model, &relaxed);
     floor::with_loop(&model, |floor| {
         let compare = |title: &str, server: &daemon::Server, work: &Work, busy: bool| {
             let table = Table::new(title, &["what", "one process", "daemon", "ratio"]);
@@ -89,6 +98,8 @@ fn main() {
         cancel(&server, &long, &short, rounds);
         compare("One sequence, one other busy thread on the machine", &server, &one, true);
     });
+    drop((server, relaxed));
+    prefix::compare(&model, rounds);
 }
 
 /// Lets the threads of the one that was measured go to sleep: llama.cpp's wait by spinning for some

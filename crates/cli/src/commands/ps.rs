@@ -49,9 +49,9 @@ pub(crate) fn waiting(queued: u32, held: u32) -> String {
 }
 
 /// The table of engines.
-pub(crate) fn models(models: &[LoadedModel]) -> Table<7> {
-    let mut table =
-        Table::new(["MODEL", "BACKEND", "PID", "MEMORY", "CONTEXT", "RUNNING", "UNLOADS"]);
+pub(crate) fn models(models: &[LoadedModel]) -> Table<8> {
+    let heads = ["MODEL", "BACKEND", "PID", "MEMORY", "CONTEXT", "CACHED", "RUNNING", "UNLOADS"];
+    let mut table = Table::new(heads);
     for model in models {
         let dash = || "-".to_owned();
         let unloads = match model.unload_in_s {
@@ -65,6 +65,11 @@ pub(crate) fn models(models: &[LoadedModel]) -> Table<7> {
             model.pid.to_string(),
             format::bytes(model.memory_bytes),
             model.info.as_ref().map_or_else(dash, |info| info.n_ctx.to_string()),
+            // The part of its prompts that it did not have to compute.
+            match model.prompt_tokens {
+                0 => dash(),
+                all => format::percent((model.cached_tokens as f64 / all as f64) as f32),
+            },
             model.running.to_string(),
             unloads,
         ]);

@@ -10,6 +10,12 @@ impl Scheduler {
         for (seq, failure) in outcome.refused {
             self.refused(seq, failure, out);
         }
+        for seq in outcome.not_copied {
+            self.tree.truncate(seq, 0);
+            if let Some(sequence) = self.running.get_mut(&seq) {
+                sequence.not_joined();
+            }
+        }
         match outcome.forward {
             Ok(sampled) => self.advance(&step.forward, &sampled, out),
             // Who was canceled meanwhile leaves; the others are planned again.
@@ -26,6 +32,8 @@ impl Scheduler {
             self.suspects.retain(|seq| *seq != feed.seq);
         }
         for feed in &forward.feeds {
+            // Also for one that was canceled meanwhile: its cells are there.
+            self.tree.append(feed.seq, &feed.tokens);
             if let Some(sequence) = self.running.get_mut(&feed.seq) {
                 sequence.fed(feed.tokens.len(), out);
             }
@@ -45,9 +53,17 @@ impl Scheduler {
         }
     }
 
-    /// The backend has fewer cells than were counted. Read less; then let fewer run; one alone
-    /// that does not fit has come to the end of its context.
+    /// The backend has fewer cells than were counted. Take those of who does not run; then read
+    /// less; then let fewer run; one alone that does not fit has come to the end of its context.
     fn cache_full(&mut self, forward: &Plan, out: &mut Vec<Output>) {
+        let goal = self.cells_used().saturating_sub(forward.n_tokens());
+        let mut took = false;
+        while self.cells_used() > goal && (self.evict() || self.drop_paused()) {
+            took = true;
+        }
+        if took {
+            return;
+        }
         let decoding = forward.feeds.iter().filter(|feed| feed.tokens.len() == 1 && feed.sample);
         let decoding = decoding.count();
         let reading = forward.n_tokens() - decoding;
@@ -81,7 +97,7 @@ impl Scheduler {
 
     fn finish(&mut self, seq: SeqId, reason: FinishReason, out: &mut Vec<Output>) {
         if let Some(sequence) = self.running.remove(&seq) {
-            self.close(seq);
+            self.keep(seq);
             // If the cache was smaller than it should be, this may have been what made it so.
             self.capacity = self.n_ctx;
             out.push(sequence.finished(reason));
@@ -95,11 +111,15 @@ impl Scheduler {
         }
     }
 
-    /// The backend has forgotten `seq` already; its request may run or wait.
+    /// The backend has forgotten `seq` already; its request may run or wait, or have ended.
     fn refused(&mut self, seq: SeqId, failure: Failure, out: &mut Vec<Output>) {
+        if self.tree.hold(seq).is_none() {
+            return;
+        }
+        self.tree.close(seq);
+        self.free.insert(seq);
         let waiting = || self.queue.remove_kept(seq).map(|waiting| waiting.sequence);
         if let Some(sequence) = self.running.remove(&seq).or_else(waiting) {
-            self.free.insert(seq);
             out.push(sequence.failed(failure));
         }
     }
@@ -109,6 +129,7 @@ impl Scheduler {
         let waiting = self.queue.drain().map(|waiting| waiting.sequence);
         out.extend(running.chain(waiting).map(|sequence| sequence.failed(failure.clone())));
         self.changes.clear();
+        self.tree.clear();
         self.broken = Some(failure);
     }
 }

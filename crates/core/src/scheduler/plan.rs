@@ -1,61 +1,120 @@
 //! Deciding on the next step.
 
+use std::collections::BTreeSet;
+
+use super::sequence::Sequence;
+use super::tree::Hold;
 use super::{Change, Scheduler, Step};
-use crate::{Plan, SeqId};
+use crate::{Plan, PrefixCache, Priority, SeqId};
+
+/// While an interactive answer is being generated, the prompts of others get this part of the
+/// tokens that they could have: each of its tokens waits for theirs.
+const SHARE_BESIDE_INTERACTIVE: usize = 8;
 
 impl Scheduler {
     /// What to do now. The step must be carried out and given to [`Scheduler::apply`] before the
     /// next is planned.
     pub fn plan(&mut self) -> Step {
-        self.make_room();
         let forward = match self.next_suspect() {
-            Some(seq) => self.alone(seq),
+            Some(seq) => {
+                self.make_room();
+                self.alone(seq)
+            }
             None => {
                 self.admit();
+                self.share_prefixes();
+                self.make_room();
                 self.fill_batch()
             }
         };
-        Step { changes: std::mem::take(&mut self.changes), forward }
-    }
-
-    /// Preempts until every decoding sequence can have a cell, and one of the others if none is
-    /// decoding. One alone always can: its prompt and answer fit the context.
-    fn make_room(&mut self) {
-        while self.running.len() > 1 {
-            let decoding = self.running.values().filter(|s| s.remaining() == 1).count();
-            if self.cells_free() >= decoding.max(1) {
-                break;
-            }
-            self.preempt_least();
-        }
+        let interactive = |seq| self.running.get(seq).is_some_and(Sequence::is_interactive);
+        let interactive = forward.feeds.iter().any(|feed| interactive(&feed.seq));
+        Step { changes: std::mem::take(&mut self.changes), forward, interactive }
     }
 
     /// Lets requests join while there is a sequence for them and their prompt fits beside what
     /// the running ones are committed to. The next in turn is waited for, not passed by, or a long
-    /// prompt would starve behind short ones.
+    /// prompt would starve behind short ones; only an interactive one passes by others, by pausing
+    /// some of those that run.
     fn admit(&mut self) {
-        let headroom = self.headroom();
-        let commitment = |sequence: &super::Sequence| sequence.commitment(self.n_ctx, headroom);
-        let mut committed: usize = self.running.values().map(commitment).sum();
-        while let Some(next) = self.queue.peek(!self.free.is_empty()) {
-            let needed = next.commitment(self.n_ctx, headroom);
-            if !self.running.is_empty() && committed + needed > self.capacity {
+        let mut fresh = BTreeSet::new();
+        loop {
+            let sequence_free = !self.free.is_empty() || self.tree.kept().next().is_some();
+            let Some(next) = self.queue.peek(sequence_free) else { break };
+            let waiting = if self.fits(next) {
+                self.queue.pop(sequence_free)
+            } else if self.make_way(sequence_free, &fresh) {
+                self.queue.pop_interactive(sequence_free)
+            } else {
                 break;
-            }
-            let Some(waiting) = self.queue.pop(!self.free.is_empty()) else { break };
+            };
+            let Some(waiting) = waiting else { break };
             let seq = match waiting.kept {
-                Some(seq) => seq,
+                Some(seq) => {
+                    self.tree.hold_for(seq, Hold::Running);
+                    seq
+                }
                 None => {
-                    let Some(seq) = self.free.pop_first() else { break };
+                    let Some(seq) = self.free_sequence() else {
+                        self.queue.push(waiting);
+                        break;
+                    };
                     let params = waiting.sequence.params().clone();
                     let prompt = waiting.sequence.tokens().to_vec();
                     self.changes.push(Change::Open { seq, params, prompt });
+                    self.tree.open(seq);
                     seq
                 }
             };
-            committed += needed;
             self.running.insert(seq, waiting.sequence);
+            self.share_prefix(seq);
+            fresh.insert(seq);
         }
+    }
+
+    /// Whether there is room for one more, this one.
+    fn fits(&self, next: &Sequence) -> bool {
+        if self.running.is_empty() {
+            return true;
+        }
+        if self.running.len() >= self.most_running {
+            return false;
+        }
+        let headroom = self.headroom();
+        let running: usize = self.running.values().map(|s| s.needs(self.n_ctx, headroom)).sum();
+        let committed = self.tree.cells_for(Hold::Running) + running;
+        // What it has itself, while it waits, counts for the waiting ones.
+        let needed = next.cached() + next.needs(self.n_ctx, headroom);
+        let shared = self.shared_with_running(next);
+        committed + needed.saturating_sub(shared) <= self.capacity
+    }
+
+    /// Makes room for the next interactive request by pausing the least of the others, as many as
+    /// are needed; if all together are too few, none. Not those that were admitted just now: each
+    /// gets one step at least, so that none is paused for ever.
+    fn make_way(&mut self, sequence_free: bool, fresh: &BTreeSet<SeqId>) -> bool {
+        let mut paused = Vec::new();
+        while let Some(next) = self.queue.peek_interactive(sequence_free) {
+            if self.fits(next) {
+                for (seq, sequence) in paused {
+                    self.queue_paused(seq, sequence);
+                }
+                return true;
+            }
+            let can_wait = |(seq, sequence): &(&SeqId, &Sequence)| {
+                sequence.standing < Priority::Interactive && !fresh.contains(seq)
+            };
+            let least = self.running.iter().filter(can_wait).min_by_key(|(_, s)| s.rank());
+            let Some((&seq, _)) = least else { break };
+            let Some(sequence) = self.running.remove(&seq) else { break };
+            self.tree.hold_for(seq, Hold::Paused);
+            paused.push((seq, sequence));
+        }
+        for (seq, sequence) in paused {
+            self.tree.hold_for(seq, Hold::Running);
+            self.running.insert(seq, sequence);
+        }
+        false
     }
 
     /// Cells kept for the answer of each running request, so that one is not admitted only to be
@@ -65,8 +124,8 @@ impl Scheduler {
     }
 
     fn fill_batch(&self) -> Plan {
-        let (decoding, mut reading): (Vec<_>, Vec<_>) =
-            self.running.iter().partition(|(_, sequence)| sequence.remaining() == 1);
+        let (decoding, reading): (Vec<_>, Vec<_>) =
+            self.running.iter().partition(|(_, sequence)| sequence.decodes());
         let mut plan = Plan::default();
         plan.feeds.extend(decoding.iter().map(|(seq, sequence)| sequence.feed(**seq, 1)));
 
@@ -75,17 +134,45 @@ impl Scheduler {
             .min(self.cells_free())
             .saturating_sub(decoding.len())
             .min(self.chunk_limit.unwrap_or(usize::MAX));
-        // Equal shares, and what the short ones do not need is the long ones'.
-        reading.sort_by_key(|(_, sequence)| (sequence.remaining(), sequence.arrival));
-        let readers = reading.len();
-        for (place, (seq, sequence)) in reading.into_iter().enumerate() {
-            let share = sequence.remaining().min(budget.div_ceil(readers - place));
+        let mut others_budget = match decoding.iter().any(|(_, sequence)| sequence.is_interactive())
+        {
+            true => (self.n_batch / SHARE_BESIDE_INTERACTIVE).max(1),
+            false => usize::MAX,
+        };
+        // Shares by weight, and what the short ones do not need is the long ones'.
+        let mut reading: Vec<_> = reading
+            .into_iter()
+            .filter(|(_, sequence)| !sequence.follows())
+            .map(|(seq, sequence)| (seq, sequence, self.wants(sequence)))
+            .collect();
+        reading.sort_by_key(|(_, sequence, wants)| {
+            (wants * weight(Priority::Interactive) / weight(sequence.priority()), sequence.arrival)
+        });
+        let mut weights: usize = reading.iter().map(|(_, s, _)| weight(s.priority())).sum();
+        for (seq, sequence, wants) in reading {
+            let weight = weight(sequence.priority());
+            let mut share = wants.min((budget * weight).div_ceil(weights));
+            if !sequence.is_interactive() {
+                share = share.min(others_budget);
+                others_budget -= share;
+            }
             if share > 0 {
                 plan.feeds.push(sequence.feed(*seq, share));
-                budget -= share;
             }
+            budget -= share;
+            weights -= weight;
         }
         plan
+    }
+
+    /// How many tokens it can be fed: where cells can only be shared as a whole, no more than others
+    /// have in common with it.
+    fn wants(&self, sequence: &Sequence) -> usize {
+        let wants = sequence.remaining().min(sequence.until_parting());
+        if !matches!(self.prefix_cache, PrefixCache::Window(_)) {
+            return wants;
+        }
+        self.running.values().filter_map(|s| s.awaits(sequence)).fold(wants, usize::min)
     }
 
     /// The first suspect that still runs.
@@ -104,6 +191,15 @@ impl Scheduler {
         let limit = self.chunk_limit.unwrap_or(usize::MAX).max(1);
         let limit = limit.min(self.n_batch).min(self.cells_free());
         let feed = self.running.get(&seq).map(|s| s.feed(seq, s.remaining().min(limit)));
-        Plan { feeds: feed.into_iter().collect() }
+        Plan { feeds: feed.into_iter().filter(|feed| !feed.tokens.is_empty()).collect() }
+    }
+}
+
+/// How much of a batch a prompt gets beside others.
+fn weight(priority: Priority) -> usize {
+    match priority {
+        Priority::Interactive => 16,
+        Priority::Normal => 4,
+        Priority::Batch => 1,
     }
 }

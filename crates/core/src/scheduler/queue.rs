@@ -9,7 +9,8 @@ use crate::{Priority, SeqId};
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) sequence: Sequence,
-    /// The sequence that a preempted request keeps, for the sake of its sampler.
+    /// The sequence that a paused or preempted request keeps: its sampler, and its cells unless
+    /// they were needed.
     pub(super) kept: Option<SeqId>,
 }
 
@@ -26,6 +27,7 @@ pub(super) struct Queue {
 }
 
 const CLASSES: usize = 3;
+const INTERACTIVE: usize = 2;
 
 /// How often each priority lets a higher one go first.
 const PATIENCE: [u32; CLASSES] = [16, 8, u32::MAX];
@@ -34,7 +36,7 @@ fn class(priority: Priority) -> usize {
     match priority {
         Priority::Batch => 0,
         Priority::Normal => 1,
-        Priority::Interactive => 2,
+        Priority::Interactive => INTERACTIVE,
     }
 }
 
@@ -65,11 +67,39 @@ impl Queue {
     /// Takes out whom [`Queue::peek`] shows.
     pub(super) fn pop(&mut self, sequence_free: bool) -> Option<Waiting> {
         let (class, place) = self.next(sequence_free)?;
+        self.pop_at(class, place)
+    }
+
+    fn pop_at(&mut self, class: usize, place: usize) -> Option<Waiting> {
         for lower in 0..class {
             self.passed_over[lower] += u32::from(!self.classes[lower].is_empty());
         }
         self.passed_over[class] = 0;
         self.take(class, place)
+    }
+
+    /// Who is next of those that were interactive from the beginning, whoever was passed over.
+    pub(super) fn peek_interactive(&self, sequence_free: bool) -> Option<&Sequence> {
+        let (class, place) = self.first_interactive(sequence_free)?;
+        self.classes[class].get(place).map(|waiting| &waiting.sequence)
+    }
+
+    /// Takes out whom [`Queue::peek_interactive`] shows.
+    pub(super) fn pop_interactive(&mut self, sequence_free: bool) -> Option<Waiting> {
+        let (class, place) = self.first_interactive(sequence_free)?;
+        self.pop_at(class, place)
+    }
+
+    /// Of those that kept a sequence which `matches`, the least.
+    pub(super) fn least_kept(&self, matches: impl Fn(SeqId) -> bool) -> Option<SeqId> {
+        if self.kept == 0 {
+            return None;
+        }
+        let kept = |waiting: &Waiting| {
+            let seq = waiting.kept.filter(|seq| matches(*seq))?;
+            Some((waiting.sequence.rank(), seq))
+        };
+        self.classes.iter().flatten().filter_map(kept).min().map(|(_, seq)| seq)
     }
 
     /// Takes out one request, by its id.
@@ -109,12 +139,27 @@ impl Queue {
         if !sequence_free && self.kept == 0 {
             return None;
         }
-        let first = |class: usize| {
-            let queue = &self.classes[class];
-            let place = queue.iter().position(|waiting| sequence_free || waiting.kept.is_some())?;
-            Some((class, place))
-        };
         let impatient = (0..CLASSES).filter(|&class| self.passed_over[class] >= PATIENCE[class]);
-        impatient.chain((0..CLASSES).rev()).find_map(first)
+        impatient.chain((0..CLASSES).rev()).find_map(|class| self.first(class, sequence_free))
+    }
+
+    /// The first of a class that can go.
+    fn first(&self, class: usize, sequence_free: bool) -> Option<(usize, usize)> {
+        self.first_where(class, |waiting| sequence_free || waiting.kept.is_some())
+    }
+
+    fn first_interactive(&self, sequence_free: bool) -> Option<(usize, usize)> {
+        self.first_where(INTERACTIVE, |waiting| {
+            let can_go = sequence_free || waiting.kept.is_some();
+            can_go && waiting.sequence.is_interactive()
+        })
+    }
+
+    fn first_where(
+        &self,
+        class: usize,
+        matches: impl FnMut(&Waiting) -> bool,
+    ) -> Option<(usize, usize)> {
+        Some((class, self.classes[class].iter().position(matches)?))
     }
 }

@@ -19,6 +19,15 @@ pub struct Request {
     pub priority: Priority,
 }
 
+/// A request that is about to compute what another needs too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Leader {
+    /// How many of their first tokens both have in common.
+    pub(super) tokens: usize,
+    /// Whose they are.
+    pub(super) arrival: u64,
+}
+
 /// A request and what has become of it so far.
 ///
 /// Reading a prompt, decoding and computing again after a preemption are one and the same: feed
@@ -28,6 +37,8 @@ pub(super) struct Sequence {
     pub(super) id: u64,
     /// Counts submissions: the lower, the older.
     pub(super) arrival: u64,
+    /// As it was asked for.
+    priority: Priority,
     /// The priority, raised by each preemption, so that nobody is preempted for ever.
     pub(super) standing: Priority,
     params: Parameters,
@@ -36,6 +47,14 @@ pub(super) struct Sequence {
     prompt_len: usize,
     /// How many of the tokens are in the KV cache.
     cached: usize,
+    /// How many of them another request computed.
+    shared: usize,
+    /// The one that it waits for.
+    follows: Option<Leader>,
+    /// After how many tokens others that have cells part from it, where it could not be cut later.
+    parting: Option<usize>,
+    /// Whether it computes everything itself: the backend could not share cells with it.
+    alone: bool,
     utf8: Utf8Stream,
     stops: StopMatcher,
 }
@@ -45,12 +64,17 @@ impl Sequence {
         Self {
             id: request.id,
             arrival,
+            priority: request.priority,
             standing: request.priority,
             stops: StopMatcher::new(&request.params.stop),
             params: request.params,
             prompt_len: request.prompt.len(),
             tokens: request.prompt,
             cached: 0,
+            shared: 0,
+            follows: None,
+            parting: None,
+            alone: false,
             utf8: Utf8Stream::default(),
         }
     }
@@ -58,6 +82,16 @@ impl Sequence {
     /// The least of all is the first to be preempted: low priority, then late arrival.
     pub(super) fn rank(&self) -> (Priority, Reverse<u64>) {
         (self.standing, Reverse(self.arrival))
+    }
+
+    /// As it was asked for, whatever it has risen to.
+    pub(super) fn priority(&self) -> Priority {
+        self.priority
+    }
+
+    /// Whether a person waits for it.
+    pub(super) fn is_interactive(&self) -> bool {
+        self.priority == Priority::Interactive
     }
 
     pub(super) fn params(&self) -> &Parameters {
@@ -82,10 +116,69 @@ impl Sequence {
         self.tokens.len() - self.cached
     }
 
-    /// Cells that it will use soon: those of its tokens, and for `headroom` tokens more if it may
-    /// still generate so many.
-    pub(super) fn commitment(&self, n_ctx: usize, headroom: usize) -> usize {
-        self.tokens.len() + headroom.min(self.may_generate(n_ctx))
+    /// Whether its next token is sampled by feeding it one.
+    pub(super) fn decodes(&self) -> bool {
+        self.remaining() == 1
+    }
+
+    /// The tokens of which others may have computed the cells: all but the last, after which a
+    /// token is to be sampled. None if it computes everything itself.
+    pub(super) fn sharable(&self) -> &[TokenId] {
+        match self.tokens.split_last() {
+            Some((_, before)) if !self.alone => before,
+            _ => &[],
+        }
+    }
+
+    /// Its first `tokens` tokens are cached now: another computed them.
+    pub(super) fn joined(&mut self, tokens: usize) {
+        let gained = tokens - self.cached;
+        self.shared = (self.shared + gained).min(tokens);
+        self.cached = tokens;
+        self.follows = None;
+    }
+
+    /// The backend could not share cells with it.
+    pub(super) fn not_joined(&mut self) {
+        (self.cached, self.shared) = (0, 0);
+        self.alone = true;
+    }
+
+    /// Others part from it after so many tokens, if it is not there already. Returns whether it
+    /// has just come to where they do.
+    pub(super) fn part_at(&mut self, tokens: Option<usize>) -> bool {
+        let parted = self.parting.is_some_and(|parting| parting == self.cached);
+        self.parting = tokens.filter(|tokens| *tokens > self.cached);
+        parted
+    }
+
+    /// How many tokens it is to be fed until others part from it.
+    pub(super) fn until_parting(&self) -> usize {
+        let parting = self.parting.and_then(|parting| parting.checked_sub(self.cached));
+        parting.filter(|tokens| *tokens > 0).unwrap_or(usize::MAX)
+    }
+
+    /// It waits for another to compute what both need, or for nobody.
+    pub(super) fn follow(&mut self, leader: Option<Leader>) {
+        self.follows = leader;
+    }
+
+    /// How many tokens `leader` is to compute for this one.
+    pub(super) fn awaits(&self, leader: &Self) -> Option<usize> {
+        let follows = self.follows.filter(|follows| follows.arrival == leader.arrival)?;
+        follows.tokens.checked_sub(leader.cached).filter(|tokens| *tokens > 0)
+    }
+
+    /// Whether it waits for another to compute what both need.
+    pub(super) fn follows(&self) -> bool {
+        self.follows.is_some()
+    }
+
+    /// Cells that it will need beyond those that it has: for the tokens that nobody else is about
+    /// to compute, and for `headroom` tokens more if it may still generate so many.
+    pub(super) fn needs(&self, n_ctx: usize, headroom: usize) -> usize {
+        let others = self.follows.map_or(0, |leader| leader.tokens).max(self.cached);
+        self.tokens.len() - others + headroom.min(self.may_generate(n_ctx))
     }
 
     /// The next `n` tokens, to be appended to `seq`.
@@ -145,7 +238,8 @@ impl Sequence {
 
     /// Forgets the cells; all tokens will be computed again.
     pub(super) fn preempt(&mut self) {
-        self.cached = 0;
+        (self.cached, self.shared) = (0, 0);
+        (self.follows, self.parting) = (None, None);
         self.standing = match self.standing {
             Priority::Batch => Priority::Normal,
             Priority::Normal | Priority::Interactive => Priority::Interactive,
@@ -157,7 +251,7 @@ impl Sequence {
         let usage = Usage {
             prompt_tokens: count(self.prompt_len),
             completion_tokens: count(self.tokens.len() - self.prompt_len),
-            cached_tokens: 0,
+            cached_tokens: count(self.shared.min(self.prompt_len)),
         };
         Output::Finished { id: self.id, finish_reason, usage }
     }

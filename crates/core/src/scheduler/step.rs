@@ -1,6 +1,8 @@
 //! One step: what the backend is to do, and what came of it.
 
-use crate::{BackendError, Failure, ModelBackend, Parameters, Plan, Sampled, SeqId, TokenId};
+use crate::{
+    BackendError, ErrorCode, Failure, ModelBackend, Parameters, Plan, Sampled, SeqId, TokenId,
+};
 
 /// Something the backend is to do before a forward pass.
 #[derive(Debug, Clone, PartialEq)]
@@ -13,6 +15,15 @@ pub enum Change {
         params: Parameters,
         /// What will be fed.
         prompt: Vec<TokenId>,
+    },
+    /// Let a sequence begin with the first tokens of another, and forget what it had.
+    Copy {
+        /// Whose cells.
+        from: SeqId,
+        /// Who shares them from now on.
+        to: SeqId,
+        /// How many.
+        tokens: u32,
     },
     /// Forget all but the first tokens of a sequence.
     Trim {
@@ -35,6 +46,8 @@ pub struct Step {
     pub changes: Vec<Change>,
     /// The forward pass.
     pub forward: Plan,
+    /// Whether interactive requests take part in it.
+    pub interactive: bool,
 }
 
 /// What came of a [`Step`].
@@ -43,6 +56,9 @@ pub struct Outcome {
     /// Sequences that could not be opened or trimmed. The backend has forgotten them, and they
     /// were left out of the forward pass.
     pub refused: Vec<(SeqId, Failure)>,
+    /// Sequences that could not be made to begin like another. They have nothing cached, and were
+    /// left out of the forward pass.
+    pub not_copied: Vec<SeqId>,
     /// What the forward pass sampled.
     pub forward: Result<Vec<Sampled>, BackendError>,
 }
@@ -50,10 +66,24 @@ pub struct Outcome {
 impl Step {
     /// Lets `backend` do it.
     pub fn carry_out(&mut self, backend: &mut dyn ModelBackend) -> Outcome {
-        let mut refused = Vec::new();
+        let (mut refused, mut not_copied) = (Vec::new(), Vec::new());
         for change in self.changes.drain(..) {
             let (seq, done) = match change {
                 Change::Open { seq, params, prompt } => (seq, backend.open(seq, &params, &prompt)),
+                Change::Copy { to, .. } if gone(&refused, to) => continue,
+                Change::Copy { from, to, tokens } => {
+                    let copied = match gone(&refused, from) {
+                        true => Err(Failure::new(ErrorCode::Internal, "it is gone").into()),
+                        false => backend.copy(from, to, tokens),
+                    };
+                    match copied {
+                        Err(BackendError::Request(_)) => {
+                            not_copied.push(to);
+                            continue;
+                        }
+                        copied => (to, copied),
+                    }
+                }
                 Change::Trim { seq, keep } => {
                     (seq, backend.trim(seq, keep).inspect_err(|_| backend.close(seq)))
                 }
@@ -65,18 +95,24 @@ impl Step {
             match done {
                 Ok(()) => {}
                 Err(broken @ BackendError::Broken(_)) => {
-                    return Outcome { refused, forward: Err(broken) };
+                    return Outcome { refused, not_copied, forward: Err(broken) };
                 }
                 Err(error) => refused.push((seq, error.into_failure())),
             }
         }
-        self.forward.feeds.retain(|feed| refused.iter().all(|(seq, _)| *seq != feed.seq));
+        self.forward
+            .feeds
+            .retain(|feed| !gone(&refused, feed.seq) && !not_copied.contains(&feed.seq));
         let mut sampled = Vec::new();
         let forward = if self.forward.feeds.is_empty() {
             Ok(())
         } else {
             backend.forward(&self.forward, &mut sampled)
         };
-        Outcome { refused, forward: forward.map(|()| sampled) }
+        Outcome { refused, not_copied, forward: forward.map(|()| sampled) }
     }
+}
+
+fn gone(refused: &[(SeqId, Failure)], seq: SeqId) -> bool {
+    refused.iter().any(|(gone, _)| *gone == seq)
 }

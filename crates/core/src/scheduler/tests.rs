@@ -1,6 +1,9 @@
 mod failures;
 mod fake;
 mod full_cache;
+mod pausing;
 mod properties;
 mod queue;
+mod sharing;
 mod stories;
+mod tree;

@@ -5,14 +5,15 @@ use std::time::Instant;
 
 use threadrunner_core::engine_protocol::{Command, EngineInfo};
 use threadrunner_core::protocol::LoadedModel;
-use threadrunner_core::{Failure, JobId, ModelInfo, ModelRef};
+use threadrunner_core::{Failure, JobId, ModelInfo, ModelRef, Usage};
 use tokio::sync::watch;
 
 use super::{EngineId, EngineProcess};
 
 /// Requests that an engine is given before it has said how many it takes.
 const SLOTS_WHILE_LOADING: usize = 8;
-/// Interactive requests that an engine is given beyond its slots: its scheduler lets them go first.
+/// Interactive requests that an engine is given beyond its slots for them, so that the next one is
+/// there when one ends.
 const INTERACTIVE_BEYOND: usize = 8;
 
 /// One engine, loading or loaded.
@@ -24,6 +25,8 @@ pub(crate) struct Engine {
     view: watch::Sender<LoadView>,
     running: HashSet<JobId>,
     idle_since: Option<Instant>,
+    /// Tokens of the prompts that it was asked to read, and how many of them it had cached.
+    read: (u64, u64),
 }
 
 /// An engine's loading, as those see it who wait for it.
@@ -51,7 +54,15 @@ impl Engine {
     pub(crate) fn new(process: EngineProcess, model: ModelRef, now: Instant) -> Self {
         let name = model.name();
         let (view, _) = watch::channel(LoadView { name, state: LoadState::Loading(0.0) });
-        Self { process, model, started: now, view, running: HashSet::new(), idle_since: None }
+        Self {
+            process,
+            model,
+            started: now,
+            view,
+            running: HashSet::new(),
+            idle_since: None,
+            read: (0, 0),
+        }
     }
 
     pub(crate) fn id(&self) -> EngineId {
@@ -89,14 +100,15 @@ impl Engine {
         self.view.send_modify(|view| view.state = state);
     }
 
-    /// How many more requests it is given; interactive ones go beyond its slots.
+    /// How many more requests it is given. Interactive ones are never held up by others, which are
+    /// as many as it has slots at most: it pauses those, and gives interactive ones all its slots.
     pub(crate) fn free_slots(&self, interactive: bool) -> usize {
         let slots = match &self.view.borrow().state {
             LoadState::Ready(ready) => ready.0.n_seq_max as usize,
             LoadState::Loading(_) => SLOTS_WHILE_LOADING,
             LoadState::Failed(_) => 0,
         };
-        let beyond = if interactive { INTERACTIVE_BEYOND } else { 0 };
+        let beyond = if interactive { slots + INTERACTIVE_BEYOND } else { 0 };
         (slots + beyond).saturating_sub(self.running.len())
     }
 
@@ -111,6 +123,12 @@ impl Engine {
         if self.running.remove(job) {
             self.rest_if_idle(now);
         }
+    }
+
+    /// Takes note of what a request took.
+    pub(crate) fn count(&mut self, usage: &Usage) {
+        self.read.0 += u64::from(usage.prompt_tokens);
+        self.read.1 += u64::from(usage.cached_tokens);
     }
 
     fn rest_if_idle(&mut self, now: Instant) {
@@ -147,6 +165,8 @@ impl Engine {
             loaded,
             memory_bytes: crate::memory::resident_bytes(self.process.pid),
             running: u32::try_from(self.running.len()).unwrap_or(u32::MAX),
+            prompt_tokens: self.read.0,
+            cached_tokens: self.read.1,
             unload_in_s: self
                 .idle_since
                 .map(|since| (idle_timeout - (now - since).as_secs_f64()).max(0.0)),

@@ -40,6 +40,9 @@ impl Owner {
             }
             Event::Text { id, text } => self.text(id, &text),
             Event::Finished { id, finish_reason, usage, timings } => {
+                if let Some(engine) = self.engines.get_mut(model) {
+                    engine.count(&usage);
+                }
                 if let Some(job) = self.request_ended(id) {
                     self.finish(&job, finish_reason, usage, timings);
                 }

@@ -128,3 +128,76 @@ fn a_feed_at_the_wrong_place_is_noticed() {
     })
     .unwrap();
 }
+
+fn with_a_dummy(test: impl FnOnce(&mut Dummy)) {
+    let info = ModelInfo {
+        n_ctx: 1000,
+        n_batch: 100,
+        n_seq_max: 8,
+        n_seq_spare: 8,
+        prefix_cache: PrefixCache::Any,
+        ..ModelInfo::default()
+    };
+    test(&mut Dummy::new(info, DummyScript::default()));
+}
+
+#[test]
+fn prompts_that_begin_alike_are_computed_once_and_answered_each() {
+    with_a_dummy(|dummy| {
+        let mut scheduler = Scheduler::new(dummy.info());
+        let prefix = "one two three four five six seven eight ";
+        let tails = ["nine", "ten", "eleven"];
+        for (id, tail) in (0..).zip(tails) {
+            let prompt = dummy.tokenize(&format!("{prefix}{tail}")).unwrap();
+            let (params, priority) = (Parameters::default(), Priority::Normal);
+            scheduler.submit(Request { id, prompt, params, priority }).unwrap();
+        }
+        let (mut outputs, mut words) = (Vec::new(), 0);
+        while !scheduler.is_idle() {
+            let mut step = scheduler.plan();
+            let outcome = step.carry_out(dummy);
+            scheduler.apply(step, outcome, &mut outputs);
+        }
+        for (id, tail) in (0..).zip(tails) {
+            let texts = outputs.iter().filter_map(|output| match output {
+                Output::Text { id: of, text } if *of == id => Some(text.as_str()),
+                _ => None,
+            });
+            let expected = answer::to(&format!("{prefix}{tail}"));
+            words += expected.len();
+            assert_eq!(texts.collect::<String>(), expected.join(" "));
+        }
+        let tails: usize = tails.iter().map(|tail| tail.len()).sum();
+        assert_eq!(dummy.cells.computed() as usize, prefix.len() + tails + words);
+    });
+}
+
+#[test]
+fn what_it_says_follows_from_the_cells_that_it_has() {
+    with_a_dummy(|dummy| {
+        let (one, other) = (SeqId(0), SeqId(1));
+        for seq in [one, other] {
+            dummy.open(seq, &Parameters::DEFAULT, &[]).unwrap();
+        }
+        let mut sampled = Vec::new();
+        let tokens = dummy.tokenize("wrong ").unwrap();
+        let feed = Feed { seq: one, start: 0, tokens, sample: false };
+        dummy.forward(&Plan { feeds: vec![feed] }, &mut sampled).unwrap();
+        dummy.copy(one, other, 6).unwrap();
+        assert!(dummy.copy(one, other, 7).is_err());
+        dummy.copy(one, other, 6).unwrap();
+        assert_eq!(dummy.cells.used(), 6);
+        let mut feed =
+            Feed { seq: other, start: 6, tokens: dummy.tokenize("right").unwrap(), sample: true };
+        for _ in 0..6 {
+            dummy.forward(&Plan { feeds: vec![feed.clone()] }, &mut sampled).unwrap();
+            let start = feed.start + feed.tokens.len() as u32;
+            let token = sampled.last().unwrap().token;
+            feed = Feed { seq: other, start, tokens: vec![token], sample: true };
+        }
+        assert_eq!(sampled[5].piece, b" wrong.");
+        dummy.close(one);
+        dummy.close(other);
+        assert_eq!(dummy.cells.used(), 0);
+    });
+}

@@ -203,6 +203,9 @@ impl ModelBackend for Base {
     fn forward(&mut self, _: &Plan, _: &mut Vec<Sampled>) -> Result<(), BackendError> {
         Err(BackendError::Broken("the GPU fell out".into()))
     }
+    fn copy(&mut self, _: SeqId, _: SeqId, _: u32) -> Result<(), BackendError> {
+        panic!("its cache is not shared")
+    }
     fn trim(&mut self, _: SeqId, _: u32) -> Result<(), BackendError> {
         Ok(())
     }

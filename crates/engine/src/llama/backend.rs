@@ -9,10 +9,11 @@ use llama_cpp_2::token::data_array::LlamaTokenDataArray;
 use llama_cpp_2::vocab::LlamaVocab;
 use threadrunner_core::{
     BackendError, ErrorCode, Failure, Feed, Interrupt, Message, ModelBackend, ModelInfo,
-    Parameters, Plan, Sampled, SeqId, TokenId,
+    Parameters, Plan, PrefixCache, Sampled, SeqId, TokenId,
 };
 
 use super::context::{Batch, Context, DecodeError};
+use super::places::{Move, Places};
 use super::sampler::{self, Sampler};
 use super::template::{ChatTemplate, TemplateError};
 use super::threads::Controller;
@@ -45,6 +46,7 @@ pub(super) struct Llama<'model> {
     template: Option<Result<ChatTemplate, TemplateError>>,
     info: ModelInfo,
     sequences: Vec<Option<Sequence>>,
+    places: Places,
     batch: Batch,
     candidates: LlamaTokenDataArray,
     interrupt: Option<Interrupt>,
@@ -67,8 +69,10 @@ impl<'model> Llama<'model> {
         template: Option<Result<ChatTemplate, TemplateError>>,
         info: ModelInfo,
     ) -> Self {
-        let sequences = (0..info.n_seq_max).map(|_| None).collect();
-        let threads = Controller::new(context.settings().threads);
+        let sequences = (0..info.n_seq_max + info.n_seq_spare).map(|_| None).collect();
+        let settings = context.settings();
+        let places = Places::new(settings.sequences, settings.states);
+        let threads = Controller::new(settings.threads);
         Self {
             vocab: model.vocab(),
             n_vocab: model.n_vocab(),
@@ -76,6 +80,7 @@ impl<'model> Llama<'model> {
             template,
             info,
             sequences,
+            places,
             batch: Batch::default(),
             candidates: LlamaTokenDataArray::new(Vec::new(), false),
             interrupt: None,
@@ -93,12 +98,25 @@ impl<'model> Llama<'model> {
             .ok_or_else(|| BackendError::Broken(format!("sequence {} is not open", seq.0)))
     }
 
+    /// Which of llama.cpp's sequences it is now.
+    fn place(&self, seq: SeqId) -> Result<i32, BackendError> {
+        let place = self.places.of(seq);
+        place.ok_or_else(|| BackendError::Broken(format!("sequence {} is not open", seq.0)))
+    }
+
     /// Puts the plan into the batch; the rows to sample come back.
     fn fill_batch(&mut self, plan: &Plan) -> Result<Vec<(usize, SeqId)>, BackendError> {
         self.batch.clear();
+        let all: Vec<SeqId> = plan.feeds.iter().map(|feed| feed.seq).collect();
+        let moves = self.places.bring(&all);
+        let moves = moves.ok_or_else(|| BackendError::Broken("no place in the batch".into()))?;
+        for Move { from, to } in moves {
+            self.context.hand_over(from, to);
+        }
         let mut rows = Vec::new();
         for Feed { seq, start, tokens, sample } in &plan.feeds {
             let cached = self.sequence(*seq)?.cached;
+            let place = self.place(*seq)?;
             if *start != cached {
                 return Err(BackendError::Broken(format!(
                     "sequence {} has {cached} tokens in the cache and was fed from {start} on",
@@ -108,7 +126,7 @@ impl<'model> Llama<'model> {
             for (position, token) in (*start..).zip(tokens) {
                 let position = i32::try_from(position)
                     .map_err(|_| BackendError::Broken("a position beyond 2^31".to_owned()))?;
-                self.batch.push(token.0, position, raw(*seq));
+                self.batch.push(token.0, position, place);
             }
             if *sample && self.batch.want_output() {
                 rows.push((self.batch.len() - 1, *seq));
@@ -181,7 +199,8 @@ impl<'model> Llama<'model> {
             return Ok(());
         }
         for feed in &plan.feeds {
-            if !self.context.forget(raw(feed.seq), i32::try_from(feed.start).unwrap_or(0)) {
+            let place = self.place(feed.seq)?;
+            if !self.context.forget(place, i32::try_from(feed.start).unwrap_or(0)) {
                 return Err(BackendError::Broken("a forward pass cannot be taken back".to_owned()));
             }
         }
@@ -214,10 +233,6 @@ impl<'model> Llama<'model> {
         }
         Ok(Sampled { seq, token: TokenId(token.0), end, piece })
     }
-}
-
-fn raw(seq: SeqId) -> i32 {
-    i32::try_from(seq.0).unwrap_or(i32::MAX)
 }
 
 impl ModelBackend for Llama<'_> {
@@ -268,7 +283,9 @@ impl ModelBackend for Llama<'_> {
             .ok_or_else(|| BackendError::Broken(format!("no sequence {}", seq.0)))?;
         let repeatable = params.seed.is_some() || params.temperature == Some(0.0);
         *slot = Some(Sequence { sampler, cached: 0, repeatable });
-        self.context.forget(raw(seq), 0);
+        let place = self.places.open(seq);
+        let place = place.ok_or_else(|| BackendError::Broken("no place for a sequence".into()))?;
+        self.context.forget(place, 0);
         Ok(())
     }
 
@@ -293,12 +310,33 @@ impl ModelBackend for Llama<'_> {
         self.interrupt = Some(interrupt);
     }
 
+    fn copy(&mut self, from: SeqId, to: SeqId, tokens: u32) -> Result<(), BackendError> {
+        self.trim(to, 0)?;
+        let there = self.sequence(from).map_or(0, |from| from.cached);
+        let shared = tokens <= there
+            && self.info.prefix_cache != PrefixCache::None
+            && self.context.share(
+                self.place(from)?,
+                self.place(to)?,
+                i32::try_from(tokens).unwrap_or(i32::MAX),
+            );
+        if !shared {
+            self.context.forget(self.place(to)?, 0);
+            return Err(BackendError::Request(Failure::new(
+                ErrorCode::Inference,
+                format!("this model's cache cannot be shared up to {tokens} of {there} tokens"),
+            )));
+        }
+        self.sequence(to)?.cached = tokens;
+        Ok(())
+    }
+
     fn trim(&mut self, seq: SeqId, keep: u32) -> Result<(), BackendError> {
         let cached = self.sequence(seq)?.cached;
         if keep >= cached {
             return Ok(());
         }
-        if !self.context.forget(raw(seq), i32::try_from(keep).unwrap_or(i32::MAX)) {
+        if !self.context.forget(self.place(seq)?, i32::try_from(keep).unwrap_or(i32::MAX)) {
             return Err(BackendError::Request(Failure::new(
                 ErrorCode::Inference,
                 format!("this model's cache cannot be cut after {keep} of {cached} tokens"),
@@ -311,7 +349,10 @@ impl ModelBackend for Llama<'_> {
     fn close(&mut self, seq: SeqId) {
         if let Some(slot) = self.sequences.get_mut(seq.0 as usize) {
             *slot = None;
-            self.context.forget(raw(seq), 0);
+            if let Some(place) = self.places.of(seq) {
+                self.context.forget(place, 0);
+                self.places.close(seq);
+            }
             if self.sequences.iter().all(Option::is_none) {
                 self.fed = 0;
             }

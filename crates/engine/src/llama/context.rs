@@ -21,8 +21,13 @@ pub(super) struct ContextSettings {
     pub n_batch: u32,
     /// The most tokens computed at once within a forward pass.
     pub n_ubatch: u32,
-    /// The most sequences.
+    /// The most sequences in one forward pass.
     pub n_seq_max: u32,
+    /// All sequences that can have something in the cache.
+    pub sequences: u32,
+    /// The first so many of them can take part in a forward pass. Where each needs memory of its own
+    /// (a recurrent state, a window) and not just cells, that is for so many at once.
+    pub states: u32,
     /// Threads to compute with.
     pub threads: u32,
 }
@@ -102,21 +107,16 @@ pub(super) struct Context<'model> {
 impl<'model> Context<'model> {
     /// Makes a context, or `None` when llama.cpp cannot; its log says why.
     pub(super) fn new(model: &'model LlamaModel, mut settings: ContextSettings) -> Option<Self> {
-        const {
-            assert!(size_of::<LlamaModel>() == size_of::<*mut sys::llama_model>());
-        }
-        // SAFETY: `LlamaModel` is `repr(transparent)` over a non-null pointer to the C model; the
-        // crate's version is pinned exactly, and the assertion above notices a change of size.
-        let raw_model = unsafe { *std::ptr::from_ref(model).cast::<*mut sys::llama_model>() };
+        let raw_model = raw(model);
         // SAFETY: takes no arguments and returns a plain value.
         let mut params = unsafe { sys::llama_context_default_params() };
         params.n_ctx = settings.n_ctx;
         params.n_batch = settings.n_batch;
         params.n_ubatch = settings.n_ubatch;
-        params.n_seq_max = settings.n_seq_max;
+        params.n_seq_max = settings.states;
         // One row of logits for each sequence, not one for each token of a batch: with a
         // vocabulary of 262,144 tokens and batches of 512 that saves half a gigabyte.
-        params.n_outputs_max = settings.n_seq_max;
+        params.n_outputs_max = params.n_seq_max;
         params.n_outputs_max_per_seq = 1;
         params.n_threads = i32::try_from(settings.threads).ok()?;
         params.n_threads_batch = params.n_threads;
@@ -181,7 +181,7 @@ impl<'model> Context<'model> {
         if batch.len() == 0 || batch.len() > self.settings.n_batch as usize {
             return Err(DecodeError::Invalid("empty, or more tokens than n_batch"));
         }
-        let in_range = |seq: &i32| (0..self.settings.n_seq_max).contains(&(*seq as u32));
+        let in_range = |seq: &i32| (0..self.settings.states).contains(&(*seq as u32));
         if !batch.sequences.iter().all(in_range) {
             return Err(DecodeError::Invalid("a sequence that does not exist"));
         }
@@ -240,12 +240,75 @@ impl<'model> Context<'model> {
     /// cannot be cut there.
     pub(super) fn forget(&mut self, sequence: i32, from: i32) -> bool {
         let memory = self.memory();
-        if memory.is_null() || !(0..self.settings.n_seq_max).contains(&(sequence as u32)) {
+        if memory.is_null() || !self.has_sequence(sequence) {
             return false;
         }
         // SAFETY: the memory belongs to this context, and the sequence is in range.
         unsafe { sys::llama_memory_seq_rm(memory, sequence, from, -1) }
     }
+
+    /// Lets `to`, which has no cells, have those of the first `tokens` tokens of `from` too; false
+    /// where some of them are not there (any more). Only for caches of attention, in one stream.
+    pub(super) fn share(&mut self, from: i32, to: i32, tokens: i32) -> bool {
+        let memory = self.memory();
+        let exist = self.has_sequence(from) && self.has_sequence(to) && from != to;
+        if memory.is_null() || !exist || tokens <= 0 {
+            return false;
+        }
+        // SAFETY: the memory belongs to this context, and the sequence is in range.
+        let (first, last) = unsafe {
+            (
+                sys::llama_memory_seq_pos_min(memory, from),
+                sys::llama_memory_seq_pos_max(memory, from),
+            )
+        };
+        // A window that slid has lost positions from the first on. All of a sequence is what it
+        // went on with itself; a part must have lost nothing.
+        let whole = last.checked_add(1) == Some(tokens);
+        if first < 0 || (!whole && (first > 0 || last < tokens)) {
+            return false;
+        }
+        // SAFETY: as above, for both. All sequences are in one stream (`kv_unified`), where a part
+        // may be copied: the cells get one more owner and nothing moves.
+        unsafe {
+            sys::llama_memory_seq_cp(memory, from, to, 0, tokens);
+            sys::llama_memory_seq_pos_max(memory, to).checked_add(1) == Some(tokens)
+        }
+    }
+
+    /// Makes all cells of `from` those of `to`, which has none. Only for caches of attention, in
+    /// one stream.
+    pub(super) fn hand_over(&mut self, from: i32, to: i32) {
+        let memory = self.memory();
+        let exist = self.has_sequence(from) && self.has_sequence(to) && from != to;
+        if memory.is_null() || !exist {
+            return;
+        }
+        // SAFETY: the memory belongs to this context, and both sequences are in range.
+        unsafe {
+            sys::llama_memory_seq_cp(memory, from, to, -1, -1);
+            sys::llama_memory_seq_rm(memory, from, -1, -1);
+        }
+    }
+
+    fn has_sequence(&self, sequence: i32) -> bool {
+        u32::try_from(sequence).is_ok_and(|sequence| sequence < self.settings.sequences)
+    }
+}
+
+/// The window that this model's attention slides along the text; 0 is the whole text.
+pub(super) fn window(model: &LlamaModel) -> u32 {
+    // SAFETY: the model is alive; the call only reads it.
+    u32::try_from(unsafe { sys::llama_model_n_swa(raw(model)) }).unwrap_or(0)
+}
+
+fn raw(model: &LlamaModel) -> *mut sys::llama_model {
+    const {
+        assert!(size_of::<LlamaModel>() == size_of::<*mut sys::llama_model>());
+    }
+    // SAFETY: `LlamaModel` is `repr(transparent)` over a non-null pointer to the C model; the
+    // crate's version is pinned exactly, and the assertion above notices a change of size.
+    unsafe { *std::ptr::from_ref(model).cast::<*mut sys::llama_model>() }
 }
 
 /// What llama.cpp asks between two operations of a forward pass, on each of its threads.

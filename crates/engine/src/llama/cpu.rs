@@ -24,7 +24,7 @@ const KNOWN: [&str; 14] = [
 
 /// Those that this processor has, as far as the system says.
 pub(super) fn detected() -> Vec<&'static str> {
-    let flags = &machine::facts().cpu_flags;
+    let flags = &machine::facts().processor.flags;
     KNOWN.into_iter().filter(|name| flags.iter().any(|flag| flag == name)).collect()
 }
 

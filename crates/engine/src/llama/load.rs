@@ -9,10 +9,10 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::model::params::LlamaModelParams;
 use llama_cpp_sys_2 as sys;
 use threadrunner_core::engine_protocol::{EngineInfo, EngineOptions, Load};
-use threadrunner_core::{ErrorCode, Failure, ModelBackend, ModelInfo};
+use threadrunner_core::{ErrorCode, Failure, ModelBackend, ModelInfo, PrefixCache};
 
 use super::backend::Llama;
-use super::context::{Context, ContextSettings};
+use super::context::{self, Context, ContextSettings};
 use super::template::{self, ChatTemplate};
 use super::{log, metadata};
 use crate::{gguf, machine, self_test};
@@ -25,6 +25,9 @@ const LEAST_CONTEXT: u32 = 512;
 const DEFAULT_SEQUENCES: u32 = 8;
 /// llama.cpp's `LLAMA_MAX_SEQ`.
 const MOST_SEQUENCES: u32 = 256;
+/// States or windows beside those of the sequences in a forward pass: for requests that are made
+/// to wait, and for beginnings of prompts that others will have too.
+const SPARE_STATES: u32 = 2;
 /// llama.cpp's own. On two processors with AVX2 a prompt of 512 tokens is read as fast in batches
 /// of 256, and 5 to 20 % slower in batches of 128 or 64.
 const DEFAULT_BATCH: u32 = 512;
@@ -79,11 +82,31 @@ pub fn with_model(
     if let Some(Err(error)) = &template {
         tracing::warn!("{error}; only raw prompts can be answered");
     }
+    let shared = prefix_cache(&model);
+    match shared {
+        PrefixCache::None => tracing::info!("this model's cache cannot be shared: no prefix cache"),
+        PrefixCache::Window(window) => tracing::info!(
+            window,
+            "this model's attention is a sliding window: only whole sequences are shared"
+        ),
+        PrefixCache::Any => {}
+    }
     let info = ModelInfo {
         name: metadata::text(&model, "general.name").unwrap_or_else(|| load.model.name()),
         n_ctx: context.settings().n_ctx,
         n_batch: context.settings().n_batch,
-        n_seq_max: context.settings().n_seq_max,
+        n_seq_max: settings.n_seq_max,
+        // One place is kept free, through which others change theirs.
+        n_seq_spare: match shared {
+            PrefixCache::None => settings.states,
+            PrefixCache::Any | PrefixCache::Window(_) => settings.sequences.saturating_sub(1),
+        }
+        .saturating_sub(settings.n_seq_max),
+        n_seq_cached: if shared == PrefixCache::Any { 0 } else { settings.states },
+        prefix_cache: match load.options.prefix_cache {
+            Some(false) => PrefixCache::None,
+            Some(true) | None => shared,
+        },
         recommended: metadata::recommended(&model),
         chat_template: template.is_some(),
         weight_bytes: model.size(),
@@ -152,7 +175,8 @@ fn settings(model: &LlamaModel, options: &EngineOptions) -> Result<ContextSettin
     let n_seq_max =
         range("sequences", options.sequences, MOST_SEQUENCES)?.unwrap_or(DEFAULT_SEQUENCES);
     let n_batch = range("batch", options.batch, MOST_BATCH)?.unwrap_or(DEFAULT_BATCH);
-    let threads = range("threads", options.threads, 512)?.unwrap_or(machine::facts().threads);
+    let threads =
+        range("threads", options.threads, 512)?.unwrap_or(machine::facts().processor.threads);
     let n_ctx = match range("context", options.context, i32::MAX as u32)? {
         Some(asked) => {
             fits(model, asked)?;
@@ -167,7 +191,24 @@ fn settings(model: &LlamaModel, options: &EngineOptions) -> Result<ContextSettin
         }
     };
     let n_batch = n_batch.max(n_seq_max);
-    Ok(ContextSettings { n_ctx, n_batch, n_ubatch: n_batch, n_seq_max, threads })
+    // Of cells alone, any of llama.cpp's sequences can have some, however many are asked for.
+    let shared = prefix_cache(model);
+    let spare = if shared == PrefixCache::Any { 0 } else { SPARE_STATES };
+    let states = (n_seq_max + spare).min(MOST_SEQUENCES);
+    let sequences = if shared == PrefixCache::None { states } else { MOST_SEQUENCES };
+    let n_ubatch = n_batch;
+    Ok(ContextSettings { n_ctx, n_batch, n_ubatch, n_seq_max, sequences, states, threads })
+}
+
+/// What the sequences of this model can share.
+fn prefix_cache(model: &LlamaModel) -> PrefixCache {
+    // The draft models of DeepSeek 4 may have its kind of cache, which asserts what it is asked.
+    let draft = || metadata::text(model, "general.architecture").is_some_and(|it| it == "dflash");
+    match context::window(model) {
+        _ if model.is_recurrent() || model.is_hybrid() || draft() => PrefixCache::None,
+        0 => PrefixCache::Any,
+        window => PrefixCache::Window(window),
+    }
 }
 
 /// Whether the cache for `n_ctx` tokens fits into the memory that is free. llama.cpp would ask

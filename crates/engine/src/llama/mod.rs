@@ -14,6 +14,7 @@ mod cpu;
 mod load;
 mod log;
 mod metadata;
+mod places;
 mod sampler;
 mod self_test;
 mod template;

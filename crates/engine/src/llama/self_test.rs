@@ -43,7 +43,7 @@ pub fn self_test(model: Option<&Path>) -> Result<Value, Failure> {
     let backend = LlamaBackend::init()
         .map_err(|error| Failure::new(ErrorCode::Internal, format!("llama.cpp: {error}")))?;
     let model = load::load_weights(&backend, path, &EngineOptions::default(), &mut |_| ())?;
-    let threads = machine::facts().threads;
+    let threads = machine::facts().processor.threads;
     let tolerance = if own.is_some() { TOLERANCE } else { TOLERANCE_OF_OTHERS };
     let mut test = Test::new(&model, threads, tolerance)?;
     let whole = test.prompt_at_once()?;
@@ -83,6 +83,8 @@ impl<'model> Test<'model> {
             n_batch: 512,
             n_ubatch: 512,
             n_seq_max: TOGETHER as u32,
+            sequences: TOGETHER as u32,
+            states: TOGETHER as u32,
             threads,
         };
         let context =

@@ -1,12 +1,13 @@
 //! A backend that checks what it is asked, and a loop around it without threads and time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use super::super::{Output, Request, Scheduler};
+use super::super::tree::Hold;
+use super::super::{Change, Output, Request, Scheduler};
 use crate::{
     BackendError, ErrorCode, Failure, FinishReason, Message, ModelBackend, ModelInfo, Parameters,
-    Plan, Priority, Sampled, SeqId, TokenId,
+    Plan, PrefixCache, Priority, Sampled, SeqId, TokenId,
 };
 
 /// Tokens from here on are answers.
@@ -15,8 +16,12 @@ const ANSWER: i32 = 1000;
 /// A token that makes any forward pass fail that has it.
 pub(super) const POISON: i32 = 666;
 
+#[derive(Clone)]
 struct Open {
-    tokens: Vec<TokenId>,
+    /// The cells, and the tokens in them. Several sequences may have the same cell.
+    cells: Vec<(u64, TokenId)>,
+    /// The most that it ever had.
+    longest: usize,
     /// Stands for the sampler's state: every answer depends on it.
     draws: u32,
 }
@@ -30,25 +35,43 @@ pub(super) struct Fake {
     pub(super) cells: usize,
     pub(super) refuse_open: bool,
     pub(super) refuse_trim: bool,
+    pub(super) refuse_copy: bool,
     pub(super) mute: bool,
     pub(super) breaks: bool,
     pub(super) interrupts: bool,
     /// Every forward pass that was done.
     pub(super) passes: Vec<Plan>,
+    next_cell: u64,
+}
+
+/// How many cells these have together.
+fn distinct(sequences: &BTreeMap<SeqId, Open>) -> usize {
+    let cells = sequences.values().flat_map(|open| open.cells.iter().map(|(cell, _)| *cell));
+    cells.collect::<BTreeSet<_>>().len()
 }
 
 impl Fake {
     fn cells_used(&self) -> usize {
-        self.sequences.values().map(|open| open.tokens.len()).sum()
+        distinct(&self.sequences)
+    }
+
+    /// Tokens computed so far.
+    pub(super) fn computed(&self) -> usize {
+        self.passes.iter().map(Plan::n_tokens).sum()
     }
 
     fn check(&self, plan: &Plan) {
         assert!(plan.n_tokens() <= self.info.n_batch as usize, "over n_batch: {plan:?}");
+        assert!(plan.feeds.len() <= self.info.n_seq_max as usize, "over n_seq_max: {plan:?}");
+        if self.info.n_seq_cached > 0 {
+            let holding = self.sequences.values().filter(|open| !open.cells.is_empty()).count();
+            assert!(holding <= self.info.n_seq_cached as usize, "too many sequences with cells");
+        }
         for (place, feed) in plan.feeds.iter().enumerate() {
             assert!(plan.feeds[..place].iter().all(|other| other.seq != feed.seq), "{plan:?}");
             assert!(!feed.tokens.is_empty(), "{plan:?}");
             let open = self.sequences.get(&feed.seq).expect("only open sequences are fed");
-            assert_eq!(feed.start as usize, open.tokens.len());
+            assert_eq!(feed.start as usize, open.cells.len());
         }
         let total = self.cells_used() + plan.n_tokens();
         assert!(total <= self.info.n_ctx as usize, "over n_ctx: {plan:?}");
@@ -72,9 +95,9 @@ impl ModelBackend for Fake {
         if self.refuse_open {
             return Err(Failure::new(ErrorCode::Inference, "no sampler").into());
         }
-        let old = self.sequences.insert(seq, Open { tokens: Vec::new(), draws: 0 });
+        let old = self.sequences.insert(seq, Open { cells: Vec::new(), longest: 0, draws: 0 });
         assert!(old.is_none(), "{seq:?} is open already");
-        assert!(self.sequences.len() <= self.info.n_seq_max as usize);
+        assert!(seq.0 < self.info.n_seq_max + self.info.n_seq_spare);
         Ok(())
     }
 
@@ -94,14 +117,19 @@ impl ModelBackend for Fake {
         }
         for feed in &plan.feeds {
             let open = self.sequences.get_mut(&feed.seq).unwrap();
-            open.tokens.extend(&feed.tokens);
+            for token in &feed.tokens {
+                self.next_cell += 1;
+                open.cells.push((self.next_cell, *token));
+            }
+            open.longest = open.longest.max(open.cells.len());
             if !feed.sample || self.mute {
                 continue;
             }
-            let answered = open.tokens.iter().filter(|token| token.0 >= ANSWER).count();
-            let end = answered as i32 == open.tokens[0].0;
+            let tokens: Vec<TokenId> = open.cells.iter().map(|(_, token)| *token).collect();
+            let answered = tokens.iter().filter(|token| token.0 >= ANSWER).count();
+            let end = answered as i32 == tokens[0].0;
             let mut hasher = DefaultHasher::new();
-            (&open.tokens, open.draws).hash(&mut hasher);
+            (&tokens, open.draws).hash(&mut hasher);
             open.draws += 1;
             let token = TokenId(ANSWER + (hasher.finish() % 1000) as i32);
             let piece = if end { Vec::new() } else { format!("{} ", token.0).into_bytes() };
@@ -111,12 +139,39 @@ impl ModelBackend for Fake {
         Ok(())
     }
 
+    fn copy(&mut self, from: SeqId, to: SeqId, tokens: u32) -> Result<(), BackendError> {
+        let n = tokens as usize;
+        assert!(self.sequences.contains_key(&to), "{to:?} is not open");
+        self.sequences.get_mut(&to).unwrap().cells.clear();
+        // What is copied of one that was refused a copy itself is not there.
+        let there = self.sequences.get(&from).filter(|donor| donor.cells.len() >= n);
+        let Some(donor) = there.filter(|_| !self.refuse_copy) else {
+            assert!(self.refuse_copy, "{from:?} has no {n} tokens");
+            return Err(Failure::new(ErrorCode::Inference, "no copying").into());
+        };
+        match self.info.prefix_cache {
+            PrefixCache::None => panic!("nothing can be shared"),
+            PrefixCache::Window(window) => {
+                let intact = donor.cells.len() == n || donor.longest <= window as usize;
+                assert!(intact, "{n} of {} tokens", donor.cells.len());
+            }
+            PrefixCache::Any => {}
+        }
+        let cells = donor.cells[..n].to_vec();
+        let to = self.sequences.get_mut(&to).unwrap();
+        (to.cells, to.longest) = (cells, n);
+        Ok(())
+    }
+
     fn trim(&mut self, seq: SeqId, keep: u32) -> Result<(), BackendError> {
         let open = self.sequences.get_mut(&seq).expect("only open sequences are trimmed");
         if self.refuse_trim {
             return Err(Failure::new(ErrorCode::Inference, "no cutting").into());
         }
-        open.tokens.truncate(keep as usize);
+        assert!(keep == 0 || self.info.prefix_cache == PrefixCache::Any, "it cannot be cut");
+        open.cells.truncate(keep as usize);
+        // What is fed from now on overwrites nothing.
+        open.longest = if keep == 0 { 0 } else { open.longest };
         Ok(())
     }
 
@@ -146,19 +201,26 @@ pub(super) struct Harness {
 
 impl Harness {
     pub(super) fn new(n_ctx: u32, n_batch: u32, n_seq_max: u32) -> Self {
-        let info = ModelInfo { n_ctx, n_batch, n_seq_max, ..ModelInfo::default() };
+        let (n_seq_spare, prefix_cache) = (8, PrefixCache::Any);
+        let info = ModelInfo { n_ctx, n_batch, n_seq_max, n_seq_spare, ..ModelInfo::default() };
+        Self::of(ModelInfo { prefix_cache, ..info })
+    }
+
+    pub(super) fn of(info: ModelInfo) -> Self {
         Self {
             scheduler: Scheduler::new(&info),
             fake: Fake {
+                cells: info.n_ctx as usize,
                 info,
                 sequences: BTreeMap::new(),
-                cells: n_ctx as usize,
                 refuse_open: false,
                 refuse_trim: false,
+                refuse_copy: false,
                 mute: false,
                 breaks: false,
                 interrupts: false,
                 passes: Vec::new(),
+                next_cell: 0,
             },
             outputs: Vec::new(),
             next_id: 0,
@@ -204,22 +266,35 @@ impl Harness {
         let outcome = step.carry_out(&mut self.fake);
         let plan = step.forward.clone();
         self.scheduler.apply(step, outcome, &mut self.outputs);
-        assert_eq!(self.fake.cells_used(), self.scheduler.cells_used() + self.dead_cells());
+        self.compare();
         plan
     }
 
-    /// Cells of sequences that will be closed or trimmed before the next forward pass.
-    fn dead_cells(&self) -> usize {
-        let live = |seq: &SeqId| self.scheduler.running.contains_key(seq);
-        let dead = self.fake.sequences.iter().filter(|(seq, _)| !live(seq));
-        dead.map(|(_, open)| open.tokens.len()).sum()
+    /// The scheduler knows which cells the backend has, but for changes that are to come.
+    fn compare(&self) {
+        let mut sequences = self.fake.sequences.clone();
+        for change in &self.scheduler.changes {
+            match change {
+                Change::Close { seq } => drop(sequences.remove(seq)),
+                Change::Trim { seq, keep } => {
+                    sequences.get_mut(seq).unwrap().cells.truncate(*keep as usize);
+                }
+                change => panic!("{change:?} was decided on outside of a plan"),
+            }
+        }
+        for (seq, open) in &sequences {
+            assert_eq!(self.scheduler.tree.cached(*seq), open.cells.len(), "{seq:?}");
+        }
+        assert_eq!(self.scheduler.cells_used(), distinct(&sequences));
     }
 
     /// Steps until there is nothing to do.
     pub(super) fn finish(&mut self) {
         for _ in 0..100_000 {
             if self.scheduler.is_idle() {
-                assert!(self.fake.sequences.is_empty(), "a sequence was left open");
+                self.compare();
+                let kept: Vec<SeqId> = self.scheduler.tree.kept().collect();
+                assert!(self.fake.sequences.keys().eq(&kept), "a sequence was left open");
                 return;
             }
             self.step();
@@ -243,6 +318,22 @@ impl Harness {
         self.text(id).split_whitespace().count()
     }
 
+    /// Sequences that are of no use to anybody any more.
+    pub(super) fn sequences_lost(&self) -> usize {
+        let all = (self.fake.info.n_seq_max + self.fake.info.n_seq_spare) as usize;
+        let scheduler = &self.scheduler;
+        let paused = all_of(Hold::Paused, scheduler) + all_of(Hold::Kept, scheduler);
+        all - scheduler.free.len() - scheduler.running.len() - paused
+    }
+
+    /// How many tokens of its prompt a finished request did not compute.
+    pub(super) fn cached(&self, id: u64) -> Option<u32> {
+        self.outputs.iter().find_map(|output| match output {
+            Output::Finished { id: of, usage, .. } if *of == id => Some(usage.cached_tokens),
+            _ => None,
+        })
+    }
+
     pub(super) fn ends(&self, id: u64) -> Vec<End> {
         let end = |output: &Output| match output {
             Output::Finished { id: of, finish_reason, .. } if *of == id => {
@@ -253,6 +344,10 @@ impl Harness {
         };
         self.outputs.iter().filter_map(end).collect()
     }
+}
+
+fn all_of(hold: Hold, scheduler: &Scheduler) -> usize {
+    (0..1000).filter(|seq| scheduler.tree.hold(SeqId(*seq)) == Some(hold)).count()
 }
 
 /// What is answered to `prompt` when nothing else runs and there is room for everything.

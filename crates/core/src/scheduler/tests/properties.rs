@@ -1,7 +1,8 @@
 use proptest::prelude::*;
 
+use super::super::Output;
 use super::fake::{CANCELED, End, Harness, POISON, STOPPED, answer_alone};
-use crate::{ErrorCode, FinishReason, Parameters, Priority, TokenId};
+use crate::{ErrorCode, FinishReason, ModelInfo, Parameters, PrefixCache, Priority, TokenId};
 
 #[derive(Debug, Clone)]
 enum Act {
@@ -9,6 +10,10 @@ enum Act {
         priority: Priority,
         length: usize,
         answer: usize,
+        /// Prompts of one family begin alike.
+        family: i32,
+        /// How many tokens are the family's.
+        shared: usize,
         max_tokens: Option<u32>,
         poisoned: bool,
     },
@@ -18,6 +23,38 @@ enum Act {
     Steps(usize),
     /// The backend has this share of the cells that it promised, in percent.
     Squeeze(usize),
+    /// From now on the backend shares no cells, or does again.
+    RefuseCopies(bool),
+}
+
+/// The request's own prompt, of which the first tokens are those of its family.
+fn familial(mut prompt: Vec<TokenId>, family: i32, shared: usize) -> Vec<TokenId> {
+    for (n, token) in prompt.iter_mut().enumerate().skip(1).take(shared) {
+        *token = TokenId(300 + family * 50 + n as i32 % 40);
+    }
+    prompt
+}
+
+/// Models of every kind, with few cells.
+fn models(n_ctx: std::ops::Range<u32>) -> impl Strategy<Value = ModelInfo> {
+    let prefix_cache = prop::sample::select(vec![
+        PrefixCache::Any,
+        PrefixCache::Any,
+        PrefixCache::Window(20),
+        PrefixCache::None,
+    ]);
+    let spare = prop::sample::select(vec![0u32, 1, 8]);
+    (n_ctx, 1u32..40, 1u32..6, spare, 0u32..3, prefix_cache).prop_map(
+        |(n_ctx, n_batch, n_seq_max, n_seq_spare, cached, prefix_cache)| ModelInfo {
+            n_ctx,
+            n_batch,
+            n_seq_max,
+            n_seq_spare,
+            n_seq_cached: if cached == 0 { 0 } else { n_seq_max + cached - 1 },
+            prefix_cache,
+            ..ModelInfo::default()
+        },
+    )
 }
 
 fn acts() -> impl Strategy<Value = Vec<Act>> {
@@ -25,20 +62,18 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         prop::sample::select(vec![Priority::Batch, Priority::Normal, Priority::Interactive]);
     let length = prop_oneof![1usize..4, 1usize..60];
     let poisoned = prop::bool::weighted(0.1);
-    let submit = (priority, length, 0usize..40, prop::option::of(1u32..30), poisoned).prop_map(
-        |(priority, length, answer, max_tokens, poisoned)| Act::Submit {
-            priority,
-            length,
-            answer,
-            max_tokens,
-            poisoned,
-        },
-    );
+    let family = (0..3, prop_oneof![Just(0usize), 1usize..60]);
+    let submit = (priority, length, 0usize..40, family, prop::option::of(1u32..30), poisoned);
+    let submit =
+        submit.prop_map(|(priority, length, answer, (family, shared), max_tokens, poisoned)| {
+            Act::Submit { priority, length, answer, family, shared, max_tokens, poisoned }
+        });
     let act = prop_oneof![
         6 => submit,
         1 => any::<usize>().prop_map(|which| Act::Cancel { which }),
         4 => (1usize..8).prop_map(Act::Steps),
         1 => (50usize..=100).prop_map(Act::Squeeze),
+        1 => any::<bool>().prop_map(Act::RefuseCopies),
     ];
     prop::collection::vec(act, 1..60)
 }
@@ -51,20 +86,22 @@ struct Submitted {
 
 proptest! {
     // The fake backend checks with each forward pass that cells stay within n_ctx, sequences
-    // within n_seq_max, tokens within n_batch, and that positions join up.
+    // within n_seq_max, tokens within n_batch, that positions join up, and that nothing is shared
+    // that its kind of cache does not have any more.
     #[test]
     fn every_request_ends_exactly_once_and_as_if_it_were_alone(
-        n_ctx in 70u32..200,
-        n_batch in 1u32..40,
-        n_seq_max in 1u32..6,
+        info in models(70..200),
         acts in acts(),
     ) {
-        let mut harness = Harness::new(n_ctx, n_batch, n_seq_max);
+        let n_ctx = info.n_ctx as usize;
+        let mut harness = Harness::of(info);
         let mut accepted = Vec::new();
         for act in acts {
             match act {
-                Act::Submit { priority, length, answer, max_tokens, poisoned } => {
-                    let mut prompt = harness.prompt(length, answer);
+                Act::Submit {
+                    priority, length, answer, family, shared, max_tokens, poisoned,
+                } => {
+                    let mut prompt = familial(harness.prompt(length, answer), family, shared);
                     if poisoned {
                         prompt[length - 1] = TokenId(POISON);
                     }
@@ -80,10 +117,11 @@ proptest! {
                     }
                 }
                 Act::Steps(steps) => (0..steps).for_each(|_| { harness.step(); }),
-                Act::Squeeze(percent) => harness.fake.cells = n_ctx as usize * percent / 100,
+                Act::Squeeze(percent) => harness.fake.cells = n_ctx * percent / 100,
+                Act::RefuseCopies(refuse) => harness.fake.refuse_copy = refuse,
             }
         }
-        harness.fake.cells = n_ctx as usize;
+        harness.fake.cells = n_ctx;
         harness.finish();
 
         for Submitted { id, prompt, params } in accepted {
@@ -106,19 +144,47 @@ proptest! {
 
     #[test]
     fn an_honest_cache_fails_nobody_and_cuts_nobody_short(
-        n_ctx in 101u32..200,
-        n_batch in 1u32..40,
-        n_seq_max in 1u32..6,
-        requests in prop::collection::vec((1usize..60, 0usize..40), 1..20),
+        info in models(101..200),
+        requests in prop::collection::vec(
+            (1usize..60, 0usize..40, 0..3, 0usize..60, 0..3, 0usize..5), 1..20,
+        ),
     ) {
-        let mut harness = Harness::new(n_ctx, n_batch, n_seq_max);
-        let ids: Vec<u64> =
-            requests.iter().map(|&(length, answer)| harness.submit(length, answer)).collect();
-        harness.finish();
-        for (id, (_, answer)) in ids.into_iter().zip(requests) {
-            prop_assert_eq!(harness.ends(id), [End::Finished(FinishReason::Stop)]);
-            prop_assert_eq!(harness.text(id).split_whitespace().count(), answer);
+        let mut harness = Harness::of(info);
+        let mut submitted = Vec::new();
+        for (length, answer, family, shared, priority, steps) in requests {
+            let priorities = [Priority::Batch, Priority::Normal, Priority::Interactive];
+            let prompt = familial(harness.prompt(length, answer), family, shared);
+            let params = Parameters::default();
+            let priority = priorities[priority as usize];
+            let id = harness.submit_prompt(prompt.clone(), params, priority).unwrap();
+            submitted.push((id, prompt));
+            (0..steps).for_each(|_| { harness.step(); });
         }
+        harness.finish();
+        for (id, prompt) in submitted {
+            prop_assert_eq!(harness.ends(id), [End::Finished(FinishReason::Stop)]);
+            prop_assert_eq!(harness.text(id), answer_alone(prompt, Parameters::default()));
+        }
+        prop_assert_eq!(harness.sequences_lost(), 0);
+    }
+
+    #[test]
+    fn an_interactive_request_starts_at_the_next_step_whatever_else_is_to_be_done(
+        n_seq_max in 1u32..6,
+        others in prop::collection::vec((1usize..60, 1usize..40, any::<bool>(), 0usize..4), 1..20),
+    ) {
+        // A cache and a batch that have room for all prompts.
+        let mut harness = Harness::new(4000, 4000, n_seq_max);
+        for (length, answer, batch, steps) in others {
+            let priority = if batch { Priority::Batch } else { Priority::Normal };
+            harness.submit_as(priority, length, answer);
+            (0..steps).for_each(|_| { harness.step(); });
+        }
+        let person = harness.submit_as(Priority::Interactive, 10, 5);
+        harness.step();
+        let started = harness.outputs.contains(&Output::Started { id: person });
+        prop_assert!(started);
+        harness.finish();
     }
 
     #[test]

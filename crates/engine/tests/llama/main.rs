@@ -2,6 +2,8 @@
 #![cfg(feature = "llama")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
+mod sharing;
+
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
@@ -211,7 +213,7 @@ fn what_would_abort_the_process_is_refused() {
     with(smollm(), |backend, _| {
         let mut sampled = Vec::new();
         let n_batch = backend.info().n_batch as usize;
-        let n_seq_max = backend.info().n_seq_max;
+        let sequences = backend.info().n_seq_max + backend.info().n_seq_spare;
         let mut refused = |backend: &mut dyn ModelBackend, feed: Feed| {
             let result = backend.forward(&Plan { feeds: vec![feed] }, &mut sampled);
             assert!(matches!(result, Err(BackendError::Broken(_))), "{result:?}");
@@ -225,8 +227,8 @@ fn what_would_abort_the_process_is_refused() {
         refused(backend, feed(seq, 0, vec![TokenId(-1)]));
         refused(backend, feed(seq, 0, vec![TokenId(10_000_000)]));
         refused(backend, feed(seq, 0, vec![]));
-        refused(backend, feed(SeqId(n_seq_max), 0, vec![TokenId(5)]));
-        assert!(backend.open(SeqId(n_seq_max), &greedy(), &[]).is_err());
+        refused(backend, feed(SeqId(sequences), 0, vec![TokenId(5)]));
+        assert!(backend.open(SeqId(sequences), &greedy(), &[]).is_err());
         let bad = Parameters { temperature: Some(f32::NAN), ..Parameters::DEFAULT };
         assert!(matches!(backend.open(seq, &bad, &[]), Err(BackendError::Request(_))));
         let mut sampled = Vec::new();

@@ -1,0 +1,81 @@
+//! Many requests with one beginning: what sharing it is worth.
+
+use std::path::Path;
+use std::time::Instant;
+
+use serde_json::json;
+use threadrunner_bench::{Series, Table};
+
+use crate::daemon::Server;
+
+/// Requests in a round, all there from the beginning.
+const REQUESTS: usize = 200;
+/// Words of the prefix, about as many tokens.
+const PREFIX: usize = 490;
+/// Words of each tail.
+const TAIL: usize = 15;
+/// Tokens of each answer.
+const ANSWER: u32 = 16;
+
+/// Measures the daemon with and without its prefix cache, in turn.
+pub(crate) fn compare(model: &Path, rounds: usize) {
+    let without = Server::start(model, "[engine]\nprefix_cache = false\n");
+    let with = Server::start(model, "");
+    let title = format!("{REQUESTS} requests with one prefix");
+    let table = Table::new(&title, &["what", "without sharing", "sharing", "ratio"]);
+    let mut rates: [Series; 2] = Default::default();
+    let mut computed: [Series; 2] = Default::default();
+    for round in 0..rounds {
+        let prompts = prompts(round);
+        for (place, server) in [&without, &with].into_iter().enumerate() {
+            let (seconds, tokens) = answer(server, &prompts);
+            rates[place].push(REQUESTS as f64 / seconds);
+            computed[place].push(tokens as f64 / REQUESTS as f64);
+        }
+    }
+    let row = |what: &str, [without, with]: &[Series; 2]| {
+        let ratio = format!("{:.3}", with.ratio(without));
+        table.row(&[what.to_owned(), without.to_string(), with.to_string(), ratio]);
+    };
+    row("requests/s", &rates);
+    row("prompt tokens computed, each", &computed);
+    table.end();
+}
+
+/// How long it takes until all are answered, in seconds, and how many tokens of the prompts were
+/// computed. One connection: a load generator on the same processors should cost little.
+fn answer(server: &Server, prompts: &[String]) -> (f64, u64) {
+    let mut frames = server.connect();
+    let start = Instant::now();
+    for (id, prompt) in prompts.iter().enumerate() {
+        frames.send(&json!({
+            "v": 1, "id": id, "op": "run", "prompt": prompt, "raw": true, "stream": false,
+            "temperature": 0, "max_tokens": ANSWER,
+        }));
+    }
+    let (mut ended, mut computed) = (0, 0);
+    while ended < prompts.len() {
+        let frame = frames.receive().expect("every request has an end");
+        assert!(frame.get("error").is_none(), "{frame}");
+        if frame["eos"] == true {
+            let count = |key: &str| frame["usage"][key].as_u64().expect("usage");
+            computed += count("prompt_tokens") - count("cached_tokens");
+            ended += 1;
+        }
+    }
+    (start.elapsed().as_secs_f64(), computed)
+}
+
+/// Another prefix each round, so that a round begins with nothing in the cache that is of use.
+fn prompts(round: usize) -> Vec<String> {
+    const WORDS: [&str; 8] =
+        ["river", "stone", "letter", "morning", "window", "garden", "paper", "road"];
+    let words = |from: usize, count: usize| {
+        let word = |n: usize| WORDS[(n * 5 + from + n / 7) % WORDS.len()];
+        (0..count).map(word).collect::<Vec<_>>().join(" ")
+    };
+    let prefix = format!("List {round}: {}.", words(round, PREFIX));
+    (0..REQUESTS)
+        .map(|tail| format!("{prefix} Number {tail}: {}. And then", words(tail, TAIL)))
+        .collect()
+}

@@ -1,0 +1,54 @@
+//! The dummy's KV cache: which cells are in use, and by how many sequences.
+
+use std::collections::HashMap;
+
+use threadrunner_core::TokenId;
+
+/// A cell, and the token that is cached in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Cell {
+    number: u64,
+    pub(super) token: TokenId,
+}
+
+/// All cells in use.
+#[derive(Debug, Default)]
+pub(super) struct Cells {
+    holders: HashMap<u64, u32>,
+    computed: u64,
+}
+
+impl Cells {
+    /// How many are in use.
+    pub(super) fn used(&self) -> usize {
+        self.holders.len()
+    }
+
+    /// How many tokens were ever computed.
+    #[cfg(test)]
+    pub(super) fn computed(&self) -> u64 {
+        self.computed
+    }
+
+    /// A cell with a token that was computed just now.
+    pub(super) fn compute(&mut self, token: TokenId) -> Cell {
+        self.computed += 1;
+        self.holders.insert(self.computed, 1);
+        Cell { number: self.computed, token }
+    }
+
+    /// One more sequence holds it.
+    pub(super) fn hold(&mut self, cell: &Cell) {
+        *self.holders.entry(cell.number).or_default() += 1;
+    }
+
+    /// One sequence less holds it.
+    pub(super) fn release(&mut self, cell: &Cell) {
+        if let Some(holders) = self.holders.get_mut(&cell.number) {
+            *holders -= 1;
+            if *holders == 0 {
+                self.holders.remove(&cell.number);
+            }
+        }
+    }
+}
