@@ -14,13 +14,22 @@ use threadrunner_tests::{
 
 const ANSWER: &str = "lorem ipsum dolor sit amet Hello.";
 
-/// A home with an engine that takes one job at a time, and half a second for it.
+/// A home with an engine that takes one job at a time, and two seconds for it: the first one runs
+/// still when all are submitted, also on a busy machine.
 fn slow_home() -> TestHome {
-    TestHome::new().config("[engine]\nsequences = 1\n").dummy(&json!({"step_ms": 25, "words": 20}))
+    TestHome::new().config("[engine]\nsequences = 1\n").dummy(&json!({"step_ms": 100, "words": 20}))
 }
 
-fn detach(home: &TestHome) -> String {
-    home.run(["--detach", "Hello"]).expect(0).stdout.trim().to_owned()
+/// Submits so many jobs, without starting a process for each. With the engine loaded, the daemon
+/// knows how many it takes at once.
+fn detach(home: &TestHome, jobs: usize) -> Vec<String> {
+    home.run(["load"]).expect(0);
+    let mut client = home.connect();
+    let submit = json!({"v": 1, "id": 1, "op": "submit", "prompt": "Hello"});
+    let id = |answer: Vec<serde_json::Value>| {
+        answer[0]["data"]["job"].as_str().expect("an id").to_owned()
+    };
+    (0..jobs).map(|_| id(client.ask(&submit))).collect()
 }
 
 /// Puts a home on a small file system of its own.
@@ -45,7 +54,7 @@ fn runs_full(options: &str, fill: impl Fn(&Path)) {
     let home = slow_home();
     mount_home(&home, options);
     let pid = home.daemon_pid();
-    let jobs: Vec<_> = (0..3).map(|_| detach(&home)).collect();
+    let jobs = detach(&home, 3);
     eventually("one runs", || (home.jobs_in("processing") == jobs[..1]).then_some(()));
     fill(&home.root().join("models"));
 
@@ -137,7 +146,7 @@ fn a_read_only_disk_is_said_to_be_one() {
 fn a_daemon_out_of_file_descriptors_says_so_and_goes_on_when_it_has_some() {
     let home = slow_home();
     let pid = home.daemon_pid();
-    let jobs: Vec<_> = (0..3).map(|_| detach(&home)).collect();
+    let jobs = detach(&home, 3);
     eventually("one runs", || (home.jobs_in("processing") == jobs[..1]).then_some(()));
     let limit = |most: Option<u64>| {
         let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap());
@@ -188,7 +197,7 @@ fn two_daemons_do_not_share_a_workspace() {
 fn a_job_deleted_by_hand_takes_no_other_with_it() {
     let home = slow_home();
     let pid = home.daemon_pid();
-    let jobs: Vec<_> = (0..5).map(|_| detach(&home)).collect();
+    let jobs = detach(&home, 5);
     let waiting = home.threadrunner(["wait", &jobs[1]]).spawn().unwrap();
     eventually("the first runs", || (home.jobs_in("processing") == jobs[..1]).then_some(()));
     // Somebody waits for it, as `position` tells; then it is deleted.
@@ -221,7 +230,7 @@ fn ids_go_on_after_those_of_a_day_to_come() {
     let ahead = SystemTime::now() + Duration::from_secs(86_400);
     fs::File::open(home.workspace("output")).unwrap().set_modified(ahead).unwrap();
     let micros = ahead.duration_since(UNIX_EPOCH).unwrap().as_micros();
-    let ids: Vec<_> = (0..3).map(|_| detach(&home)).collect();
+    let ids = detach(&home, 3);
     assert!(ids.is_sorted_by(|a, b| a < b), "{ids:?}");
     assert!(ids[0] > format!("{micros:016}"), "{ids:?}");
 }
@@ -229,14 +238,14 @@ fn ids_go_on_after_those_of_a_day_to_come() {
 #[test]
 fn an_id_of_sixteen_nines_does_not_spoil_those_that_follow() {
     let home = TestHome::new();
-    let before = detach(&home);
+    let before = detach(&home, 1).remove(0);
     let nines = "9999999999999999";
     let job = home.workspace("input/writing").join(nines);
     fs::create_dir(&job).unwrap();
     fs::write(job.join("prompt.txt"), "Hello").unwrap();
     fs::rename(job, home.workspace("input/ready").join(nines)).unwrap();
     home.run(["wait", nines]).expect(0);
-    let after = detach(&home);
+    let after = detach(&home, 1).remove(0);
     assert!(before < after && after.as_str() < nines, "{before} {after}");
     home.run(["wait", &after]).expect(0);
 }

@@ -246,7 +246,7 @@ impl Reader {
 
     /// Notes a job that somebody else put into `input/ready`.
     pub(crate) fn note_arrival(&self, id: &JobId) {
-        self.layout.recent().came(id, JobState::Ready);
+        self.layout.recent().came(&self.layout, id, JobState::Ready);
     }
 
     /// Which of the jobs that have ended need not be kept. Looks at each of them: with very many,

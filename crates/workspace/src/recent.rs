@@ -130,10 +130,13 @@ impl Recent {
         Ok(())
     }
 
-    /// Notes that somebody else put a job into a state.
-    pub(crate) fn came(&self, id: &JobId, state: JobState) {
-        if let Some(state) = self.of(state) {
-            state.known().note(Change::Came(id.clone()));
+    /// Notes that somebody put a job into a state, if it is still there: the one who tells may be
+    /// late, and this process may have moved it on.
+    pub(crate) fn came(&self, layout: &Layout, id: &JobId, state: JobState) {
+        let Some(of) = self.of(state) else { return };
+        let mut known = of.known();
+        if layout.job_path(state, id).exists() {
+            known.note(Change::Came(id.clone()));
         }
     }
 
@@ -335,7 +338,18 @@ mod tests {
         // As if the directory's time had not changed.
         let now = changed(&story.layout, JobState::Ready).unwrap();
         recent.of(JobState::Ready).unwrap().known().changed = Some(now);
-        recent.came(&id(1), JobState::Ready);
+        recent.came(&story.layout, &id(1), JobState::Ready);
+        story.check(20);
+    }
+
+    #[test]
+    fn an_arrival_told_after_the_job_has_moved_on_is_none() {
+        let story = Story::with(0);
+        story.put(1, JobState::Ready);
+        story.check(20);
+        let (from, to) = (JobState::Ready, JobState::Processing);
+        staged::move_job(&story.layout, &Disk, &id(1), from, to).unwrap();
+        story.layout.recent().came(&story.layout, &id(1), JobState::Ready);
         story.check(20);
     }
 

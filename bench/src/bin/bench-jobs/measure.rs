@@ -60,6 +60,23 @@ pub(crate) fn own_sync(directory: &Path, number: usize) -> f64 {
     time
 }
 
+/// Makes what a job is on disk (a directory, three files), syncs it and renames it: the least that
+/// any program takes for it.
+pub(crate) fn own_job(directory: &Path, number: usize) -> f64 {
+    let [made, moved] = ["made", "moved"].map(|name| directory.join(format!("{name}-{number}")));
+    let disk = fs::File::open(directory).expect("a home can be opened");
+    let (time, ()) = milliseconds(|| {
+        fs::create_dir(&made).expect("a directory can be made");
+        for (name, bytes) in [("prompt.txt", 76), ("job.json", 400), ("meta.json", 150)] {
+            fs::write(made.join(name), vec![b'x'; bytes]).expect("a file can be made");
+        }
+        rustix::fs::syncfs(&disk).expect("a disk can be synced");
+        fs::rename(&made, &moved).expect("a directory can be renamed");
+    });
+    fs::remove_dir_all(&moved).expect("a directory can be removed");
+    time
+}
+
 /// Puts jobs into the queue of a home whose daemon does not run.
 pub(crate) fn fill_queue(home: &TestHome, jobs: usize) {
     let options = Options { durability: Durability::Relaxed, ..Options::default() };

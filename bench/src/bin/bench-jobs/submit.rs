@@ -7,7 +7,7 @@ use serde_json::json;
 use threadrunner_bench::{Series, Table, milliseconds};
 use threadrunner_tests::Frames;
 
-use crate::measure::{ask, busy_home, first_token, home, own_sync, ratio, submit};
+use crate::measure::{ask, busy_home, first_token, home, own_job, own_sync, ratio, submit};
 
 /// Clients of the grouped row.
 const CLIENTS: usize = 8;
@@ -24,9 +24,10 @@ fn one_client(runs: usize) {
     first_token(&mut client);
     let columns = ["what", "ms: median (min to max)", "ratio to the sync"];
     let table = Table::new("One client, an idle daemon", &columns);
-    let [mut own, mut detached, mut first] = <[Series; 3]>::default();
+    let [mut own, mut job, mut detached, mut first] = <[Series; 4]>::default();
     for number in 0..runs {
         own.push(own_sync(home.root(), number));
+        job.push(own_job(home.root(), number));
         let (time, id) = milliseconds(|| submit(&mut client));
         detached.push(time);
         ask(&mut client, &json!({"v": 1, "id": 1, "op": "wait", "job": id}));
@@ -37,6 +38,8 @@ fn one_client(runs: usize) {
         own.to_string(),
         "1".into(),
     ]);
+    let cells = ["a directory and three files, as a job has: made, synced at once, renamed".into()];
+    table.row(&[&cells[..], &[job.to_string(), ratio(&job, &own)]].concat());
     let cells = ["`submit`, to the id of a job that survives a power failure".into()];
     table.row(&[&cells[..], &[detached.to_string(), ratio(&detached, &own)]].concat());
     let cells = ["`run`, to the first token (its sync goes on meanwhile)".into()];
