@@ -12,7 +12,7 @@
 //! Each step has one token for every sequence that is decoding, and prompt chunks in what remains
 //! of the batch, shared between the prompts being read by their priorities.
 //!
-//! All sequences share the cells of one KV cache; [`tree`] knows which. A prompt begins with the
+//! All sequences share the cells of one KV cache; `tree` knows which. A prompt begins with the
 //! longest prefix that any sequence has cached, whether its request runs, waits or has
 //! ended; and one that begins like another that is being read waits for that one to get to where
 //! they part. So a prefix is computed once.

@@ -9,7 +9,7 @@
 //!   in, let the scheduler plan, let the backend compute, tell what came of it. With nothing to do
 //!   it sleeps until a command comes.
 //!
-//! Between the first command and the second thread stands the fence ([`fence`]): what a model file
+//! Between the first command and the second thread stands the fence (`fence`): what a model file
 //! may make of the process is no more than answering needs.
 //!
 //! A backend that crashes takes nothing else with it: that is why this is a process.

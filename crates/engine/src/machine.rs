@@ -1,4 +1,4 @@
-//! What the machine is, asked once: behind the [fence](crate::fence) nobody is told any more.
+//! What the machine is, asked once: behind the fence nobody is told any more.
 
 use std::fs::read_to_string;
 use std::sync::OnceLock;

@@ -1,20 +1,18 @@
 //! The thread's own side: prepare, sync, tell.
 
+mod ends;
+mod look;
+mod sync;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant, SystemTime};
 
-use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta, JobState};
-use threadrunner_workspace::{
-    Attempt, ClaimedJob, NewJob, Reader, StillClaimed, Workspace, WorkspaceError,
-};
+use threadrunner_core::{ErrorCode, Failure, JobId, JobState};
+use threadrunner_workspace::{ClaimedJob, NewJob, Workspace, WorkspaceError};
 
-use super::expand::expand;
 use super::needs::Needs;
-use super::standing::standing;
-use super::{
-    After, Claim, Found, Operation, Reply, Standing, StoreEvent, StoreEvents, Submission, Written,
-};
+use super::{Claim, Operation, Reply, StoreEvent, StoreEvents, Submission, Written};
 use crate::workspaces::WorkspaceId;
 
 /// The most operations that share a sync.
@@ -274,84 +272,6 @@ impl Keeper {
         }
     }
 
-    fn complete(&mut self, id: JobId, text: &str, meta: JobMeta, now: SystemTime) {
-        let Some(job) = self.claimed.remove(&id) else { return self.not_claimed(id) };
-        match self.workspace.complete(job, text, meta.clone(), now) {
-            Ok(()) => self.ends(id, Ok(())),
-            Err(still) => {
-                let StillClaimed { job, error } = *still;
-                let failure = Failure::from(error);
-                // Where there is no room for the answer there may be some for the reason. Where
-                // there is not, the job stays where it is and is begun again when there is.
-                if let Err(still) = self.workspace.fail(job, &failure, meta, now) {
-                    tracing::error!(job = %id, error = %still.error, "its failure is not on disk");
-                    self.recover_later(id.clone());
-                }
-                self.ends(id, Err(failure));
-            }
-        }
-    }
-
-    fn fail(&mut self, id: JobId, failure: &Failure, meta: JobMeta, now: SystemTime) {
-        let Some(job) = self.claimed.remove(&id) else { return self.not_claimed(id) };
-        let result = self.workspace.fail(job, failure, meta, now);
-        if result.is_err() {
-            self.recover_later(id.clone());
-        }
-        self.ends(id, result.map_err(|still| still.error.into()));
-    }
-
-    fn release(&mut self, id: JobId, counted: bool) {
-        let attempt = if counted { Attempt::Counted } else { Attempt::Forgotten };
-        let Some(job) = self.claimed.remove(&id) else {
-            let failure = not_claimed(&id);
-            return self.tell(StoreEvent::Released { id, result: Err(failure) });
-        };
-        match self.workspace.release(job, attempt) {
-            Ok(()) => {
-                self.own.insert(id.clone());
-                self.pending.push((id, Pending::Released));
-            }
-            Err(still) => {
-                self.recover_later(id.clone());
-                let result = Err(still.error.into());
-                self.tell(StoreEvent::Released { id, result });
-            }
-        }
-    }
-
-    /// Tells that a claim came to nothing: for now, or for good.
-    fn not_claimed_for(&mut self, id: JobId, error: WorkspaceError) {
-        if error.is_shortage() {
-            self.tell(StoreEvent::NotNow { id, failure: error.into() });
-        } else {
-            self.listed = None;
-            if matches!(error, WorkspaceError::Rejected { .. }) {
-                self.pending.push((id.clone(), Pending::Refused));
-            }
-            self.tell(StoreEvent::Claimed { id, result: Err(error.into()) });
-        }
-    }
-
-    /// Notes a job that was left in `processing` because something has run out.
-    fn recover_later(&mut self, id: JobId) {
-        self.unended.push_back((Instant::now() + RECOVERED_AFTER, id));
-    }
-
-    fn recover(&mut self, id: JobId) {
-        if self.claimed.contains_key(&id) {
-            // It came to be run again in another way, and is held.
-            return;
-        }
-        match self.workspace.recover_job(&id, SystemTime::now()) {
-            Ok(()) => self.pending.push((id, Pending::Recovered)),
-            Err(error) => {
-                tracing::debug!(job = %id, %error, "a job waits to be recovered");
-                self.recover_later(id);
-            }
-        }
-    }
-
     fn answer(
         &mut self,
         id: JobId,
@@ -382,212 +302,6 @@ impl Keeper {
         let failure = not_claimed(&id);
         self.tell(StoreEvent::Ended { id, result: Err(failure) });
     }
-
-    /// What the owner needs to run a job that was claimed.
-    fn claim_of(&self, job: &ClaimedJob) -> Claim {
-        let (prompt, spec, meta) =
-            (job.prompt().to_owned(), job.spec().clone(), job.meta().clone());
-        let mut claim = Claim { prompt, spec, meta, unfit: None };
-        claim.unfit = expand(&mut claim, &self.workspace.reader()).err();
-        claim
-    }
-
-    /// Checks that a job waits for none that is not there.
-    fn all_there(&self, after: &[JobId]) -> Result<(), Failure> {
-        let reader = self.workspace.reader();
-        after.iter().try_for_each(|id| reader.locate(id).map(drop).map_err(Failure::from))
-    }
-
-    /// Looks at all jobs found at the start, so that it is known what each needs.
-    fn look_at_all(&mut self) {
-        while let Some(id) = self.backlog.pop_front() {
-            self.look(id);
-        }
-    }
-
-    /// Tells how a job stands now, and goes on where it has ended without anybody here.
-    fn tell_standing(&mut self, id: JobId) {
-        let how = standing(&id, &self.workspace.reader());
-        if how != Standing::Open {
-            self.needs.ended(&id);
-        }
-        self.tell(StoreEvent::Stands { id, how });
-    }
-
-    fn needed_by(&mut self, id: &JobId) -> Option<JobId> {
-        let reader = self.workspace.reader();
-        self.needs.needed_by(id, |job| lives(job, &reader))
-    }
-
-    /// Looks at a job in `ready`, and tells of it if it is one.
-    fn look(&mut self, id: JobId) {
-        let now = SystemTime::now();
-        match self.workspace.inspect(&id, now) {
-            Ok(job) => {
-                let waited = job
-                    .meta
-                    .submitted_at
-                    .as_deref()
-                    .and_then(threadrunner_workspace::parse_timestamp)
-                    .and_then(|submitted| now.duration_since(submitted).ok())
-                    .unwrap_or_default();
-                let time_left_s = job.spec.timeout_s.map(|seconds| seconds - waited.as_secs_f64());
-                self.needs.add(&id, &job.spec.after);
-                if let Err(failure) = self.note_hook(&id, &job.spec) {
-                    tracing::warn!(job = %id, %failure, "its hook is lost if the daemon dies");
-                    self.hooked.insert(id.clone());
-                }
-                let spec = job.spec;
-                let after = After::of(spec.after, spec.after_any, &self.workspace.reader());
-                let tag = job.meta.tags.first().map(|tag| tag.as_str().into());
-                let (model, priority) = (spec.model, spec.priority);
-                let found = Found { model, priority, tag, time_left_s, after };
-                self.tell(StoreEvent::Found { id, found });
-            }
-            // Taken back or moved by whoever put it there, or by this daemon.
-            Err(WorkspaceError::NotFound { .. } | WorkspaceError::WrongState { .. }) => {}
-            Err(WorkspaceError::Unfinished { .. }) => {
-                if self.unfinished.iter().all(|(_, other)| *other != id) {
-                    self.unfinished.push_back((Instant::now() + FILLED_AFTER, id));
-                }
-            }
-            Err(error @ (WorkspaceError::Rejected { .. } | WorkspaceError::NotAJob { .. })) => {
-                tracing::warn!(job = %id, %error, "a job in ready is none");
-                if matches!(error, WorkspaceError::Rejected { .. }) {
-                    self.pending.push((id, Pending::Refused));
-                }
-            }
-            Err(error) => {
-                self.listed = None;
-                // Once: it is looked at again with each listing.
-                if self.complained.len() < COMPLAINTS && self.complained.insert(id.clone()) {
-                    tracing::warn!(job = %id, %error, "a job in ready cannot be looked at");
-                }
-            }
-        }
-    }
-
-    fn list(&mut self) {
-        // The watcher may have lost events, also those that would have emptied this.
-        self.own.clear();
-        let reader = self.workspace.reader();
-        let changed = reader.changed(JobState::Ready);
-        // A long queue that rests is not read again and again.
-        if changed.is_some() && changed == self.listed {
-            return;
-        }
-        let at_rest = |changed: &SystemTime| {
-            SystemTime::now().duration_since(*changed).is_ok_and(|age| age > AT_REST_AFTER)
-        };
-        self.listed = changed.filter(at_rest);
-        match reader.ids(JobState::Ready) {
-            Ok(ids) => self.tell(StoreEvent::Listed { ids }),
-            Err(error) => {
-                self.listed = None;
-                tracing::error!(%error, "the queue cannot be listed");
-            }
-        }
-    }
-
-    fn sync(&mut self) {
-        let mut synced = self.workspace.sync();
-        for (id, pending) in std::mem::take(&mut self.pending) {
-            let error = synced.take_error(&id);
-            match (pending, error) {
-                (Pending::Queued { after, any }, None) => {
-                    // Not sooner: what ended with this group has ended by now, and what has not
-                    // is told of after this.
-                    let after = After::of(after, any, &self.workspace.reader());
-                    let result = Ok(Written::Ready(after));
-                    self.tell(StoreEvent::Submitted { id: id.clone(), result });
-                    self.tell(StoreEvent::Durable { id });
-                }
-                (Pending::Queued { .. }, Some(error)) => {
-                    self.needs.ended(&id);
-                    self.forget_hook(&id);
-                    self.tell(StoreEvent::Submitted { id, result: Err(error.into()) });
-                }
-                (Pending::BeginsThen(claim), None) => {
-                    self.tell(StoreEvent::Durable { id: id.clone() });
-                    let result = Ok(Written::Claimed(claim));
-                    self.tell(StoreEvent::Submitted { id, result });
-                }
-                (Pending::BeginsThen(_), Some(error)) => {
-                    self.claimed.remove(&id);
-                    self.forget_hook(&id);
-                    self.tell(StoreEvent::Submitted { id, result: Err(error.into()) });
-                }
-                (Pending::Begun, None) => self.tell(StoreEvent::Durable { id }),
-                (Pending::Begun, Some(error)) => {
-                    self.claimed.remove(&id);
-                    self.forget_hook(&id);
-                    self.tell(StoreEvent::Lost { id, failure: error.into() });
-                }
-                (Pending::Claimed(claim), None) => {
-                    self.tell(StoreEvent::Claimed { id, result: Ok(claim) });
-                }
-                (Pending::Claimed(_), Some(error)) => {
-                    self.claimed.remove(&id);
-                    self.not_claimed_for(id, error);
-                }
-                (Pending::Released, Some(error)) => {
-                    self.recover_later(id.clone());
-                    self.tell(StoreEvent::Released { id, result: Err(error.into()) });
-                }
-                (Pending::Released, None) => {
-                    self.tell(StoreEvent::Released { id, result: Ok(()) });
-                }
-                (Pending::Refused, None) => {
-                    self.needs.ended(&id);
-                    self.tell_hook_due(&id);
-                    self.tell(StoreEvent::Refused { id });
-                }
-                (Pending::Refused, Some(error)) => {
-                    tracing::warn!(job = %id, %error, "a malformed job stays in ready");
-                }
-                (Pending::Ended, Some(error)) => {
-                    self.recover_later(id.clone());
-                    self.tell(StoreEvent::Ended { id, result: Err(error.into()) });
-                }
-                (Pending::Ended, None) => {
-                    self.needs.ended(&id);
-                    self.tell_hook_due(&id);
-                    self.tell(StoreEvent::Ended { id, result: Ok(()) });
-                }
-                (Pending::Recovered, Some(_)) => self.recover_later(id),
-                // In `ready`, if it is to be run again; else the look finds nothing.
-                (Pending::Recovered, None) => {
-                    self.tell_standing(id.clone());
-                    self.tell_hook_due(&id);
-                    self.backlog.push_back(id);
-                }
-                (Pending::Answer { reply, then_look }, error) => {
-                    let _ = reply.send(error.map_or(Ok(()), |error| Err(error.into())));
-                    if then_look {
-                        self.own.insert(id.clone());
-                        // Not here: one that turns out malformed is moved by the next sync.
-                        self.backlog.push_back(id);
-                    }
-                }
-            }
-        }
-        for id in std::mem::take(&mut self.asked_about) {
-            self.tell_standing(id);
-        }
-        for (mut ids, reply) in std::mem::take(&mut self.pending_removals) {
-            ids.retain(|id| synced.take_error(id).is_none());
-            // A client that is gone has nobody to be told.
-            let _ = reply.send(Ok(ids));
-        }
-        for (id, error) in synced.failed {
-            tracing::warn!(job = %id, %error, "the workspace could not go on with a job");
-        }
-    }
-}
-
-/// Whether a job is there and has not ended.
-fn lives(id: &JobId, reader: &Reader) -> bool {
-    reader.locate(id).is_ok_and(|(state, _)| !state.is_final())
 }
 
 fn needed(id: &JobId, by: &JobId) -> Failure {

@@ -1,0 +1,208 @@
+//! What `data` of an answer is, for each operation.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine_protocol::EngineInfo;
+use crate::{HookOutcome, JobId, JobMeta, JobState, ModelInfo, ModelRef, Priority};
+
+/// A queued job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Submitted {
+    /// Its id; it survives a crash.
+    pub job: JobId,
+}
+
+/// What is known of a job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobRecord {
+    /// The id.
+    pub job: JobId,
+    /// Where it stands.
+    pub state: JobState,
+    /// Its place in the queue, from 1, when it is queued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<u32>,
+    /// The jobs whose end it waits for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waits_for: Vec<JobId>,
+    /// How the program went that was run when it had ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_done: Option<HookOutcome>,
+    /// How often it was begun.
+    #[serde(default)]
+    pub attempts: u32,
+    /// Who goes first.
+    #[serde(default)]
+    pub priority: Priority,
+    /// The beginning of the prompt, for lists: one line, at most 80 characters.
+    #[serde(default)]
+    pub prompt_start: String,
+    /// The name of its workspace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<String>,
+    /// Its directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<PathBuf>,
+    /// The content of `meta.json`.
+    #[serde(flatten)]
+    pub meta: JobMeta,
+}
+
+/// Many jobs.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct JobList {
+    /// Newest first.
+    pub jobs: Vec<JobRecord>,
+    /// Whether more matched than were sent.
+    #[serde(default)]
+    pub more: bool,
+}
+
+/// Many jobs, by their ids alone.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobIds {
+    /// Newest first.
+    pub ids: Vec<JobId>,
+    /// Whether more matched than were sent.
+    #[serde(default)]
+    pub more: bool,
+}
+
+/// A job's answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobResult {
+    /// What is known of it.
+    #[serde(flatten)]
+    pub record: JobRecord,
+    /// `result.txt`.
+    pub text: String,
+}
+
+/// Jobs that are no more.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removed {
+    /// Their ids.
+    pub jobs: Vec<JobId>,
+}
+
+/// Loaded models and running requests.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ProcessList {
+    /// Engines, loading or loaded.
+    pub models: Vec<LoadedModel>,
+    /// Running jobs.
+    pub running: Vec<RunningJob>,
+    /// Queued jobs.
+    pub queued: u32,
+    /// Jobs that wait for the end of others.
+    #[serde(default)]
+    pub held: u32,
+}
+
+/// One engine process.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LoadedModel {
+    /// The model.
+    #[serde(flatten)]
+    pub model: ModelRef,
+    /// Its name.
+    pub name: String,
+    /// The engine's process id.
+    pub pid: u32,
+    /// How far loading is, from 0 to 1.
+    pub loaded: f32,
+    /// The engine's resident memory, in bytes.
+    #[serde(default)]
+    pub memory_bytes: u64,
+    /// Requests running in it.
+    pub running: u32,
+    /// Tokens of the prompts that it has read since it was loaded.
+    #[serde(default)]
+    pub prompt_tokens: u64,
+    /// How many of them were in its cache already.
+    #[serde(default)]
+    pub cached_tokens: u64,
+    /// Seconds until it is unloaded, when idle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unload_in_s: Option<f64>,
+    /// What was loaded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub info: Option<ModelInfo>,
+    /// How the engine was built and runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<EngineInfo>,
+}
+
+/// One running job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunningJob {
+    /// The job.
+    pub job: JobId,
+    /// Its model's name.
+    pub model: String,
+    /// Whether a client waits at the other end.
+    pub attached: bool,
+    /// Seconds since it was begun.
+    pub running_s: f64,
+    /// Bytes of answer so far.
+    pub text_bytes: u64,
+}
+
+/// Engines that were ended.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Unloaded {
+    /// The models' names.
+    pub models: Vec<String>,
+}
+
+/// One workspace of the daemon's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkspaceStatus {
+    /// Its name.
+    pub name: String,
+    /// Its directory.
+    pub path: PathBuf,
+    /// Why it is not served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// The daemon's own state.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DaemonStatus {
+    /// Its version.
+    pub version: String,
+    /// Protocol versions it speaks.
+    pub protocols: Vec<u32>,
+    /// Its process id.
+    pub pid: u32,
+    /// Seconds since it started.
+    pub uptime_s: f64,
+    /// Its home.
+    pub home: PathBuf,
+    /// Its socket.
+    pub socket: PathBuf,
+    /// The default workspace.
+    pub workspace: PathBuf,
+    /// All workspaces.
+    #[serde(default)]
+    pub workspaces: Vec<WorkspaceStatus>,
+    /// Its log of today.
+    pub log: PathBuf,
+    /// Its resident memory, in bytes.
+    pub memory_bytes: u64,
+    /// Jobs queued.
+    pub queued: u32,
+    /// Jobs that wait for the end of others.
+    #[serde(default)]
+    pub held: u32,
+    /// Jobs running.
+    pub running: u32,
+    /// Engines, loading or loaded.
+    pub models: Vec<LoadedModel>,
+    /// Whether it is ending.
+    #[serde(default)]
+    pub stopping: bool,
+}

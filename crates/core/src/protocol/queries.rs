@@ -1,0 +1,91 @@
+//! What operations ask about.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{BackendKind, JobState};
+
+/// Names one job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobQuery {
+    /// An id, an unambiguous prefix or suffix of one, or `last`.
+    pub job: String,
+    /// The workspace, by its name in `config.toml`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<String>,
+}
+
+/// Names one job, and how its answer is sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FollowQuery {
+    /// The job.
+    #[serde(flatten)]
+    pub query: JobQuery,
+    /// `false` sends the text in one token frame, and no event but `accepted`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<bool>,
+}
+
+/// Which jobs are told of.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WatchQuery {
+    /// The workspace, by its name in `config.toml`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<String>,
+}
+
+/// Names many jobs. What is absent or empty excludes nothing.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct JobsQuery {
+    /// Only in these states.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub states: Vec<JobState>,
+    /// Only with this tag.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
+    /// Only of this model, by its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Only submitted in the last so many seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub newer_than_s: Option<f64>,
+    /// Only submitted longer ago than so many seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub older_than_s: Option<f64>,
+    /// At most so many; the daemon has a bound of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+    /// Only their ids, of all of them unless there is a limit ([`JobIds`](super::JobIds)).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub ids: bool,
+    /// The workspace, by its name in `config.toml`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<String>,
+}
+
+/// Which jobs that have ended need not be kept.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PruneQuery {
+    /// Only those that ended longer ago than so many seconds.
+    pub older_than_s: f64,
+    /// Not those that failed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub keep_failed: bool,
+    /// The workspace, by its name in `config.toml`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<String>,
+}
+
+/// Names a loaded model, or all.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ModelQuery {
+    /// The backend; else the daemon's default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backend: Option<BackendKind>,
+    /// A path, a name or an alias; absent, `load` takes the default and `unload` takes all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+}

@@ -1,0 +1,89 @@
+//! How running jobs end: with an answer, a failure, back in the queue, or not at all yet.
+
+use std::time::{Instant, SystemTime};
+
+use threadrunner_core::{Failure, JobId, JobMeta};
+use threadrunner_workspace::{Attempt, StillClaimed, WorkspaceError};
+
+use super::super::StoreEvent;
+use super::{Keeper, Pending, RECOVERED_AFTER, not_claimed};
+
+impl Keeper {
+    pub(super) fn complete(&mut self, id: JobId, text: &str, meta: JobMeta, now: SystemTime) {
+        let Some(job) = self.claimed.remove(&id) else { return self.not_claimed(id) };
+        match self.workspace.complete(job, text, meta.clone(), now) {
+            Ok(()) => self.ends(id, Ok(())),
+            Err(still) => {
+                let StillClaimed { job, error } = *still;
+                let failure = Failure::from(error);
+                // Where there is no room for the answer there may be some for the reason. Where
+                // there is not, the job stays where it is and is begun again when there is.
+                if let Err(still) = self.workspace.fail(job, &failure, meta, now) {
+                    tracing::error!(job = %id, error = %still.error, "its failure is not on disk");
+                    self.recover_later(id.clone());
+                }
+                self.ends(id, Err(failure));
+            }
+        }
+    }
+
+    pub(super) fn fail(&mut self, id: JobId, failure: &Failure, meta: JobMeta, now: SystemTime) {
+        let Some(job) = self.claimed.remove(&id) else { return self.not_claimed(id) };
+        let result = self.workspace.fail(job, failure, meta, now);
+        if result.is_err() {
+            self.recover_later(id.clone());
+        }
+        self.ends(id, result.map_err(|still| still.error.into()));
+    }
+
+    pub(super) fn release(&mut self, id: JobId, counted: bool) {
+        let attempt = if counted { Attempt::Counted } else { Attempt::Forgotten };
+        let Some(job) = self.claimed.remove(&id) else {
+            let failure = not_claimed(&id);
+            return self.tell(StoreEvent::Released { id, result: Err(failure) });
+        };
+        match self.workspace.release(job, attempt) {
+            Ok(()) => {
+                self.own.insert(id.clone());
+                self.pending.push((id, Pending::Released));
+            }
+            Err(still) => {
+                self.recover_later(id.clone());
+                let result = Err(still.error.into());
+                self.tell(StoreEvent::Released { id, result });
+            }
+        }
+    }
+
+    /// Tells that a claim came to nothing: for now, or for good.
+    pub(super) fn not_claimed_for(&mut self, id: JobId, error: WorkspaceError) {
+        if error.is_shortage() {
+            self.tell(StoreEvent::NotNow { id, failure: error.into() });
+        } else {
+            self.listed = None;
+            if matches!(error, WorkspaceError::Rejected { .. }) {
+                self.pending.push((id.clone(), Pending::Refused));
+            }
+            self.tell(StoreEvent::Claimed { id, result: Err(error.into()) });
+        }
+    }
+
+    /// Notes a job that was left in `processing` because something has run out.
+    pub(super) fn recover_later(&mut self, id: JobId) {
+        self.unended.push_back((Instant::now() + RECOVERED_AFTER, id));
+    }
+
+    pub(super) fn recover(&mut self, id: JobId) {
+        if self.claimed.contains_key(&id) {
+            // It came to be run again in another way, and is held.
+            return;
+        }
+        match self.workspace.recover_job(&id, SystemTime::now()) {
+            Ok(()) => self.pending.push((id, Pending::Recovered)),
+            Err(error) => {
+                tracing::debug!(job = %id, %error, "a job waits to be recovered");
+                self.recover_later(id);
+            }
+        }
+    }
+}

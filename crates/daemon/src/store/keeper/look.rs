@@ -1,0 +1,124 @@
+//! What there is in the workspace: looked at, listed, asked about.
+
+use std::time::{Instant, SystemTime};
+
+use threadrunner_core::{Failure, JobId, JobState};
+use threadrunner_workspace::{ClaimedJob, Reader, WorkspaceError};
+
+use super::super::expand::expand;
+use super::super::standing::standing;
+use super::super::{After, Claim, Found, Standing, StoreEvent};
+use super::{AT_REST_AFTER, COMPLAINTS, FILLED_AFTER, Keeper, Pending};
+
+impl Keeper {
+    /// What the owner needs to run a job that was claimed.
+    pub(super) fn claim_of(&self, job: &ClaimedJob) -> Claim {
+        let (prompt, spec, meta) =
+            (job.prompt().to_owned(), job.spec().clone(), job.meta().clone());
+        let mut claim = Claim { prompt, spec, meta, unfit: None };
+        claim.unfit = expand(&mut claim, &self.workspace.reader()).err();
+        claim
+    }
+
+    /// Checks that a job waits for none that is not there.
+    pub(super) fn all_there(&self, after: &[JobId]) -> Result<(), Failure> {
+        let reader = self.workspace.reader();
+        after.iter().try_for_each(|id| reader.locate(id).map(drop).map_err(Failure::from))
+    }
+
+    /// Looks at all jobs found at the start, so that it is known what each needs.
+    pub(super) fn look_at_all(&mut self) {
+        while let Some(id) = self.backlog.pop_front() {
+            self.look(id);
+        }
+    }
+
+    /// Tells how a job stands now, and goes on where it has ended without anybody here.
+    pub(super) fn tell_standing(&mut self, id: JobId) {
+        let how = standing(&id, &self.workspace.reader());
+        if how != Standing::Open {
+            self.needs.ended(&id);
+        }
+        self.tell(StoreEvent::Stands { id, how });
+    }
+
+    pub(super) fn needed_by(&mut self, id: &JobId) -> Option<JobId> {
+        let reader = self.workspace.reader();
+        self.needs.needed_by(id, |job| lives(job, &reader))
+    }
+
+    /// Looks at a job in `ready`, and tells of it if it is one.
+    pub(super) fn look(&mut self, id: JobId) {
+        let now = SystemTime::now();
+        match self.workspace.inspect(&id, now) {
+            Ok(job) => {
+                let waited = job
+                    .meta
+                    .submitted_at
+                    .as_deref()
+                    .and_then(threadrunner_workspace::parse_timestamp)
+                    .and_then(|submitted| now.duration_since(submitted).ok())
+                    .unwrap_or_default();
+                let time_left_s = job.spec.timeout_s.map(|seconds| seconds - waited.as_secs_f64());
+                self.needs.add(&id, &job.spec.after);
+                if let Err(failure) = self.note_hook(&id, &job.spec) {
+                    tracing::warn!(job = %id, %failure, "its hook is lost if the daemon dies");
+                    self.hooked.insert(id.clone());
+                }
+                let spec = job.spec;
+                let after = After::of(spec.after, spec.after_any, &self.workspace.reader());
+                let tag = job.meta.tags.first().map(|tag| tag.as_str().into());
+                let (model, priority) = (spec.model, spec.priority);
+                let found = Found { model, priority, tag, time_left_s, after };
+                self.tell(StoreEvent::Found { id, found });
+            }
+            // Taken back or moved by whoever put it there, or by this daemon.
+            Err(WorkspaceError::NotFound { .. } | WorkspaceError::WrongState { .. }) => {}
+            Err(WorkspaceError::Unfinished { .. }) => {
+                if self.unfinished.iter().all(|(_, other)| *other != id) {
+                    self.unfinished.push_back((Instant::now() + FILLED_AFTER, id));
+                }
+            }
+            Err(error @ (WorkspaceError::Rejected { .. } | WorkspaceError::NotAJob { .. })) => {
+                tracing::warn!(job = %id, %error, "a job in ready is none");
+                if matches!(error, WorkspaceError::Rejected { .. }) {
+                    self.pending.push((id, Pending::Refused));
+                }
+            }
+            Err(error) => {
+                self.listed = None;
+                // Once: it is looked at again with each listing.
+                if self.complained.len() < COMPLAINTS && self.complained.insert(id.clone()) {
+                    tracing::warn!(job = %id, %error, "a job in ready cannot be looked at");
+                }
+            }
+        }
+    }
+
+    pub(super) fn list(&mut self) {
+        // The watcher may have lost events, also those that would have emptied this.
+        self.own.clear();
+        let reader = self.workspace.reader();
+        let changed = reader.changed(JobState::Ready);
+        // A long queue that rests is not read again and again.
+        if changed.is_some() && changed == self.listed {
+            return;
+        }
+        let at_rest = |changed: &SystemTime| {
+            SystemTime::now().duration_since(*changed).is_ok_and(|age| age > AT_REST_AFTER)
+        };
+        self.listed = changed.filter(at_rest);
+        match reader.ids(JobState::Ready) {
+            Ok(ids) => self.tell(StoreEvent::Listed { ids }),
+            Err(error) => {
+                self.listed = None;
+                tracing::error!(%error, "the queue cannot be listed");
+            }
+        }
+    }
+}
+
+/// Whether a job is there and has not ended.
+fn lives(id: &JobId, reader: &Reader) -> bool {
+    reader.locate(id).is_ok_and(|(state, _)| !state.is_final())
+}

@@ -1,0 +1,102 @@
+//! The end of a group: one sync, and then everybody is told.
+
+use super::super::{After, StoreEvent, Written};
+use super::{Keeper, Pending};
+
+impl Keeper {
+    /// Syncs what was prepared, and tells what came of it.
+    pub(super) fn sync(&mut self) {
+        let mut synced = self.workspace.sync();
+        for (id, pending) in std::mem::take(&mut self.pending) {
+            let error = synced.take_error(&id);
+            match (pending, error) {
+                (Pending::Queued { after, any }, None) => {
+                    // Not sooner: what ended with this group has ended by now, and what has not
+                    // is told of after this.
+                    let after = After::of(after, any, &self.workspace.reader());
+                    let result = Ok(Written::Ready(after));
+                    self.tell(StoreEvent::Submitted { id: id.clone(), result });
+                    self.tell(StoreEvent::Durable { id });
+                }
+                (Pending::Queued { .. }, Some(error)) => {
+                    self.needs.ended(&id);
+                    self.forget_hook(&id);
+                    self.tell(StoreEvent::Submitted { id, result: Err(error.into()) });
+                }
+                (Pending::BeginsThen(claim), None) => {
+                    self.tell(StoreEvent::Durable { id: id.clone() });
+                    let result = Ok(Written::Claimed(claim));
+                    self.tell(StoreEvent::Submitted { id, result });
+                }
+                (Pending::BeginsThen(_), Some(error)) => {
+                    self.claimed.remove(&id);
+                    self.forget_hook(&id);
+                    self.tell(StoreEvent::Submitted { id, result: Err(error.into()) });
+                }
+                (Pending::Begun, None) => self.tell(StoreEvent::Durable { id }),
+                (Pending::Begun, Some(error)) => {
+                    self.claimed.remove(&id);
+                    self.forget_hook(&id);
+                    self.tell(StoreEvent::Lost { id, failure: error.into() });
+                }
+                (Pending::Claimed(claim), None) => {
+                    self.tell(StoreEvent::Claimed { id, result: Ok(claim) });
+                }
+                (Pending::Claimed(_), Some(error)) => {
+                    self.claimed.remove(&id);
+                    self.not_claimed_for(id, error);
+                }
+                (Pending::Released, Some(error)) => {
+                    self.recover_later(id.clone());
+                    self.tell(StoreEvent::Released { id, result: Err(error.into()) });
+                }
+                (Pending::Released, None) => {
+                    self.tell(StoreEvent::Released { id, result: Ok(()) });
+                }
+                (Pending::Refused, None) => {
+                    self.needs.ended(&id);
+                    self.tell_hook_due(&id);
+                    self.tell(StoreEvent::Refused { id });
+                }
+                (Pending::Refused, Some(error)) => {
+                    tracing::warn!(job = %id, %error, "a malformed job stays in ready");
+                }
+                (Pending::Ended, Some(error)) => {
+                    self.recover_later(id.clone());
+                    self.tell(StoreEvent::Ended { id, result: Err(error.into()) });
+                }
+                (Pending::Ended, None) => {
+                    self.needs.ended(&id);
+                    self.tell_hook_due(&id);
+                    self.tell(StoreEvent::Ended { id, result: Ok(()) });
+                }
+                (Pending::Recovered, Some(_)) => self.recover_later(id),
+                // In `ready`, if it is to be run again; else the look finds nothing.
+                (Pending::Recovered, None) => {
+                    self.tell_standing(id.clone());
+                    self.tell_hook_due(&id);
+                    self.backlog.push_back(id);
+                }
+                (Pending::Answer { reply, then_look }, error) => {
+                    let _ = reply.send(error.map_or(Ok(()), |error| Err(error.into())));
+                    if then_look {
+                        self.own.insert(id.clone());
+                        // Not here: one that turns out malformed is moved by the next sync.
+                        self.backlog.push_back(id);
+                    }
+                }
+            }
+        }
+        for id in std::mem::take(&mut self.asked_about) {
+            self.tell_standing(id);
+        }
+        for (mut ids, reply) in std::mem::take(&mut self.pending_removals) {
+            ids.retain(|id| synced.take_error(id).is_none());
+            // A client that is gone has nobody to be told.
+            let _ = reply.send(Ok(ids));
+        }
+        for (id, error) in synced.failed {
+            tracing::warn!(job = %id, %error, "the workspace could not go on with a job");
+        }
+    }
+}
