@@ -42,6 +42,8 @@ fn a_real_model_answers_through_its_template() {
     let home = home_with(&smollm());
     let finished = home.run(["--temperature", "0", "Tell me the capital of France."]).expect(0);
     assert_eq!(finished.stdout, "The capital of France is Paris.\n");
+    // llama.cpp warns of what it is refused.
+    assert!(!home.log().contains("WARN"), "{}", home.log());
     let answer = home
         .run(["-m", "m", "--json", "--temperature", "0", "Tell me the capital of France."])
         .expect(0)
