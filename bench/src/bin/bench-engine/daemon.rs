@@ -15,6 +15,8 @@ const READING: Duration = Duration::from_millis(200);
 /// A daemon with the model loaded.
 pub(crate) struct Server {
     home: TestHome,
+    /// What requests say about sampling.
+    temperature: Option<f64>,
 }
 
 struct Client {
@@ -37,7 +39,7 @@ impl Server {
             .with("THREADRUNNER_MODEL_PATH", model)
             .config(config);
         home.run(["load"]).expect(0);
-        Self { home }
+        Self { home, temperature: Some(0.0) }
     }
 
     /// A connection to it.
@@ -45,15 +47,21 @@ impl Server {
         Frames::connect(&self.home.socket())
     }
 
-    /// Answers the prompts at once, greedily, with `answer` tokens each.
+    /// Samples as for a request that says nothing about it.
+    pub(crate) fn sampling(self) -> Self {
+        Self { temperature: None, ..self }
+    }
+
+    /// Answers the prompts at once, greedily where nothing else was asked for, with `answer` tokens each.
     pub(crate) fn measure(&self, prompts: &[String], answer: u32) -> Measured {
         let together = Arc::new(Barrier::new(prompts.len()));
+        let temperature = self.temperature;
         let clients: Vec<_> = prompts
             .iter()
             .map(|prompt| {
                 let (prompt, together) = (prompt.clone(), together.clone());
                 let frames = self.connect();
-                std::thread::spawn(move || ask(frames, &prompt, answer, &together))
+                std::thread::spawn(move || ask(frames, &prompt, answer, temperature, &together))
             })
             .collect();
         let clients: Vec<Client> =
@@ -81,16 +89,22 @@ impl Server {
         std::thread::sleep(READING);
         let frames = Frames::connect(&self.home.socket());
         drop(leaving);
-        let client = ask(frames, short, 1, &Barrier::new(1));
+        let client = ask(frames, short, 1, self.temperature, &Barrier::new(1));
         (client.first - client.sent).as_secs_f64() * 1e3
     }
 }
 
-fn ask(mut frames: Frames, prompt: &str, answer: u32, together: &Barrier) -> Client {
+fn ask(
+    mut frames: Frames,
+    prompt: &str,
+    answer: u32,
+    temperature: Option<f64>,
+    together: &Barrier,
+) -> Client {
     together.wait();
     let sent = Instant::now();
     frames.send(&json!({
-        "v": 1, "prompt": prompt, "raw": true, "temperature": 0, "max_tokens": answer,
+        "v": 1, "prompt": prompt, "raw": true, "temperature": temperature, "max_tokens": answer,
     }));
     let mut first = None;
     let mut end = sent;

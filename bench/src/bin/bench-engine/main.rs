@@ -97,6 +97,8 @@ fn main() {
         compare("Eight sequences at once, together", &server, &eight, false);
         cancel(&server, &long, &short, rounds);
         compare("One sequence, one other busy thread on the machine", &server, &one, true);
+        let usual = daemon::Server::start(&model, "").sampling();
+        compare("The same with nothing configured, sampled", &usual, &one, true);
     });
     drop((server, relaxed));
     prefix::compare(&model, rounds);
