@@ -1,8 +1,8 @@
 //! What the daemon adds to llama.cpp: the same prompts, model, threads and compiler flags through
 //! the daemon's socket and through a plain loop over llama.cpp in this process, in turn.
 //!
-//! `bench-engine --model FILE [--rounds N] [--only-prefix]`; the last measures only what sharing a
-//! prefix is worth. Expects release builds of the three programs, with
+//! `bench-engine --model FILE [--rounds N] [--prefix]`; the last measures what sharing a prefix is
+//! worth instead, which takes minutes a round. Expects release builds of the three programs, with
 //! llama, beside it.
 
 mod daemon;
@@ -39,7 +39,7 @@ fn main() {
         panic!("which model? --model FILE");
     };
     let rounds = flag("--rounds", 5);
-    if std::env::args().any(|argument| argument == "--only-prefix") {
+    if std::env::args().any(|argument| argument == "--prefix") {
         prefix::compare(&model, rounds);
         return;
     }
@@ -101,7 +101,6 @@ fn main() {
         compare("The same with nothing configured, sampled", &usual, &one, true);
     });
     drop((server, relaxed));
-    prefix::compare(&model, rounds);
 }
 
 /// Lets the threads of the one that was measured go to sleep: llama.cpp's wait by spinning for some

@@ -20,8 +20,12 @@ use std::time::Duration;
 const PROMPT_TOKENS: usize = 32;
 /// Steps of a probe; the first of them is not counted, for its threads may have to wake up.
 const PROBE_STEPS: u32 = 5;
-/// Of steps that are about equally fast, those with fewer threads are better for everybody else.
-const EQUAL: f64 = 1.03;
+/// How much faster fewer threads, or more, must be to be taken. The few steps of a probe differ by
+/// some percent by chance; without this, two numbers that are nearly as good would be changed for
+/// each other again and again, and each change makes the next probe come soon. A neighbour makes
+/// fewer threads faster by far more; when it has gone, more may be faster by little.
+const GAIN_OF_FEWER: f64 = 1.08;
+const GAIN_OF_MORE: f64 = 1.03;
 /// A mean over the last few steps that is this much above what it was means that something changed.
 const SLOW: f64 = 1.3;
 /// The time between probes: doubled whenever a probe changes nothing.
@@ -170,7 +174,7 @@ impl Class {
             return;
         }
         let fewer = probe.choice > self.current;
-        let better = if fewer { tried <= recent * EQUAL } else { tried * EQUAL < recent };
+        let better = tried * if fewer { GAIN_OF_FEWER } else { GAIN_OF_MORE } < recent;
         if better {
             self.current = probe.choice;
             self.recent = Some(tried);
@@ -261,9 +265,13 @@ mod tests {
     }
 
     #[test]
-    fn where_memory_is_the_limit_one_thread_is_as_good_and_is_taken() {
+    fn where_another_number_is_hardly_better_nothing_changes() {
         let mut machine = Machine::new(2);
-        machine.run(1, 3.0, |_| 0.008);
+        machine.run(1, 3.0, |threads| if threads == 2 { 0.0080 } else { 0.0076 });
+        assert_eq!(machine.settled(1), 2);
+        // Nor back again, once a neighbour has made one thread the better number.
+        machine.run(1, 1.0, neighbour);
+        machine.run(1, 10.0, |threads| if threads == 2 { 0.0079 } else { 0.0080 });
         assert_eq!(machine.settled(1), 1);
     }
 
@@ -271,7 +279,7 @@ mod tests {
     fn batches_of_other_sizes_are_decided_by_themselves() {
         let mut machine = Machine::new(2);
         for _ in 0..20 {
-            machine.run(1, 0.3, |_| 0.008);
+            machine.run(1, 0.3, neighbour);
             machine.run(8, 0.3, quiet);
         }
         assert_eq!((machine.settled(1), machine.settled(8)), (1, 2));
