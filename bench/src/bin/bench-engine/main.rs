@@ -1,7 +1,7 @@
 //! What the daemon adds to llama.cpp: the same prompts, model, threads and compiler flags through
 //! the daemon's socket and through a plain loop over llama.cpp in this process, in turn.
 //!
-//! `bench-engine --model FILE [--rounds N] [--prefix]`; the last measures what sharing a prefix is
+//! `bench-engine --model FILE [--rounds N] [--only TITLE] [--prefix]`; the last measures what sharing a prefix is
 //! worth instead, which takes minutes a round. Expects release builds of the three programs, with
 //! llama, beside it.
 
@@ -39,6 +39,7 @@ fn main() {
         panic!("which model? --model FILE");
     };
     let rounds = flag("--rounds", 5);
+    let only = std::env::args().skip_while(|argument| argument != "--only").nth(1);
     if std::env::args().any(|argument| argument == "--prefix") {
         prefix::compare(&model, rounds);
         return;
@@ -50,6 +51,9 @@ fn main() {
     let relaxed = daemon::Server::start(&model, &relaxed);
     floor::with_loop(&model, |floor| {
         let compare = |title: &str, server: &daemon::Server, work: &Work, busy: bool| {
+            if only.as_ref().is_some_and(|only| !title.contains(only.as_str())) {
+                return;
+            }
             let table = Table::new(title, &["what", "one process", "daemon", "ratio"]);
             let neighbour = busy.then(Neighbour::start);
             let mut figures: [[Series; 4]; 2] = Default::default();
@@ -95,7 +99,9 @@ fn main() {
         compare("The same, `durability = \"relaxed\"`", &relaxed, &short, false);
         compare("One sequence", &server, &one, false);
         compare("Eight sequences at once, together", &server, &eight, false);
-        cancel(&server, &long, &short, rounds);
+        if only.is_none() {
+            cancel(&server, &long, &short, rounds);
+        }
         compare("One sequence, one other busy thread on the machine", &server, &one, true);
         let usual = daemon::Server::start(&model, "").sampling();
         compare("The same with nothing configured, sampled", &usual, &one, true);
