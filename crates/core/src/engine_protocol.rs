@@ -26,7 +26,7 @@ pub const ENGINE_ENVIRONMENT: &[(&str, &str)] = &[
     // How often a thread that waits for the others of a forward pass looks before it sleeps. GNU
     // OpenMP's default of 300,000 keeps a processor busy with waiting, for milliseconds, while
     // the thread that it waits for has none.
-    ("GOMP_SPINCOUNT", "1000"),
+    ("GOMP_SPINCOUNT", "4000"),
 ];
 
 /// What the daemon says.
