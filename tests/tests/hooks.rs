@@ -79,16 +79,23 @@ fn a_program_over_its_time_is_killed_with_all_it_started() {
     eventually("its child is gone", || (!process_is_alive(child)).then_some(()));
 }
 
+/// A job whose program runs until it is killed, and the program's process. Begun again, it says so
+/// and ends.
+fn runs_on(home: &TestHome) -> (String, u32) {
+    let hook = script(
+        home,
+        r#"if [ -e "$HOME/began" ]; then echo again; else echo $$ > "$HOME/began"; exec sleep 1000; fi"#,
+    );
+    let id = detach(home, hook.to_str().expect("a path is UTF-8"), "Hello");
+    let began = home.root().with_file_name("began");
+    let process = || fs::read_to_string(&began).ok()?.trim().parse().ok();
+    (id, eventually("it runs", process))
+}
+
 #[test]
 fn a_program_that_a_crash_cut_short_is_run_again() {
     let home = TestHome::new();
-    let hook = script(
-        &home,
-        r#"if [ -e "$HOME/began" ]; then echo again; else echo $$ > "$HOME/began"; exec sleep 1000; fi"#,
-    );
-    let id = detach(&home, hook.to_str().unwrap(), "Hello");
-    let began = home.root().with_file_name("began");
-    let first: u32 = eventually("it runs", || fs::read_to_string(&began).ok()?.trim().parse().ok());
+    let (id, first) = runs_on(&home);
     let pid = home.daemon_pid();
     home.kill(pid, Signal::KILL);
     eventually("the daemon is gone", || (!process_is_alive(pid)).then_some(()));
@@ -100,13 +107,7 @@ fn a_program_that_a_crash_cut_short_is_run_again() {
 #[test]
 fn a_daemon_that_is_stopped_ends_its_programs_and_the_next_runs_them_again() {
     let home = TestHome::new();
-    let hook = script(
-        &home,
-        r#"if [ -e "$HOME/began" ]; then echo again; else echo $$ > "$HOME/began"; exec sleep 1000; fi"#,
-    );
-    let id = detach(&home, hook.to_str().unwrap(), "Hello");
-    let began = home.root().with_file_name("began");
-    let first: u32 = eventually("it runs", || fs::read_to_string(&began).ok()?.trim().parse().ok());
+    let (id, first) = runs_on(&home);
     home.run(["daemon", "stop", "--now"]).expect(0);
     eventually("it is gone too", || (!process_is_alive(first)).then_some(()));
     home.start_daemon();

@@ -39,7 +39,7 @@ pub fn serve() -> ExitCode {
             return ExitCode::Connection;
         }
     };
-    for missing in fence::enter(load.model.path.as_deref()).missing {
+    for missing in fence::enter(load.model.path.as_deref()) {
         tracing::warn!("the engine is not fenced in wholly: {missing}");
     }
     let (sender, commands) = sync_channel(MAX_WAITING);

@@ -4,7 +4,7 @@
 //! the process drops what answering needs no more: it may read the model's own files and no others,
 //! write none, open no socket, start no program and no process, and make no memory executable.
 //! Nothing of this can be taken back. Where the kernel lacks a part of it the rest still holds, and
-//! the [`Report`] says what is missing.
+//! [`enter`] says what is missing.
 //!
 //! Two mechanisms of Linux do it, and one would be enough for most: Landlock decides by files and
 //! ports ([`files`]), seccomp by system calls ([`calls`]). A GPU's driver opens devices, libraries
@@ -27,36 +27,30 @@ pub(crate) use probe::probe;
 /// Files and pipes open at once: the parts of a model, and a few more.
 const MOST_FILES: u64 = 512;
 
-/// What holds, and what does not.
-#[derive(Debug, Default)]
-pub(crate) struct Report {
-    /// What is missing, each with the reason; empty where everything holds.
-    pub(crate) missing: Vec<String>,
-}
-
 /// Fences the process in: it reads `model` and its other parts, and no other file. Call it before
-/// there is a second thread, for Landlock holds for a thread and for those that it starts.
-pub(crate) fn enter(model: Option<&Path>) -> Report {
+/// there is a second thread, for Landlock holds for a thread and for those that it starts. What is
+/// missing comes back, each part with the reason; nothing where everything holds.
+pub(crate) fn enter(model: Option<&Path>) -> Vec<String> {
     // What is asked of the system from now on is what was remembered.
     let machine = machine::facts();
     ask_for_the_time_zone();
-    let mut report = Report::default();
+    let mut missing = Vec::new();
     let mut note = |part: &str, result: Result<(), String>| {
         if let Err(reason) = result {
-            report.missing.push(format!("{part}: {reason}"));
+            missing.push(format!("{part}: {reason}"));
         }
     };
     note("files", limit(Resource::Nofile, MOST_FILES));
     if drives_a_gpu() {
         note("fence", Err("a GPU's driver needs devices, files and processes of its own".into()));
-        return report;
+        return missing;
     }
     if let Some(bytes) = machine.memory {
         note("memory", limit(Resource::Data, bytes));
     }
     note("files and network", confine_files(model));
     note("system calls", confine_calls());
-    report
+    missing
 }
 
 #[cfg(target_os = "linux")]

@@ -23,7 +23,7 @@ pub(crate) fn probe(model: Option<&Path>) -> ExitCode {
         Ok((tcp, port))
     });
     let bound = UnixListener::bind(&socket);
-    let report = super::enter(model);
+    let missing = super::enter(model);
     let port = listener.as_ref().map_or(1, |(_, port)| *port);
 
     let mut outcome = Outcome::default();
@@ -68,10 +68,10 @@ pub(crate) fn probe(model: Option<&Path>) -> ExitCode {
     });
     drop(bound);
 
-    let ok = outcome.wrong.is_empty() && report.missing.is_empty();
+    let ok = outcome.wrong.is_empty() && missing.is_empty();
     let line = json!({
         "ok": ok,
-        "missing": report.missing,
+        "missing": missing,
         "wrong": outcome.wrong,
         "tried": Value::Object(outcome.tried),
     });

@@ -1,19 +1,18 @@
 //! The n-th change to the disk fails, or the world ends there: for every n of every scenario.
 
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::io::Errno;
-use threadrunner_workspace::fs::{Disk, FileSystem};
+use threadrunner_workspace::fs::{Disk, FileSystem as _};
 use threadrunner_workspace::{Options, Workspace};
 
 use crate::scenario::{SCENARIOS, Scenario};
 use crate::support::{memory_dir, now};
 use crate::told::{Place, Told};
+use crate::twisted::{Twist, Twisted};
 
 /// The disk, with one fault.
 #[derive(Debug)]
@@ -35,8 +34,9 @@ enum Fault {
 }
 
 impl Faulty {
-    fn new(fault_at: usize, fault: Fault, may_sync_all: bool) -> Arc<Self> {
-        Arc::new(Self { changes: AtomicUsize::new(0), fault_at, fault, may_sync_all })
+    fn new(fault_at: usize, fault: Fault, may_sync_all: bool) -> Arc<Twisted<Self>> {
+        let faulty = Self { changes: AtomicUsize::new(0), fault_at, fault, may_sync_all };
+        Arc::new(Twisted(faulty))
     }
 
     /// Whether the fault has come about.
@@ -64,15 +64,9 @@ impl Faulty {
     }
 }
 
-impl FileSystem for Faulty {
-    fn make_dir(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
-        self.whole()?;
-        Disk.make_dir(dir, name)
-    }
-
-    fn create(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<File> {
-        self.whole()?;
-        Disk.create(dir, name)
+impl Twist for Faulty {
+    fn change(&self) -> io::Result<()> {
+        self.whole()
     }
 
     fn write(&self, file: &File, bytes: &[u8]) -> io::Result<()> {
@@ -83,38 +77,16 @@ impl FileSystem for Faulty {
         Disk.write(file, bytes)
     }
 
-    fn rename(
-        &self,
-        from: (BorrowedFd<'_>, &str),
-        to: (BorrowedFd<'_>, &str),
-        replace: bool,
-    ) -> io::Result<()> {
-        self.whole()?;
-        Disk.rename(from, to, replace)
-    }
-
-    fn remove_file(&self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
-        self.whole()?;
-        Disk.remove_file(dir, name)
-    }
-
-    fn remove_dir(&self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
-        self.whole()?;
-        Disk.remove_dir(dir, name)
-    }
-
     fn unwritten_bytes(&self) -> Option<u64> {
         self.may_sync_all.then_some(0)
     }
 
-    fn start_sync(&self, _file: BorrowedFd<'_>) {}
-
     // The process ends here and not the power: what is written is seen, synced or not.
-    fn sync(&self, _file: BorrowedFd<'_>) -> io::Result<()> {
+    fn sync(&self) -> io::Result<()> {
         self.whole()
     }
 
-    fn sync_all(&self, _dir: BorrowedFd<'_>) -> io::Result<()> {
+    fn sync_all(&self) -> io::Result<()> {
         self.whole()
     }
 }

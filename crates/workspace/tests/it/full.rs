@@ -1,19 +1,18 @@
 //! A disk that stays full for a while.
 
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::io::Errno;
 use tempfile::TempDir;
 use threadrunner_core::JobState;
-use threadrunner_workspace::fs::{Disk, FileSystem};
+use threadrunner_workspace::fs::{Disk, FileSystem as _};
 use threadrunner_workspace::{Options, Workspace};
 
 use crate::support::{job, now};
+use crate::twisted::{Twist, Twisted};
 
 /// A disk that has room for empty files alone, while it is full.
 #[derive(Debug, Default)]
@@ -22,15 +21,7 @@ struct Small {
     fails_at_sync: AtomicBool,
 }
 
-impl FileSystem for Small {
-    fn make_dir(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
-        Disk.make_dir(dir, name)
-    }
-
-    fn create(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<File> {
-        Disk.create(dir, name)
-    }
-
+impl Twist for Small {
     fn write(&self, file: &File, bytes: &[u8]) -> io::Result<()> {
         if self.full.load(Ordering::Relaxed) && !self.fails_at_sync.load(Ordering::Relaxed) {
             return Err(Errno::NOSPC.into());
@@ -38,34 +29,15 @@ impl FileSystem for Small {
         Disk.write(file, bytes)
     }
 
-    fn rename(
-        &self,
-        from: (BorrowedFd<'_>, &str),
-        to: (BorrowedFd<'_>, &str),
-        replace: bool,
-    ) -> io::Result<()> {
-        Disk.rename(from, to, replace)
-    }
-
-    fn remove_file(&self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
-        Disk.remove_file(dir, name)
-    }
-
-    fn remove_dir(&self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
-        Disk.remove_dir(dir, name)
-    }
-
     fn unwritten_bytes(&self) -> Option<u64> {
         None
     }
 
-    fn start_sync(&self, _file: BorrowedFd<'_>) {}
-
-    fn sync(&self, _file: BorrowedFd<'_>) -> io::Result<()> {
+    fn sync(&self) -> io::Result<()> {
         if self.full.load(Ordering::Relaxed) { Err(Errno::NOSPC.into()) } else { Ok(()) }
     }
 
-    fn sync_all(&self, _dir: BorrowedFd<'_>) -> io::Result<()> {
+    fn sync_all(&self) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
 }
@@ -73,7 +45,8 @@ impl FileSystem for Small {
 #[test]
 fn attempts_that_a_full_disk_kept_from_beginning_are_not_counted() {
     for fails_at_sync in [false, true] {
-        let disk = Arc::new(Small { fails_at_sync: fails_at_sync.into(), ..Small::default() });
+        let disk =
+            Arc::new(Twisted(Small { fails_at_sync: fails_at_sync.into(), ..Small::default() }));
         let temp = TempDir::new().unwrap();
         let (mut ws, _) =
             Workspace::open_on(disk.clone(), temp.path(), Options::default(), now()).unwrap();

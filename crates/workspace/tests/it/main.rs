@@ -15,3 +15,4 @@ mod stories;
 mod support;
 mod syncs;
 mod told;
+mod twisted;

@@ -1,18 +1,15 @@
 //! When one sync serves all, and when each file is synced for itself.
 
-use std::ffi::OsStr;
-use std::fs::File;
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::io::Errno;
 use threadrunner_core::{ErrorCode, JobState};
-use threadrunner_workspace::fs::{Disk, FileSystem};
 use threadrunner_workspace::{Options, Workspace, WorkspaceError};
 
 use crate::support::{job, memory_dir, now};
+use crate::twisted::{Twist, Twisted};
 
 /// A disk that counts its syncs, and on which other programs have much that is unwritten.
 #[derive(Debug, Default)]
@@ -24,51 +21,21 @@ struct Counting {
     make_dir_errno: Option<Errno>,
 }
 
-impl FileSystem for Counting {
-    fn make_dir(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
-        match self.make_dir_errno {
-            Some(errno) => Err(errno.into()),
-            None => Disk.make_dir(dir, name),
-        }
-    }
-
-    fn create(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<File> {
-        Disk.create(dir, name)
-    }
-
-    fn write(&self, file: &File, bytes: &[u8]) -> io::Result<()> {
-        Disk.write(file, bytes)
-    }
-
-    fn rename(
-        &self,
-        from: (BorrowedFd<'_>, &str),
-        to: (BorrowedFd<'_>, &str),
-        replace: bool,
-    ) -> io::Result<()> {
-        Disk.rename(from, to, replace)
-    }
-
-    fn remove_file(&self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
-        Disk.remove_file(dir, name)
-    }
-
-    fn remove_dir(&self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
-        Disk.remove_dir(dir, name)
+impl Twist for Counting {
+    fn make_dir(&self) -> io::Result<()> {
+        self.make_dir_errno.map_or(Ok(()), |errno| Err(errno.into()))
     }
 
     fn unwritten_bytes(&self) -> Option<u64> {
         Some(self.unwritten.load(Ordering::Relaxed))
     }
 
-    fn start_sync(&self, _file: BorrowedFd<'_>) {}
-
-    fn sync(&self, _file: BorrowedFd<'_>) -> io::Result<()> {
+    fn sync(&self) -> io::Result<()> {
         self.single.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
-    fn sync_all(&self, _dir: BorrowedFd<'_>) -> io::Result<()> {
+    fn sync_all(&self) -> io::Result<()> {
         self.all.fetch_add(1, Ordering::Relaxed);
         self.unwritten.store(0, Ordering::Relaxed);
         Ok(())
@@ -86,7 +53,7 @@ fn submit(ws: &mut Workspace, jobs: usize) {
 #[test]
 fn a_group_of_any_size_shares_one_sync() {
     let temp = memory_dir();
-    let disk = Arc::new(Counting::default());
+    let disk = Arc::new(Twisted(Counting::default()));
     let (mut ws, _) =
         Workspace::open_on(disk.clone(), temp.path(), Options::default(), now()).unwrap();
     let before = disk.single.load(Ordering::Relaxed);
@@ -100,7 +67,7 @@ fn a_group_of_any_size_shares_one_sync() {
 #[test]
 fn a_sync_does_not_wait_for_much_of_others_until_that_is_the_cheaper() {
     let temp = memory_dir();
-    let disk = Arc::new(Counting::default());
+    let disk = Arc::new(Twisted(Counting::default()));
     let (mut ws, _) =
         Workspace::open_on(disk.clone(), temp.path(), Options::default(), now()).unwrap();
     disk.unwritten.store(240 << 20, Ordering::Relaxed);
@@ -129,7 +96,8 @@ fn errors_name_the_path_and_the_verb_and_what_to_do() {
     ] {
         let temp = memory_dir();
         drop(Workspace::open(temp.path(), Options::default(), now()).unwrap());
-        let disk = Arc::new(Counting { make_dir_errno: Some(errno), ..Counting::default() });
+        let disk =
+            Arc::new(Twisted(Counting { make_dir_errno: Some(errno), ..Counting::default() }));
         let (mut ws, _) = Workspace::open_on(disk, temp.path(), Options::default(), now()).unwrap();
         let id = ws.next_id(now());
         let error = ws.submit(job(&id, "hi"), now()).unwrap_err();

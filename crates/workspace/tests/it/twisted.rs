@@ -1,0 +1,94 @@
+//! Disks that are the real one but for what a test is about.
+
+use std::ffi::OsStr;
+use std::fmt::Debug;
+use std::fs::File;
+use std::io;
+use std::ops::Deref;
+use std::os::fd::BorrowedFd;
+
+use threadrunner_workspace::fs::{Disk, FileSystem};
+
+/// What a disk does otherwise.
+pub(crate) trait Twist: Debug + Send + Sync {
+    /// Comes before each change of a directory; an error is what comes of that.
+    fn change(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// The same before a directory is made.
+    fn make_dir(&self) -> io::Result<()> {
+        self.change()
+    }
+
+    /// Writes.
+    fn write(&self, file: &File, bytes: &[u8]) -> io::Result<()> {
+        Disk.write(file, bytes)
+    }
+
+    fn unwritten_bytes(&self) -> Option<u64>;
+    fn sync(&self) -> io::Result<()>;
+    fn sync_all(&self) -> io::Result<()>;
+}
+
+/// The disk, with a twist.
+#[derive(Debug, Default)]
+pub(crate) struct Twisted<T>(pub(crate) T);
+
+impl<T> Deref for Twisted<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T: Twist> FileSystem for Twisted<T> {
+    fn make_dir(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+        self.0.make_dir()?;
+        Disk.make_dir(dir, name)
+    }
+
+    fn create(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<File> {
+        self.0.change()?;
+        Disk.create(dir, name)
+    }
+
+    fn write(&self, file: &File, bytes: &[u8]) -> io::Result<()> {
+        self.0.write(file, bytes)
+    }
+
+    fn rename(
+        &self,
+        from: (BorrowedFd<'_>, &str),
+        to: (BorrowedFd<'_>, &str),
+        replace: bool,
+    ) -> io::Result<()> {
+        self.0.change()?;
+        Disk.rename(from, to, replace)
+    }
+
+    fn remove_file(&self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+        self.0.change()?;
+        Disk.remove_file(dir, name)
+    }
+
+    fn remove_dir(&self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+        self.0.change()?;
+        Disk.remove_dir(dir, name)
+    }
+
+    fn unwritten_bytes(&self) -> Option<u64> {
+        self.0.unwritten_bytes()
+    }
+
+    fn start_sync(&self, _file: BorrowedFd<'_>) {}
+
+    fn sync(&self, _file: BorrowedFd<'_>) -> io::Result<()> {
+        self.0.sync()
+    }
+
+    fn sync_all(&self, _dir: BorrowedFd<'_>) -> io::Result<()> {
+        self.0.sync_all()
+    }
+}
