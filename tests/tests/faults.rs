@@ -170,10 +170,18 @@ fn a_daemon_out_of_file_descriptors_says_so_and_goes_on_when_it_has_some() {
         held.push(connection);
     };
     assert_eq!((&refusal["code"], &refusal["retryable"]), (&json!("overloaded"), &json!(true)));
-    for _ in 0..3 {
+    let refused = || {
         let finished = home.run(["Hello"]).expect(5);
         assert!(finished.stderr.contains("ulimit -n"), "{}", finished.stderr);
+    };
+    for _ in 0..3 {
+        refused();
     }
+    // Enough for a connection, and then not for the job's files: the same answer.
+    held.pop();
+    let descriptors = || fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    eventually("one is free", || (descriptors() < open).then_some(()));
+    refused();
     drop(held);
     limit(usual);
     for id in &jobs {

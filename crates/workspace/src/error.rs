@@ -149,10 +149,7 @@ impl WorkspaceError {
         let Self::Io { source, .. } = self else { return false };
         let kind =
             matches!(source.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::OutOfMemory);
-        let open_files = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE]
-            .iter()
-            .any(|errno| source.raw_os_error() == Some(errno.raw_os_error()));
-        kind || open_files || self.is_disk_full()
+        kind || lacks_descriptors(source) || self.is_disk_full()
     }
 
     /// What a client is told.
@@ -160,7 +157,12 @@ impl WorkspaceError {
         let message = self.to_string();
         match self {
             Self::Io { source, path, .. } => {
-                let failure = Failure::new(ErrorCode::Io, message);
+                // As when the connection itself finds no descriptor: it passes when others end.
+                let code = match lacks_descriptors(&source) {
+                    true => ErrorCode::Overloaded,
+                    false => ErrorCode::Io,
+                };
+                let failure = Failure::new(code, message);
                 match io_hint(&source, &path) {
                     Some(hint) => failure.hint(hint),
                     None => failure,
@@ -190,6 +192,12 @@ impl WorkspaceError {
     }
 }
 
+/// Whether the process or the machine has no file descriptor left.
+fn lacks_descriptors(source: &io::Error) -> bool {
+    let errno = rustix::io::Errno::from_io_error(source);
+    matches!(errno, Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE))
+}
+
 fn io_hint(source: &io::Error, path: &Path) -> Option<String> {
     let hint = match source.kind() {
         io::ErrorKind::StorageFull => format!(
@@ -210,8 +218,10 @@ fn io_hint(source: &io::Error, path: &Path) -> Option<String> {
             "the workspace's directories must be on one file system, because a move is one rename"
                 .to_owned()
         }
-        _ if source.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error()) => {
-            "too many files are open: raise `ulimit -n`".to_owned()
+        _ if lacks_descriptors(source) => {
+            "too many files are open: try again later, or raise `ulimit -n` where the daemon is \
+             started"
+                .to_owned()
         }
         _ => return None,
     };
