@@ -110,7 +110,7 @@ fn load(script: DummyScript) -> Command {
 
 fn load_with(options: EngineOptions) -> Command {
     let model = ModelRef { backend: BackendKind::Dummy, path: None };
-    Command::Load(Load { v: VERSION, model, options })
+    Command::Load(Load { v: VERSION, model, options, state: None })
 }
 
 /// An answer that takes minutes.
@@ -121,7 +121,13 @@ fn endless() -> DummyScript {
 fn generate(id: u64, prompt: &str) -> Command {
     let input = Input::Chat(vec![Message { role: Role::User, content: prompt.into() }]);
     let params = Parameters::default();
-    Command::Generate(Box::new(Generate { id, input, params, priority: Priority::Interactive }))
+    Command::Generate(Box::new(Generate {
+        id,
+        input,
+        params,
+        priority: Priority::Interactive,
+        session: None,
+    }))
 }
 
 fn text(events: &[Event], of: u64) -> String {

@@ -252,6 +252,7 @@ impl Sequence {
             prompt_tokens: count(self.prompt_len),
             completion_tokens: count(self.tokens.len() - self.prompt_len),
             cached_tokens: count(self.shared.min(self.prompt_len)),
+            restored_tokens: 0,
         };
         Output::Finished { id: self.id, finish_reason, usage }
     }

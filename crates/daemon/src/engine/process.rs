@@ -311,7 +311,7 @@ mod tests {
         // Each line end becomes two bytes.
         let input = Input::Raw("\n".repeat(threadrunner_core::MAX_FRAME_BYTES / 2));
         let (params, priority) = (Parameters::default(), Priority::Normal);
-        let generate = Generate { id: 7, input, params, priority };
+        let generate = Generate { id: 7, input, params, priority, session: None };
         commands.try_send(Command::Generate(Box::new(generate))).unwrap();
         commands.try_send(Command::Cancel { id: 8 }).unwrap();
         drop(commands);

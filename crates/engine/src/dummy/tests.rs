@@ -7,7 +7,7 @@ use threadrunner_core::engine_protocol::{EngineOptions, VERSION};
 
 fn load(options: EngineOptions) -> Load {
     let model = ModelRef { backend: BackendKind::Dummy, path: None };
-    Load { v: VERSION, model, options }
+    Load { v: VERSION, model, options, state: None }
 }
 
 fn scripted(script: DummyScript) -> Load {
