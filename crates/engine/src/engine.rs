@@ -164,7 +164,7 @@ impl<'a, W: Write> Engine<'a, W> {
             Input::Chat(messages) => without_template(&messages),
         };
         let prompt = self.backend.tokenize(&text)?;
-        Ok(Request { id: generate.id, prompt, params, priority: generate.priority })
+        Ok(Request { id: generate.id, prompt, params, priority: generate.priority, session: None })
     }
 
     fn step(&mut self) {
