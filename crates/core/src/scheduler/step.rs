@@ -105,7 +105,8 @@ impl Step {
                 Change::Open { seq, params, prompt } => (seq, backend.open(seq, &params, &prompt)),
                 Change::Copy { to, .. } if gone(&refused, to) => continue,
                 Change::Copy { from, to, tokens } => {
-                    let copied = match gone(&refused, from) {
+                    let lost = gone(&refused, from) || not_restored.contains(&from);
+                    let copied = match lost || not_copied.contains(&from) {
                         true => Err(Failure::new(ErrorCode::Internal, "it is gone").into()),
                         false => backend.copy(from, to, tokens),
                     };
