@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
 mod sharing;
+mod state;
 
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
