@@ -23,7 +23,7 @@ use tokio::process::{Child, ChildStderr};
 use tokio::sync::mpsc;
 
 /// How long a process may take to exit once its command stream has ended.
-const EXIT_GRACE: Duration = Duration::from_secs(5);
+pub(crate) const EXIT_GRACE: Duration = Duration::from_secs(5);
 /// Commands that may wait for a process that is busy computing.
 const COMMANDS: usize = 1024;
 /// Lines of its stderr that are kept for the message when it dies.
