@@ -24,7 +24,7 @@ use tokio::sync::mpsc;
 use crate::stream::{self, ReadHalf, WriteHalf};
 
 /// How long a process may take to exit once its command stream has ended.
-const EXIT_GRACE: Duration = Duration::from_secs(5);
+pub(crate) const EXIT_GRACE: Duration = Duration::from_secs(5);
 /// Commands that may wait for a process that is busy computing.
 const COMMANDS: usize = 1024;
 /// Lines of its stderr that are kept for the message when it dies.
@@ -312,7 +312,7 @@ mod tests {
         // Each line end becomes two bytes.
         let input = Input::Raw("\n".repeat(threadrunner_core::MAX_FRAME_BYTES / 2));
         let (params, priority) = (Parameters::default(), Priority::Normal);
-        let generate = Generate { id: 7, input, params, priority };
+        let generate = Generate { id: 7, input, params, priority, session: None };
         commands.try_send(Command::Generate(Box::new(generate))).unwrap();
         commands.try_send(Command::Cancel { id: 8 }).unwrap();
         drop(commands);

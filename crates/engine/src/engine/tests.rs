@@ -46,7 +46,7 @@ fn received(command: Command) -> Received {
 
 fn generate(id: u64, input: Input, params: Parameters) -> Received {
     let priority = Priority::Normal;
-    received(Command::Generate(Box::new(Generate { id, input, params, priority })))
+    received(Command::Generate(Box::new(Generate { id, input, params, priority, session: None })))
 }
 
 fn raw(id: u64, text: &str) -> Received {
@@ -77,7 +77,7 @@ fn run<F: FnMut(&Event, &Sender<Received>) -> bool>(
 fn with_dummy(script: DummyScript, test: impl Fn(&mut dyn ModelBackend)) {
     let model = ModelRef { backend: BackendKind::Dummy, path: None };
     let options = EngineOptions { dummy: Some(script), ..EngineOptions::default() };
-    let load = Load { v: VERSION, model, options };
+    let load = Load { v: VERSION, model, options, state: None };
     dummy::with_model(&load, &mut |_| {}, &mut |backend, _| test(backend)).unwrap();
 }
 

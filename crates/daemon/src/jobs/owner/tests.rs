@@ -88,7 +88,8 @@ impl Story {
 
     /// An engine that was started then, is loaded, and works on something.
     fn busy_engine(&mut self, model: &ModelRef, started: Instant) -> EngineId {
-        let load = Load { v: VERSION, model: model.clone(), options: Default::default() };
+        let load =
+            Load { v: VERSION, model: model.clone(), options: Default::default(), state: None };
         let process = self.owner.spawner.spawn(load).unwrap();
         let mut engine = Engine::new(process, model.clone(), started);
         engine.begin(JobId::parse("1").unwrap());
