@@ -26,6 +26,8 @@
 //! its cells, and alone it fits, so there is always one that proceeds.
 
 mod apply;
+mod draft;
+mod drafting;
 mod plan;
 mod queue;
 mod room;
@@ -39,6 +41,7 @@ mod tree;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::{ErrorCode, Failure, FinishReason, ModelInfo, PrefixCache, SeqId, Usage};
+use draft::Costs;
 use queue::{Queue, Waiting};
 use sequence::Sequence;
 use tree::Tree;
@@ -81,6 +84,8 @@ pub enum Output {
         finish_reason: FinishReason,
         /// Tokens.
         usage: Usage,
+        /// Tokens that were guessed at.
+        drafts: Drafts,
     },
     /// The request cannot be answered.
     Failed {
@@ -89,6 +94,15 @@ pub enum Output {
         /// Why.
         failure: Failure,
     },
+}
+
+/// Tokens of an answer that were guessed at before they were sampled.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Drafts {
+    /// How many were computed.
+    pub drafted: u32,
+    /// How many of them came true.
+    pub accepted: u32,
 }
 
 /// Decides who goes into the next forward pass.
@@ -103,6 +117,16 @@ pub struct Scheduler {
     /// The most sequences that may have cells.
     most_holding: usize,
     prefix_cache: PrefixCache,
+    /// The most drafts in a forward pass.
+    most_drafts: usize,
+    /// Whether requests that are to get the same answer again have drafts too.
+    draft_repeatable: bool,
+    /// What forward passes take.
+    costs: Costs,
+    /// Whether the last forward pass found the cache full because of its drafts.
+    no_drafts: bool,
+    /// Whether each request's forward passes are to be the same whatever else there is to do.
+    deterministic: bool,
     /// Cells that admission counts on: `n_ctx`, or what the backend turned out to have.
     capacity: usize,
     queue: Queue,
@@ -138,6 +162,11 @@ impl Scheduler {
             most_running: most_running as usize,
             most_holding: most_holding as usize,
             prefix_cache: info.prefix_cache,
+            most_drafts: info.n_draft_max as usize,
+            draft_repeatable: info.draft_repeatable,
+            costs: Costs::default(),
+            no_drafts: false,
+            deterministic: info.deterministic,
             capacity: info.n_ctx as usize,
             queue: Queue::default(),
             running: BTreeMap::new(),
@@ -174,7 +203,16 @@ impl Scheduler {
                 .hint("Shorten the prompt, or give the model a larger context."));
         }
         self.arrivals += 1;
-        self.queue.push(Waiting { sequence: Sequence::new(request, self.arrivals), kept: None });
+        let drafts =
+            self.most_drafts > 0 && (self.draft_repeatable || !request.params.repeatable());
+        let mut sequence = Sequence::new(request, self.arrivals);
+        if drafts {
+            sequence = sequence.drafting();
+        }
+        if self.deterministic {
+            sequence = sequence.in_the_same_pieces();
+        }
+        self.queue.push(Waiting { sequence, kept: None });
         Ok(())
     }
 

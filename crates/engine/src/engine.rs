@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, RecvError, TryRecvError};
 use std::time::Instant;
 
 use threadrunner_core::engine_protocol::{Command, Event, Generate, Input};
-use threadrunner_core::scheduler::{Output, Request, Scheduler};
+use threadrunner_core::scheduler::{Drafts, Output, Request, Scheduler};
 use threadrunner_core::{
     BackendError, ErrorCode, ExitCode, Failure, Interrupt, Message, ModelBackend, Parameters,
     Timings,
@@ -170,7 +170,11 @@ impl<'a, W: Write> Engine<'a, W> {
     fn step(&mut self) {
         let mut step = self.scheduler.plan();
         self.interrupt.next_is_interactive(step.interactive);
+        let start = Instant::now();
         let outcome = step.carry_out(self.backend);
+        if outcome.forward.is_ok() {
+            self.scheduler.took(&step.forward, start.elapsed());
+        }
         self.scheduler.apply(step, outcome, &mut self.outputs);
         self.tell();
     }
@@ -188,8 +192,8 @@ impl<'a, W: Write> Engine<'a, W> {
                 }
                 Output::Prefill { id, done, total } => Event::Prefill { id, done, total },
                 Output::Text { id, text } => Event::Text { id, text },
-                Output::Finished { id, finish_reason, usage } => {
-                    let timings = self.clocks.remove(&id).map(|clock| clock.timings(now));
+                Output::Finished { id, finish_reason, usage, drafts } => {
+                    let timings = self.clocks.remove(&id).map(|clock| clock.timings(now, drafts));
                     let timings = timings.unwrap_or_default();
                     Event::Finished { id, finish_reason, usage, timings }
                 }
@@ -204,13 +208,15 @@ impl<'a, W: Write> Engine<'a, W> {
 }
 
 impl Clock {
-    fn timings(&self, now: Instant) -> Timings {
+    fn timings(&self, now: Instant, drafts: Drafts) -> Timings {
         let milliseconds = |from: Instant, to: Instant| (to - from).as_secs_f64() * 1e3;
         // Canceled before the first token: all of it was spent on the prompt.
         let first_token = self.first_token.unwrap_or(now);
         Timings {
             prefill_ms: milliseconds(self.received, first_token),
             decode_ms: milliseconds(first_token, now),
+            drafted: drafts.drafted,
+            accepted: drafts.accepted,
             ..Timings::default()
         }
     }

@@ -1,3 +1,4 @@
+mod drafting;
 mod failures;
 mod fake;
 mod full_cache;

@@ -122,7 +122,7 @@ fn a_feed_at_the_wrong_place_is_noticed() {
     with_model(&load(EngineOptions::default()), &mut |_| {}, &mut |backend, _| {
         let tokens = backend.tokenize("Hi").unwrap();
         backend.open(SeqId(0), &Parameters::DEFAULT, &tokens).unwrap();
-        let feed = Feed { seq: SeqId(0), start: 1, tokens, sample: true };
+        let feed = Feed { seq: SeqId(0), start: 1, tokens, sample: true, drafts: 0 };
         let failed = backend.forward(&Plan { feeds: vec![feed] }, &mut Vec::new());
         assert!(matches!(failed, Err(BackendError::Broken(_))));
     })
@@ -181,19 +181,24 @@ fn what_it_says_follows_from_the_cells_that_it_has() {
         }
         let mut sampled = Vec::new();
         let tokens = dummy.tokenize("wrong ").unwrap();
-        let feed = Feed { seq: one, start: 0, tokens, sample: false };
+        let feed = Feed { seq: one, start: 0, tokens, sample: false, drafts: 0 };
         dummy.forward(&Plan { feeds: vec![feed] }, &mut sampled).unwrap();
         dummy.copy(one, other, 6).unwrap();
         assert!(dummy.copy(one, other, 7).is_err());
         dummy.copy(one, other, 6).unwrap();
         assert_eq!(dummy.cells.used(), 6);
-        let mut feed =
-            Feed { seq: other, start: 6, tokens: dummy.tokenize("right").unwrap(), sample: true };
+        let mut feed = Feed {
+            seq: other,
+            start: 6,
+            tokens: dummy.tokenize("right").unwrap(),
+            sample: true,
+            drafts: 0,
+        };
         for _ in 0..6 {
             dummy.forward(&Plan { feeds: vec![feed.clone()] }, &mut sampled).unwrap();
             let start = feed.start + feed.tokens.len() as u32;
             let token = sampled.last().unwrap().token;
-            feed = Feed { seq: other, start, tokens: vec![token], sample: true };
+            feed = Feed { seq: other, start, tokens: vec![token], sample: true, drafts: 0 };
         }
         assert_eq!(sampled[5].piece, b" wrong.");
         dummy.close(one);

@@ -114,7 +114,7 @@ impl<'model> Llama<'model> {
             self.context.hand_over(from, to);
         }
         let mut rows = Vec::new();
-        for Feed { seq, start, tokens, sample } in &plan.feeds {
+        for Feed { seq, start, tokens, sample, drafts } in &plan.feeds {
             let cached = self.sequence(*seq)?.cached;
             let place = self.place(*seq)?;
             if *start != cached {
@@ -123,13 +123,14 @@ impl<'model> Llama<'model> {
                     seq.0
                 )));
             }
-            for (position, token) in (*start..).zip(tokens) {
+            let known = tokens.len().saturating_sub(*drafts);
+            for (index, (position, token)) in (*start..).zip(tokens).enumerate() {
                 let position = i32::try_from(position)
                     .map_err(|_| BackendError::Broken("a position beyond 2^31".to_owned()))?;
                 self.batch.push(token.0, position, place);
-            }
-            if *sample && self.batch.want_output() {
-                rows.push((self.batch.len() - 1, *seq));
+                if *sample && index + 1 >= known && self.batch.want_output() {
+                    rows.push((self.batch.len() - 1, *seq));
+                }
             }
         }
         Ok(rows)
@@ -171,7 +172,7 @@ impl<'model> Llama<'model> {
     /// number must not change. A long one ends early when somebody asks.
     fn decode(&mut self, plan: &Plan) -> Result<(), DecodeError> {
         let tokens = self.batch.len();
-        let held = self.depends_on_threads(plan);
+        let held = self.info.deterministic || self.depends_on_threads(plan);
         let threads = if held { self.threads.most() } else { self.threads.threads(tokens) };
         self.context.set_threads(threads);
         let worth_it = tokens >= LONG_PASS && !self.interrupted;
@@ -281,8 +282,7 @@ impl ModelBackend for Llama<'_> {
             .sequences
             .get_mut(seq.0 as usize)
             .ok_or_else(|| BackendError::Broken(format!("no sequence {}", seq.0)))?;
-        let repeatable = params.seed.is_some() || params.temperature == Some(0.0);
-        *slot = Some(Sequence { sampler, cached: 0, repeatable });
+        *slot = Some(Sequence { sampler, cached: 0, repeatable: params.repeatable() });
         let place = self.places.open(seq);
         let place = place.ok_or_else(|| BackendError::Broken("no place for a sequence".into()))?;
         self.context.forget(place, 0);
@@ -297,11 +297,27 @@ impl ModelBackend for Llama<'_> {
             error => BackendError::Broken(error.to_string()),
         })?;
         self.refuse_what_is_no_number(plan, &rows)?;
+        let mut rows = rows.into_iter();
         for feed in &plan.feeds {
-            self.sequence(feed.seq)?.cached = feed.start + feed.tokens.len() as u32;
-        }
-        for (row, seq) in rows {
-            sampled.push(self.sample(row, seq)?);
+            let mut came_true = 0;
+            if feed.sample {
+                let rows: Vec<_> = rows.by_ref().take(1 + feed.drafts).collect();
+                for (draft, (row, seq)) in rows.into_iter().enumerate() {
+                    let token = self.sample(row, seq)?;
+                    let goes_on = feed.came_true(draft, &token);
+                    sampled.push(token);
+                    if !goes_on {
+                        break;
+                    }
+                    came_true += 1;
+                }
+            }
+            let cached = feed.start + (feed.known() + came_true) as u32;
+            self.sequence(feed.seq)?.cached = cached;
+            let cut = i32::try_from(cached).unwrap_or(i32::MAX);
+            if came_true < feed.drafts && !self.context.forget(self.place(feed.seq)?, cut) {
+                return Err(BackendError::Broken("drafts cannot be taken back".to_owned()));
+            }
         }
         Ok(())
     }
