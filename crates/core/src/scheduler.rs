@@ -17,6 +17,9 @@
 //! ended; and one that begins like another that is being read waits for that one to get to where
 //! they part. So a prefix is computed once.
 //!
+//! Where a pass does nothing but decode, a sequence may be fed guesses at its next tokens with its
+//! last one; those that turn out to be what is sampled come at once (`draft`).
+//!
 //! A request is admitted while its prompt and a little of its answer fit beside what the running
 //! ones are committed to. An interactive one does not wait for the others: the least of them are
 //! paused. Cells that are needed are taken from ended requests first, least recently used before

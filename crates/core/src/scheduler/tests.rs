@@ -1,3 +1,4 @@
+mod deterministic;
 mod drafting;
 mod failures;
 mod fake;

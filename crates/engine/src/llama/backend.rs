@@ -297,20 +297,20 @@ impl ModelBackend for Llama<'_> {
             error => BackendError::Broken(error.to_string()),
         })?;
         self.refuse_what_is_no_number(plan, &rows)?;
-        let mut rows = rows.into_iter();
+        let mut rows = rows.as_slice();
         for feed in &plan.feeds {
+            let own = rows.iter().take_while(|(_, seq)| *seq == feed.seq).count();
+            let (own, others) = rows.split_at(own);
+            rows = others;
             let mut came_true = 0;
-            if feed.sample {
-                let rows: Vec<_> = rows.by_ref().take(1 + feed.drafts).collect();
-                for (draft, (row, seq)) in rows.into_iter().enumerate() {
-                    let token = self.sample(row, seq)?;
-                    let goes_on = feed.came_true(draft, &token);
-                    sampled.push(token);
-                    if !goes_on {
-                        break;
-                    }
-                    came_true += 1;
+            for (draft, (row, seq)) in own.iter().enumerate() {
+                let token = self.sample(*row, *seq)?;
+                let goes_on = feed.came_true(draft, &token);
+                sampled.push(token);
+                if !goes_on {
+                    break;
                 }
+                came_true += 1;
             }
             let cached = feed.start + (feed.known() + came_true) as u32;
             self.sequence(feed.seq)?.cached = cached;

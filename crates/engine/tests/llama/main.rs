@@ -2,6 +2,8 @@
 #![cfg(feature = "llama")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
+mod drafts;
+mod fidelity;
 mod sharing;
 
 use std::path::PathBuf;
