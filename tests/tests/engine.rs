@@ -203,3 +203,19 @@ fn without_a_prefix_cache_nothing_is_kept() {
         assert_eq!(frames.last().unwrap()["usage"]["cached_tokens"], 0);
     }
 }
+
+#[test]
+fn a_deterministic_engine_answers_one_after_another() {
+    let home = TestHome::new().config("[engine]\ndeterministic = true\n");
+    let mut clients: Vec<Frames> = (0..6).map(|_| home.connect()).collect();
+    for (n, client) in clients.iter_mut().enumerate() {
+        client.send(&json!({"v": 1, "prompt": format!("number {n}")}));
+    }
+    for (n, client) in clients.iter_mut().enumerate() {
+        let said = format!("lorem ipsum dolor sit amet number. {n}.");
+        assert_eq!(Frames::text(&client.answer()), said);
+    }
+    let list = home.connect().ask(&json!({"v": 1, "id": 1, "op": "ps"}));
+    let info = &list[0]["data"]["models"][0]["info"];
+    assert_eq!((&info["deterministic"], &info["n_seq_max"]), (&json!(true), &json!(1)));
+}

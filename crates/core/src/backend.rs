@@ -50,6 +50,19 @@ pub struct ModelInfo {
     /// Which cells of one sequence another can share.
     #[serde(default)]
     pub prefix_cache: PrefixCache,
+    /// The most draft tokens in a forward pass ([`Feed::drafts`]); 0 where there can be none: the
+    /// model's cache cannot be cut, or nobody wants them.
+    #[serde(default)]
+    pub n_draft_max: u32,
+    /// Whether there are drafts also for requests that are to get the same answer again
+    /// ([`Parameters::repeatable`]), where wider forward passes round otherwise.
+    #[serde(default)]
+    pub draft_repeatable: bool,
+    /// Whether the forward passes of a request are the same whatever else there is to do, down to
+    /// how many tokens each has: one sequence has cells at a time, and computes again what it lost
+    /// in the pieces in which it was computed first.
+    #[serde(default)]
+    pub deterministic: bool,
     /// What the model file recommends for sampling.
     #[serde(default)]
     pub recommended: Parameters,
@@ -70,8 +83,29 @@ pub struct Feed {
     pub start: u32,
     /// The tokens, at least one.
     pub tokens: Vec<TokenId>,
-    /// Whether to sample a token after the last of them.
+    /// Whether to sample a token after the last of them that is no draft.
     pub sample: bool,
+    /// How many of the last tokens are drafts: a guess at what will be sampled. Where a draft turns
+    /// out to be what was sampled, the next token is sampled after it, and so on; the cells of
+    /// those that did not come true are forgotten again.
+    pub drafts: usize,
+}
+
+impl Feed {
+    /// How many of the tokens are no drafts.
+    pub fn known(&self) -> usize {
+        self.tokens.len() - self.drafts
+    }
+
+    /// How many of the tokens have cells once so many were sampled.
+    pub fn kept(&self, sampled: usize) -> usize {
+        (self.known() + sampled.saturating_sub(1)).min(self.tokens.len())
+    }
+
+    /// Whether this draft, counted from 0 on, is what was sampled in its place.
+    pub fn came_true(&self, draft: usize, sampled: &Sampled) -> bool {
+        !sampled.end && self.tokens.get(self.known() + draft) == Some(&sampled.token)
+    }
 }
 
 /// One forward pass: what to append to which sequences.
@@ -213,7 +247,7 @@ pub trait ModelBackend {
     ) -> Result<(), BackendError>;
 
     /// Runs one forward pass and appends what was sampled to `sampled`, in the order of the feeds
-    /// that asked for it.
+    /// that asked for it: of each one token, and one more for each draft that came true.
     ///
     /// # Errors
     /// [`BackendError::CacheFull`] and [`BackendError::Request`] leave everything as it was: after

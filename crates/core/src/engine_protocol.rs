@@ -89,6 +89,18 @@ pub struct EngineOptions {
     /// Whether prompts that begin alike share what was computed; `None` is yes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prefix_cache: Option<bool>,
+    /// Whether to guess at what comes next and check several guesses at once, where it is
+    /// quicker; `None` is yes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub speculation: Option<bool>,
+    /// Whether to do so also for requests that are to get the same answer again, where kernels
+    /// that round otherwise may change it; `None` is no.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub speculation_greedy: Option<bool>,
+    /// Whether an answer is to be the same to the byte whatever else runs, at the cost of
+    /// answering one request at a time; `None` is no.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deterministic: Option<bool>,
     /// Layers to put on a GPU.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpu_layers: Option<u32>,

@@ -368,6 +368,17 @@ pub struct Timings {
     /// From submission to the end, measured by the daemon.
     #[serde(default)]
     pub total_ms: f64,
+    /// Tokens of the answer that were guessed at.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub drafted: u32,
+    /// Of these, those that came true.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub accepted: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 #[cfg(test)]

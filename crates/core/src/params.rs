@@ -80,6 +80,11 @@ impl Parameters {
         }
     }
 
+    /// Whether the same request is to get the same answer again: it is greedy, or has a seed.
+    pub fn repeatable(&self) -> bool {
+        self.seed.is_some() || self.temperature == Some(0.0)
+    }
+
     /// Checks every parameter against its range.
     ///
     /// # Errors

@@ -17,6 +17,9 @@
 //! ended; and one that begins like another that is being read waits for that one to get to where
 //! they part. So a prefix is computed once.
 //!
+//! Where a pass does nothing but decode, a sequence may be fed guesses at its next tokens with its
+//! last one; those that turn out to be what is sampled come at once (`draft`).
+//!
 //! A request is admitted while its prompt and a little of its answer fit beside what the running
 //! ones are committed to. An interactive one does not wait for the others: the least of them are
 //! paused. Cells that are needed are taken from ended requests first, least recently used before
@@ -29,6 +32,8 @@
 //! and restored (`saving`), so that it outlives the cache.
 
 mod apply;
+mod draft;
+mod drafting;
 mod plan;
 mod queue;
 mod room;
@@ -43,6 +48,7 @@ mod tree;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::{ErrorCode, Failure, FinishReason, ModelInfo, PrefixCache, SeqId, Usage};
+use draft::Costs;
 use queue::{Queue, Waiting};
 use saving::Unsaved;
 use sequence::Sequence;
@@ -87,6 +93,8 @@ pub enum Output {
         finish_reason: FinishReason,
         /// Tokens.
         usage: Usage,
+        /// Tokens that were guessed at.
+        drafts: Drafts,
     },
     /// The request cannot be answered.
     Failed {
@@ -95,6 +103,15 @@ pub enum Output {
         /// Why.
         failure: Failure,
     },
+}
+
+/// Tokens of an answer that were guessed at before they were sampled.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Drafts {
+    /// How many were computed.
+    pub drafted: u32,
+    /// How many of them came true.
+    pub accepted: u32,
 }
 
 /// Decides who goes into the next forward pass.
@@ -109,6 +126,16 @@ pub struct Scheduler {
     /// The most sequences that may have cells.
     most_holding: usize,
     prefix_cache: PrefixCache,
+    /// The most drafts in a forward pass.
+    most_drafts: usize,
+    /// Whether requests that are to get the same answer again have drafts too.
+    draft_repeatable: bool,
+    /// What forward passes take.
+    costs: Costs,
+    /// Whether the last forward pass found the cache full because of its drafts.
+    no_drafts: bool,
+    /// Whether each request's forward passes are to be the same whatever else there is to do.
+    deterministic: bool,
     /// Cells that admission counts on: `n_ctx`, or what the backend turned out to have.
     capacity: usize,
     queue: Queue,
@@ -146,6 +173,11 @@ impl Scheduler {
             most_running: most_running as usize,
             most_holding: most_holding as usize,
             prefix_cache: info.prefix_cache,
+            most_drafts: info.n_draft_max as usize,
+            draft_repeatable: info.draft_repeatable,
+            costs: Costs::default(),
+            no_drafts: false,
+            deterministic: info.deterministic,
             capacity: info.n_ctx as usize,
             queue: Queue::default(),
             running: BTreeMap::new(),
@@ -183,7 +215,16 @@ impl Scheduler {
                 .hint("Shorten the prompt, or give the model a larger context."));
         }
         self.arrivals += 1;
-        self.queue.push(Waiting { sequence: Sequence::new(request, self.arrivals), kept: None });
+        let drafts =
+            self.most_drafts > 0 && (self.draft_repeatable || !request.params.repeatable());
+        let mut sequence = Sequence::new(request, self.arrivals);
+        if drafts {
+            sequence = sequence.drafting();
+        }
+        if self.deterministic {
+            sequence = sequence.in_the_same_pieces();
+        }
+        self.queue.push(Waiting { sequence, kept: None });
         Ok(())
     }
 

@@ -26,6 +26,7 @@ use cells::{Cell, Cells};
 const CONTEXT: u32 = 1 << 20;
 const BATCH: u32 = 2048;
 const SEQUENCES: u32 = 8;
+const DRAFTS: u32 = 15;
 /// All sequences, also those that are in no forward pass: as many as llama.cpp has.
 const ALL_SEQUENCES: u32 = 256;
 
@@ -56,17 +57,25 @@ pub fn with_model(
         return Err(Failure::new(ErrorCode::ModelLoad, message)
             .hint("The dummy's script asked for this error."));
     }
-    let n_seq_max = load.options.sequences.unwrap_or(SEQUENCES);
+    let deterministic = load.options.deterministic == Some(true);
+    let n_seq_max = if deterministic { 1 } else { load.options.sequences.unwrap_or(SEQUENCES) };
     let info = ModelInfo {
         name: load.model.name(),
         n_ctx: load.options.context.unwrap_or(CONTEXT),
         n_batch: load.options.batch.unwrap_or(BATCH),
         n_seq_max,
         n_seq_spare: ALL_SEQUENCES.saturating_sub(n_seq_max),
+        n_seq_cached: u32::from(deterministic),
         prefix_cache: match load.options.prefix_cache {
-            Some(false) => PrefixCache::None,
-            Some(true) | None => PrefixCache::Any,
+            Some(true) | None if !deterministic => PrefixCache::Any,
+            _ => PrefixCache::None,
         },
+        n_draft_max: match load.options.speculation {
+            Some(true) | None if !deterministic => DRAFTS,
+            _ => 0,
+        },
+        draft_repeatable: load.options.speculation_greedy == Some(true),
+        deterministic,
         chat_template: true,
         ..ModelInfo::default()
     };
@@ -145,7 +154,7 @@ impl ModelBackend for Dummy {
             let sequence = sequence.ok_or_else(|| {
                 BackendError::Broken(format!("{:?} is not at {}", feed.seq, feed.start))
             })?;
-            let generated = sequence.words + words_in(&feed.tokens);
+            let generated = sequence.words + words_in(&feed.tokens[..feed.known()]);
             if feed.sample {
                 self.follow_script(generated)?;
             }
@@ -154,10 +163,20 @@ impl ModelBackend for Dummy {
         thread::sleep(Duration::from_millis(self.script.step_ms));
         for (feed, generated) in plan.feeds.iter().zip(words) {
             let Some(sequence) = self.sequences.get_mut(&feed.seq) else { continue };
-            sequence.cached.extend(feed.tokens.iter().map(|token| self.cells.compute(*token)));
+            let known = feed.tokens.iter().take(feed.known());
+            sequence.cached.extend(known.map(|token| self.cells.compute(*token)));
             sequence.words = generated;
-            if feed.sample {
-                sampled.push(sequence.sample(feed.seq, generated, &self.script));
+            for draft in 0..if feed.sample { 1 + feed.drafts } else { 0 } {
+                let word = sequence.sample(feed.seq, sequence.words, &self.script);
+                let came_true = feed.came_true(draft, &word);
+                if came_true {
+                    sequence.cached.push(self.cells.compute(word.token));
+                    sequence.words += 1;
+                }
+                sampled.push(word);
+                if !came_true {
+                    break;
+                }
             }
         }
         Ok(())

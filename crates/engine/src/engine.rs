@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
 use threadrunner_core::engine_protocol::{Command, Event, Generate, Input};
-use threadrunner_core::scheduler::{Output, Request, Scheduler, Step};
+use threadrunner_core::scheduler::{Drafts, Output, Request, Scheduler, Step};
 use threadrunner_core::{
     BackendError, ErrorCode, ExitCode, Failure, Interrupt, Message, ModelBackend, Parameters,
     Timings,
@@ -252,10 +252,16 @@ impl<'a, W: Write> Engine<'a, W> {
     }
 
     fn carry_out(&mut self, mut step: Step) {
+        // What else was done, reading a session's state for one, would be taken for computing.
+        let only_computes = step.changes.is_empty();
+        let start = Instant::now();
         let outcome = match &mut self.states {
             Some(states) => step.carry_out_with(self.backend, states),
             None => step.carry_out(self.backend),
         };
+        if only_computes && outcome.forward.is_ok() {
+            self.scheduler.took(&step.forward, start.elapsed());
+        }
         self.scheduler.apply(step, outcome, &mut self.outputs);
         self.tell();
     }
@@ -273,8 +279,8 @@ impl<'a, W: Write> Engine<'a, W> {
                 }
                 Output::Prefill { id, done, total } => Event::Prefill { id, done, total },
                 Output::Text { id, text } => Event::Text { id, text },
-                Output::Finished { id, finish_reason, usage } => {
-                    let timings = self.clocks.remove(&id).map(|clock| clock.timings(now));
+                Output::Finished { id, finish_reason, usage, drafts } => {
+                    let timings = self.clocks.remove(&id).map(|clock| clock.timings(now, drafts));
                     let timings = timings.unwrap_or_default();
                     Event::Finished { id, finish_reason, usage, timings }
                 }
@@ -289,13 +295,15 @@ impl<'a, W: Write> Engine<'a, W> {
 }
 
 impl Clock {
-    fn timings(&self, now: Instant) -> Timings {
+    fn timings(&self, now: Instant, drafts: Drafts) -> Timings {
         let milliseconds = |from: Instant, to: Instant| (to - from).as_secs_f64() * 1e3;
         // Canceled before the first token: all of it was spent on the prompt.
         let first_token = self.first_token.unwrap_or(now);
         Timings {
             prefill_ms: milliseconds(self.received, first_token),
             decode_ms: milliseconds(first_token, now),
+            drafted: drafts.drafted,
+            accepted: drafts.accepted,
             ..Timings::default()
         }
     }

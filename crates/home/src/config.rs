@@ -230,6 +230,12 @@ struct StrictEngineOptions {
     #[serde(default)]
     prefix_cache: Option<bool>,
     #[serde(default)]
+    speculation: Option<bool>,
+    #[serde(default)]
+    speculation_greedy: Option<bool>,
+    #[serde(default)]
+    deterministic: Option<bool>,
+    #[serde(default)]
     gpu_layers: Option<u32>,
     #[serde(default)]
     dummy: Option<DummyScript>,
@@ -301,6 +307,9 @@ mod tests {
             batch = 512
             threads = 2
             prefix_cache = false
+            speculation = true
+            speculation_greedy = true
+            deterministic = false
             gpu_layers = 99
             dummy = { step_ms = 5 }
 
@@ -329,6 +338,8 @@ mod tests {
         assert_eq!(config.aliases["small"], "SmolLM2.gguf");
         assert_eq!(config.engine.context, Some(4096));
         assert_eq!(config.engine.prefix_cache, Some(false));
+        assert_eq!(config.engine.speculation_greedy, Some(true));
+        assert_eq!(config.engine.deterministic, Some(false));
         assert_eq!(config.engine.dummy.unwrap().step_ms, 5);
         assert_eq!(config.defaults.temperature, Some(0.2));
         assert_eq!(config.retention.max_jobs, Some(10_000));

@@ -1,13 +1,15 @@
 //! What the daemon adds to llama.cpp: the same prompts, model, threads and compiler flags through
 //! the daemon's socket and through a plain loop over llama.cpp in this process, in turn.
 //!
-//! `bench-engine --model FILE [--rounds N] [--only TITLE] [--prefix | --llama-server PROGRAM]`.
-//! `--prefix` measures what sharing a prefix is worth instead, which takes minutes a round, and
-//! `--llama-server` what llama.cpp's own server does with the same requests. Expects release builds
-//! of the three programs, with llama, beside it.
+//! `bench-engine --model FILE [--rounds N] [--only TITLE]`, or instead one of these:
+//! `--prefix` measures what sharing a prefix is worth, which takes minutes a round; `--sameness`
+//! counts the greedy answers that settings and company change; `--llama-server PROGRAM` asks
+//! llama.cpp's own server the same. Expects release builds of the three programs, with llama, beside
+//! it.
 
 mod daemon;
 mod floor;
+mod guessing;
 mod llama_server;
 mod prefix;
 mod versus;
@@ -54,6 +56,12 @@ fn main() {
         versus::compare(&versus::Versus { program: &program, model: &model, rounds, only });
         return;
     }
+    if std::env::args().any(|argument| argument == "--sameness") {
+        guessing::sameness(&model, rounds);
+        return;
+    }
+    let wanted = |title: &str| only.as_ref().is_none_or(|only| title.contains(only.as_str()));
+    guessing::compare(&model, rounds, wanted);
     // The same prompts are asked more than once, and are to be read each time.
     let uncached = "[engine]\nprefix_cache = false\n";
     let server = daemon::Server::start(&model, uncached);
@@ -61,7 +69,7 @@ fn main() {
     let relaxed = daemon::Server::start(&model, &relaxed);
     floor::with_loop(&model, |floor| {
         let compare = |title: &str, server: &daemon::Server, work: &Work, busy: bool| {
-            if only.as_ref().is_some_and(|only| !title.contains(only.as_str())) {
+            if !wanted(title) {
                 return;
             }
             let table = Table::new(title, &["what", "one process", "daemon", "ratio"]);

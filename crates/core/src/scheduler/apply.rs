@@ -34,14 +34,16 @@ impl Scheduler {
 
     fn advance(&mut self, forward: &Plan, sampled: &[Sampled], out: &mut Vec<Output>) {
         self.chunk_limit = None;
+        self.no_drafts = false;
         if let Some(feed) = forward.feeds.first() {
             self.suspects.retain(|seq| *seq != feed.seq);
         }
         for feed in &forward.feeds {
+            let sampled = sampled.iter().filter(|sampled| sampled.seq == feed.seq).count();
             // Also for one that was canceled meanwhile: its cells are there.
-            self.tree.append(feed.seq, &feed.tokens);
+            self.tree.append(feed.seq, &feed.tokens[..feed.kept(sampled)]);
             if let Some(sequence) = self.running.get_mut(&feed.seq) {
-                sequence.fed(feed.tokens.len(), out);
+                sequence.fed(feed, sampled, out);
             }
         }
         for sampled in sampled {
@@ -59,9 +61,13 @@ impl Scheduler {
         }
     }
 
-    /// The backend has fewer cells than were counted. Take those of who does not run; then read
-    /// less; then let fewer run; one alone that does not fit has come to the end of its context.
+    /// The backend has fewer cells than were counted. Do without drafts; then take those of who
+    /// does not run; then read less; then let fewer run; one alone that does not fit has come to
+    /// the end of its context.
     fn cache_full(&mut self, forward: &Plan, out: &mut Vec<Output>) {
+        if self.without_drafts(forward) {
+            return;
+        }
         let goal = self.cells_used().saturating_sub(forward.n_tokens());
         let mut took = false;
         while self.cells_used() > goal && (self.evict() || self.drop_paused()) {
@@ -94,7 +100,11 @@ impl Scheduler {
     }
 
     /// One of the sequences cannot go on, and the backend does not say which: each is tried alone.
+    /// Not so if it may be for a draft, which nobody asked for.
     fn one_failed(&mut self, forward: &Plan, failure: Failure, out: &mut Vec<Output>) {
+        if self.without_drafts(forward) {
+            return;
+        }
         match forward.feeds.as_slice() {
             [feed] => self.fail(feed.seq, failure, out),
             feeds => self.suspects = feeds.iter().map(|feed| feed.seq).collect(),

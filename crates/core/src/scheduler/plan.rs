@@ -24,7 +24,9 @@ impl Scheduler {
                 self.admit();
                 self.share_prefixes();
                 self.make_room();
-                self.fill_batch()
+                let mut forward = self.fill_batch();
+                self.add_drafts(&mut forward);
+                forward
             }
         };
         let interactive = |seq| self.running.get(seq).is_some_and(Sequence::is_interactive);
@@ -169,7 +171,7 @@ impl Scheduler {
     /// How many tokens it can be fed: where cells can only be shared as a whole, no more than others
     /// have in common with it.
     fn wants(&self, sequence: &Sequence) -> usize {
-        let wants = sequence.remaining().min(sequence.until_parting());
+        let wants = sequence.piece().min(sequence.until_parting());
         if !matches!(self.prefix_cache, PrefixCache::Window(_)) {
             return wants;
         }
@@ -191,7 +193,7 @@ impl Scheduler {
     fn alone(&self, seq: SeqId) -> Plan {
         let limit = self.chunk_limit.unwrap_or(usize::MAX).max(1);
         let limit = limit.min(self.n_batch).min(self.cells_free());
-        let feed = self.running.get(&seq).map(|s| s.feed(seq, s.remaining().min(limit)));
+        let feed = self.running.get(&seq).map(|s| s.feed(seq, s.piece().min(limit)));
         Plan { feeds: feed.into_iter().filter(|feed| !feed.tokens.is_empty()).collect() }
     }
 }

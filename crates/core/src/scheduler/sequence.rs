@@ -2,7 +2,8 @@
 
 use std::cmp::Reverse;
 
-use super::{Output, Session};
+use super::draft::{Drafter, Outlook};
+use super::{Drafts, Output, Session};
 use crate::text::{StopMatcher, Utf8Stream};
 use crate::{Failure, Feed, FinishReason, Parameters, Priority, Sampled, SeqId, TokenId, Usage};
 
@@ -62,6 +63,11 @@ pub(super) struct Sequence {
     alone: bool,
     utf8: Utf8Stream,
     stops: StopMatcher,
+    /// What it expects to come next; `None` where it is to have no drafts.
+    drafter: Option<Drafter>,
+    drafts: Drafts,
+    /// Whether what it lost is computed again in the pieces in which it was computed first.
+    same_pieces: bool,
 }
 
 impl Sequence {
@@ -83,7 +89,20 @@ impl Sequence {
             parting: None,
             alone: false,
             utf8: Utf8Stream::default(),
+            drafter: None,
+            drafts: Drafts::default(),
+            same_pieces: false,
         }
+    }
+
+    /// The same, which guesses what comes next.
+    pub(super) fn drafting(self) -> Self {
+        Self { drafter: Some(Drafter::default()), ..self }
+    }
+
+    /// The same, of which the tokens of the answer are always computed one by one.
+    pub(super) fn in_the_same_pieces(self) -> Self {
+        Self { same_pieces: true, ..self }
     }
 
     /// The least of all is the first to be preempted: low priority, then late arrival.
@@ -121,6 +140,30 @@ impl Sequence {
     /// Tokens to be fed before the next can be sampled.
     pub(super) fn remaining(&self) -> usize {
         self.tokens.len() - self.cached
+    }
+
+    /// The most tokens that it can be fed at once.
+    pub(super) fn piece(&self) -> usize {
+        match self.prompt_len.checked_sub(self.cached) {
+            _ if !self.same_pieces => self.remaining(),
+            None | Some(0) => 1,
+            Some(prompt) => prompt,
+        }
+    }
+
+    /// How likely guesses at its next tokens are to be right; `None` where it makes none.
+    pub(super) fn outlook(&self) -> Option<Outlook> {
+        self.drafter.as_ref().filter(|_| self.has_answer())?.outlook()
+    }
+
+    /// Adds `n` drafts to its next token; fewer where it may not generate so many tokens.
+    pub(super) fn add_drafts(&self, feed: &mut Feed, n: usize, n_ctx: usize) {
+        let n = n.min(self.may_generate(n_ctx).saturating_sub(1));
+        if let Some(drafter) = &self.drafter {
+            let drafts = drafter.drafts(&self.tokens, n);
+            feed.drafts = drafts.len();
+            feed.tokens.extend(drafts);
+        }
     }
 
     /// Whether its next token is sampled by feeding it one.
@@ -219,17 +262,23 @@ impl Sequence {
             start: count(self.cached),
             tokens: self.tokens[self.cached..end].to_vec(),
             sample: end == self.tokens.len(),
+            drafts: 0,
         }
     }
 
-    /// `n` more tokens are cached.
-    pub(super) fn fed(&mut self, n: usize, out: &mut Vec<Output>) {
-        self.cached += n;
+    /// The tokens of `feed` are cached, but for drafts that did not come true; `sampled` tokens are
+    /// to be accepted.
+    pub(super) fn fed(&mut self, feed: &Feed, sampled: usize, out: &mut Vec<Output>) {
+        self.cached += feed.known();
         let reading_first_time = self.remaining() > 0 && !self.has_answer();
         if reading_first_time {
             let (done, total) = (count(self.cached), count(self.prompt_len));
             out.push(Output::Prefill { id: self.id, done, total });
         }
+        let came_true = feed.kept(sampled) - feed.known();
+        self.drafts.drafted += count(feed.drafts);
+        self.drafts.accepted += count(came_true);
+        self.cached += came_true;
     }
 
     /// Takes a sampled token; the reason is given when it was the last.
@@ -247,6 +296,9 @@ impl Sequence {
             Some(FinishReason::Stop)
         } else {
             self.tokens.push(sampled.token);
+            if let Some(drafter) = &mut self.drafter {
+                drafter.came(&self.tokens);
+            }
             let mut whole = String::new();
             self.utf8.push(&sampled.piece, &mut whole);
             if self.stops.push(&whole, &mut text) {
@@ -284,7 +336,7 @@ impl Sequence {
             cached_tokens: count(self.shared.min(self.prompt_len)),
             restored_tokens: count(self.restored.min(self.prompt_len)),
         };
-        Output::Finished { id: self.id, finish_reason, usage }
+        Output::Finished { id: self.id, finish_reason, usage, drafts: self.drafts }
     }
 
     /// Tells its client that there will be no answer.

@@ -1,3 +1,5 @@
+mod deterministic;
+mod drafting;
 mod failures;
 mod fake;
 mod full_cache;

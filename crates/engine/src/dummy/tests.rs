@@ -124,7 +124,7 @@ fn a_feed_at_the_wrong_place_is_noticed() {
     with_model(&load(EngineOptions::default()), &mut |_| {}, &mut |backend, _| {
         let tokens = backend.tokenize("Hi").unwrap();
         backend.open(SeqId(0), &Parameters::DEFAULT, &tokens).unwrap();
-        let feed = Feed { seq: SeqId(0), start: 1, tokens, sample: true };
+        let feed = Feed { seq: SeqId(0), start: 1, tokens, sample: true, drafts: 0 };
         let failed = backend.forward(&Plan { feeds: vec![feed] }, &mut Vec::new());
         assert!(matches!(failed, Err(BackendError::Broken(_))));
     })
@@ -183,23 +183,57 @@ fn what_it_says_follows_from_the_cells_that_it_has() {
         }
         let mut sampled = Vec::new();
         let tokens = dummy.tokenize("wrong ").unwrap();
-        let feed = Feed { seq: one, start: 0, tokens, sample: false };
+        let feed = Feed { seq: one, start: 0, tokens, sample: false, drafts: 0 };
         dummy.forward(&Plan { feeds: vec![feed] }, &mut sampled).unwrap();
         dummy.copy(one, other, 6).unwrap();
         assert!(dummy.copy(one, other, 7).is_err());
         dummy.copy(one, other, 6).unwrap();
         assert_eq!(dummy.cells.used(), 6);
-        let mut feed =
-            Feed { seq: other, start: 6, tokens: dummy.tokenize("right").unwrap(), sample: true };
+        let mut feed = Feed {
+            seq: other,
+            start: 6,
+            tokens: dummy.tokenize("right").unwrap(),
+            sample: true,
+            drafts: 0,
+        };
         for _ in 0..6 {
             dummy.forward(&Plan { feeds: vec![feed.clone()] }, &mut sampled).unwrap();
             let start = feed.start + feed.tokens.len() as u32;
             let token = sampled.last().unwrap().token;
-            feed = Feed { seq: other, start, tokens: vec![token], sample: true };
+            feed = Feed { seq: other, start, tokens: vec![token], sample: true, drafts: 0 };
         }
         assert_eq!(sampled[5].piece, b" wrong.");
         dummy.close(one);
         dummy.close(other);
         assert_eq!(dummy.cells.used(), 0);
     });
+}
+
+#[test]
+fn drafts_that_come_true_are_said_at_once_and_others_leave_no_cells() {
+    let (load, one) = (load(EngineOptions::default()), SeqId(0));
+    with_model(&load, &mut |_| {}, &mut |backend, _| {
+        let prompt = backend.tokenize("Hi").unwrap();
+        backend.open(one, &Parameters::DEFAULT, &prompt).unwrap();
+        let said = |backend: &mut dyn ModelBackend, start: usize, tokens: Vec<TokenId>, drafts| {
+            let feed = Feed { seq: one, start: start as u32, tokens, sample: true, drafts };
+            let mut sampled = Vec::new();
+            backend.forward(&Plan { feeds: vec![feed] }, &mut sampled).unwrap();
+            sampled
+        };
+        let words = |sampled: &[Sampled]| {
+            let pieces = sampled.iter().flat_map(|sampled| sampled.piece.clone()).collect();
+            String::from_utf8(pieces).unwrap()
+        };
+        let word = |n| TokenId(FIRST_WORD + n);
+        let first = said(backend, 0, prompt.clone(), 0);
+        assert_eq!(words(&first), "lorem");
+        let run = said(backend, 2, vec![word(0), word(1), word(2), word(9)], 3);
+        assert_eq!(words(&run), " ipsum dolor sit");
+        // The draft that was wrong is not cached, or this would not be where it goes on.
+        let rest = said(backend, 5, vec![word(3), word(4), word(5), word(6)], 3);
+        assert_eq!(words(&rest), " amet Hi.");
+        assert!(rest.last().unwrap().end);
+    })
+    .unwrap();
 }

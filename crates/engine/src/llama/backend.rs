@@ -124,7 +124,7 @@ impl<'model> Llama<'model> {
         let all: Vec<SeqId> = plan.feeds.iter().map(|feed| feed.seq).collect();
         self.bring(&all)?;
         let mut rows = Vec::new();
-        for Feed { seq, start, tokens, sample } in &plan.feeds {
+        for Feed { seq, start, tokens, sample, drafts } in &plan.feeds {
             let cached = self.sequence(*seq)?.cached;
             let place = self.place(*seq)?;
             if *start != cached {
@@ -133,13 +133,14 @@ impl<'model> Llama<'model> {
                     seq.0
                 )));
             }
-            for (position, token) in (*start..).zip(tokens) {
+            let known = tokens.len().saturating_sub(*drafts);
+            for (index, (position, token)) in (*start..).zip(tokens).enumerate() {
                 let position = i32::try_from(position)
                     .map_err(|_| BackendError::Broken("a position beyond 2^31".to_owned()))?;
                 self.batch.push(token.0, position, place);
-            }
-            if *sample && self.batch.want_output() {
-                rows.push((self.batch.len() - 1, *seq));
+                if *sample && index + 1 >= known && self.batch.want_output() {
+                    rows.push((self.batch.len() - 1, *seq));
+                }
             }
         }
         Ok(rows)
@@ -181,7 +182,7 @@ impl<'model> Llama<'model> {
     /// number must not change. A long one ends early when somebody asks.
     fn decode(&mut self, plan: &Plan) -> Result<(), DecodeError> {
         let tokens = self.batch.len();
-        let held = self.depends_on_threads(plan);
+        let held = self.info.deterministic || self.depends_on_threads(plan);
         let threads = if held { self.threads.most() } else { self.threads.threads(tokens) };
         self.context.set_threads(threads);
         let worth_it = tokens >= LONG_PASS && !self.interrupted;
@@ -291,8 +292,7 @@ impl ModelBackend for Llama<'_> {
             .sequences
             .get_mut(seq.0 as usize)
             .ok_or_else(|| BackendError::Broken(format!("no sequence {}", seq.0)))?;
-        let repeatable = params.seed.is_some() || params.temperature == Some(0.0);
-        *slot = Some(Sequence { sampler, cached: 0, repeatable });
+        *slot = Some(Sequence { sampler, cached: 0, repeatable: params.repeatable() });
         let place = self.places.open(seq);
         let place = place.ok_or_else(|| BackendError::Broken("no place for a sequence".into()))?;
         self.context.forget(place, 0);
@@ -307,11 +307,27 @@ impl ModelBackend for Llama<'_> {
             error => BackendError::Broken(error.to_string()),
         })?;
         self.refuse_what_is_no_number(plan, &rows)?;
+        let mut rows = rows.as_slice();
         for feed in &plan.feeds {
-            self.sequence(feed.seq)?.cached = feed.start + feed.tokens.len() as u32;
-        }
-        for (row, seq) in rows {
-            sampled.push(self.sample(row, seq)?);
+            let own = rows.iter().take_while(|(_, seq)| *seq == feed.seq).count();
+            let (own, others) = rows.split_at(own);
+            rows = others;
+            let mut came_true = 0;
+            for (draft, (row, seq)) in own.iter().enumerate() {
+                let token = self.sample(*row, *seq)?;
+                let goes_on = feed.came_true(draft, &token);
+                sampled.push(token);
+                if !goes_on {
+                    break;
+                }
+                came_true += 1;
+            }
+            let cached = feed.start + (feed.known() + came_true) as u32;
+            self.sequence(feed.seq)?.cached = cached;
+            let cut = i32::try_from(cached).unwrap_or(i32::MAX);
+            if came_true < feed.drafts && !self.context.forget(self.place(feed.seq)?, cut) {
+                return Err(BackendError::Broken("drafts cannot be taken back".to_owned()));
+            }
         }
         Ok(())
     }

@@ -28,6 +28,8 @@ pub(super) struct ContextSettings {
     /// The first so many of them can take part in a forward pass. Where each needs memory of its own
     /// (a recurrent state, a window) and not just cells, that is for so many at once.
     pub states: u32,
+    /// The most rows of logits of one forward pass beside one for each sequence in it.
+    pub drafts: u32,
     /// Threads to compute with.
     pub threads: u32,
 }
@@ -114,10 +116,10 @@ impl<'model> Context<'model> {
         params.n_batch = settings.n_batch;
         params.n_ubatch = settings.n_ubatch;
         params.n_seq_max = settings.states;
-        // One row of logits for each sequence, not one for each token of a batch: with a
-        // vocabulary of 262,144 tokens and batches of 512 that saves half a gigabyte.
-        params.n_outputs_max = params.n_seq_max;
-        params.n_outputs_max_per_seq = 1;
+        // One row of logits for each sequence and draft, not one for each token of a batch: with
+        // a vocabulary of 262,144 tokens and batches of 512 that saves half a gigabyte.
+        params.n_outputs_max = params.n_seq_max + settings.drafts;
+        params.n_outputs_max_per_seq = 1 + settings.drafts;
         params.n_threads = i32::try_from(settings.threads).ok()?;
         params.n_threads_batch = params.n_threads;
         params.kv_unified = true;
@@ -189,9 +191,9 @@ impl<'model> Context<'model> {
             return Err(DecodeError::Invalid("a token that does not exist"));
         }
         if batch.outputs.iter().filter(|output| **output != 0).count()
-            > self.settings.n_seq_max as usize
+            > (self.settings.n_seq_max + self.settings.drafts) as usize
         {
-            return Err(DecodeError::Invalid("more outputs than sequences"));
+            return Err(DecodeError::Invalid("more outputs than sequences and drafts"));
         }
         let mut one_each = vec![1_i32; batch.len()];
         let mut sequences: Vec<*mut i32> =

@@ -32,6 +32,9 @@ const SPARE_STATES: u32 = 2;
 /// of 256, and 5 to 20 % slower in batches of 128 or 64.
 const DEFAULT_BATCH: u32 = 512;
 const MOST_BATCH: u32 = 8192;
+/// Drafts in a forward pass. On two processors with AVX2, 16 tokens at once are decoded 2.1 times as
+/// fast as one by one, 12 as 2.05 times, and 8 as twice.
+const MOST_DRAFTS: u32 = 15;
 
 /// Loads the model that `load` names, and lends it to `serve`, which is called once.
 ///
@@ -91,6 +94,7 @@ pub fn with_model(
         ),
         PrefixCache::Any => {}
     }
+    let deterministic = load.options.deterministic == Some(true);
     let info = ModelInfo {
         name: metadata::text(&model, "general.name").unwrap_or_else(|| load.model.name()),
         n_ctx: context.settings().n_ctx,
@@ -102,11 +106,18 @@ pub fn with_model(
             PrefixCache::Any | PrefixCache::Window(_) => settings.sequences.saturating_sub(1),
         }
         .saturating_sub(settings.n_seq_max),
-        n_seq_cached: if shared == PrefixCache::Any { 0 } else { settings.states },
-        prefix_cache: match load.options.prefix_cache {
-            Some(false) => PrefixCache::None,
-            Some(true) | None => shared,
+        n_seq_cached: match shared {
+            _ if deterministic => 1,
+            PrefixCache::Any => 0,
+            PrefixCache::Window(_) | PrefixCache::None => settings.states,
         },
+        prefix_cache: match load.options.prefix_cache {
+            Some(true) | None if !deterministic => shared,
+            _ => PrefixCache::None,
+        },
+        n_draft_max: settings.drafts,
+        draft_repeatable: load.options.speculation_greedy == Some(true),
+        deterministic,
         recommended: metadata::recommended(&model),
         chat_template: template.is_some(),
         weight_bytes: model.size(),
@@ -173,8 +184,11 @@ fn settings(model: &LlamaModel, options: &EngineOptions) -> Result<ContextSettin
         )),
         _ => Ok(value),
     };
-    let n_seq_max =
-        range("sequences", options.sequences, MOST_SEQUENCES)?.unwrap_or(DEFAULT_SEQUENCES);
+    let deterministic = options.deterministic == Some(true);
+    let n_seq_max = range("sequences", options.sequences, MOST_SEQUENCES)?;
+    // One at a time: what others have in the cache, and how many tokens a forward pass has, show in
+    // the rounding.
+    let n_seq_max = if deterministic { 1 } else { n_seq_max.unwrap_or(DEFAULT_SEQUENCES) };
     let n_batch = range("batch", options.batch, MOST_BATCH)?.unwrap_or(DEFAULT_BATCH);
     let threads =
         range("threads", options.threads, 512)?.unwrap_or(machine::facts().processor.threads);
@@ -198,7 +212,14 @@ fn settings(model: &LlamaModel, options: &EngineOptions) -> Result<ContextSettin
     let states = (n_seq_max + spare).min(MOST_SEQUENCES);
     let sequences = if shared == PrefixCache::None { states } else { MOST_SEQUENCES };
     let n_ubatch = n_batch;
-    Ok(ContextSettings { n_ctx, n_batch, n_ubatch, n_seq_max, sequences, states, threads })
+    let drafts = match shared {
+        _ if deterministic || options.speculation == Some(false) => 0,
+        PrefixCache::None => 0,
+        // What a window lets go is overwritten by later forward passes, so the last one's tokens
+        // can be cut off.
+        PrefixCache::Any | PrefixCache::Window(_) => MOST_DRAFTS.min(n_batch - 1),
+    };
+    Ok(ContextSettings { n_ctx, n_batch, n_ubatch, n_seq_max, sequences, states, drafts, threads })
 }
 
 /// The draft models of DeepSeek 4 may have its kind of cache, which asserts what it is asked.

@@ -85,6 +85,7 @@ impl<'model> Test<'model> {
             n_seq_max: TOGETHER as u32,
             sequences: TOGETHER as u32,
             states: TOGETHER as u32,
+            drafts: 0,
             threads,
         };
         let context =

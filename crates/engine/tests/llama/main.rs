@@ -2,6 +2,8 @@
 #![cfg(feature = "llama")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
+mod drafts;
+mod fidelity;
 mod sharing;
 mod state;
 
@@ -66,7 +68,7 @@ fn generate(
     limit: usize,
 ) -> (Vec<TokenId>, String) {
     backend.open(seq, params, prompt).unwrap();
-    let mut feed = Feed { seq, start: 0, tokens: prompt.to_vec(), sample: true };
+    let mut feed = Feed { seq, start: 0, tokens: prompt.to_vec(), sample: true, drafts: 0 };
     let (mut tokens, mut text) = (Vec::new(), Vec::new());
     while tokens.len() < limit {
         let mut sampled = Vec::new();
@@ -82,6 +84,7 @@ fn generate(
             start: feed.start + feed.tokens.len() as u32,
             tokens: vec![token],
             sample: true,
+            drafts: 0,
         };
     }
     backend.close(seq);
@@ -117,7 +120,7 @@ fn sequences_in_one_batch_do_not_see_each_other() {
             let question = format!("Tell me the capital of {country}.");
             let tokens = backend.tokenize(&backend.render_chat(&user(&question)).unwrap()).unwrap();
             backend.open(seq, &greedy(), &tokens).unwrap();
-            feeds.push(Feed { seq, start: 0, tokens, sample: true });
+            feeds.push(Feed { seq, start: 0, tokens, sample: true, drafts: 0 });
         }
         // The second half begins while the first is decoding.
         let mut late = feeds.split_off(2);
@@ -137,7 +140,13 @@ fn sequences_in_one_batch_do_not_see_each_other() {
                     assert_eq!(feed.seq, sampled.seq);
                     answers[feed.seq.0 as usize].extend_from_slice(&sampled.piece);
                     let start = feed.start + feed.tokens.len() as u32;
-                    Feed { seq: feed.seq, start, tokens: vec![sampled.token], sample: true }
+                    Feed {
+                        seq: feed.seq,
+                        start,
+                        tokens: vec![sampled.token],
+                        sample: true,
+                        drafts: 0,
+                    }
                 })
                 .chain(late.drain(..))
                 .collect();
@@ -172,7 +181,7 @@ fn a_trimmed_sequence_goes_on_as_if_the_rest_had_never_been() {
         backend.open(seq, &greedy(), &prompt).unwrap();
         let (last, before) = prompt.split_last().unwrap();
         let feed = |start, tokens: &[TokenId], sample| Plan {
-            feeds: vec![Feed { seq, start, tokens: tokens.to_vec(), sample }],
+            feeds: vec![Feed { seq, start, tokens: tokens.to_vec(), sample, drafts: 0 }],
         };
         let mut sampled = Vec::new();
         backend.forward(&feed(0, before, false), &mut sampled).unwrap();
@@ -191,7 +200,7 @@ fn a_full_cache_is_said_and_changes_nothing() {
         assert_eq!(backend.info().n_ctx, 256);
         let tokens = backend.tokenize(&"word ".repeat(300)).unwrap();
         let plan = |seq, start: u32, count: usize, sample| Plan {
-            feeds: vec![Feed { seq, start, tokens: tokens[..count].to_vec(), sample }],
+            feeds: vec![Feed { seq, start, tokens: tokens[..count].to_vec(), sample, drafts: 0 }],
         };
         let (a, b) = (SeqId(0), SeqId(1));
         backend.open(a, &greedy(), &[]).unwrap();
@@ -220,7 +229,7 @@ fn what_would_abort_the_process_is_refused() {
             assert!(matches!(result, Err(BackendError::Broken(_))), "{result:?}");
         };
         let seq = SeqId(0);
-        let feed = |seq, start, tokens| Feed { seq, start, tokens, sample: true };
+        let feed = |seq, start, tokens| Feed { seq, start, tokens, sample: true, drafts: 0 };
         refused(backend, feed(seq, 0, vec![TokenId(5)]));
         backend.open(seq, &greedy(), &[]).unwrap();
         refused(backend, feed(seq, 3, vec![TokenId(5)]));

@@ -151,13 +151,14 @@ fn a_sequence_longer_than_its_window_is_shared_as_a_whole() {
         backend.open(from, &greedy(), tokens).unwrap();
         backend.open(to, &greedy(), tokens).unwrap();
         for (n, chunk) in (0..).zip(tokens.chunks(64)) {
-            let feed = Feed { seq: from, start: n * 64, tokens: chunk.to_vec(), sample: false };
+            let feed =
+                Feed { seq: from, start: n * 64, tokens: chunk.to_vec(), sample: false, drafts: 0 };
             backend.forward(&Plan { feeds: vec![feed] }, &mut sampled).unwrap();
         }
         backend.copy(from, to, 1216).unwrap();
         // One after the other, so that both are computed alike.
         for seq in [to, from] {
-            let feed = Feed { seq, start: 1216, tokens: vec![last], sample: true };
+            let feed = Feed { seq, start: 1216, tokens: vec![last], sample: true, drafts: 0 };
             backend.forward(&Plan { feeds: vec![feed] }, &mut sampled).unwrap();
         }
         let [shared, own] = sampled.as_slice() else { panic!("{sampled:?}") };
@@ -173,13 +174,13 @@ fn copies_that_cannot_be_are_refused_and_leave_nothing() {
         let tokens = backend.tokenize("One, two, three, four, five").unwrap();
         backend.open(from, &greedy(), &tokens).unwrap();
         backend.open(to, &greedy(), &tokens).unwrap();
-        let feed = Feed { seq: from, start: 0, tokens: tokens.clone(), sample: false };
+        let feed = Feed { seq: from, start: 0, tokens: tokens.clone(), sample: false, drafts: 0 };
         backend.forward(&Plan { feeds: vec![feed] }, &mut Vec::new()).unwrap();
         let length = tokens.len() as u32;
         backend.copy(from, to, length - 1).unwrap();
         for (donor, n) in [(from, length + 1), (SeqId(100), 1), (from, 0), (SeqId(1000), 1)] {
             assert!(matches!(backend.copy(donor, to, n), Err(BackendError::Request(_))));
-            let feed = Feed { seq: to, start: 0, tokens: tokens.clone(), sample: true };
+            let feed = Feed { seq: to, start: 0, tokens: tokens.clone(), sample: true, drafts: 0 };
             let mut sampled = Vec::new();
             backend.forward(&Plan { feeds: vec![feed] }, &mut sampled).unwrap();
             assert_eq!(sampled.len(), 1);

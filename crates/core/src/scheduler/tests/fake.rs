@@ -26,6 +26,20 @@ struct Open {
     draws: u32,
 }
 
+impl Open {
+    fn sample(&mut self, seq: SeqId, words: u64) -> Sampled {
+        let tokens: Vec<TokenId> = self.cells.iter().map(|(_, token)| *token).collect();
+        let answered = tokens.iter().filter(|token| token.0 >= ANSWER).count();
+        let end = answered as i32 == tokens[0].0;
+        let mut hasher = DefaultHasher::new();
+        (&tokens, self.draws).hash(&mut hasher);
+        self.draws += 1;
+        let token = TokenId(ANSWER + (hasher.finish() % words) as i32);
+        let piece = if end { Vec::new() } else { format!("{} ", token.0).into_bytes() };
+        Sampled { seq, token, end, piece }
+    }
+}
+
 /// Answers with as many tokens as the first token of the prompt says, each of which depends on
 /// all tokens before it and on the sampler. It panics when asked what no scheduler may ask.
 pub(super) struct Fake {
@@ -40,6 +54,8 @@ pub(super) struct Fake {
     pub(super) mute: bool,
     pub(super) breaks: bool,
     pub(super) interrupts: bool,
+    /// How many tokens its answers are made of: the fewer, the more they repeat themselves.
+    pub(super) words: u64,
     /// Every forward pass that was done.
     pub(super) passes: Vec<Plan>,
     next_cell: u64,
@@ -74,6 +90,12 @@ impl Fake {
             let open = self.sequences.get(&feed.seq).expect("only open sequences are fed");
             assert_eq!(feed.start as usize, open.cells.len());
         }
+        if self.info.deterministic {
+            let holding = self.sequences.iter().filter(|(_, open)| !open.cells.is_empty());
+            assert!(holding.map(|(seq, _)| *seq).all(|seq| seq == plan.feeds[0].seq), "{plan:?}");
+        }
+        let drafts: usize = plan.feeds.iter().map(|feed| feed.drafts).sum();
+        assert!(drafts <= self.info.n_draft_max as usize, "over n_draft_max: {plan:?}");
         let total = self.cells_used() + plan.n_tokens();
         assert!(total <= self.info.n_ctx as usize, "over n_ctx: {plan:?}");
     }
@@ -118,23 +140,27 @@ impl ModelBackend for Fake {
         }
         for feed in &plan.feeds {
             let open = self.sequences.get_mut(&feed.seq).unwrap();
-            for token in &feed.tokens {
+            assert!(feed.drafts == 0 || (feed.sample && feed.known() > 0), "{plan:?}");
+            for token in &feed.tokens[..feed.known()] {
                 self.next_cell += 1;
                 open.cells.push((self.next_cell, *token));
             }
-            open.longest = open.longest.max(open.cells.len());
-            if !feed.sample || self.mute {
-                continue;
+            for draft in 0..=feed.drafts {
+                if !feed.sample || self.mute {
+                    break;
+                }
+                let next = open.sample(feed.seq, self.words);
+                let came_true = feed.came_true(draft, &next);
+                if came_true {
+                    self.next_cell += 1;
+                    open.cells.push((self.next_cell, next.token));
+                }
+                sampled.push(next);
+                if !came_true {
+                    break;
+                }
             }
-            let tokens: Vec<TokenId> = open.cells.iter().map(|(_, token)| *token).collect();
-            let answered = tokens.iter().filter(|token| token.0 >= ANSWER).count();
-            let end = answered as i32 == tokens[0].0;
-            let mut hasher = DefaultHasher::new();
-            (&tokens, open.draws).hash(&mut hasher);
-            open.draws += 1;
-            let token = TokenId(ANSWER + (hasher.finish() % 1000) as i32);
-            let piece = if end { Vec::new() } else { format!("{} ", token.0).into_bytes() };
-            sampled.push(Sampled { seq: feed.seq, token, end, piece });
+            open.longest = open.longest.max(open.cells.len());
         }
         self.passes.push(plan.clone());
         Ok(())
@@ -276,6 +302,7 @@ impl Harness {
                 mute: false,
                 breaks: false,
                 interrupts: false,
+                words: 1000,
                 passes: Vec::new(),
                 next_cell: 0,
             },
@@ -455,7 +482,13 @@ fn all_of(hold: Hold, scheduler: &Scheduler) -> usize {
 
 /// What is answered to `prompt` when nothing else runs and there is room for everything.
 pub(super) fn answer_alone(prompt: Vec<TokenId>, params: Parameters) -> String {
+    answer_in_words(prompt, params, 1000)
+}
+
+/// The same, in so many different words.
+pub(super) fn answer_in_words(prompt: Vec<TokenId>, params: Parameters, words: u64) -> String {
     let mut alone = Harness::new(100_000, 64, 1);
+    alone.fake.words = words;
     let id = alone.submit_prompt(prompt, params, Priority::Normal).unwrap();
     alone.finish();
     alone.text(id)

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::super::Output;
-use super::fake::{CANCELED, End, Harness, POISON, STOPPED, answer_alone};
+use super::fake::{CANCELED, End, Harness, POISON, STOPPED, answer_alone, answer_in_words};
 use crate::{ErrorCode, FinishReason, ModelInfo, Parameters, PrefixCache, Priority, TokenId};
 
 #[derive(Debug, Clone)]
@@ -52,14 +52,16 @@ fn models(n_ctx: std::ops::Range<u32>) -> impl Strategy<Value = ModelInfo> {
         PrefixCache::None,
     ]);
     let spare = prop::sample::select(vec![0u32, 1, 8]);
-    (n_ctx, 1u32..40, 1u32..6, spare, 0u32..3, prefix_cache).prop_map(
-        |(n_ctx, n_batch, n_seq_max, n_seq_spare, cached, prefix_cache)| ModelInfo {
+    let drafts = prop::sample::select(vec![0u32, 1, 15]);
+    (n_ctx, 1u32..40, 1u32..6, spare, 0u32..3, prefix_cache, drafts).prop_map(
+        |(n_ctx, n_batch, n_seq_max, n_seq_spare, cached, prefix_cache, n_draft_max)| ModelInfo {
             n_ctx,
             n_batch,
             n_seq_max,
             n_seq_spare,
             n_seq_cached: if cached == 0 { 0 } else { n_seq_max + cached - 1 },
             prefix_cache,
+            n_draft_max,
             ..ModelInfo::default()
         },
     )
@@ -113,9 +115,12 @@ proptest! {
     fn every_request_ends_exactly_once_and_as_if_it_were_alone(
         info in models(70..200),
         acts in acts(),
+        // One word goes round; of three, some drafts come true.
+        words in prop::sample::select(vec![1u64, 3, 1000]),
     ) {
         let n_ctx = info.n_ctx as usize;
         let mut harness = Harness::of(info);
+        harness.fake.words = words;
         let mut accepted = Vec::new();
         for act in acts {
             match act {
@@ -164,7 +169,7 @@ proptest! {
                 prop_assert!(ends == CANCELED || matches!(ends[0], End::Failed(_)));
                 continue;
             }
-            let alone = answer_alone(prompt, params);
+            let alone = answer_in_words(prompt, params, words);
             let text = harness.text(id);
             match &ends[0] {
                 End::Finished(FinishReason::Stop) => prop_assert_eq!(text, alone),

@@ -1,0 +1,338 @@
+//! Guessing what comes next in an answer, by looking it up: what followed the last few tokens when
+//! they occurred before, in the prompt or in the answer, may follow again.
+//!
+//! A guess costs nothing as long as nobody computes it, so each sequence guesses at all times and
+//! counts how often it was right. Drafts are fed only where that count, and what wider forward
+//! passes were seen to cost, say that it is quicker: see [`allot`].
+
+use std::collections::HashMap;
+
+use crate::TokenId;
+
+/// How many tokens must be the same for what followed to be a guess. Two are found too often where
+/// nothing repeats; after four, a text that was changed in places is found again too late.
+const SAME: usize = 3;
+
+/// The weight of the last guess in the count of right ones.
+const RECENT: f64 = 0.15;
+
+/// What is thought of a sequence's guesses before it has made any: of the first of a run, and of
+/// one that follows a right one.
+const FIRST_AT_FIRST: f64 = 0.3;
+const NEXT_AT_FIRST: f64 = 0.6;
+
+/// What a sequence expects to come next, and how good it is at that.
+#[derive(Debug)]
+pub(super) struct Drafter {
+    /// Where tokens in a row came last; the place is that of what followed.
+    places: HashMap<[TokenId; SAME], usize>,
+    /// How many of the sequence's tokens are in it.
+    known: usize,
+    /// Where the token is that is expected next.
+    source: Option<usize>,
+    /// How many guesses from there were right so far.
+    run: u32,
+    first: f64,
+    next: f64,
+}
+
+impl Default for Drafter {
+    fn default() -> Self {
+        Self {
+            places: HashMap::new(),
+            known: 0,
+            source: None,
+            run: 0,
+            first: FIRST_AT_FIRST,
+            next: NEXT_AT_FIRST,
+        }
+    }
+}
+
+impl Drafter {
+    /// Takes in a token that came at the end of `tokens`, which has it already.
+    pub(super) fn came(&mut self, tokens: &[TokenId]) {
+        if let Some(source) = self.source {
+            let right = tokens.get(source) == tokens.last();
+            let estimate = if self.run == 0 { &mut self.first } else { &mut self.next };
+            *estimate += (f64::from(u8::from(right)) - *estimate) * RECENT;
+            self.run = if right { self.run + 1 } else { 0 };
+            self.source = right.then_some(source + 1);
+        }
+        if self.source.is_none() {
+            self.source = self.look_up(tokens);
+            self.run = 0;
+        }
+    }
+
+    /// What followed the last tokens when they came last before. What came since is noted down.
+    fn look_up(&mut self, tokens: &[TokenId]) -> Option<usize> {
+        let last: [TokenId; SAME] =
+            tokens.get(tokens.len().checked_sub(SAME)?..)?.try_into().ok()?;
+        // All that end before the last token does: what follows them is known.
+        for end in self.known.max(SAME)..tokens.len() {
+            if let Ok(run) = <[TokenId; SAME]>::try_from(&tokens[end - SAME..end]) {
+                self.places.insert(run, end);
+            }
+        }
+        self.known = tokens.len();
+        self.places.get(&last).copied()
+    }
+
+    /// How likely the next guesses are to be right; `None` where there is none.
+    pub(super) fn outlook(&self) -> Option<Outlook> {
+        self.source?;
+        let first = if self.run == 0 { self.first } else { self.next };
+        Some(Outlook { first, next: self.next })
+    }
+
+    /// The next `n` tokens as they are expected after `tokens`. Where they lead to the end, they go
+    /// on as they began: what repeats itself goes round.
+    pub(super) fn drafts(&self, tokens: &[TokenId], n: usize) -> Vec<TokenId> {
+        let Some(known) = self.source.and_then(|source| tokens.get(source..)) else {
+            return Vec::new();
+        };
+        known.iter().copied().cycle().take(n).collect()
+    }
+}
+
+/// How likely the drafts of a sequence are to come true.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Outlook {
+    /// The first.
+    pub(super) first: f64,
+    /// Each further one, if those before it have.
+    pub(super) next: f64,
+}
+
+/// By how much drafts must make it quicker to be fed.
+const WORTH_IT: f64 = 1.05;
+
+/// How many drafts each of some decoding sequences should get, `most` in all, for the most tokens a
+/// second. `cost` is what a forward pass of so many tokens takes; only ratios matter.
+///
+/// A pass of `n` sequences and `k` drafts gives `n` tokens and, of the drafts, as many as are
+/// expected to come true: for a sequence with outlook `p, q` the i-th draft does with probability
+/// `p * q^(i-1)`. The likeliest drafts go first; of all numbers of them the one is taken with the most
+/// tokens for the time, if that is worth it.
+pub(super) fn allot(
+    sequences: &[Option<Outlook>],
+    most: usize,
+    cost: impl Fn(usize) -> f64,
+) -> Vec<usize> {
+    let mut drafts = vec![0; sequences.len()];
+    let mut best = (drafts.clone(), WORTH_IT * sequences.len() as f64 / cost(sequences.len()));
+    let mut likely: Vec<f64> =
+        sequences.iter().map(|outlook| outlook.map_or(0.0, |outlook| outlook.first)).collect();
+    let mut expected = sequences.len() as f64;
+    for more in 1..=most {
+        let likeliest = (0..likely.len()).max_by(|a, b| likely[*a].total_cmp(&likely[*b]));
+        let Some((place, outlook)) = likeliest.and_then(|at| Some((at, sequences[at]?))) else {
+            break;
+        };
+        drafts[place] += 1;
+        expected += likely[place];
+        likely[place] *= outlook.next;
+        let rate = expected / cost(sequences.len() + more);
+        if rate > best.1 {
+            best = (drafts.clone(), rate);
+        }
+    }
+    best.0
+}
+
+/// What forward passes that only decode were seen to take, by how many tokens they have.
+#[derive(Debug, Default)]
+pub(super) struct Costs {
+    /// Seconds for one token.
+    one: Option<f64>,
+    /// How much longer a pass of `2 + place` tokens takes than one of one token.
+    ratios: Vec<f64>,
+}
+
+/// Tokens up to which passes are told apart; a wider one takes in proportion longer.
+const WIDEST: usize = 32;
+
+/// What each further token is thought to cost before it was measured: little, so that it is
+/// tried.
+const FURTHER_AT_FIRST: f64 = 0.3;
+
+/// The weight of a pass in what is known of its width: of one token, of which there are many, and
+/// of more.
+const NARROW: f64 = 0.2;
+const WIDE: f64 = 0.4;
+
+/// With each pass of one token, what was measured of wider ones loses this much of its weight: what
+/// is not tried any more because it was slow once will be tried again some time.
+const FORGET: f64 = 0.0005;
+
+impl Costs {
+    fn at_first(width: usize) -> f64 {
+        1.0 + FURTHER_AT_FIRST * (width as f64 - 1.0)
+    }
+
+    /// What a pass takes, as a multiple of what one of one token takes.
+    pub(super) fn ratio(&self, width: usize) -> f64 {
+        let place = width.min(WIDEST).saturating_sub(2);
+        let ratio = match width {
+            0 | 1 => 1.0,
+            _ => self.ratios.get(place).copied().unwrap_or_else(|| Self::at_first(width)),
+        };
+        if width > WIDEST { ratio * width as f64 / WIDEST as f64 } else { ratio }
+    }
+
+    /// A pass of so many tokens took so long.
+    pub(super) fn observe(&mut self, width: usize, seconds: f64) {
+        if self.ratios.is_empty() {
+            self.ratios = (2..=WIDEST).map(Self::at_first).collect();
+        }
+        match width {
+            0 => {}
+            1 => {
+                let one = self.one.get_or_insert(seconds);
+                *one += (seconds - *one) * NARROW;
+                for (width, ratio) in (2..).zip(&mut self.ratios) {
+                    *ratio += (Self::at_first(width) - *ratio) * FORGET;
+                }
+            }
+            2..=WIDEST => {
+                let Some(one) = self.one.filter(|one| *one > 0.0) else { return };
+                let seen = seconds / one;
+                // Passes that are nearly as wide take nearly as long for each token.
+                for (other, ratio) in (2_usize..).zip(&mut self.ratios) {
+                    let weight = WIDE * 0.5_f64.powi(other.abs_diff(width) as i32);
+                    let here = 1.0 + (seen - 1.0) * (other as f64 - 1.0) / (width as f64 - 1.0);
+                    *ratio += (here - *ratio) * weight;
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tokens(text: &str) -> Vec<TokenId> {
+        text.bytes().map(|byte| TokenId(byte.into())).collect()
+    }
+
+    /// A drafter to which these tokens came, after the first few of them.
+    fn after(text: &str) -> (Drafter, Vec<TokenId>) {
+        let all = tokens(text);
+        let mut drafter = Drafter::default();
+        for end in SAME..=all.len() {
+            drafter.came(&all[..end]);
+        }
+        (drafter, all)
+    }
+
+    fn drafts(text: &str, n: usize) -> String {
+        let (drafter, all) = after(text);
+        let drafts = drafter.drafts(&all, n);
+        drafts.iter().map(|token| char::from(token.0 as u8)).collect()
+    }
+
+    #[test]
+    fn what_followed_the_last_tokens_is_expected_again() {
+        assert_eq!(drafts("the quick fox; the q", 4), "uick");
+        assert_eq!(drafts("abcd", 4), "");
+        assert_eq!(drafts("ab", 4), "");
+    }
+
+    #[test]
+    fn the_latest_occurrence_counts() {
+        assert_eq!(drafts("abcX abcY abc", 1), "Y");
+    }
+
+    #[test]
+    fn what_goes_round_is_expected_to_go_on() {
+        assert_eq!(drafts("ababab", 5), "ababa");
+        assert_eq!(drafts("aaaa", 5), "aaaaa");
+    }
+
+    #[test]
+    fn a_run_goes_on_where_it_was_copied_from() {
+        // "bcd" came later with another end, but the run that is being copied is the first.
+        assert_eq!(drafts("abcde--bcdX--zabcd", 1), "e");
+        let (mut drafter, mut all) = after("1234567--3459--12");
+        for token in tokens("34") {
+            all.push(token);
+            drafter.came(&all);
+        }
+        // Found by "123"; that "234" and "345" came elsewhere changes nothing.
+        assert_eq!(drafter.drafts(&all, 3), tokens("567"));
+    }
+
+    #[test]
+    fn right_guesses_raise_the_outlook_and_wrong_ones_lower_it() {
+        let (copying, _) = after("all that is said is said again; all that is said is said again");
+        let outlook = copying.outlook().unwrap();
+        assert!(outlook.first > 0.9, "{outlook:?}");
+        let mut drafter = Drafter::default();
+        let mut all = tokens("abc");
+        for n in 0..20 {
+            all.extend([TokenId(1000 + n), TokenId(7), TokenId(8), TokenId(9)]);
+            for end in all.len() - 3..=all.len() {
+                drafter.came(&all[..end]);
+            }
+        }
+        assert!(drafter.first < 0.1, "{drafter:?}");
+    }
+
+    fn sure(p: f64) -> Option<Outlook> {
+        Some(Outlook { first: p, next: p })
+    }
+
+    #[test]
+    fn where_wider_passes_cost_nothing_all_drafts_are_fed() {
+        assert_eq!(allot(&[sure(0.5)], 8, |_| 1.0), [8]);
+        assert_eq!(allot(&[sure(0.9), None, sure(0.9)], 8, |_| 1.0), [4, 0, 4]);
+    }
+
+    #[test]
+    fn where_each_token_costs_as_much_as_the_first_none_is() {
+        assert_eq!(allot(&[sure(1.0)], 8, |width| width as f64), [0]);
+    }
+
+    #[test]
+    fn the_likelier_the_drafts_the_more_of_them_are_fed() {
+        let cost = |width: usize| 0.7 + 0.3 * width as f64;
+        let fed = |p| allot(&[sure(p)], 15, cost)[0];
+        assert_eq!(fed(0.2), 0);
+        assert!(0 < fed(0.6) && fed(0.6) < fed(0.9) && fed(0.9) < fed(1.0));
+        assert_eq!(fed(1.0), 15);
+    }
+
+    #[test]
+    fn a_full_batch_leaves_no_room_for_guesses_that_may_be_wrong() {
+        // From eight tokens on each costs the same.
+        let cost = |width: usize| 4.0 + (width as f64 - 8.0) * 0.5;
+        assert_eq!(allot(&[sure(0.8); 8], 8, cost), [0; 8]);
+    }
+
+    #[test]
+    fn nobody_expects_anything_nothing_is_fed() {
+        assert_eq!(allot(&[None, None], 8, |_| 1.0), [0, 0]);
+        assert_eq!(allot(&[], 8, |_| 1.0), Vec::<usize>::new());
+    }
+
+    #[test]
+    fn costs_are_what_was_measured_and_slow_ones_are_tried_again_some_time() {
+        let mut costs = Costs::default();
+        assert_eq!(costs.ratio(1), 1.0);
+        let at_first = costs.ratio(8);
+        for _ in 0..50 {
+            costs.observe(1, 0.010);
+            costs.observe(8, 0.080);
+        }
+        assert!((7.0..9.0).contains(&costs.ratio(8)), "{costs:?}");
+        // Of one nearly as wide the same is thought.
+        assert!(costs.ratio(7) > 5.0, "{costs:?}");
+        for _ in 0..20_000 {
+            costs.observe(1, 0.010);
+        }
+        assert!((costs.ratio(8) - at_first).abs() < 0.1, "{costs:?}");
+    }
+}
