@@ -17,12 +17,14 @@
 pub mod backends;
 pub mod dummy;
 pub mod engine;
+pub mod estimate;
 mod fence;
 pub mod gguf;
 pub mod input;
 #[cfg(feature = "llama")]
 pub mod llama;
 mod machine;
+mod model_files;
 pub mod output;
 pub mod process;
 pub mod program;

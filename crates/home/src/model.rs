@@ -43,7 +43,9 @@ pub fn resolve_model(
     name: Option<&str>,
 ) -> Result<ModelRef, Failure> {
     if backend == BackendKind::Dummy {
-        return Ok(ModelRef { backend, path: None });
+        // It has no file. Those that `[models.NAME]` names are several all the same.
+        let named = name.filter(|name| config.models.contains_key(*name));
+        return Ok(ModelRef { backend, path: named.map(PathBuf::from) });
     }
     let path = match (name, &home.model_path, &config.model) {
         (Some(name), _, _) => by_name(home, config, name, Path::new(""))?,
@@ -161,7 +163,12 @@ fn only_one(home: &Home) -> Result<PathBuf, Failure> {
 
 /// The file that `name` means; relative paths are relative to `base`, and to the working
 /// directory where that is empty.
-fn by_name(home: &Home, config: &Config, name: &str, base: &Path) -> Result<PathBuf, Failure> {
+pub(crate) fn by_name(
+    home: &Home,
+    config: &Config,
+    name: &str,
+    base: &Path,
+) -> Result<PathBuf, Failure> {
     let as_path = |name: &str, base: &Path| {
         let given = Path::new(name);
         if base.as_os_str().is_empty() { given.to_owned() } else { expand(given, base) }
