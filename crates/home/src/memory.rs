@@ -79,13 +79,11 @@ impl Config {
     /// same file as in a request.
     pub fn model_settings(&self, home: &Home, model: &ModelRef) -> ModelConfig {
         let named = self.models.iter().find(|(name, _)| match (model.backend, &model.path) {
-            (BackendKind::Dummy, path) => {
-                path.as_ref().is_some_and(|path| path.as_os_str() == name.as_str())
-            }
+            (BackendKind::Dummy, Some(path)) => home.models_dir.join(name) == *path,
             (BackendKind::Llama, Some(path)) => {
                 by_name(home, self, name, &home.root).is_ok_and(|file| file == *path)
             }
-            (BackendKind::Llama, None) => false,
+            (_, None) => false,
         });
         named.map(|(_, settings)| settings.clone()).unwrap_or_default()
     }

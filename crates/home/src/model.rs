@@ -43,9 +43,7 @@ pub fn resolve_model(
     name: Option<&str>,
 ) -> Result<ModelRef, Failure> {
     if backend == BackendKind::Dummy {
-        // It has no file. Those that `[models.NAME]` names are several all the same.
-        let named = name.filter(|name| config.models.contains_key(*name));
-        return Ok(ModelRef { backend, path: named.map(PathBuf::from) });
+        return Ok(ModelRef { backend, path: name.and_then(|name| dummy(home, config, name)) });
     }
     let path = match (name, &home.model_path, &config.model) {
         (Some(name), _, _) => by_name(home, config, name, Path::new(""))?,
@@ -61,6 +59,13 @@ pub fn resolve_model(
         (None, None, None) => only_one(home)?,
     };
     Ok(ModelRef { backend, path: Some(path) })
+}
+
+/// The path that tells a dummy of `[models.NAME]` from others; there is no file.
+fn dummy(home: &Home, config: &Config, name: &str) -> Option<PathBuf> {
+    let mut paths = config.models.keys().map(|known| (known, home.models_dir.join(known)));
+    let found = paths.find(|(known, path)| known.as_str() == name || path.as_os_str() == name)?;
+    Some(found.1)
 }
 
 /// The model that `name` means in a workspace, or without one that workspace's default: its own,

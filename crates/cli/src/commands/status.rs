@@ -49,7 +49,7 @@ fn text(status: &DaemonStatus) -> String {
         ("daemon", format!("{state}, process {}, version {}", status.pid, status.version)),
         ("up for", format::seconds(status.uptime_s)),
         ("memory", format::bytes(status.memory_bytes)),
-        ("models", ps::memory(status.memory_used, status.memory_budget)),
+        ("budget", ps::memory(status.memory_used, status.memory_budget)),
         (
             "jobs",
             format!("{} running, {}", status.running, ps::waiting(status.queued, status.held)),

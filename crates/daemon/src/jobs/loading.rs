@@ -18,6 +18,9 @@ const ENGINES: usize = 16;
 /// How long what was read of the system's memory is believed.
 const BELIEVED: Duration = Duration::from_secs(1);
 
+/// The part of the budget by which what is loaded may exceed it, once it has become less.
+const TOLERATED: u64 = 4;
+
 /// A model that somebody wants to be loaded, and that is not yet.
 #[derive(Debug)]
 pub(super) struct WantedLoad {
@@ -63,7 +66,7 @@ impl Owner {
             return;
         }
         let limits = self.limits(now);
-        let rooms = self.rooms_there(now);
+        let rooms = self.rooms_there(now, BELIEVED);
         let wanted: Vec<_> = models
             .into_iter()
             .map(|(model, interactive)| {
@@ -105,7 +108,7 @@ impl Owner {
             }
         };
         let limits = self.limits(now);
-        let rooms = self.rooms_there(now);
+        let rooms = self.rooms_there(now, BELIEVED);
         let share = self.share(model, &sized, &rooms, limits)?;
         match self.rooms.way(now, model, share.bytes, &rooms, limits) {
             Way::Begin => self.start_engine(model, share, now).map(|()| true),
@@ -207,7 +210,7 @@ impl Owner {
         if wanted <= most {
             return Ok(Share { bytes: wanted, limit: None });
         }
-        if sized.least != sized.wanted && sized.least.total() <= most {
+        if sized.least.total() <= most {
             return Ok(Share { bytes: most, limit: Some(most) });
         }
         Err(too_large(model, &sized.least, limits.bytes, pinned))
@@ -239,9 +242,9 @@ impl Owner {
         (free.saturating_add(held) as f64 * share) as u64
     }
 
-    fn rooms_there(&mut self, now: Instant) -> Vec<Room> {
+    fn rooms_there(&mut self, now: Instant, believed: Duration) -> Vec<Room> {
         let engines = self.engines.values_mut().map(|engine| {
-            engine.measure(now, BELIEVED);
+            engine.measure(now, believed);
             room_of(engine)
         });
         engines.chain(self.leaving.values().map(|leaving| leaving.room)).collect()
@@ -250,7 +253,7 @@ impl Owner {
     /// How many bytes the engines take, of how many.
     pub(super) fn memory_use(&mut self, now: Instant) -> (u64, u64) {
         let budget = self.limits(now).bytes;
-        let used = self.rooms_there(now).iter().map(|room| room.bytes).sum();
+        let used = self.rooms_there(now, Duration::ZERO).iter().map(|room| room.bytes).sum();
         (used, budget)
     }
 
@@ -276,13 +279,15 @@ impl Owner {
         }
     }
 
-    /// Ends idle engines where the budget is less than it was, because other programs take more.
+    /// Ends idle engines where the budget is much less than it was, because other programs take
+    /// more. A little less is no reason: what is free goes up and down all the time.
     pub(super) fn keep_to_the_budget(&mut self, now: Instant) {
         if self.engines.is_empty() {
             return;
         }
-        let (rooms, limits) = (self.rooms_there(now), self.limits(now));
-        for id in beyond(&rooms, limits) {
+        let (rooms, limits) = (self.rooms_there(now, BELIEVED), self.limits(now));
+        let bytes = limits.bytes.saturating_add(limits.bytes / TOLERATED);
+        for id in beyond(&rooms, Limits { bytes, ..limits }) {
             if let Some(model) = self.processes.get(&id).cloned() {
                 tracing::info!(model = model.name(), "unloaded: there is less memory than before");
                 self.forget_engine(&model);
