@@ -82,3 +82,11 @@ bench-engine *ARGS:
     THREADRUNNER_BUILD=native cargo build --release --locked --features llama -p threadrunner-bench
     model=$(scripts/get-model smollm2-135m --dir .cache/models)
     target/native/release/bench-engine --model "$model" "$@"
+
+# The daemon beside llama.cpp's own server, built with the same flags: prints the tables
+bench-server *ARGS:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    eval "$(scripts/setup --env)"
+    server=$(scripts/get-llama-server)
+    exec just bench-engine --llama-server "$server" "$@"

@@ -265,6 +265,32 @@ pub trait ModelBackend {
 
     /// Forgets `seq` and its sampler.
     fn close(&mut self, seq: SeqId);
+
+    /// What a saved sequence depends on beside the model file: a text that is another where one
+    /// that was saved then cannot be restored now. `None` where sequences cannot be saved at all.
+    fn state_format(&self) -> Option<String> {
+        None
+    }
+
+    /// All that `seq` has cached, for [`ModelBackend::restore`]; its sampler is no part of it.
+    /// `None` where that is more than `most` bytes.
+    ///
+    /// # Errors
+    /// When the sequence cannot be saved; it goes on as it is.
+    fn save(&mut self, seq: SeqId, most: usize) -> Result<Option<Vec<u8>>, BackendError> {
+        let _ = (seq, most);
+        Ok(None)
+    }
+
+    /// Lets `seq` begin with what [`ModelBackend::save`] returned for a sequence of so many tokens;
+    /// its sampler goes on as it is. What it had cached is forgotten first.
+    ///
+    /// # Errors
+    /// [`BackendError::Request`] when this cannot be; `seq` has nothing cached then.
+    fn restore(&mut self, seq: SeqId, tokens: u32, state: &[u8]) -> Result<(), BackendError> {
+        let _ = (seq, tokens, state);
+        Err(Failure::new(ErrorCode::Internal, "this backend restores nothing").into())
+    }
 }
 
 #[cfg(test)]

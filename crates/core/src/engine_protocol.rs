@@ -7,6 +7,8 @@
 //! ending in exactly one [`Event::Finished`] or [`Event::Failed`]. The end of the stream is the
 //! order to exit. `docs/protocol.md` describes it for other languages.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -63,13 +65,25 @@ pub struct Load {
     /// engine chooses the largest with which it does not take more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<u64>,
+    /// Where the engine keeps the cached state of sessions; `None` is nowhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<StateDirectory>,
 }
 
 impl Load {
     /// To load `model` with these options, and as much memory as it takes.
     pub fn new(model: ModelRef, options: EngineOptions) -> Self {
-        Self { v: VERSION, model, options, memory: None }
+        Self { v: VERSION, model, options, memory: None, state: None }
     }
+}
+
+/// A directory for what sessions have cached, which only the daemon and its engines write to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateDirectory {
+    /// The directory, of mode 0700. A session's file in it is [`state_file`].
+    pub path: PathBuf,
+    /// The most bytes that its files may have together.
+    pub max_bytes: u64,
 }
 
 /// Limits and tuning of an engine: `[engine]` in `config.toml`. What is `None` the engine chooses.
@@ -138,6 +152,10 @@ pub struct Generate {
     /// Who goes first.
     #[serde(default)]
     pub priority: Priority,
+    /// The conversation that this is a turn of, whose cached state is kept where [`Load::state`]
+    /// says: 1 to 64 of `A`–`Z`, `a`–`z`, `0`–`9`, `.`, `_` and `-`, the first of them no dot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
 }
 
 /// What to answer.
@@ -148,6 +166,16 @@ pub enum Input {
     Raw(String),
     /// A conversation, put through the model's chat template.
     Chat(Vec<Message>),
+}
+
+/// The name of the file that a session's cached state is kept in; `None` where that is no name of a
+/// session ([`Generate::session`]).
+pub fn state_file(session: &str) -> Option<String> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    let named = (1..=64).contains(&session.len())
+        && !session.starts_with('.')
+        && session.bytes().all(allowed);
+    named.then(|| format!("{session}.state"))
 }
 
 /// What the engine says.
@@ -226,4 +254,20 @@ pub struct EngineInfo {
     pub system_info: String,
     /// Threads used for computing.
     pub threads: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_named_so_that_its_file_lies_in_the_directory() {
+        for (session, file) in [("a", "a.state"), ("B.2_c-", "B.2_c-.state"), ("-", "-.state")] {
+            assert_eq!(state_file(session).as_deref(), Some(file));
+        }
+        let long = "a".repeat(65);
+        for session in ["", ".", "..", ".a", "a/b", "a b", "ä", "a\0", &long] {
+            assert_eq!(state_file(session), None, "{session:?}");
+        }
+    }
 }

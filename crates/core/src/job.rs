@@ -346,6 +346,14 @@ pub struct Usage {
     /// Tokens of the prompt that were in the KV cache already and were not computed.
     #[serde(default)]
     pub cached_tokens: u32,
+    /// How many of these were read from a session's saved state.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub restored_tokens: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(n: &u32) -> bool {
+    *n == 0
 }
 
 /// Where the time of one request went, in milliseconds, measured by the process that spent it.

@@ -24,11 +24,15 @@
 //! least of these (lowest priority, then youngest). Who loses cells computes them again later,
 //! while its sampler and the text it has already sent stay. The first in rank never loses
 //! its cells, and alone it fits, so there is always one that proceeds.
+//!
+//! Of a session, which is a conversation that goes on with further requests, the cells are saved
+//! and restored (`saving`), so that it outlives the cache.
 
 mod apply;
 mod plan;
 mod queue;
 mod room;
+mod saving;
 mod sequence;
 mod sharing;
 mod step;
@@ -40,9 +44,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::{ErrorCode, Failure, FinishReason, ModelInfo, PrefixCache, SeqId, Usage};
 use queue::{Queue, Waiting};
+use saving::Unsaved;
 use sequence::Sequence;
 use tree::Tree;
 
+pub use saving::{SavedStates, Session};
 pub use sequence::Request;
 pub use step::{Change, Outcome, Step};
 
@@ -117,6 +123,8 @@ pub struct Scheduler {
     /// The sequences of a forward pass that was refused for the sake of one of them; each goes
     /// alone until that one is found.
     suspects: VecDeque<SeqId>,
+    /// Sessions of which the cache has more than was saved, the last one last.
+    unsaved: Vec<Unsaved>,
     arrivals: u64,
     broken: Option<Failure>,
 }
@@ -146,6 +154,7 @@ impl Scheduler {
             changes: Vec::new(),
             chunk_limit: None,
             suspects: VecDeque::new(),
+            unsaved: Vec::new(),
             arrivals: 0,
             broken: None,
         }
@@ -189,10 +198,11 @@ impl Scheduler {
                 None => (None, None),
             }
         };
+        let Some(sequence) = sequence else { return false };
         if let Some(seq) = seq {
+            self.note_unsaved(seq, &sequence);
             self.keep(seq);
         }
-        let Some(sequence) = sequence else { return false };
         out.push(sequence.finished(FinishReason::Canceled));
         true
     }

@@ -12,9 +12,8 @@ use bytes::{Bytes, BytesMut};
 use rustix::event::{PollFd, PollFlags, poll};
 use threadrunner_core::protocol::{ErrorFrame, Reply, ReplyBody, Request, RequestId};
 use threadrunner_core::{ErrorCode, Failure, FrameCodec, FrameError, JobId, encode_frame};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::codec::Decoder;
@@ -22,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
 use crate::handlers;
+use crate::stream::{self, ReadHalf, WriteHalf};
 
 /// Frames that may wait for a client that reads slowly; then its requests wait.
 const FRAMES_OUT: usize = 64;
@@ -97,7 +97,13 @@ impl Answer {
 
 /// Serves one client until it is gone or has all its answers.
 pub(crate) async fn serve(stream: UnixStream, context: Arc<Context>, closing: CancellationToken) {
-    let (read, write) = stream.into_split();
+    let (read, write) = match stream.into_std().and_then(stream::split) {
+        Ok(halves) => halves,
+        Err(error) => {
+            tracing::error!(%error, "cannot watch a connection");
+            return;
+        }
+    };
     let gone = CancellationToken::new();
     let (out, frames) = mpsc::channel(FRAMES_OUT);
     let writer = tokio::spawn(write_frames(write, frames, gone.clone()));
@@ -121,7 +127,7 @@ struct Connection {
 }
 
 impl Connection {
-    async fn read_requests(&mut self, mut read: OwnedReadHalf, closing: &CancellationToken) {
+    async fn read_requests(&mut self, mut read: ReadHalf, closing: &CancellationToken) {
         let mut buffer = BytesMut::new();
         let gone = self.answer.gone.clone();
         loop {
@@ -237,7 +243,7 @@ async fn run_in_order(context: Arc<Context>, answer: Answer, mut waiting: mpsc::
 }
 
 async fn write_frames(
-    mut write: OwnedWriteHalf,
+    mut write: WriteHalf,
     mut frames: mpsc::Receiver<Bytes>,
     gone: CancellationToken,
 ) {
@@ -251,9 +257,8 @@ async fn write_frames(
 
 /// Whether the client closed both directions: what reading alone cannot tell from one that closed
 /// its sending half.
-fn hung_up(read: &OwnedReadHalf) -> bool {
-    let stream: &UnixStream = read.as_ref();
-    let mut fds = [PollFd::from_borrowed_fd(stream.as_fd(), PollFlags::empty())];
+fn hung_up(read: &ReadHalf) -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(read.as_fd(), PollFlags::empty())];
     match poll(&mut fds, Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 })) {
         Ok(_) => fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR),
         Err(_) => false,

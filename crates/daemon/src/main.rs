@@ -15,6 +15,7 @@ mod retention;
 mod server;
 mod startup;
 mod store;
+mod stream;
 mod workspaces;
 
 use std::process::ExitCode;

@@ -225,6 +225,35 @@ impl ModelBackend for Dummy {
             sequence.cached.iter().for_each(|cell| self.cells.release(cell));
         }
     }
+
+    fn state_format(&self) -> Option<String> {
+        Some("dummy".to_owned())
+    }
+
+    /// The tokens.
+    fn save(&mut self, seq: SeqId, most: usize) -> Result<Option<Vec<u8>>, BackendError> {
+        let cached = self.sequences.get(&seq).map(|sequence| sequence.cached.as_slice());
+        let tokens = cached.unwrap_or_default().iter().map(|cell| cell.token);
+        let state: Vec<u8> = tokens.flat_map(|token| token.0.to_le_bytes()).collect();
+        Ok((state.len() <= most).then_some(state))
+    }
+
+    fn restore(&mut self, seq: SeqId, tokens: u32, state: &[u8]) -> Result<(), BackendError> {
+        self.trim(seq, 0)?;
+        let (cells, rest) = state.as_chunks();
+        let room = (self.info.n_ctx as usize).saturating_sub(self.cells.used());
+        if !rest.is_empty() || cells.len() != tokens as usize || cells.len() > room {
+            let message = format!("{} bytes are no state of {tokens} tokens", state.len());
+            return Err(Failure::new(ErrorCode::Internal, message).into());
+        }
+        let Some(sequence) = self.sequences.get_mut(&seq) else {
+            return Err(BackendError::Broken(format!("{seq:?} is not open")));
+        };
+        let token = |bytes: &[u8; 4]| TokenId(i32::from_le_bytes(*bytes));
+        sequence.cached = cells.iter().map(|cell| self.cells.restore(token(cell))).collect();
+        sequence.words = words_in(sequence.cached.iter().map(|cell| &cell.token));
+        Ok(())
+    }
 }
 
 impl Dummy {

@@ -5,11 +5,13 @@ mod tests;
 
 use std::collections::HashMap;
 use std::io::{self, Write};
-use std::sync::mpsc::{Receiver, RecvError, TryRecvError};
-use std::time::Instant;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::time::{Duration, Instant};
 
 use threadrunner_core::engine_protocol::{Command, Event, Generate, Input};
-use threadrunner_core::scheduler::{Output, Request, Scheduler};
+use threadrunner_core::scheduler::{Output, Request, Scheduler, Step};
 use threadrunner_core::{
     BackendError, ErrorCode, ExitCode, Failure, Interrupt, Message, ModelBackend, Parameters,
     Timings,
@@ -17,10 +19,15 @@ use threadrunner_core::{
 
 use crate::input::Received;
 use crate::output::EventWriter;
+use crate::state::States;
 
 /// How many commands are taken in between two forward passes, so that a flood of them does not
 /// hold up those who are being answered.
 const COMMANDS_PER_STEP: usize = 64;
+
+/// How long nothing is asked for before sessions are saved: the next turn of one that is talked to
+/// by a program comes sooner.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// Why an engine ended that the daemon did not end.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +62,9 @@ pub struct Engine<'a, W> {
     clocks: HashMap<u64, Clock>,
     outputs: Vec<Output>,
     interrupt: Interrupt,
+    states: Option<States>,
+    /// Whether there is something to save: what the reader asks when the stream has ended.
+    unsaved: Arc<AtomicBool>,
 }
 
 /// When things happened to a request.
@@ -75,6 +85,8 @@ impl<'a, W: Write> Engine<'a, W> {
             clocks: HashMap::new(),
             outputs: Vec::new(),
             interrupt: Interrupt::default(),
+            states: None,
+            unsaved: Arc::default(),
         }
     }
 
@@ -86,16 +98,30 @@ impl<'a, W: Write> Engine<'a, W> {
         self
     }
 
-    /// Serves until there can be no more commands.
+    /// The same, which saves sessions and restores them, and says in `unsaved` whether it has any
+    /// that are not saved.
+    #[must_use]
+    pub fn keeping(mut self, states: Option<States>, unsaved: Arc<AtomicBool>) -> Self {
+        (self.states, self.unsaved) = (states, unsaved);
+        self
+    }
+
+    /// Serves until there can be no more commands, and then saves what sessions are not saved.
     ///
     /// # Errors
     /// See [`EngineError`].
     pub fn run(&mut self, commands: &Receiver<Received>) -> Result<(), EngineError> {
+        self.serve(commands)?;
+        self.save_all();
+        Ok(())
+    }
+
+    fn serve(&mut self, commands: &Receiver<Received>) -> Result<(), EngineError> {
         loop {
             if self.scheduler.is_idle() {
-                match commands.recv() {
-                    Ok(received) => self.take_in(received)?,
-                    Err(RecvError) => return Ok(()),
+                match self.wait(commands) {
+                    Some(received) => self.take_in(received)?,
+                    None => return Ok(()),
                 }
             }
             // What was asked for so far is among the commands that are taken in now.
@@ -109,11 +135,61 @@ impl<'a, W: Write> Engine<'a, W> {
             }
             // Those who were canceled or refused need not wait for the forward pass.
             self.events.flush()?;
+            self.say_what_is_unsaved();
             self.step();
             self.events.flush()?;
             if let Some(failure) = self.scheduler.broken() {
                 return Err(EngineError::Broken(failure.clone()));
             }
+        }
+    }
+
+    /// The next command; `None` where there will be none. When it does not come for a while, the
+    /// time is used to save sessions, one after the other.
+    fn wait(&mut self, commands: &Receiver<Received>) -> Option<Received> {
+        let mut patience = QUIET;
+        while self.scheduler.has_unsaved() {
+            match commands.recv_timeout(patience) {
+                Ok(received) => return Some(received),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => self.save_one(),
+            }
+            patience = Duration::ZERO;
+        }
+        self.say_what_is_unsaved();
+        commands.recv().ok()
+    }
+
+    fn save_one(&mut self) {
+        if let Some(step) = self.scheduler.save_next() {
+            self.carry_out(step);
+        }
+    }
+
+    /// Ends all requests, for there is nobody to be answered, and saves the sessions, that of the
+    /// last turn first.
+    fn save_all(&mut self) {
+        if !self.scheduler.has_unsaved() && !self.scheduler.has_sessions() {
+            return;
+        }
+        let running: Vec<u64> = self.clocks.keys().copied().collect();
+        for id in running {
+            self.scheduler.cancel(id, &mut self.outputs);
+        }
+        // Those that are saved as they end.
+        if !self.scheduler.is_idle() {
+            self.step();
+        }
+        while self.scheduler.has_unsaved() {
+            self.save_one();
+        }
+        self.say_what_is_unsaved();
+    }
+
+    fn say_what_is_unsaved(&self) {
+        if self.states.is_some() {
+            let unsaved = self.scheduler.has_unsaved() || self.scheduler.has_sessions();
+            self.unsaved.store(unsaved, Ordering::Release);
         }
     }
 
@@ -166,13 +242,22 @@ impl<'a, W: Write> Engine<'a, W> {
             Input::Chat(messages) => without_template(&messages),
         };
         let prompt = self.backend.tokenize(&text)?;
-        Ok(Request { id: generate.id, prompt, params, priority: generate.priority })
+        let session = generate.session.zip(self.states.as_ref());
+        let session = session.and_then(|(name, states)| states.session(name));
+        Ok(Request { id: generate.id, prompt, params, priority: generate.priority, session })
     }
 
     fn step(&mut self) {
-        let mut step = self.scheduler.plan();
+        let step = self.scheduler.plan();
         self.interrupt.next_is_interactive(step.interactive);
-        let outcome = step.carry_out(self.backend);
+        self.carry_out(step);
+    }
+
+    fn carry_out(&mut self, mut step: Step) {
+        let outcome = match &mut self.states {
+            Some(states) => step.carry_out_with(self.backend, states),
+            None => step.carry_out(self.backend),
+        };
         self.scheduler.apply(step, outcome, &mut self.outputs);
         self.tell();
     }

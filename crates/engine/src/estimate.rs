@@ -10,8 +10,7 @@ use std::path::Path;
 use threadrunner_core::engine_protocol::EngineOptions;
 use threadrunner_core::{Failure, Memory};
 
-use crate::gguf::{Shape, check_file};
-use crate::model_files;
+use crate::gguf::{self, Shape, check_file};
 
 /// The context where the options say nothing: enough for long conversations, and with a model of a
 /// few billion parameters about a gigabyte.
@@ -65,7 +64,7 @@ impl Estimate {
     /// It is no model file.
     pub fn of_file(path: &Path, options: &EngineOptions) -> Result<Self, Failure> {
         let shape = check_file(path)?.shape;
-        let lengths = model_files::parts(path);
+        let lengths = gguf::parts(path);
         let lengths = lengths.iter().filter_map(|part| Some(part.metadata().ok()?.len()));
         Ok(Self::new(shape, lengths.fold(0, u64::saturating_add), options))
     }

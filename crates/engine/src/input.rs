@@ -46,6 +46,7 @@ impl Commands {
             if let Some(command) = decode_frame(&mut self.buffer)? {
                 return Ok(Some(Received { at: Instant::now(), command }));
             }
+            self.wait()?;
             match self.stream.read(&mut self.chunk) {
                 Ok(0) => {
                     FrameCodec.decode_eof(&mut self.buffer)?;
@@ -59,6 +60,16 @@ impl Commands {
                 }
                 Err(error) => return Err(error.into()),
             }
+        }
+    }
+
+    /// Waits until there is something to read. A thread that waits in `read` itself is woken also
+    /// when the daemon takes in an event of ours, once for every token.
+    fn wait(&self) -> Result<(), FrameError> {
+        let mut fds = [PollFd::new(&self.stream, PollFlags::IN)];
+        match poll(&mut fds, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(FrameError::Io(error.into())),
         }
     }
 }

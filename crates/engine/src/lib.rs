@@ -5,6 +5,7 @@
 //!
 //! - the reader ([`input`]) cuts commands out of the stream. When the stream ends it ends the
 //!   process, whatever the other is doing: loading a model and a forward pass cannot be waited for.
+//!   Only where conversations are to be saved ([`state`]) the other gets some seconds to do so.
 //! - the main thread loads the model ([`backends`]) and runs the loop ([`engine`]): take commands
 //!   in, let the scheduler plan, let the backend compute, tell what came of it. With nothing to do
 //!   it sleeps until a command comes.
@@ -24,9 +25,9 @@ pub mod input;
 #[cfg(feature = "llama")]
 pub mod llama;
 mod machine;
-mod model_files;
 pub mod output;
 pub mod process;
 pub mod program;
 pub mod self_test;
 pub mod serve;
+pub mod state;

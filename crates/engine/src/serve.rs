@@ -2,8 +2,11 @@
 
 use std::cell::RefCell;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
+use std::time::Duration;
 
 use threadrunner_core::engine_protocol::{Command, Event, Load, VERSION};
 use threadrunner_core::{ErrorCode, ExitCode, Failure, Interrupt};
@@ -11,7 +14,12 @@ use threadrunner_core::{ErrorCode, ExitCode, Failure, Interrupt};
 use crate::engine::{Engine, EngineError};
 use crate::input::{Commands, MAX_WAITING, Received, pass_commands_on};
 use crate::output::EventWriter;
+use crate::state::States;
 use crate::{backends, fence, process};
+
+/// How long sessions may take to be saved once the stream has ended. The daemon kills an engine
+/// that has not exited a second later.
+const TIME_TO_SAVE: Duration = Duration::from_secs(4);
 
 /// Serves the daemon at the other end of standard input.
 pub fn serve() -> ExitCode {
@@ -44,21 +52,31 @@ pub fn serve() -> ExitCode {
     let (sender, commands) = sync_channel(MAX_WAITING);
     let interrupt = Interrupt::default();
     let asking = interrupt.clone();
-    let reader =
-        thread::Builder::new().name("reader".into()).spawn(move || {
-            match pass_commands_on(incoming, &sender, &asking) {
-                Ok(()) => process::leave(ExitCode::Success),
-                Err(error) => {
-                    tracing::error!("the daemon sent what is no command: {error}");
-                    process::leave(ExitCode::Connection)
+    let unsaved = Arc::new(AtomicBool::new(false));
+    let to_save = unsaved.clone();
+    let reader = thread::Builder::new().name("reader".into()).spawn(move || {
+        match pass_commands_on(incoming, &sender, &asking) {
+            Ok(()) => {
+                if to_save.load(Ordering::Acquire) {
+                    // The other thread sees that there are no more commands, saves and ends the
+                    // process.
+                    drop(sender);
+                    asking.ask();
+                    thread::sleep(TIME_TO_SAVE);
                 }
+                process::leave(ExitCode::Success)
             }
-        });
+            Err(error) => {
+                tracing::error!("the daemon sent what is no command: {error}");
+                process::leave(ExitCode::Connection)
+            }
+        }
+    });
     if let Err(error) = reader {
         tracing::error!("cannot start a thread: {error}");
         return ExitCode::Unknown;
     }
-    match load_and_run(&load, &commands, &interrupt, writing) {
+    match load_and_run(&load, &commands, &interrupt, &unsaved, writing) {
         Ok(code) => code,
         Err(error) => {
             match error {
@@ -71,7 +89,7 @@ pub fn serve() -> ExitCode {
 }
 
 fn fence_in(load: &Load) {
-    for missing in fence::enter(load.model.path.as_deref()) {
+    for missing in fence::enter(load.model.path.as_deref(), load.state.as_ref()) {
         tracing::warn!("the engine is not fenced in wholly: {missing}");
     }
 }
@@ -94,6 +112,7 @@ fn load_and_run(
     load: &Load,
     commands: &Receiver<Received>,
     interrupt: &Interrupt,
+    unsaved: &Arc<AtomicBool>,
     stream: UnixStream,
 ) -> Result<ExitCode, EngineError> {
     let events = RefCell::new(EventWriter::new(stream));
@@ -114,10 +133,13 @@ fn load_and_run(
             },
             &mut |backend, engine| {
                 let model = backend.info().clone();
+                let path = load.model.path.as_deref();
+                let states = load.state.as_ref().and_then(|at| States::new(at, path, backend));
                 end = send(&Event::Ready { model, engine }).map_err(EngineError::from);
                 if end.is_ok() {
                     end = Engine::new(backend, &mut events.borrow_mut())
                         .interrupted_by(interrupt.clone())
+                        .keeping(states, unsaved.clone())
                         .run(commands);
                 }
             },

@@ -5,11 +5,13 @@ use std::process::Command;
 use serde_json::Value;
 
 /// What is Landlock's to refuse; all else is seccomp's.
-const FILES: [&str; 6] = [
+const FILES: [&str; 8] = [
     "read a file",
     "read the program",
     "list a directory",
     "write a file",
+    "remove a file",
+    "move a state elsewhere",
     "write the model",
     "speak to another program",
 ];
@@ -36,7 +38,8 @@ fn from_inside_nothing_can_be_done_but_what_answering_needs() {
         assert!(missing.is_empty() && output.status.success(), "{report}");
     }
     assert!(wrong.is_empty(), "{report}");
-    assert_eq!(report["tried"].as_object().unwrap().len(), 19, "{report}");
+    assert_eq!(report["tried"].as_object().unwrap().len(), 23, "{report}");
     assert_eq!(report["tried"]["read the model"], "granted");
+    assert_eq!(report["tried"]["keep a state"], "granted");
     assert_eq!(std::fs::read(&model).unwrap(), b"weights");
 }

@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use threadrunner_core::engine_protocol::{
-    Command, DummyScript, EngineOptions, Event, Generate, Input, Load, VERSION,
+    Command, DummyScript, EngineOptions, Event, Generate, Input, Load, StateDirectory, VERSION,
 };
 use threadrunner_core::{
     BackendKind, ErrorCode, FinishReason, MAX_FRAME_BYTES, Message, ModelRef, Parameters, Priority,
-    Role, decode_frame, encode_frame,
+    Role, Usage, decode_frame, encode_frame,
 };
 
 struct Engine {
@@ -121,7 +121,13 @@ fn endless() -> DummyScript {
 fn generate(id: u64, prompt: &str) -> Command {
     let input = Input::Chat(vec![Message { role: Role::User, content: prompt.into() }]);
     let params = Parameters::default();
-    Command::Generate(Box::new(Generate { id, input, params, priority: Priority::Interactive }))
+    Command::Generate(Box::new(Generate {
+        id,
+        input,
+        params,
+        priority: Priority::Interactive,
+        session: None,
+    }))
 }
 
 fn text(events: &[Event], of: u64) -> String {
@@ -335,4 +341,82 @@ fn started_by_hand_it_says_who_starts_it() {
         .unwrap();
     assert_eq!(output.status.code(), Some(64));
     assert!(String::from_utf8_lossy(&output.stderr).contains("threadrunner-daemon"));
+}
+
+/// A dummy that keeps its states there, and has answered nothing yet.
+fn keeping(folder: &tempfile::TempDir, script: DummyScript) -> Engine {
+    let Command::Load(load) = load(script) else { unreachable!() };
+    let path = folder.path().to_owned();
+    let state = Some(StateDirectory { path, max_bytes: 1 << 20 });
+    let mut engine = Engine::start();
+    engine.send(&Command::Load(Load { state, ..load }));
+    engine.until(|event| matches!(event, Event::Ready { .. }));
+    engine
+}
+
+/// A turn of a session, up to its end.
+fn turn(engine: &mut Engine, id: u64, session: &str, prompt: &str) -> Usage {
+    engine.send(&turn_of(id, session, prompt));
+    match engine.until(|event| is_end(event, id)).pop() {
+        Some(Event::Finished { usage, .. }) => usage,
+        end => panic!("{end:?}"),
+    }
+}
+
+fn turn_of(id: u64, session: &str, prompt: &str) -> Command {
+    let Command::Generate(mut generate) = generate(id, "") else { unreachable!() };
+    generate.input = Input::Raw(prompt.to_owned());
+    generate.session = Some(session.to_owned());
+    Command::Generate(generate)
+}
+
+const LONG_PROMPT: &str = "what is long enough to be worth saving";
+
+#[test]
+fn a_session_goes_on_in_the_next_process_from_what_the_last_one_saved() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut engine = keeping(&folder, DummyScript::default());
+    assert_eq!(turn(&mut engine, 1, "a", LONG_PROMPT).restored_tokens, 0);
+    assert_eq!(turn(&mut engine, 2, "not a name", LONG_PROMPT).restored_tokens, 0);
+    let (status, stderr) = engine.close();
+    assert!(status.success(), "{stderr}");
+    let names: Vec<_> =
+        std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["a.state"]);
+
+    let mut engine = keeping(&folder, DummyScript::default());
+    let usage = turn(&mut engine, 1, "a", &format!("{LONG_PROMPT}, and more"));
+    assert_eq!(usage.restored_tokens as usize, LONG_PROMPT.len());
+    assert_eq!(usage.cached_tokens, usage.restored_tokens);
+    let (status, stderr) = engine.close();
+    assert!(status.success() && stderr.is_empty(), "{status} {stderr}");
+}
+
+#[test]
+fn a_session_is_saved_while_nothing_is_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut engine = keeping(&folder, DummyScript::default());
+    turn(&mut engine, 1, "a", LONG_PROMPT);
+    let state = folder.path().join("a.state");
+    // What is watched is that it comes, not when.
+    while !state.exists() {
+        std::thread::yield_now();
+    }
+    engine.child.kill().unwrap();
+    let mut engine = keeping(&folder, DummyScript::default());
+    assert!(turn(&mut engine, 1, "a", &format!("{LONG_PROMPT} still")).restored_tokens > 0);
+    engine.close();
+}
+
+#[test]
+fn a_turn_that_the_end_of_the_stream_cuts_short_is_saved_as_far_as_it_came() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut engine = keeping(&folder, endless());
+    engine.send(&turn_of(1, "a", LONG_PROMPT));
+    engine.until(|event| matches!(event, Event::Text { .. }));
+    let (status, stderr) = engine.close();
+    assert!(status.success(), "{stderr}");
+    let mut engine = keeping(&folder, DummyScript::default());
+    assert!(turn(&mut engine, 1, "a", &format!("{LONG_PROMPT} still")).restored_tokens > 0);
+    engine.close();
 }

@@ -8,6 +8,7 @@ use serde_json::json;
 use threadrunner_tests::{Frames, TestHome};
 
 use crate::Measured;
+use crate::work::{Answered, Ask, Runtime};
 
 /// When a client goes away that waits for a long prompt to be read.
 const READING: Duration = Duration::from_millis(200);
@@ -40,6 +41,12 @@ impl Server {
             .config(config);
         home.run(["load"]).expect(0);
         Self { home, temperature: Some(0.0) }
+    }
+
+    /// The daemon and its engine.
+    pub(crate) fn pids(&self) -> [u32; 2] {
+        let engine = self.home.status()["engines"][0]["pid"].as_u64().expect("an engine");
+        [self.home.daemon_pid(), u32::try_from(engine).expect("a process id")]
     }
 
     /// A connection to it.
@@ -91,6 +98,28 @@ impl Server {
         drop(leaving);
         let client = ask(frames, short, 1, self.temperature, &Barrier::new(1));
         (client.first - client.sent).as_secs_f64() * 1e3
+    }
+}
+
+impl Runtime for Server {
+    fn ask(&self, ask: &Ask<'_>) -> Answered {
+        let mut frames = self.connect();
+        let sent = Instant::now();
+        frames.send(&json!({
+            "v": 1, "prompt": ask.prompt, "raw": true, "temperature": 0, "max_tokens": ask.answer,
+            "priority": if ask.batch { "batch" } else { "interactive" },
+        }));
+        let mut first = None;
+        loop {
+            let frame = frames.receive().expect("an answer has an end");
+            assert!(frame.get("error").is_none(), "{frame}");
+            let end = Instant::now();
+            if frame["eos"] == true {
+                let tokens = frame["usage"]["completion_tokens"].as_u64().expect("usage");
+                return Answered { sent, first: first.unwrap_or(end), end, tokens };
+            }
+            first.get_or_insert(end);
+        }
     }
 }
 

@@ -1,13 +1,17 @@
 //! What the daemon adds to llama.cpp: the same prompts, model, threads and compiler flags through
 //! the daemon's socket and through a plain loop over llama.cpp in this process, in turn.
 //!
-//! `bench-engine --model FILE [--rounds N] [--only TITLE] [--prefix]`; the last measures what sharing a prefix is
-//! worth instead, which takes minutes a round. Expects release builds of the three programs, with
-//! llama, beside it.
+//! `bench-engine --model FILE [--rounds N] [--only TITLE] [--prefix | --llama-server PROGRAM]`.
+//! `--prefix` measures what sharing a prefix is worth instead, which takes minutes a round, and
+//! `--llama-server` what llama.cpp's own server does with the same requests. Expects release builds
+//! of the three programs, with llama, beside it.
 
 mod daemon;
 mod floor;
+mod llama_server;
 mod prefix;
+mod versus;
+mod work;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -39,9 +43,15 @@ fn main() {
         panic!("which model? --model FILE");
     };
     let rounds = flag("--rounds", 5);
-    let only = std::env::args().skip_while(|argument| argument != "--only").nth(1);
+    let value = |name: &str| std::env::args().skip_while(|argument| argument != name).nth(1);
+    let only = value("--only");
     if std::env::args().any(|argument| argument == "--prefix") {
         prefix::compare(&model, rounds);
+        return;
+    }
+    if let Some(program) = value("--llama-server") {
+        let program = PathBuf::from(program);
+        versus::compare(&versus::Versus { program: &program, model: &model, rounds, only });
         return;
     }
     // The same prompts are asked more than once, and are to be read each time.

@@ -16,6 +16,12 @@ impl Scheduler {
                 sequence.not_joined();
             }
         }
+        for seq in outcome.not_restored {
+            self.tree.truncate(seq, 0);
+            if let Some(sequence) = self.running.get_mut(&seq) {
+                sequence.not_restored();
+            }
+        }
         match outcome.forward {
             Ok(sampled) => self.advance(&step.forward, &sampled, out),
             // Who was canceled meanwhile leaves; the others are planned again.
@@ -97,6 +103,7 @@ impl Scheduler {
 
     fn finish(&mut self, seq: SeqId, reason: FinishReason, out: &mut Vec<Output>) {
         if let Some(sequence) = self.running.remove(&seq) {
+            self.note_unsaved(seq, &sequence);
             self.keep(seq);
             // If the cache was smaller than it should be, this may have been what made it so.
             self.capacity = self.n_ctx;
@@ -129,6 +136,7 @@ impl Scheduler {
         let waiting = self.queue.drain().map(|waiting| waiting.sequence);
         out.extend(running.chain(waiting).map(|sequence| sequence.failed(failure.clone())));
         self.changes.clear();
+        self.unsaved.clear();
         self.tree.clear();
         self.broken = Some(failure);
     }

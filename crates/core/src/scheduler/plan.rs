@@ -67,6 +67,7 @@ impl Scheduler {
                 }
             };
             self.running.insert(seq, waiting.sequence);
+            self.restore_saved(seq);
             self.share_prefix(seq);
             fresh.insert(seq);
         }

@@ -112,6 +112,11 @@ impl Queue {
         self.remove_where(|waiting| waiting.kept == Some(seq))
     }
 
+    /// All of them.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Waiting> {
+        self.classes.iter().flatten()
+    }
+
     /// Takes out all.
     pub(super) fn drain(&mut self) -> impl Iterator<Item = Waiting> {
         std::mem::take(self).classes.into_iter().rev().flatten()

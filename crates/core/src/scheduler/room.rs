@@ -58,6 +58,7 @@ impl Scheduler {
     /// where there is none.
     pub(super) fn evict(&mut self) -> bool {
         let Some((seq, start)) = self.tree.least_recent() else { return false };
+        self.save_before_loss(seq);
         match u32::try_from(start) {
             Ok(keep) if keep > 0 && self.prefix_cache == PrefixCache::Any => {
                 self.tree.truncate(seq, start);
@@ -82,6 +83,9 @@ impl Scheduler {
         let redundant = self.tree.redundant(self.prefix_cache);
         match redundant.or_else(least).or_else(|| self.tree.kept().next()) {
             Some(seq) => {
+                if Some(seq) != redundant {
+                    self.save_before_loss(seq);
+                }
                 self.close(seq);
                 true
             }

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use super::Output;
+use super::{Output, Session};
 use crate::text::{StopMatcher, Utf8Stream};
 use crate::{Failure, Feed, FinishReason, Parameters, Priority, Sampled, SeqId, TokenId, Usage};
 
@@ -17,6 +17,8 @@ pub struct Request {
     pub params: Parameters,
     /// Who goes first.
     pub priority: Priority,
+    /// The conversation that it is a turn of, where that is to be saved.
+    pub session: Option<Session>,
 }
 
 /// A request that is about to compute what another needs too.
@@ -49,6 +51,9 @@ pub(super) struct Sequence {
     cached: usize,
     /// How many of them another request computed.
     shared: usize,
+    /// How many of those were restored.
+    restored: usize,
+    session: Option<Session>,
     /// The one that it waits for.
     follows: Option<Leader>,
     /// After how many tokens others that have cells part from it, where it could not be cut later.
@@ -72,6 +77,8 @@ impl Sequence {
             tokens: request.prompt,
             cached: 0,
             shared: 0,
+            restored: 0,
+            session: request.session,
             follows: None,
             parting: None,
             alone: false,
@@ -138,9 +145,32 @@ impl Sequence {
         self.follows = None;
     }
 
+    /// Its first `tokens` tokens are cached now: they were saved at an earlier turn.
+    pub(super) fn restored(&mut self, tokens: usize) {
+        self.joined(tokens);
+        self.restored = tokens;
+    }
+
+    /// What was saved of its session is of no use.
+    pub(super) fn not_restored(&mut self) {
+        self.forget_cells();
+        if let Some(session) = &mut self.session {
+            session.saved.clear();
+        }
+    }
+
+    /// The conversation that it is a turn of.
+    pub(super) fn session(&self) -> Option<&Session> {
+        self.session.as_ref()
+    }
+
+    fn forget_cells(&mut self) {
+        (self.cached, self.shared, self.restored) = (0, 0, 0);
+    }
+
     /// The backend could not share cells with it.
     pub(super) fn not_joined(&mut self) {
-        (self.cached, self.shared) = (0, 0);
+        self.forget_cells();
         self.alone = true;
     }
 
@@ -238,7 +268,7 @@ impl Sequence {
 
     /// Forgets the cells; all tokens will be computed again.
     pub(super) fn preempt(&mut self) {
-        (self.cached, self.shared) = (0, 0);
+        self.forget_cells();
         (self.follows, self.parting) = (None, None);
         self.standing = match self.standing {
             Priority::Batch => Priority::Normal,
@@ -252,6 +282,7 @@ impl Sequence {
             prompt_tokens: count(self.prompt_len),
             completion_tokens: count(self.tokens.len() - self.prompt_len),
             cached_tokens: count(self.shared.min(self.prompt_len)),
+            restored_tokens: count(self.restored.min(self.prompt_len)),
         };
         Output::Finished { id: self.id, finish_reason, usage }
     }

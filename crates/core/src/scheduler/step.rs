@@ -1,5 +1,6 @@
 //! One step: what the backend is to do, and what came of it.
 
+use super::SavedStates;
 use crate::{
     BackendError, ErrorCode, Failure, ModelBackend, Parameters, Plan, Sampled, SeqId, TokenId,
 };
@@ -32,6 +33,26 @@ pub enum Change {
         /// How many to keep.
         keep: u32,
     },
+    /// Let a sequence, which has nothing cached, begin with what was saved of a session.
+    Restore {
+        /// The sequence.
+        seq: SeqId,
+        /// The session.
+        session: String,
+        /// What was saved: cells of these tokens.
+        tokens: Vec<TokenId>,
+        /// How many of them to keep.
+        keep: u32,
+    },
+    /// Save what a sequence has cached as the state of a session.
+    Save {
+        /// The sequence.
+        seq: SeqId,
+        /// The session.
+        session: String,
+        /// The tokens that it has cached.
+        tokens: Vec<TokenId>,
+    },
     /// Forget a sequence.
     Close {
         /// The sequence.
@@ -59,20 +80,33 @@ pub struct Outcome {
     /// Sequences that could not be made to begin like another. They have nothing cached, and were
     /// left out of the forward pass.
     pub not_copied: Vec<SeqId>,
+    /// Sequences that could not be restored. They have nothing cached, and were left out of the
+    /// forward pass.
+    pub not_restored: Vec<SeqId>,
     /// What the forward pass sampled.
     pub forward: Result<Vec<Sampled>, BackendError>,
 }
 
 impl Step {
-    /// Lets `backend` do it.
+    /// Lets `backend` do it, where no states are kept.
     pub fn carry_out(&mut self, backend: &mut dyn ModelBackend) -> Outcome {
-        let (mut refused, mut not_copied) = (Vec::new(), Vec::new());
+        self.carry_out_with(backend, &mut ())
+    }
+
+    /// Lets `backend` do it, with `states` to read from and write to.
+    pub fn carry_out_with(
+        &mut self,
+        backend: &mut dyn ModelBackend,
+        states: &mut dyn SavedStates,
+    ) -> Outcome {
+        let (mut refused, mut not_copied, mut not_restored) = (Vec::new(), Vec::new(), Vec::new());
         for change in self.changes.drain(..) {
             let (seq, done) = match change {
                 Change::Open { seq, params, prompt } => (seq, backend.open(seq, &params, &prompt)),
                 Change::Copy { to, .. } if gone(&refused, to) => continue,
                 Change::Copy { from, to, tokens } => {
-                    let copied = match gone(&refused, from) {
+                    let lost = gone(&refused, from) || not_restored.contains(&from);
+                    let copied = match lost || not_copied.contains(&from) {
                         true => Err(Failure::new(ErrorCode::Internal, "it is gone").into()),
                         false => backend.copy(from, to, tokens),
                     };
@@ -87,6 +121,24 @@ impl Step {
                 Change::Trim { seq, keep } => {
                     (seq, backend.trim(seq, keep).inspect_err(|_| backend.close(seq)))
                 }
+                Change::Restore { seq, .. } if gone(&refused, seq) => continue,
+                Change::Restore { seq, session, tokens, keep } => {
+                    match restore(backend, states, seq, &session, &tokens, keep) {
+                        Err(BackendError::Request(_)) => {
+                            not_restored.push(seq);
+                            (seq, backend.trim(seq, 0).inspect_err(|_| backend.close(seq)))
+                        }
+                        restored => (seq, restored),
+                    }
+                }
+                Change::Save { seq, session, tokens } => {
+                    let there = !gone(&refused, seq) && !not_copied.contains(&seq);
+                    // What is not saved is computed again when it is asked for.
+                    if there && let Ok(Some(state)) = backend.save(seq, states.most_bytes()) {
+                        states.write(&session, &tokens, &state);
+                    }
+                    continue;
+                }
                 Change::Close { seq } => {
                     backend.close(seq);
                     continue;
@@ -95,22 +147,40 @@ impl Step {
             match done {
                 Ok(()) => {}
                 Err(broken @ BackendError::Broken(_)) => {
-                    return Outcome { refused, not_copied, forward: Err(broken) };
+                    return Outcome { refused, not_copied, not_restored, forward: Err(broken) };
                 }
                 Err(error) => refused.push((seq, error.into_failure())),
             }
         }
-        self.forward
-            .feeds
-            .retain(|feed| !gone(&refused, feed.seq) && !not_copied.contains(&feed.seq));
+        self.forward.feeds.retain(|feed| {
+            !gone(&refused, feed.seq)
+                && !not_copied.contains(&feed.seq)
+                && !not_restored.contains(&feed.seq)
+        });
         let mut sampled = Vec::new();
         let forward = if self.forward.feeds.is_empty() {
             Ok(())
         } else {
             backend.forward(&self.forward, &mut sampled)
         };
-        Outcome { refused, not_copied, forward: forward.map(|()| sampled) }
+        Outcome { refused, not_copied, not_restored, forward: forward.map(|()| sampled) }
     }
+}
+
+fn restore(
+    backend: &mut dyn ModelBackend,
+    states: &mut dyn SavedStates,
+    seq: SeqId,
+    session: &str,
+    tokens: &[TokenId],
+    keep: u32,
+) -> Result<(), BackendError> {
+    let state = states.read(session, tokens);
+    let state = state.ok_or_else(|| Failure::new(ErrorCode::Internal, "the state is gone"))?;
+    // No more than the context holds, which is a `u32`.
+    let count = u32::try_from(tokens.len()).unwrap_or(u32::MAX);
+    backend.restore(seq, count, &state)?;
+    if keep < count { backend.trim(seq, keep) } else { Ok(()) }
 }
 
 fn gone(refused: &[(SeqId, Failure)], seq: SeqId) -> bool {

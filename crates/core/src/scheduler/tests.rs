@@ -4,6 +4,7 @@ mod full_cache;
 mod pausing;
 mod properties;
 mod queue;
+mod saving;
 mod sharing;
 mod stories;
 mod tree;

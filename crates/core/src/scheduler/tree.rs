@@ -94,6 +94,18 @@ impl Tree {
         tail.and_then(|tail| self.runs.get(&tail)).map_or(0, Run::end)
     }
 
+    /// The tokens that `seq` has cached.
+    pub(super) fn tokens(&self, seq: SeqId) -> Vec<TokenId> {
+        let mut runs = Vec::new();
+        let mut at = self.sequences.get(&seq).and_then(|held| held.tail);
+        while let Some(run) = at.and_then(|id| self.runs.get(&id)) {
+            runs.push(run.tokens.as_slice());
+            at = run.parent;
+        }
+        runs.reverse();
+        runs.concat()
+    }
+
     /// Why `seq` holds cells, if it is known.
     pub(super) fn hold(&self, seq: SeqId) -> Option<Hold> {
         self.sequences.get(&seq).map(|held| held.hold)

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -16,14 +17,14 @@ use bytes::BytesMut;
 use rustix::io::Errno;
 use threadrunner_core::engine_protocol::{Command, ENGINE_ENVIRONMENT, Event, Load};
 use threadrunner_core::{ErrorCode, Failure, FrameError, decode_frame, encode_frame};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStderr};
 use tokio::sync::mpsc;
 
+use crate::stream::{self, ReadHalf, WriteHalf};
+
 /// How long a process may take to exit once its command stream has ended.
-const EXIT_GRACE: Duration = Duration::from_secs(5);
+pub(crate) const EXIT_GRACE: Duration = Duration::from_secs(5);
 /// Commands that may wait for a process that is busy computing.
 const COMMANDS: usize = 1024;
 /// Lines of its stderr that are kept for the message when it dies.
@@ -107,9 +108,9 @@ impl Spawner {
         Ok(EngineProcess { id, pid, commands })
     }
 
-    fn start(&self) -> io::Result<(UnixStream, Child)> {
-        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
-        ours.set_nonblocking(true)?;
+    fn start(&self) -> io::Result<((ReadHalf, WriteHalf), Child)> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let ours = stream::split(ours)?;
         let child = tokio::process::Command::new(&self.binary)
             .envs(ENGINE_ENVIRONMENT.iter().copied())
             .stdin(Stdio::from(OwnedFd::from(theirs)))
@@ -117,7 +118,7 @@ impl Spawner {
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()?;
-        Ok((UnixStream::from_std(ours)?, child))
+        Ok((ours, child))
     }
 }
 
@@ -146,12 +147,11 @@ impl EngineProcess {
 async fn attend(
     id: EngineId,
     mut child: Child,
-    socket: UnixStream,
+    (from, to): (ReadHalf, WriteHalf),
     stderr: Option<ChildStderr>,
     orders: mpsc::Receiver<Command>,
     messages: &mpsc::Sender<(EngineId, EngineMessage)>,
 ) -> String {
-    let (from, to) = socket.into_split();
     let last_words = tokio::spawn(log_stderr(child.id().unwrap_or_default(), stderr));
     let mut listening = std::pin::pin!(listen(id, from, messages));
     let spoken = tokio::select! {
@@ -198,7 +198,7 @@ fn describe(status: ExitStatus) -> String {
 /// Passes the process's events on until its stream ends; `Err` says what was wrong with it.
 async fn listen(
     id: EngineId,
-    mut from: OwnedReadHalf,
+    mut from: ReadHalf,
     messages: &mpsc::Sender<(EngineId, EngineMessage)>,
 ) -> Result<(), String> {
     let mut buffer = BytesMut::with_capacity(16 << 10);
@@ -224,7 +224,7 @@ async fn listen(
 /// Writes commands until there are none to come, then ends the stream.
 async fn command(
     id: EngineId,
-    mut to: OwnedWriteHalf,
+    mut to: WriteHalf,
     mut orders: mpsc::Receiver<Command>,
     messages: &mpsc::Sender<(EngineId, EngineMessage)>,
 ) {
@@ -242,13 +242,13 @@ async fn command(
             // An owner that is gone has nobody to be told.
             let _ = messages.send((id, EngineMessage::Events(refused))).await;
         }
-        if to.write_all_buf(&mut buffer).await.is_err() {
+        if to.write_all(&buffer.split()).await.is_err() {
             // It is gone; `listen` sees that too. Wait for the order to forget it.
             orders.close();
             std::future::pending::<()>().await;
         }
     }
-    let _ = to.shutdown().await;
+    to.shutdown();
 }
 
 /// What the process would say, could it be asked. A prompt grows on its way into a frame: by what
@@ -311,6 +311,7 @@ mod tests {
         let mut child = shell.stdin(Stdio::from(held)).stderr(Stdio::piped()).spawn().unwrap();
         let (ours, theirs) = UnixStream::pair().unwrap();
         drop(theirs);
+        let ours = stream::split(ours).unwrap();
         let (_commands, orders) = mpsc::channel(1);
         let (messages, _heard) = mpsc::channel(1);
         let stderr = child.stderr.take();
@@ -322,13 +323,13 @@ mod tests {
     #[tokio::test]
     async fn a_prompt_that_fits_no_frame_fails_and_the_next_command_is_sent() {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let (_, to) = ours.into_split();
+        let (_read, to) = stream::split(ours).unwrap();
         let (commands, orders) = mpsc::channel(2);
         let (messages, mut heard) = mpsc::channel(2);
         // Each line end becomes two bytes.
         let input = Input::Raw("\n".repeat(threadrunner_core::MAX_FRAME_BYTES / 2));
         let (params, priority) = (Parameters::default(), Priority::Normal);
-        let generate = Generate { id: 7, input, params, priority };
+        let generate = Generate { id: 7, input, params, priority, session: None };
         commands.try_send(Command::Generate(Box::new(generate))).unwrap();
         commands.try_send(Command::Cancel { id: 8 }).unwrap();
         drop(commands);
@@ -338,7 +339,7 @@ mod tests {
         };
         assert!(matches!(events[..], [Event::Failed { id: 7, .. }]), "{events:?}");
         let mut sent = Vec::new();
-        let (mut from, _to) = theirs.into_split();
+        let (mut from, _to) = stream::split(theirs).unwrap();
         from.read_to_end(&mut sent).await.unwrap();
         let sent: Option<Command> = decode_frame(&mut BytesMut::from(&sent[..])).unwrap();
         assert!(matches!(sent, Some(Command::Cancel { id: 8 })), "{sent:?}");

@@ -149,6 +149,7 @@ impl Work {
             input,
             params: self.spec.params.clone(),
             priority: self.spec.priority,
+            session: None,
         };
         let (spec, meta) = (self.spec, self.meta);
         (generate, Run { request, spec, meta, since: now, timings, flushed: 0 })

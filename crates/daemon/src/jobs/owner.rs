@@ -16,7 +16,7 @@ use super::loading::{Leaving, WantedLoad};
 use super::queue::Queue;
 use super::rooms::Rooms;
 use super::sizes::Sizes;
-use crate::engine::{Engine, EngineId, EngineMessage, Spawner};
+use crate::engine::{EXIT_GRACE, Engine, EngineId, EngineMessage, Spawner};
 use crate::hooks::{Hooks, PlacedJob};
 use crate::store::{StoreEvent, Stores};
 use crate::workspaces::WorkspaceId;
@@ -156,6 +156,17 @@ impl Owner {
             self.dispatch();
         }
         tracing::info!(queued = self.queue.len(), "no job runs any more");
+        let mut from_engines = self.into_messages();
+        // Ordered to exit now, engines may have sessions to save. Who does not exit is killed.
+        let exits = async { while from_engines.recv().await.is_some() {} };
+        if tokio::time::timeout(EXIT_GRACE, exits).await.is_err() {
+            tracing::warn!("an engine did not exit when told to");
+        }
+    }
+
+    /// What engines say, until the last of them has exited. With all else go those who order them.
+    fn into_messages(self) -> mpsc::Receiver<(EngineId, EngineMessage)> {
+        self.from_engines
     }
 
     fn noted(&mut self, workspace: WorkspaceId, event: StoreEvent) {

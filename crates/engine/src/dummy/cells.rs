@@ -15,6 +15,7 @@ pub(super) struct Cell {
 #[derive(Debug, Default)]
 pub(super) struct Cells {
     holders: HashMap<u64, u32>,
+    made: u64,
     computed: u64,
 }
 
@@ -33,8 +34,14 @@ impl Cells {
     /// A cell with a token that was computed just now.
     pub(super) fn compute(&mut self, token: TokenId) -> Cell {
         self.computed += 1;
-        self.holders.insert(self.computed, 1);
-        Cell { number: self.computed, token }
+        self.restore(token)
+    }
+
+    /// A cell with a token that was computed earlier.
+    pub(super) fn restore(&mut self, token: TokenId) -> Cell {
+        self.made += 1;
+        self.holders.insert(self.made, 1);
+        Cell { number: self.made, token }
     }
 
     /// One more sequence holds it.

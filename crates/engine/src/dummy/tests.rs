@@ -21,7 +21,9 @@ fn answer(load: &Load, prompt: &str, params: Parameters) -> (String, Output) {
         let mut scheduler = Scheduler::new(backend.info());
         let prompt = backend.tokenize(prompt).unwrap();
         let params = params.clone();
-        scheduler.submit(Request { id: 1, prompt, params, priority: Priority::Normal }).unwrap();
+        scheduler
+            .submit(Request { id: 1, prompt, params, priority: Priority::Normal, session: None })
+            .unwrap();
         while !scheduler.is_idle() {
             let mut step = scheduler.plan();
             let outcome = step.carry_out(backend);
@@ -150,7 +152,7 @@ fn prompts_that_begin_alike_are_computed_once_and_answered_each() {
         for (id, tail) in (0..).zip(tails) {
             let prompt = dummy.tokenize(&format!("{prefix}{tail}")).unwrap();
             let (params, priority) = (Parameters::default(), Priority::Normal);
-            scheduler.submit(Request { id, prompt, params, priority }).unwrap();
+            scheduler.submit(Request { id, prompt, params, priority, session: None }).unwrap();
         }
         let (mut outputs, mut words) = (Vec::new(), 0);
         while !scheduler.is_idle() {

@@ -46,7 +46,7 @@ fn received(command: Command) -> Received {
 
 fn generate(id: u64, input: Input, params: Parameters) -> Received {
     let priority = Priority::Normal;
-    received(Command::Generate(Box::new(Generate { id, input, params, priority })))
+    received(Command::Generate(Box::new(Generate { id, input, params, priority, session: None })))
 }
 
 fn raw(id: u64, text: &str) -> Received {

@@ -114,13 +114,26 @@ const OLDER: &[i64] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const OLDER: &[i64] = &[];
 
+/// What an engine needs beside these that keeps files: to put one in another's place, to remove one,
+/// and to note when it was of use.
+const KEEPING_FILES: &[i64] = &[
+    libc::SYS_renameat,
+    libc::SYS_renameat2,
+    libc::SYS_unlinkat,
+    libc::SYS_utimensat,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_rename,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_unlink,
+];
+
 /// Refuses this process every other call, in all its threads, for good.
-pub(super) fn confine() -> Result<(), String> {
+pub(super) fn confine(keeps_files: bool) -> Result<(), String> {
     let apply = || -> Result<(), Error> {
         let arch: TargetArch = std::env::consts::ARCH.try_into()?;
         // First: the second one leaves no call that could add a filter.
         apply_filter_all_threads(&without_clone3(arch)?)?;
-        apply_filter_all_threads(&list(arch)?)
+        apply_filter_all_threads(&list(arch, keeps_files)?)
     };
     apply().map_err(|error| error.to_string())
 }
@@ -133,9 +146,11 @@ fn without_clone3(arch: TargetArch) -> Result<BpfProgram, Error> {
     Ok(SeccompFilter::new(calls, SeccompAction::Allow, refused, arch)?.try_into()?)
 }
 
-fn list(arch: TargetArch) -> Result<BpfProgram, Error> {
+fn list(arch: TargetArch, keeps_files: bool) -> Result<BpfProgram, Error> {
+    let keeping_files = if keeps_files { KEEPING_FILES } else { &[] };
+    let allowed = ALLOWED.iter().chain(OLDER).chain(keeping_files);
     let mut calls: BTreeMap<i64, Vec<SeccompRule>> =
-        ALLOWED.iter().chain(OLDER).map(|call| (*call, Vec::new())).collect();
+        allowed.map(|call| (*call, Vec::new())).collect();
     let thread = CLONE_THREAD.unsigned_abs().into();
     let own = u64::from(std::process::id());
     let executable = PROT_EXEC.unsigned_abs().into();

@@ -2,7 +2,7 @@
 //!
 //! A model file is somebody else's input to a parser in C++. So before the first byte of it is read
 //! the process drops what answering needs no more: it may read the model's own files and no others,
-//! write none, open no socket, start no program and no process, and make no memory executable.
+//! write none but those in the directory that it was given for the states of sessions, open no socket, start no program and no process, and make no memory executable.
 //! Nothing of this can be taken back. Where the kernel lacks a part of it the rest still holds, and
 //! [`enter`] says what is missing.
 //!
@@ -19,6 +19,7 @@ mod probe;
 use std::path::Path;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use threadrunner_core::engine_protocol::StateDirectory;
 
 use crate::machine;
 
@@ -27,10 +28,11 @@ pub(crate) use probe::probe;
 /// Files and pipes open at once: the parts of a model, and a few more.
 const MOST_FILES: u64 = 512;
 
-/// Fences the process in: it reads `model` and its other parts, and no other file. Call it before
+/// Fences the process in: it reads `model` and its other parts, and no other file but those of
+/// `state`, which it may write, too. Call it before
 /// there is a second thread, for Landlock holds for a thread and for those that it starts. What is
 /// missing comes back, each part with the reason; nothing where everything holds.
-pub(crate) fn enter(model: Option<&Path>) -> Vec<String> {
+pub(crate) fn enter(model: Option<&Path>, state: Option<&StateDirectory>) -> Vec<String> {
     // What is asked of the system from now on is what was remembered.
     let machine = machine::facts();
     ask_for_the_time_zone();
@@ -48,28 +50,29 @@ pub(crate) fn enter(model: Option<&Path>) -> Vec<String> {
     if let Some(bytes) = machine.memory {
         note("memory", limit(Resource::Data, bytes));
     }
-    note("files and network", confine_files(model));
-    note("system calls", confine_calls());
+    let state = state.map(|state| state.path.as_path());
+    note("files and network", confine_files(model, state));
+    note("system calls", confine_calls(state.is_some()));
     missing
 }
 
 #[cfg(target_os = "linux")]
-fn confine_files(model: Option<&Path>) -> Result<(), String> {
-    files::confine(model)
+fn confine_files(model: Option<&Path>, state: Option<&Path>) -> Result<(), String> {
+    files::confine(model, state)
 }
 
 #[cfg(target_os = "linux")]
-fn confine_calls() -> Result<(), String> {
-    calls::confine()
+fn confine_calls(writes: bool) -> Result<(), String> {
+    calls::confine(writes)
 }
 
 #[cfg(not(target_os = "linux"))]
-fn confine_files(_model: Option<&Path>) -> Result<(), String> {
+fn confine_files(_model: Option<&Path>, _state: Option<&Path>) -> Result<(), String> {
     Err("there is Landlock on Linux only".to_owned())
 }
 
 #[cfg(not(target_os = "linux"))]
-fn confine_calls() -> Result<(), String> {
+fn confine_calls(_writes: bool) -> Result<(), String> {
     Err("there is seccomp on Linux only".to_owned())
 }
 

@@ -7,10 +7,12 @@ use std::net::{TcpListener, UdpSocket};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::Path;
 use std::process::Command;
+use std::time::SystemTime;
 
 use rustix::process::{Resource, getppid, setrlimit, test_kill_process};
 use serde_json::{Map, Value, json};
 use threadrunner_core::ExitCode;
+use threadrunner_core::engine_protocol::StateDirectory;
 
 /// Fences this process in as for `model`, and tries everything. The exit code is 0 where all that
 /// must be refused was, and all that answering needs was not.
@@ -23,7 +25,10 @@ pub(crate) fn probe(model: Option<&Path>) -> ExitCode {
         Ok((tcp, port))
     });
     let bound = UnixListener::bind(&socket);
-    let missing = super::enter(model);
+    let states = folder.join(format!("threadrunner-fence-{}", std::process::id()));
+    let made = fs::create_dir(&states);
+    let missing =
+        super::enter(model, Some(&StateDirectory { path: states.clone(), max_bytes: 1 << 20 }));
     let port = listener.as_ref().map_or(1, |(_, port)| *port);
 
     let mut outcome = Outcome::default();
@@ -52,6 +57,22 @@ pub(crate) fn probe(model: Option<&Path>) -> ExitCode {
         limit.maximum = limit.maximum.map(|most| most + 1);
         Ok(setrlimit(Resource::Nofile, limit)?)
     });
+    outcome.granted("keep a state", || {
+        made?;
+        let (new, kept) = (states.join(".a.tmp"), states.join("a.state"));
+        fs::write(&new, "cells")?;
+        fs::rename(&new, &kept)?;
+        fs::read_dir(&states)?.try_for_each(|entry| entry?.metadata().map(drop))?;
+        let mut file = File::open(&kept)?;
+        io::read_to_string(&mut file)?;
+        file.set_modified(SystemTime::now())?;
+        fs::write(&kept, "other cells")
+    });
+    outcome.refused("make a directory among the states", || fs::create_dir(states.join("a")));
+    outcome.refused("move a state elsewhere", || {
+        fs::rename(states.join("a.state"), folder.join("threadrunner-fence-state"))
+    });
+    outcome.granted("remove a state", || fs::remove_file(states.join("a.state")));
     if let Some(model) = model {
         outcome.refused("write the model", || File::options().append(true).open(model).map(drop));
         outcome.granted("read the model", || fs::read(model).map(drop));

@@ -6,6 +6,7 @@
 mod check;
 mod file;
 mod ggml_type;
+mod parts;
 mod shape;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,7 @@ mod write;
 pub use check::{CheckError, Summary, check};
 pub use file::{FileError, check_file};
 pub use ggml_type::GgmlType;
+pub(crate) use parts::parts;
 pub use shape::Shape;
 pub use tiny::{aborting_model, tiny_model};
 pub use write::{GgufFile, MetaValue, Tensor};

@@ -45,6 +45,8 @@ pub(super) struct Llama<'model> {
     /// `None` where the model file has no chat template: a base model.
     template: Option<Result<ChatTemplate, TemplateError>>,
     info: ModelInfo,
+    /// What a saved sequence depends on; `None` where none can be saved.
+    state_format: Option<String>,
     sequences: Vec<Option<Sequence>>,
     places: Places,
     batch: Batch,
@@ -68,6 +70,7 @@ impl<'model> Llama<'model> {
         context: Context<'model>,
         template: Option<Result<ChatTemplate, TemplateError>>,
         info: ModelInfo,
+        state_format: Option<String>,
     ) -> Self {
         let sequences = (0..info.n_seq_max + info.n_seq_spare).map(|_| None).collect();
         let settings = context.settings();
@@ -79,6 +82,7 @@ impl<'model> Llama<'model> {
             context,
             template,
             info,
+            state_format,
             sequences,
             places,
             batch: Batch::default(),
@@ -104,15 +108,21 @@ impl<'model> Llama<'model> {
         place.ok_or_else(|| BackendError::Broken(format!("sequence {} is not open", seq.0)))
     }
 
-    /// Puts the plan into the batch; the rows to sample come back.
-    fn fill_batch(&mut self, plan: &Plan) -> Result<Vec<(usize, SeqId)>, BackendError> {
-        self.batch.clear();
-        let all: Vec<SeqId> = plan.feeds.iter().map(|feed| feed.seq).collect();
-        let moves = self.places.bring(&all);
+    /// Brings these to places where they can take part in a forward pass, and be saved.
+    fn bring(&mut self, all: &[SeqId]) -> Result<(), BackendError> {
+        let moves = self.places.bring(all);
         let moves = moves.ok_or_else(|| BackendError::Broken("no place in the batch".into()))?;
         for Move { from, to } in moves {
             self.context.hand_over(from, to);
         }
+        Ok(())
+    }
+
+    /// Puts the plan into the batch; the rows to sample come back.
+    fn fill_batch(&mut self, plan: &Plan) -> Result<Vec<(usize, SeqId)>, BackendError> {
+        self.batch.clear();
+        let all: Vec<SeqId> = plan.feeds.iter().map(|feed| feed.seq).collect();
+        self.bring(&all)?;
         let mut rows = Vec::new();
         for Feed { seq, start, tokens, sample } in &plan.feeds {
             let cached = self.sequence(*seq)?.cached;
@@ -343,6 +353,38 @@ impl ModelBackend for Llama<'_> {
             )));
         }
         self.sequence(seq)?.cached = keep;
+        Ok(())
+    }
+
+    fn state_format(&self) -> Option<String> {
+        self.state_format.clone()
+    }
+
+    fn save(&mut self, seq: SeqId, most: usize) -> Result<Option<Vec<u8>>, BackendError> {
+        self.bring(&[seq])?;
+        let place = self.place(seq)?;
+        let cached = self.sequence(seq)?.cached;
+        let failed = || {
+            let message = format!("llama.cpp did not save a sequence of {cached} tokens");
+            BackendError::Request(Failure::new(ErrorCode::Inference, message))
+        };
+        let bytes = self.context.state_bytes(place).ok_or_else(failed)?;
+        if bytes > most {
+            tracing::debug!(bytes, most, "a session is too large to be saved");
+            return Ok(None);
+        }
+        self.context.state(place, bytes).map(Some).ok_or_else(failed)
+    }
+
+    fn restore(&mut self, seq: SeqId, tokens: u32, state: &[u8]) -> Result<(), BackendError> {
+        self.trim(seq, 0)?;
+        let place = self.place(seq)?;
+        if !self.context.restore(place, i32::try_from(tokens).unwrap_or(i32::MAX), state) {
+            let message = format!("llama.cpp did not restore a sequence of {tokens} tokens");
+            return Err(BackendError::Request(Failure::new(ErrorCode::Inference, message)));
+        }
+        self.sequence(seq)?.cached = tokens;
+        self.fed += tokens as usize;
         Ok(())
     }
 

@@ -294,6 +294,65 @@ impl<'model> Context<'model> {
         }
     }
 
+    /// How many bytes all that `sequence` has takes. It must be one that can take part in a forward
+    /// pass: llama.cpp writes of others that nobody owns their cells.
+    pub(super) fn state_bytes(&self, sequence: i32) -> Option<usize> {
+        if self.memory().is_null() || !self.in_pass(sequence) {
+            return None;
+        }
+        // SAFETY: the context is alive, no forward pass is running (nobody else has it), and the
+        // sequence is in range; the call only reads.
+        let bytes = unsafe { sys::llama_state_seq_get_size(self.raw.as_ptr(), sequence) };
+        (bytes > 0).then_some(bytes)
+    }
+
+    /// All that `sequence` has, which takes `bytes`, for [`Context::restore`].
+    pub(super) fn state(&mut self, sequence: i32, bytes: usize) -> Option<Vec<u8>> {
+        if self.memory().is_null() || !self.in_pass(sequence) {
+            return None;
+        }
+        let mut state: Vec<u8> = Vec::new();
+        state.try_reserve_exact(bytes).ok()?;
+        // SAFETY: the context is alive and the sequence in range. The buffer has room for `bytes`
+        // bytes, of which the call writes no more than that, and says how many.
+        unsafe {
+            let start = state.as_mut_ptr();
+            let written = sys::llama_state_seq_get_data(self.raw.as_ptr(), start, bytes, sequence);
+            if written != bytes {
+                return None;
+            }
+            state.set_len(written);
+        }
+        Some(state)
+    }
+
+    /// Lets `sequence`, which has nothing, have what [`Context::state`] gave for one of so many
+    /// tokens; false where that cannot be, and it has nothing then. llama.cpp checks that layers,
+    /// types and sizes are its own; for all else it believes what it reads.
+    pub(super) fn restore(&mut self, sequence: i32, tokens: i32, state: &[u8]) -> bool {
+        let memory = self.memory();
+        if memory.is_null() || !self.has_sequence(sequence) || tokens <= 0 {
+            return false;
+        }
+        // SAFETY: the context is alive and the sequence in range; the call reads `state` and no
+        // further. That it is whole and was written by this build for this model is checked by who
+        // read it from the disk.
+        let (read, last) = unsafe {
+            let (start, length) = (state.as_ptr(), state.len());
+            let read = sys::llama_state_seq_set_data(self.raw.as_ptr(), start, length, sequence);
+            (read, sys::llama_memory_seq_pos_max(memory, sequence))
+        };
+        let restored = read == state.len() && last.checked_add(1) == Some(tokens);
+        if !restored {
+            self.forget(sequence, 0);
+        }
+        restored
+    }
+
+    fn in_pass(&self, sequence: i32) -> bool {
+        u32::try_from(sequence).is_ok_and(|sequence| sequence < self.settings.states)
+    }
+
     fn has_sequence(&self, sequence: i32) -> bool {
         u32::try_from(sequence).is_ok_and(|sequence| sequence < self.settings.sequences)
     }

@@ -107,7 +107,8 @@ pub fn with_model(
         system_info: system_info(),
         threads: settings.threads,
     };
-    let mut llama = Llama::new(&model, context, template, info);
+    let state_format = state_format(&model, info.n_ctx);
+    let mut llama = Llama::new(&model, context, template, info, state_format);
     serve(&mut llama, engine);
     Ok(())
 }
@@ -218,15 +219,38 @@ fn settings(
     Ok(ContextSettings { n_ctx, n_batch, n_ubatch, n_seq_max, sequences, states, threads })
 }
 
+/// The draft models of DeepSeek 4 may have its kind of cache, which asserts what it is asked.
+fn is_draft(model: &LlamaModel) -> bool {
+    metadata::text(model, "general.architecture").is_some_and(|it| it == "dflash")
+}
+
 /// What the sequences of this model can share.
 fn prefix_cache(model: &LlamaModel) -> PrefixCache {
-    // The draft models of DeepSeek 4 may have its kind of cache, which asserts what it is asked.
-    let draft = || metadata::text(model, "general.architecture").is_some_and(|it| it == "dflash");
     match context::window(model) {
-        _ if model.is_recurrent() || model.is_hybrid() || draft() => PrefixCache::None,
+        _ if model.is_recurrent() || model.is_hybrid() || is_draft(model) => PrefixCache::None,
         0 => PrefixCache::Any,
         window => PrefixCache::Window(window),
     }
+}
+
+/// What saved cells depend on beside the model file: the build of llama.cpp, and where the model
+/// turns positions otherwise in a long context, whether it is one. Types and layout of the cells are
+/// in what llama.cpp saves, and it checks them.
+fn state_format(model: &LlamaModel, n_ctx: u32) -> Option<String> {
+    if is_draft(model) {
+        return None;
+    }
+    let short = metadata::of_architecture::<u64>(model, "rope.scaling.original_context_length");
+    let long = short.is_some_and(|short| u64::from(n_ctx) > short);
+    // SAFETY: both take nothing and return strings that live as long as the program.
+    let (version, commit) = unsafe {
+        (
+            std::ffi::CStr::from_ptr(sys::ggml_version()),
+            std::ffi::CStr::from_ptr(sys::ggml_commit()),
+        )
+    };
+    let (version, commit) = (version.to_string_lossy(), commit.to_string_lossy());
+    Some(format!("ggml {version} {commit}, f16 cells in one stream, long context: {long}"))
 }
 
 /// Whether the cache for `n_ctx` tokens fits into the memory that is free. llama.cpp would ask

@@ -4,6 +4,7 @@
 
 mod memory;
 mod sharing;
+mod state;
 
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};

@@ -21,7 +21,7 @@ fn together(backend: &mut dyn ModelBackend, prompts: &[String], max_tokens: u32)
     for (id, prompt) in (0..).zip(prompts) {
         let prompt = backend.tokenize(prompt).unwrap();
         let params = Parameters { max_tokens: Some(max_tokens), ..greedy() };
-        let request = Request { id, prompt, params, priority: Priority::Normal };
+        let request = Request { id, prompt, params, priority: Priority::Normal, session: None };
         scheduler.submit(request).unwrap();
     }
     let mut outputs = Vec::new();
@@ -108,7 +108,13 @@ fn a_prompt_that_goes_on_from_an_ended_one_begins_with_its_cells() {
             let prompt = backend.tokenize(prompt).unwrap();
             let params = Parameters { max_tokens: Some(8), ..greedy() };
             scheduler
-                .submit(Request { id: 1, prompt, params, priority: Priority::Normal })
+                .submit(Request {
+                    id: 1,
+                    prompt,
+                    params,
+                    priority: Priority::Normal,
+                    session: None,
+                })
                 .unwrap();
             let mut outputs = Vec::new();
             while !scheduler.is_idle() {

@@ -283,7 +283,12 @@ mod tests {
             job: JobId::parse("17_1").unwrap(),
             model: "small".into(),
             finish_reason: FinishReason::Length,
-            usage: Usage { prompt_tokens: 3, completion_tokens: 2, cached_tokens: 1 },
+            usage: Usage {
+                prompt_tokens: 3,
+                completion_tokens: 2,
+                cached_tokens: 1,
+                restored_tokens: 0,
+            },
             timings: Timings::default(),
         };
         let line = answered(&label, "Hi", &end, 1_700_000_000);

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::super::tree::Hold;
-use super::super::{Change, Output, Request, Scheduler};
+use super::super::{Change, Output, Request, SavedStates, Scheduler, Session};
 use crate::{
     BackendError, ErrorCode, Failure, FinishReason, Message, ModelBackend, ModelInfo, Parameters,
-    Plan, PrefixCache, Priority, Sampled, SeqId, TokenId,
+    Plan, PrefixCache, Priority, Sampled, SeqId, TokenId, Usage,
 };
 
 /// Tokens from here on are answers.
@@ -36,6 +36,7 @@ pub(super) struct Fake {
     pub(super) refuse_open: bool,
     pub(super) refuse_trim: bool,
     pub(super) refuse_copy: bool,
+    pub(super) refuse_restore: bool,
     pub(super) mute: bool,
     pub(super) breaks: bool,
     pub(super) interrupts: bool,
@@ -143,7 +144,6 @@ impl ModelBackend for Fake {
         let n = tokens as usize;
         assert!(self.sequences.contains_key(&to), "{to:?} is not open");
         self.sequences.get_mut(&to).unwrap().cells.clear();
-        // What is copied of one that was refused a copy itself is not there.
         let there = self.sequences.get(&from).filter(|donor| donor.cells.len() >= n);
         let Some(donor) = there.filter(|_| !self.refuse_copy) else {
             assert!(self.refuse_copy, "{from:?} has no {n} tokens");
@@ -178,6 +178,61 @@ impl ModelBackend for Fake {
     fn close(&mut self, seq: SeqId) {
         assert!(self.sequences.remove(&seq).is_some(), "{seq:?} is not open");
     }
+
+    fn save(&mut self, seq: SeqId, most: usize) -> Result<Option<Vec<u8>>, BackendError> {
+        let open = self.sequences.get(&seq).expect("only open sequences are saved");
+        let state: Vec<u8> =
+            open.cells.iter().flat_map(|(_, token)| token.0.to_le_bytes()).collect();
+        Ok((state.len() <= most).then_some(state))
+    }
+
+    fn restore(&mut self, seq: SeqId, tokens: u32, state: &[u8]) -> Result<(), BackendError> {
+        let open = self.sequences.get(&seq).expect("only open sequences are restored");
+        assert!(open.cells.is_empty(), "{seq:?} has cells");
+        let n = tokens as usize;
+        assert_eq!(state.len(), n * 4);
+        assert!(self.cells_used() + n <= self.info.n_ctx as usize, "over n_ctx");
+        if self.refuse_restore || self.cells_used() + n > self.cells {
+            return Err(Failure::new(ErrorCode::Inference, "no restoring").into());
+        }
+        let open = self.sequences.get_mut(&seq).unwrap();
+        for token in state.chunks(4) {
+            self.next_cell += 1;
+            let token = TokenId(i32::from_le_bytes(token.try_into().unwrap()));
+            open.cells.push((self.next_cell, token));
+        }
+        open.longest = n;
+        Ok(())
+    }
+}
+
+/// States of sessions, by name.
+#[derive(Default)]
+pub(super) struct States {
+    pub(super) saved: BTreeMap<String, (Vec<TokenId>, Vec<u8>)>,
+    /// How often one was written, and read.
+    pub(super) written: usize,
+    pub(super) read: usize,
+}
+
+impl SavedStates for States {
+    fn most_bytes(&self) -> usize {
+        4 * 100
+    }
+
+    fn read(&mut self, session: &str, tokens: &[TokenId]) -> Option<Vec<u8>> {
+        self.read += 1;
+        let (of, state) = self.saved.get(session)?;
+        (of == tokens).then(|| state.clone())
+    }
+
+    fn write(&mut self, session: &str, tokens: &[TokenId], state: &[u8]) {
+        assert_eq!(state.len(), 4 * tokens.len(), "the state of other tokens");
+        let cells = state.chunks(4).map(|cell| i32::from_le_bytes(cell.try_into().unwrap()));
+        assert!(tokens.iter().map(|token| token.0).eq(cells), "the state of other tokens");
+        self.written += 1;
+        self.saved.insert(session.into(), (tokens.to_vec(), state.to_vec()));
+    }
 }
 
 /// The usual ends.
@@ -195,6 +250,7 @@ pub(super) enum End {
 pub(super) struct Harness {
     pub(super) scheduler: Scheduler,
     pub(super) fake: Fake,
+    pub(super) states: States,
     pub(super) outputs: Vec<Output>,
     next_id: u64,
 }
@@ -216,12 +272,14 @@ impl Harness {
                 refuse_open: false,
                 refuse_trim: false,
                 refuse_copy: false,
+                refuse_restore: false,
                 mute: false,
                 breaks: false,
                 interrupts: false,
                 passes: Vec::new(),
                 next_cell: 0,
             },
+            states: States::default(),
             outputs: Vec::new(),
             next_id: 0,
         }
@@ -241,10 +299,47 @@ impl Harness {
         params: Parameters,
         priority: Priority,
     ) -> Result<u64, Failure> {
+        self.submit_turn(None, prompt, params, priority)
+    }
+
+    /// A turn of `session`, of which is known what was saved.
+    pub(super) fn submit_turn(
+        &mut self,
+        session: Option<&str>,
+        prompt: Vec<TokenId>,
+        params: Parameters,
+        priority: Priority,
+    ) -> Result<u64, Failure> {
         let id = self.next_id;
         self.next_id += 1;
-        self.scheduler.submit(Request { id, prompt, params, priority })?;
+        let session = session.map(|name| {
+            let saved = self.states.saved.get(name).map(|(tokens, _)| tokens.clone());
+            Session { name: name.into(), saved: saved.unwrap_or_default() }
+        });
+        self.scheduler.submit(Request { id, prompt, params, priority, session })?;
         Ok(id)
+    }
+
+    /// Saves one session, if one is unsaved.
+    pub(super) fn save_one(&mut self) {
+        if let Some(mut step) = self.scheduler.save_next() {
+            let outcome = step.carry_out_with(&mut self.fake, &mut self.states);
+            self.scheduler.apply(step, outcome, &mut self.outputs);
+            self.compare();
+        }
+    }
+
+    /// Saves all that is unsaved.
+    pub(super) fn save_all(&mut self) {
+        while self.scheduler.has_unsaved() {
+            self.save_one();
+        }
+    }
+
+    /// The same states, and nothing else of what was.
+    pub(super) fn restarted(self) -> Self {
+        let Self { fake, states, outputs, next_id, .. } = self;
+        Self { states, outputs, next_id, ..Self::of(fake.info) }
     }
 
     pub(super) fn submit(&mut self, length: usize, answer: usize) -> u64 {
@@ -263,7 +358,7 @@ impl Harness {
     /// One step; gives the feeds that the backend was asked for.
     pub(super) fn step(&mut self) -> Plan {
         let mut step = self.scheduler.plan();
-        let outcome = step.carry_out(&mut self.fake);
+        let outcome = step.carry_out_with(&mut self.fake, &mut self.states);
         let plan = step.forward.clone();
         self.scheduler.apply(step, outcome, &mut self.outputs);
         self.compare();
@@ -278,6 +373,9 @@ impl Harness {
                 Change::Close { seq } => drop(sequences.remove(seq)),
                 Change::Trim { seq, keep } => {
                     sequences.get_mut(seq).unwrap().cells.truncate(*keep as usize);
+                }
+                Change::Save { seq, tokens, .. } => {
+                    assert_eq!(sequences[seq].cells.len(), tokens.len());
                 }
                 change => panic!("{change:?} was decided on outside of a plan"),
             }
@@ -328,8 +426,13 @@ impl Harness {
 
     /// How many tokens of its prompt a finished request did not compute.
     pub(super) fn cached(&self, id: u64) -> Option<u32> {
+        self.usage(id).map(|usage| usage.cached_tokens)
+    }
+
+    /// The tokens of a finished request.
+    pub(super) fn usage(&self, id: u64) -> Option<Usage> {
         self.outputs.iter().find_map(|output| match output {
-            Output::Finished { id: of, usage, .. } if *of == id => Some(usage.cached_tokens),
+            Output::Finished { id: of, usage, .. } if *of == id => Some(*usage),
             _ => None,
         })
     }

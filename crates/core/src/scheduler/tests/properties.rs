@@ -16,6 +16,8 @@ enum Act {
         shared: usize,
         max_tokens: Option<u32>,
         poisoned: bool,
+        /// The session that it is a turn of, and whether it goes on from what was saved.
+        session: Option<(u8, bool)>,
     },
     Cancel {
         which: usize,
@@ -25,6 +27,12 @@ enum Act {
     Squeeze(usize),
     /// From now on the backend shares no cells, or does again.
     RefuseCopies(bool),
+    /// From now on the backend restores nothing, or does again.
+    RefuseRestores(bool),
+    /// Saves so many sessions.
+    Save(usize),
+    /// Somebody removes a session's state.
+    Lose(u8),
 }
 
 /// The request's own prompt, of which the first tokens are those of its family.
@@ -63,17 +71,30 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
     let length = prop_oneof![1usize..4, 1usize..60];
     let poisoned = prop::bool::weighted(0.1);
     let family = (0..3, prop_oneof![Just(0usize), 1usize..60]);
-    let submit = (priority, length, 0usize..40, family, prop::option::of(1u32..30), poisoned);
-    let submit =
-        submit.prop_map(|(priority, length, answer, (family, shared), max_tokens, poisoned)| {
-            Act::Submit { priority, length, answer, family, shared, max_tokens, poisoned }
-        });
+    let max_tokens = prop::option::of(1u32..30);
+    let session = prop::option::of((0..3u8, any::<bool>()));
+    let submit = (priority, length, 0usize..40, family, max_tokens, poisoned, session);
+    let submit = submit.prop_map(
+        |(priority, length, answer, (family, shared), max_tokens, poisoned, session)| Act::Submit {
+            priority,
+            length,
+            answer,
+            family,
+            shared,
+            max_tokens,
+            poisoned,
+            session,
+        },
+    );
     let act = prop_oneof![
         6 => submit,
         1 => any::<usize>().prop_map(|which| Act::Cancel { which }),
         4 => (1usize..8).prop_map(Act::Steps),
         1 => (50usize..=100).prop_map(Act::Squeeze),
         1 => any::<bool>().prop_map(Act::RefuseCopies),
+        1 => prop::bool::weighted(0.3).prop_map(Act::RefuseRestores),
+        2 => (1usize..4).prop_map(Act::Save),
+        1 => (0..3u8).prop_map(Act::Lose),
     ];
     prop::collection::vec(act, 1..60)
 }
@@ -99,14 +120,23 @@ proptest! {
         for act in acts {
             match act {
                 Act::Submit {
-                    priority, length, answer, family, shared, max_tokens, poisoned,
+                    priority, length, answer, family, shared, max_tokens, poisoned, session,
                 } => {
                     let mut prompt = familial(harness.prompt(length, answer), family, shared);
+                    let name = session.map(|(name, _)| name.to_string());
+                    if let Some((_, true)) = session
+                        && let Some((saved, _)) = harness.states.saved.get(name.as_ref().unwrap())
+                        && saved.len() + prompt.len() < 60
+                    {
+                        prompt.splice(0..0, saved.iter().copied());
+                    }
                     if poisoned {
-                        prompt[length - 1] = TokenId(POISON);
+                        *prompt.last_mut().unwrap() = TokenId(POISON);
                     }
                     let params = Parameters { max_tokens, ..Parameters::default() };
-                    let id = harness.submit_prompt(prompt.clone(), params.clone(), priority);
+                    let id = harness.submit_turn(
+                        name.as_deref(), prompt.clone(), params.clone(), priority,
+                    );
                     accepted.push(Submitted { id: id.unwrap(), prompt, params });
                 }
                 Act::Cancel { which } => {
@@ -119,6 +149,9 @@ proptest! {
                 Act::Steps(steps) => (0..steps).for_each(|_| { harness.step(); }),
                 Act::Squeeze(percent) => harness.fake.cells = n_ctx * percent / 100,
                 Act::RefuseCopies(refuse) => harness.fake.refuse_copy = refuse,
+                Act::RefuseRestores(refuse) => harness.fake.refuse_restore = refuse,
+                Act::Save(sessions) => (0..sessions).for_each(|_| harness.save_one()),
+                Act::Lose(name) => drop(harness.states.saved.remove(&name.to_string())),
             }
         }
         harness.fake.cells = n_ctx;

@@ -4,7 +4,8 @@ use crate::{Parameters, Priority, SeqId, TokenId};
 
 fn waiting(priority: Priority, arrival: u64, kept: Option<SeqId>) -> Waiting {
     let prompt = vec![TokenId(1)];
-    let request = Request { id: arrival, prompt, params: Parameters::default(), priority };
+    let request =
+        Request { id: arrival, prompt, params: Parameters::default(), priority, session: None };
     Waiting { sequence: Sequence::new(request, arrival), kept }
 }
 

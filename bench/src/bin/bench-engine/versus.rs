@@ -1,0 +1,167 @@
+//! The daemon beside llama.cpp's own server: same model, same machine, same compiler flags, same
+//! prompts, in turn. Both have as many slots and as large a cache, and both their prompt caches,
+//! which are of no use but where a table says so: no two prompts begin alike.
+
+use std::path::Path;
+use std::time::Duration;
+
+use threadrunner_bench::{Series, Table};
+
+use crate::daemon::Server;
+use crate::llama_server::LlamaServer;
+use crate::work::{Answered, Ask, Runtime, at_once, in_turn, seconds, tokens_per_s};
+use crate::{Neighbour, settle};
+
+/// Slots of both, and cells of their caches.
+const SLOTS: u32 = 32;
+const CONTEXT: u32 = 32_768;
+/// Tokens of most answers.
+const ANSWER: u32 = 128;
+/// Requests that share a prefix, and the words of both parts: about 500 and 20 tokens.
+const SHARING: usize = 200;
+const PREFIX_WORDS: usize = 490;
+const TAIL_WORDS: usize = 15;
+/// How long batch work has been running when somebody comes.
+const UNDER_WAY: Duration = Duration::from_secs(2);
+
+/// What is compared, and how often.
+pub(crate) struct Versus<'a> {
+    pub(crate) program: &'a Path,
+    pub(crate) model: &'a Path,
+    pub(crate) rounds: usize,
+    /// Only the table whose title has this in it.
+    pub(crate) only: Option<String>,
+}
+
+/// Prints all tables.
+pub(crate) fn compare(versus: &Versus<'_>) {
+    let config = format!("[engine]\nsequences = {SLOTS}\ncontext = {CONTEXT}\n");
+    let server = Server::start(versus.model, &config);
+    let peer = LlamaServer::start(versus.program, versus.model, SLOTS, CONTEXT);
+    let sides: [&dyn Runtime; 2] = [&peer, &server];
+    let rates = |title: &str, clients: usize, words: usize, busy: bool| {
+        versus.table(title, "tokens/s", sides, busy, |side, round| {
+            let prompts: Vec<_> = (0..clients).map(|client| story(round, client, words)).collect();
+            tokens_per_s(&at_once(side, &asks(&prompts, ANSWER, false)))
+        });
+    };
+    rates("One client, 512 tokens in, 128 out", 1, 495, false);
+    rates("8 clients, 128 tokens out", 8, 20, false);
+    rates("32 clients, 128 tokens out", 32, 20, false);
+    rates("8 clients, 128 tokens out, while one other thread is busy", 8, 20, true);
+    let title = format!("{SHARING} requests, one prefix of 500 tokens, 16 out, 32 at a time");
+    versus.table(&title, "requests/s", sides, false, |side, round| {
+        let prefix = words(round, PREFIX_WORDS);
+        let prompt = |tail| {
+            format!("List {round}: {prefix}. Number {tail}: {}. And then", words(tail, TAIL_WORDS))
+        };
+        let prompts: Vec<_> = (0..SHARING).map(prompt).collect();
+        SHARING as f64 / seconds(&in_turn(side, &asks(&prompts, 16, false), SLOTS as usize))
+    });
+    versus.table("Edit this text, greedily", "tokens/s", sides, false, |side, round| {
+        let text = story(round, 0, 150);
+        let prompt = format!("{text}.\n\nThe same text again:\n\n{}", &text[..text.len() / 4]);
+        tokens_per_s(&at_once(side, &asks(&[prompt], ANSWER, false)))
+    });
+    let title = "An interactive prompt while 32 batch jobs of 256 tokens run";
+    versus.table(title, "first token, ms", sides, false, |side, round| {
+        let prompts: Vec<_> = (0..32).map(|client| story(round, client, 20)).collect();
+        let batch = asks(&prompts, 256, true);
+        let question = format!("Question {round}: what is a river? Answer:");
+        std::thread::scope(|scope| {
+            let running = scope.spawn(|| at_once(side, &batch));
+            std::thread::sleep(UNDER_WAY);
+            let asked = Ask { prompt: &question, answer: 8, batch: false };
+            let Answered { sent, first, .. } = side.ask(&asked);
+            running.join().expect("the batch ends");
+            (first - sent).as_secs_f64() * 1e3
+        })
+    });
+    drop((server, peer));
+    versus.memory();
+}
+
+impl Versus<'_> {
+    /// A table of one figure, measured on both sides in turn.
+    fn table(
+        &self,
+        title: &str,
+        what: &str,
+        sides: [&dyn Runtime; 2],
+        busy: bool,
+        measure: impl Fn(&dyn Runtime, usize) -> f64,
+    ) {
+        if self.leaves_out(title) {
+            return;
+        }
+        let table = Table::new(title, &["what", "llama-server", "ThreadRunner", "ratio"]);
+        let neighbour = busy.then(Neighbour::start);
+        let mut figures: [Series; 2] = Default::default();
+        for round in 0..self.rounds {
+            for (series, side) in figures.iter_mut().zip(sides) {
+                settle();
+                series.push(measure(side, round));
+            }
+        }
+        drop(neighbour);
+        let [theirs, ours] = figures;
+        let ratio = format!("{:.3}", ours.ratio(&theirs));
+        table.row(&[what.into(), theirs.to_string(), ours.to_string(), ratio]);
+        table.end();
+    }
+
+    fn leaves_out(&self, title: &str) -> bool {
+        self.only.as_ref().is_some_and(|only| !title.contains(only.as_str()))
+    }
+
+    /// Resident memory with 8 sequences of 2,048 tokens in the cache.
+    fn memory(&self) {
+        let title = "Memory with 8 sequences of 2,048 tokens";
+        if self.leaves_out(title) {
+            return;
+        }
+        let table = Table::new(title, &["what", "llama-server", "ThreadRunner", "ratio"]);
+        let (slots, context) = (8, 8 * 2048);
+        let prompts: Vec<_> = (0..8).map(|client| story(0, client, 1980)).collect();
+        let asks = asks(&prompts, 16, false);
+        let peer = LlamaServer::start(self.program, self.model, slots, context);
+        at_once(&peer, &asks);
+        let theirs = resident_mb(peer.pid());
+        drop(peer);
+        let config = format!("[engine]\nsequences = {slots}\ncontext = {context}\n");
+        let server = Server::start(self.model, &config);
+        at_once(&server, &asks);
+        let ours: f64 = server.pids().into_iter().map(resident_mb).sum();
+        let megabytes = |figure: f64| format!("{figure:.0}");
+        let ratio = format!("{:.3}", ours / theirs);
+        table.row(&["resident, MB".into(), megabytes(theirs), megabytes(ours), ratio]);
+        table.end();
+    }
+}
+
+/// A process's resident memory: its own, and of the model's file what it has mapped.
+fn resident_mb(pid: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let field = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = field.and_then(|field| field.split_whitespace().next()?.parse::<f64>().ok());
+    kilobytes.expect("a size") / 1e3
+}
+
+fn asks(prompts: &[String], answer: u32, batch: bool) -> Vec<Ask<'_>> {
+    prompts.iter().map(|prompt| Ask { prompt, answer, batch }).collect()
+}
+
+/// A prompt like no other, with as many words and about as many tokens.
+fn story(round: usize, client: usize, count: usize) -> String {
+    format!(
+        "Story {round} of {client}, about {}. Once upon a time",
+        words(round + client * 3, count)
+    )
+}
+
+fn words(from: usize, count: usize) -> String {
+    const WORDS: [&str; 8] =
+        ["river", "stone", "letter", "morning", "window", "garden", "paper", "road"];
+    let word = |n: usize| WORDS[(n * 5 + from + n / 7) % WORDS.len()];
+    (0..count).map(word).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,160 @@
+//! What a conversation has cached outlives the cache: it is saved, and restored for its next turn.
+//!
+//! A request that is a turn of a session says what its saved state holds. Where that is more of its
+//! prompt than the cache has, the cells are restored instead of computed, at its admission, when
+//! there is room for them. When a turn ends its session is noted as unsaved, and saved when the
+//! loop finds time for it ([`Scheduler::save_next`]), or before its cells are taken for another.
+
+use super::sequence::Sequence;
+use super::sharing::WORTH_WAITING;
+use super::tree::{Hold, common};
+use super::{Change, Scheduler, Step};
+use crate::{Parameters, PrefixCache, SeqId, TokenId};
+
+/// Where the states of sessions are kept. `()` keeps none.
+pub trait SavedStates {
+    /// The most bytes that one of them may have.
+    fn most_bytes(&self) -> usize;
+
+    /// The state that was saved of `session`, if that is still of these tokens.
+    fn read(&mut self, session: &str, tokens: &[TokenId]) -> Option<Vec<u8>>;
+
+    /// Takes the state of `session`, which has these tokens, in place of an earlier one.
+    fn write(&mut self, session: &str, tokens: &[TokenId], state: &[u8]);
+}
+
+impl SavedStates for () {
+    fn most_bytes(&self) -> usize {
+        0
+    }
+
+    fn read(&mut self, _: &str, _: &[TokenId]) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn write(&mut self, _: &str, _: &[TokenId], _: &[u8]) {}
+}
+
+/// The conversation that a request is a turn of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session {
+    /// Its name.
+    pub name: String,
+    /// The tokens of its saved state; none where there is none.
+    pub saved: Vec<TokenId>,
+}
+
+/// A turn has ended, and what its session has cached is not saved.
+#[derive(Debug)]
+pub(super) struct Unsaved {
+    session: String,
+    tokens: Vec<TokenId>,
+    /// How many of them are in what was saved before.
+    saved: usize,
+}
+
+/// What is noted at most. Who is noted longest without being saved is forgotten.
+const MOST_UNSAVED: usize = 256;
+
+impl Scheduler {
+    /// Whether there is anything to save.
+    pub fn has_unsaved(&self) -> bool {
+        !self.unsaved.is_empty()
+    }
+
+    /// Whether a request of a session runs or waits.
+    pub fn has_sessions(&self) -> bool {
+        let waiting = || self.queue.iter().map(|waiting| &waiting.sequence);
+        self.running.values().chain(waiting()).any(|sequence| sequence.session().is_some())
+    }
+
+    /// Saves the session that had a turn last, for when nothing else is to be done: a step to be
+    /// carried out and applied like any other. `None` where there is nothing (left) to save.
+    pub fn save_next(&mut self) -> Option<Step> {
+        while let Some(unsaved) = self.unsaved.pop() {
+            let Some((seq, n)) = self.tree.longest(&unsaved.tokens, self.prefix_cache) else {
+                continue;
+            };
+            if n < unsaved.saved + WORTH_WAITING {
+                continue;
+            }
+            let Unsaved { session, mut tokens, .. } = unsaved;
+            tokens.truncate(n);
+            if self.tree.cached(seq) == n {
+                self.changes.push(Change::Save { seq, session, tokens });
+            } else {
+                // Another goes on from here: what is the session's alone is in a sequence by
+                // itself for as long as it takes to save it.
+                let Some(&alone) = self.free.first() else { continue };
+                let (params, prompt) = (Parameters::DEFAULT, Vec::new());
+                let count = u32::try_from(n).unwrap_or(u32::MAX);
+                self.changes.push(Change::Open { seq: alone, params, prompt });
+                self.changes.push(Change::Copy { from: seq, to: alone, tokens: count });
+                self.changes.push(Change::Save { seq: alone, session, tokens });
+                self.changes.push(Change::Close { seq: alone });
+            }
+            let changes = std::mem::take(&mut self.changes);
+            return Some(Step { changes, ..Step::default() });
+        }
+        None
+    }
+
+    /// A turn ends with this in `seq`. A cache that keeps nothing for others is saved at once.
+    pub(super) fn note_unsaved(&mut self, seq: SeqId, sequence: &Sequence) {
+        let Some(session) = sequence.session() else { return };
+        let tokens = &sequence.tokens()[..sequence.cached()];
+        self.unsaved.retain(|unsaved| unsaved.session != session.name);
+        let saved = common(&session.saved, tokens);
+        if tokens.len() < saved + WORTH_WAITING {
+            return;
+        }
+        let (name, tokens) = (session.name.clone(), tokens.to_vec());
+        if self.prefix_cache == PrefixCache::None {
+            self.changes.push(Change::Save { seq, session: name, tokens });
+            return;
+        }
+        if self.unsaved.len() >= MOST_UNSAVED {
+            self.unsaved.remove(0);
+        }
+        self.unsaved.push(Unsaved { session: name, tokens, saved });
+    }
+
+    /// The end of what `seq` has is about to be taken: saves it, if it is all that a session has.
+    pub(super) fn save_before_loss(&mut self, seq: SeqId) {
+        if self.unsaved.is_empty() {
+            return;
+        }
+        let tokens = self.tree.tokens(seq);
+        while let Some(place) = self.unsaved.iter().position(|unsaved| unsaved.tokens == tokens) {
+            let Unsaved { session, tokens, .. } = self.unsaved.remove(place);
+            self.changes.push(Change::Save { seq, session, tokens });
+        }
+    }
+
+    /// Lets a request that was just admitted begin with what was saved of its session, if that is
+    /// more than anybody has cached and there is room. A cache that cannot be cut takes all of it
+    /// or nothing.
+    pub(super) fn restore_saved(&mut self, seq: SeqId) {
+        let Some(sequence) = self.running.get(&seq) else { return };
+        let Some(session) = sequence.session().filter(|session| !session.saved.is_empty()) else {
+            return;
+        };
+        let (wanted, saved) = (sequence.sharable(), &session.saved);
+        let same = common(saved, wanted);
+        let whole = same == saved.len();
+        let keep = if whole || self.prefix_cache == PrefixCache::Any { same } else { 0 };
+        let there = self.tree.longest(wanted, self.prefix_cache).map_or(0, |(_, n)| n);
+        let room = self.n_ctx.saturating_sub(self.tree.cells_for(Hold::Running));
+        if sequence.cached() > 0 || keep < there + WORTH_WAITING || saved.len() > room {
+            return;
+        }
+        let (session, tokens) = (session.name.clone(), saved.clone());
+        while self.cells_free() < tokens.len() && (self.evict() || self.drop_paused()) {}
+        if let Some(sequence) = self.running.get_mut(&seq) {
+            sequence.restored(keep);
+            self.tree.append(seq, &tokens[..keep]);
+            let keep = u32::try_from(keep).unwrap_or(u32::MAX);
+            self.changes.push(Change::Restore { seq, session, tokens, keep });
+        }
+    }
+}

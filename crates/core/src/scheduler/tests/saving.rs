@@ -1,0 +1,240 @@
+//! Conversations whose cells outlive the cache.
+
+use super::fake::{CANCELED, Harness, STOPPED, answer_alone};
+use crate::{ErrorCode, ModelInfo, Parameters, PrefixCache, Priority, TokenId};
+
+const KINDS: [PrefixCache; 3] = [PrefixCache::Any, PrefixCache::Window(20), PrefixCache::None];
+
+fn harness(prefix_cache: PrefixCache) -> Harness {
+    Harness::of(ModelInfo {
+        n_ctx: 200,
+        n_batch: 64,
+        n_seq_max: 2,
+        n_seq_spare: 8,
+        prefix_cache,
+        ..ModelInfo::default()
+    })
+}
+
+fn turn(harness: &mut Harness, session: &str, prompt: &[TokenId]) -> u64 {
+    let params = Parameters::default();
+    harness.submit_turn(Some(session), prompt.to_vec(), params, Priority::Normal).unwrap()
+}
+
+/// A turn from its beginning to its end.
+fn whole_turn(harness: &mut Harness, session: &str, prompt: &[TokenId]) -> u64 {
+    let id = turn(harness, session, prompt);
+    harness.finish();
+    assert_eq!(harness.ends(id), STOPPED);
+    id
+}
+
+/// What was said before, and more.
+fn and(before: &[TokenId], more: std::ops::Range<i32>) -> Vec<TokenId> {
+    before.iter().copied().chain(more.map(TokenId)).collect()
+}
+
+fn saved(harness: &Harness, session: &str) -> Vec<TokenId> {
+    harness.states.saved[session].0.clone()
+}
+
+#[test]
+fn a_turn_after_a_restart_computes_only_what_is_new() {
+    for kind in KINDS {
+        let mut harness = harness(kind);
+        let prompt = harness.prompt(30, 10);
+        whole_turn(&mut harness, "a", &prompt);
+        harness.save_all();
+        let known = saved(&harness, "a");
+        assert_eq!(known.len(), 30 + 10, "the prompt and the answer");
+
+        let mut harness = harness.restarted();
+        let prompt = and(&known, 500..520);
+        let id = whole_turn(&mut harness, "a", &prompt);
+        let usage = harness.usage(id).unwrap();
+        assert_eq!((usage.cached_tokens, usage.restored_tokens), (40, 40), "{kind:?}");
+        assert_eq!(harness.fake.computed(), 20);
+        assert_eq!(harness.text(id), answer_alone(prompt, Parameters::default()));
+    }
+}
+
+#[test]
+fn a_conversation_that_took_another_turn_restores_what_is_still_true() {
+    for (kind, restored) in KINDS.into_iter().zip([50, 0, 0]) {
+        let mut harness = harness(kind);
+        let prompt = harness.prompt(50, 10);
+        whole_turn(&mut harness, "a", &prompt);
+        harness.save_all();
+        let mut harness = harness.restarted();
+        let other = and(&prompt, 600..640);
+        let id = whole_turn(&mut harness, "a", &other);
+        assert_eq!(harness.usage(id).unwrap().restored_tokens, restored, "{kind:?}");
+        assert_eq!(harness.text(id), answer_alone(other, Parameters::default()));
+    }
+}
+
+#[test]
+fn what_the_cache_still_has_is_not_read_again() {
+    let mut harness = harness(PrefixCache::Any);
+    let prompt = harness.prompt(30, 10);
+    whole_turn(&mut harness, "a", &prompt);
+    harness.save_all();
+    let id = whole_turn(&mut harness, "a", &and(&prompt, 600..620));
+    assert_eq!(harness.cached(id), Some(30));
+    assert_eq!(harness.states.read, 0);
+}
+
+#[test]
+fn a_session_is_saved_once_for_each_time_that_it_changed() {
+    let mut harness = harness(PrefixCache::Any);
+    let prompt = harness.prompt(30, 10);
+    whole_turn(&mut harness, "a", &prompt);
+    assert!(harness.scheduler.has_unsaved());
+    harness.save_all();
+    harness.save_all();
+    assert_eq!(harness.states.written, 1);
+    // The same again.
+    whole_turn(&mut harness, "a", &prompt);
+    assert!(!harness.scheduler.has_unsaved());
+    let longer = and(&saved(&harness, "a"), 600..620);
+    whole_turn(&mut harness, "a", &longer);
+    harness.save_all();
+    assert_eq!((harness.states.written, saved(&harness, "a").len()), (2, 60));
+}
+
+#[test]
+fn who_has_no_session_is_not_saved() {
+    let mut harness = harness(PrefixCache::Any);
+    harness.submit(30, 10);
+    assert!(!harness.scheduler.has_sessions());
+    harness.finish();
+    assert!(!harness.scheduler.has_unsaved());
+}
+
+#[test]
+fn a_canceled_turn_is_saved_as_far_as_it_came() {
+    let mut harness = harness(PrefixCache::Any);
+    let prompt = harness.prompt(100, 10);
+    let id = turn(&mut harness, "a", &prompt);
+    harness.step();
+    assert!(harness.scheduler.has_sessions());
+    harness.cancel(id);
+    assert_eq!(harness.ends(id), CANCELED);
+    harness.finish();
+    harness.save_all();
+    assert_eq!(saved(&harness, "a"), prompt[..64]);
+}
+
+#[test]
+fn a_session_that_is_another_s_beginning_is_saved_without_the_rest() {
+    let mut harness = harness(PrefixCache::Any);
+    let prompt = harness.prompt(30, 10);
+    whole_turn(&mut harness, "a", &prompt);
+    harness.save_all();
+    // Another goes on from these cells; the first, which held them alone, is closed.
+    let known = saved(&harness, "a");
+    harness.states.saved.clear();
+    whole_turn(&mut harness, "a", &prompt);
+    let longer = and(&known, 600..630);
+    harness.submit_prompt(longer, Parameters::default(), Priority::Normal).unwrap();
+    harness.finish();
+    harness.save_all();
+    assert_eq!(saved(&harness, "a"), known);
+}
+
+#[test]
+fn a_session_is_saved_before_its_cells_are_taken() {
+    let mut harness = harness(PrefixCache::Any);
+    let prompt = harness.prompt(60, 10);
+    whole_turn(&mut harness, "a", &prompt);
+    let others = harness.submit(150, 10);
+    harness.finish();
+    assert_eq!(harness.ends(others), STOPPED);
+    assert_eq!(saved(&harness, "a").len(), 70);
+    let id = whole_turn(&mut harness, "a", &and(&prompt, 600..620));
+    assert_eq!(harness.usage(id).unwrap().restored_tokens, 60);
+}
+
+#[test]
+fn a_state_that_cannot_be_restored_is_computed_and_saved_anew() {
+    for gone in [false, true] {
+        let mut harness = harness(PrefixCache::Any);
+        let prompt = harness.prompt(30, 10);
+        whole_turn(&mut harness, "a", &prompt);
+        harness.save_all();
+        let mut harness = harness.restarted();
+        let longer = and(&prompt, 600..620);
+        let id = turn(&mut harness, "a", &longer);
+        if gone {
+            harness.states.saved.clear();
+        } else {
+            harness.fake.refuse_restore = true;
+        }
+        harness.finish();
+        assert_eq!(harness.ends(id), STOPPED);
+        assert_eq!(harness.text(id), answer_alone(longer.clone(), Parameters::default()));
+        assert_eq!(harness.cached(id), Some(0));
+        assert_eq!(harness.sequences_lost(), 0);
+        harness.save_all();
+        assert_eq!(saved(&harness, "a")[..50], longer);
+    }
+}
+
+#[test]
+fn a_preempted_turn_is_restored_again() {
+    let mut harness = harness(PrefixCache::Any);
+    let prompt = harness.prompt(60, 10);
+    whole_turn(&mut harness, "a", &prompt);
+    harness.save_all();
+    let mut harness = harness.restarted();
+    let longer = and(&prompt, 600..620);
+    let id = turn(&mut harness, "a", &longer);
+    harness.step();
+    assert_eq!(harness.states.read, 1);
+    let person = harness.submit_as(Priority::Interactive, 190, 5);
+    harness.finish();
+    assert_eq!((harness.ends(id), harness.ends(person)), (STOPPED.into(), STOPPED.into()));
+    assert_eq!(harness.states.read, 2);
+    assert_eq!(harness.text(id), answer_alone(longer, Parameters::default()));
+}
+
+#[test]
+fn a_state_larger_than_may_be_is_not_saved() {
+    let mut harness = harness(PrefixCache::Any);
+    let prompt = harness.prompt(100, 20);
+    whole_turn(&mut harness, "a", &prompt);
+    harness.save_all();
+    assert!(harness.states.saved.is_empty());
+}
+
+#[test]
+fn a_state_is_not_restored_where_running_requests_have_the_cells() {
+    let mut harness = harness(PrefixCache::Any);
+    let prompt = harness.prompt(60, 38);
+    whole_turn(&mut harness, "a", &prompt);
+    harness.save_all();
+    let mut harness = harness.restarted();
+    let first = harness.submit(110, 10);
+    harness.step();
+    harness.step();
+    // Its own tokens fit beside the other's, those of the whole state do not.
+    let id = turn(&mut harness, "a", &and(&prompt[..30], 600..601));
+    harness.finish();
+    assert_eq!((harness.ends(first), harness.ends(id)), (STOPPED.into(), STOPPED.into()));
+    assert_eq!(harness.states.read, 0);
+}
+
+#[test]
+fn a_backend_that_breaks_down_leaves_nothing_to_save() {
+    let mut harness = harness(PrefixCache::Any);
+    let prompt = harness.prompt(30, 10);
+    whole_turn(&mut harness, "a", &prompt);
+    let id = harness.submit(5, 5);
+    harness.fake.breaks = true;
+    let mut step = harness.scheduler.plan();
+    let outcome = step.carry_out(&mut harness.fake);
+    harness.scheduler.apply(step, outcome, &mut harness.outputs);
+    assert_eq!(harness.ends(id), [super::fake::End::Failed(ErrorCode::Inference)]);
+    assert!(!harness.scheduler.has_unsaved());
+    assert!(harness.scheduler.save_next().is_none());
+}

@@ -1,0 +1,145 @@
+//! The two directions of a Unix socket, each waking the daemon only for what it is there for.
+//!
+//! tokio's own stream asks the kernel to tell of both directions at once. So whenever the other
+//! side takes in what was written, the daemon is woken to hear that it may write more, which it
+//! does not want to: once for every token, on processors that are busy computing the next one.
+//! Here writing is tried, and asked for only where it would block.
+
+use std::borrow::Borrow;
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, Interest, ReadBuf};
+
+/// The direction that is read.
+#[derive(Debug)]
+pub(crate) struct ReadHalf(AsyncFd<Arc<UnixStream>>);
+
+/// The direction that is written.
+#[derive(Debug)]
+pub(crate) struct WriteHalf(Arc<UnixStream>);
+
+/// Takes a stream apart. It is closed when both halves are dropped.
+///
+/// # Errors
+/// When the system refuses to watch it. Call it within a runtime.
+pub(crate) fn split(stream: UnixStream) -> io::Result<(ReadHalf, WriteHalf)> {
+    stream.set_nonblocking(true)?;
+    let stream = Arc::new(stream);
+    Ok((ReadHalf(watch(stream.clone(), Interest::READABLE)?), WriteHalf(stream)))
+}
+
+/// Watches a stream for one thing.
+#[expect(
+    deprecated,
+    reason = "a type could answer with another descriptor each time, so its successor is unsafe; \
+              a stream owns the only one that it answers with"
+)]
+fn watch<T: Borrow<UnixStream> + AsRawFd>(stream: T, interest: Interest) -> io::Result<AsyncFd<T>> {
+    AsyncFd::with_interest(stream, interest)
+}
+
+impl AsFd for ReadHalf {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.get_ref().as_fd()
+    }
+}
+
+impl AsyncRead for ReadHalf {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            let mut ready = ready!(self.0.poll_read_ready(context))?;
+            let unfilled = buffer.initialize_unfilled();
+            match ready.try_io(|stream| stream.get_ref().as_ref().read(unfilled)) {
+                Ok(Ok(read)) => {
+                    buffer.advance(read);
+                    return Poll::Ready(Ok(()));
+                }
+                Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(Err(error)) => return Poll::Ready(Err(error)),
+                Err(_would_block) => {}
+            }
+        }
+    }
+}
+
+impl WriteHalf {
+    /// Writes all of it, however long the other side takes to make room.
+    ///
+    /// # Errors
+    /// Those of the socket. Some of it may have been written.
+    pub(crate) async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match self.0.as_ref().write(bytes) {
+                Ok(written) => bytes = &bytes[written..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.room().await?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until there is room. A descriptor of its own is watched, for the kernel watches each
+    /// for one thing only.
+    async fn room(&self) -> io::Result<()> {
+        let watched = watch(self.0.try_clone()?, Interest::WRITABLE)?;
+        let _ready = watched.writable().await?;
+        Ok(())
+    }
+
+    /// Ends this direction: the other side reads the end of the stream.
+    pub(crate) fn shutdown(&self) {
+        // Already closed by the other side, at worst.
+        let _ = self.0.shutdown(Shutdown::Write);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn more_than_a_socket_holds_arrives_whole_and_in_order_both_ways() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (mut read, mut write) = split(ours).unwrap();
+        let (mut their_read, mut their_write) = split(theirs).unwrap();
+        let sent: Vec<u8> = (0..4_000_000_u32).map(|n| (n % 251) as u8).collect();
+        let there = async {
+            write.write_all(&sent).await.unwrap();
+            write.shutdown();
+            let mut back = Vec::new();
+            read.read_to_end(&mut back).await.unwrap();
+            back
+        };
+        let echo = async {
+            let mut heard = Vec::new();
+            their_read.read_to_end(&mut heard).await.unwrap();
+            their_write.write_all(&heard).await.unwrap();
+            their_write.shutdown();
+        };
+        let (back, ()) = tokio::join!(there, echo);
+        assert!(back == sent, "{} bytes", back.len());
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_is_gone_is_an_error_and_no_signal() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (_read, mut write) = split(ours).unwrap();
+        drop(theirs);
+        let error = write.write_all(b"hello").await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    }
+}

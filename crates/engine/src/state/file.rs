@@ -1,0 +1,187 @@
+//! The file that a session's state is kept in.
+//!
+//! ```text
+//! 0   8   magic
+//! 8   4   version                      all numbers little-endian
+//! 12  4   bytes of the fingerprint
+//! 16  8   number of tokens
+//! 24  8   bytes of the state
+//! 32  4   CRC-32 of the state
+//! 36  4   CRC-32 of all before and of fingerprint and tokens
+//! 40      fingerprint, tokens (4 bytes each), state
+//! ```
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::time::SystemTime;
+
+use crc32fast::Hasher;
+use threadrunner_core::TokenId;
+
+const MAGIC: [u8; 8] = *b"TRstate\n";
+/// The version that is written, and the only one that is read.
+const VERSION: u32 = 1;
+/// Bytes before the fingerprint.
+const PREFIX: usize = 40;
+/// Where in them the second checksum is, which is of those before it.
+const CHECKED: usize = 36;
+/// The longest fingerprint.
+const MOST_FINGERPRINT: u64 = 4096;
+
+/// Why a file is of no use.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unusable {
+    /// It cannot be read.
+    #[error("it cannot be read: {0}")]
+    Io(#[from] io::Error),
+    /// It is something else.
+    #[error("it is no saved state")]
+    NoState,
+    /// Another version of the engine wrote it.
+    #[error("it has version {0} of the format")]
+    Version(u32),
+    /// It was cut short or changed.
+    #[error("it is damaged: {0}")]
+    Damaged(&'static str),
+    /// It is of another model, or of cells kept otherwise.
+    #[error("it is of another model or engine")]
+    Foreign,
+}
+
+impl Unusable {
+    /// Whether the file is to blame, and not the moment.
+    pub(super) fn for_good(&self) -> bool {
+        !matches!(self, Self::Io(_))
+    }
+}
+
+/// An open file, of which all but the state was read and is as it was written.
+#[derive(Debug)]
+pub(super) struct Opened {
+    file: File,
+    /// The tokens that the state is of.
+    pub(super) tokens: Vec<TokenId>,
+    bytes: usize,
+    checksum: u32,
+}
+
+/// Opens the file at `path`, if it is of this fingerprint; `None` where there is none.
+pub(super) fn open(path: &Path, fingerprint: &str) -> Result<Option<Opened>, Unusable> {
+    let mut file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file?,
+    };
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(Unusable::NoState);
+    }
+    let mut prefix = [0; PREFIX];
+    exactly(&mut file, &mut prefix)?;
+    if prefix[..8] != MAGIC {
+        return Err(Unusable::NoState);
+    }
+    let version = u32_at(&prefix, 8);
+    if version != VERSION {
+        return Err(Unusable::Version(version));
+    }
+    let (named, tokens) = (u64::from(u32_at(&prefix, 12)), u64_at(&prefix, 16));
+    let bytes = u64_at(&prefix, 24);
+    let header = tokens.checked_mul(4).and_then(|tokens| tokens.checked_add(named));
+    let all = header
+        .and_then(|header| header.checked_add(bytes))
+        .and_then(|rest| rest.checked_add(PREFIX as u64));
+    // A file that is as long as it says cannot make this one ask for more memory than it has bytes.
+    if named > MOST_FINGERPRINT || all != Some(metadata.len()) {
+        return Err(Unusable::Damaged("its length is not what it says"));
+    }
+    let size = |n: Option<u64>| n.and_then(|n| usize::try_from(n).ok());
+    let (Some(header), Some(bytes)) = (size(header), size(Some(bytes))) else {
+        return Err(Unusable::Damaged("it is larger than the memory"));
+    };
+    let mut rest = vec![0; header];
+    exactly(&mut file, &mut rest)?;
+    let mut hasher = Hasher::new();
+    hasher.update(&prefix[..CHECKED]);
+    hasher.update(&rest);
+    if hasher.finalize() != u32_at(&prefix, CHECKED) {
+        return Err(Unusable::Damaged("the checksum of its header is wrong"));
+    }
+    let (name, tokens) = rest.split_at(usize::try_from(named).unwrap_or(header));
+    if name != fingerprint.as_bytes() {
+        return Err(Unusable::Foreign);
+    }
+    let token = |bytes: &[u8; 4]| TokenId(i32::from_le_bytes(*bytes));
+    let tokens = tokens.as_chunks().0.iter().map(token).collect();
+    Ok(Some(Opened { file, tokens, bytes, checksum: u32_at(&prefix, 32) }))
+}
+
+impl Opened {
+    /// Reads the state, and takes note that it was of use now.
+    pub(super) fn state(mut self) -> Result<Vec<u8>, Unusable> {
+        let mut state = Vec::new();
+        state.try_reserve_exact(self.bytes).map_err(io::Error::other)?;
+        Read::by_ref(&mut self.file).take(self.bytes as u64).read_to_end(&mut state)?;
+        if state.len() != self.bytes {
+            return Err(Unusable::Damaged("it is cut short"));
+        }
+        if crc32fast::hash(&state) != self.checksum {
+            return Err(Unusable::Damaged("the checksum of its state is wrong"));
+        }
+        if let Err(error) = self.file.set_modified(SystemTime::now()) {
+            tracing::debug!("the time of a state's use is not kept: {error}");
+        }
+        Ok(state)
+    }
+}
+
+/// How long the file will be.
+pub(super) fn length(fingerprint: &str, tokens: &[TokenId], state: &[u8]) -> u64 {
+    (PREFIX + fingerprint.len() + 4 * tokens.len() + state.len()) as u64
+}
+
+/// Writes the file at `path`, which must not be that of a state that is still wanted.
+pub(super) fn write(
+    path: &Path,
+    fingerprint: &str,
+    tokens: &[TokenId],
+    state: &[u8],
+) -> io::Result<()> {
+    let mut header = Vec::with_capacity(PREFIX + fingerprint.len() + 4 * tokens.len());
+    header.extend(MAGIC);
+    header.extend(VERSION.to_le_bytes());
+    header.extend(u32::try_from(fingerprint.len()).map_err(io::Error::other)?.to_le_bytes());
+    header.extend((tokens.len() as u64).to_le_bytes());
+    header.extend((state.len() as u64).to_le_bytes());
+    header.extend(crc32fast::hash(state).to_le_bytes());
+    header.extend([0; PREFIX - CHECKED]);
+    header.extend(fingerprint.as_bytes());
+    header.extend(tokens.iter().flat_map(|token| token.0.to_le_bytes()));
+    let mut hasher = Hasher::new();
+    hasher.update(&header[..CHECKED]);
+    hasher.update(&header[PREFIX..]);
+    header[CHECKED..PREFIX].copy_from_slice(&hasher.finalize().to_le_bytes());
+    let mut file = File::create(path)?;
+    file.write_all(&header)?;
+    file.write_all(state)
+    // Not synced: after a power failure a file may be torn, and its checksum says so.
+}
+
+fn exactly(file: &mut File, bytes: &mut [u8]) -> Result<(), Unusable> {
+    file.read_exact(bytes).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => Unusable::Damaged("it is cut short"),
+        _ => Unusable::Io(error),
+    })
+}
+
+fn u32_at(bytes: &[u8; PREFIX], at: usize) -> u32 {
+    let mut number = [0; 4];
+    number.copy_from_slice(&bytes[at..at + 4]);
+    u32::from_le_bytes(number)
+}
+
+fn u64_at(bytes: &[u8; PREFIX], at: usize) -> u64 {
+    let mut number = [0; 8];
+    number.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_le_bytes(number)
+}
