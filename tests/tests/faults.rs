@@ -178,9 +178,10 @@ fn a_daemon_out_of_file_descriptors_says_so_and_goes_on_when_it_has_some() {
         refused();
     }
     // Enough for a connection, and then not for the job's files: the same answer.
-    held.pop();
     let descriptors = || fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
-    eventually("one is free", || (descriptors() < open).then_some(()));
+    let all = descriptors();
+    held.pop();
+    eventually("one is free", || (descriptors() < all).then_some(()));
     refused();
     drop(held);
     limit(usual);

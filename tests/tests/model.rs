@@ -170,3 +170,62 @@ fn a_simple_client_gets_a_real_answer() {
     assert!(timings["decode_ms"].as_f64() > Some(0.0), "{timings}");
     assert_ne!(frames.last().unwrap()["usage"], Value::Null);
 }
+
+/// Bytes that a process has in memory, shared pages by their share; 0 when it is gone.
+fn proportional_bytes(pid: u64) -> u64 {
+    let smaps = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let line = smaps.lines().find_map(|line| line.strip_prefix("Pss:"));
+    line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
+#[test]
+fn two_models_that_do_not_fit_together_take_turns_and_give_their_memory_back() {
+    let gemma = models_directory().join("gemma-3-270m-q4_k_m.gguf");
+    let text = "memory_budget = \"450 MB\"\n[engine]\ncontext = 1024\n";
+    let home = home_with(&smollm()).config(text);
+    std::os::unix::fs::symlink(gemma, home.root().join("models/g.gguf")).unwrap();
+    let engines = || {
+        let list = home.connect().ask(&json!({"v": 1, "id": 1, "op": "ps"}));
+        list[0]["data"]["models"].as_array().cloned().unwrap_or_default()
+    };
+    let mut gone: Vec<u64> = Vec::new();
+    for _ in 0..2 {
+        for (model, raw, prompt, answer) in [
+            ("m", false, "Tell me the capital of France.", "The capital of France is Paris."),
+            ("g", true, "one two three four", " five"),
+        ] {
+            let mut arguments = vec!["-m", model, "--temperature", "0", "--max-tokens", "8"];
+            arguments.extend(raw.then_some("--raw"));
+            arguments.push(prompt);
+            let said = home.run(arguments).expect(0).stdout;
+            assert!(said.contains(answer), "{said}");
+            let loaded = engines();
+            assert_eq!(loaded.len(), 1, "{loaded:?}");
+            let pid = loaded[0]["pid"].as_u64().unwrap();
+            // What it is said to take is what it has.
+            let (has, said) = (proportional_bytes(pid), loaded[0]["size_bytes"].as_u64().unwrap());
+            assert!(has > 100_000_000 && said >= has && said < 2 * has, "{has} {said}");
+            assert!(said < 450_000_000, "{said}");
+            assert!(gone.iter().all(|pid| proportional_bytes(*pid) == 0), "{gone:?}");
+            gone.push(pid);
+        }
+    }
+    gone.dedup();
+    assert_eq!(gone.len(), 4, "they took turns");
+}
+
+#[test]
+fn a_model_over_the_budget_is_refused_before_it_is_loaded() {
+    let home = home_with(&smollm()).config("memory_budget = \"120 MB\"\n");
+    let refused = home.run(["Hello"]).expect(3);
+    assert!(
+        refused.stderr.contains("weights 98.") && refused.stderr.contains("cache 47."),
+        "{refused:?}"
+    );
+    assert!(!home.log().contains("engine started"), "{}", home.log());
+    let home = home_with(&smollm()).config("memory_budget = \"300 MB\"\n");
+    let loaded = home.run(["load", "--json"]).expect(0).json();
+    let context = loaded["info"]["n_ctx"].as_u64().unwrap();
+    assert!((2048..8192).contains(&context), "{loaded}");
+    assert!(loaded["size_bytes"].as_u64() <= Some(300_000_000), "{loaded}");
+}

@@ -29,6 +29,25 @@ pub enum PrefixCache {
     Any,
 }
 
+/// Bytes that a model takes, by what for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub struct Memory {
+    /// The model file's tensors.
+    pub weights: u64,
+    /// The KV cache, and what else is kept of each sequence.
+    pub cache: u64,
+    /// What a forward pass computes in, logits, the vocabulary.
+    pub buffers: u64,
+}
+
+impl Memory {
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.weights.saturating_add(self.cache).saturating_add(self.buffers)
+    }
+}
+
 /// What a loaded model is and can hold.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct ModelInfo {
@@ -72,6 +91,9 @@ pub struct ModelInfo {
     /// Bytes of the weights.
     #[serde(default)]
     pub weight_bytes: u64,
+    /// Bytes that were allocated for it.
+    #[serde(default)]
+    pub memory: Memory,
 }
 
 /// Tokens to append to one sequence in a forward pass.

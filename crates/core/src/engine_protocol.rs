@@ -12,7 +12,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Failure, FinishReason, Message, ModelInfo, ModelRef, Parameters, Priority, Timings, Usage,
+    Failure, FinishReason, Memory, Message, ModelInfo, ModelRef, Parameters, Priority, Timings,
+    Usage,
 };
 
 /// The version of this protocol; [`Load::v`] carries it.
@@ -35,6 +36,10 @@ pub const ENGINE_ENVIRONMENT: &[(&str, &str)] = &[
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum Command {
+    /// How much memory would this load take? Comes in place of [`Command::Load`], is answered by
+    /// [`Event::Sized`] or [`Event::LoadFailed`], and then the engine exits. One that does not know
+    /// the question exits without an answer, and is measured once it is loaded.
+    Size(Load),
     /// The first frame.
     Load(Load),
     /// Generate an answer.
@@ -56,9 +61,20 @@ pub struct Load {
     /// Limits and tuning.
     #[serde(default)]
     pub options: EngineOptions,
+    /// Bytes that it may take in all: where the options leave context and sequences open, the
+    /// engine chooses the largest with which it does not take more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
     /// Where the engine keeps the cached state of sessions; `None` is nowhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<StateDirectory>,
+}
+
+impl Load {
+    /// To load `model` with these options, and as much memory as it takes.
+    pub fn new(model: ModelRef, options: EngineOptions) -> Self {
+        Self { v: VERSION, model, options, memory: None, state: None }
+    }
 }
 
 /// A directory for what sessions have cached, which only the daemon and its engines write to.
@@ -129,6 +145,10 @@ pub struct DummyScript {
     /// The answer is this many words instead of the prompt's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub words: Option<u32>,
+    /// Bytes that it says its weights take. It takes nothing.
+    pub memory_bytes: u64,
+    /// Bytes that it says each cell of its cache takes.
+    pub cell_bytes: u64,
 }
 
 /// One request.
@@ -174,6 +194,13 @@ pub fn state_file(session: &str) -> Option<String> {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
+    /// What loading would take, told without loading.
+    Sized {
+        /// With the context and the sequences that were asked for, or the usual ones.
+        wanted: Memory,
+        /// With the smallest that are of use, where they were left open.
+        least: Memory,
+    },
     /// Loading goes on.
     Loading {
         /// From 0 to 1.

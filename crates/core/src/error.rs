@@ -86,6 +86,8 @@ error_codes! {
     ModelNotFound = "model_not_found",
     /// The model file cannot be loaded.
     ModelLoad = "model_load",
+    /// The model takes more memory than the budget has.
+    ModelTooLarge = "model_too_large",
     /// The backend is not built into this engine.
     BackendUnavailable = "backend_unavailable",
     /// The prompt is empty.
@@ -175,6 +177,7 @@ impl ErrorCode {
             Self::NoModel
             | Self::ModelNotFound
             | Self::ModelLoad
+            | Self::ModelTooLarge
             | Self::BackendUnavailable
             | Self::ContextExceeded
             | Self::ChatTemplate
@@ -204,6 +207,7 @@ impl ErrorCode {
             Self::NoModel
             | Self::ModelNotFound
             | Self::ModelLoad
+            | Self::ModelTooLarge
             | Self::BackendUnavailable
             | Self::ChatTemplate => ErrorType::ModelLoad,
             Self::Timeout => ErrorType::Timeout,
@@ -240,6 +244,7 @@ impl ErrorCode {
             | Self::NoModel
             | Self::ModelNotFound
             | Self::ModelLoad
+            | Self::ModelTooLarge
             | Self::BackendUnavailable
             | Self::EmptyPrompt
             | Self::ContextExceeded

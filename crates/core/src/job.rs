@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{JobId, Parameters};
+use crate::{JobId, KeepAlive, Parameters};
 
 /// The version of `job.json` that this program writes. A newer one is refused, never guessed.
 pub const SPEC_VERSION: u32 = 1;
@@ -209,6 +209,9 @@ pub struct JobSpec {
     /// How often the job is begun before it fails; `None` is the daemon's default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_attempts: Option<u32>,
+    /// How long the model stays loaded after this; `None` is as configured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_alive: Option<KeepAlive>,
     /// Jobs that must end before this one begins.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub after: Vec<JobId>,
@@ -239,6 +242,7 @@ impl Default for JobSpec {
             priority: Priority::default(),
             timeout_s: None,
             max_attempts: None,
+            keep_alive: None,
             after: Vec::new(),
             after_any: false,
             template: false,

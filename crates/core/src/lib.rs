@@ -18,6 +18,7 @@ mod error;
 mod frame;
 mod id;
 mod job;
+mod keep_alive;
 mod params;
 pub mod protocol;
 pub mod scheduler;
@@ -25,8 +26,8 @@ pub mod template;
 pub mod text;
 
 pub use backend::{
-    BackendError, Feed, Interrupt, ModelBackend, ModelInfo, Plan, PrefixCache, Sampled, SeqId,
-    TokenId,
+    BackendError, Feed, Interrupt, Memory, ModelBackend, ModelInfo, Plan, PrefixCache, Sampled,
+    SeqId, TokenId,
 };
 pub use error::{ErrorCode, ErrorType, ExitCode, Failure};
 pub use frame::{FrameCodec, FrameError, MAX_FRAME_BYTES, decode_frame, encode_frame};
@@ -35,4 +36,5 @@ pub use job::{
     BackendKind, FinishReason, HookOutcome, JobMeta, JobSpec, JobState, JobType, Message, ModelRef,
     Priority, Role, SPEC_VERSION, Timings, Usage,
 };
+pub use keep_alive::{InvalidKeepAlive, KeepAlive};
 pub use params::{InvalidParameter, Parameters};

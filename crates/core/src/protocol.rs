@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
-    BackendKind, ErrorCode, ErrorType, Failure, FinishReason, JobId, JobState, Message, Parameters,
-    Priority, Timings, Usage,
+    BackendKind, ErrorCode, ErrorType, Failure, FinishReason, JobId, JobState, KeepAlive, Message,
+    Parameters, Priority, Timings, Usage,
 };
 
 pub use data::*;
@@ -84,7 +84,7 @@ pub enum Op {
     /// The daemon's own state ([`DaemonStatus`]).
     Status,
     /// Load a model, with progress events ([`LoadedModel`]).
-    Load(ModelQuery),
+    Load(LoadQuery),
     /// Unload a model, or all ([`Unloaded`]).
     Unload(ModelQuery),
     /// End the daemon: running jobs get a grace time. Understood in every version of the protocol.
@@ -153,6 +153,9 @@ pub struct Submission {
     /// A program run without a shell when the job has ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_done: Option<PathBuf>,
+    /// How long the model stays loaded after this; else as configured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_alive: Option<KeepAlive>,
     /// The workspace, by its name in `config.toml`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workspace: Option<String>,

@@ -2,7 +2,7 @@
 
 #[cfg(not(feature = "llama"))]
 use threadrunner_core::ErrorCode;
-use threadrunner_core::engine_protocol::{EngineInfo, Load};
+use threadrunner_core::engine_protocol::{EngineInfo, Event, Load};
 use threadrunner_core::{BackendKind, Failure, ModelBackend};
 
 use crate::dummy;
@@ -23,10 +23,26 @@ pub fn with_model(
         #[cfg(feature = "llama")]
         BackendKind::Llama => crate::llama::with_model(load, progress, serve),
         #[cfg(not(feature = "llama"))]
-        BackendKind::Llama => Err(Failure::new(
-            ErrorCode::BackendUnavailable,
-            "this engine was built without the llama backend",
-        )
-        .hint("Build it with `--features llama`, or set THREADRUNNER_BACKEND=dummy.")),
+        BackendKind::Llama => Err(without_llama()),
     }
+}
+
+/// How much memory loading it would take: [`Event::Sized`].
+///
+/// # Errors
+/// It is no model that could be loaded.
+pub fn size(load: &Load) -> Result<Event, Failure> {
+    match load.model.backend {
+        BackendKind::Dummy => dummy::size(load),
+        #[cfg(feature = "llama")]
+        BackendKind::Llama => crate::llama::size(load),
+        #[cfg(not(feature = "llama"))]
+        BackendKind::Llama => Err(without_llama()),
+    }
+}
+
+#[cfg(not(feature = "llama"))]
+fn without_llama() -> Failure {
+    Failure::new(ErrorCode::BackendUnavailable, "this engine was built without the llama backend")
+        .hint("Build it with `--features llama`, or set THREADRUNNER_BACKEND=dummy.")
 }

@@ -14,9 +14,9 @@ use std::collections::BTreeMap;
 use std::thread;
 use std::time::Duration;
 
-use threadrunner_core::engine_protocol::{DummyScript, EngineInfo, Load};
+use threadrunner_core::engine_protocol::{DummyScript, EngineInfo, EngineOptions, Event, Load};
 use threadrunner_core::{
-    BackendError, ErrorCode, Failure, Message, ModelBackend, ModelInfo, Parameters, Plan,
+    BackendError, ErrorCode, Failure, Memory, Message, ModelBackend, ModelInfo, Parameters, Plan,
     PrefixCache, Role, Sampled, SeqId, TokenId,
 };
 
@@ -24,6 +24,8 @@ use cells::{Cell, Cells};
 
 /// Cells of the cache, unless the options say otherwise: more than anybody types.
 const CONTEXT: u32 = 1 << 20;
+/// What memory may leave of it.
+const LEAST_CONTEXT: u32 = 512;
 const BATCH: u32 = 2048;
 const SEQUENCES: u32 = 8;
 const DRAFTS: u32 = 15;
@@ -45,10 +47,7 @@ pub fn with_model(
     progress: &mut dyn FnMut(f32),
     serve: &mut dyn FnMut(&mut dyn ModelBackend, EngineInfo),
 ) -> Result<(), Failure> {
-    let script = match &load.options.dummy {
-        Some(script) => script.clone(),
-        None => script_from_environment()?,
-    };
+    let script = script(&load.options)?;
     for tenth in 1..=10_u8 {
         thread::sleep(Duration::from_millis(script.load_ms) / 10);
         progress(f32::from(tenth) / 10.0);
@@ -59,9 +58,10 @@ pub fn with_model(
     }
     let deterministic = load.options.deterministic == Some(true);
     let n_seq_max = if deterministic { 1 } else { load.options.sequences.unwrap_or(SEQUENCES) };
+    let n_ctx = context(load, &script);
     let info = ModelInfo {
         name: load.model.name(),
-        n_ctx: load.options.context.unwrap_or(CONTEXT),
+        n_ctx,
         n_batch: load.options.batch.unwrap_or(BATCH),
         n_seq_max,
         n_seq_spare: ALL_SEQUENCES.saturating_sub(n_seq_max),
@@ -77,6 +77,7 @@ pub fn with_model(
         draft_repeatable: load.options.speculation_greedy == Some(true),
         deterministic,
         chat_template: true,
+        memory: memory(&script, n_ctx),
         ..ModelInfo::default()
     };
     let engine = EngineInfo {
@@ -87,6 +88,37 @@ pub fn with_model(
     };
     serve(&mut Dummy::new(info, script), engine);
     Ok(())
+}
+
+/// See [`crate::backends::size`].
+///
+/// # Errors
+/// There is a script and it cannot be read.
+pub fn size(load: &Load) -> Result<Event, Failure> {
+    let script = script(&load.options)?;
+    let wanted = load.options.context.unwrap_or(CONTEXT);
+    let least = load.options.context.unwrap_or(LEAST_CONTEXT);
+    Ok(Event::Sized { wanted: memory(&script, wanted), least: memory(&script, least) })
+}
+
+/// What it says that it takes.
+fn memory(script: &DummyScript, context: u32) -> Memory {
+    let cache = script.cell_bytes.saturating_mul(context.into());
+    Memory { weights: script.memory_bytes, cache, buffers: 0 }
+}
+
+/// The context that was asked for; else the usual one, or as much of it as memory allows.
+fn context(load: &Load, script: &DummyScript) -> u32 {
+    let fits = |bytes: u64| {
+        let cells = bytes.saturating_sub(script.memory_bytes).checked_div(script.cell_bytes);
+        let cells = cells.and_then(|cells| u32::try_from(cells).ok()).unwrap_or(CONTEXT);
+        cells.clamp(LEAST_CONTEXT, CONTEXT)
+    };
+    load.options.context.unwrap_or_else(|| load.memory.map_or(CONTEXT, fits))
+}
+
+fn script(options: &EngineOptions) -> Result<DummyScript, Failure> {
+    options.dummy.clone().map_or_else(script_from_environment, Ok)
 }
 
 fn script_from_environment() -> Result<DummyScript, Failure> {

@@ -195,7 +195,9 @@ impl<'a, W: Write> Engine<'a, W> {
 
     fn take_in(&mut self, received: Received) -> Result<(), EngineError> {
         match received.command {
-            Command::Load(_) => Err(EngineError::Protocol("a second load".into())),
+            Command::Load(_) | Command::Size(_) => {
+                Err(EngineError::Protocol("a second load".into()))
+            }
             Command::Generate(generate) => self.generate(*generate, received.at),
             Command::Cancel { id } => {
                 self.scheduler.cancel(id, &mut self.outputs);

@@ -18,6 +18,7 @@
 pub mod backends;
 pub mod dummy;
 pub mod engine;
+pub mod estimate;
 mod fence;
 pub mod gguf;
 pub mod input;

@@ -37,6 +37,7 @@ pub fn serve() -> ExitCode {
     let mut incoming = Commands::new(reading);
     let load = match incoming.receive() {
         Ok(Some(Received { command: Command::Load(load), .. })) => load,
+        Ok(Some(Received { command: Command::Size(load), .. })) => return size(&load, writing),
         Ok(None) => return ExitCode::Success,
         Ok(Some(_)) => {
             tracing::error!("the first command is no load");
@@ -47,9 +48,7 @@ pub fn serve() -> ExitCode {
             return ExitCode::Connection;
         }
     };
-    for missing in fence::enter(load.model.path.as_deref(), load.state.as_ref()) {
-        tracing::warn!("the engine is not fenced in wholly: {missing}");
-    }
+    fence_in(&load);
     let (sender, commands) = sync_channel(MAX_WAITING);
     let interrupt = Interrupt::default();
     let asking = interrupt.clone();
@@ -87,6 +86,26 @@ pub fn serve() -> ExitCode {
             error.exit_code()
         }
     }
+}
+
+fn fence_in(load: &Load) {
+    for missing in fence::enter(load.model.path.as_deref(), load.state.as_ref()) {
+        tracing::warn!("the engine is not fenced in wholly: {missing}");
+    }
+}
+
+/// Says how much memory this would take. The header that says so is as little to be trusted as the
+/// rest of the file.
+fn size(load: &Load, writing: UnixStream) -> ExitCode {
+    fence_in(load);
+    let sized = check_version(load).and_then(|()| backends::size(load));
+    let code =
+        sized.as_ref().map_or_else(|failure| failure.code.exit_code(), |_| ExitCode::Success);
+    let mut events = EventWriter::new(writing);
+    events.push(&sized.unwrap_or_else(|failure| Event::LoadFailed { failure }));
+    // A daemon that is gone has no use for the answer.
+    let _ = events.flush();
+    code
 }
 
 fn load_and_run(

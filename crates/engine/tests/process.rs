@@ -110,7 +110,7 @@ fn load(script: DummyScript) -> Command {
 
 fn load_with(options: EngineOptions) -> Command {
     let model = ModelRef { backend: BackendKind::Dummy, path: None };
-    Command::Load(Load { v: VERSION, model, options, state: None })
+    Command::Load(Load::new(model, options))
 }
 
 /// An answer that takes minutes.

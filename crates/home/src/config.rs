@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer};
 use threadrunner_core::engine_protocol::{DummyScript, EngineOptions};
 use threadrunner_core::{BackendKind, ErrorCode, Failure, Parameters, Priority};
 
-use crate::{Home, RetentionConfig};
+use crate::{Home, MemoryBudget, ModelConfig, RetentionConfig};
 
 /// The user's configuration: `config.toml` in the home. Every key has a default, and so has the
 /// file. An unknown key is an error, because a misspelt one would be obeyed by nobody.
@@ -26,6 +26,8 @@ pub struct Config {
     /// request ends. Default: 300.
     #[serde(deserialize_with = "seconds")]
     pub idle_timeout: Duration,
+    /// How much memory all loaded models together may take. Default: `"70 %"` of what is free.
+    pub memory_budget: MemoryBudget,
     /// Seconds that running jobs get to end when the daemon is stopped. Default: 10.
     #[serde(deserialize_with = "seconds")]
     pub grace: Duration,
@@ -47,6 +49,8 @@ pub struct Config {
     /// `[engine]`: limits and tuning of every engine.
     #[serde(deserialize_with = "engine_options")]
     pub engine: EngineOptions,
+    /// `[models.NAME]`: what holds for one model alone.
+    pub models: BTreeMap<String, ModelConfig>,
     /// `[defaults]`: generation parameters of requests that do not say otherwise.
     #[serde(deserialize_with = "parameters")]
     pub defaults: Parameters,
@@ -94,6 +98,7 @@ impl Default for Config {
             model: None,
             backend: None,
             idle_timeout: Duration::from_secs(300),
+            memory_budget: MemoryBudget::default(),
             grace: Duration::from_secs(10),
             durability: Durability::default(),
             max_attempts: 3,
@@ -102,6 +107,7 @@ impl Default for Config {
             max_hooks: 4,
             aliases: BTreeMap::new(),
             engine: EngineOptions::default(),
+            models: BTreeMap::new(),
             defaults: Parameters::default(),
             retention: RetentionConfig::default(),
             workspaces: BTreeMap::new(),
@@ -291,6 +297,7 @@ mod tests {
             model = "small"
             backend = "llama"
             idle_timeout = 0
+            memory_budget = "8 GB"
             grace = 2.5
             durability = "relaxed"
             max_attempts = 5
@@ -312,6 +319,12 @@ mod tests {
             deterministic = false
             gpu_layers = 99
             dummy = { step_ms = 5 }
+
+            [models.small]
+            keep_alive = "forever"
+            pin = true
+            context = 2048
+            sequences = 2
 
             [defaults]
             temperature = 0.2
@@ -341,6 +354,10 @@ mod tests {
         assert_eq!(config.engine.speculation_greedy, Some(true));
         assert_eq!(config.engine.deterministic, Some(false));
         assert_eq!(config.engine.dummy.unwrap().step_ms, 5);
+        assert_eq!(config.memory_budget, MemoryBudget::Bytes(8_000_000_000));
+        let small = &config.models["small"];
+        assert!(small.pin && small.keep_alive == Some(threadrunner_core::KeepAlive::Forever));
+        assert_eq!((small.context, small.sequences), (Some(2048), Some(2)));
         assert_eq!(config.defaults.temperature, Some(0.2));
         assert_eq!(config.retention.max_jobs, Some(10_000));
         assert_eq!(config.workspaces["code"].defaults.top_k, Some(1));

@@ -43,7 +43,7 @@ pub fn resolve_model(
     name: Option<&str>,
 ) -> Result<ModelRef, Failure> {
     if backend == BackendKind::Dummy {
-        return Ok(ModelRef { backend, path: None });
+        return Ok(ModelRef { backend, path: name.and_then(|name| dummy(home, config, name)) });
     }
     let path = match (name, &home.model_path, &config.model) {
         (Some(name), _, _) => by_name(home, config, name, Path::new(""))?,
@@ -59,6 +59,13 @@ pub fn resolve_model(
         (None, None, None) => only_one(home)?,
     };
     Ok(ModelRef { backend, path: Some(path) })
+}
+
+/// The path that tells a dummy of `[models.NAME]` from others; there is no file.
+fn dummy(home: &Home, config: &Config, name: &str) -> Option<PathBuf> {
+    let mut paths = config.models.keys().map(|known| (known, home.models_dir.join(known)));
+    let found = paths.find(|(known, path)| known.as_str() == name || path.as_os_str() == name)?;
+    Some(found.1)
 }
 
 /// The model that `name` means in a workspace, or without one that workspace's default: its own,
@@ -161,7 +168,12 @@ fn only_one(home: &Home) -> Result<PathBuf, Failure> {
 
 /// The file that `name` means; relative paths are relative to `base`, and to the working
 /// directory where that is empty.
-fn by_name(home: &Home, config: &Config, name: &str, base: &Path) -> Result<PathBuf, Failure> {
+pub(crate) fn by_name(
+    home: &Home,
+    config: &Config,
+    name: &str,
+    base: &Path,
+) -> Result<PathBuf, Failure> {
     let as_path = |name: &str, base: &Path| {
         let given = Path::new(name);
         if base.as_os_str().is_empty() { given.to_owned() } else { expand(given, base) }

@@ -37,7 +37,7 @@ enum Amount {
 const AGES: &[(&str, f64)] =
     &[("", 1.0), ("s", 1.0), ("m", 60.0), ("h", 3600.0), ("d", 86_400.0), ("w", 604_800.0)];
 
-const SIZES: &[(&str, f64)] = &[
+pub(crate) const SIZES: &[(&str, f64)] = &[
     ("", 1.0),
     ("B", 1.0),
     ("KB", 1e3),
@@ -67,7 +67,7 @@ fn amount<'de, D: Deserializer<'de>>(
     })
 }
 
-fn parse(text: &str, units: &[(&str, f64)]) -> Option<f64> {
+pub(crate) fn parse(text: &str, units: &[(&str, f64)]) -> Option<f64> {
     let text = text.trim();
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(end);

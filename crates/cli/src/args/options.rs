@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
-use threadrunner_core::{BackendKind, ErrorCode, Failure, JobId, Parameters, Priority};
+use threadrunner_core::{BackendKind, ErrorCode, Failure, JobId, KeepAlive, Parameters, Priority};
 
 use super::batch::{self, BatchArgs};
 use super::jobs::{self, FollowArgs, JobArgs, JobsArgs, PruneArgs, WaitArgs};
@@ -146,6 +146,10 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
 
+    /// Keep the model loaded for so long after this: 10m, 0, forever [default: as configured]
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) keep_alive: Option<KeepAlive>,
+
     /// Print one JSON object: text, job, model, finish_reason, usage, timings
     #[arg(long, help_heading = "Output")]
     pub(crate) json: bool,
@@ -283,6 +287,12 @@ pub(crate) struct Plain {
 pub(crate) struct LoadArgs {
     /// A name from `threadrunner models`, an alias, or a path [default: as for a prompt]
     pub(crate) model: Option<String>,
+    /// Keep it until it is unloaded by name: neither idleness nor another model ends it
+    #[arg(long)]
+    pub(crate) pin: bool,
+    /// Keep it for so long, until a request says otherwise: 10m, 0, forever
+    #[arg(long, value_name = "DURATION", conflicts_with = "pin")]
+    pub(crate) keep_alive: Option<KeepAlive>,
     /// The backend
     #[arg(long, value_name = "NAME", value_parser = values::backend())]
     pub(crate) backend: Option<BackendKind>,
@@ -294,7 +304,8 @@ pub(crate) struct LoadArgs {
 /// What to unload.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct UnloadArgs {
-    /// A name from `threadrunner ps`, an alias, or a path [default: all]
+    /// A name from `threadrunner ps`, an alias, or a path [default: all
+    /// that are not pinned]
     pub(crate) model: Option<String>,
     /// The backend
     #[arg(long, value_name = "NAME", value_parser = values::backend())]

@@ -1,7 +1,7 @@
 //! Loading a model ahead of its first prompt.
 
 use threadrunner_core::ExitCode;
-use threadrunner_core::protocol::{LoadedModel, ModelQuery, Op};
+use threadrunner_core::protocol::{LoadQuery, LoadedModel, ModelQuery, Op};
 use threadrunner_home::Home;
 
 use crate::app::{resolve, with_session};
@@ -13,6 +13,7 @@ pub(crate) fn run(args: LoadArgs) -> CommandResult {
     let home = Home::from_env()?;
     let (backend, model) = resolve(&home, None, args.backend, args.model.as_deref())?;
     let query = ModelQuery { backend: Some(backend), model };
+    let query = LoadQuery { query, pin: args.pin, keep_alive: args.keep_alive };
     with_session(home, None, async |session| {
         let loaded: LoadedModel = session.call(Op::Load(query)).await?;
         match args.json {

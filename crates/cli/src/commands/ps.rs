@@ -26,6 +26,7 @@ pub(crate) fn run(args: Plain) -> CommandResult {
         let mut text = String::new();
         if !list.models.is_empty() {
             text.push_str(&models(&list.models).to_text(width));
+            text.push_str(&format!("{}\n", memory(list.memory_used, list.memory_budget)));
         }
         if !list.running.is_empty() {
             text.push_str(if text.is_empty() { "" } else { "\n" });
@@ -48,6 +49,11 @@ pub(crate) fn waiting(queued: u32, held: u32) -> String {
     }
 }
 
+/// How much memory the models take, and how much they may.
+pub(crate) fn memory(used: u64, budget: u64) -> String {
+    format!("{} of {} for models", format::bytes(used), format::bytes(budget))
+}
+
 /// The table of engines.
 pub(crate) fn models(models: &[LoadedModel]) -> Table<8> {
     let heads = ["MODEL", "BACKEND", "PID", "MEMORY", "CONTEXT", "CACHED", "RUNNING", "UNLOADS"];
@@ -56,6 +62,7 @@ pub(crate) fn models(models: &[LoadedModel]) -> Table<8> {
         let dash = || "-".to_owned();
         let unloads = match model.unload_in_s {
             Some(seconds) => format!("in {}", format::seconds(seconds)),
+            None if model.pinned => "never: pinned".to_owned(),
             None if model.loaded < 1.0 => format!("loading {}", format::percent(model.loaded)),
             None => dash(),
         };
@@ -63,7 +70,7 @@ pub(crate) fn models(models: &[LoadedModel]) -> Table<8> {
             format::one_line(&model.name),
             model.model.backend.to_string(),
             model.pid.to_string(),
-            format::bytes(model.memory_bytes),
+            format::bytes(model.size_bytes.max(model.memory_bytes)),
             model.info.as_ref().map_or_else(dash, |info| info.n_ctx.to_string()),
             // The part of its prompts that it did not have to compute.
             match model.prompt_tokens {

@@ -42,6 +42,7 @@ pub(crate) fn run(args: RunArgs) -> CommandResult {
         after_any: args.after_any,
         template: !args.literal,
         max_attempts: args.attempts,
+        keep_alive: args.keep_alive,
         on_done: args.on_done.as_deref().map(whole_path).transpose()?,
         workspace: args.workspace,
         ..Submission::default()

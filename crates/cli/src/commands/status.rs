@@ -49,6 +49,7 @@ fn text(status: &DaemonStatus) -> String {
         ("daemon", format!("{state}, process {}, version {}", status.pid, status.version)),
         ("up for", format::seconds(status.uptime_s)),
         ("memory", format::bytes(status.memory_bytes)),
+        ("budget", ps::memory(status.memory_used, status.memory_budget)),
         (
             "jobs",
             format!("{} running, {}", status.running, ps::waiting(status.queued, status.held)),

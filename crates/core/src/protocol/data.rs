@@ -99,6 +99,12 @@ pub struct ProcessList {
     /// Jobs that wait for the end of others.
     #[serde(default)]
     pub held: u32,
+    /// Bytes that all engines together may take.
+    #[serde(default)]
+    pub memory_budget: u64,
+    /// Bytes of it that they take.
+    #[serde(default)]
+    pub memory_used: u64,
 }
 
 /// One engine process.
@@ -116,6 +122,13 @@ pub struct LoadedModel {
     /// The engine's resident memory, in bytes.
     #[serde(default)]
     pub memory_bytes: u64,
+    /// What it takes of the memory budget: what it allocated, or is resident, whichever is more;
+    /// while it loads, what was estimated.
+    #[serde(default)]
+    pub size_bytes: u64,
+    /// Whether it is unloaded only by name.
+    #[serde(default)]
+    pub pinned: bool,
     /// Requests running in it.
     pub running: u32,
     /// Tokens of the prompts that it has read since it was loaded.
@@ -200,6 +213,12 @@ pub struct DaemonStatus {
     pub held: u32,
     /// Jobs running.
     pub running: u32,
+    /// Bytes that all engines together may take.
+    #[serde(default)]
+    pub memory_budget: u64,
+    /// Bytes of it that they take.
+    #[serde(default)]
+    pub memory_used: u64,
     /// Engines, loading or loaded.
     pub models: Vec<LoadedModel>,
     /// Whether it is ending.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BackendKind, JobState};
+use crate::{BackendKind, JobState, KeepAlive};
 
 /// Names one job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,4 +88,19 @@ pub struct ModelQuery {
     /// A path, a name or an alias; absent, `load` takes the default and `unload` takes all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
+}
+
+/// Names a model to load, and how long it stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LoadQuery {
+    /// The model.
+    #[serde(flatten)]
+    pub query: ModelQuery,
+    /// It is unloaded only by name, neither for being idle nor to make room.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub pin: bool,
+    /// How long it stays loaded, until a request says otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_alive: Option<KeepAlive>,
 }

@@ -43,7 +43,11 @@ fn every_op_survives_the_wire() {
         Op::Jobs(JobsQuery::default()),
         Op::Ps,
         Op::Status,
-        Op::Load(ModelQuery::default()),
+        Op::Load(LoadQuery {
+            pin: true,
+            keep_alive: Some(KeepAlive::Forever),
+            ..Default::default()
+        }),
         Op::Unload(ModelQuery::default()),
         Op::Stop { now: true },
     ] {

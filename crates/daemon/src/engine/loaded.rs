@@ -1,11 +1,11 @@
 //! What the daemon knows of one engine, from its start to its end.
 
 use std::collections::HashSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use threadrunner_core::engine_protocol::{Command, EngineInfo};
 use threadrunner_core::protocol::LoadedModel;
-use threadrunner_core::{Failure, JobId, ModelInfo, ModelRef, Usage};
+use threadrunner_core::{Failure, JobId, KeepAlive, ModelInfo, ModelRef, Usage};
 use tokio::sync::watch;
 
 use super::{EngineId, EngineProcess};
@@ -25,8 +25,32 @@ pub(crate) struct Engine {
     view: watch::Sender<LoadView>,
     running: HashSet<JobId>,
     idle_since: Option<Instant>,
+    stay: Stay,
+    /// What it was given room for, and whether that is less than it would have liked.
+    reserved: u64,
+    shrunk: bool,
+    /// What was resident, and when that was looked at.
+    resident: (u64, Option<Instant>),
     /// Tokens of the prompts that it was asked to read, and how many of them it had cached.
     read: (u64, u64),
+}
+
+/// How long an engine stays.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stay {
+    /// It is unloaded only by name.
+    pub(crate) pinned: bool,
+    /// How long it stays without a request that says otherwise.
+    pub(crate) usual: KeepAlive,
+    /// How long it stays now.
+    pub(crate) now: KeepAlive,
+}
+
+impl Stay {
+    /// One that stays for the usual time.
+    pub(crate) fn usual(usual: KeepAlive, pinned: bool) -> Self {
+        Self { pinned, usual, now: usual }
+    }
 }
 
 /// An engine's loading, as those see it who wait for it.
@@ -49,11 +73,24 @@ pub(crate) enum LoadState {
     Failed(Failure),
 }
 
+impl LoadView {
+    /// What those see who wait for a model that is not being loaded yet.
+    pub(crate) fn waiting(model: &ModelRef) -> Self {
+        Self { name: model.name(), state: LoadState::Loading(0.0) }
+    }
+}
+
 impl Engine {
-    /// A process that was just told to load `model`.
-    pub(crate) fn new(process: EngineProcess, model: ModelRef, now: Instant) -> Self {
-        let name = model.name();
-        let (view, _) = watch::channel(LoadView { name, state: LoadState::Loading(0.0) });
+    /// A process that was just told to load `model`, in so many bytes. `view` is what those see
+    /// who wait for it.
+    pub(crate) fn new(
+        process: EngineProcess,
+        model: ModelRef,
+        view: watch::Sender<LoadView>,
+        stay: Stay,
+        reserved: u64,
+        now: Instant,
+    ) -> Self {
         Self {
             process,
             model,
@@ -61,6 +98,10 @@ impl Engine {
             view,
             running: HashSet::new(),
             idle_since: None,
+            stay,
+            reserved,
+            shrunk: false,
+            resident: (0, None),
             read: (0, 0),
         }
     }
@@ -71,6 +112,62 @@ impl Engine {
 
     pub(crate) fn model(&self) -> &ModelRef {
         &self.model
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid
+    }
+
+    /// What it takes of the memory budget. Of what it has allocated, it has touched some only later;
+    /// of what is resident, some is nobody's estimate.
+    pub(crate) fn bytes(&self) -> u64 {
+        let allocated = match &self.view.borrow().state {
+            LoadState::Ready(ready) => match ready.0.memory.total() {
+                // An engine that does not say.
+                0 => self.reserved,
+                said => said,
+            },
+            LoadState::Loading(_) | LoadState::Failed(_) => self.reserved,
+        };
+        allocated.max(self.resident.0)
+    }
+
+    /// Looks at what is resident, if that was done longer ago than this.
+    pub(crate) fn measure(&mut self, now: Instant, believed: Duration) {
+        if self.resident.1.is_none_or(|at| at + believed <= now) {
+            self.resident = (crate::memory::resident_bytes(self.process.pid), Some(now));
+        }
+    }
+
+    /// Takes note of whether it has less memory than it would have liked.
+    pub(crate) fn set_shrunk(&mut self, shrunk: bool) {
+        self.shrunk = shrunk;
+    }
+
+    pub(crate) fn is_shrunk(&self) -> bool {
+        self.shrunk
+    }
+
+    pub(crate) fn is_pinned(&self) -> bool {
+        self.stay.pinned
+    }
+
+    /// It is unloaded only by name from now on.
+    pub(crate) fn pin(&mut self) {
+        self.stay.pinned = true;
+    }
+
+    /// How long it stays from its next idle moment on: so long, or as usual.
+    pub(crate) fn keep(&mut self, time: Option<KeepAlive>) {
+        self.stay.now = time.unwrap_or(self.stay.usual);
+    }
+
+    /// When it is unloaded, if nobody asks for it before.
+    pub(crate) fn unload_at(&self) -> Option<Instant> {
+        match self.stay {
+            Stay { pinned: true, .. } | Stay { now: KeepAlive::Forever, .. } => None,
+            Stay { now: KeepAlive::For(time), .. } => Some(self.idle_since()? + time),
+        }
     }
 
     pub(crate) fn started(&self) -> Instant {
@@ -150,8 +247,8 @@ impl Engine {
         self.process.send(command)
     }
 
-    /// What `ps` shows; `idle_timeout` in seconds.
-    pub(crate) fn describe(&self, idle_timeout: f64, now: Instant) -> LoadedModel {
+    /// What `ps` shows.
+    pub(crate) fn describe(&self, now: Instant) -> LoadedModel {
         let view = self.view.borrow();
         let (loaded, info, engine) = match &view.state {
             LoadState::Loading(fraction) => (*fraction, None, None),
@@ -164,12 +261,14 @@ impl Engine {
             pid: self.process.pid,
             loaded,
             memory_bytes: crate::memory::resident_bytes(self.process.pid),
+            size_bytes: self.bytes(),
+            pinned: self.stay.pinned,
             running: u32::try_from(self.running.len()).unwrap_or(u32::MAX),
             prompt_tokens: self.read.0,
             cached_tokens: self.read.1,
             unload_in_s: self
-                .idle_since
-                .map(|since| (idle_timeout - (now - since).as_secs_f64()).max(0.0)),
+                .unload_at()
+                .map(|at| at.checked_duration_since(now).unwrap_or(Duration::ZERO).as_secs_f64()),
             info,
             engine,
         }

@@ -3,5 +3,5 @@
 mod loaded;
 mod process;
 
-pub(crate) use loaded::{Engine, LoadState, LoadView};
+pub(crate) use loaded::{Engine, LoadState, LoadView, Stay};
 pub(crate) use process::{EXIT_GRACE, EngineId, EngineMessage, EngineProcess, Spawner};

@@ -73,19 +73,36 @@ impl Spawner {
     /// When the program is missing or cannot be started.
     pub(crate) fn spawn(&mut self, load: Load) -> Result<EngineProcess, Failure> {
         let model = load.model.name();
+        let process = self.begin(model.clone(), Command::Load(load))?;
+        tracing::info!(pid = process.pid, model, "engine started");
+        Ok(process)
+    }
+
+    /// Starts a process that says how much memory this would take, and exits. Does not wait for it.
+    ///
+    /// # Errors
+    /// When the program is missing or cannot be started.
+    pub(crate) fn size(&mut self, load: Load) -> Result<EngineProcess, Failure> {
+        self.begin(load.model.name(), Command::Size(load))
+    }
+
+    fn begin(&mut self, model: String, first: Command) -> Result<EngineProcess, Failure> {
         let (ours, mut child) = self.start().map_err(|error| cannot_start(&self.binary, &error))?;
         let (commands, orders) = mpsc::channel(COMMANDS);
+        let loads = matches!(first, Command::Load(_));
         // The channel is new and has room.
-        let _ = commands.try_send(Command::Load(load));
+        let _ = commands.try_send(first);
         self.next += 1;
         let id = EngineId(self.next);
         let pid = child.id().unwrap_or_default();
-        tracing::info!(pid, model, "engine started");
         let stderr = child.stderr.take();
         let messages = self.messages.clone();
         tokio::spawn(async move {
             let how = attend(id, child, ours, stderr, orders, &messages).await;
-            tracing::info!(pid, model, how, "engine exited");
+            match loads {
+                true => tracing::info!(pid, model, how, "engine exited"),
+                false => tracing::debug!(pid, model, how, "has said what the model takes"),
+            }
             let _ = messages.send((id, EngineMessage::Exited { how })).await;
         });
         Ok(EngineProcess { id, pid, commands })

@@ -2,20 +2,16 @@
 
 use threadrunner_core::ErrorCode;
 use threadrunner_core::Failure;
-use threadrunner_core::protocol::{ModelQuery, Progress, ReplyBody};
+use threadrunner_core::protocol::{LoadQuery, Progress, ReplyBody};
 
 use super::Stop;
 use crate::connection::Answer;
 use crate::context::Context;
 use crate::engine::LoadState;
 
-pub(super) async fn load(
-    context: &Context,
-    query: ModelQuery,
-    answer: &Answer,
-) -> Result<(), Stop> {
-    let model = context.model(&query)?;
-    let mut view = context.hub.load(model.clone()).await?;
+pub(super) async fn load(context: &Context, query: LoadQuery, answer: &Answer) -> Result<(), Stop> {
+    let model = context.model(&query.query)?;
+    let mut view = context.hub.load(model.clone(), query.pin, query.keep_alive).await?;
     loop {
         let seen = view.borrow_and_update().clone();
         match seen.state {

@@ -27,6 +27,8 @@ pub(super) async fn status(context: &Context, answer: &Answer) -> Result<(), Sto
         queued: list.queued,
         held: list.held,
         running: u32::try_from(list.running.len()).unwrap_or(u32::MAX),
+        memory_budget: list.memory_budget,
+        memory_used: list.memory_used,
         models: list.models,
         stopping,
     };

@@ -52,6 +52,7 @@ pub(super) async fn new_job(
         priority: submission.priority.or(settings.priority).unwrap_or(usual),
         timeout_s: submission.timeout_s,
         max_attempts: submission.max_attempts,
+        keep_alive: submission.keep_alive,
         after_any: submission.after_any && !after.is_empty(),
         after,
         template: submission.template,

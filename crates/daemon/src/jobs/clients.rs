@@ -63,9 +63,8 @@ impl Owner {
             Order::Status { reply } => {
                 let _ = reply.send((self.list(), self.stopping.is_some()));
             }
-            Order::Load { model, reply } => {
-                let view = self.ensure_engine(&model).map(|engine| engine.watch());
-                let _ = reply.send(view);
+            Order::Load { model, pin, keep_alive, reply } => {
+                let _ = reply.send(self.load(model, pin, keep_alive));
             }
             Order::Unload { model, reply } => {
                 let _ = reply.send(self.unload(model.as_ref()));
@@ -191,10 +190,10 @@ impl Owner {
         }
     }
 
-    fn list(&self) -> ProcessList {
+    fn list(&mut self) -> ProcessList {
         let now = Instant::now();
-        let idle = self.config.idle_timeout.as_secs_f64();
-        let mut models: Vec<_> = self.engines.values().map(|e| e.describe(idle, now)).collect();
+        let (memory_used, memory_budget) = self.memory_use(now);
+        let mut models: Vec<_> = self.engines.values().map(|e| e.describe(now)).collect();
         models.sort_by(|a, b| a.model.cmp(&b.model));
         // By the engines, whose jobs are few: a status must not go through a long queue.
         let begun = self.engines.values().flat_map(|engine| engine.jobs());
@@ -222,7 +221,7 @@ impl Owner {
         running.sort_by(|a, b| a.job.cmp(&b.job));
         let queued = u32::try_from(self.queue.len()).unwrap_or(u32::MAX);
         let held = u32::try_from(self.dependencies.len()).unwrap_or(u32::MAX);
-        ProcessList { models, running, queued, held }
+        ProcessList { models, running, queued, held, memory_budget, memory_used }
     }
 
     /// Takes no new work. Running jobs get the grace time; a second order ends it.

@@ -13,6 +13,22 @@ use crate::engine::{Engine, EngineId, EngineMessage, LoadState};
 impl Owner {
     /// Takes note of what an engine says, or that it is gone.
     pub(super) fn engine(&mut self, id: EngineId, message: EngineMessage) {
+        let speaks_of_sizes = match &message {
+            EngineMessage::Events(events) => self.sizes.heard(id, events),
+            EngineMessage::Exited { how } => self.sizes.gone(id, how),
+        };
+        if speaks_of_sizes {
+            return;
+        }
+        let exited = matches!(message, EngineMessage::Exited { .. });
+        self.engine_said(id, message);
+        if exited {
+            // Only now is its memory free.
+            self.leaving.remove(&id);
+        }
+    }
+
+    fn engine_said(&mut self, id: EngineId, message: EngineMessage) {
         // One that was told to exit may still speak; nobody listens.
         let Some(model) = self.processes.get(&id).cloned() else { return };
         match message {
@@ -35,6 +51,8 @@ impl Owner {
                 }
             }
             Event::LoadFailed { failure } => self.load_failed(model, failure),
+            // It was not asked.
+            Event::Sized { .. } => {}
             Event::Prefill { id, done, total } => {
                 self.set_request_phase(id, Phase::Prefill { done, total });
             }
@@ -140,12 +158,13 @@ impl Owner {
     /// Sends a claimed job to its engine, which is loaded.
     pub(super) fn start(&mut self, id: &JobId) {
         let Some(live) = self.live.get_mut(id) else { return };
-        let Some(engine) = self.engines.get(&live.model) else { return };
+        let Some(engine) = self.engines.get_mut(&live.model) else { return };
         let stage = std::mem::replace(&mut live.stage, Stage::Storing);
         let Stage::Claimed(work) = stage else {
             live.stage = stage;
             return;
         };
+        engine.keep(work.spec.keep_alive);
         self.next_request += 1;
         let (generate, run) = work.into_request(self.next_request, live.submitted);
         self.requests.insert(run.request, (id.clone(), engine.id()));
@@ -221,14 +240,15 @@ impl Owner {
         self.stores[live.workspace].complete(id.clone(), text, meta);
     }
 
-    /// Ends a model's engine, also when it is busy, or all that are idle; returns their names.
+    /// Ends a model's engine, also when it is busy or pinned, or all that are neither; returns their
+    /// names.
     pub(super) fn unload(&mut self, model: Option<&ModelRef>) -> Vec<String> {
         let chosen: Vec<_> = match model {
             Some(model) => self.engines.get(model).map(|e| e.model().clone()).into_iter().collect(),
             None => self
                 .engines
                 .values()
-                .filter(|engine| engine.jobs().is_empty())
+                .filter(|engine| engine.jobs().is_empty() && !engine.is_pinned())
                 .map(|engine| engine.model().clone())
                 .collect(),
         };

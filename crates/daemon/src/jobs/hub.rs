@@ -1,7 +1,9 @@
 //! How the rest of the daemon speaks to the owner of the jobs.
 
 use threadrunner_core::protocol::ProcessList;
-use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta, JobSpec, JobState, ModelRef};
+use threadrunner_core::{
+    ErrorCode, Failure, JobId, JobMeta, JobSpec, JobState, KeepAlive, ModelRef,
+};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::view::ViewReader;
@@ -71,18 +73,56 @@ pub(crate) struct Change {
 /// What the owner is asked. Each carries the way back for its answer.
 #[derive(Debug)]
 pub(super) enum Order {
-    SubmitAttached { job: Box<NewJob>, reply: oneshot::Sender<Result<ViewReader, Failure>> },
-    SubmitDetached { job: Box<NewJob>, reply: oneshot::Sender<Result<JobId, Failure>> },
-    Watch { job: JobName, reply: oneshot::Sender<Option<ViewReader>> },
-    Cancel { job: JobName, ending: Ending, reply: oneshot::Sender<Option<ViewReader>> },
-    Position { job: JobName, reply: oneshot::Sender<Option<u32>> },
-    Changes { reply: oneshot::Sender<(u32, broadcast::Receiver<Change>)> },
-    Removed { workspace: WorkspaceId, ids: Vec<JobId>, reply: oneshot::Sender<()> },
-    WaitsFor { ids: Vec<JobId>, reply: oneshot::Sender<Vec<Vec<JobId>>> },
-    Status { reply: oneshot::Sender<(ProcessList, bool)> },
-    Load { model: ModelRef, reply: oneshot::Sender<Result<watch::Receiver<LoadView>, Failure>> },
-    Unload { model: Option<ModelRef>, reply: oneshot::Sender<Vec<String>> },
-    Stop { now: bool, reply: oneshot::Sender<()> },
+    SubmitAttached {
+        job: Box<NewJob>,
+        reply: oneshot::Sender<Result<ViewReader, Failure>>,
+    },
+    SubmitDetached {
+        job: Box<NewJob>,
+        reply: oneshot::Sender<Result<JobId, Failure>>,
+    },
+    Watch {
+        job: JobName,
+        reply: oneshot::Sender<Option<ViewReader>>,
+    },
+    Cancel {
+        job: JobName,
+        ending: Ending,
+        reply: oneshot::Sender<Option<ViewReader>>,
+    },
+    Position {
+        job: JobName,
+        reply: oneshot::Sender<Option<u32>>,
+    },
+    Changes {
+        reply: oneshot::Sender<(u32, broadcast::Receiver<Change>)>,
+    },
+    Removed {
+        workspace: WorkspaceId,
+        ids: Vec<JobId>,
+        reply: oneshot::Sender<()>,
+    },
+    WaitsFor {
+        ids: Vec<JobId>,
+        reply: oneshot::Sender<Vec<Vec<JobId>>>,
+    },
+    Status {
+        reply: oneshot::Sender<(ProcessList, bool)>,
+    },
+    Load {
+        model: ModelRef,
+        pin: bool,
+        keep_alive: Option<KeepAlive>,
+        reply: oneshot::Sender<Result<watch::Receiver<LoadView>, Failure>>,
+    },
+    Unload {
+        model: Option<ModelRef>,
+        reply: oneshot::Sender<Vec<String>>,
+    },
+    Stop {
+        now: bool,
+        reply: oneshot::Sender<()>,
+    },
 }
 
 /// Orders that may wait for the owner; then clients wait.
@@ -176,12 +216,18 @@ impl Hub {
         self.ask(|reply| Order::Status { reply }).await
     }
 
-    /// Loads a model, if it is not; the view tells how far it is.
-    pub(crate) async fn load(&self, model: ModelRef) -> Result<watch::Receiver<LoadView>, Failure> {
-        self.ask(|reply| Order::Load { model, reply }).await?
+    /// Loads a model, if it is not, and says how long it stays; the view tells how far it is.
+    pub(crate) async fn load(
+        &self,
+        model: ModelRef,
+        pin: bool,
+        keep_alive: Option<KeepAlive>,
+    ) -> Result<watch::Receiver<LoadView>, Failure> {
+        self.ask(|reply| Order::Load { model, pin, keep_alive, reply }).await?
     }
 
-    /// Ends a model's engine, also when it is busy; or all that are idle. Returns their names.
+    /// Ends a model's engine, also when it is busy; or all that are idle and not
+    /// pinned. Returns their names.
     pub(crate) async fn unload(&self, model: Option<ModelRef>) -> Result<Vec<String>, Failure> {
         self.ask(|reply| Order::Unload { model, reply }).await
     }

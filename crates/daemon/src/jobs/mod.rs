@@ -11,10 +11,12 @@ mod engines;
 mod held;
 mod hub;
 mod live;
+mod loading;
 mod owner;
 mod queue;
 mod records;
 mod rooms;
+mod sizes;
 mod stored;
 mod view;
 

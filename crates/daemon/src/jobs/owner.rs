@@ -12,8 +12,10 @@ use super::changes::{Changes, changes};
 use super::dependencies::Dependencies;
 use super::hub::{Hub, Orders};
 use super::live::{Live, Stage};
+use super::loading::{Leaving, WantedLoad};
 use super::queue::Queue;
 use super::rooms::Rooms;
+use super::sizes::Sizes;
 use crate::engine::{EXIT_GRACE, Engine, EngineId, EngineMessage, Spawner};
 use crate::hooks::{Hooks, PlacedJob};
 use crate::store::{StoreEvent, Stores};
@@ -43,6 +45,14 @@ pub(crate) struct Owner {
     pub(super) engines: HashMap<ModelRef, Engine>,
     /// Which of them make way for the models that have none.
     pub(super) rooms: Rooms,
+    /// What models take that are not loaded.
+    pub(super) sizes: Sizes,
+    /// Models that somebody wants to be loaded, and that are not yet.
+    pub(super) wanted_loads: HashMap<ModelRef, WantedLoad>,
+    /// Engines that were told to exit and have not yet.
+    pub(super) leaving: HashMap<EngineId, Leaving>,
+    /// What the system's memory leaves to the engines, and when it was looked at.
+    pub(super) budget_read: Option<(Instant, u64)>,
     /// The models of the engines that still count, by the name of their process.
     pub(super) processes: HashMap<EngineId, ModelRef>,
     /// Requests that an engine has not ended yet, and whose they are.
@@ -108,6 +118,10 @@ impl Owner {
             live: HashMap::new(),
             engines: HashMap::new(),
             rooms: Rooms::default(),
+            sizes: Sizes::default(),
+            wanted_loads: HashMap::new(),
+            leaving: HashMap::new(),
+            budget_read: None,
             processes: HashMap::new(),
             requests: HashMap::new(),
             next_request: 0,
@@ -178,11 +192,7 @@ impl Owner {
 
     fn next_deadline(&self) -> Option<Instant> {
         let jobs = self.deadlines.first().map(|(deadline, _)| *deadline);
-        let idle = self
-            .engines
-            .values()
-            .filter_map(|engine| Some(engine.idle_since()? + self.config.idle_timeout))
-            .min();
+        let idle = self.engines.values().filter_map(Engine::unload_at).min();
         let grace = self.stopping.filter(|_| !self.given_up);
         [
             jobs,
@@ -190,6 +200,7 @@ impl Owner {
             self.flush_at,
             self.places_at,
             self.rooms.next(),
+            self.sizes.next(),
             self.short_until,
             grace,
             Some(self.list_at),
@@ -217,7 +228,9 @@ impl Owner {
             self.list_at = now + LIST_EVERY;
             self.stores.list();
             self.ask_about_strangers();
+            self.keep_to_the_budget(now);
         }
+        self.sizes.time(now);
         self.unload_idle(now);
         if !self.given_up && self.stopping.is_some_and(|at| at <= now) {
             self.give_up_running();

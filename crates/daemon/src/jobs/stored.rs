@@ -145,12 +145,19 @@ impl Owner {
     fn begin_or_wait(&mut self, id: &JobId) {
         let Some(live) = self.live.get(id) else { return };
         let model = live.model.clone();
-        match self.ensure_engine(&model) {
-            Ok(engine) if engine.is_ready() => {
+        match self.try_engine(&model) {
+            Err(failure) if failure.code != ErrorCode::Overloaded => {
+                self.fail_claimed(id, failure);
+                return;
+            }
+            Ok(_) | Err(_) => {}
+        }
+        match self.engines.get_mut(&model) {
+            Some(engine) if engine.is_ready() => {
                 engine.begin(id.clone());
                 self.start(id);
             }
-            Ok(engine) => {
+            Some(engine) => {
                 engine.begin(id.clone());
                 let fraction = engine.loading().unwrap_or_default();
                 if let Some(live) = self.live.get(id) {
@@ -158,13 +165,12 @@ impl Owner {
                 }
             }
             // Its engine is gone, and there is no room for another: it waits for that in the queue.
-            Err(failure) if failure.code == ErrorCode::Overloaded => {
+            None => {
                 if let Some(live) = self.live.get_mut(id) {
                     live.stage = Stage::Releasing;
                     self.stores[live.workspace].release(id.clone(), false);
                 }
             }
-            Err(failure) => self.fail_claimed(id, failure),
         }
     }
 

@@ -3,11 +3,11 @@ use threadrunner_core::scheduler::{Output, Request, Scheduler};
 use threadrunner_core::{BackendKind, FinishReason, ModelRef, Priority};
 
 use super::*;
-use threadrunner_core::engine_protocol::{EngineOptions, VERSION};
+use threadrunner_core::engine_protocol::EngineOptions;
 
 fn load(options: EngineOptions) -> Load {
     let model = ModelRef { backend: BackendKind::Dummy, path: None };
-    Load { v: VERSION, model, options, state: None }
+    Load::new(model, options)
 }
 
 fn scripted(script: DummyScript) -> Load {

@@ -1,7 +1,7 @@
 use std::sync::mpsc::{Sender, channel};
 
 use bytes::BytesMut;
-use threadrunner_core::engine_protocol::{DummyScript, EngineOptions, Load, VERSION};
+use threadrunner_core::engine_protocol::{DummyScript, EngineOptions, Load};
 use threadrunner_core::{
     BackendKind, FinishReason, ModelInfo, ModelRef, Plan, Priority, Role, Sampled, SeqId, TokenId,
     decode_frame,
@@ -77,7 +77,7 @@ fn run<F: FnMut(&Event, &Sender<Received>) -> bool>(
 fn with_dummy(script: DummyScript, test: impl Fn(&mut dyn ModelBackend)) {
     let model = ModelRef { backend: BackendKind::Dummy, path: None };
     let options = EngineOptions { dummy: Some(script), ..EngineOptions::default() };
-    let load = Load { v: VERSION, model, options, state: None };
+    let load = Load::new(model, options);
     dummy::with_model(&load, &mut |_| {}, &mut |backend, _| test(backend)).unwrap();
 }
 

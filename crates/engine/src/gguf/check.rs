@@ -6,6 +6,7 @@
 use std::io::{self, Read};
 
 use super::GgmlType;
+use super::shape::{Count, MOST_LAYERS, Shape, TOKENS};
 
 const MAGIC: [u8; 4] = *b"GGUF";
 /// The longest key the specification allows.
@@ -34,6 +35,8 @@ pub struct Summary {
     pub tensors: u64,
     /// The bytes that the file must have for its tensors to be whole.
     pub bytes: u64,
+    /// The numbers that say how much memory it takes.
+    pub shape: Shape,
 }
 
 /// Why a file is no GGUF file that could be loaded.
@@ -120,13 +123,21 @@ pub fn check(reader: impl Read, length: u64) -> Result<Summary, CheckError> {
             ("", _) => return Err(CheckError::Damaged("a key is empty".into())),
             ("general.architecture", Value::String(text)) => summary.architecture = text,
             ("general.name", Value::String(text)) => summary.name = Some(text),
-            ("general.alignment", Value::U32(value)) => alignment = u64::from(value),
+            ("general.alignment", Value::Number(value)) => alignment = value,
+            (TOKENS, Value::Strings(tokens)) => summary.shape.set_tokens(tokens),
+            (key, Value::Number(number)) if Shape::wants(key) => {
+                summary.shape.keep(key, Count::One(number));
+            }
+            (key, Value::Numbers(numbers)) if Shape::wants(key) => {
+                summary.shape.keep(key, Count::Each(numbers));
+            }
             _ => {}
         }
     }
     if summary.architecture.is_empty() {
         return Err(CheckError::Damaged("it names no architecture".into()));
     }
+    summary.shape.set_architecture(&summary.architecture);
     if !alignment.is_power_of_two() {
         return Err(CheckError::Damaged(format!("the alignment {alignment} is no power of two")));
     }
@@ -149,7 +160,11 @@ pub fn check(reader: impl Read, length: u64) -> Result<Summary, CheckError> {
 /// A metadata value, as far as it is of interest here.
 enum Value {
     String(String),
-    U32(u32),
+    Number(u64),
+    /// The numbers of a list that has no more than a model has layers.
+    Numbers(Vec<u64>),
+    /// A list of so many texts.
+    Strings(u64),
     Other,
 }
 
@@ -222,7 +237,9 @@ impl<R: Read> Walk<R> {
         const ARRAY: u32 = 9;
         let what = format!("the value of {key}");
         match self.u32(&what)? {
-            4 => Ok(Value::U32(self.u32(&what)?)),
+            // A number from 0 fits, whether it is signed or not.
+            4 | 5 => Ok(Value::Number(self.u32(&what)?.into())),
+            10 | 11 => Ok(Value::Number(self.u64(&what)?)),
             STRING => {
                 let bytes = self.u64(&what)?;
                 if bytes > MAX_KEPT_BYTES {
@@ -243,6 +260,11 @@ impl<R: Read> Walk<R> {
                         let bytes = self.u64(&what)?;
                         self.skip(&what, bytes)?;
                     }
+                    return Ok(Value::Strings(elements));
+                }
+                if matches!(kind, 4 | 5) && elements <= MOST_LAYERS && Shape::wants(key) {
+                    let numbers = (0..elements).map(|_| Ok(self.u32(&what)?.into()));
+                    return numbers.collect::<Result<_, CheckError>>().map(Value::Numbers);
                 } else {
                     let bytes = scalar_bytes(kind, key)?.saturating_mul(elements);
                     self.skip(&what, bytes)?;

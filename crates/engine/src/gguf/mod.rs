@@ -7,6 +7,7 @@ mod check;
 mod file;
 mod ggml_type;
 mod parts;
+mod shape;
 #[cfg(test)]
 mod tests;
 mod tiny;
@@ -16,5 +17,6 @@ pub use check::{CheckError, Summary, check};
 pub use file::{FileError, check_file};
 pub use ggml_type::GgmlType;
 pub(crate) use parts::parts;
+pub use shape::Shape;
 pub use tiny::{aborting_model, tiny_model};
 pub use write::{GgufFile, MetaValue, Tensor};

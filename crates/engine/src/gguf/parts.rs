@@ -1,29 +1,31 @@
-//! A model in several files.
+//! The files of a model: one, or several that are named alike.
 
 use std::path::{Path, PathBuf};
 
-/// The files of a model: itself, and where it is `NAME-00001-of-00003.gguf` those beside it that
-/// are named alike, which llama.cpp opens by itself.
+/// llama.cpp's own bound is the five digits of a number; so many files cannot be open.
+const MOST_PARTS: u32 = 512;
+
+/// The files of a model: itself, and where it is `NAME-00001-of-00003.gguf` the other parts that are
+/// there, which llama.cpp opens by itself. Behind the fence no directory can be listed, so they are
+/// asked for by their names.
 pub(crate) fn parts(model: &Path) -> Vec<PathBuf> {
-    let mut parts = vec![model.to_owned()];
     let name = model.file_name().and_then(|name| name.to_str());
-    if let (Some((prefix, suffix)), Some(folder)) = (name.and_then(split), model.parent()) {
-        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-        let names = std::fs::read_dir(folder).into_iter().flatten().flatten();
-        parts.extend(names.filter_map(|entry| {
-            let name = entry.file_name();
-            (split(name.to_str()?)? == (prefix, suffix)).then(|| entry.path())
-        }));
+    let mut parts = vec![model.to_owned()];
+    if let Some((prefix, count)) = name.and_then(split) {
+        let others = (1..=count.min(MOST_PARTS))
+            .map(|number| model.with_file_name(format!("{prefix}-{number:05}-of-{count:05}.gguf")))
+            .filter(|part| part != model && part.exists());
+        parts.extend(others);
     }
     parts
 }
 
-/// What stands before and after the number of a part.
-fn split(name: &str) -> Option<(&str, &str)> {
-    let (front, count) = name.rsplit_once("-of-")?;
+/// What stands before the number of a part, and how many there are.
+fn split(name: &str) -> Option<(&str, u32)> {
+    let (front, count) = name.strip_suffix(".gguf")?.rsplit_once("-of-")?;
     let (prefix, number) = front.rsplit_once('-')?;
     let digits = |text: &str| text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit());
-    (digits(number) && digits(count.strip_suffix(".gguf")?)).then_some((prefix, count))
+    (digits(number) && digits(count)).then_some((prefix, count.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -44,7 +46,6 @@ mod tests {
         }
         let mut found = parts(&folder.path().join("m-00001-of-00002.gguf"));
         found.sort();
-        found.dedup();
         let wanted = ["m-00001-of-00002.gguf", "m-00002-of-00002.gguf"];
         assert_eq!(found, wanted.map(|name| folder.path().join(name)));
         assert_eq!(parts(&folder.path().join("secret")), [folder.path().join("secret")]);
@@ -52,7 +53,7 @@ mod tests {
 
     #[test]
     fn only_the_numbers_of_parts_are_numbers_of_parts() {
-        assert_eq!(split("a-b-00001-of-00002.gguf"), Some(("a-b", "00002.gguf")));
+        assert_eq!(split("a-b-00001-of-00002.gguf"), Some(("a-b", 2)));
         for other in ["a.gguf", "a-1-of-2.gguf", "a-0000x-of-00002.gguf", "a-00001-of-00002.bin"] {
             assert_eq!(split(other), None, "{other}");
         }

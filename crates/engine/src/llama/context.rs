@@ -123,6 +123,9 @@ impl<'model> Context<'model> {
         params.n_threads = i32::try_from(settings.threads).ok()?;
         params.n_threads_batch = params.n_threads;
         params.kv_unified = true;
+        // A layer whose attention is a window keeps what the windows of all states need, and not a
+        // whole context that it never looks at.
+        params.swa_full = false;
         params.no_perf = true;
         // SAFETY: the model is alive for `'model`, which outlives the context, and the engine
         // makes one context at a time (making two of one model in parallel is what is unsound).

@@ -8,29 +8,20 @@ use llama_cpp_2::llama_backend::LlamaBackend;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::model::params::LlamaModelParams;
 use llama_cpp_sys_2 as sys;
-use threadrunner_core::engine_protocol::{EngineInfo, EngineOptions, Load};
+use threadrunner_core::engine_protocol::{EngineInfo, EngineOptions, Event, Load};
 use threadrunner_core::{ErrorCode, Failure, ModelBackend, ModelInfo, PrefixCache};
 
 use super::backend::Llama;
 use super::context::{self, Context, ContextSettings};
 use super::template::{self, ChatTemplate};
 use super::{log, metadata};
-use crate::{gguf, machine, self_test};
+use crate::estimate::{DEFAULT_BATCH, DEFAULT_CONTEXT, DEFAULT_SEQUENCES, Estimate, SPARE_STATES};
+use crate::{machine, self_test};
 
-/// The context where neither the options nor the model say less: enough for long conversations,
-/// and with a model of a few billion parameters about a gigabyte.
-const DEFAULT_CONTEXT: u32 = 8192;
-/// The smallest context that memory may force.
+/// The smallest context that memory may force where nobody says how much there is.
 const LEAST_CONTEXT: u32 = 512;
-const DEFAULT_SEQUENCES: u32 = 8;
 /// llama.cpp's `LLAMA_MAX_SEQ`.
 const MOST_SEQUENCES: u32 = 256;
-/// States or windows beside those of the sequences in a forward pass: for requests that are made
-/// to wait, and for beginnings of prompts that others will have too.
-const SPARE_STATES: u32 = 2;
-/// llama.cpp's own. On two processors with AVX2 a prompt of 512 tokens is read as fast in batches
-/// of 256, and 5 to 20 % slower in batches of 128 or 64.
-const DEFAULT_BATCH: u32 = 512;
 const MOST_BATCH: u32 = 8192;
 /// Drafts in a forward pass. On two processors with AVX2, 16 tokens at once are decoded 2.1 times as
 /// fast as one by one, 12 as 2.05 times, and 8 as twice.
@@ -48,19 +39,17 @@ pub fn with_model(
     progress: &mut dyn FnMut(f32),
     serve: &mut dyn FnMut(&mut dyn ModelBackend, EngineInfo),
 ) -> Result<(), Failure> {
-    let path = load.model.path.as_deref().ok_or_else(|| {
-        Failure::new(ErrorCode::NoModel, "the llama backend needs a model file")
-            .hint("Name one: --model PATH")
-    })?;
+    let path = path_of(load)?;
     log::install();
-    gguf::check_file(path)?;
+    let estimate = Estimate::of_file(path, &load.options)?;
+    log::forget_sizes();
     let backend = LlamaBackend::init()
         .map_err(|error| Failure::new(ErrorCode::Internal, format!("llama.cpp: {error}")))?;
     let model = load_weights(&backend, path, &load.options, progress)?;
     if model.n_vocab() <= 0 {
         return Err(cannot_load(path, "it has no vocabulary, so it cannot write text"));
     }
-    let settings = settings(&model, &load.options)?;
+    let settings = settings(&model, load, &estimate)?;
     log::forget_errors();
     let context = Context::new(&model, settings).ok_or_else(|| {
         let reason = log::first_error().unwrap_or_else(|| "no reason was given".to_owned());
@@ -121,6 +110,7 @@ pub fn with_model(
         recommended: metadata::recommended(&model),
         chat_template: template.is_some(),
         weight_bytes: model.size(),
+        memory: log::sizes(),
     };
     let engine = EngineInfo {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -132,6 +122,26 @@ pub fn with_model(
     let mut llama = Llama::new(&model, context, template, info, state_format);
     serve(&mut llama, engine);
     Ok(())
+}
+
+/// See [`crate::backends::size`]: what the header says, without llama.cpp.
+///
+/// # Errors
+/// As [`with_model`].
+pub fn size(load: &Load) -> Result<Event, Failure> {
+    let path = path_of(load)?;
+    let estimate = Estimate::of_file(path, &load.options)?;
+    Ok(Event::Sized {
+        wanted: estimate.memory(estimate.wanted()),
+        least: estimate.memory(estimate.least()),
+    })
+}
+
+fn path_of(load: &Load) -> Result<&Path, Failure> {
+    load.model.path.as_deref().ok_or_else(|| {
+        Failure::new(ErrorCode::NoModel, "the llama backend needs a model file")
+            .hint("Name one: --model PATH")
+    })
 }
 
 fn cannot_load(path: &Path, reason: &str) -> Failure {
@@ -176,7 +186,14 @@ pub(super) fn load_weights(
 }
 
 /// The sizes of the context, from the options, the model and the memory that is free.
-fn settings(model: &LlamaModel, options: &EngineOptions) -> Result<ContextSettings, Failure> {
+fn settings(
+    model: &LlamaModel,
+    load: &Load,
+    estimate: &Estimate,
+) -> Result<ContextSettings, Failure> {
+    let options = &load.options;
+    // What the daemon has made room for.
+    let fitted = load.memory.map(|bytes| estimate.fit(bytes));
     let range = |name: &str, value: Option<u32>, most: u32| match value {
         Some(value) if value == 0 || value > most => Err(Failure::new(
             ErrorCode::Config,
@@ -185,10 +202,11 @@ fn settings(model: &LlamaModel, options: &EngineOptions) -> Result<ContextSettin
         _ => Ok(value),
     };
     let deterministic = options.deterministic == Some(true);
-    let n_seq_max = range("sequences", options.sequences, MOST_SEQUENCES)?;
+    let n_seq_max = range("sequences", options.sequences, MOST_SEQUENCES)?
+        .unwrap_or_else(|| fitted.map_or(DEFAULT_SEQUENCES, |extent| extent.sequences));
     // One at a time: what others have in the cache, and how many tokens a forward pass has, show in
     // the rounding.
-    let n_seq_max = if deterministic { 1 } else { n_seq_max.unwrap_or(DEFAULT_SEQUENCES) };
+    let n_seq_max = if deterministic { 1 } else { n_seq_max };
     let n_batch = range("batch", options.batch, MOST_BATCH)?.unwrap_or(DEFAULT_BATCH);
     let threads =
         range("threads", options.threads, 512)?.unwrap_or(machine::facts().processor.threads);
@@ -197,6 +215,7 @@ fn settings(model: &LlamaModel, options: &EngineOptions) -> Result<ContextSettin
             fits(model, asked)?;
             asked
         }
+        None if let Some(extent) = fitted => extent.context.min(model.n_ctx_train().max(1)),
         None => {
             let mut n_ctx = model.n_ctx_train().clamp(1, DEFAULT_CONTEXT);
             while n_ctx > LEAST_CONTEXT && fits(model, n_ctx.saturating_mul(2)).is_err() {

@@ -7,10 +7,16 @@ use std::ffi::{CStr, c_char, c_void};
 use std::sync::{Mutex, PoisonError};
 
 use llama_cpp_sys_2 as sys;
+use threadrunner_core::Memory;
 
 /// The log callback has no owner but the process, so its state has none either.
-static STATE: Mutex<State> =
-    Mutex::new(State { level: sys::GGML_LOG_LEVEL_NONE, line: String::new(), error: None });
+static STATE: Mutex<State> = Mutex::new(State {
+    level: sys::GGML_LOG_LEVEL_NONE,
+    line: String::new(),
+    error: None,
+    sizes: NO_SIZES,
+});
+const NO_SIZES: Memory = Memory { weights: 0, cache: 0, buffers: 0 };
 
 struct State {
     /// The level of `line`.
@@ -19,6 +25,8 @@ struct State {
     line: String,
     /// The first error since [`forget_errors`].
     error: Option<String>,
+    /// What was allocated since [`forget_sizes`].
+    sizes: Memory,
 }
 
 /// Sends llama.cpp's log into `tracing` from now on: its errors and warnings as they are, its
@@ -39,6 +47,16 @@ pub(super) fn forget_errors() {
 /// The first error since [`forget_errors`]: the later ones only say that something failed.
 pub(super) fn first_error() -> Option<String> {
     STATE.lock().unwrap_or_else(PoisonError::into_inner).error.clone()
+}
+
+/// Forgets what was allocated, so that [`sizes`] is about what comes next.
+pub(super) fn forget_sizes() {
+    STATE.lock().unwrap_or_else(PoisonError::into_inner).sizes = NO_SIZES;
+}
+
+/// What llama.cpp has allocated since [`forget_sizes`]. It has no function in C that says so.
+pub(super) fn sizes() -> Memory {
+    STATE.lock().unwrap_or_else(PoisonError::into_inner).sizes
 }
 
 unsafe extern "C" fn receive(level: sys::ggml_log_level, text: *const c_char, _: *mut c_void) {
@@ -75,9 +93,27 @@ impl State {
                 tracing::error!(target: "llama.cpp", "{line}");
             }
             sys::GGML_LOG_LEVEL_WARN => tracing::warn!(target: "llama.cpp", "{line}"),
-            sys::GGML_LOG_LEVEL_INFO => tracing::debug!(target: "llama.cpp", "{line}"),
+            sys::GGML_LOG_LEVEL_INFO => {
+                self.note_size(line);
+                tracing::debug!(target: "llama.cpp", "{line}");
+            }
             _ => tracing::trace!(target: "llama.cpp", "{line}"),
         }
+    }
+}
+
+impl State {
+    /// Adds up lines of the form `load_tensors: CPU_Mapped model buffer size = 92.10 MiB`.
+    fn note_size(&mut self, line: &str) {
+        let Some((what, size)) = line.split_once(" buffer size = ") else { return };
+        let mib = size.trim().strip_suffix(" MiB").and_then(|mib| mib.parse::<f64>().ok());
+        let bytes = (mib.unwrap_or(0.0) * 1_048_576.0) as u64;
+        let sum = match what.rsplit(' ').next() {
+            Some("model") => &mut self.sizes.weights,
+            Some("KV" | "RS") => &mut self.sizes.cache,
+            _ => &mut self.sizes.buffers,
+        };
+        *sum = sum.saturating_add(bytes);
     }
 }
 
@@ -95,11 +131,40 @@ mod tests {
 
     #[test]
     fn the_first_error_is_kept_without_its_function() {
-        let mut state = State { level: sys::GGML_LOG_LEVEL_NONE, line: String::new(), error: None };
+        let mut state = State {
+            level: sys::GGML_LOG_LEVEL_NONE,
+            line: String::new(),
+            error: None,
+            sizes: NO_SIZES,
+        };
         state.receive(sys::GGML_LOG_LEVEL_INFO, "loader: all is well\n");
         state.receive(sys::GGML_LOG_LEVEL_ERROR, "llama_model_load: error loading model: ");
         state.receive(sys::GGML_LOG_LEVEL_CONT, "unknown architecture\n");
         state.receive(sys::GGML_LOG_LEVEL_ERROR, "main: failed\n");
         assert_eq!(state.error.as_deref(), Some("error loading model: unknown architecture"));
+    }
+
+    #[test]
+    fn what_was_allocated_is_added_up() {
+        let mut state = State {
+            level: sys::GGML_LOG_LEVEL_INFO,
+            line: String::new(),
+            error: None,
+            sizes: NO_SIZES,
+        };
+        for line in [
+            "load_tensors:   CPU_Mapped model buffer size =    92.50 MiB\n",
+            "load_tensors:   CPU_REPACK model buffer size =     0.50 MiB\n",
+            "llama_context:        CPU  output buffer size =     1.50 MiB\n",
+            "llama_kv_cache:        CPU KV buffer size =    48.00 MiB\n",
+            "llama_memory_recurrent:        CPU RS buffer size =    2.00 MiB\n",
+            "sched_reserve:        CPU compute buffer size =    30.50 MiB\n",
+            "llama_kv_cache: size =   48.00 MiB (2048 cells)\n",
+        ] {
+            state.receive(sys::GGML_LOG_LEVEL_INFO, line);
+        }
+        let mib = 1 << 20;
+        let sizes = Memory { weights: 93 * mib, cache: 50 * mib, buffers: 32 * mib };
+        assert_eq!(state.sizes, sizes);
     }
 }

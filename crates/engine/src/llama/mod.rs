@@ -21,6 +21,6 @@ mod template;
 mod threads;
 
 pub(crate) use load::drives_a_gpu;
-pub use load::with_model;
+pub use load::{size, with_model};
 pub use self_test::self_test;
 pub(crate) use template::local_zone;

@@ -4,13 +4,14 @@
 
 mod drafts;
 mod fidelity;
+mod memory;
 mod sharing;
 mod state;
 
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-use threadrunner_core::engine_protocol::{EngineInfo, EngineOptions, Load, VERSION};
+use threadrunner_core::engine_protocol::{EngineInfo, EngineOptions, Load};
 use threadrunner_core::{
     BackendError, BackendKind, ErrorCode, Failure, Feed, Message, ModelBackend, ModelRef,
     Parameters, Plan, Role, Sampled, SeqId, TokenId,
@@ -44,7 +45,7 @@ fn try_with(
     let options = EngineOptions { threads: options.threads.or(Some(1)), ..options };
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let model = ModelRef { backend: BackendKind::Llama, path: Some(path) };
-    with_model(&Load { v: VERSION, model, options, state: None }, &mut |_| (), &mut test)
+    with_model(&Load::new(model, options), &mut |_| (), &mut test)
 }
 
 fn with(path: PathBuf, test: impl FnMut(&mut dyn ModelBackend, EngineInfo)) {
@@ -277,7 +278,7 @@ fn loading_tells_its_progress_and_sizes_follow_the_options() {
     let mut fractions = Vec::new();
     let mut served = 0;
     with_model(
-        &Load { v: VERSION, model, options, state: None },
+        &Load::new(model, options),
         &mut |fraction| fractions.push(fraction),
         &mut |backend, engine| {
             let info = backend.info();

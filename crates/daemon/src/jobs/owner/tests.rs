@@ -4,19 +4,20 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use tempfile::TempDir;
-use threadrunner_core::engine_protocol::{EngineInfo, Event, Load, VERSION};
+use threadrunner_core::engine_protocol::{EngineInfo, EngineOptions, Event, Load};
 use threadrunner_core::{
-    BackendKind, FinishReason, JobMeta, JobSpec, JobState, ModelInfo, Priority, Timings, Usage,
+    BackendKind, FinishReason, JobMeta, JobSpec, JobState, KeepAlive, ModelInfo, Priority, Timings,
+    Usage,
 };
 use threadrunner_workspace::{Options, Workspace};
 use tokio::sync::oneshot;
 
 use super::super::hub::Order;
 use super::super::live::Stage;
-use super::super::rooms::Wanted;
+use super::super::rooms::{Limits, Wanted};
 use super::super::{Ending, NewJob};
 use super::*;
-use crate::engine::{EngineMessage, LoadState};
+use crate::engine::{EngineMessage, LoadState, LoadView, Stay};
 use crate::store::Store;
 use crate::workspaces::Served;
 
@@ -27,6 +28,9 @@ struct Story {
     served: Vec<Served>,
     _directory: TempDir,
 }
+
+/// Bytes of an engine: far more than the processes of these tests have.
+const SIZE: u64 = 1 << 40;
 
 fn model() -> ModelRef {
     ModelRef { backend: BackendKind::Dummy, path: None }
@@ -42,8 +46,10 @@ impl Story {
         Self::with(Config::default())
     }
 
-    /// A story with this configuration.
+    /// A story with this configuration, and room for four engines.
     fn with(config: Config) -> Self {
+        let memory_budget = threadrunner_home::MemoryBudget::Bytes(4 * SIZE);
+        let config = Config { memory_budget, ..config };
         let directory = tempfile::tempdir().unwrap();
         let home = Home::resolve(directory.path(), |name| {
             (name == "THREADRUNNER_HOME").then(|| directory.path().into())
@@ -73,6 +79,10 @@ impl Story {
     }
 
     fn submit_to(&mut self, model: ModelRef) -> JobId {
+        if self.owner.sizes.get(&model).is_none() {
+            // As if it had been asked for before. No process of a test has less.
+            self.owner.sizes.set(&model, SIZE);
+        }
         let job = NewJob {
             workspace: WorkspaceId(0),
             prompt: "Hello".to_owned(),
@@ -88,10 +98,11 @@ impl Story {
 
     /// An engine that was started then, is loaded, and works on something.
     fn busy_engine(&mut self, model: &ModelRef, started: Instant) -> EngineId {
-        let load =
-            Load { v: VERSION, model: model.clone(), options: Default::default(), state: None };
+        let load = Load::new(model.clone(), EngineOptions::default());
         let process = self.owner.spawner.spawn(load).unwrap();
-        let mut engine = Engine::new(process, model.clone(), started);
+        let (view, _) = tokio::sync::watch::channel(LoadView::waiting(model));
+        let stay = Stay::usual(KeepAlive::Forever, false);
+        let mut engine = Engine::new(process, model.clone(), view, stay, SIZE, started);
         engine.begin(JobId::parse("1").unwrap());
         let ready = (ModelInfo { n_seq_max: 4, ..ModelInfo::default() }, EngineInfo::default());
         engine.set(LoadState::Ready(Box::new(ready)), started);
@@ -183,8 +194,7 @@ async fn a_claimed_job_whose_engine_is_gone_and_finds_no_room_waits_in_the_queue
     story.owner.engine(EngineId(1), EngineMessage::Exited { how });
     for name in ["a", "b", "c", "d"] {
         let model = ModelRef { backend: BackendKind::Llama, path: Some(name.into()) };
-        let busy = story.owner.ensure_engine(&model).unwrap();
-        busy.begin(JobId::parse("1").unwrap());
+        story.busy_engine(&model, Instant::now());
     }
     story.until(|owner| matches!(owner.live[&id].stage, Stage::Queued(_))).await;
     assert_eq!(story.served[0].reader.locate(&id).unwrap().0, JobState::Ready);
@@ -208,7 +218,10 @@ async fn a_job_of_another_program_runs_with_its_workspaces_model_and_defaults() 
     let config = Config::parse(text, std::path::Path::new("config.toml")).unwrap();
     let mut story = Story::with(config);
     for name in ["general.gguf", "coder.gguf"] {
-        std::fs::write(story.owner.home.models_dir.join(name), "GGUF").unwrap();
+        let file = story.owner.home.models_dir.join(name);
+        std::fs::write(&file, "GGUF").unwrap();
+        let path = Some(file.canonicalize().unwrap());
+        story.owner.sizes.set(&ModelRef { backend: BackendKind::Llama, path }, SIZE);
     }
     let id = put(&story, 1, "5");
     story.owner.stores.list();
@@ -245,8 +258,10 @@ async fn the_engine_that_works_longest_makes_way_for_a_model_that_has_waited_lon
     let now = Instant::now();
     let ago = |seconds| now.checked_sub(Duration::from_secs(seconds)).unwrap();
     let named = |name: &str| ModelRef { backend: BackendKind::Llama, path: Some(name.into()) };
+    let mut first = None;
     for (name, started) in [("b", 50), ("a", 60), ("c", 40), ("d", 35)] {
-        story.busy_engine(&named(name), ago(started));
+        let id = story.busy_engine(&named(name), ago(started));
+        first = first.or((name == "a").then_some(id));
     }
     let waits = story.submit_to(named("e"));
     story.until(|owner| matches!(owner.live[&waits].stage, Stage::Queued(_))).await;
@@ -255,8 +270,9 @@ async fn the_engine_that_works_longest_makes_way_for_a_model_that_has_waited_lon
     assert!(matches!(story.owner.live[&before].stage, Stage::Claiming));
     // As if it had been queued half a minute ago.
     story.owner.rooms = Rooms::default();
-    let wanted = Wanted { model: named("e"), interactive: false };
-    story.owner.rooms.decide(ago(31), &[wanted], &[], 0);
+    let wanted = Wanted { model: named("e"), interactive: false, bytes: SIZE };
+    let limits = Limits { bytes: 0, engines: 0 };
+    story.owner.rooms.decide(ago(31), &[wanted], &[], limits);
     story.owner.dispatch();
     let after = story.submit_to(named("a"));
     assert!(matches!(story.owner.live[&after].stage, Stage::Storing));
@@ -267,7 +283,47 @@ async fn the_engine_that_works_longest_makes_way_for_a_model_that_has_waited_lon
     assert!(matches!(story.owner.live[&waits].stage, Stage::Queued(_)));
     story.owner.engines.get_mut(&named("a")).unwrap().end(&before, now);
     story.owner.dispatch();
-    assert!(matches!(story.owner.live[&waits].stage, Stage::Claiming));
     assert!(!story.owner.engines.contains_key(&named("a")));
     assert!(story.owner.engines.contains_key(&named("b")));
+    // Until its process is gone, so is none of its memory.
+    assert!(matches!(story.owner.live[&waits].stage, Stage::Queued(_)));
+    let how = "exited".to_owned();
+    story.owner.engine(first.unwrap(), EngineMessage::Exited { how });
+    story.owner.dispatch();
+    assert!(matches!(story.owner.live[&waits].stage, Stage::Claiming));
+}
+
+#[tokio::test]
+async fn a_model_that_takes_more_than_there_is_is_refused_and_nobody_makes_way() {
+    let mut story = Story::new();
+    let named = |name: &str| ModelRef { backend: BackendKind::Llama, path: Some(name.into()) };
+    story.busy_engine(&named("a"), Instant::now());
+    story.owner.sizes.set(&named("b"), 5 * SIZE);
+    let job = NewJob {
+        workspace: WorkspaceId(0),
+        prompt: "Hello".to_owned(),
+        model: named("b"),
+        spec: JobSpec { model: Some(named("b")), ..JobSpec::default() },
+        meta: JobMeta::default(),
+    };
+    let (reply, mut answer) = oneshot::channel();
+    story.owner.order(Order::SubmitDetached { job: Box::new(job), reply });
+    let failure = answer.try_recv().unwrap().unwrap_err();
+    assert_eq!(failure.code, threadrunner_core::ErrorCode::ModelTooLarge);
+    assert!(story.owner.live.is_empty() && story.owner.engines.contains_key(&named("a")));
+}
+
+#[tokio::test]
+async fn a_model_is_asked_for_its_size_before_it_is_loaded() {
+    let mut story = Story::new();
+    let model = ModelRef { backend: BackendKind::Llama, path: Some("a".into()) };
+    let view = story.owner.load(model.clone(), true, None).unwrap();
+    story.owner.dispatch();
+    assert!(story.owner.engines.is_empty() && story.owner.sizes.is_asked(&model));
+    let memory = threadrunner_core::Memory { weights: SIZE, ..Default::default() };
+    story.says(Event::Sized { wanted: memory, least: memory });
+    assert!(story.owner.engines[&model].is_pinned());
+    let failure = threadrunner_core::Failure::new(threadrunner_core::ErrorCode::ModelLoad, "no");
+    story.owner.engine(EngineId(2), EngineMessage::Events(vec![Event::LoadFailed { failure }]));
+    assert!(matches!(view.borrow().state, LoadState::Failed(_)));
 }

@@ -7,17 +7,26 @@ fn model(number: usize) -> ModelRef {
     ModelRef { backend: BackendKind::Llama, path: Some(number.to_string().into()) }
 }
 
-fn wanted(number: usize) -> Wanted {
-    Wanted { model: model(number), interactive: false }
+fn wanted(number: usize, bytes: u64) -> Wanted {
+    Wanted { model: model(number), interactive: false, bytes }
 }
 
 fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
+/// Room for four of a byte each.
+const FOUR: Limits = Limits { bytes: 4, engines: 16 };
+
 /// Four engines that were started one second after the other, long ago.
 fn four_busy(start: Instant) -> Vec<Room> {
-    (1..5).map(|n| Room { engine: EngineId(n), started: start + seconds(n), idle: false }).collect()
+    let busy = |n| Room {
+        engine: EngineId(n),
+        started: start + seconds(n),
+        state: RoomState::Busy,
+        bytes: 1,
+    };
+    (1..5).map(busy).collect()
 }
 
 fn yielding(rooms: &Rooms) -> Vec<u64> {
@@ -28,30 +37,43 @@ fn yielding(rooms: &Rooms) -> Vec<u64> {
 fn the_engine_started_first_makes_way_when_another_model_has_waited_long_enough() {
     let (mut rooms, start) = (Rooms::default(), Instant::now());
     let (engines, now) = (four_busy(start), start + seconds(100));
-    rooms.decide(now, &[wanted(9)], &engines, 0);
+    rooms.decide(now, &[wanted(9, 1)], &engines, FOUR);
     assert_eq!(yielding(&rooms), [0; 0]);
     assert_eq!(rooms.next(), Some(now + PATIENCE));
-    rooms.decide(now + PATIENCE - seconds(1), &[wanted(9)], &engines, 0);
+    rooms.decide(now + PATIENCE - seconds(1), &[wanted(9, 1)], &engines, FOUR);
     assert_eq!(yielding(&rooms), [0; 0]);
-    rooms.decide(now + PATIENCE, &[wanted(9)], &engines, 0);
+    rooms.decide(now + PATIENCE, &[wanted(9, 1)], &engines, FOUR);
     assert_eq!(yielding(&rooms), [1]);
     assert_eq!(rooms.next(), None);
+    assert_eq!(rooms.way(now + PATIENCE, &model(9), 1, &engines, FOUR), Way::Wait);
     // Idle by then, it still takes nothing: its room is promised.
     let mut idle = engines.clone();
-    idle[0].idle = true;
-    rooms.decide(now + seconds(60), &[wanted(9)], &idle, 0);
+    idle[0].state = RoomState::Idle(now);
+    rooms.decide(now + seconds(60), &[wanted(9, 1)], &idle, FOUR);
     assert_eq!(yielding(&rooms), [1]);
+    let way = rooms.way(now + seconds(60), &model(9), 1, &idle, FOUR);
+    assert_eq!(way, Way::After(vec![EngineId(1)]));
+}
+
+#[test]
+fn as_many_make_way_as_the_model_takes_bytes() {
+    let (mut rooms, start) = (Rooms::default(), Instant::now());
+    let (mut engines, now) = (four_busy(start), start + seconds(100));
+    engines[1].state = RoomState::Pinned;
+    rooms.decide(now, &[wanted(9, 2)], &engines, FOUR);
+    rooms.decide(now + PATIENCE, &[wanted(9, 2)], &engines, FOUR);
+    assert_eq!(yielding(&rooms), [1, 3]);
 }
 
 #[test]
 fn nobody_makes_way_where_there_is_room_or_an_idle_engine() {
     let (mut rooms, start) = (Rooms::default(), Instant::now());
     let mut engines = four_busy(start);
-    engines[3].idle = true;
-    rooms.decide(start + seconds(100), &[wanted(9)], &engines, 0);
-    rooms.decide(start + seconds(200), &[wanted(9)], &engines, 0);
+    engines[3].state = RoomState::Idle(start);
+    rooms.decide(start + seconds(100), &[wanted(9, 1)], &engines, FOUR);
+    rooms.decide(start + seconds(200), &[wanted(9, 1)], &engines, FOUR);
     assert_eq!(yielding(&rooms), [0; 0]);
-    rooms.decide(start + seconds(200), &[wanted(9)], &engines[..3], 1);
+    rooms.decide(start + seconds(200), &[wanted(9, 1)], &engines[..3], FOUR);
     assert_eq!(yielding(&rooms), [0; 0]);
 }
 
@@ -59,10 +81,10 @@ fn nobody_makes_way_where_there_is_room_or_an_idle_engine() {
 fn an_engine_goes_on_when_nobody_waits_any_more() {
     let (mut rooms, start) = (Rooms::default(), Instant::now());
     let engines = four_busy(start);
-    rooms.decide(start, &[wanted(9)], &engines, 0);
-    rooms.decide(start + seconds(100), &[wanted(9)], &engines, 0);
+    rooms.decide(start, &[wanted(9, 1)], &engines, FOUR);
+    rooms.decide(start + seconds(100), &[wanted(9, 1)], &engines, FOUR);
     assert_eq!(yielding(&rooms), [1]);
-    rooms.decide(start + seconds(101), &[], &engines, 0);
+    rooms.decide(start + seconds(101), &[], &engines, FOUR);
     assert_eq!(yielding(&rooms), [0; 0]);
 }
 
@@ -70,11 +92,11 @@ fn an_engine_goes_on_when_nobody_waits_any_more() {
 fn a_person_waits_less() {
     let (mut rooms, start) = (Rooms::default(), Instant::now());
     let (engines, now) = (four_busy(start), start + seconds(100));
-    rooms.decide(now, &[wanted(9)], &engines, 0);
-    let urgent = [Wanted { interactive: true, ..wanted(9) }];
-    rooms.decide(now + seconds(1), &urgent, &engines, 0);
+    rooms.decide(now, &[wanted(9, 1)], &engines, FOUR);
+    let urgent = [Wanted { interactive: true, ..wanted(9, 1) }];
+    rooms.decide(now + seconds(1), &urgent, &engines, FOUR);
     assert_eq!(rooms.next(), Some(now + seconds(1) + INTERACTIVE_PATIENCE));
-    rooms.decide(now + seconds(1) + INTERACTIVE_PATIENCE, &urgent, &engines, 0);
+    rooms.decide(now + seconds(1) + INTERACTIVE_PATIENCE, &urgent, &engines, FOUR);
     assert_eq!(yielding(&rooms), [1]);
 }
 
@@ -82,57 +104,157 @@ fn a_person_waits_less() {
 fn an_engine_that_was_just_started_has_its_turn_first() {
     let (mut rooms, start) = (Rooms::default(), Instant::now());
     let started = start + seconds(100);
-    let engines = [Room { engine: EngineId(1), started, idle: false }];
-    rooms.decide(start, &[wanted(9)], &engines, 0);
-    rooms.decide(started, &[wanted(9)], &engines, 0);
+    let engines = [Room { started, bytes: 4, ..four_busy(start)[0] }];
+    rooms.decide(start, &[wanted(9, 1)], &engines, FOUR);
+    rooms.decide(started, &[wanted(9, 1)], &engines, FOUR);
     assert_eq!((yielding(&rooms), rooms.next()), (vec![], Some(started + TURN)));
-    rooms.decide(started + TURN, &[wanted(9)], &engines, 0);
+    rooms.decide(started + TURN, &[wanted(9, 1)], &engines, FOUR);
     assert_eq!(yielding(&rooms), [1]);
 }
 
+/// Engines of so many bytes that have been idle for 9, 8, 7 … seconds.
+fn idle(start: Instant, bytes: &[u64]) -> Vec<Room> {
+    let room = |(n, bytes): (u64, &u64)| Room {
+        engine: EngineId(n),
+        started: start,
+        state: RoomState::Idle(start + seconds(n)),
+        bytes: *bytes,
+    };
+    (1..).zip(bytes).map(room).collect()
+}
+
+#[test]
+fn the_least_recently_used_go_and_no_more_than_have_to() {
+    let (rooms, start) = (Rooms::default(), Instant::now());
+    let limits = Limits { bytes: 10, engines: 16 };
+    let way = |bytes, engines: &[Room]| rooms.way(start, &model(9), bytes, engines, limits);
+    let engines = idle(start, &[2, 3, 4]);
+    assert_eq!(way(1, &engines), Way::Begin);
+    assert_eq!(way(3, &engines), Way::After(vec![EngineId(1)]));
+    assert_eq!(way(4, &engines), Way::After(vec![EngineId(2)]));
+    assert_eq!(way(6, &engines), Way::After(vec![EngineId(1), EngineId(2)]));
+    assert_eq!(way(11, &engines), Way::Wait);
+    let mut pinned = engines.clone();
+    pinned[0].state = RoomState::Pinned;
+    assert_eq!(way(4, &pinned), Way::After(vec![EngineId(2)]));
+    assert_eq!(way(9, &pinned), Way::Wait);
+    let mut leaving = engines;
+    leaving[1].state = RoomState::Leaving;
+    assert_eq!(way(4, &leaving), Way::After(vec![]));
+    assert_eq!(way(1, &leaving), Way::Begin);
+    let full = Limits { bytes: 10, engines: 3 };
+    let way = rooms.way(start, &model(9), 0, &idle(start, &[0; 3]), full);
+    assert_eq!(way, Way::After(vec![EngineId(1)]));
+}
+
+#[test]
+fn who_has_waited_too_long_is_not_overtaken_by_those_who_need_less() {
+    let (mut rooms, start) = (Rooms::default(), Instant::now());
+    let mut engines = four_busy(start);
+    engines.truncate(2);
+    let both = [wanted(8, 4), wanted(9, 1)];
+    let now = start + seconds(100);
+    rooms.decide(now, &both, &engines, FOUR);
+    assert_eq!(rooms.way(now, &model(9), 1, &engines, FOUR), Way::Begin);
+    let late = now + PATIENCE;
+    rooms.decide(late, &both, &engines, FOUR);
+    assert_eq!(yielding(&rooms), [1, 2]);
+    assert_eq!(rooms.way(late, &model(9), 1, &engines, FOUR), Way::Wait);
+    // One for which there is room beside it goes all the same.
+    let more = Limits { bytes: 5, ..FOUR };
+    assert_eq!(rooms.way(late, &model(9), 1, &engines, more), Way::Begin);
+}
+
+#[test]
+fn with_less_memory_than_before_those_go_that_are_idle() {
+    let start = Instant::now();
+    let mut engines = idle(start, &[2, 3, 4]);
+    let limits = |bytes| Limits { bytes, engines: 16 };
+    assert_eq!(beyond(&engines, limits(9)), []);
+    assert_eq!(beyond(&engines, limits(8)), [EngineId(1)]);
+    assert_eq!(beyond(&engines, limits(4)), [EngineId(1), EngineId(2)]);
+    engines[0].state = RoomState::Busy;
+    engines[1].state = RoomState::Pinned;
+    assert_eq!(beyond(&engines, limits(1)), [EngineId(3)]);
+}
+
+struct Busy {
+    model: usize,
+    room: Room,
+    ends: u64,
+}
+
 proptest! {
-    /// Models that each have work without end, in fewer rooms: a second at a time, an engine works
-    /// on jobs of a given length, and makes way between two of them when it has to.
+    /// Models that each have work without end, of different sizes, in less memory than all take:
+    /// a second at a time, an engine works on jobs of a given length, and makes way between two of
+    /// them when it has to. The limits hold, nobody who works or is pinned goes, and nobody waits
+    /// for ever.
     #[test]
     fn no_model_waits_for_ever(
-        models in 2usize..12,
-        room in 1usize..5,
+        sizes in prop::collection::vec(1u64..8, 2..12),
+        limit in 8u64..20,
+        engines_at_most in 1usize..5,
+        pinned in any::<bool>(),
         job in 1u64..40,
         interactive in any::<bool>(),
     ) {
-        struct Busy { model: usize, room: Room, ends: u64 }
         let start = Instant::now();
+        let limits = Limits { bytes: limit, engines: engines_at_most + usize::from(pinned) };
         let (mut rooms, mut engines) = (Rooms::default(), Vec::<Busy>::new());
+        let models = sizes.len();
         let mut unloaded_at = vec![0u64; models];
         let mut started = 0;
-        // Each that waits has a room to itself, or waits for a few rounds of all the rooms.
-        let rounds = models.saturating_sub(room).div_ceil(room) as u64;
-        let bound = (rounds + 1) * (TURN.as_secs() + job + 1);
+        if pinned && limit > 8 {
+            let room = Room {
+                engine: EngineId(0),
+                started: start,
+                state: RoomState::Pinned,
+                bytes: limit - 8,
+            };
+            engines.push(Busy { model: usize::MAX, room, ends: u64::MAX });
+        }
+        // Whoever waits longest gets room once all that work now have had their turn.
+        let bound = (models as u64 + 1) * (TURN.as_secs() + PATIENCE.as_secs() + job + 1);
         for second in 0..1500u64 {
             let now = start + seconds(second);
-            for busy in &mut engines {
-                busy.room.idle = busy.ends <= second;
-                if busy.room.idle && !rooms.yields(busy.room.engine) {
-                    (busy.room.idle, busy.ends) = (false, second + job);
+            for busy in engines.iter_mut().filter(|it| it.room.state != RoomState::Pinned) {
+                if busy.ends == second {
+                    busy.room.state = RoomState::Idle(now);
+                }
+                if busy.ends <= second && !rooms.yields(busy.room.engine) {
+                    (busy.room.state, busy.ends) = (RoomState::Busy, second + job);
                 }
             }
+            let there = |engines: &[Busy]| engines.iter().map(|it| it.room).collect::<Vec<_>>();
             let wanted: Vec<_> = (0..models)
                 .filter(|model| engines.iter().all(|busy| busy.model != *model))
-                .map(|number| Wanted { interactive, ..wanted(number) })
+                .map(|number| Wanted { interactive, ..wanted(number, sizes[number]) })
                 .collect();
-            let there: Vec<_> = engines.iter().map(|busy| busy.room).collect();
-            let free = room.saturating_sub(engines.len());
-            rooms.decide(now, &wanted, &there, free);
+            rooms.decide(now, &wanted, &there(&engines), limits);
             for waiting in rooms.waiting() {
-                if engines.len() == room {
-                    let Some(idle) = engines.iter().position(|busy| busy.room.idle) else { break };
-                    let gone = engines.remove(idle);
-                    unloaded_at[gone.model] = second;
-                }
                 let number = (0..models).find(|&number| model(number) == waiting).unwrap();
+                match rooms.way(now, &waiting, sizes[number], &there(&engines), limits) {
+                    Way::Wait => continue,
+                    Way::Begin => {}
+                    Way::After(gone) => {
+                        for id in gone {
+                            let at = engines.iter().position(|it| it.room.engine == id).unwrap();
+                            let gone = engines.remove(at);
+                            prop_assert!(matches!(gone.room.state, RoomState::Idle(_)));
+                            unloaded_at[gone.model] = second;
+                        }
+                    }
+                }
                 started += 1;
-                let room = Room { engine: EngineId(started), started: now, idle: false };
+                let room = Room {
+                    engine: EngineId(started),
+                    started: now,
+                    state: RoomState::Busy,
+                    bytes: sizes[number],
+                };
                 engines.push(Busy { model: number, room, ends: second + job });
+                let bytes: u64 = engines.iter().map(|it| it.room.bytes).sum();
+                prop_assert!(bytes <= limits.bytes && engines.len() <= limits.engines);
             }
             for (number, unloaded) in unloaded_at.iter().enumerate() {
                 let loaded = engines.iter().any(|busy| busy.model == number);

@@ -1,0 +1,357 @@
+//! Which models are loaded: what they take, the budget, and who makes way.
+
+use std::time::{Duration, Instant};
+
+use threadrunner_core::engine_protocol::Load;
+use threadrunner_core::{ErrorCode, Failure, KeepAlive, Memory, ModelRef};
+use threadrunner_home::MemoryBudget;
+use tokio::sync::watch;
+
+use super::owner::Owner;
+use super::rooms::{Limits, Room, RoomState, Wanted, Way, beyond};
+use super::sizes::{Size, Sized};
+use crate::engine::{Engine, LoadView, Stay};
+use crate::memory;
+
+/// Engines at once, however little they take.
+const ENGINES: usize = 16;
+/// How long what was read of the system's memory is believed.
+const BELIEVED: Duration = Duration::from_secs(1);
+
+/// The part of the budget by which what is loaded may exceed it, once it has become less.
+const TOLERATED: u64 = 4;
+
+/// A model that somebody wants to be loaded, and that is not yet.
+#[derive(Debug)]
+pub(super) struct WantedLoad {
+    view: watch::Sender<LoadView>,
+    pin: bool,
+    keep_alive: Option<KeepAlive>,
+}
+
+/// An engine that was told to exit.
+#[derive(Debug)]
+pub(super) struct Leaving {
+    room: Room,
+    pid: u32,
+}
+
+/// What a model is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Share {
+    bytes: u64,
+    /// What it has to make do with, where that is less than it would like.
+    limit: Option<u64>,
+}
+
+impl Owner {
+    /// Decides which engines take no new jobs, because other models have waited long for one.
+    pub(super) fn assign_rooms(&mut self) {
+        let now = Instant::now();
+        // Who asked for a model to be loaded and went away wants it no more, unless it is to stay.
+        self.wanted_loads.retain(|_, load| load.pin || !load.view.is_closed());
+        let queued = self.queue.models().filter(|model| !self.engines.contains_key(*model));
+        let mut models: Vec<_> =
+            queued.map(|model| (model.clone(), self.queue.interactive_waits(model))).collect();
+        for model in self.wanted_loads.keys() {
+            // Somebody waits for it.
+            match models.iter_mut().find(|(known, _)| known == model) {
+                Some((_, interactive)) => *interactive = true,
+                None => models.push((model.clone(), true)),
+            }
+        }
+        if models.is_empty() {
+            let limits = Limits { bytes: 0, engines: 0 };
+            self.rooms.decide(now, &[], &[], limits);
+            return;
+        }
+        let limits = self.limits(now);
+        let rooms = self.rooms_there(now, BELIEVED);
+        let wanted: Vec<_> = models
+            .into_iter()
+            .map(|(model, interactive)| {
+                let bytes = match self.sizes.get(&model) {
+                    Some(Size::Known(sized)) => self.share(&model, sized, &rooms, limits).ok(),
+                    _ => None,
+                };
+                Wanted { model, interactive, bytes: bytes.map_or(0, |share| share.bytes) }
+            })
+            .collect();
+        self.rooms.decide(now, &wanted, &rooms, limits);
+    }
+
+    /// Whether a model has an engine, which is started where there is room for it. One that is not
+    /// there yet is tried again with whatever happens next.
+    ///
+    /// # Errors
+    /// It can have none: it takes too much, or is no model.
+    pub(super) fn try_engine(&mut self, model: &ModelRef) -> Result<bool, Failure> {
+        if self.engines.contains_key(model) {
+            return Ok(true);
+        }
+        let now = Instant::now();
+        let sized = match self.sizes.get(model) {
+            Some(Size::Known(sized)) => *sized,
+            Some(Size::Failed(failure)) => {
+                let failure = failure.clone();
+                // Whoever asks next may find another file.
+                self.sizes.forget(model);
+                return Err(failure);
+            }
+            None => {
+                if !self.sizes.is_asked(model) {
+                    let load = self.load_of(model);
+                    let process = self.spawner.size(load)?;
+                    self.sizes.ask(model.clone(), process, now);
+                }
+                return Ok(false);
+            }
+        };
+        let limits = self.limits(now);
+        let rooms = self.rooms_there(now, BELIEVED);
+        let share = self.share(model, &sized, &rooms, limits)?;
+        match self.rooms.way(now, model, share.bytes, &rooms, limits) {
+            Way::Begin => self.start_engine(model, share, now).map(|()| true),
+            Way::Wait => Ok(false),
+            Way::After(gone) => {
+                for id in gone {
+                    if let Some(other) = self.processes.get(&id).cloned() {
+                        tracing::info!(
+                            model = other.name(),
+                            for_model = model.name(),
+                            "unloaded: makes way"
+                        );
+                        self.forget_engine(&other);
+                    }
+                }
+                Ok(false)
+            }
+        }
+    }
+
+    fn load_of(&self, model: &ModelRef) -> Load {
+        let settings = self.config.model_settings(&self.home, model);
+        Load::new(model.clone(), settings.engine_options(&self.config.engine))
+    }
+
+    fn start_engine(
+        &mut self,
+        model: &ModelRef,
+        share: Share,
+        now: Instant,
+    ) -> Result<(), Failure> {
+        let settings = self.config.model_settings(&self.home, model);
+        let options = settings.engine_options(&self.config.engine);
+        let load = Load { memory: share.limit, ..Load::new(model.clone(), options) };
+        let process = self.spawner.spawn(load)?;
+        let asked = self.wanted_loads.remove(model);
+        let usual = settings.keep_alive.unwrap_or(KeepAlive::For(self.config.idle_timeout));
+        let pinned = settings.pin || asked.as_ref().is_some_and(|load| load.pin);
+        let stay = Stay::usual(usual, pinned);
+        let keep_alive = asked.as_ref().and_then(|load| load.keep_alive);
+        let view =
+            asked.map_or_else(|| watch::channel(LoadView::waiting(model)).0, |load| load.view);
+        let mut engine = Engine::new(process, model.clone(), view, stay, share.bytes, now);
+        engine.keep(keep_alive);
+        engine.set_shrunk(share.limit.is_some());
+        self.processes.insert(engine.id(), model.clone());
+        self.engines.insert(model.clone(), engine);
+        Ok(())
+    }
+
+    /// Loads a model because somebody wants it, as soon as there is room; the view tells how far
+    /// it is.
+    pub(super) fn load(
+        &mut self,
+        model: ModelRef,
+        pin: bool,
+        keep_alive: Option<KeepAlive>,
+    ) -> Result<watch::Receiver<LoadView>, Failure> {
+        if let Some(engine) = self.engines.get_mut(&model) {
+            if pin {
+                engine.pin();
+            }
+            if keep_alive.is_some() {
+                engine.keep(keep_alive);
+            }
+            return Ok(engine.watch());
+        }
+        let waiting = LoadView::waiting(&model);
+        let load = self.wanted_loads.entry(model).or_insert_with(|| WantedLoad {
+            view: watch::channel(waiting).0,
+            pin: false,
+            keep_alive: None,
+        });
+        load.pin |= pin;
+        load.keep_alive = keep_alive.or(load.keep_alive);
+        Ok(load.view.subscribe())
+    }
+
+    /// Tells those who wanted a model to be loaded that it will not be.
+    pub(super) fn fail_load(&mut self, model: &ModelRef, failure: &Failure) {
+        if let Some(load) = self.wanted_loads.remove(model) {
+            let state = crate::engine::LoadState::Failed(failure.clone());
+            load.view.send_modify(|view| view.state = state);
+        }
+    }
+
+    /// What a model is given of the budget: what it wants, or what there is at most.
+    fn share(
+        &self,
+        model: &ModelRef,
+        sized: &Sized,
+        rooms: &[Room],
+        limits: Limits,
+    ) -> Result<Share, Failure> {
+        let pinned = rooms.iter().filter(|room| room.state == RoomState::Pinned);
+        let pinned: u64 = pinned.map(|room| room.bytes).sum();
+        let most = limits.bytes.saturating_sub(pinned);
+        let wanted = sized.measured.unwrap_or_else(|| sized.wanted.total());
+        if wanted <= most {
+            return Ok(Share { bytes: wanted, limit: None });
+        }
+        if sized.least.total() <= most {
+            return Ok(Share { bytes: most, limit: Some(most) });
+        }
+        Err(too_large(model, &sized.least, limits.bytes, pinned))
+    }
+
+    /// How much all engines together may take.
+    pub(super) fn limits(&mut self, now: Instant) -> Limits {
+        let bytes = match self.config.memory_budget {
+            MemoryBudget::Bytes(bytes) => bytes,
+            MemoryBudget::Share(share) => match self.budget_read {
+                Some((at, bytes)) if now < at + BELIEVED => bytes,
+                _ => {
+                    let bytes = self.share_of_what_is_free(share);
+                    self.budget_read = Some((now, bytes));
+                    bytes
+                }
+            },
+        };
+        Limits { bytes, engines: ENGINES }
+    }
+
+    fn share_of_what_is_free(&self, share: f64) -> u64 {
+        let engines = self.engines.values().map(Engine::pid);
+        let leaving = self.leaving.values().map(|leaving| leaving.pid);
+        // What the engines have is theirs to share. The pages of their model files count as free.
+        let held: u64 = engines.chain(leaving).map(memory::anonymous_bytes).sum();
+        // Where nobody says how much there is, there is no limit.
+        let free = memory::available_bytes().unwrap_or(u64::MAX);
+        (free.saturating_add(held) as f64 * share) as u64
+    }
+
+    fn rooms_there(&mut self, now: Instant, believed: Duration) -> Vec<Room> {
+        let engines = self.engines.values_mut().map(|engine| {
+            engine.measure(now, believed);
+            room_of(engine)
+        });
+        engines.chain(self.leaving.values().map(|leaving| leaving.room)).collect()
+    }
+
+    /// How many bytes the engines take, of how many.
+    pub(super) fn memory_use(&mut self, now: Instant) -> (u64, u64) {
+        let budget = self.limits(now).bytes;
+        let used = self.rooms_there(now, Duration::ZERO).iter().map(|room| room.bytes).sum();
+        (used, budget)
+    }
+
+    /// Orders an engine to exit and keeps nothing of it but that its memory is still taken.
+    pub(super) fn forget_engine(&mut self, model: &ModelRef) -> Option<Engine> {
+        let engine = self.engines.remove(model)?;
+        self.processes.remove(&engine.id());
+        self.requests.retain(|_, (_, owner)| *owner != engine.id());
+        if engine.is_ready() && !engine.is_shrunk() {
+            self.sizes.measured(model, engine.bytes());
+        }
+        let room = Room { state: RoomState::Leaving, ..room_of(&engine) };
+        self.leaving.insert(engine.id(), Leaving { room, pid: engine.pid() });
+        Some(engine)
+    }
+
+    /// Ends engines that nobody has asked for long enough.
+    pub(super) fn unload_idle(&mut self, now: Instant) {
+        let idle = self.engines.values().filter(|it| it.unload_at().is_some_and(|at| at <= now));
+        for model in idle.map(|engine| engine.model().clone()).collect::<Vec<_>>() {
+            tracing::info!(model = model.name(), "unloaded: idle");
+            self.forget_engine(&model);
+        }
+    }
+
+    /// Ends idle engines where the budget is much less than it was, because other programs take
+    /// more. A little less is no reason: what is free goes up and down all the time.
+    pub(super) fn keep_to_the_budget(&mut self, now: Instant) {
+        if self.engines.is_empty() {
+            return;
+        }
+        let (rooms, limits) = (self.rooms_there(now, BELIEVED), self.limits(now));
+        let bytes = limits.bytes.saturating_add(limits.bytes / TOLERATED);
+        for id in beyond(&rooms, Limits { bytes, ..limits }) {
+            if let Some(model) = self.processes.get(&id).cloned() {
+                tracing::info!(model = model.name(), "unloaded: there is less memory than before");
+                self.forget_engine(&model);
+            }
+        }
+    }
+}
+
+fn room_of(engine: &Engine) -> Room {
+    let state = match engine.idle_since() {
+        _ if engine.is_pinned() => RoomState::Pinned,
+        Some(since) => RoomState::Idle(since),
+        None => RoomState::Busy,
+    };
+    Room { engine: engine.id(), started: engine.started(), state, bytes: engine.bytes() }
+}
+
+fn too_large(model: &ModelRef, least: &Memory, budget: u64, pinned: u64) -> Failure {
+    let name = model.name();
+    let pinned = match pinned {
+        0 => String::new(),
+        pinned => format!(", {} of which pinned models have", megabytes(pinned)),
+    };
+    Failure::new(
+        ErrorCode::ModelTooLarge,
+        format!(
+            "{name} does not fit: weights {} + cache {} + buffers {} = {}, and the memory budget is \
+             {}{pinned}",
+            megabytes(least.weights),
+            megabytes(least.cache),
+            megabytes(least.buffers),
+            megabytes(least.total()),
+            megabytes(budget),
+        ),
+    )
+    .hint(format!(
+        "in config.toml, raise memory_budget or set a smaller context under [models.{name:?}]; or \
+         take a smaller model"
+    ))
+}
+
+/// In the unit in which sums are easily checked.
+fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_told_as_a_sum() {
+        let model = ModelRef {
+            backend: threadrunner_core::BackendKind::Llama,
+            path: Some("/m/big.gguf".into()),
+        };
+        let least = Memory { weights: 4_000_000, cache: 2_500_000, buffers: 500_000 };
+        let failure = too_large(&model, &least, 5_000_000, 1_000_000);
+        assert_eq!(failure.code.exit_code(), threadrunner_core::ExitCode::Model);
+        assert_eq!(
+            failure.message,
+            "big does not fit: weights 4.0 MB + cache 2.5 MB + buffers 0.5 MB = 7.0 MB, and the \
+             memory budget is 5.0 MB, 1.0 MB of which pinned models have"
+        );
+        assert!(failure.hint.unwrap().contains("[models.\"big\"]"));
+    }
+}

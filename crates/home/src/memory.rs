@@ -1,0 +1,153 @@
+//! How much memory the models may take, and what is said of each of them.
+
+use serde::{Deserialize, Deserializer};
+use threadrunner_core::engine_protocol::{DummyScript, EngineOptions};
+use threadrunner_core::{BackendKind, KeepAlive, ModelRef};
+
+use crate::model::by_name;
+use crate::retention::{SIZES, parse};
+use crate::{Config, Home};
+
+/// How much memory all loaded models together may take.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum MemoryBudget {
+    /// This share of what is free, and of what the engines have already.
+    Share(f64),
+    /// So many bytes.
+    Bytes(u64),
+}
+
+impl Default for MemoryBudget {
+    fn default() -> Self {
+        Self::Share(0.7)
+    }
+}
+
+impl<'de> Deserialize<'de> for MemoryBudget {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "expected bytes, or a text such as \"8 GB\" or \"70 %\"")]
+        enum Said {
+            Number(u64),
+            Text(String),
+        }
+        let budget = match Said::deserialize(deserializer)? {
+            Said::Number(bytes) => Ok(Self::Bytes(bytes)),
+            Said::Text(text) => Self::parse(&text).ok_or(text),
+        };
+        budget.map_err(|text| {
+            serde::de::Error::custom(format!(
+                "'{text}' is neither a size like \"8 GB\" nor a share from \"1 %\" to \"100 %\""
+            ))
+        })
+    }
+}
+
+impl MemoryBudget {
+    fn parse(text: &str) -> Option<Self> {
+        match text.trim().strip_suffix('%') {
+            Some(percent) => {
+                let percent = percent.trim().parse::<f64>().ok()?;
+                (1.0..=100.0).contains(&percent).then_some(Self::Share(percent / 100.0))
+            }
+            None => {
+                let bytes = parse(text, SIZES).filter(|bytes| *bytes <= 9e15)?;
+                Some(Self::Bytes(bytes as u64))
+            }
+        }
+    }
+}
+
+/// `[models.NAME]`: what holds for one model where it differs from the others.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelConfig {
+    /// How long it stays loaded without a request. Default: `idle_timeout`.
+    pub keep_alive: Option<KeepAlive>,
+    /// It is unloaded only by name, neither for being idle nor to make room.
+    pub pin: bool,
+    /// Cells of the KV cache, for all sequences together.
+    pub context: Option<u32>,
+    /// The most sequences at once.
+    pub sequences: Option<u32>,
+    /// The dummy's script, for tests: the name is one by which the dummy can be asked for.
+    pub dummy: Option<DummyScript>,
+}
+
+impl Config {
+    /// What `[models.NAME]` says of a model; nothing, where it is not among them. A name means the
+    /// same file as in a request.
+    pub fn model_settings(&self, home: &Home, model: &ModelRef) -> ModelConfig {
+        let named = self.models.iter().find(|(name, _)| match (model.backend, &model.path) {
+            (BackendKind::Dummy, Some(path)) => home.models_dir.join(name) == *path,
+            (BackendKind::Llama, Some(path)) => {
+                by_name(home, self, name, &home.root).is_ok_and(|file| file == *path)
+            }
+            (_, None) => false,
+        });
+        named.map(|(_, settings)| settings.clone()).unwrap_or_default()
+    }
+}
+
+impl ModelConfig {
+    /// The options of this model's engine; what is not its own is `general`.
+    pub fn engine_options(&self, general: &EngineOptions) -> EngineOptions {
+        EngineOptions {
+            context: self.context.or(general.context),
+            sequences: self.sequences.or(general.sequences),
+            dummy: self.dummy.clone().or_else(|| general.dummy.clone()),
+            ..general.clone()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn read(text: &str) -> Result<Config, String> {
+        Config::parse(text, Path::new("config.toml")).map_err(|failure| failure.message)
+    }
+
+    #[test]
+    fn a_budget_is_bytes_a_size_or_a_share() {
+        let budget =
+            |text: &str| read(&format!("memory_budget = {text}")).map(|it| it.memory_budget);
+        assert_eq!(read("").unwrap().memory_budget, MemoryBudget::Share(0.7));
+        assert_eq!(budget("1000"), Ok(MemoryBudget::Bytes(1000)));
+        assert_eq!(budget("\"8 GB\""), Ok(MemoryBudget::Bytes(8_000_000_000)));
+        assert_eq!(budget("\"2GiB\""), Ok(MemoryBudget::Bytes(2 << 30)));
+        assert_eq!(budget("\"50 %\""), Ok(MemoryBudget::Share(0.5)));
+        for wrong in ["\"0 %\"", "\"101%\"", "\"half\"", "\"7d\"", "-1", "0.5", "true"] {
+            assert!(budget(wrong).unwrap_err().contains("line 1"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_is_said_of_a_model_holds_for_its_file_however_it_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::resolve(folder.path(), |name| {
+            (name == "THREADRUNNER_HOME").then(|| folder.path().into())
+        })
+        .unwrap();
+        std::fs::create_dir(&home.models_dir).unwrap();
+        let file = home.models_dir.join("small.gguf");
+        std::fs::write(&file, "GGUF").unwrap();
+        let model =
+            ModelRef { backend: BackendKind::Llama, path: Some(file.canonicalize().unwrap()) };
+        for name in ["small", "\"small.gguf\"", "s", "\"models/small.gguf\""] {
+            let text =
+                format!("[aliases]\ns = \"small\"\n[models.{name}]\npin = true\ncontext = 7\n");
+            let settings = read(&text).unwrap().model_settings(&home, &model);
+            assert!(settings.pin, "{name}");
+            let general = EngineOptions { context: Some(1), batch: Some(2), ..Default::default() };
+            let options = settings.engine_options(&general);
+            assert_eq!((options.context, options.batch), (Some(7), Some(2)));
+        }
+        let others = read("[models.other]\npin = true\n").unwrap();
+        assert_eq!(others.model_settings(&home, &model), ModelConfig::default());
+        assert!(read("[models.a]\npinned = true\n").is_err());
+    }
+}
