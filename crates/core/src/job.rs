@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{JobId, Parameters};
+use crate::{JobId, Parameters, SessionName};
 
 /// The version of `job.json` that this program writes. A newer one is refused, never guessed.
 pub const SPEC_VERSION: u32 = 1;
@@ -222,6 +222,13 @@ pub struct JobSpec {
     /// A program run without a shell when the job has ended, with its directory as argument.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_done: Option<PathBuf>,
+    /// The conversation that the job is a turn of. What was said before it is not here: it follows
+    /// from the session when the job begins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionName>,
+    /// The turn that this one takes the place of, which must be the session's last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<JobId>,
     /// How often the job was begun. Counted before it runs.
     pub attempts: u32,
 }
@@ -243,6 +250,8 @@ impl Default for JobSpec {
             after_any: false,
             template: false,
             on_done: None,
+            session: None,
+            replaces: None,
             attempts: 0,
         }
     }

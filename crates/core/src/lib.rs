@@ -21,6 +21,7 @@ mod job;
 mod params;
 pub mod protocol;
 pub mod scheduler;
+mod session;
 pub mod template;
 pub mod text;
 
@@ -36,3 +37,6 @@ pub use job::{
     Priority, Role, SPEC_VERSION, Timings, Usage,
 };
 pub use params::{InvalidParameter, Parameters};
+pub use session::{
+    InvalidSessionName, SESSION_VERSION, SessionFile, SessionName, Turn, TurnStanding,
+};

@@ -11,6 +11,7 @@ mod lock;
 mod model;
 mod private;
 mod retention;
+mod sessions;
 mod workspaces;
 
 pub use config::{Config, Durability, WorkspaceConfig};
@@ -19,4 +20,5 @@ pub use home::Home;
 pub use lock::FileLock;
 pub use model::{ModelFile, list_models, resolve_backend, resolve_model, resolve_workspace_model};
 pub use retention::RetentionConfig;
+pub use sessions::SessionsConfig;
 pub use workspaces::{DEFAULT_WORKSPACE, WorkspaceSettings, no_such_workspace};

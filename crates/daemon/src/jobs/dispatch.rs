@@ -129,7 +129,8 @@ impl Owner {
         if !self.engines.contains_key(model) {
             self.make_room()?;
             let options = self.config.engine.clone();
-            let load = Load { v: VERSION, model: model.clone(), options, state: None };
+            let state = self.states.directory(model);
+            let load = Load { v: VERSION, model: model.clone(), options, state };
             let engine = Engine::new(self.spawner.spawn(load)?, model.clone(), Instant::now());
             self.processes.insert(engine.id(), model.clone());
             self.engines.insert(model.clone(), engine);

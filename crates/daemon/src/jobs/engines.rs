@@ -9,10 +9,14 @@ use super::live::{Live, Stage, milliseconds};
 use super::owner::Owner;
 use super::view::{Done, End, Phase};
 use crate::engine::{Engine, EngineId, EngineMessage, LoadState};
+use crate::store::too_long;
 
 impl Owner {
     /// Takes note of what an engine says, or that it is gone.
     pub(super) fn engine(&mut self, id: EngineId, message: EngineMessage) {
+        if let EngineMessage::Exited { .. } = &message {
+            self.states.engine_ended();
+        }
         // One that was told to exit may still speak; nobody listens.
         let Some(model) = self.processes.get(&id).cloned() else { return };
         match message {
@@ -49,9 +53,24 @@ impl Owner {
             }
             Event::Failed { id, failure } => {
                 if let Some(job) = self.request_ended(id) {
+                    let failure = self.told_to_session(&job, failure);
                     self.fail_claimed(&job, failure);
                 }
             }
+        }
+    }
+
+    /// What is said of a failure where the job is a turn of a session.
+    fn told_to_session(&self, id: &JobId, failure: Failure) -> Failure {
+        let session = match self.live.get(id).map(|live| &live.stage) {
+            Some(Stage::Running(run)) => run.spec.session.as_ref(),
+            _ => None,
+        };
+        match session {
+            Some(session) if failure.code == ErrorCode::ContextExceeded => {
+                too_long(session, &failure)
+            }
+            _ => failure,
         }
     }
 

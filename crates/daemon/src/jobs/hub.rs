@@ -79,6 +79,7 @@ pub(super) enum Order {
     Changes { reply: oneshot::Sender<(u32, broadcast::Receiver<Change>)> },
     Removed { workspace: WorkspaceId, ids: Vec<JobId>, reply: oneshot::Sender<()> },
     WaitsFor { ids: Vec<JobId>, reply: oneshot::Sender<Vec<Vec<JobId>>> },
+    ForgetState { state: String, reply: oneshot::Sender<()> },
     Status { reply: oneshot::Sender<(ProcessList, bool)> },
     Load { model: ModelRef, reply: oneshot::Sender<Result<watch::Receiver<LoadView>, Failure>> },
     Unload { model: Option<ModelRef>, reply: oneshot::Sender<Vec<String>> },
@@ -159,6 +160,11 @@ impl Hub {
         ids: Vec<JobId>,
     ) -> Result<(), Failure> {
         self.ask(|reply| Order::Removed { workspace, ids, reply }).await
+    }
+
+    /// Removes what is cached of a session that is no more.
+    pub(crate) async fn forget_state(&self, state: String) -> Result<(), Failure> {
+        self.ask(|reply| Order::ForgetState { state, reply }).await
     }
 
     /// What each of these jobs waits for.

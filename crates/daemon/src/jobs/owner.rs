@@ -16,6 +16,7 @@ use super::queue::Queue;
 use super::rooms::Rooms;
 use crate::engine::{Engine, EngineId, EngineMessage, Spawner};
 use crate::hooks::{Hooks, PlacedJob};
+use crate::states::States;
 use crate::store::{StoreEvent, Stores};
 use crate::workspaces::WorkspaceId;
 
@@ -39,6 +40,7 @@ pub(crate) struct Owner {
     pub(super) queue: Queue,
     pub(super) dependencies: Dependencies,
     pub(super) hooks: Hooks,
+    pub(super) states: States,
     pub(super) live: HashMap<JobId, Live>,
     pub(super) engines: HashMap<ModelRef, Engine>,
     /// Which of them make way for the models that have none.
@@ -91,6 +93,7 @@ impl Owner {
         let (hub, orders) = Hub::new();
         let (messages, from_engines) = mpsc::channel(ENGINE_MESSAGES);
         let hooks = Hooks::new(&home, &config);
+        let states = States::new(home.cache_dir.join("state"), config.sessions.state_bytes);
         let mut ids = JobIdSource::new(std::process::id());
         for newest in stores.newest_ids() {
             ids.after(newest);
@@ -105,6 +108,7 @@ impl Owner {
             queue: Queue::default(),
             dependencies: Dependencies::default(),
             hooks,
+            states,
             live: HashMap::new(),
             engines: HashMap::new(),
             rooms: Rooms::default(),

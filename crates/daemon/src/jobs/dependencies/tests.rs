@@ -11,7 +11,7 @@ fn id(number: usize) -> JobId {
 }
 
 fn after(jobs: &[(usize, Standing)], any: bool) -> After {
-    After { jobs: jobs.iter().map(|(job, how)| (id(*job), *how)).collect(), any }
+    After { jobs: jobs.iter().map(|(job, how)| (id(*job), *how)).collect(), any, turn: None }
 }
 
 fn open(jobs: &[usize]) -> After {
