@@ -250,7 +250,8 @@ impl AskedModel {
             Err(failure)
                 if matches!(failure.code, ErrorCode::NoModel | ErrorCode::ModelNotFound) =>
             {
-                Ok(Self::default())
+                let backend = resolve_backend(None, home, &Config::load(home)?);
+                Ok(Self { backend: Some(backend), path: None })
             }
             resolved => resolved,
         }

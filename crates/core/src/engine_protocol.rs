@@ -117,6 +117,9 @@ pub struct DummyScript {
     /// The answer is this many words instead of the prompt's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub words: Option<u32>,
+    /// The answer is to the whole conversation, with who said what, and not to the last prompt.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub transcript: bool,
 }
 
 /// One request.

@@ -174,6 +174,7 @@ impl Keeper {
         let (head, state) = (file.head.clone(), file.state.clone());
         if changed {
             let file = file.clone();
+            self.sessions.kept.remove(&name);
             self.workspace.stage_session(&name, &file);
         }
         let said = Conversation::before(&name, head, claim.spec.replaces.as_ref(), &reader)?;
