@@ -30,7 +30,7 @@ fn a_chat_along_a_pipe_is_a_turn_for_each_line_and_ends_with_the_first_failure()
     assert_eq!(chat.stdout.lines().count(), 3, "{}", chat.stdout);
     assert!(!chat.stdout.contains('>') && chat.stderr.is_empty(), "{chat:?}");
     assert_eq!(prompts(&home, "s"), ["one", "two\nthree"]);
-    let failed = home.run_with_input(["chat", "-c"], b"/model nothing\nfour\n").expect(3);
+    let failed = home.run_with_input(["chat", "-c"], b"/nonsense\nfour\n").expect(64);
     assert_eq!(failed.stdout, "");
     assert_eq!(prompts(&home, "s").len(), 2);
     // Without a name it gets one, by which it can be gone on with.
