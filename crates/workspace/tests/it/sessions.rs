@@ -6,9 +6,10 @@ use std::os::unix::fs::PermissionsExt;
 use threadrunner_core::{
     JobId, JobMeta, JobSpec, JobState, SessionFile, SessionName, TurnStanding,
 };
-use threadrunner_workspace::{NewJob, WorkspaceError};
+use threadrunner_workspace::{NewJob, Options, Workspace, WorkspaceError};
 
-use crate::support::{Fixture, job, now};
+use crate::faults::{Fault, Faulty};
+use crate::support::{Fixture, job, memory_dir, now};
 
 fn name(text: &str) -> SessionName {
     SessionName::parse(text).unwrap()
@@ -130,5 +131,54 @@ fn a_file_of_a_newer_version_is_refused_and_so_is_one_that_is_none() {
     for session in ["new", "bad", "link"] {
         let read = fixture.reader().session(&name(session));
         assert!(matches!(read, Err(WorkspaceError::UnfitSession { .. })), "{session}: {read:?}");
+    }
+}
+
+/// Three turns, each told of when it is answered; `None` where the disk gave up.
+fn converse(ws: &mut Workspace, told: &mut Vec<JobId>) -> Option<()> {
+    let mut session = SessionFile::new("state".to_owned());
+    for _ in 0..3 {
+        let id = ws.next_id(now());
+        session.pending.push(id.clone());
+        ws.stage_session(&name("s"), &session);
+        let claimed = ws.submit_claimed(job(&id, "Hello"), now()).ok()?;
+        ws.sync().failed.is_empty().then_some(())?;
+        let meta = JobMeta { parent: session.head.clone(), ..claimed.meta().clone() };
+        ws.complete(claimed, "Hi", meta, now()).ok()?;
+        ws.sync().failed.is_empty().then_some(())?;
+        told.push(id);
+        let reader = ws.reader();
+        session.settle(None, |turn| reader.turn_standing(turn));
+        ws.stage_session(&name("s"), &session);
+        ws.publish_sessions().is_empty().then_some(())?;
+    }
+    Some(())
+}
+
+#[test]
+fn a_conversation_is_whole_wherever_the_daemon_ends() {
+    for fault in [Fault::End, Fault::EndHalfway] {
+        for fault_at in 0.. {
+            let temp = memory_dir();
+            let path = temp.path().join("ws");
+            let (disk, mut told) = (Faulty::new(fault_at, fault, false), Vec::new());
+            let opened = Workspace::open_on(disk.clone(), &path, Options::default(), now());
+            let done = opened.ok().and_then(|(mut ws, _)| converse(&mut ws, &mut told));
+            if !disk.struck() {
+                assert!(done.is_some() && fault_at > 30, "{fault_at} changes");
+                break;
+            }
+            let (ws, _) = Workspace::open(&path, Options::default(), now()).unwrap();
+            let session = ws.reader().session(&name("s")).unwrap();
+            let Some(head) = session.and_then(|session| session.head) else {
+                assert_eq!(told, [], "{fault:?} at {fault_at}");
+                continue;
+            };
+            let chain = ws.reader().chain(&head).unwrap();
+            assert_eq!(chain.missing, None, "{fault:?} at {fault_at}");
+            // One more may be answered than anybody was told of.
+            assert!(chain.turns.starts_with(&told), "{fault:?} at {fault_at}");
+            assert!(chain.turns.len() <= told.len() + 1, "{fault:?} at {fault_at}");
+        }
     }
 }
