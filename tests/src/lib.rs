@@ -5,9 +5,11 @@ mod frames;
 mod home;
 mod mounts;
 pub mod soak;
+mod terminal;
 mod wait;
 
 pub use frames::Frames;
 pub use home::{Finished, TestHome, models_directory, program};
 pub use mounts::{in_own_mounts, mount_small, remount_read_only};
+pub use terminal::Terminal;
 pub use wait::{eventually, process_is_alive};

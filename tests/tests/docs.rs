@@ -37,9 +37,9 @@ fn the_python_client_of_the_protocol_page_gets_its_answer() {
     assert_eq!(finished.stdout, "lorem ipsum dolor sit amet Hello. how. are. you.\n");
 }
 
-/// The named scripts of the cookbook.
-fn recipes() -> Vec<(String, String)> {
-    let page = page("cookbook.md");
+/// The named scripts of a page.
+fn recipes(name: &str) -> Vec<(String, String)> {
+    let page = page(name);
     let marked = page.split("<!-- test: ").skip(1);
     let recipe = |text: &str| {
         let (name, rest) = text.split_once(" -->\n```bash\n").expect("a name and a block");
@@ -52,7 +52,7 @@ fn recipes() -> Vec<(String, String)> {
 }
 
 #[test]
-fn every_recipe_of_the_cookbook_works() {
+fn every_recipe_works() {
     let answer = |words: &str| format!("lorem ipsum dolor sit amet {words}");
     // What each must print, among other things, when answered by the dummy.
     let expected = [
@@ -68,8 +68,10 @@ fn every_recipe_of_the_cookbook_works() {
         ("route", answer("Why. is. the. sky. blue.\n")),
         ("agent", "Is. there. room. on. the. disk.\n".to_owned()),
         ("night", "Write report number 3.".to_owned()),
+        ("conversation", format!("{}\n2\n", answer("What. could. break."))),
     ];
-    let recipes = recipes();
+    let mut recipes = recipes("cookbook.md");
+    recipes.extend(self::recipes("conversations.md"));
     assert_eq!(recipes.len(), expected.len());
     for ((name, script), (expected_name, printed)) in recipes.iter().zip(expected) {
         assert_eq!(name, expected_name);

@@ -229,3 +229,31 @@ fn a_model_over_the_budget_is_refused_before_it_is_loaded() {
     assert!((2048..8192).contains(&context), "{loaded}");
     assert!(loaded["size_bytes"].as_u64() <= Some(300_000_000), "{loaded}");
 }
+
+#[test]
+fn a_second_turn_reads_only_what_is_new() {
+    let home = home_with(&smollm());
+    let turn = |prompt: &str, arguments: &[&str]| {
+        let usual = ["--json", "--temperature", "0", "--max-tokens", "40"];
+        let run = home.run(usual.iter().chain(arguments).chain([&prompt]));
+        run.expect(0).json()
+    };
+    let tokens = |answer: &Value, key: &str| answer["usage"][key].as_u64().unwrap();
+    let first = turn("Tell me the capital of France.", &["--session", "s"]);
+    let second = turn("And of Italy?", &["-c"]);
+    assert_eq!(second["session"], "s");
+    let computed =
+        |answer: &Value| tokens(answer, "prompt_tokens") - tokens(answer, "cached_tokens");
+    // All of the first turn's prompt is in the second's, and in the cache.
+    assert!(tokens(&second, "cached_tokens") >= tokens(&first, "prompt_tokens") - 1, "{second}");
+    // A new engine with nothing cached reads it all.
+    home.run(["daemon", "stop"]).expect(0);
+    let cache = home.root().join("cache/state");
+    if cache.exists() {
+        fs::remove_dir_all(cache).unwrap();
+    }
+    home.run(["sessions", "show", "s"]).expect(0);
+    let third = turn("And of Spain?", &["-c"]);
+    assert!(computed(&third) > tokens(&second, "prompt_tokens"), "{third}");
+    assert!(computed(&second) * 2 < computed(&third), "{second} {third}");
+}

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::future::Future;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,6 +51,8 @@ fn dispatch(command: Command) -> CommandResult {
     match command {
         Command::Run(args) => commands::run::run(args),
         Command::Batch(args) => commands::batch::run(args),
+        Command::Chat(args) => commands::chat::run(args),
+        Command::Sessions(args) => commands::sessions::run(args),
         Command::Ps(args) => commands::ps::run(args),
         Command::Status(args) => commands::status::run(args),
         Command::Models(args) => commands::models::run(args),
@@ -164,6 +167,15 @@ impl Session {
         .into())
     }
 
+    /// Forgets a Ctrl-C that came while there was nothing to stop.
+    pub(crate) async fn forget_interrupt(&mut self) {
+        tokio::select! {
+            biased;
+            _ = self.interrupt.recv() => {}
+            () = std::future::ready(()) => {}
+        }
+    }
+
     /// Sends a request; see [`Daemon::open`].
     pub(crate) async fn open(&mut self, op: Op) -> Result<Replies, CommandError> {
         let daemon = self.daemon();
@@ -210,6 +222,50 @@ pub(crate) fn strange(what: &str) -> CommandError {
     Failure::new(ErrorCode::BadFrame, format!("the daemon's answer is not as expected: {what}"))
         .hint("run `threadrunner daemon restart` after an upgrade")
         .into()
+}
+
+/// A model as it is sent: the caller's own default, or what was asked for.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct AskedModel {
+    pub(crate) backend: Option<BackendKind>,
+    pub(crate) path: Option<String>,
+}
+
+impl AskedModel {
+    /// The model of that name; an error where there is none.
+    pub(crate) fn named(
+        home: &Home,
+        workspace: Option<&str>,
+        backend: Option<BackendKind>,
+        model: Option<&str>,
+    ) -> Result<Self, Failure> {
+        let (backend, path) = resolve(home, workspace, backend, model)?;
+        Ok(Self { backend: Some(backend), path })
+    }
+
+    /// The caller's default, for a conversation that has no model of its own yet. One that has
+    /// needs none.
+    pub(crate) fn usual(home: &Home, workspace: Option<&str>) -> Result<Self, Failure> {
+        match Self::named(home, workspace, None, None) {
+            Err(failure)
+                if matches!(failure.code, ErrorCode::NoModel | ErrorCode::ModelNotFound) =>
+            {
+                let backend = resolve_backend(None, home, &Config::load(home)?);
+                Ok(Self { backend: Some(backend), path: None })
+            }
+            resolved => resolved,
+        }
+    }
+
+    /// What a person calls it.
+    pub(crate) fn name(&self) -> String {
+        let stem = self.path.as_deref().and_then(|path| Path::new(path).file_stem());
+        match (stem, self.backend) {
+            (Some(stem), _) => stem.to_string_lossy().into_owned(),
+            (None, Some(backend)) => backend.to_string(),
+            (None, None) => "none".to_owned(),
+        }
+    }
 }
 
 /// The backend and the model's path, as they are sent: the daemon is to obey the environment of

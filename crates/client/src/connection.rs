@@ -201,6 +201,9 @@ pub(crate) fn first_reply_limit(op: &Op) -> Option<Duration> {
         | Op::Cancel(_)
         | Op::Retry(_)
         | Op::Rm(_)
+        | Op::Sessions(_)
+        | Op::Session(_)
+        | Op::RmSession(_)
         | Op::Ps
         | Op::Status
         | Op::Load(_)

@@ -149,6 +149,9 @@ pub struct DummyScript {
     pub memory_bytes: u64,
     /// Bytes that it says each cell of its cache takes.
     pub cell_bytes: u64,
+    /// The answer is to the whole conversation, with who said what, and not to the last prompt.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub transcript: bool,
 }
 
 /// One request.

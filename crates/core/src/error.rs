@@ -114,6 +114,8 @@ error_codes! {
     JobNotFound = "job_not_found",
     /// The id fits more than one job.
     AmbiguousId = "ambiguous_id",
+    /// No such session.
+    SessionNotFound = "session_not_found",
     /// The job's state does not allow it.
     WrongState = "wrong_state",
     /// Reading or writing a file failed.
@@ -188,7 +190,7 @@ impl ErrorCode {
             Self::JobFailed | Self::Canceled | Self::DependencyFailed | Self::WrongState => {
                 ExitCode::Failed
             }
-            Self::JobNotFound => ExitCode::NotFound,
+            Self::JobNotFound | Self::SessionNotFound => ExitCode::NotFound,
             Self::InvalidRequest | Self::EmptyPrompt | Self::AmbiguousId | Self::Config => {
                 ExitCode::Usage
             }
@@ -222,6 +224,7 @@ impl ErrorCode {
             | Self::Canceled
             | Self::DependencyFailed
             | Self::JobNotFound
+            | Self::SessionNotFound
             | Self::WrongState
             | Self::Config
             | Self::Internal
@@ -254,6 +257,7 @@ impl ErrorCode {
             | Self::Canceled
             | Self::DependencyFailed
             | Self::JobNotFound
+            | Self::SessionNotFound
             | Self::AmbiguousId
             | Self::WrongState
             | Self::Io

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{JobId, KeepAlive, Parameters};
+use crate::{JobId, KeepAlive, Parameters, SessionName};
 
 /// The version of `job.json` that this program writes. A newer one is refused, never guessed.
 pub const SPEC_VERSION: u32 = 1;
@@ -225,6 +225,13 @@ pub struct JobSpec {
     /// A program run without a shell when the job has ended, with its directory as argument.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_done: Option<PathBuf>,
+    /// The conversation that the job is a turn of. What was said before it is not here: it follows
+    /// from the session when the job begins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionName>,
+    /// The turn that this one takes the place of, which must be the session's last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<JobId>,
     /// How often the job was begun. Counted before it runs.
     pub attempts: u32,
 }
@@ -247,6 +254,8 @@ impl Default for JobSpec {
             after_any: false,
             template: false,
             on_done: None,
+            session: None,
+            replaces: None,
             attempts: 0,
         }
     }
@@ -349,11 +358,6 @@ pub struct Usage {
     /// How many of these were read from a session's saved state.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub restored_tokens: u32,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_zero(n: &u32) -> bool {
-    *n == 0
 }
 
 /// Where the time of one request went, in milliseconds, measured by the process that spent it.

@@ -22,6 +22,7 @@ mod keep_alive;
 mod params;
 pub mod protocol;
 pub mod scheduler;
+mod session;
 pub mod template;
 pub mod text;
 
@@ -38,3 +39,6 @@ pub use job::{
 };
 pub use keep_alive::{InvalidKeepAlive, KeepAlive};
 pub use params::{InvalidParameter, Parameters};
+pub use session::{
+    InvalidSessionName, SESSION_VERSION, SessionFile, SessionName, Turn, TurnStanding,
+};

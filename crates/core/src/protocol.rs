@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     BackendKind, ErrorCode, ErrorType, Failure, FinishReason, JobId, JobState, KeepAlive, Message,
-    Parameters, Priority, Timings, Usage,
+    Parameters, Priority, SessionName, Timings, Usage,
 };
 
 pub use data::*;
@@ -79,6 +79,12 @@ pub enum Op {
     Rm(JobQuery),
     /// Remove jobs that ended long ago ([`Removed`]).
     Prune(PruneQuery),
+    /// The conversations there are, the one last spoken in first ([`SessionList`]).
+    Sessions(SessionsQuery),
+    /// What was said in a conversation ([`Conversation`]).
+    Session(SessionQuery),
+    /// Forget a conversation, and what is cached of it ([`RemovedSession`]).
+    RmSession(RmSessionQuery),
     /// Loaded models and running requests ([`ProcessList`]).
     Ps,
     /// The daemon's own state ([`DaemonStatus`]).
@@ -159,6 +165,15 @@ pub struct Submission {
     /// The workspace, by its name in `config.toml`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workspace: Option<String>,
+    /// The conversation of that workspace that this is the next turn of; it begins with the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionName>,
+    /// Of a session's turn: the turn that it takes the place of, which must be the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<JobId>,
+    /// Of a session's turn: `backend` and `model` are for a session that has none yet.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub usual_model: bool,
 }
 
 /// One answer frame.

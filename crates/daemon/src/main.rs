@@ -6,6 +6,7 @@
 mod connection;
 mod context;
 mod engine;
+mod fnv;
 mod handlers;
 mod hooks;
 mod jobs;
@@ -14,6 +15,7 @@ mod memory;
 mod retention;
 mod server;
 mod startup;
+mod states;
 mod store;
 mod stream;
 mod workspaces;

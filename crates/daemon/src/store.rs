@@ -4,10 +4,12 @@
 //! after that sync; what only this daemon needs to go on (a claim) is told before it, so that an
 //! answer's first token does not wait for the disk.
 
+mod conversation;
 mod expand;
 mod hooks;
 mod keeper;
 mod needs;
+mod sessions;
 mod standing;
 
 use std::ops::{Index, IndexMut};
@@ -15,14 +17,16 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
 use threadrunner_core::{
-    ErrorCode, Failure, HookOutcome, JobId, JobMeta, JobSpec, ModelRef, Priority,
+    ErrorCode, Failure, HookOutcome, JobId, JobMeta, JobSpec, ModelRef, Priority, SessionName,
 };
 use threadrunner_home::WorkspaceSettings;
 use threadrunner_workspace::{Hook, WatchEvent, Watcher, Workspace};
 use tokio::sync::{oneshot, watch};
 
 use crate::workspaces::WorkspaceId;
+pub(crate) use conversation::{read_turn, too_long};
 use keeper::Keeper;
+pub(crate) use sessions::{RemovedSession, no_such_session};
 pub(crate) use standing::{After, Standing};
 
 /// How many jobs are removed in one operation.
@@ -45,6 +49,8 @@ pub(crate) struct Claim {
     pub(crate) prompt: String,
     pub(crate) spec: JobSpec,
     pub(crate) meta: JobMeta,
+    /// What the engine calls the cached state of its session.
+    pub(crate) state: Option<String>,
     /// Why it cannot be run as it is.
     pub(crate) unfit: Option<Failure>,
 }
@@ -144,6 +150,7 @@ enum Operation {
     Retry { id: JobId, reply: Reply<()> },
     Remove { id: JobId, reply: Reply<()> },
     RemoveAll { ids: Vec<JobId>, reply: Reply<Vec<JobId>> },
+    RemoveSession { name: SessionName, reply: Reply<RemovedSession> },
 }
 
 type Reply<T> = oneshot::Sender<Result<T, Failure>>;
@@ -369,6 +376,14 @@ impl Archive {
     /// Removes a job that has ended.
     pub(crate) async fn remove(&self, id: JobId) -> Result<(), Failure> {
         self.ask(|reply| Operation::Remove { id, reply }).await
+    }
+
+    /// Forgets a session of which no turn is queued or running. Its jobs stay.
+    pub(crate) async fn remove_session(
+        &self,
+        name: SessionName,
+    ) -> Result<RemovedSession, Failure> {
+        self.ask(|reply| Operation::RemoveSession { name, reply }).await
     }
 
     /// Removes jobs that have ended, and names those that are gone: not one that is no longer

@@ -159,8 +159,15 @@ impl ModelBackend for Dummy {
         &self.info
     }
 
-    /// What the user said last.
+    /// What the user said last, or all that was said where the script wants it.
     fn render_chat(&self, messages: &[Message]) -> Result<String, BackendError> {
+        if self.script.transcript {
+            let said = |message: &Message| {
+                let role = format!("{:?}", message.role).to_lowercase();
+                format!("{role} {}\n", message.content)
+            };
+            return Ok(messages.iter().map(said).collect());
+        }
         let last = messages.iter().rev().find(|message| message.role == Role::User);
         Ok(last.map(|message| message.content.clone()).unwrap_or_default())
     }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer};
 use threadrunner_core::engine_protocol::{DummyScript, EngineOptions};
 use threadrunner_core::{BackendKind, ErrorCode, Failure, Parameters, Priority};
 
-use crate::{Home, MemoryBudget, ModelConfig, RetentionConfig};
+use crate::{Home, MemoryBudget, ModelConfig, RetentionConfig, SessionsConfig};
 
 /// The user's configuration: `config.toml` in the home. Every key has a default, and so has the
 /// file. An unknown key is an error, because a misspelt one would be obeyed by nobody.
@@ -56,6 +56,8 @@ pub struct Config {
     pub defaults: Parameters,
     /// `[retention]`: which jobs that have ended are kept, in each workspace.
     pub retention: RetentionConfig,
+    /// `[sessions]`: what is kept of conversations beside what was said.
+    pub sessions: SessionsConfig,
     /// `[workspaces.NAME]`: further workspaces.
     pub workspaces: BTreeMap<String, WorkspaceConfig>,
 }
@@ -110,6 +112,7 @@ impl Default for Config {
             models: BTreeMap::new(),
             defaults: Parameters::default(),
             retention: RetentionConfig::default(),
+            sessions: SessionsConfig::default(),
             workspaces: BTreeMap::new(),
         }
     }
@@ -336,6 +339,9 @@ mod tests {
             max_bytes = "10 GB"
             keep_failed = true
 
+            [sessions]
+            state_bytes = "500 MB"
+
             [workspaces.code]
             path = "code"
             model = "coder"
@@ -360,6 +366,7 @@ mod tests {
         assert_eq!((small.context, small.sequences), (Some(2048), Some(2)));
         assert_eq!(config.defaults.temperature, Some(0.2));
         assert_eq!(config.retention.max_jobs, Some(10_000));
+        assert_eq!(config.sessions.state_bytes, 500_000_000);
         assert_eq!(config.workspaces["code"].defaults.top_k, Some(1));
     }
 

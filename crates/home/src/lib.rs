@@ -12,6 +12,7 @@ mod memory;
 mod model;
 mod private;
 mod retention;
+mod sessions;
 mod workspaces;
 
 pub use config::{Config, Durability, WorkspaceConfig};
@@ -21,4 +22,5 @@ pub use lock::FileLock;
 pub use memory::{MemoryBudget, ModelConfig};
 pub use model::{ModelFile, list_models, resolve_backend, resolve_model, resolve_workspace_model};
 pub use retention::RetentionConfig;
+pub use sessions::SessionsConfig;
 pub use workspaces::{DEFAULT_WORKSPACE, WorkspaceSettings, no_such_workspace};

@@ -53,6 +53,11 @@ pub(crate) const SIZES: &[(&str, f64)] = &[
 /// The largest amount: exact as a number, and in seconds longer than anybody waits.
 const MOST: f64 = 9e15;
 
+/// A number of bytes, or a text such as `"10 GB"`.
+pub(crate) fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    amount(deserializer, SIZES, "\"500 MB\", \"10 GB\"").map(|bytes| bytes as u64)
+}
+
 fn amount<'de, D: Deserializer<'de>>(
     deserializer: D,
     units: &[(&str, f64)],
@@ -82,7 +87,7 @@ fn age<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D
 }
 
 fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-    amount(deserializer, SIZES, "\"500 MB\", \"10 GB\"").map(|bytes| Some(bytes as u64))
+    bytes(deserializer).map(Some)
 }
 
 #[cfg(test)]

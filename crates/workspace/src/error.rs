@@ -102,6 +102,14 @@ pub enum WorkspaceError {
         /// How large it may be.
         limit: u64,
     },
+    /// A session's file is not what this program could have written.
+    #[error("the session's file {} cannot be used: {reason}", path.display())]
+    UnfitSession {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A value cannot be written as JSON.
     #[error("cannot write {what} as JSON: {source}")]
     Json {
@@ -187,6 +195,8 @@ impl WorkspaceError {
             }
             Self::TooLarge { .. } => Failure::new(ErrorCode::InvalidRequest, message)
                 .hint("split the text over several jobs"),
+            Self::UnfitSession { .. } => Failure::new(ErrorCode::Config, message)
+                .hint("a newer ThreadRunner may know it; else move it away"),
             Self::Json { .. } => Failure::new(ErrorCode::Internal, message),
         }
     }

@@ -42,6 +42,10 @@ impl Reader {
         Self { layout }
     }
 
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
     /// Opens a workspace that is there, for reading alone.
     ///
     /// # Errors
@@ -93,6 +97,7 @@ impl Reader {
             attempts: spec.attempts,
             priority: spec.priority,
             prompt_start: prompt_start(&dir, &spec)?,
+            session: spec.session,
             workspace: None,
             directory: Some(dir.path),
             meta,

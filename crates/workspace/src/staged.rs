@@ -21,7 +21,7 @@ use threadrunner_core::{JobId, JobState};
 use crate::files::{ReadError, job_dir};
 use crate::fs::FileSystem;
 use crate::layout::{self, JOB_NEXT, Layout, open_dir};
-use crate::{Result, WorkspaceError};
+use crate::{Result, UnwrittenSession, WorkspaceError};
 
 /// One job's prepared change.
 #[derive(Debug)]
@@ -71,6 +71,8 @@ pub struct Synced {
     /// Jobs whose changes are not done. A submission among them is gone; any other job is where
     /// it was.
     pub failed: Vec<(JobId, WorkspaceError)>,
+    /// Sessions whose files are not written yet. That is tried again with the next sync.
+    pub unwritten: Vec<UnwrittenSession>,
     /// Files whose place others took, held open: the file system frees one when the last who
     /// holds it lets go, and may have to wait for its journal to do so. Whoever drops this after
     /// he told everybody lets nobody wait for that.

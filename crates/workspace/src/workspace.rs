@@ -1,5 +1,6 @@
 //! The owner of a workspace.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
@@ -7,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use threadrunner_core::{JobId, JobIdSource, JobState};
+use threadrunner_core::{JobId, JobIdSource, JobState, SessionFile, SessionName};
 
 use crate::fs::{Disk, FileSystem};
 use crate::layout::{LOCK_FILE, Layout};
@@ -58,6 +59,8 @@ pub struct Workspace {
     unsynced: Unsynced,
     /// Whether notes of hooks were made since the last sync.
     pub(crate) hooks_unsynced: bool,
+    /// Files of sessions that are to be written.
+    pub(crate) sessions: BTreeMap<SessionName, SessionFile>,
     ids: JobIdSource,
     /// Held for its lock, which the system gives back however this process ends.
     _lock: File,
@@ -95,6 +98,7 @@ impl Workspace {
             carried: Synced::default(),
             unsynced: Unsynced::default(),
             hooks_unsynced: false,
+            sessions: BTreeMap::new(),
             ids: JobIdSource::new(std::process::id()),
             _lock: lock,
         };
@@ -129,7 +133,8 @@ impl Workspace {
     /// Makes everything that was prepared true, and tells of it.
     pub fn sync(&mut self) -> Synced {
         let mut synced = std::mem::take(&mut self.carried);
-        let group = std::mem::take(&mut self.staged);
+        let mut group = std::mem::take(&mut self.staged);
+        self.sync_sessions(&mut group, &mut synced);
         if group.is_empty() {
             return synced;
         }
@@ -181,6 +186,20 @@ impl Workspace {
             synced.done.push((staged.id, staged.route.last().copied()));
         }
         synced
+    }
+
+    /// Notes the turns of sessions before their jobs are there to be run. One that cannot be noted
+    /// is not accepted.
+    fn sync_sessions(&mut self, group: &mut Vec<Staged>, synced: &mut Synced) {
+        for unwritten in self.publish_sessions() {
+            let Some(file) = self.sessions.get(&unwritten.name) else { continue };
+            let (lost, others): (Vec<_>, Vec<_>) = std::mem::take(group)
+                .into_iter()
+                .partition(|staged| staged.new && file.pending.contains(&staged.id));
+            *group = others;
+            self.give_up(lost, &unwritten.error, synced);
+            synced.unwritten.push(unwritten);
+        }
     }
 
     fn give_up(&self, group: Vec<Staged>, error: &WorkspaceError, synced: &mut Synced) {

@@ -4,6 +4,7 @@ mod batch;
 mod jobs;
 mod options;
 mod parse;
+mod sessions;
 mod values;
 
 pub(crate) use batch::BatchArgs;
@@ -13,3 +14,7 @@ pub(crate) use options::{
     UnloadArgs, WorkspaceArg,
 };
 pub(crate) use parse::{parse, short_help};
+pub(crate) use sessions::{
+    ChatArgs, ExportArgs, ExportFormat, ListArgs, RmArgs, SessionArgs, SessionsArgs,
+    SessionsCommand, ShowArgs,
+};

@@ -9,6 +9,7 @@ use threadrunner_core::{BackendKind, ErrorCode, Failure, JobId, KeepAlive, Param
 
 use super::batch::{self, BatchArgs};
 use super::jobs::{self, FollowArgs, JobArgs, JobsArgs, PruneArgs, WaitArgs};
+use super::sessions::{self, ChatArgs, SessionArgs, SessionsArgs};
 use super::values;
 
 const EXAMPLES: &str = "\
@@ -18,6 +19,8 @@ Examples:
   git diff | threadrunner --system \"You review code\" \"What could break?\"
   threadrunner --temperature 0 --max-tokens 50 --json \"Name a colour\" | jq -r .text
   id=$(threadrunner --detach \"A long story\"); threadrunner follow $id
+  threadrunner --session trip \"I am in Lisbon\"; threadrunner -c \"Where am I?\"
+  threadrunner chat
 
 A prompt that begins with a command's name goes after `run` or `--`:
   threadrunner run jobs are hard to find
@@ -78,6 +81,12 @@ pub(crate) enum Command {
     /// Answer a file of prompts, and go on where it was when stopped
     #[command(after_long_help = batch::HELP)]
     Batch(BatchArgs),
+    /// Converse; Ctrl-C stops an answer, Ctrl-D leaves
+    #[command(after_long_help = sessions::CHAT)]
+    Chat(ChatArgs),
+    /// List, show, export or forget conversations
+    #[command(after_long_help = sessions::SESSIONS)]
+    Sessions(SessionsArgs),
     /// Show loaded models and running requests
     Ps(Plain),
     /// Show the daemon's state
@@ -140,8 +149,11 @@ pub(crate) struct RunArgs {
     pub(crate) backend: Option<BackendKind>,
 
     /// The prompt goes to the model as it is, without its chat template
-    #[arg(long, conflicts_with = "system")]
+    #[arg(long, conflicts_with_all = ["system", "session", "continues"])]
     pub(crate) raw: bool,
+
+    #[command(flatten)]
+    pub(crate) within: SessionArgs,
 
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
@@ -175,7 +187,13 @@ pub(crate) struct RunArgs {
     pub(crate) tags: Vec<String>,
 
     /// The id of the job that this one follows
-    #[arg(long, value_name = "ID", help_heading = "Job", value_parser = values::job_id)]
+    #[arg(
+        long,
+        value_name = "ID",
+        help_heading = "Job",
+        value_parser = values::job_id,
+        conflicts_with_all = ["session", "continues"]
+    )]
     pub(crate) parent: Option<JobId>,
 
     /// Begin when this job is done: an id, a part of one, or `last` (repeatable)

@@ -209,6 +209,24 @@ mod tests {
     }
 
     #[test]
+    fn a_conversation_is_named_or_the_last_one_and_never_takes_the_prompt_for_a_name() {
+        let run = |words: &[&str]| parse_words(words).unwrap().run;
+        let named = run(&["--session", "work", "and", "then?"]);
+        assert_eq!(named.within.session.unwrap().as_str(), "work");
+        let last = run(&["-c", "and", "then?"]);
+        assert!(last.within.continues && last.within.session.is_none());
+        assert_eq!(last.words, ["and", "then?"]);
+        assert!(run(&["--continue", "--session", "work", "hi"]).within.continues);
+        for words in [&["sessions"][..], &["sessions", "-w", "code"], &["sessions", "list"]] {
+            let command = parse_words(words).unwrap().command;
+            assert!(matches!(command, Some(Command::Sessions(_))), "{words:?}");
+        }
+        let chat = parse_words(&["chat", "-c", "-m", "small"]).unwrap().command;
+        assert!(matches!(chat, Some(Command::Chat(_))));
+        assert!(mistake(&["chat", "with", "me"]).contains("threadrunner run \"chat with me\""));
+    }
+
+    #[test]
     fn mistakes_are_mistakes() {
         for words in [
             &["--max-tokens", "many", "hi"][..],
@@ -217,6 +235,13 @@ mod tests {
             &["--timeout", "0", "hi"],
             &["--parent", "not-an-id", "hi"],
             &["--raw", "--system", "s", "hi"],
+            &["--raw", "-c", "hi"],
+            &["--session", "a/b", "hi"],
+            &["--session", ".a", "hi"],
+            &["--session", "a", "--parent", "1", "hi"],
+            &["sessions", "show"],
+            &["sessions", "rm"],
+            &["sessions", "--json", "show", "a"],
             &["--detach", "--no-stream", "hi"],
             &["daemon"],
             &["wait", "--all", "--idle"],

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use threadrunner_core::{BackendKind, JobId, JobState, Priority};
+use threadrunner_core::{BackendKind, JobId, JobState, Priority, SessionName};
 
 /// A duration: `30`, `30s`, `1.5m`, `2h`, `7d`, `500ms`. A bare number is seconds.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
@@ -70,6 +70,11 @@ pub(crate) fn state() -> impl TypedValueParser<Value = JobState> {
 /// A whole job id.
 pub(crate) fn job_id(text: &str) -> Result<JobId, String> {
     JobId::parse(text).map_err(|error| error.to_string())
+}
+
+/// A session's name.
+pub(crate) fn session(text: &str) -> Result<SessionName, String> {
+    SessionName::parse(text).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

@@ -5,7 +5,9 @@ use std::io::{self, IsTerminal};
 use serde::Serialize;
 use threadrunner_client::Replies;
 use threadrunner_core::protocol::{EndFrame, Progress, ReplyBody};
-use threadrunner_core::{ErrorCode, ExitCode, Failure, FinishReason, JobId, Timings, Usage};
+use threadrunner_core::{
+    ErrorCode, ExitCode, Failure, FinishReason, JobId, SessionName, Timings, Usage,
+};
 
 use crate::app::{Session, strange};
 use crate::error::{CommandError, CommandResult};
@@ -17,6 +19,8 @@ use crate::spinner::progress_label;
 struct Answer {
     text: String,
     job: JobId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session: Option<SessionName>,
     model: String,
     finish_reason: FinishReason,
     usage: Usage,
@@ -26,9 +30,34 @@ struct Answer {
 /// Prints the answer in `replies`: text as it comes, or with `json` one object at its end.
 pub(crate) async fn print_answer(
     session: &mut Session,
-    mut replies: Replies,
+    replies: Replies,
     json: bool,
 ) -> CommandResult {
+    show_answer(session, replies, json, None).await.map(|_| ExitCode::Success)
+}
+
+/// Says that a turn which was not answered is not part of its conversation.
+pub(crate) fn tell_void(error: &CommandError, name: &SessionName) {
+    let void = match error {
+        CommandError::Interrupted | CommandError::ReaderGone => true,
+        // What the daemon keeps, the next one may answer.
+        CommandError::Failed { failure, .. } => {
+            !matches!(failure.code, ErrorCode::ConnectionLost | ErrorCode::ShuttingDown)
+        }
+        CommandError::Silent(_) => false,
+    };
+    if void {
+        output::say(&format!("threadrunner: this turn is not part of session '{name}'"));
+    }
+}
+
+/// The same of a turn of a conversation; returns the job.
+pub(crate) async fn show_answer(
+    session: &mut Session,
+    mut replies: Replies,
+    json: bool,
+    name: Option<&SessionName>,
+) -> Result<JobId, CommandError> {
     // Until an event says more.
     session.spinner.set("waiting".to_owned());
     let mut printer = Printer { json, text: String::new(), last: None };
@@ -48,7 +77,7 @@ pub(crate) async fn print_answer(
     session.spinner.end();
     let canceled = end.finish_reason == FinishReason::Canceled;
     let job = end.job.clone();
-    printer.finish(session, end).await?;
+    printer.finish(session, end, name).await?;
     if canceled {
         let failure = Failure::new(ErrorCode::Canceled, format!("job {job} was canceled"));
         // With --json, the object that was printed says it.
@@ -57,7 +86,7 @@ pub(crate) async fn print_answer(
             false => failure.into(),
         });
     }
-    Ok(ExitCode::Success)
+    Ok(job)
 }
 
 async fn read(
@@ -132,11 +161,17 @@ impl Printer {
         }
     }
 
-    async fn finish(mut self, session: &mut Session, end: EndFrame) -> Result<(), CommandError> {
+    async fn finish(
+        mut self,
+        session: &mut Session,
+        end: EndFrame,
+        name: Option<&SessionName>,
+    ) -> Result<(), CommandError> {
         if self.json {
             let answer = Answer {
                 text: self.text,
                 job: end.job,
+                session: name.cloned(),
                 model: end.model,
                 finish_reason: end.finish_reason,
                 usage: end.usage,

@@ -2,6 +2,7 @@
 
 pub(crate) mod batch;
 pub(crate) mod cancel;
+pub(crate) mod chat;
 pub(crate) mod completions;
 pub(crate) mod daemon;
 pub(crate) mod doctor;
@@ -15,9 +16,11 @@ pub(crate) mod result;
 pub(crate) mod retry;
 pub(crate) mod rm;
 pub(crate) mod run;
+pub(crate) mod sessions;
 pub(crate) mod status;
 pub(crate) mod unload;
 pub(crate) mod wait;
 
 mod answer;
 mod ids;
+mod transcript;

@@ -7,8 +7,9 @@ use threadrunner_core::ExitCode;
 use threadrunner_core::protocol::{Op, Submission, Submitted};
 use threadrunner_home::Home;
 
-use super::answer::print_answer;
-use crate::app::{Limit, resolve, with_session};
+use super::answer::{show_answer, tell_void};
+use super::sessions::choose;
+use crate::app::{AskedModel, Limit, with_session};
 use crate::args::RunArgs;
 use crate::error::{CommandError, CommandResult};
 use crate::prompt::{assemble, read_stdin};
@@ -24,15 +25,21 @@ pub(crate) fn run(args: RunArgs) -> CommandResult {
     let prompt = assemble(&args.words, stdin, args.raw)?;
     let params = args.sampling.into_checked_parameters()?;
     let home = Home::from_env()?;
-    let (backend, model) =
-        resolve(&home, args.workspace.as_deref(), args.backend, args.model.as_deref())?;
-    let submission = Submission {
+    let within = args.workspace.as_deref();
+    let converses = args.within.session.is_some() || args.within.continues;
+    let usual = converses && args.model.is_none() && args.backend.is_none();
+    let AskedModel { backend, path: model } = match usual {
+        true => AskedModel::usual(&home, within)?,
+        false => AskedModel::named(&home, within, args.backend, args.model.as_deref())?,
+    };
+    let mut submission = Submission {
         prompt,
         system: args.system,
         raw: args.raw,
         stream: Some(!args.no_stream && !args.json),
-        backend: Some(backend),
+        backend,
         model,
+        usual_model: usual,
         params,
         priority: args.priority,
         timeout_s: args.timeout.map(|timeout| timeout.as_secs_f64()),
@@ -44,12 +51,14 @@ pub(crate) fn run(args: RunArgs) -> CommandResult {
         max_attempts: args.attempts,
         keep_alive: args.keep_alive,
         on_done: args.on_done.as_deref().map(whole_path).transpose()?,
-        workspace: args.workspace,
+        workspace: args.workspace.clone(),
         ..Submission::default()
     };
-    let submission = Box::new(submission);
     let limit = args.timeout.map(|after| Limit { after, consequence: "the job was canceled" });
     with_session(home, limit, async |session| {
+        let name = choose(session, &args.within, args.workspace.as_deref()).await?;
+        submission.session.clone_from(&name);
+        let submission = Box::new(submission);
         if args.detach {
             let submitted: Submitted = session.call(Op::Submit(submission)).await?;
             match args.json {
@@ -59,8 +68,19 @@ pub(crate) fn run(args: RunArgs) -> CommandResult {
             return Ok(ExitCode::Success);
         }
         // However this ends, the connection ends with it, and with the connection the job.
-        let replies = session.open(Op::Run(submission)).await?;
-        print_answer(session, replies, args.json).await
+        let answered = async {
+            let replies = session.open(Op::Run(submission)).await?;
+            show_answer(session, replies, args.json, name.as_ref()).await
+        };
+        match (answered.await, &name) {
+            (Ok(_), _) => Ok(ExitCode::Success),
+            (Err(error), None) => Err(error),
+            (Err(error), Some(name)) => {
+                session.spinner.end();
+                tell_void(&error, name);
+                Err(error)
+            }
+        }
     })
 }
 

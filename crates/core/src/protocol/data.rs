@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::engine_protocol::EngineInfo;
-use crate::{HookOutcome, JobId, JobMeta, JobState, ModelInfo, ModelRef, Priority};
+use crate::{
+    FinishReason, HookOutcome, JobId, JobMeta, JobState, Message, ModelInfo, ModelRef, Priority,
+    SessionName, Usage,
+};
 
 /// A queued job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +42,9 @@ pub struct JobRecord {
     /// The beginning of the prompt, for lists: one line, at most 80 characters.
     #[serde(default)]
     pub prompt_start: String,
+    /// The conversation that it is, or was to be, a turn of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionName>,
     /// The name of its workspace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workspace: Option<String>,
@@ -224,4 +230,95 @@ pub struct DaemonStatus {
     /// Whether it is ending.
     #[serde(default)]
     pub stopping: bool,
+}
+
+/// What is known of a session.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SessionRecord {
+    /// Its name.
+    pub session: SessionName,
+    /// The name of its workspace.
+    pub workspace: String,
+    /// The job that is its last turn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<JobId>,
+    /// Jobs that are to be its next turns, and have not ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pending: Vec<JobId>,
+    /// How many turns it has.
+    pub turns: u32,
+    /// When the last one was asked: ISO 8601 in UTC with microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updated_at: Option<String>,
+    /// The model that answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelRef>,
+    /// Its instructions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system: Option<String>,
+    /// The beginning of the last prompt: one line, at most 80 characters.
+    #[serde(default)]
+    pub prompt_start: String,
+    /// The turn before the first that is there: its job is gone, and what was said before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<JobId>,
+    /// Why it cannot be gone on with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// Many sessions.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SessionList {
+    /// The one last spoken in first.
+    pub sessions: Vec<SessionRecord>,
+    /// Whether there are more than were sent.
+    #[serde(default)]
+    pub more: bool,
+}
+
+/// What was said in a session.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Conversation {
+    /// What is known of it.
+    #[serde(flatten)]
+    pub record: SessionRecord,
+    /// Its turns, in their order.
+    pub conversation: Vec<TurnRecord>,
+}
+
+/// One turn of a session: a job, and what it says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TurnRecord {
+    /// The job.
+    pub job: JobId,
+    /// What it brought along before the prompt.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub messages: Vec<Message>,
+    /// What was asked.
+    pub prompt: String,
+    /// What was answered.
+    pub answer: String,
+    /// When it was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub submitted_at: Option<String>,
+    /// The name of the model that answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Why the answer ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finish_reason: Option<FinishReason>,
+    /// Tokens read and generated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
+}
+
+/// A session that is no more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemovedSession {
+    /// Its name.
+    pub session: SessionName,
+    /// Its turns whose jobs are gone too.
+    #[serde(default)]
+    pub jobs: Vec<JobId>,
 }

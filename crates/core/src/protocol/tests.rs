@@ -27,6 +27,7 @@ fn every_op_survives_the_wire() {
         ..Submission::default()
     };
     let query = JobQuery { job: "last".into(), workspace: None };
+    let session = SessionQuery { session: SessionName::parse("work").unwrap(), workspace: None };
     for op in [
         Op::Simple(Box::new(submission.clone())),
         Op::Run(Box::new(submission.clone())),
@@ -41,6 +42,9 @@ fn every_op_survives_the_wire() {
         Op::Rm(query),
         Op::Prune(PruneQuery { older_than_s: 1.5, keep_failed: true, workspace: None }),
         Op::Jobs(JobsQuery::default()),
+        Op::Sessions(SessionsQuery { limit: Some(1), workspace: None }),
+        Op::Session(session.clone()),
+        Op::RmSession(RmSessionQuery { query: session, jobs: true }),
         Op::Ps,
         Op::Status,
         Op::Load(LoadQuery {

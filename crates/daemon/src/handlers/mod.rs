@@ -11,11 +11,15 @@ mod references;
 mod result;
 mod retry;
 mod rm;
+mod rm_session;
 mod run;
+mod session;
+mod sessions;
 mod status;
 mod stop;
 mod stream;
 mod submit;
+mod turn;
 mod unload;
 mod wait;
 mod watch;
@@ -68,6 +72,9 @@ pub(crate) async fn handle(context: Arc<Context>, op: Op, answer: Answer) -> Res
         Op::Retry(query) => retry::retry(context, query, &answer).await,
         Op::Rm(query) => rm::rm(context, query, &answer).await,
         Op::Prune(query) => prune::prune(context, query, &answer).await,
+        Op::Sessions(query) => sessions::sessions(context, query, &answer).await,
+        Op::Session(query) => session::session(context, query, &answer).await,
+        Op::RmSession(query) => rm_session::rm_session(context, query, &answer).await,
         Op::Ps => ps::ps(context, &answer).await,
         Op::Status => status::status(context, &answer).await,
         Op::Load(query) => load::load(context, query, &answer).await,

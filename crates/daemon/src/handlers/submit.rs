@@ -3,7 +3,7 @@
 use threadrunner_core::protocol::{ModelQuery, Submission, Submitted};
 use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta, JobSpec, ModelRef, Priority};
 
-use super::{Stop, references};
+use super::{Stop, references, turn};
 use crate::connection::Answer;
 use crate::context::Context;
 use crate::hooks;
@@ -38,13 +38,20 @@ pub(super) async fn new_job(
         blocking(move || hooks::check(&program)).await?;
     }
     let after = references::resolve(workspace, &mut submission).await?;
+    let earlier = turn::earlier(workspace, &submission).await?;
     let settings = &*workspace.settings;
-    let query = ModelQuery { backend: submission.backend, model: submission.model };
-    let model: ModelRef = context.model_in(settings, &query)?;
+    let mut query = ModelQuery { backend: submission.backend, model: submission.model };
+    if let Some(earlier) = &earlier {
+        query = earlier.model(query, submission.usual_model);
+    }
+    let model: ModelRef = context.model_in(settings, &query).map_err(|failure| match &earlier {
+        Some(earlier) => earlier.no_model(failure),
+        None => failure,
+    })?;
     let usual = if attached { Priority::Interactive } else { Priority::Normal };
     let mut spec = JobSpec {
         model: Some(model.clone()),
-        system: submission.system,
+        system: submission.system.clone(),
         messages: submission.messages,
         raw: submission.raw,
         params: submission.params,
@@ -57,9 +64,14 @@ pub(super) async fn new_job(
         after,
         template: submission.template,
         on_done: submission.on_done,
+        session: submission.session,
+        replaces: submission.replaces,
         ..JobSpec::default()
     };
     settings.fill_in(&mut spec);
+    if let Some(earlier) = earlier {
+        earlier.instruct(submission.system, &mut spec);
+    }
     let meta = JobMeta {
         tags: submission.tags,
         parent: submission.parent,

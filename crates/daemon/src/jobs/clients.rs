@@ -56,6 +56,10 @@ impl Owner {
                 }
                 let _ = reply.send(());
             }
+            Order::ForgetState { state, reply } => {
+                self.states.forget(state);
+                let _ = reply.send(());
+            }
             Order::WaitsFor { ids, reply } => {
                 let waits_for = |id| self.dependencies.waits_for(id).into_iter().flatten().cloned();
                 let _ = reply.send(ids.iter().map(|id| waits_for(id).collect()).collect());

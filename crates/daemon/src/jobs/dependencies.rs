@@ -24,6 +24,8 @@ struct Held {
     on: BTreeSet<JobId>,
     /// Whether a failure is as good as an answer.
     any: bool,
+    /// Of what it waits for, the turn that goes before it, however that ends.
+    turn: Option<JobId>,
 }
 
 /// Why a job can never begin.
@@ -128,6 +130,8 @@ impl Dependencies {
                 }
             }
         }
+        // Who also said that he waits for that turn means it.
+        let turn = after.turn.filter(|turn| on.insert(turn.clone()));
         if on.is_empty() {
             return Verdict::Free;
         }
@@ -137,7 +141,7 @@ impl Dependencies {
         for dependency in &on {
             self.waiting.entry(dependency.clone()).or_default().insert(id.clone());
         }
-        self.held.insert(id.clone(), Held { on, any: after.any });
+        self.held.insert(id.clone(), Held { on, any: after.any, turn });
         Verdict::Held
     }
 
@@ -155,6 +159,7 @@ impl Dependencies {
                 let Some(held) = self.held.get_mut(&job) else { continue };
                 held.on.remove(&ended);
                 let fails = match how {
+                    _ if held.turn.as_ref() == Some(&ended) => false,
                     Standing::Open | Standing::Done => false,
                     Standing::Failed | Standing::Canceled => !held.any,
                     Standing::Missing => true,

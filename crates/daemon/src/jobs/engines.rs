@@ -9,6 +9,7 @@ use super::live::{Live, Stage, milliseconds};
 use super::owner::Owner;
 use super::view::{Done, End, Phase};
 use crate::engine::{Engine, EngineId, EngineMessage, LoadState};
+use crate::store::too_long;
 
 impl Owner {
     /// Takes note of what an engine says, or that it is gone.
@@ -25,6 +26,8 @@ impl Owner {
         if exited {
             // Only now is its memory free.
             self.leaving.remove(&id);
+            // And only now does it save no more.
+            self.states.engine_ended();
         }
     }
 
@@ -67,9 +70,24 @@ impl Owner {
             }
             Event::Failed { id, failure } => {
                 if let Some(job) = self.request_ended(id) {
+                    let failure = self.told_to_session(&job, failure);
                     self.fail_claimed(&job, failure);
                 }
             }
+        }
+    }
+
+    /// What is said of a failure where the job is a turn of a session.
+    fn told_to_session(&self, id: &JobId, failure: Failure) -> Failure {
+        let session = match self.live.get(id).map(|live| &live.stage) {
+            Some(Stage::Running(run)) => run.spec.session.as_ref(),
+            _ => None,
+        };
+        match session {
+            Some(session) if failure.code == ErrorCode::ContextExceeded => {
+                too_long(session, &failure)
+            }
+            _ => failure,
         }
     }
 

@@ -1,6 +1,8 @@
 //! What one job's end means for others and for the programs that wait for it. Jobs that wait are
 //! held on disk in `ready`, and out of the queue.
 
+use std::time::Instant;
+
 use threadrunner_core::{ErrorCode, Failure, HookOutcome, JobId, JobState};
 use threadrunner_workspace::Hook;
 
@@ -24,6 +26,10 @@ impl Owner {
     fn held(&mut self, id: &JobId) {
         let Some(live) = self.live.get_mut(id) else { return };
         live.stage = Stage::Held;
+        // It was to begin at once, before another turn of its session was known.
+        if let Some(engine) = self.engines.get_mut(&live.model) {
+            engine.end(id, Instant::now());
+        }
         if let Some(ending) = live.ending {
             self.dependencies.forget(id);
             self.fail_queued(id, ending.failure());

@@ -106,6 +106,10 @@ pub(super) enum Order {
         ids: Vec<JobId>,
         reply: oneshot::Sender<Vec<Vec<JobId>>>,
     },
+    ForgetState {
+        state: String,
+        reply: oneshot::Sender<()>,
+    },
     Status {
         reply: oneshot::Sender<(ProcessList, bool)>,
     },
@@ -199,6 +203,11 @@ impl Hub {
         ids: Vec<JobId>,
     ) -> Result<(), Failure> {
         self.ask(|reply| Order::Removed { workspace, ids, reply }).await
+    }
+
+    /// Removes what is cached of a session that is no more.
+    pub(crate) async fn forget_state(&self, state: String) -> Result<(), Failure> {
+        self.ask(|reply| Order::ForgetState { state, reply }).await
     }
 
     /// What each of these jobs waits for.

@@ -64,6 +64,8 @@ pub(super) struct Work {
     pub(super) prompt: String,
     pub(super) spec: JobSpec,
     pub(super) meta: JobMeta,
+    /// What the engine calls the cached state of its session.
+    pub(super) state: Option<String>,
     /// When it was claimed.
     pub(super) since: Instant,
 }
@@ -149,7 +151,7 @@ impl Work {
             input,
             params: self.spec.params.clone(),
             priority: self.spec.priority,
-            session: None,
+            session: self.state,
         };
         let (spec, meta) = (self.spec, self.meta);
         (generate, Run { request, spec, meta, since: now, timings, flushed: 0 })

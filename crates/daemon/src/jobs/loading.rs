@@ -142,7 +142,8 @@ impl Owner {
     ) -> Result<(), Failure> {
         let settings = self.config.model_settings(&self.home, model);
         let options = settings.engine_options(&self.config.engine);
-        let load = Load { memory: share.limit, ..Load::new(model.clone(), options) };
+        let state = self.states.directory(model);
+        let load = Load { memory: share.limit, state, ..Load::new(model.clone(), options) };
         let process = self.spawner.spawn(load)?;
         let asked = self.wanted_loads.remove(model);
         let usual = settings.keep_alive.unwrap_or(KeepAlive::For(self.config.idle_timeout));

@@ -18,6 +18,7 @@ use super::rooms::Rooms;
 use super::sizes::Sizes;
 use crate::engine::{EXIT_GRACE, Engine, EngineId, EngineMessage, Spawner};
 use crate::hooks::{Hooks, PlacedJob};
+use crate::states::States;
 use crate::store::{StoreEvent, Stores};
 use crate::workspaces::WorkspaceId;
 
@@ -41,6 +42,7 @@ pub(crate) struct Owner {
     pub(super) queue: Queue,
     pub(super) dependencies: Dependencies,
     pub(super) hooks: Hooks,
+    pub(super) states: States,
     pub(super) live: HashMap<JobId, Live>,
     pub(super) engines: HashMap<ModelRef, Engine>,
     /// Which of them make way for the models that have none.
@@ -101,6 +103,7 @@ impl Owner {
         let (hub, orders) = Hub::new();
         let (messages, from_engines) = mpsc::channel(ENGINE_MESSAGES);
         let hooks = Hooks::new(&home, &config);
+        let states = States::new(home.cache_dir.join("state"), config.sessions.state_bytes);
         let mut ids = JobIdSource::new(std::process::id());
         for newest in stores.newest_ids() {
             ids.after(newest);
@@ -115,6 +118,7 @@ impl Owner {
             queue: Queue::default(),
             dependencies: Dependencies::default(),
             hooks,
+            states,
             live: HashMap::new(),
             engines: HashMap::new(),
             rooms: Rooms::default(),

@@ -113,13 +113,13 @@ impl Owner {
 
     fn claimed(&mut self, id: &JobId, claim: Claim) {
         let Some(live) = self.live.get_mut(id) else { return };
-        let Claim { prompt, mut spec, meta, unfit } = claim;
+        let Claim { prompt, mut spec, meta, state, unfit } = claim;
         if spec.model.is_none() {
             // Another program's: nobody has filled in yet what it leaves open.
             self.stores[live.workspace].settings().fill_in(&mut spec);
         }
         spec.priority = live.priority;
-        let work = Work { prompt, spec, meta, since: Instant::now() };
+        let work = Work { prompt, spec, meta, state, since: Instant::now() };
         live.stage = Stage::Claimed(Box::new(work));
         let (workspace, ending) = (live.workspace, live.ending);
         self.tell_change(workspace, id, Some(JobState::Processing));

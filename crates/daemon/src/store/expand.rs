@@ -3,18 +3,20 @@
 //! Done when a job begins, and for the engine alone: `prompt.txt` and `job.json` stay what was
 //! submitted. What an answer says is not looked at again.
 
-use threadrunner_core::{ErrorCode, Failure, JobId, template};
+use threadrunner_core::{ErrorCode, Failure, JobId, JobSpec, template};
 use threadrunner_workspace::{Reader, WorkspaceError};
-
-use super::Claim;
 
 /// The most bytes of answers in one prompt: beyond what any model reads, and within a frame however
 /// JSON writes them.
 const MAX_BYTES: usize = 8 << 20;
 
 /// Replaces the references in a job's prompt, system message and messages.
-pub(super) fn expand(claim: &mut Claim, reader: &Reader) -> Result<(), Failure> {
-    if !claim.spec.template {
+pub(super) fn expand(
+    prompt: &mut String,
+    spec: &mut JobSpec,
+    reader: &Reader,
+) -> Result<(), Failure> {
+    if !spec.template {
         return Ok(());
     }
     let mut left = MAX_BYTES;
@@ -33,9 +35,9 @@ pub(super) fn expand(claim: &mut Claim, reader: &Reader) -> Result<(), Failure> 
         })?;
         Ok::<_, Failure>(text)
     };
-    let system = claim.spec.system.iter_mut();
-    let messages = claim.spec.messages.iter_mut().map(|message| &mut message.content);
-    for text in std::iter::once(&mut claim.prompt).chain(system).chain(messages) {
+    let system = spec.system.iter_mut();
+    let messages = spec.messages.iter_mut().map(|message| &mut message.content);
+    for text in std::iter::once(prompt).chain(system).chain(messages) {
         *text = template::replace(text, &mut answer)?;
     }
     Ok(())

@@ -12,6 +12,7 @@ use threadrunner_core::{ErrorCode, Failure, JobId, JobState};
 use threadrunner_workspace::{ClaimedJob, NewJob, Workspace, WorkspaceError};
 
 use super::needs::Needs;
+use super::sessions::Sessions;
 use super::{Claim, Operation, Reply, StoreEvent, StoreEvents, Submission, Written};
 use crate::workspaces::WorkspaceId;
 
@@ -48,6 +49,7 @@ pub(super) struct Keeper {
     /// Jobs that this daemon put into `ready`, until the watcher has told of them.
     own: HashSet<JobId>,
     needs: Needs,
+    pub(super) sessions: Sessions,
     /// Jobs with a hook that has not run.
     pub(super) hooked: HashSet<JobId>,
     /// What is to be told when the group is synced.
@@ -60,7 +62,7 @@ pub(super) struct Keeper {
 
 /// What an operation of the group will have come to.
 enum Pending {
-    Queued { after: Vec<JobId>, any: bool },
+    Queued { after: Vec<JobId>, any: bool, turn: Option<JobId> },
     Begun,
     BeginsThen(Box<Claim>),
     Claimed(Box<Claim>),
@@ -90,6 +92,7 @@ impl Keeper {
             listed: None,
             own: HashSet::new(),
             needs: Needs::default(),
+            sessions: Sessions::default(),
             hooked: HashSet::new(),
             pending: Vec::new(),
             pending_removals: Vec::new(),
@@ -100,6 +103,7 @@ impl Keeper {
     /// Works until nobody has anything to ask any more.
     pub(super) fn run(mut self, operations: &Receiver<Operation>) {
         self.tell_hooks_due();
+        self.recall_sessions();
         loop {
             let first = match self.pause() {
                 None => operations.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -192,15 +196,17 @@ impl Keeper {
                     && let Ok(spec) = self.workspace.reader().spec(&id)
                 {
                     self.needs.add(&id, &spec.after);
+                    // What cannot be noted here is told when the job begins.
+                    let _ = self.ask_turn(&id, &spec);
                 }
                 self.answer(id, result, reply, true);
             }
             Operation::Remove { id, reply } => {
                 self.look_at_all();
-                match self.needed_by(&id) {
+                match self.may_be_removed(&id) {
                     // A client that is gone has nobody to be told.
-                    Some(by) => drop(reply.send(Err(needed(&id, &by)))),
-                    None => {
+                    Err(failure) => drop(reply.send(Err(failure))),
+                    Ok(()) => {
                         let result = self.workspace.remove(&id);
                         self.answer(id, result, reply, false);
                     }
@@ -208,12 +214,18 @@ impl Keeper {
             }
             Operation::RemoveAll { mut ids, reply } => {
                 self.look_at_all();
+                if let Err(failure) = self.look_at_sessions() {
+                    // What cannot be read may need any of them.
+                    drop(reply.send(Err(failure)));
+                    return;
+                }
                 ids.retain(|id| {
-                    let kept = self.hooked.contains(id) || self.needed_by(id).is_some();
+                    let kept = self.hooked.contains(id) || self.may_be_removed(id).is_err();
                     !kept && self.workspace.remove(id).is_ok()
                 });
                 self.pending_removals.push((ids, reply));
             }
+            Operation::RemoveSession { name, reply } => self.remove_session(name, reply),
         }
     }
 
@@ -225,9 +237,16 @@ impl Keeper {
         if let Err(failure) = self.note_hook(&id, &spec) {
             return self.tell(StoreEvent::Submitted { id, result: Err(failure) });
         }
+        let turn = match self.ask_new_turn(&id, &spec) {
+            Ok(turn) => turn,
+            Err(failure) => {
+                self.forget_hook(&id);
+                return self.tell(StoreEvent::Submitted { id, result: Err(failure) });
+            }
+        };
         let (after, any) = (spec.after.clone(), spec.after_any);
         let job = NewJob { id: id.clone(), prompt, spec, meta };
-        let result = if claim {
+        let result = if claim && turn.is_none() {
             self.workspace.submit_claimed(job, now).map(|job| {
                 let claim = self.claim_of(&job);
                 self.claimed.insert(id.clone(), job);
@@ -252,12 +271,28 @@ impl Keeper {
             Ok(None) => {
                 self.own.insert(id.clone());
                 self.needs.add(&id, &after);
-                self.pending.push((id, Pending::Queued { after, any }));
+                self.pending.push((id, Pending::Queued { after, any, turn }));
             }
             Err(error) => {
                 self.forget_hook(&id);
+                self.drop_turn(&id);
                 self.tell(StoreEvent::Submitted { id, result: Err(error.into()) });
             }
+        }
+    }
+
+    /// Whether anybody still asks for a job that has ended.
+    fn may_be_removed(&mut self, id: &JobId) -> Result<(), Failure> {
+        if let Some(by) = self.needed_by(id) {
+            return Err(needed(id, &by));
+        }
+        match self.kept_by(id)? {
+            Some(session) => Err(Failure::new(
+                ErrorCode::WrongState,
+                format!("session '{session}' needs job {id}: it is what was said there"),
+            )
+            .hint(format!("`threadrunner sessions rm {session}` forgets the session first"))),
+            None => Ok(()),
         }
     }
 

@@ -9,6 +9,8 @@ pub(crate) struct After {
     pub(crate) jobs: Vec<(JobId, Standing)>,
     /// Whether a failure is as good as an answer.
     pub(crate) any: bool,
+    /// The turn of its session that goes before it, however that ends.
+    pub(crate) turn: Option<JobId>,
 }
 
 /// How a job stands, for one that waits for it.
@@ -28,12 +30,13 @@ pub(crate) enum Standing {
 
 impl After {
     /// These jobs, looked at now.
-    pub(super) fn of(jobs: Vec<JobId>, any: bool, reader: &Reader) -> Self {
+    pub(super) fn of(jobs: Vec<JobId>, any: bool, turn: Option<JobId>, reader: &Reader) -> Self {
         let stands = |id| {
             let how = standing(&id, reader);
             (id, how)
         };
-        Self { jobs: jobs.into_iter().map(stands).collect(), any }
+        let turn = turn.filter(|turn| standing(turn, reader) == Standing::Open);
+        Self { jobs: jobs.into_iter().map(stands).collect(), any, turn }
     }
 }
 

@@ -110,7 +110,7 @@ fn through_the_scheduler(
     while steps <= last || !scheduler.is_idle() {
         for (id, arrival) in (0..).zip(arrivals).filter(|(_, arrival)| arrival.step == steps) {
             let (prompt, params) = (arrival.prompt.clone(), arrival.params.clone());
-            let request = Request { id, prompt, params, priority: arrival.priority };
+            let request = Request { id, prompt, params, priority: arrival.priority, session: None };
             scheduler.submit(request).unwrap();
         }
         steps += 1;

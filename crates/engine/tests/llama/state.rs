@@ -198,6 +198,7 @@ fn a_state_that_does_not_fit_leaves_an_empty_sequence() {
             start: 0,
             tokens: prompt.clone(),
             sample: false,
+            drafts: 0,
         };
         backend.forward(&threadrunner_core::Plan { feeds: vec![feed] }, &mut Vec::new()).unwrap();
         let state = backend.save(SeqId(0), usize::MAX).unwrap().unwrap();

@@ -16,7 +16,7 @@ use crate::twisted::{Twist, Twisted};
 
 /// The disk, with one fault.
 #[derive(Debug)]
-struct Faulty {
+pub(crate) struct Faulty {
     changes: AtomicUsize,
     fault_at: usize,
     fault: Fault,
@@ -24,7 +24,7 @@ struct Faulty {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Fault {
+pub(crate) enum Fault {
     /// This change fails with this error; later ones do not.
     Fails(Errno),
     /// This change and all later ones fail: the process ended before it.
@@ -34,13 +34,13 @@ enum Fault {
 }
 
 impl Faulty {
-    fn new(fault_at: usize, fault: Fault, may_sync_all: bool) -> Arc<Twisted<Self>> {
+    pub(crate) fn new(fault_at: usize, fault: Fault, may_sync_all: bool) -> Arc<Twisted<Self>> {
         let faulty = Self { changes: AtomicUsize::new(0), fault_at, fault, may_sync_all };
         Arc::new(Twisted(faulty))
     }
 
     /// Whether the fault has come about.
-    fn struck(&self) -> bool {
+    pub(crate) fn struck(&self) -> bool {
         self.changes.load(Ordering::Relaxed) > self.fault_at
     }
 

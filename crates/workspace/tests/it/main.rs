@@ -11,6 +11,7 @@ mod reading;
 mod recovery;
 mod retention;
 mod scenario;
+mod sessions;
 mod stories;
 mod support;
 mod syncs;

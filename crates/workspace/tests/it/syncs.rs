@@ -104,7 +104,9 @@ fn errors_name_the_path_and_the_verb_and_what_to_do() {
         assert!(matches!(error, WorkspaceError::Io { verb: "create", .. }), "{error:?}");
         assert_eq!(error.is_disk_full(), matches!(errno, Errno::NOSPC | Errno::DQUOT));
         let failure = error.into_failure();
-        assert_eq!(failure.code, ErrorCode::Io);
+        // What others hold comes free again.
+        let passes = errno == Errno::MFILE;
+        assert_eq!(failure.code, if passes { ErrorCode::Overloaded } else { ErrorCode::Io });
         let path = temp.path().join("input/writing").join(id.as_str());
         let start = format!("cannot create {}: ", path.display());
         assert!(failure.message.starts_with(&start), "{}", failure.message);

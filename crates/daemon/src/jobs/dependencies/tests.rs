@@ -11,7 +11,7 @@ fn id(number: usize) -> JobId {
 }
 
 fn after(jobs: &[(usize, Standing)], any: bool) -> After {
-    After { jobs: jobs.iter().map(|(job, how)| (id(*job), *how)).collect(), any }
+    After { jobs: jobs.iter().map(|(job, how)| (id(*job), *how)).collect(), any, turn: None }
 }
 
 fn open(jobs: &[usize]) -> After {
@@ -217,4 +217,24 @@ proptest! {
             prop_assert_eq!(ended[&job] == Standing::Done, can && !fails[job], "{}", job);
         }
     }
+}
+
+#[test]
+fn a_turn_goes_on_however_the_one_before_it_ended() {
+    let turn = |jobs: &[(usize, Standing)]| After { turn: Some(id(1)), ..after(jobs, false) };
+    for how in [Standing::Done, Standing::Failed, Standing::Canceled, Standing::Missing] {
+        let mut all = Dependencies::default();
+        assert_eq!(all.hold(&id(2), turn(&[])), Verdict::Held);
+        assert_eq!(all.ended(&id(1), how).free, [id(2)]);
+        assert!(all.is_empty());
+    }
+    // What it was told to wait for besides still counts, also where that is the same job.
+    let mut all = Dependencies::default();
+    all.hold(&id(2), turn(&[(3, Standing::Open)]));
+    all.hold(&id(4), turn(&[(1, Standing::Open)]));
+    let released = all.ended(&id(1), Standing::Failed);
+    assert_eq!(released.held, [id(2)]);
+    assert_eq!(released.broken.len(), 1);
+    assert_eq!(all.ended(&id(3), Standing::Failed).broken.len(), 1);
+    assert!(all.is_empty());
 }

@@ -12,11 +12,13 @@ use super::{AT_REST_AFTER, COMPLAINTS, FILLED_AFTER, Keeper, Pending};
 
 impl Keeper {
     /// What the owner needs to run a job that was claimed.
-    pub(super) fn claim_of(&self, job: &ClaimedJob) -> Claim {
+    pub(super) fn claim_of(&mut self, job: &ClaimedJob) -> Claim {
         let (prompt, spec, meta) =
             (job.prompt().to_owned(), job.spec().clone(), job.meta().clone());
-        let mut claim = Claim { prompt, spec, meta, unfit: None };
-        claim.unfit = expand(&mut claim, &self.workspace.reader()).err();
+        let mut claim = Claim { prompt, spec, meta, state: None, unfit: None };
+        let expanded = expand(&mut claim.prompt, &mut claim.spec, &self.workspace.reader());
+        // What was said before is put in after that: nothing in it refers to anything.
+        claim.unfit = expanded.and_then(|()| self.begin_turn(job.id(), &mut claim)).err();
         claim
     }
 
@@ -66,7 +68,11 @@ impl Keeper {
                     self.hooked.insert(id.clone());
                 }
                 let spec = job.spec;
-                let after = After::of(spec.after, spec.after_any, &self.workspace.reader());
+                let turn = self.ask_turn(&id, &spec).unwrap_or_else(|failure| {
+                    tracing::warn!(job = %id, %failure, "its session is not known");
+                    None
+                });
+                let after = After::of(spec.after, spec.after_any, turn, &self.workspace.reader());
                 let tag = job.meta.tags.first().map(|tag| tag.as_str().into());
                 let (model, priority) = (spec.model, spec.priority);
                 let found = Found { model, priority, tag, time_left_s, after };

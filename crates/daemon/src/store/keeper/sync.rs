@@ -10,16 +10,17 @@ impl Keeper {
         for (id, pending) in std::mem::take(&mut self.pending) {
             let error = synced.take_error(&id);
             match (pending, error) {
-                (Pending::Queued { after, any }, None) => {
+                (Pending::Queued { after, any, turn }, None) => {
                     // Not sooner: what ended with this group has ended by now, and what has not
                     // is told of after this.
-                    let after = After::of(after, any, &self.workspace.reader());
+                    let after = After::of(after, any, turn, &self.workspace.reader());
                     let result = Ok(Written::Ready(after));
                     self.tell(StoreEvent::Submitted { id: id.clone(), result });
                     self.tell(StoreEvent::Durable { id });
                 }
                 (Pending::Queued { .. }, Some(error)) => {
                     self.needs.ended(&id);
+                    self.drop_turn(&id);
                     self.forget_hook(&id);
                     self.tell(StoreEvent::Submitted { id, result: Err(error.into()) });
                 }
@@ -29,12 +30,14 @@ impl Keeper {
                     self.tell(StoreEvent::Submitted { id, result });
                 }
                 (Pending::BeginsThen(_), Some(error)) => {
+                    self.drop_turn(&id);
                     self.claimed.remove(&id);
                     self.forget_hook(&id);
                     self.tell(StoreEvent::Submitted { id, result: Err(error.into()) });
                 }
                 (Pending::Begun, None) => self.tell(StoreEvent::Durable { id }),
                 (Pending::Begun, Some(error)) => {
+                    self.drop_turn(&id);
                     self.claimed.remove(&id);
                     self.forget_hook(&id);
                     self.tell(StoreEvent::Lost { id, failure: error.into() });
@@ -55,6 +58,7 @@ impl Keeper {
                 }
                 (Pending::Refused, None) => {
                     self.needs.ended(&id);
+                    self.turn_ended(&id);
                     self.tell_hook_due(&id);
                     self.tell(StoreEvent::Refused { id });
                 }
@@ -67,12 +71,14 @@ impl Keeper {
                 }
                 (Pending::Ended, None) => {
                     self.needs.ended(&id);
+                    self.turn_ended(&id);
                     self.tell_hook_due(&id);
                     self.tell(StoreEvent::Ended { id, result: Ok(()) });
                 }
                 (Pending::Recovered, Some(_)) => self.recover_later(id),
                 // In `ready`, if it is to be run again; else the look finds nothing.
                 (Pending::Recovered, None) => {
+                    self.turn_ended(&id);
                     self.tell_standing(id.clone());
                     self.tell_hook_due(&id);
                     self.backlog.push_back(id);
@@ -95,6 +101,12 @@ impl Keeper {
             // A client that is gone has nobody to be told.
             let _ = reply.send(Ok(ids));
         }
+        for unwritten in std::mem::take(&mut synced.unwritten) {
+            let (session, error) = (unwritten.name, unwritten.error);
+            tracing::warn!(%session, %error, "a session's file is written later");
+        }
+        self.remove_sessions();
+        self.publish_sessions();
         for (id, error) in synced.failed {
             tracing::warn!(job = %id, %error, "the workspace could not go on with a job");
         }

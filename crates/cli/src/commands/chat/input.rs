@@ -1,0 +1,216 @@
+//! Where lines come from: an editor on a terminal, or standard input as it is.
+//!
+//! Either reads on a thread of its own, so that meanwhile the connection to the daemon is attended
+//! to: an answer that was stopped is given up at once, and not with the next line.
+
+use std::borrow::Cow;
+use std::io::{self, BufRead, IsTerminal};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use rustyline::completion::Completer;
+use rustyline::error::ReadlineError;
+use rustyline::highlight::Highlighter;
+use rustyline::hint::Hinter;
+use rustyline::history::FileHistory;
+use rustyline::validate::{ValidationContext, ValidationResult, Validator};
+use rustyline::{Behavior, Config, Context, Editor, Helper};
+use threadrunner_core::{ErrorCode, Failure, MAX_FRAME_BYTES};
+use tokio::sync::mpsc;
+
+use super::line::{COMMANDS, is_complete};
+
+/// What stands before the cursor.
+const PROMPT: &str = "> ";
+/// Lines that are remembered.
+const HISTORY: usize = 1000;
+
+/// What came of reading.
+#[derive(Debug)]
+pub(super) enum Read {
+    /// A line, or several that belong together.
+    Line(String),
+    /// Ctrl-C, with no answer to stop.
+    Interrupted,
+    /// No more will come.
+    End,
+    /// It cannot be read.
+    Failed(Failure),
+}
+
+/// The lines.
+#[derive(Debug)]
+pub(super) struct Input {
+    ask: SyncSender<()>,
+    lines: mpsc::Receiver<Read>,
+    terminal: bool,
+}
+
+impl Input {
+    /// Standard input; where it is a terminal, with an editor that keeps its history in a file.
+    pub(super) fn start(history: PathBuf) -> Result<Self, Failure> {
+        let terminal = io::stdin().is_terminal();
+        // Asked for one at a time, so that nothing is read that nobody answers.
+        let (ask, asked) = sync_channel(1);
+        let (tell, lines) = mpsc::channel(1);
+        let read = move || match terminal {
+            true => edit(&asked, &tell, &history),
+            false => pipe(&asked, &tell, io::stdin().lock()),
+        };
+        std::thread::Builder::new().name("input".to_owned()).spawn(read).map_err(|error| {
+            Failure::new(ErrorCode::Internal, format!("cannot start a thread: {error}"))
+        })?;
+        Ok(Self { ask, lines, terminal })
+    }
+
+    /// Whether somebody types.
+    pub(super) fn is_terminal(&self) -> bool {
+        self.terminal
+    }
+
+    /// The next line.
+    pub(super) async fn next(&mut self) -> Read {
+        // The thread ends only with this.
+        if self.ask.send(()).is_err() {
+            return Read::End;
+        }
+        self.lines.recv().await.unwrap_or(Read::End)
+    }
+}
+
+fn pipe(asked: &Receiver<()>, tell: &mpsc::Sender<Read>, mut input: impl BufRead) {
+    while asked.recv().is_ok() {
+        if tell.blocking_send(read_lines(&mut input)).is_err() {
+            return;
+        }
+    }
+}
+
+/// A line, and those after it that belong to it.
+fn read_lines(input: &mut impl BufRead) -> Read {
+    let mut text = String::new();
+    loop {
+        match io::Read::take(&mut *input, MAX_FRAME_BYTES as u64).read_line(&mut text) {
+            Ok(0) if text.is_empty() => return Read::End,
+            Ok(read) if read == 0 || is_complete(&text) => return Read::Line(text),
+            Ok(_) if text.len() >= MAX_FRAME_BYTES => {
+                let message = format!("a text is longer than {} MiB", MAX_FRAME_BYTES >> 20);
+                return Read::Failed(Failure::new(ErrorCode::InvalidRequest, message));
+            }
+            Ok(_) => {}
+            Err(error) => {
+                let message = format!("cannot read standard input: {error}");
+                return Read::Failed(Failure::new(ErrorCode::InvalidRequest, message));
+            }
+        }
+    }
+}
+
+fn edit(asked: &Receiver<()>, tell: &mpsc::Sender<Read>, history: &Path) {
+    let mut editor = match editor() {
+        Ok(editor) => editor,
+        Err(error) => {
+            let _ = tell.blocking_send(failed(&error));
+            return;
+        }
+    };
+    // Without a history one can chat all the same.
+    let _ = editor.load_history(history);
+    while asked.recv().is_ok() {
+        let read = match editor.readline(PROMPT) {
+            Ok(line) => {
+                if matches!(editor.add_history_entry(line.trim()), Ok(true)) {
+                    let _ = editor.append_history(history);
+                }
+                Read::Line(line)
+            }
+            Err(ReadlineError::Interrupted) => Read::Interrupted,
+            Err(ReadlineError::Eof) => Read::End,
+            Err(error) => failed(&error),
+        };
+        if tell.blocking_send(read).is_err() {
+            return;
+        }
+    }
+}
+
+fn editor() -> rustyline::Result<Editor<Assistance, FileHistory>> {
+    // Where answers go to a file, the prompt still goes to the terminal.
+    let behavior = match io::stdout().is_terminal() {
+        true => Behavior::Stdio,
+        false => Behavior::PreferTerm,
+    };
+    let config = Config::builder()
+        .behavior(behavior)
+        .max_history_size(HISTORY)?
+        .history_ignore_dups(true)?
+        .history_ignore_space(true)
+        .build();
+    let history = FileHistory::with_config(&config);
+    let mut editor = Editor::with_history(config, history)?;
+    editor.set_helper(Some(Assistance));
+    Ok(editor)
+}
+
+fn failed(error: &ReadlineError) -> Read {
+    let message = format!("cannot read from the terminal: {error}");
+    Read::Failed(Failure::new(ErrorCode::Io, message))
+}
+
+/// What the editor knows of what is typed.
+struct Assistance;
+
+impl Helper for Assistance {}
+
+impl Hinter for Assistance {
+    type Hint = String;
+}
+
+impl Highlighter for Assistance {
+    fn highlight_prompt<'b, 's: 'b, 'p: 'b>(&'s self, prompt: &'p str, _: bool) -> Cow<'b, str> {
+        Cow::Owned(format!("\x1b[1m{prompt}\x1b[0m"))
+    }
+}
+
+impl Completer for Assistance {
+    type Candidate = String;
+
+    fn complete(
+        &self,
+        line: &str,
+        at: usize,
+        _: &Context<'_>,
+    ) -> rustyline::Result<(usize, Vec<String>)> {
+        let typed = &line[..at];
+        let fitting =
+            COMMANDS.iter().filter(|name| typed.starts_with('/') && name.starts_with(typed));
+        Ok((0, fitting.map(|name| (*name).to_owned()).collect()))
+    }
+}
+
+impl Validator for Assistance {
+    fn validate(&self, context: &mut ValidationContext<'_>) -> rustyline::Result<ValidationResult> {
+        Ok(match is_complete(context.input()) {
+            true => ValidationResult::Valid(None),
+            false => ValidationResult::Incomplete,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_a_turn_and_lines_that_belong_together_are_one() {
+        let mut input = "one\ntwo\\\nthree\n\"\"\"\nfour\n\nfive\"\"\"\nsix".as_bytes();
+        let mut lines = Vec::new();
+        while let Read::Line(line) = read_lines(&mut input) {
+            lines.push(line);
+        }
+        assert_eq!(lines, ["one\n", "two\\\nthree\n", "\"\"\"\nfour\n\nfive\"\"\"\n", "six"]);
+        assert!(matches!(read_lines(&mut input), Read::End));
+        assert!(matches!(read_lines(&mut "caf\u{e9}".as_bytes()), Read::Line(_)));
+        assert!(matches!(read_lines(&mut &b"caf\xe9\n"[..]), Read::Failed(_)));
+    }
+}

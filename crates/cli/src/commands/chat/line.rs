@@ -1,0 +1,157 @@
+//! What was typed: a prompt, or a command to the chat itself.
+
+use std::path::PathBuf;
+
+/// The mark between which a text may have any number of lines.
+const BLOCK: &str = "\"\"\"";
+
+/// What `/help` prints.
+pub(super) const HELP: &str = "\
+/model [NAME]    answer with another model from here on; alone: which one it is
+/system [TEXT]   other instructions from here on; alone: what they are
+/retry           ask the last question once more, in the place of its answer
+/show            print the conversation
+/save FILE       write the conversation to a new file: Markdown, or JSON where it ends with .json
+/quit            leave, as Ctrl-D does
+A line that ends with \\ goes on in the next; between two \"\"\" there may be any number of lines.
+//text says /text. Ctrl-C stops an answer, which is then not part of the conversation.";
+
+/// The commands' names, for completion.
+pub(super) const COMMANDS: [&str; 7] =
+    ["/help", "/model", "/quit", "/retry", "/save", "/show", "/system"];
+
+/// What was typed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Line {
+    /// Nothing.
+    Empty,
+    /// A prompt.
+    Prompt(String),
+    /// Say which model answers.
+    ShowModel,
+    /// Answer with another model.
+    Model(String),
+    /// Say what the instructions are.
+    ShowSystem,
+    /// Give other instructions.
+    System(String),
+    /// Ask once more.
+    Retry,
+    /// Print the conversation.
+    Show,
+    /// Write the conversation to a file.
+    Save(PathBuf),
+    /// Say what can be done.
+    Help,
+    /// Leave.
+    Quit,
+    /// No command goes by that name, or it needs more said.
+    Mistake(String),
+}
+
+/// Whether a text is as long as it is meant to be, or goes on in the next line.
+pub(super) fn is_complete(text: &str) -> bool {
+    let text = text.trim();
+    match text.strip_prefix(BLOCK) {
+        Some(rest) => rest.ends_with(BLOCK),
+        None => !goes_on(text.lines().next_back().unwrap_or_default()),
+    }
+}
+
+/// A backslash that no other backslash stands before.
+fn goes_on(line: &str) -> bool {
+    line.bytes().rev().take_while(|byte| *byte == b'\\').count() % 2 == 1
+}
+
+/// Understands a text that is complete, or cut short by the end of the input.
+pub(super) fn read(text: &str) -> Line {
+    let text = text.trim();
+    if let Some(block) = text.strip_prefix(BLOCK) {
+        let block = block.strip_suffix(BLOCK).unwrap_or(block);
+        return prompt(block.trim_matches('\n'));
+    }
+    if let Some(rest) = text.strip_prefix("//") {
+        return prompt(&format!("/{}", joined(rest)));
+    }
+    let Some(command) = text.strip_prefix('/') else { return prompt(&joined(text)) };
+    let command = joined(command);
+    let (name, rest) = command.split_once(char::is_whitespace).unwrap_or((&command, ""));
+    let rest = rest.trim();
+    match (name, rest) {
+        ("model", "") => Line::ShowModel,
+        ("model", name) => Line::Model(name.to_owned()),
+        ("system", "") => Line::ShowSystem,
+        ("system", text) => Line::System(text.to_owned()),
+        ("save", "") => Line::Mistake("/save needs the name of a new file".to_owned()),
+        ("save", path) => Line::Save(path.into()),
+        ("retry", "") => Line::Retry,
+        ("show", "") => Line::Show,
+        ("help" | "?", _) => Line::Help,
+        ("quit" | "exit" | "bye", "") => Line::Quit,
+        _ => Line::Mistake(format!(
+            "'/{name}' is no command, or not so: /help tells those there are; //{name} is a text"
+        )),
+    }
+}
+
+fn prompt(text: &str) -> Line {
+    match text.trim().is_empty() {
+        true => Line::Empty,
+        false => Line::Prompt(text.to_owned()),
+    }
+}
+
+/// The lines without the backslashes that join them.
+fn joined(text: &str) -> String {
+    let lines = text.lines().map(|line| match goes_on(line) {
+        true => &line[..line.len() - 1],
+        false => line,
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_goes_on_after_a_backslash_and_within_a_block() {
+        for whole in ["", "hi", "a\\\nb", "\"\"\"a\nb\"\"\"", "\"\"\"\"\"\"", "C:\\\\", "a\\b"] {
+            assert!(is_complete(whole), "{whole:?}");
+        }
+        for part in ["a\\", "a\\\nb\\", "\"\"\"", "\"\"\"a", "\"\"\"a\nb\\", "\\\\\\"] {
+            assert!(!is_complete(part), "{part:?}");
+        }
+    }
+
+    #[test]
+    fn a_prompt_keeps_its_lines() {
+        let prompt = |text: &str| Line::Prompt(text.to_owned());
+        assert_eq!(read("  hi \n"), prompt("hi"));
+        assert_eq!(read("one\\\n  two"), prompt("one\n  two"));
+        assert_eq!(read("\"\"\"\nfn a() {\n  \\\n}\n\"\"\""), prompt("fn a() {\n  \\\n}"));
+        assert_eq!(read("\"\"\"/model\"\"\""), prompt("/model"));
+        assert_eq!(read("//etc/passwd is a file"), prompt("/etc/passwd is a file"));
+        for nothing in ["", "  ", "\\", "\"\"\"\n\"\"\""] {
+            assert_eq!(read(nothing), Line::Empty, "{nothing:?}");
+        }
+    }
+
+    #[test]
+    fn commands_begin_with_a_slash() {
+        assert_eq!(read("/model"), Line::ShowModel);
+        assert_eq!(read("/model  small "), Line::Model("small".into()));
+        assert_eq!(read("/system You are\\\n brief"), Line::System("You are\n brief".into()));
+        assert_eq!(read("/save a b.md"), Line::Save("a b.md".into()));
+        assert_eq!(read("/retry"), Line::Retry);
+        assert_eq!(read("/exit"), Line::Quit);
+        for mistake in ["/modle x", "/", "/save", "/retry now", "/etc/passwd"] {
+            assert!(matches!(read(mistake), Line::Mistake(_)), "{mistake}");
+        }
+        for command in COMMANDS {
+            assert!(HELP.contains(command) || command == "/help", "{command}");
+            let understood = !matches!(read(command), Line::Mistake(why) if why.contains("is no"));
+            assert!(understood, "{command}");
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! A conversation at the terminal, or along a pipe.
+
+mod input;
+mod line;
+
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use threadrunner_core::protocol::{Conversation, Op, SessionQuery, Submission};
+use threadrunner_core::{ErrorCode, ExitCode, Failure, JobId, Parameters, SessionName};
+use threadrunner_home::{DEFAULT_WORKSPACE, Home, utc_date};
+
+use super::answer::{show_answer, tell_void};
+use super::sessions::{choose, save};
+use super::transcript;
+use crate::app::{AskedModel, Session, with_session};
+use crate::args::{ChatArgs, ExportFormat};
+use crate::error::{CommandError, CommandResult};
+use crate::output;
+use crate::spinner::Spinner;
+use input::{Input, Read};
+use line::Line;
+
+pub(crate) fn run(args: ChatArgs) -> CommandResult {
+    let home = Home::from_env()?;
+    let params = args.sampling.clone().into_checked_parameters()?;
+    home.create()?;
+    with_session(home, None, async |session| {
+        let chosen = choose(session, &args.within, args.workspace.as_deref()).await?;
+        let chat = Chat::begin(session, args, chosen, params).await?;
+        let mut input = Input::start(session.home().cache_dir.join("chat_history"))?;
+        if input.is_terminal() {
+            chat.greet();
+        }
+        chat.talk(session, &mut input).await
+    })
+}
+
+/// A conversation under way.
+struct Chat {
+    name: SessionName,
+    workspace: String,
+    /// What a session without a model of its own is answered with.
+    usual: AskedModel,
+    /// What was asked for with `-m`, `--backend` or `/model`.
+    model: Option<AskedModel>,
+    /// Instructions that the session has not been told yet.
+    system: Option<String>,
+    params: Parameters,
+    last: Option<Asked>,
+    turns: usize,
+}
+
+/// The last question.
+#[derive(Debug, Clone)]
+struct Asked {
+    prompt: String,
+    /// The turn that it is; `None` where it was not answered.
+    turn: Option<JobId>,
+}
+
+impl Chat {
+    async fn begin(
+        session: &mut Session,
+        args: ChatArgs,
+        chosen: Option<SessionName>,
+        params: Parameters,
+    ) -> Result<Self, CommandError> {
+        let named = chosen.is_some();
+        let name = match chosen {
+            Some(name) => name,
+            None => new_name(SystemTime::now(), std::process::id())?,
+        };
+        let workspace = args.workspace.unwrap_or_else(|| DEFAULT_WORKSPACE.to_owned());
+        let model = match args.model.is_some() || args.backend.is_some() {
+            true => {
+                let (home, model) = (session.home(), args.model.as_deref());
+                Some(AskedModel::named(home, Some(&workspace), args.backend, model)?)
+            }
+            false => None,
+        };
+        let usual = AskedModel::usual(session.home(), Some(&workspace))?;
+        let system = args.system;
+        let mut chat = Self { name, workspace, usual, model, system, params, last: None, turns: 0 };
+        if named && let Some(conversation) = chat.look(session).await? {
+            chat.turns = conversation.conversation.len();
+            chat.last = conversation
+                .conversation
+                .last()
+                .map(|turn| Asked { prompt: turn.prompt.clone(), turn: Some(turn.job.clone()) });
+        }
+        Ok(chat)
+    }
+
+    fn greet(&self) {
+        let turns = match self.turns {
+            0 => "new".to_owned(),
+            1 => "1 turn so far".to_owned(),
+            turns => format!("{turns} turns so far"),
+        };
+        output::say(&format!(
+            "session {}, {turns}; /help has the commands, Ctrl-D leaves",
+            self.name
+        ));
+    }
+
+    async fn talk(mut self, session: &mut Session, input: &mut Input) -> CommandResult {
+        loop {
+            let read = match input.is_terminal() {
+                // The editor hears Ctrl-C itself.
+                true => input.next().await,
+                false => session.attend(input.next()).await?,
+            };
+            let line = match read {
+                Read::Line(line) => line::read(&line),
+                Read::Interrupted => {
+                    output::say("Ctrl-D or /quit leaves");
+                    continue;
+                }
+                Read::End => return Ok(ExitCode::Success),
+                Read::Failed(failure) => return Err(failure.into()),
+            };
+            if line == Line::Quit {
+                return Ok(ExitCode::Success);
+            }
+            session.forget_interrupt().await;
+            match self.obey(session, line).await {
+                Ok(()) => {}
+                Err(error @ CommandError::ReaderGone) => return Err(error),
+                // A script is not to go on as if it had been answered.
+                Err(error) if !input.is_terminal() => return Err(error),
+                Err(error) => output::report(&error, false),
+            }
+        }
+    }
+
+    async fn obey(&mut self, session: &mut Session, line: Line) -> Result<(), CommandError> {
+        match line {
+            Line::Empty | Line::Quit => Ok(()),
+            Line::Prompt(prompt) => self.ask(session, Asked { prompt, turn: None }).await,
+            Line::Retry => match self.last.clone() {
+                Some(asked) => self.ask(session, asked).await,
+                None => Err(CommandError::usage("nothing was asked yet", "ask something first")),
+            },
+            Line::ShowModel => {
+                let model = match &self.model {
+                    Some(model) => model.name(),
+                    None => match self.look(session).await?.and_then(|said| said.record.model) {
+                        Some(model) => model.name(),
+                        None => self.usual.name(),
+                    },
+                };
+                output::say(&model);
+                Ok(())
+            }
+            Line::Model(name) => {
+                let (home, workspace) = (session.home(), Some(self.workspace.as_str()));
+                self.model = Some(AskedModel::named(home, workspace, None, Some(&name))?);
+                Ok(())
+            }
+            Line::ShowSystem => {
+                let system = match &self.system {
+                    Some(system) => Some(system.clone()),
+                    None => self.look(session).await?.and_then(|said| said.record.system),
+                };
+                output::say(system.as_deref().unwrap_or("there are no instructions"));
+                Ok(())
+            }
+            Line::System(text) => {
+                self.system = Some(text);
+                Ok(())
+            }
+            Line::Show => {
+                let said = self.said(session).await?;
+                Ok(session.attend(output::print_patiently(&transcript::plain(&said))).await??)
+            }
+            Line::Save(path) => {
+                let said = self.said(session).await?;
+                save(&path, &transcript::exported(&said, format_of(&path)))?;
+                output::say(&format!("written: {}", path.display()));
+                Ok(())
+            }
+            Line::Help => {
+                output::say(line::HELP);
+                Ok(())
+            }
+            Line::Mistake(why) => Err(CommandError::usage(why, "/help tells what there is")),
+        }
+    }
+
+    /// Asks a question; with a turn, in its place.
+    async fn ask(&mut self, session: &mut Session, asked: Asked) -> Result<(), CommandError> {
+        let (prompt, replaces) = (asked.prompt, asked.turn);
+        let model = self.model.clone();
+        let usual = model.is_none();
+        let AskedModel { backend, path } = model.unwrap_or_else(|| self.usual.clone());
+        let submission = Submission {
+            prompt: prompt.clone(),
+            system: self.system.clone(),
+            stream: Some(true),
+            backend,
+            model: path,
+            usual_model: usual,
+            params: self.params.clone(),
+            workspace: Some(self.workspace.clone()),
+            session: Some(self.name.clone()),
+            replaces: replaces.clone(),
+            ..Submission::default()
+        };
+        session.spinner = Spinner::new();
+        let answered = async {
+            let replies = session.open(Op::Run(Box::new(submission))).await?;
+            show_answer(session, replies, false, Some(&self.name)).await
+        };
+        let error = match answered.await {
+            Ok(turn) => {
+                // The session has heard them now.
+                self.system = None;
+                self.last = Some(Asked { prompt, turn: Some(turn) });
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        session.spinner.end();
+        tell_void(&error, &self.name);
+        if replaces.is_none() {
+            self.last = Some(Asked { prompt, turn: None });
+        }
+        Err(error)
+    }
+
+    async fn look(&self, session: &mut Session) -> Result<Option<Conversation>, CommandError> {
+        let (name, workspace) = (self.name.clone(), Some(self.workspace.clone()));
+        let op = Op::Session(SessionQuery { session: name, workspace });
+        match session.call(op).await {
+            Ok(conversation) => Ok(Some(conversation)),
+            Err(CommandError::Failed { failure, .. })
+                if failure.code == ErrorCode::SessionNotFound =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn said(&self, session: &mut Session) -> Result<Conversation, CommandError> {
+        let nothing = || CommandError::usage("nothing was said yet", "ask something first");
+        self.look(session).await?.ok_or_else(nothing)
+    }
+}
+
+fn format_of(path: &Path) -> ExportFormat {
+    match path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json")) {
+        true => ExportFormat::Json,
+        false => ExportFormat::Markdown,
+    }
+}
+
+/// A name that no other chat has: two may begin in the same second.
+fn new_name(now: SystemTime, pid: u32) -> Result<SessionName, Failure> {
+    let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() % 86_400;
+    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    let name = format!("chat-{}-{hour:02}{minute:02}{second:02}-{pid}", utc_date(now));
+    SessionName::parse(&name).map_err(|error| Failure::new(ErrorCode::Internal, error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_chat_without_a_name_is_called_by_its_time() {
+        let now = UNIX_EPOCH + Duration::from_secs(1_767_225_600 + 3 * 3600 + 4 * 60 + 5);
+        assert_eq!(new_name(now, 77).unwrap().as_str(), "chat-2026-01-01-030405-77");
+    }
+
+    #[test]
+    fn a_file_is_markdown_unless_its_name_says_json() {
+        assert_eq!(format_of(Path::new("a.md")), ExportFormat::Markdown);
+        assert_eq!(format_of(Path::new("a.JSON")), ExportFormat::Json);
+        assert_eq!(format_of(Path::new("json")), ExportFormat::Markdown);
+    }
+}

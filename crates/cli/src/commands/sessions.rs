@@ -1,0 +1,216 @@
+//! Conversations: listed, shown, exported, forgotten.
+
+use std::path::Path;
+use std::time::SystemTime;
+
+use threadrunner_core::protocol::{
+    Conversation, Op, RemovedSession, RmSessionQuery, SessionList, SessionQuery, SessionRecord,
+    SessionsQuery,
+};
+use threadrunner_core::{ErrorCode, ExitCode, Failure, SessionName};
+use threadrunner_home::{DEFAULT_WORKSPACE, Home};
+
+use super::transcript;
+use crate::app::{Session, with_session};
+use crate::args::{
+    ExportArgs, ListArgs, RmArgs, SessionArgs, SessionsArgs, SessionsCommand, ShowArgs,
+};
+use crate::error::{CommandError, CommandResult};
+use crate::table::Table;
+use crate::{format, output};
+
+pub(crate) fn run(args: SessionsArgs) -> CommandResult {
+    let command = args.command.unwrap_or(SessionsCommand::List(args.list));
+    with_session(Home::from_env()?, None, async |session| match command {
+        SessionsCommand::List(args) => list(session, args).await,
+        SessionsCommand::Show(args) => show(session, args).await,
+        SessionsCommand::Rm(args) => rm(session, args).await,
+        SessionsCommand::Export(args) => export(session, args).await,
+    })
+}
+
+/// The conversation that these options name, if they name one.
+pub(super) async fn choose(
+    session: &mut Session,
+    args: &SessionArgs,
+    workspace: Option<&str>,
+) -> Result<Option<SessionName>, CommandError> {
+    let workspace = workspace.unwrap_or(DEFAULT_WORKSPACE);
+    match (&args.session, args.continues) {
+        (name, false) => Ok(name.clone()),
+        (Some(name), true) => {
+            let query =
+                SessionQuery { session: name.clone(), workspace: Some(workspace.to_owned()) };
+            let _: Conversation = session.call(Op::Session(query)).await?;
+            Ok(Some(name.clone()))
+        }
+        (None, true) => {
+            let query = SessionsQuery { limit: Some(1), workspace: Some(workspace.to_owned()) };
+            let list: SessionList = session.call(Op::Sessions(query)).await?;
+            match list.sessions.into_iter().next() {
+                Some(last) => Ok(Some(last.session)),
+                None => Err(Failure::new(
+                    ErrorCode::SessionNotFound,
+                    format!("there is no session to go on with in the workspace '{workspace}'"),
+                )
+                .hint("begin one with --session NAME, or with `threadrunner chat`")
+                .into()),
+            }
+        }
+    }
+}
+
+async fn list(session: &mut Session, args: ListArgs) -> CommandResult {
+    let query = SessionsQuery { limit: args.limit, workspace: args.within.workspace };
+    let list: SessionList = session.call(Op::Sessions(query)).await?;
+    if args.json {
+        output::print_json(&list)?;
+        return Ok(ExitCode::Success);
+    }
+    if list.sessions.is_empty() {
+        output::say("no sessions");
+        return Ok(ExitCode::Success);
+    }
+    output::print(&table(&list.sessions, SystemTime::now()).to_text(output::width()))?;
+    if list.more {
+        output::say("there are more; --limit shows more of them");
+    }
+    Ok(ExitCode::Success)
+}
+
+fn table(sessions: &[SessionRecord], now: SystemTime) -> Table<6> {
+    let mut table = Table::new(["SESSION", "WORKSPACE", "TURNS", "AGE", "MODEL", "PROMPT"]);
+    for session in sessions {
+        let dash = || "-".to_owned();
+        let age = session.updated_at.as_deref().and_then(|time| format::age(time, now));
+        let trouble = session.error.clone().or_else(|| {
+            let missing = session.missing.as_ref()?;
+            Some(format!("[job {missing} is gone]"))
+        });
+        table.row([
+            session.session.to_string(),
+            session.workspace.clone(),
+            match session.pending.len() {
+                0 => session.turns.to_string(),
+                open => format!("{}+{open}", session.turns),
+            },
+            age.unwrap_or_else(dash),
+            session.model.as_ref().map_or_else(dash, |model| format::one_line(&model.name())),
+            format::one_line(&trouble.unwrap_or_else(|| session.prompt_start.clone())),
+        ]);
+    }
+    table
+}
+
+async fn show(session: &mut Session, args: ShowArgs) -> CommandResult {
+    let query = SessionQuery { session: args.session, workspace: args.within.workspace };
+    let conversation: Conversation = session.call(Op::Session(query)).await?;
+    if args.json {
+        output::print_json(&conversation)?;
+        return Ok(ExitCode::Success);
+    }
+    tell_what_is_missing(&conversation.record);
+    session.attend(output::print_patiently(&transcript::plain(&conversation))).await??;
+    if !conversation.record.pending.is_empty() {
+        let ids: Vec<_> = conversation.record.pending.iter().map(ToString::to_string).collect();
+        output::say(&format!("not answered yet: {}", ids.join(" ")));
+    }
+    Ok(ExitCode::Success)
+}
+
+fn tell_what_is_missing(record: &SessionRecord) {
+    if let Some(missing) = &record.missing {
+        output::say(&format!(
+            "threadrunner: job {missing}, a turn of session '{}', is gone, and with it what was \
+             said until then",
+            record.session
+        ));
+    }
+}
+
+async fn rm(session: &mut Session, args: RmArgs) -> CommandResult {
+    let mut code = ExitCode::Success;
+    let alone = args.sessions.len() == 1;
+    for name in args.sessions {
+        let query = SessionQuery { session: name, workspace: args.within.workspace.clone() };
+        let op = Op::RmSession(RmSessionQuery { query, jobs: args.jobs });
+        match session.call::<RemovedSession>(op).await {
+            Ok(removed) if args.json => output::print_json(&removed)?,
+            Ok(removed) => output::print(&format!("{}\n", removed.session))?,
+            // As with jobs: one to which it cannot be done stops no other.
+            Err(CommandError::Failed { failure, job })
+                if !alone
+                    && matches!(
+                        failure.code,
+                        ErrorCode::SessionNotFound | ErrorCode::WrongState | ErrorCode::AmbiguousId
+                    ) =>
+            {
+                if code == ExitCode::Success {
+                    code = failure.code.exit_code();
+                }
+                output::report(&CommandError::Failed { failure, job }, args.json);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(code)
+}
+
+async fn export(session: &mut Session, args: ExportArgs) -> CommandResult {
+    let query = SessionQuery { session: args.session, workspace: args.within.workspace };
+    let conversation: Conversation = session.call(Op::Session(query)).await?;
+    tell_what_is_missing(&conversation.record);
+    let text = transcript::exported(&conversation, args.format);
+    match &args.output {
+        Some(path) => save(path, &text)?,
+        None => session.attend(output::print_patiently(&text)).await??,
+    }
+    Ok(ExitCode::Success)
+}
+
+/// Writes a new file that only its owner can read; never in place of one that is there.
+pub(super) fn save(path: &Path, text: &str) -> Result<(), Failure> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|error| {
+        Failure::new(ErrorCode::Io, format!("cannot write {}: {error}", path.display()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use threadrunner_core::JobId;
+
+    #[test]
+    fn a_session_whose_job_is_gone_says_so_in_the_list() {
+        let record = SessionRecord {
+            session: SessionName::parse("work").unwrap(),
+            workspace: "default".to_owned(),
+            head: None,
+            pending: vec![JobId::parse("2").unwrap()],
+            turns: 3,
+            updated_at: None,
+            model: None,
+            system: None,
+            prompt_start: "Hello".to_owned(),
+            missing: Some(JobId::parse("1").unwrap()),
+            error: None,
+        };
+        let text = table(&[record], SystemTime::UNIX_EPOCH).to_text(None);
+        assert_eq!(
+            text.lines().nth(1).unwrap(),
+            "work     default    3+1    -    -      [job 1 is gone]"
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_there_is_never_written_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.md");
+        save(&path, "first").unwrap();
+        assert!(save(&path, "second").unwrap_err().message.contains("a.md"));
+        assert_eq!(std::fs::read_to_string(path).unwrap(), "first");
+    }
+}

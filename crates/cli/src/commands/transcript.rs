@@ -1,0 +1,118 @@
+//! A conversation as a text.
+
+use std::fmt::Write;
+
+use serde::Serialize;
+use threadrunner_core::protocol::Conversation;
+use threadrunner_core::{Message, Role, SessionName};
+
+use crate::args::ExportFormat;
+
+/// A conversation as chat programs exchange it.
+#[derive(Debug, Serialize)]
+struct Exported<'a> {
+    session: &'a SessionName,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<String>,
+    messages: Vec<Message>,
+}
+
+/// For reading: what the person said is quoted.
+pub(super) fn plain(conversation: &Conversation) -> String {
+    let mut text = String::new();
+    for message in messages(conversation) {
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        let mark = match message.role {
+            Role::User => "> ",
+            Role::System => "# ",
+            Role::Assistant => "",
+        };
+        for line in message.content.trim_end().lines() {
+            // Writing to a text never fails.
+            let _ = writeln!(text, "{}", format!("{mark}{line}").trim_end());
+        }
+    }
+    text
+}
+
+/// For other programs.
+pub(super) fn exported(conversation: &Conversation, format: ExportFormat) -> String {
+    match format {
+        ExportFormat::Json => json(conversation),
+        ExportFormat::Markdown => markdown(conversation),
+    }
+}
+
+fn json(conversation: &Conversation) -> String {
+    let record = &conversation.record;
+    let exported = Exported {
+        session: &record.session,
+        model: record.model.as_ref().map(threadrunner_core::ModelRef::name),
+        messages: messages(conversation),
+    };
+    // Plain data with string keys, which serde_json always takes.
+    let mut text = serde_json::to_string_pretty(&exported).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+fn markdown(conversation: &Conversation) -> String {
+    let mut text = format!("# {}\n", conversation.record.session);
+    for message in messages(conversation) {
+        let heading = match message.role {
+            Role::System => "Instructions",
+            Role::User => "Question",
+            Role::Assistant => "Answer",
+        };
+        let _ = write!(text, "\n## {heading}\n\n{}\n", message.content.trim_end());
+    }
+    text
+}
+
+/// What was said, in its order.
+fn messages(conversation: &Conversation) -> Vec<Message> {
+    let system = conversation.record.system.iter();
+    let system = system.map(|content| Message { role: Role::System, content: content.clone() });
+    let said = conversation.conversation.iter().flat_map(|turn| {
+        let asked = (!turn.prompt.is_empty())
+            .then(|| Message { role: Role::User, content: turn.prompt.clone() });
+        let answered = Message { role: Role::Assistant, content: turn.answer.clone() };
+        turn.messages.iter().cloned().chain(asked).chain([answered])
+    });
+    system.chain(said).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn conversation() -> Conversation {
+        serde_json::from_value(serde_json::json!({
+            "session": "work", "workspace": "default", "turns": 1, "system": "Be brief.",
+            "model": {"backend": "llama", "path": "/m/small.gguf"},
+            "conversation": [{"job": "1", "prompt": "Why?\n\nTell me.", "answer": "So.\n"}],
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn for_reading_the_question_is_quoted() {
+        assert_eq!(plain(&conversation()), "# Be brief.\n\n> Why?\n>\n> Tell me.\n\nSo.\n");
+    }
+
+    #[test]
+    fn the_export_has_all_messages_in_their_order() {
+        let json: serde_json::Value =
+            serde_json::from_str(&exported(&conversation(), ExportFormat::Json)).unwrap();
+        assert_eq!(json["model"], "small");
+        let roles = json["messages"].as_array().unwrap().iter().map(|it| it["role"].clone());
+        assert_eq!(roles.collect::<Vec<_>>(), ["system", "user", "assistant"]);
+        assert_eq!(
+            exported(&conversation(), ExportFormat::Markdown),
+            "# work\n\n## Instructions\n\nBe brief.\n\n## Question\n\nWhy?\n\nTell me.\n\n\
+             ## Answer\n\nSo.\n"
+        );
+    }
+}

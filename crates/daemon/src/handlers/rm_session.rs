@@ -1,0 +1,30 @@
+//! `rm_session`: forget a conversation, and what is cached of it.
+
+use threadrunner_core::protocol::{RemovedSession, RmSessionQuery};
+
+use super::Stop;
+use super::session::find;
+use crate::connection::Answer;
+use crate::context::Context;
+use crate::workspaces::blocking;
+
+pub(super) async fn rm_session(
+    context: &Context,
+    query: RmSessionQuery,
+    answer: &Answer,
+) -> Result<(), Stop> {
+    let RmSessionQuery { query, jobs } = query;
+    let among = context.workspaces.among(query.workspace.as_deref())?;
+    let name = query.session.clone();
+    let (workspace, _) = blocking(move || find(&name, among)).await?;
+    let left = workspace.archive.remove_session(query.session.clone()).await?;
+    context.hub.forget_state(left.state).await?;
+    let mut removed = RemovedSession { session: query.session, jobs: Vec::new() };
+    if jobs {
+        // Not those that another session has too.
+        removed.jobs = workspace.archive.remove_all(&left.turns).await?;
+        context.hub.removed(workspace.id, removed.jobs.clone()).await?;
+    }
+    answer.data(&removed).await?;
+    Ok(())
+}

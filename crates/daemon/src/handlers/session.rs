@@ -1,0 +1,72 @@
+//! `session`: what was said in a conversation.
+
+use threadrunner_core::protocol::{Conversation, SessionQuery, TurnRecord};
+use threadrunner_core::{ErrorCode, Failure, JobId, SessionFile, SessionName, Turn};
+use threadrunner_workspace::Reader;
+
+use super::Stop;
+use super::sessions::record;
+use crate::connection::Answer;
+use crate::context::Context;
+use crate::store::{no_such_session, read_turn};
+use crate::workspaces::{Served, blocking};
+
+pub(super) async fn session(
+    context: &Context,
+    query: SessionQuery,
+    answer: &Answer,
+) -> Result<(), Stop> {
+    let among = context.workspaces.among(query.workspace.as_deref())?;
+    let conversation = blocking(move || {
+        let (workspace, file) = find(&query.session, among)?;
+        read(query.session, file, &workspace)
+    });
+    answer.data(&conversation.await?).await?;
+    Ok(())
+}
+
+/// The session of that name in any of these workspaces.
+pub(super) fn find(
+    name: &SessionName,
+    among: Vec<Served>,
+) -> Result<(Served, SessionFile), Failure> {
+    let mut found: Vec<(Served, SessionFile)> = Vec::new();
+    for workspace in among {
+        if let Some(file) = workspace.reader.session(name)? {
+            found.push((workspace, file));
+        }
+    }
+    match (found.pop(), found.pop()) {
+        (None, _) => Err(no_such_session(name)),
+        (Some(only), None) => Ok(only),
+        (Some((second, _)), Some((first, _))) => Err(Failure::new(
+            ErrorCode::AmbiguousId,
+            format!(
+                "there is a session '{name}' in '{}' and one in '{}'",
+                first.settings.name, second.settings.name
+            ),
+        )
+        .hint("name the workspace with -w")),
+    }
+}
+
+fn read(name: SessionName, file: SessionFile, workspace: &Served) -> Result<Conversation, Failure> {
+    let (record, chain) = record(name, file, workspace)?;
+    let turns = chain.turns.into_iter().map(|id| turn(id, &workspace.reader));
+    Ok(Conversation { conversation: turns.collect::<Result<_, _>>()?, record })
+}
+
+fn turn(job: JobId, reader: &Reader) -> Result<TurnRecord, Failure> {
+    let Turn { messages, prompt, answer } = read_turn(&job, reader)?;
+    let meta = reader.record(&job)?.meta;
+    Ok(TurnRecord {
+        job,
+        messages,
+        prompt,
+        answer,
+        submitted_at: meta.submitted_at,
+        model: meta.model,
+        finish_reason: meta.finish_reason,
+        usage: meta.usage,
+    })
+}

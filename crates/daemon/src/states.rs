@@ -1,0 +1,182 @@
+//! Where engines keep what sessions have cached, so that a conversation need not be read again
+//! after its model was unloaded.
+//!
+//! Each model has a directory of its own, which its engine may write to and no other: what a
+//! hostile model file makes of its engine reads no other model's conversations. All of it is a
+//! cache: whatever is lost is computed again.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use threadrunner_core::ModelRef;
+use threadrunner_core::engine_protocol::{StateDirectory, state_file};
+
+use crate::fnv;
+
+/// The states' directory, and what is known to be of no use in it.
+#[derive(Debug)]
+pub(crate) struct States {
+    root: PathBuf,
+    budget: u64,
+    /// Of sessions that are no more. An engine that has one loaded still may write it again.
+    forgotten: Vec<String>,
+}
+
+impl States {
+    /// The states below `root`, of at most `budget` bytes; 0 is none at all.
+    pub(crate) fn new(root: PathBuf, budget: u64) -> Self {
+        if budget == 0 {
+            note(&root, "remove", fs::remove_dir_all(&root));
+        }
+        Self { root, budget, forgotten: Vec::new() }
+    }
+
+    /// The directory of a model, and what it may hold beside those of the others.
+    pub(crate) fn directory(&self, model: &ModelRef) -> Option<StateDirectory> {
+        if self.budget == 0 {
+            return None;
+        }
+        let path = model.path.as_deref().map(|path| path.as_os_str().as_encoded_bytes());
+        let name = fnv::name_of(&[model.backend.as_str().as_bytes(), path.unwrap_or_default()]);
+        let path = self.root.join(name);
+        if let Err(error) = DirBuilder::new().recursive(true).mode(0o700).create(&path) {
+            let path = path.display();
+            tracing::warn!(%path, %error, "what sessions have cached is not kept");
+            return None;
+        }
+        // A model always has half of the budget, whatever others left.
+        let others = self.trim_others(&path, self.budget / 2);
+        Some(StateDirectory { path, max_bytes: self.budget.saturating_sub(others) })
+    }
+
+    /// Removes the state of a session that is no more.
+    pub(crate) fn forget(&mut self, state: String) {
+        self.remove(&state);
+        self.forgotten.push(state);
+    }
+
+    /// Removes again what an engine may have written when it ended.
+    pub(crate) fn engine_ended(&self) {
+        for state in &self.forgotten {
+            self.remove(state);
+        }
+    }
+
+    fn remove(&self, state: &str) {
+        let Some(file) = state_file(state) else { return };
+        for directory in directories(&self.root) {
+            let path = directory.join(&file);
+            note(&path, "remove", fs::remove_file(&path));
+        }
+    }
+
+    /// Removes the oldest files of other models until they have at most so many bytes together;
+    /// returns how many they have.
+    fn trim_others(&self, own: &Path, most: u64) -> u64 {
+        let others = directories(&self.root).filter(|directory| directory != own);
+        let mut files: Vec<_> = others.flat_map(|directory| files(&directory)).collect();
+        files.sort_unstable_by_key(|file| file.changed);
+        let mut bytes = files.iter().map(|file| file.bytes).sum::<u64>();
+        for file in files {
+            if bytes <= most {
+                break;
+            }
+            note(&file.path, "remove", fs::remove_file(&file.path));
+            bytes -= file.bytes;
+        }
+        bytes
+    }
+}
+
+#[derive(Debug)]
+struct StateFile {
+    path: PathBuf,
+    bytes: u64,
+    changed: SystemTime,
+}
+
+fn directories(root: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    let entries = fs::read_dir(root).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).filter(|path| path.is_dir())
+}
+
+fn files(directory: &Path) -> Vec<StateFile> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let file = |entry: fs::DirEntry| {
+        let metadata = entry.metadata().ok()?;
+        let changed = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+        Some(StateFile { path: entry.path(), bytes: metadata.len(), changed })
+    };
+    entries.filter_map(file).collect()
+}
+
+fn note(path: &Path, verb: &str, done: io::Result<()>) {
+    match done {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(path = %path.display(), %error, "cannot {verb} what is cached");
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::os::unix::fs::PermissionsExt;
+    use std::time::Duration;
+    use threadrunner_core::BackendKind;
+
+    fn model(path: &str) -> ModelRef {
+        ModelRef { backend: BackendKind::Llama, path: Some(path.into()) }
+    }
+
+    fn write(directory: &StateDirectory, session: &str, bytes: usize, age_s: u64) -> PathBuf {
+        let path = directory.path.join(state_file(session).unwrap());
+        fs::write(&path, vec![0; bytes]).unwrap();
+        let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000 - age_s);
+        File::options().write(true).open(&path).unwrap().set_modified(changed).unwrap();
+        path
+    }
+
+    #[test]
+    fn each_model_has_a_private_directory_and_what_the_others_leave_of_the_budget() {
+        let temp = tempfile::tempdir().unwrap();
+        let states = States::new(temp.path().join("state"), 100);
+        let first = states.directory(&model("/a")).unwrap();
+        assert_eq!(first.max_bytes, 100);
+        assert_eq!(fs::metadata(&first.path).unwrap().permissions().mode() & 0o777, 0o700);
+        let (old, young) = (write(&first, "old", 40, 9), write(&first, "young", 30, 1));
+        assert_eq!(states.directory(&model("/a")).unwrap(), first);
+        let second = states.directory(&model("/b")).unwrap();
+        assert_ne!(second.path, first.path);
+        assert_eq!(second.max_bytes, 70);
+        assert!(!old.exists() && young.exists());
+    }
+
+    #[test]
+    fn what_is_forgotten_is_forgotten_also_when_an_engine_writes_it_again() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut states = States::new(temp.path().join("state"), 100);
+        let directory = states.directory(&model("/a")).unwrap();
+        let (gone, kept) = (write(&directory, "gone", 1, 0), write(&directory, "kept", 1, 0));
+        states.forget("gone".to_owned());
+        assert!(!gone.exists());
+        write(&directory, "gone", 1, 0);
+        states.engine_ended();
+        assert!(!gone.exists() && kept.exists());
+    }
+
+    #[test]
+    fn without_a_budget_there_is_nothing_and_nothing_is_left() {
+        let temp = tempfile::tempdir().unwrap();
+        let root = temp.path().join("state");
+        let directory = States::new(root.clone(), 100).directory(&model("/a")).unwrap();
+        write(&directory, "a", 1, 0);
+        assert_eq!(States::new(root.clone(), 0).directory(&model("/a")), None);
+        assert!(!root.exists());
+    }
+}

@@ -1,0 +1,268 @@
+//! The workspace's part of conversations: which turn comes after which, and which job a
+//! conversation cannot do without.
+//!
+//! Turns of one session are answered one after the other, however many clients ask at once: each
+//! goes on from the last that was answered when its own turn has come. So none is lost, and none is
+//! answered without knowing what was said before it.
+
+use std::collections::{HashMap, HashSet};
+
+use threadrunner_core::{
+    ErrorCode, Failure, JobId, JobSpec, SessionFile, SessionName, TurnStanding,
+};
+use threadrunner_workspace::Reader;
+
+use super::conversation::{Conversation, not_the_last};
+use super::keeper::Keeper;
+use super::standing::standing;
+use super::{Claim, Reply, Standing};
+use crate::fnv;
+
+/// What is known of sessions. The files are read when they are first asked for.
+#[derive(Debug, Default)]
+pub(super) struct Sessions {
+    known: HashMap<SessionName, SessionFile>,
+    /// Turns that have not ended, and whose they are.
+    turns: HashMap<JobId, SessionName>,
+    /// The jobs that conversations are read from, as far as that was looked for.
+    kept: HashMap<SessionName, HashSet<JobId>>,
+    /// Sessions to be forgotten once what was prepared is done.
+    removals: Vec<(SessionName, Reply<RemovedSession>)>,
+}
+
+/// What was left of a session when it was forgotten.
+#[derive(Debug)]
+pub(crate) struct RemovedSession {
+    /// What engines call its cached state.
+    pub(crate) state: String,
+    /// Its turns.
+    pub(crate) turns: Vec<JobId>,
+}
+
+impl Keeper {
+    /// Finishes what an earlier daemon was kept from: turns that have ended become part of their
+    /// conversations.
+    pub(super) fn recall_sessions(&mut self) {
+        let reader = self.workspace.reader();
+        let names = match reader.session_names() {
+            Ok(names) => names,
+            Err(error) => return tracing::warn!(%error, "sessions are not known"),
+        };
+        for name in names {
+            match reader.session_file(&name) {
+                Ok(Some(file)) if !file.pending.is_empty() => {
+                    let mut turns = file.pending.clone();
+                    self.sessions.known.insert(name.clone(), file);
+                    self.settle(&name);
+                    turns.retain(|turn| self.is_pending(&name, turn));
+                    self.sessions.turns.extend(turns.into_iter().map(|id| (id, name.clone())));
+                }
+                Ok(_) => {}
+                Err(error) => tracing::warn!(session = %name, %error, "left as it is"),
+            }
+        }
+        self.publish_sessions();
+    }
+
+    fn is_pending(&self, name: &SessionName, turn: &JobId) -> bool {
+        self.sessions.known.get(name).is_some_and(|file| file.pending.contains(turn))
+    }
+
+    fn session(&mut self, name: &SessionName) -> Result<Option<&mut SessionFile>, Failure> {
+        if !self.sessions.known.contains_key(name)
+            && let Some(file) = self.workspace.reader().session_file(name)?
+        {
+            self.sessions.known.insert(name.clone(), file);
+        }
+        Ok(self.sessions.known.get_mut(name))
+    }
+
+    /// Notes that a job is to be a turn of its session, if it has one; the note is on the disk
+    /// before the job can end. Returns the turn that it comes after, if that has not ended.
+    pub(super) fn ask_turn(
+        &mut self,
+        id: &JobId,
+        spec: &JobSpec,
+    ) -> Result<Option<JobId>, Failure> {
+        let Some(name) = &spec.session else { return Ok(None) };
+        let path = self.workspace.path().as_os_str().as_encoded_bytes().to_owned();
+        if self.session(name)?.is_none() {
+            let parts: [&[u8]; 3] = [&path, name.as_str().as_bytes(), id.as_str().as_bytes()];
+            let new = SessionFile::new(fnv::name_of(&parts));
+            self.sessions.known.insert(name.clone(), new);
+        }
+        let Some(file) = self.sessions.known.get_mut(name) else { return Ok(None) };
+        if !file.pending.contains(id) {
+            file.pending.push(id.clone());
+            self.sessions.turns.insert(id.clone(), name.clone());
+            self.workspace.stage_session(name, file);
+        }
+        Ok(file.before(id).cloned())
+    }
+
+    /// The same of a job that is submitted now: one that is to take the place of the last turn
+    /// is refused at once where another has come after that.
+    pub(super) fn ask_new_turn(
+        &mut self,
+        id: &JobId,
+        spec: &JobSpec,
+    ) -> Result<Option<JobId>, Failure> {
+        if let (Some(name), Some(replaced)) = (&spec.session, &spec.replaces) {
+            let file = self.session(name)?;
+            let last = file.and_then(|file| file.last());
+            if last != Some(replaced) {
+                return Err(not_the_last(name, replaced));
+            }
+        }
+        self.ask_turn(id, spec)
+    }
+
+    /// Takes back that a job is to be a turn: there is no such job.
+    pub(super) fn drop_turn(&mut self, id: &JobId) {
+        let Some(name) = self.sessions.turns.remove(id) else { return };
+        if let Some(file) = self.sessions.known.get_mut(&name) {
+            file.pending.retain(|turn| turn != id);
+            self.workspace.stage_session(&name, file);
+        }
+    }
+
+    /// Makes a turn that has ended part of its conversation, or not. To be called when all that was
+    /// prepared is done.
+    pub(super) fn turn_ended(&mut self, id: &JobId) {
+        if let Some(name) = self.sessions.turns.get(id).cloned() {
+            self.settle(&name);
+            if !self.is_pending(&name, id) {
+                self.sessions.turns.remove(id);
+            }
+        }
+    }
+
+    fn settle(&mut self, name: &SessionName) {
+        let reader = self.workspace.reader();
+        let Some(file) = self.sessions.known.get_mut(name) else { return };
+        if file.settle(None, |turn| turn_standing(turn, &reader)) {
+            self.sessions.kept.remove(name);
+            self.workspace.stage_session(name, file);
+        }
+    }
+
+    /// Writes what has changed of sessions. Nobody waits for it: until then their files and how
+    /// their turns stand say the same.
+    pub(super) fn publish_sessions(&mut self) {
+        for unwritten in self.workspace.publish_sessions() {
+            let (session, error) = (unwritten.name, unwritten.error);
+            tracing::warn!(%session, %error, "a session's file is written later");
+        }
+    }
+
+    /// Gives a turn that begins what was said before it.
+    pub(super) fn begin_turn(&mut self, id: &JobId, claim: &mut Claim) -> Result<(), Failure> {
+        let Some(name) = claim.spec.session.clone() else { return Ok(()) };
+        let reader = self.workspace.reader();
+        let file = self.session(&name)?.ok_or_else(|| {
+            Failure::new(ErrorCode::Internal, format!("session '{name}' is not known"))
+        })?;
+        // What went before it has ended: it would be held otherwise.
+        let changed = file.settle(Some(id), |turn| turn_standing(turn, &reader));
+        if let Some(open) = file.before(id) {
+            return Err(Failure::new(
+                ErrorCode::WrongState,
+                format!("job {open} goes before this one in session '{name}', and has not ended"),
+            )
+            .hint("`threadrunner retry` this one when it has"));
+        }
+        let (head, state) = (file.head.clone(), file.state.clone());
+        if changed {
+            let file = file.clone();
+            self.sessions.kept.remove(&name);
+            self.workspace.stage_session(&name, &file);
+        }
+        let said = Conversation::before(&name, head, claim.spec.replaces.as_ref(), &reader)?;
+        claim.meta.parent = said.last;
+        claim.spec.messages.splice(0..0, said.messages);
+        claim.state = Some(state);
+        Ok(())
+    }
+
+    /// A session that cannot do without a job: one that is a turn of it, or whose answer stands in
+    /// a prompt of it.
+    pub(super) fn kept_by(&mut self, id: &JobId) -> Result<Option<SessionName>, Failure> {
+        self.look_at_sessions()?;
+        let keeps = |(_, jobs): &(&SessionName, &HashSet<JobId>)| jobs.contains(id);
+        Ok(self.sessions.kept.iter().find(keeps).map(|(name, _)| name.clone()))
+    }
+
+    /// Looks for the jobs that conversations are read from, where that is not known.
+    pub(super) fn look_at_sessions(&mut self) -> Result<(), Failure> {
+        let reader = self.workspace.reader();
+        for name in reader.session_names()? {
+            if !self.sessions.kept.contains_key(&name) {
+                let jobs = self.jobs_of(&name, &reader)?;
+                self.sessions.kept.insert(name, jobs);
+            }
+        }
+        Ok(())
+    }
+
+    fn jobs_of(&mut self, name: &SessionName, reader: &Reader) -> Result<HashSet<JobId>, Failure> {
+        let mut jobs = HashSet::new();
+        let head = self.session(name)?.and_then(|file| file.head.clone());
+        for turn in head.iter().map(|head| reader.chain(head)).collect::<Result<Vec<_>, _>>()? {
+            for id in turn.turns {
+                let spec = reader.spec(&id)?;
+                if spec.template {
+                    jobs.extend(spec.after);
+                }
+                jobs.insert(id);
+            }
+        }
+        Ok(jobs)
+    }
+
+    /// Forgets a session when all that was prepared is done.
+    pub(super) fn remove_session(&mut self, name: SessionName, reply: Reply<RemovedSession>) {
+        self.sessions.removals.push((name, reply));
+    }
+
+    pub(super) fn remove_sessions(&mut self) {
+        for (name, reply) in std::mem::take(&mut self.sessions.removals) {
+            // A client that is gone has nobody to be told.
+            let _ = reply.send(self.remove_one_session(&name));
+        }
+    }
+
+    fn remove_one_session(&mut self, name: &SessionName) -> Result<RemovedSession, Failure> {
+        self.session(name)?;
+        self.settle(name);
+        let Some(file) = self.sessions.known.get(name).filter(|file| file.last().is_some()) else {
+            return Err(no_such_session(name));
+        };
+        if let Some(open) = file.pending.first() {
+            return Err(Failure::new(
+                ErrorCode::WrongState,
+                format!("job {open} is a turn of session '{name}', and has not ended"),
+            )
+            .hint(format!("wait for it, or `threadrunner cancel {open}`")));
+        }
+        let (state, head) = (file.state.clone(), file.head.clone());
+        let chain = head.map(|head| self.workspace.reader().chain(&head)).transpose()?;
+        self.workspace.remove_session(name)?;
+        self.sessions.known.remove(name);
+        self.sessions.kept.remove(name);
+        Ok(RemovedSession { state, turns: chain.unwrap_or_default().turns })
+    }
+}
+
+/// Why there is nothing to be told of a session.
+pub(crate) fn no_such_session(name: &SessionName) -> Failure {
+    Failure::new(ErrorCode::SessionNotFound, format!("there is no session '{name}'"))
+        .hint("see `threadrunner sessions` for what there is")
+}
+
+fn turn_standing(turn: &JobId, reader: &Reader) -> TurnStanding {
+    match standing(turn, reader) {
+        Standing::Done => TurnStanding::Done,
+        Standing::Failed | Standing::Canceled | Standing::Missing => TurnStanding::Void,
+        Standing::Open => TurnStanding::Open,
+    }
+}

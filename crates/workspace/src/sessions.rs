@@ -1,0 +1,261 @@
+//! Conversations: a file for each, that names the last job of a chain.
+//!
+//! `.sessions/NAME.json` names the last turn, and the turns that were asked and have not ended. It
+//! is replaced in one instant, and is on the disk before a turn's job can end: so whatever ends the
+//! daemon, what is in the file and how its jobs stand tell together how the conversation goes on.
+//! What was said is in the jobs alone.
+
+use std::collections::{BTreeMap, HashSet};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+use threadrunner_core::{
+    JobId, JobMeta, JobState, SESSION_VERSION, SessionFile, SessionName, TurnStanding,
+};
+
+use crate::files::{ReadError, job_dir};
+use crate::layout::{META_FILE, open_dir, open_root};
+use crate::{Durability, Reader, Result, Workspace, WorkspaceError, job_files, listing};
+
+/// In the workspace: a file for each session.
+const SESSIONS_DIR: &str = ".sessions";
+
+/// The turns of a conversation.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Chain {
+    /// Their jobs, in the order in which they were asked.
+    pub turns: Vec<JobId>,
+    /// The turn before the first of them, whose job is gone.
+    pub missing: Option<JobId>,
+}
+
+/// A session's file that could not be written.
+#[derive(Debug)]
+pub struct UnwrittenSession {
+    /// The session.
+    pub name: SessionName,
+    /// Why.
+    pub error: WorkspaceError,
+}
+
+impl Workspace {
+    /// Prepares a session's file. One of which nothing is left to say goes.
+    pub fn stage_session(&mut self, name: &SessionName, file: &SessionFile) {
+        self.sessions.insert(name.clone(), file.clone());
+    }
+
+    /// Writes the sessions' files that are prepared. Those that cannot be written stay so.
+    pub fn publish_sessions(&mut self) -> Vec<UnwrittenSession> {
+        if self.sessions.is_empty() {
+            return Vec::new();
+        }
+        let staged = std::mem::take(&mut self.sessions);
+        let mut unwritten = Vec::new();
+        for (name, error) in self.write_sessions(&staged) {
+            if let Some(file) = staged.get(&name) {
+                self.sessions.insert(name.clone(), file.clone());
+            }
+            unwritten.push(UnwrittenSession { name, error });
+        }
+        unwritten
+    }
+
+    /// Removes a session's file; its jobs stay. Whoever is told finds it gone for good.
+    ///
+    /// # Errors
+    /// [`WorkspaceError::Io`].
+    pub fn remove_session(&mut self, name: &SessionName) -> Result<()> {
+        self.sessions.remove(name);
+        let (dir, path) = self.sessions_dir()?;
+        self.remove_file(&dir, &path, name)?;
+        self.fs.sync(dir.as_fd()).map_err(|error| WorkspaceError::io("sync", &path, error))
+    }
+
+    fn write_sessions(
+        &self,
+        staged: &BTreeMap<SessionName, SessionFile>,
+    ) -> Vec<(SessionName, WorkspaceError)> {
+        let all = |error: &WorkspaceError| {
+            staged.keys().map(|name| (name.clone(), error.duplicate())).collect()
+        };
+        let (dir, path) = match self.sessions_dir() {
+            Ok(dir) => dir,
+            Err(error) => return all(&error),
+        };
+        let mut unwritten = Vec::new();
+        for (name, file) in staged {
+            let written = match file.last() {
+                Some(_) => self.write_file(&dir, &path, name, file),
+                None => self.remove_file(&dir, &path, name),
+            };
+            unwritten.extend(written.err().map(|error| (name.clone(), error)));
+        }
+        if self.options.durability == Durability::Durable
+            && let Err(error) = self.fs.sync(dir.as_fd())
+        {
+            return all(&WorkspaceError::io("sync", path, error));
+        }
+        unwritten
+    }
+
+    fn write_file(
+        &self,
+        dir: &OwnedFd,
+        path: &Path,
+        name: &SessionName,
+        file: &SessionFile,
+    ) -> Result<()> {
+        let (now, next) = (file_name(name), format!("{}.tmp", file_name(name)));
+        let dir = job_dir(dir, path.to_owned());
+        let file = dir.write(&*self.fs, &next, &job_files::pretty(file, "a session's file")?)?;
+        // Also where no job waits for the disk: a name that shows an empty file would lose what no
+        // job could tell again.
+        self.fs.sync(file.as_fd()).map_err(|error| dir.io("sync", &next, error))?;
+        self.fs
+            .rename((dir.fd, &next), (dir.fd, &now), true)
+            .map_err(|error| dir.io("replace", &now, error))
+    }
+
+    fn remove_file(&self, dir: &OwnedFd, path: &Path, name: &SessionName) -> Result<()> {
+        job_dir(dir, path.to_owned()).remove(&*self.fs, &file_name(name))
+    }
+
+    fn sessions_dir(&self) -> Result<(OwnedFd, PathBuf)> {
+        let path = self.path().join(SESSIONS_DIR);
+        let io = |verb, error: std::io::Error| WorkspaceError::io(verb, &path, error);
+        let root = open_root(self.path())?;
+        let dir = match open_dir(root.as_fd(), SESSIONS_DIR) {
+            Err(Errno::NOENT) => {
+                self.fs.make_dir(root.as_fd(), SESSIONS_DIR).map_err(|e| io("create", e))?;
+                self.fs.sync(root.as_fd()).map_err(|e| io("sync", e))?;
+                open_dir(root.as_fd(), SESSIONS_DIR)
+            }
+            opened => opened,
+        };
+        let dir = dir.map_err(|error| io("open", error.into()))?;
+        Ok((dir, path))
+    }
+}
+
+impl Reader {
+    /// The names of the sessions there are, in no order.
+    ///
+    /// # Errors
+    /// [`WorkspaceError::Io`].
+    pub fn session_names(&self) -> Result<Vec<SessionName>> {
+        let mut names = Vec::new();
+        if let Some((dir, path)) = self.sessions_dir()? {
+            listing::for_each_entry(dir.as_fd(), |name, _| {
+                let name =
+                    name.strip_suffix(".json").and_then(|name| SessionName::parse(name).ok());
+                names.extend(name);
+            })
+            .map_err(|error| WorkspaceError::io("list", path, error))?;
+        }
+        Ok(names)
+    }
+
+    /// A session as its file says; `None` where there is none of that name.
+    ///
+    /// # Errors
+    /// [`WorkspaceError::UnfitSession`] when the file cannot be understood; [`WorkspaceError::Io`].
+    pub fn session_file(&self, name: &SessionName) -> Result<Option<SessionFile>> {
+        let Some((dir, path)) = self.sessions_dir()? else { return Ok(None) };
+        let file = file_name(name);
+        let unfit =
+            |reason: String| WorkspaceError::UnfitSession { path: path.join(&file), reason };
+        let dir = job_dir(&dir, path.clone());
+        let bytes = match dir.read(&file) {
+            Ok(None) => return Ok(None),
+            Ok(Some(bytes)) => bytes,
+            Err(ReadError::Unfit(reason)) => return Err(unfit(reason)),
+            Err(ReadError::Io(error)) => return Err(dir.io("read", &file, error)),
+        };
+        let session: SessionFile =
+            serde_json::from_slice(&bytes).map_err(|error| unfit(error.to_string()))?;
+        if session.v > SESSION_VERSION {
+            let known = SESSION_VERSION;
+            return Err(unfit(format!("it is of version {}, and {known} is known", session.v)));
+        }
+        Ok(Some(session))
+    }
+
+    /// A session as it stands now: what has ended since its file was written is in it.
+    ///
+    /// # Errors
+    /// As [`Reader::session_file`].
+    pub fn session(&self, name: &SessionName) -> Result<Option<SessionFile>> {
+        let mut session = self.session_file(name)?;
+        if let Some(session) = &mut session {
+            session.settle(None, |turn| self.turn_standing(turn));
+        }
+        Ok(session.filter(|session| session.last().is_some()))
+    }
+
+    /// How a turn that was asked stands.
+    pub fn turn_standing(&self, turn: &JobId) -> TurnStanding {
+        match self.locate(turn) {
+            Ok((JobState::Done, _)) => TurnStanding::Done,
+            Ok((JobState::Failed, _)) | Err(WorkspaceError::NotFound { .. }) => TurnStanding::Void,
+            // Where it cannot be looked at now, it is looked at again.
+            Ok(_) | Err(_) => TurnStanding::Open,
+        }
+    }
+
+    /// The turns that led to `head`, itself included, as far as their jobs are there.
+    ///
+    /// # Errors
+    /// [`WorkspaceError::Io`].
+    pub fn chain(&self, head: &JobId) -> Result<Chain> {
+        let mut chain = Chain::default();
+        // A chain that somebody tied into a loop by hand has an end all the same.
+        let mut seen = HashSet::new();
+        let mut next = Some(head.clone());
+        while let Some(turn) = next {
+            if !seen.insert(turn.clone()) {
+                chain.missing = Some(turn);
+                break;
+            }
+            match self.answered(&turn)? {
+                Some(meta) => {
+                    next = meta.parent;
+                    chain.turns.push(turn);
+                }
+                None => {
+                    chain.missing = Some(turn);
+                    break;
+                }
+            }
+        }
+        chain.turns.reverse();
+        Ok(chain)
+    }
+
+    /// The `meta.json` of a job that is done; `None` where there is no such job.
+    fn answered(&self, turn: &JobId) -> Result<Option<JobMeta>> {
+        let Some(fd) = self.layout().open_job(JobState::Done, turn)? else { return Ok(None) };
+        let dir = job_dir(&fd, self.layout().job_path(JobState::Done, turn));
+        match dir.read(META_FILE) {
+            Ok(bytes) => {
+                Ok(Some(bytes.and_then(|it| serde_json::from_slice(&it).ok()).unwrap_or_default()))
+            }
+            Err(ReadError::Unfit(_)) => Ok(Some(JobMeta::default())),
+            Err(ReadError::Io(error)) => Err(dir.io("read", META_FILE, error)),
+        }
+    }
+
+    fn sessions_dir(&self) -> Result<Option<(OwnedFd, PathBuf)>> {
+        let path = self.path().join(SESSIONS_DIR);
+        let root = open_root(self.path())?;
+        match open_dir(root.as_fd(), SESSIONS_DIR) {
+            Ok(dir) => Ok(Some((dir, path))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(WorkspaceError::io("open", path, error)),
+        }
+    }
+}
+
+fn file_name(name: &SessionName) -> String {
+    format!("{name}.json")
+}

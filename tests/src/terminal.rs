@@ -1,0 +1,95 @@
+//! A terminal of a test's own, and what a person sees and types on it.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Instant;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
+use crate::wait::PATIENCE;
+
+/// A program on a terminal.
+#[derive(Debug)]
+pub struct Terminal {
+    child: Child,
+    keys: File,
+    shown: Receiver<Vec<u8>>,
+    unread: String,
+}
+
+impl Terminal {
+    /// Starts a program whose terminal this is: what stops it is a key, as everywhere.
+    ///
+    /// # Panics
+    /// When there is no terminal to be had, or the program cannot be started.
+    pub fn start(command: &Command) -> Self {
+        let keys = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+        grantpt(&keys).and_then(|()| unlockpt(&keys)).expect("a terminal can be used");
+        let name = ptsname(&keys, Vec::new()).expect("a terminal has a name");
+        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let screen = || -> Stdio {
+            let screen = rustix::fs::open(&name, flags, Mode::empty());
+            screen.expect("a terminal can be opened").into()
+        };
+        // Only a session's leader has a terminal: the program that makes one is util-linux's.
+        let mut leader = Command::new("setsid");
+        leader.args(["--ctty", "--wait"]).arg(command.get_program()).args(command.get_args());
+        leader.env_clear();
+        leader.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        leader.env("TERM", "xterm");
+        leader.stdin(screen()).stdout(screen()).stderr(screen());
+        let child = leader.spawn().expect("setsid can be started");
+        let keys = File::from(keys);
+        let mut seen = keys.try_clone().expect("a terminal can be read and written");
+        let (show, shown) = channel();
+        std::thread::spawn(move || {
+            let mut chunk = [0; 4096];
+            // Where nobody has the terminal open any more, reading it is an error.
+            while let Ok(n @ 1..) = seen.read(&mut chunk) {
+                if show.send(chunk[..n].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { child, keys, shown, unread: String::new() }
+    }
+
+    /// Types.
+    ///
+    /// # Panics
+    /// When the terminal is gone.
+    pub fn type_keys(&mut self, keys: &str) {
+        self.keys.write_all(keys.as_bytes()).expect("the terminal takes keys");
+    }
+
+    /// Waits until this is seen, and forgets all up to it.
+    ///
+    /// # Panics
+    /// When it is not seen within a minute, or the program ends before.
+    pub fn see(&mut self, text: &str) {
+        let start = Instant::now();
+        loop {
+            if let Some(at) = self.unread.find(text) {
+                self.unread.drain(..at + text.len());
+                return;
+            }
+            match self.shown.recv_timeout(PATIENCE.saturating_sub(start.elapsed())) {
+                Ok(bytes) => self.unread.push_str(&String::from_utf8_lossy(&bytes)),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                    panic!("{text:?} is not seen; what is: {:?}", self.unread)
+                }
+            }
+        }
+    }
+
+    /// Waits for the program's end; returns its exit code.
+    ///
+    /// # Panics
+    /// When it cannot be waited for.
+    pub fn end(mut self) -> Option<i32> {
+        self.child.wait().expect("the program ends").code()
+    }
+}

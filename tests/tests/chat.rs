@@ -1,0 +1,116 @@
+//! `chat`: typed at a terminal, and along a pipe.
+
+use std::fs;
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+use threadrunner_tests::{Finished, Terminal, TestHome};
+
+/// The dummy answers to all that was said before, so that an answer tells what the model was given.
+fn talkative() -> TestHome {
+    TestHome::new().dummy(&json!({"transcript": true}))
+}
+
+fn show(home: &TestHome, name: &str) -> Value {
+    home.run(["sessions", "show", "--json", name]).expect(0).json()
+}
+
+/// What was asked in the turns of a session.
+fn prompts(home: &TestHome, name: &str) -> Vec<String> {
+    let shown = show(home, name);
+    let turns = shown["conversation"].as_array().expect("turns");
+    turns.iter().map(|turn| turn["prompt"].as_str().expect("a prompt").to_owned()).collect()
+}
+
+#[test]
+fn a_chat_along_a_pipe_is_a_turn_for_each_line_and_ends_with_the_first_failure() {
+    let home = talkative();
+    let chat = home.run_with_input(["chat", "--session", "s"], b"one\n\ntwo\\\nthree\n/retry\n");
+    let chat = chat.expect(0);
+    assert_eq!(chat.stdout.lines().count(), 3, "{}", chat.stdout);
+    assert!(!chat.stdout.contains('>') && chat.stderr.is_empty(), "{chat:?}");
+    assert_eq!(prompts(&home, "s"), ["one", "two\nthree"]);
+    let failed = home.run_with_input(["chat", "-c"], b"/nonsense\nfour\n").expect(64);
+    assert_eq!(failed.stdout, "");
+    assert_eq!(prompts(&home, "s").len(), 2);
+    // Without a name it gets one, by which it can be gone on with.
+    home.run_with_input(["chat"], b"hello\n").expect(0);
+    let listed = home.run(["sessions", "--json"]).json();
+    assert!(listed["sessions"][0]["session"].as_str().unwrap().starts_with("chat-"), "{listed}");
+    assert!(home.run(["-c", "again"]).expect(0).stdout.contains("user. hello."));
+}
+
+#[test]
+fn a_chat_at_a_terminal_is_typed_stopped_gone_on_with_and_left() {
+    let home = TestHome::new().dummy(&json!({"step_ms": 20}));
+    home.start_daemon();
+    let mut chat = Terminal::start(&home.threadrunner(["chat", "--session", "s"]));
+    chat.see("session s, new");
+    chat.see("> ");
+    chat.type_keys("hello\r");
+    chat.see("amet hello.");
+    chat.see("> ");
+    // Ctrl-C stops the answer, and not the chat.
+    chat.type_keys("\"\"\"count\r");
+    chat.type_keys(&format!("{}\"\"\"\r", "more ".repeat(200)));
+    chat.see("amet count. more.");
+    chat.type_keys("\x03");
+    chat.see("not part of session 's'");
+    chat.see("> ");
+    chat.type_keys("/nonsense\r");
+    chat.see("'/nonsense' is no command");
+    chat.see("> ");
+    chat.type_keys("/system Brief\r");
+    chat.see("> ");
+    // The next line, over two.
+    chat.type_keys("first\\\r");
+    chat.type_keys("second\r");
+    chat.see("amet first. second.");
+    chat.see("> ");
+    // The one before it, from the history.
+    chat.type_keys("/retry\r");
+    chat.see("amet first. second.");
+    chat.see("> ");
+    let saved = home.root().join("said.md");
+    chat.type_keys(&format!("/save {}\r", saved.display()));
+    chat.see("written: ");
+    chat.see("> ");
+    // At the prompt Ctrl-C only says how to leave; Ctrl-D leaves.
+    chat.type_keys("\x03");
+    chat.see("Ctrl-D or /quit leaves");
+    chat.see("> ");
+    chat.type_keys("\x04");
+    assert_eq!(chat.end(), Some(0));
+    assert_eq!(prompts(&home, "s"), ["hello", "first\nsecond"]);
+    assert_eq!(show(&home, "s")["system"], "Brief");
+    assert!(fs::read_to_string(saved).unwrap().contains("first\nsecond"));
+    let canceled = home.jobs_in("failed");
+    assert_eq!(canceled.len(), 1, "what was stopped is canceled");
+    let history = home.root().join("cache/chat_history");
+    let mode =
+        std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&history).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    assert!(fs::read_to_string(history).unwrap().contains("/retry"));
+}
+
+#[test]
+fn two_chats_at_once_lose_nothing_of_each_other() {
+    let home = talkative();
+    home.start_daemon();
+    let chats: Vec<_> = ["a", "b", "c"]
+        .map(|who| {
+            let mut chat = home.threadrunner(["chat", "--session", "s"]);
+            let mut chat = chat.stdin(Stdio::piped()).spawn().unwrap();
+            let mut lines = chat.stdin.take().unwrap();
+            std::io::Write::write_all(&mut lines, format!("{who}1\n{who}2\n").as_bytes()).unwrap();
+            chat
+        })
+        .into();
+    for chat in chats {
+        Finished::from(chat.wait_with_output().unwrap()).expect(0);
+    }
+    let mut all = prompts(&home, "s");
+    all.sort();
+    assert_eq!(all, ["a1", "a2", "b1", "b2", "c1", "c2"]);
+    assert_eq!(home.jobs_in("output").len(), 6);
+}
