@@ -8,6 +8,7 @@
 mod daemon;
 mod floor;
 mod prefix;
+mod session;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -43,6 +44,12 @@ fn main() {
     if std::env::args().any(|argument| argument == "--prefix") {
         prefix::compare(&model, rounds);
         return;
+    }
+    if only.as_ref().is_none_or(|only| session::TITLE.contains(only.as_str())) {
+        session::compare(&model, rounds);
+        if only.is_some() {
+            return;
+        }
     }
     // The same prompts are asked more than once, and are to be read each time.
     let uncached = "[engine]\nprefix_cache = false\n";
