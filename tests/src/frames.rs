@@ -27,6 +27,14 @@ impl Frames {
             Ok(stream) => stream,
             Err(error) => panic!("nobody listens on {}: {error}", socket.display()),
         };
+        Self::of(stream)
+    }
+
+    /// A connection that is there already: an engine's.
+    ///
+    /// # Panics
+    /// When the stream takes no timeout.
+    pub fn of(stream: UnixStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
         Self { stream, buffer: BytesMut::new() }
     }

@@ -111,9 +111,11 @@ impl<'a, W: Write> Engine<'a, W> {
     /// # Errors
     /// See [`EngineError`].
     pub fn run(&mut self, commands: &Receiver<Received>) -> Result<(), EngineError> {
-        self.serve(commands)?;
-        self.save_all();
-        Ok(())
+        let end = self.serve(commands);
+        if !matches!(end, Err(EngineError::Broken(_))) {
+            self.save_all();
+        }
+        end
     }
 
     fn serve(&mut self, commands: &Receiver<Received>) -> Result<(), EngineError> {

@@ -12,6 +12,7 @@ mod floor;
 mod guessing;
 mod llama_server;
 mod prefix;
+mod session;
 mod versus;
 mod work;
 
@@ -62,6 +63,9 @@ fn main() {
     }
     let wanted = |title: &str| only.as_ref().is_none_or(|only| title.contains(only.as_str()));
     guessing::compare(&model, rounds, wanted);
+    if wanted(session::TITLE) {
+        session::compare(&model, rounds);
+    }
     // The same prompts are asked more than once, and are to be read each time.
     let uncached = "[engine]\nprefix_cache = false\n";
     let server = daemon::Server::start(&model, uncached);
