@@ -13,6 +13,9 @@ use crate::TokenId;
 /// nothing repeats; after four, a text that was changed in places is found again too late.
 const SAME: usize = 3;
 
+/// After how many right guesses a wrong one is taken for a word that was changed.
+const COPIES: u32 = 4;
+
 /// The weight of the last guess in the count of right ones.
 const RECENT: f64 = 0.15;
 
@@ -56,8 +59,10 @@ impl Drafter {
             let right = tokens.get(source) == tokens.last();
             let estimate = if self.run == 0 { &mut self.first } else { &mut self.next };
             *estimate += (f64::from(u8::from(right)) - *estimate) * RECENT;
+            // Who copies and changes a word goes on after it.
+            let goes_on = right || self.run >= COPIES;
             self.run = if right { self.run + 1 } else { 0 };
-            self.source = right.then_some(source + 1);
+            self.source = goes_on.then_some(source + 1);
         }
         if self.source.is_none() {
             self.source = self.look_up(tokens);
@@ -263,6 +268,12 @@ mod tests {
         }
         // Found by "123"; that "234" and "345" came elsewhere changes nothing.
         assert_eq!(drafter.drafts(&all, 3), tokens("567"));
+    }
+
+    #[test]
+    fn after_a_word_that_was_changed_the_copy_goes_on() {
+        assert_eq!(drafts("the cat sat on the mat. the cat saw", 4), " on ");
+        assert_eq!(drafts("she saw: she sew", 4), "");
     }
 
     #[test]
