@@ -53,6 +53,10 @@ pub(super) struct Unsaved {
     saved: usize,
 }
 
+/// A token is restored in less than this part of the time in which it is computed. All of a state is
+/// restored, also where the prompt has less in common with it.
+const WORTH_RESTORING: usize = 32;
+
 /// What is noted at most. Who is noted longest without being saved is forgotten.
 const MOST_UNSAVED: usize = 256;
 
@@ -144,8 +148,9 @@ impl Scheduler {
         let whole = same == saved.len();
         let keep = if whole || self.prefix_cache == PrefixCache::Any { same } else { 0 };
         let there = self.tree.longest(wanted, self.prefix_cache).map_or(0, |(_, n)| n);
+        let worth = WORTH_WAITING.max(saved.len() / WORTH_RESTORING);
         let room = self.n_ctx.saturating_sub(self.tree.cells_for(Hold::Running));
-        if sequence.cached() > 0 || keep < there + WORTH_WAITING || saved.len() > room {
+        if sequence.cached() > 0 || keep < there + worth || saved.len() > room {
             return;
         }
         let (session, tokens) = (session.name.clone(), saved.clone());

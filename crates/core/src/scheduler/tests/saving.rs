@@ -208,6 +208,20 @@ fn a_state_larger_than_may_be_is_not_saved() {
 }
 
 #[test]
+fn a_long_state_is_not_restored_for_little() {
+    let model = ModelInfo { n_ctx: 2000, n_batch: 512, n_seq_max: 1, ..ModelInfo::default() };
+    let model = ModelInfo { n_seq_spare: 4, prefix_cache: PrefixCache::Any, ..model };
+    let mut harness = Harness::of(model);
+    let prompt = harness.prompt(1000, 5);
+    let saved: Vec<u8> = prompt.iter().flat_map(|token| token.0.to_le_bytes()).collect();
+    harness.states.saved.insert("a".into(), (prompt.clone(), saved));
+    whole_turn(&mut harness, "a", &and(&prompt[..30], 600..620));
+    assert_eq!(harness.states.read, 0);
+    whole_turn(&mut harness, "a", &and(&prompt[..100], 600..620));
+    assert_eq!(harness.states.read, 1);
+}
+
+#[test]
 fn a_state_is_not_restored_where_running_requests_have_the_cells() {
     let mut harness = harness(PrefixCache::Any);
     let prompt = harness.prompt(60, 38);
