@@ -297,13 +297,10 @@ impl Daemon {
     }
 }
 
-/// Whether what `op` begins goes on without the client.
+/// Whether what `op` begins may go on without the client: also an attached prompt is a job, which
+/// the next daemon runs if the one that took it died.
 fn outlives(op: &Op) -> bool {
-    match op {
-        Op::Submit(_) => true,
-        Op::Run(submission) => submission.detach,
-        _ => false,
-    }
+    matches!(op, Op::Submit(_) | Op::Run(_))
 }
 
 async fn begin(client: Client, op: Op) -> Result<Replies, Failure> {

@@ -27,6 +27,9 @@ pub const DEFAULT_BATCH: u32 = 512;
 /// States or windows beside those of the sequences in a forward pass: for requests that are made
 /// to wait, and for beginnings of prompts that others will have too.
 pub const SPARE_STATES: u32 = 2;
+/// Drafts in a forward pass. On two processors with AVX2, 16 tokens at once are decoded 2.1 times as
+/// fast as one by one, 12 as 2.05 times, and 8 as twice.
+pub const MOST_DRAFTS: u32 = 15;
 
 /// The program itself, its threads, what it reads and writes.
 const PROCESS: u64 = 12 << 20;
@@ -55,6 +58,8 @@ pub struct Estimate {
     /// What the options ask for.
     context: Option<u32>,
     sequences: Option<u32>,
+    /// The most drafts in a forward pass.
+    drafts: u32,
 }
 
 impl Estimate {
@@ -70,12 +75,15 @@ impl Estimate {
     }
 
     fn new(shape: Shape, weights: u64, options: &EngineOptions) -> Self {
+        let deterministic = options.deterministic == Some(true);
+        let drafts = !deterministic && options.speculation != Some(false);
         Self {
             shape,
             weights,
             batch: options.batch.unwrap_or(DEFAULT_BATCH),
             context: options.context,
-            sequences: options.sequences,
+            sequences: if deterministic { Some(1) } else { options.sequences },
+            drafts: if drafts { MOST_DRAFTS } else { 0 },
         }
     }
 
@@ -201,7 +209,8 @@ impl Estimate {
         let masks = if self.shape.number("attention.sliding_window").is_some() { 2 } else { 1 };
         let mask = u64::from(extent.context) * masks * CACHED;
         // Logits once as they are computed and once as they are read.
-        let logits = self.shape.vocabulary().saturating_mul(states).saturating_mul(2 * COMPUTED);
+        let rows = states.saturating_add(u64::from(self.drafts));
+        let logits = self.shape.vocabulary().saturating_mul(rows).saturating_mul(2 * COMPUTED);
         batch
             .saturating_mul(row.saturating_add(mask))
             .saturating_add(logits)

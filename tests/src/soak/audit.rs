@@ -28,7 +28,9 @@ pub(super) fn audit(home: &TestHome, ledger: Ledger, report: &mut Report) {
                     .push(format!("{id} in {state} has a prompt that nobody sent: {prompt:?}"));
             }
             if let Some(other) = prompts.insert(prompt, id.clone()) {
-                report.wrong.push(format!("{other} and {id} are one prompt's"));
+                let was = found[&other];
+                let wrong = format!("{other} in {was} and {id} in {state} are one prompt's");
+                report.wrong.push(wrong);
             }
             match state {
                 "output" => done(home, &id, report),

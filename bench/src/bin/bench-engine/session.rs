@@ -91,7 +91,7 @@ impl Engine {
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .spawn()
             .expect("the engine can be started");
-        let mut frames = Frames::of(ours);
+        let mut engine = Self { child, frames: Frames::of(ours) };
         let state = states.map(|path| json!({"path": path, "max_bytes": 1 << 30}));
         let mut load = json!({
             "op": "load", "v": 1, "model": {"backend": "llama", "path": model},
@@ -99,12 +99,12 @@ impl Engine {
         if let Some(state) = state {
             load["state"] = state;
         }
-        frames.send(&load);
+        engine.frames.send(&load);
         loop {
-            let event = frames.receive().expect("the engine loads");
+            let event = engine.frames.receive().expect("the engine loads");
             assert!(event["event"] != "load_failed", "{event}");
             if event["event"] == "ready" {
-                return Self { child, frames };
+                return engine;
             }
         }
     }

@@ -15,7 +15,9 @@ use super::backend::Llama;
 use super::context::{self, Context, ContextSettings};
 use super::template::{self, ChatTemplate};
 use super::{log, metadata};
-use crate::estimate::{DEFAULT_BATCH, DEFAULT_CONTEXT, DEFAULT_SEQUENCES, Estimate, SPARE_STATES};
+use crate::estimate::{
+    DEFAULT_BATCH, DEFAULT_CONTEXT, DEFAULT_SEQUENCES, Estimate, MOST_DRAFTS, SPARE_STATES,
+};
 use crate::{machine, self_test};
 
 /// The smallest context that memory may force where nobody says how much there is.
@@ -23,9 +25,6 @@ const LEAST_CONTEXT: u32 = 512;
 /// llama.cpp's `LLAMA_MAX_SEQ`.
 const MOST_SEQUENCES: u32 = 256;
 const MOST_BATCH: u32 = 8192;
-/// Drafts in a forward pass. On two processors with AVX2, 16 tokens at once are decoded 2.1 times as
-/// fast as one by one, 12 as 2.05 times, and 8 as twice.
-const MOST_DRAFTS: u32 = 15;
 
 /// Loads the model that `load` names, and lends it to `serve`, which is called once.
 ///
