@@ -134,7 +134,9 @@ fn load_and_run(
             &mut |backend, engine| {
                 let model = backend.info().clone();
                 let path = load.model.path.as_deref();
-                let states = load.state.as_ref().and_then(|at| States::new(at, path, backend));
+                // Cells that another run computed may be rounded otherwise.
+                let state = load.state.as_ref().filter(|_| !model.deterministic);
+                let states = state.and_then(|at| States::new(at, path, backend));
                 end = send(&Event::Ready { model, engine }).map_err(EngineError::from);
                 if end.is_ok() {
                     end = Engine::new(backend, &mut events.borrow_mut())

@@ -91,7 +91,7 @@ impl Shape {
         }
     }
 
-    /// How many layers, at most [`MOST_LAYERS`].
+    /// How many layers, at most `MOST_LAYERS`.
     pub fn layers(&self) -> u64 {
         self.number("block_count").unwrap_or(0).min(MOST_LAYERS)
     }
