@@ -90,3 +90,24 @@ bench-server *ARGS:
     eval "$(scripts/setup --env)"
     server=$(scripts/get-llama-server)
     exec just bench-engine --llama-server "$server" "$@"
+
+# What comes from outside, made up: frames, GGUF headers, job directories. So many seconds each
+fuzz SECONDS="60" *TARGETS="frames gguf jobs":
+    #!/usr/bin/env bash
+    set -euo pipefail
+    eval "$(scripts/setup --env)"
+    export CARGO_TARGET_DIR="$PWD/target/fuzz"
+    cargo run --quiet --locked --manifest-path fuzz/Cargo.toml --bin seeds -- "$CARGO_TARGET_DIR/corpus"
+    # Coverage as libFuzzer wants it; the stable compiler has it too.
+    host=$(rustc -vV | sed -n 's/^host: //p')
+    export RUSTFLAGS="${RUSTFLAGS:-} -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4
+        -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table
+        -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1"
+    fuzz() { cargo build --release --locked --manifest-path fuzz/Cargo.toml --target "$host" "$@"; }
+    fuzz --bin frames --bin gguf --bin jobs
+    bin="$CARGO_TARGET_DIR/$host/release"
+    for target in {{ TARGETS }}; do
+        mkdir -p "$CARGO_TARGET_DIR/found"
+        "$bin/$target" -max_total_time={{ SECONDS }} -timeout=10 -rss_limit_mb=2048 -max_len=65536 \
+            -artifact_prefix="$CARGO_TARGET_DIR/found/$target-" "$CARGO_TARGET_DIR/corpus/$target"
+    done

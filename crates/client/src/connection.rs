@@ -1,9 +1,10 @@
 //! One connection, many requests.
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -30,6 +31,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 pub struct Client {
     requests: mpsc::Sender<Outgoing>,
     next_id: Arc<AtomicU64>,
+    unread: Arc<AtomicBool>,
     logs: Arc<PathBuf>,
 }
 
@@ -58,8 +60,16 @@ impl Client {
     /// Must be called within a tokio runtime.
     pub fn new(stream: UnixStream, logs: &Path) -> Self {
         let (requests, outgoing) = mpsc::channel(UNWRITTEN_REQUESTS);
-        tokio::spawn(drive(stream, outgoing));
-        Self { requests, next_id: Arc::new(AtomicU64::new(1)), logs: Arc::new(logs.into()) }
+        let unread = Arc::new(AtomicBool::new(false));
+        tokio::spawn(drive(stream, outgoing, unread.clone()));
+        let next_id = Arc::new(AtomicU64::new(1));
+        Self { requests, next_id, unread, logs: Arc::new(logs.into()) }
+    }
+
+    /// Whether the connection ended before the daemon had read all that was sent: what was sent
+    /// last was not begun, and may be asked again.
+    pub fn went_unread(&self) -> bool {
+        self.unread.load(Ordering::Acquire)
     }
 
     /// Sends a request. Its answer is in the [`Replies`].
@@ -213,7 +223,11 @@ pub(crate) fn first_reply_limit(op: &Op) -> Option<Duration> {
 
 /// Owns the socket: writes requests, and hands each answer frame to whoever asked. Ends, and with
 /// it every answer under way, when the daemon goes away or nobody is left to ask.
-async fn drive(mut stream: UnixStream, mut requests: mpsc::Receiver<Outgoing>) {
+async fn drive(
+    mut stream: UnixStream,
+    mut requests: mpsc::Receiver<Outgoing>,
+    unread_there: Arc<AtomicBool>,
+) {
     let (mut reader, mut writer) = stream.split();
     let mut unread = BytesMut::with_capacity(READ_BUFFER);
     let mut unwritten = BytesMut::new();
@@ -232,11 +246,16 @@ async fn drive(mut stream: UnixStream, mut requests: mpsc::Receiver<Outgoing>) {
                 Ok(count) => unwritten.advance(count),
                 // Whatever the daemon had to say before it closed is still to be read.
                 Err(_) => {
+                    unread_there.store(true, Ordering::Release);
                     unwritten.clear();
                     writable = false;
                 }
             },
             read = reader.read_buf(&mut unread) => {
+                // So the system says that the other end was closed with something unread in it.
+                if matches!(&read, Err(error) if error.kind() == ErrorKind::ConnectionReset) {
+                    unread_there.store(true, Ordering::Release);
+                }
                 if !matches!(read, Ok(1..)) {
                     return;
                 }

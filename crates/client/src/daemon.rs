@@ -116,17 +116,19 @@ impl Daemon {
     /// # Errors
     /// As [`Daemon::connect_or_start`], and what the daemon answers.
     pub async fn open(&self, op: Op) -> Result<Replies, Failure> {
-        let failure = match begin(self.connect_or_start().await?, op.clone()).await {
+        let client = self.connect_or_start().await?;
+        let failure = match begin(client.clone(), op.clone()).await {
             Ok(replies) => return Ok(replies),
             Err(failure) => failure,
         };
+        let begun = outlives(&op) && !client.went_unread();
         let client = match failure.code {
             ErrorCode::UnsupportedVersion => self.start(true).await?,
             // It refused, so nothing was begun; when it is gone there will be another.
             ErrorCode::ShuttingDown => self.start(false).await?,
             // It went away before it said anything. What is submitted may be on disk already, and
             // must not be done twice; all else is begun anew or harmless to repeat.
-            ErrorCode::ConnectionLost if !outlives(&op) => self.connect_or_start().await?,
+            ErrorCode::ConnectionLost if !begun => self.connect_or_start().await?,
             _ => return Err(failure),
         };
         begin(client, op).await

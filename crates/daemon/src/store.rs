@@ -457,6 +457,9 @@ mod tests {
         fs::write(job.join("prompt.txt"), "Hello").unwrap();
         // Nobody lists here: without the second look this waits in vain.
         let found = tokio::time::timeout(Duration::from_secs(20), told.recv()).await.unwrap();
-        assert!(matches!(found, Some((_, StoreEvent::Found { id: found, .. })) if found == id));
+        assert!(
+            matches!(&found, Some((_, StoreEvent::Found { id: found, .. })) if *found == id),
+            "{found:?}"
+        );
     }
 }

@@ -7,11 +7,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::fs::FileSystem;
-use crate::layout::{PROMPT_FILE, kind, name_of};
+use crate::layout::{PROMPT_FILE, name_of};
 use crate::{Result, WorkspaceError};
 
 /// The most that is read of any one file of a job, and the largest answer: 64 MiB, a frame's
@@ -82,9 +82,13 @@ impl JobDir<'_> {
         Ok(Some(bytes))
     }
 
-    /// Whether anything goes by the prompt's name.
+    /// Whether anything goes by the prompt's name. A file with nothing in it does not yet: it is
+    /// made before it is written.
     pub(crate) fn has_prompt(&self) -> bool {
-        kind(self.fd, PROMPT_FILE).is_some()
+        match rustix::fs::statat(self.fd, PROMPT_FILE, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat.st_size != 0 || !FileType::from_raw_mode(stat.st_mode).is_file(),
+            Err(_) => false,
+        }
     }
 
     /// Whether a file was added to the directory, or removed, so short a time ago.
