@@ -208,9 +208,10 @@ impl Estimate {
         // A mask says for each token which cells it sees; windows have one of their own.
         let masks = if self.shape.number("attention.sliding_window").is_some() { 2 } else { 1 };
         let mask = u64::from(extent.context) * masks * CACHED;
-        // Logits once as they are computed and once as they are read.
-        let rows = states.saturating_add(u64::from(self.drafts));
-        let logits = self.shape.vocabulary().saturating_mul(rows).saturating_mul(2 * COMPUTED);
+        // Logits once as they are computed and once as they are read. A forward pass with drafts
+        // has few other tokens: there they are computed in the room of what was computed before.
+        let rows = states.saturating_mul(2).saturating_add(u64::from(self.drafts));
+        let logits = self.shape.vocabulary().saturating_mul(rows).saturating_mul(COMPUTED);
         batch
             .saturating_mul(row.saturating_add(mask))
             .saturating_add(logits)
