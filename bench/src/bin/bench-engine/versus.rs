@@ -125,12 +125,13 @@ impl Versus<'_> {
         let prompts: Vec<_> = (0..8).map(|client| story(0, client, 1980)).collect();
         let asks = asks(&prompts, 16, false);
         let peer = LlamaServer::start(self.program, self.model, slots, context);
-        at_once(&peer, &asks);
+        // One after the other: all at once, the first token of the last takes most of a minute.
+        in_turn(&peer, &asks, 1);
         let theirs = resident_mb(peer.pid());
         drop(peer);
         let config = format!("[engine]\nsequences = {slots}\ncontext = {context}\n");
         let server = Server::start(self.model, &config);
-        at_once(&server, &asks);
+        in_turn(&server, &asks, 1);
         let ours: f64 = server.pids().into_iter().map(resident_mb).sum();
         let megabytes = |figure: f64| format!("{figure:.0}");
         let ratio = format!("{:.3}", ours / theirs);
