@@ -131,6 +131,22 @@ pub fn as_ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
+/// A process's resident memory in bytes: its own, and of the files it has mapped what is in there.
+///
+/// # Panics
+/// When there is no such process.
+pub fn resident(pid: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let field = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kibibytes = field.and_then(|field| field.split_whitespace().next()?.parse::<f64>().ok());
+    kibibytes.unwrap_or_else(|| panic!("process {pid} has no resident memory")) * 1024.0
+}
+
+/// A table's cell for a size in bytes.
+pub fn megabytes(bytes: f64) -> String {
+    format!("{:.1} MB", bytes / 1e6)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

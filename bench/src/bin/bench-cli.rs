@@ -7,7 +7,7 @@ use std::fs;
 use std::io::Read;
 use std::time::{Duration, Instant};
 
-use threadrunner_bench::{Series, Table, flag, milliseconds};
+use threadrunner_bench::{Series, Table, flag, megabytes, milliseconds, resident};
 use threadrunner_tests::{TestHome, program};
 
 fn main() {
@@ -67,7 +67,7 @@ fn footprint(home: &TestHome) {
     let seconds = 10;
     std::thread::sleep(Duration::from_secs(seconds));
     let woken = (switches(pid) - before) as f64 / seconds as f64;
-    table.row(&["idle daemon without a model: resident memory".into(), resident(pid)]);
+    table.row(&["idle daemon without a model: resident memory".into(), megabytes(resident(pid))]);
     table.row(&["idle daemon: wake-ups a second".into(), format!("{woken:.1}")]);
     for name in ["threadrunner", "threadrunner-daemon"] {
         let bytes = fs::metadata(program(name)).map(|found| found.len()).unwrap_or_default();
@@ -87,11 +87,4 @@ fn switches(pid: u32) -> u64 {
             line.trim().parse::<u64>().ok()
         })
         .sum()
-}
-
-fn resident(pid: u32) -> String {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
-    let kib: f64 = line.trim().trim_end_matches(" kB").parse().unwrap_or_default();
-    format!("{:.1} MB", kib * 1024.0 / 1e6)
 }

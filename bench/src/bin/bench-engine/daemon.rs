@@ -1,10 +1,11 @@
 //! The daemon, measured by its clients: from before the request's frame to each token's frame.
 
 use std::path::Path;
-use std::sync::{Arc, Barrier};
+use std::sync::Barrier;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use threadrunner_tests::{Frames, TestHome};
 
 use crate::Measured;
@@ -20,14 +21,47 @@ pub(crate) struct Server {
     temperature: Option<f64>,
 }
 
-struct Client {
-    prompt_tokens: u32,
-    tokens: u32,
-    /// What the engine says of its part of the time to the first token.
-    prefill_ms: f64,
-    sent: Instant,
-    first: Instant,
-    end: Instant,
+/// What came of a request.
+pub(crate) struct Reply {
+    pub(crate) text: String,
+    pub(crate) sent: Instant,
+    /// When the first token came, and the last.
+    pub(crate) first: Instant,
+    pub(crate) last: Instant,
+    /// The frame that ended it: usage and timings.
+    pub(crate) ended: Value,
+}
+
+impl Reply {
+    /// A count of the answer's usage or of its timings; 0 where none is told.
+    pub(crate) fn count(&self, part: &str, key: &str) -> u64 {
+        self.ended[part][key].as_u64().unwrap_or(0)
+    }
+
+    /// Tokens of the answer.
+    pub(crate) fn tokens(&self) -> u64 {
+        self.count("usage", "completion_tokens")
+    }
+}
+
+/// Sends a request and takes in all of its answer.
+///
+/// # Panics
+/// When it is refused or fails.
+pub(crate) fn exchange(frames: &mut Frames, request: &Value) -> Reply {
+    let sent = Instant::now();
+    frames.send(request);
+    let (mut text, mut first, mut last) = (String::new(), None, sent);
+    loop {
+        let frame = frames.receive().expect("an answer has an end");
+        assert!(frame.get("error").is_none(), "{frame}");
+        if frame["eos"] == true {
+            return Reply { text, sent, first: first.unwrap_or(last), last, ended: frame };
+        }
+        last = Instant::now();
+        first.get_or_insert(last);
+        text.push_str(frame["token"].as_str().unwrap_or_default());
+    }
 }
 
 impl Server {
@@ -61,97 +95,63 @@ impl Server {
 
     /// Answers the prompts at once, greedily where nothing else was asked for, with `answer` tokens each.
     pub(crate) fn measure(&self, prompts: &[String], answer: u32) -> Measured {
-        let together = Arc::new(Barrier::new(prompts.len()));
-        let temperature = self.temperature;
-        let clients: Vec<_> = prompts
-            .iter()
-            .map(|prompt| {
-                let (prompt, together) = (prompt.clone(), together.clone());
-                let frames = self.connect();
-                std::thread::spawn(move || ask(frames, &prompt, answer, temperature, &together))
-            })
-            .collect();
-        let clients: Vec<Client> =
-            clients.into_iter().map(|client| client.join().expect("an answer")).collect();
-        let first = clients.iter().map(|client| client.first).max().expect("a client");
-        let end = clients.iter().map(|client| client.end).max().expect("a client");
-        let begun = clients.iter().map(|client| client.first).min().expect("a client");
-        let sent = clients.iter().map(|client| client.sent).min().expect("a client");
-        let tokens: u32 = clients.iter().map(|client| client.tokens - 1).sum();
+        let together = Barrier::new(prompts.len());
+        let replies: Vec<Reply> = thread::scope(|scope| {
+            let clients: Vec<_> = prompts
+                .iter()
+                .map(|prompt| {
+                    let mut frames = self.connect();
+                    let (together, request) = (&together, self.request(prompt, answer));
+                    scope.spawn(move || {
+                        together.wait();
+                        exchange(&mut frames, &request)
+                    })
+                })
+                .collect();
+            clients.into_iter().map(|client| client.join().expect("an answer")).collect()
+        });
+        let first = replies.iter().map(|reply| reply.first).max().expect("a client");
+        let last = replies.iter().map(|reply| reply.last).max().expect("a client");
+        let begun = replies.iter().map(|reply| reply.first).min().expect("a client");
+        let sent = replies.iter().map(|reply| reply.sent).min().expect("a client");
+        let tokens: u64 = replies.iter().map(|reply| reply.tokens() - 1).sum();
+        let inside_ms = |reply: &Reply| reply.ended["timings"]["prefill_ms"].as_f64();
         Measured {
-            prompt_tokens: clients.iter().map(|client| client.prompt_tokens).sum(),
-            inside_ms: clients.iter().map(|client| client.prefill_ms).fold(0.0, f64::max),
+            prompt_tokens: replies.iter().map(|reply| reply.count("usage", "prompt_tokens")).sum(),
+            inside_ms: replies.iter().filter_map(inside_ms).fold(0.0, f64::max),
             first_token_ms: (first - sent).as_secs_f64() * 1e3,
-            tokens_per_s: f64::from(tokens) / (end - begun).as_secs_f64(),
+            tokens_per_s: tokens as f64 / (last - begun).as_secs_f64(),
         }
     }
-}
 
-impl Server {
     /// Goes away while `long` is read, and asks at once for `short`: what its first token then
     /// takes, in milliseconds.
     pub(crate) fn after_leaving(&self, long: &str, short: &str) -> f64 {
-        let mut leaving = Frames::connect(&self.home.socket());
+        let mut leaving = self.connect();
         leaving.send(&json!({ "v": 1, "prompt": long, "raw": true, "max_tokens": 1 }));
-        std::thread::sleep(READING);
-        let frames = Frames::connect(&self.home.socket());
+        thread::sleep(READING);
+        let mut frames = self.connect();
         drop(leaving);
-        let client = ask(frames, short, 1, self.temperature, &Barrier::new(1));
-        (client.first - client.sent).as_secs_f64() * 1e3
+        let reply = exchange(&mut frames, &self.request(short, 1));
+        (reply.first - reply.sent).as_secs_f64() * 1e3
+    }
+
+    fn request(&self, prompt: &str, answer: u32) -> Value {
+        json!({
+            "v": 1, "prompt": prompt, "raw": true, "temperature": self.temperature,
+            "max_tokens": answer,
+        })
     }
 }
 
 impl Runtime for Server {
     fn ask(&self, ask: &Ask<'_>) -> Answered {
-        let mut frames = self.connect();
-        let sent = Instant::now();
-        frames.send(&json!({
+        let request = json!({
             "v": 1, "prompt": ask.prompt, "raw": true, "temperature": 0, "max_tokens": ask.answer,
             "priority": if ask.batch { "batch" } else { "interactive" },
-        }));
-        let mut first = None;
-        loop {
-            let frame = frames.receive().expect("an answer has an end");
-            assert!(frame.get("error").is_none(), "{frame}");
-            let end = Instant::now();
-            if frame["eos"] == true {
-                let tokens = frame["usage"]["completion_tokens"].as_u64().expect("usage");
-                return Answered { sent, first: first.unwrap_or(end), end, tokens };
-            }
-            first.get_or_insert(end);
-        }
-    }
-}
-
-fn ask(
-    mut frames: Frames,
-    prompt: &str,
-    answer: u32,
-    temperature: Option<f64>,
-    together: &Barrier,
-) -> Client {
-    together.wait();
-    let sent = Instant::now();
-    frames.send(&json!({
-        "v": 1, "prompt": prompt, "raw": true, "temperature": temperature, "max_tokens": answer,
-    }));
-    let mut first = None;
-    let mut end = sent;
-    loop {
-        let frame = frames.receive().expect("an answer has an end");
-        assert!(frame.get("error").is_none(), "{frame}");
-        if frame["eos"] == true {
-            let count = |key: &str| frame["usage"][key].as_u64().and_then(|n| n.try_into().ok());
-            return Client {
-                prompt_tokens: count("prompt_tokens").expect("usage"),
-                tokens: count("completion_tokens").expect("usage"),
-                prefill_ms: frame["timings"]["prefill_ms"].as_f64().expect("timings"),
-                sent,
-                first: first.unwrap_or(end),
-                end,
-            };
-        }
-        end = Instant::now();
-        first.get_or_insert(end);
+        });
+        let reply = exchange(&mut self.connect(), &request);
+        let Reply { sent, first, .. } = reply;
+        Answered { sent, first, end: Instant::now(), tokens: reply.tokens() }
     }
 }

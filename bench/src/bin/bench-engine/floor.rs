@@ -106,7 +106,7 @@ impl Floor<'_> {
         }
         let since = begun.unwrap_or(first);
         Measured {
-            prompt_tokens: u32::try_from(prompt_tokens).expect("short prompts"),
+            prompt_tokens: prompt_tokens as u64,
             inside_ms: (first - sent).as_secs_f64() * 1e3,
             first_token_ms: (first - sent).as_secs_f64() * 1e3,
             tokens_per_s: f64::from(generated) / since.elapsed().as_secs_f64(),

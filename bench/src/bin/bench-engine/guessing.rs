@@ -7,7 +7,7 @@ use std::time::Instant;
 use serde_json::json;
 use threadrunner_bench::{Series, Table};
 
-use crate::daemon::Server;
+use crate::daemon::{Reply, Server, exchange};
 use crate::settle;
 
 /// Of the tests of fidelity: one prompt a line.
@@ -18,15 +18,6 @@ const ANSWER: u32 = 128;
 const COMPARED: u32 = 32;
 /// Requests at once.
 const TOGETHER: usize = 8;
-
-struct Answer {
-    text: String,
-    tokens: u32,
-    drafted: u64,
-    accepted: u64,
-    /// Seconds from the first token on.
-    seconds: f64,
-}
 
 /// How to ask.
 #[derive(Clone, Copy)]
@@ -40,30 +31,12 @@ struct Manner {
 
 const GREEDY: Manner = Manner { raw: false, temperature: Some(0.0), answer: ANSWER };
 
-fn ask(server: &Server, prompt: &str, manner: Manner) -> Answer {
-    let mut frames = server.connect();
-    frames.send(&json!({
+fn ask(server: &Server, prompt: &str, manner: Manner) -> Reply {
+    let request = json!({
         "v": 1, "prompt": prompt, "raw": manner.raw, "temperature": manner.temperature,
         "max_tokens": manner.answer,
-    }));
-    let (mut text, mut first, mut last) = (String::new(), None, Instant::now());
-    loop {
-        let frame = frames.receive().expect("an answer has an end");
-        assert!(frame.get("error").is_none(), "{frame}");
-        if frame["eos"] == true {
-            let count = |value: &serde_json::Value| value.as_u64().unwrap_or(0);
-            return Answer {
-                text,
-                tokens: u32::try_from(count(&frame["usage"]["completion_tokens"])).unwrap_or(0),
-                drafted: count(&frame["timings"]["drafted"]),
-                accepted: count(&frame["timings"]["accepted"]),
-                seconds: (last - first.unwrap_or(last)).as_secs_f64(),
-            };
-        }
-        text.push_str(frame["token"].as_str().unwrap_or_default());
-        last = Instant::now();
-        first.get_or_insert(last);
-    }
+    });
+    exchange(&mut server.connect(), &request)
 }
 
 /// A text and the beginning of the same again, with a word changed.
@@ -120,12 +93,13 @@ pub(crate) fn compare(model: &Path, rounds: usize, wanted: impl Fn(&str) -> bool
                 settle();
                 let answer = ask(server, &prompt(round), manner);
                 // One that ends at once says nothing about a rate.
-                if answer.tokens >= ANSWER / 4 {
-                    rate.push(f64::from(answer.tokens - 1) / answer.seconds);
+                if answer.tokens() >= u64::from(ANSWER / 4) {
+                    let seconds = (answer.last - answer.first).as_secs_f64();
+                    rate.push((answer.tokens() - 1) as f64 / seconds);
                 }
-                drafted += answer.drafted;
-                accepted += answer.accepted;
-                tokens += u64::from(answer.tokens);
+                drafted += answer.count("timings", "drafted");
+                accepted += answer.count("timings", "accepted");
+                tokens += answer.tokens();
                 texts.push(answer.text);
             }
             others += usize::from(texts[0] != texts[1]);
@@ -161,17 +135,17 @@ pub(crate) fn sameness(model: &Path, rounds: usize) {
         let (mut texts, mut tokens) = (Vec::new(), 0);
         let start = Instant::now();
         for eight in prompts.chunks(TOGETHER) {
-            let answers: Vec<Answer> = thread::scope(|scope| {
+            let answers: Vec<Reply> = thread::scope(|scope| {
                 let asked: Vec<_> = eight
                     .iter()
                     .map(|prompt| scope.spawn(move || ask(server, prompt, manner)))
                     .collect();
                 asked.into_iter().map(|one| one.join().expect("an answer")).collect()
             });
-            tokens += answers.iter().map(|answer| answer.tokens).sum::<u32>();
+            tokens += answers.iter().map(Reply::tokens).sum::<u64>();
             texts.extend(answers.into_iter().map(|answer| answer.text));
         }
-        (texts, f64::from(tokens) / start.elapsed().as_secs_f64())
+        (texts, tokens as f64 / start.elapsed().as_secs_f64())
     };
     let alone = |server: &Server| -> Vec<String> {
         prompts.iter().map(|prompt| ask(server, prompt, manner).text).collect()

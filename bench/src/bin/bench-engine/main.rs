@@ -31,7 +31,7 @@ const CLIENTS: usize = 8;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Measured {
     /// Tokens of one prompt.
-    pub(crate) prompt_tokens: u32,
+    pub(crate) prompt_tokens: u64,
     /// From the request to the first token, in milliseconds.
     pub(crate) first_token_ms: f64,
     /// Of that, from the engine's receipt of the request on.
@@ -87,7 +87,7 @@ fn main() {
                 let ours = server.measure(&prompts, work.answer);
                 assert_eq!(own.prompt_tokens, ours.prompt_tokens, "not the same prompt");
                 for (series, measured) in figures.iter_mut().zip([own, ours]) {
-                    let prompt_tokens = f64::from(measured.prompt_tokens);
+                    let prompt_tokens = measured.prompt_tokens as f64;
                     series[0].push(measured.first_token_ms);
                     series[1].push(prompt_tokens / measured.first_token_ms * 1e3);
                     series[2].push(measured.tokens_per_s);
@@ -168,19 +168,7 @@ struct Work {
 impl Work {
     /// Prompts that differ from each other and from round to round, so that nothing is cached.
     fn prompts(&self, round: usize) -> Vec<String> {
-        const WORDS: [&str; 8] =
-            ["river", "stone", "letter", "morning", "window", "garden", "paper", "road"];
-        (0..self.clients)
-            .map(|client| {
-                let mut prompt = format!("Story {round} of {client}, about");
-                for index in 0..self.words {
-                    prompt.push(' ');
-                    prompt.push_str(WORDS[(index * 5 + round + client * 3 + index / 7) % 8]);
-                }
-                prompt.push_str(". Once upon a time");
-                prompt
-            })
-            .collect()
+        (0..self.clients).map(|client| work::story(round, client, self.words)).collect()
     }
 }
 

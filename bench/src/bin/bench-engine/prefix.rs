@@ -7,6 +7,7 @@ use serde_json::json;
 use threadrunner_bench::{Series, Table};
 
 use crate::daemon::Server;
+use crate::work::words;
 
 /// Requests in a round, all there from the beginning.
 const REQUESTS: usize = 200;
@@ -68,12 +69,6 @@ fn answer(server: &Server, prompts: &[String]) -> (f64, u64) {
 
 /// Another prefix each round, so that a round begins with nothing in the cache that is of use.
 fn prompts(round: usize) -> Vec<String> {
-    const WORDS: [&str; 8] =
-        ["river", "stone", "letter", "morning", "window", "garden", "paper", "road"];
-    let words = |from: usize, count: usize| {
-        let word = |n: usize| WORDS[(n * 5 + from + n / 7) % WORDS.len()];
-        (0..count).map(word).collect::<Vec<_>>().join(" ")
-    };
     let prefix = format!("List {round}: {}.", words(round, PREFIX));
     (0..REQUESTS)
         .map(|tail| format!("{prefix} Number {tail}: {}. And then", words(tail, TAIL)))

@@ -13,6 +13,8 @@ use threadrunner_bench::{Series, Table};
 use threadrunner_core::engine_protocol::ENGINE_ENVIRONMENT;
 use threadrunner_tests::{Frames, program};
 
+use crate::work::words;
+
 /// Words of the first turn's prompt: some 2,000 tokens with its answer.
 const WORDS: usize = 1_920;
 /// Tokens of the first answer.
@@ -155,9 +157,5 @@ impl Engine {
 
 /// Another conversation each round.
 fn beginning(round: usize) -> String {
-    const KINDS: [&str; 8] =
-        ["river", "stone", "letter", "morning", "window", "garden", "paper", "road"];
-    let word = |n: usize| KINDS[(n * 5 + round + n / 7) % KINDS.len()];
-    let words: Vec<&str> = (0..WORDS).map(word).collect();
-    format!("Conversation {round}: {}.\nA story of all of these begins:", words.join(" "))
+    format!("Conversation {round}: {}.\nA story of all of these begins:", words(round, WORDS))
 }

@@ -5,11 +5,11 @@
 use std::path::Path;
 use std::time::Duration;
 
-use threadrunner_bench::{Series, Table};
+use threadrunner_bench::{Series, Table, megabytes, resident};
 
 use crate::daemon::Server;
 use crate::llama_server::LlamaServer;
-use crate::work::{Answered, Ask, Runtime, at_once, in_turn, seconds, tokens_per_s};
+use crate::work::{Answered, Ask, Runtime, at_once, in_turn, seconds, story, tokens_per_s, words};
 use crate::{Neighbour, settle};
 
 /// Slots of both, and cells of their caches.
@@ -127,42 +127,18 @@ impl Versus<'_> {
         let peer = LlamaServer::start(self.program, self.model, slots, context);
         // One after the other: all at once, the first token of the last takes most of a minute.
         in_turn(&peer, &asks, 1);
-        let theirs = resident_mb(peer.pid());
+        let theirs = resident(peer.pid());
         drop(peer);
         let config = format!("[engine]\nsequences = {slots}\ncontext = {context}\n");
         let server = Server::start(self.model, &config);
         in_turn(&server, &asks, 1);
-        let ours: f64 = server.pids().into_iter().map(resident_mb).sum();
-        let megabytes = |figure: f64| format!("{figure:.0}");
+        let ours: f64 = server.pids().into_iter().map(resident).sum();
         let ratio = format!("{:.3}", ours / theirs);
-        table.row(&["resident, MB".into(), megabytes(theirs), megabytes(ours), ratio]);
+        table.row(&["resident".into(), megabytes(theirs), megabytes(ours), ratio]);
         table.end();
     }
 }
 
-/// A process's resident memory: its own, and of the model's file what it has mapped.
-fn resident_mb(pid: u32) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-    let field = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kilobytes = field.and_then(|field| field.split_whitespace().next()?.parse::<f64>().ok());
-    kilobytes.expect("a size") / 1e3
-}
-
 fn asks(prompts: &[String], answer: u32, batch: bool) -> Vec<Ask<'_>> {
     prompts.iter().map(|prompt| Ask { prompt, answer, batch }).collect()
-}
-
-/// A prompt like no other, with as many words and about as many tokens.
-fn story(round: usize, client: usize, count: usize) -> String {
-    format!(
-        "Story {round} of {client}, about {}. Once upon a time",
-        words(round + client * 3, count)
-    )
-}
-
-fn words(from: usize, count: usize) -> String {
-    const WORDS: [&str; 8] =
-        ["river", "stone", "letter", "morning", "window", "garden", "paper", "road"];
-    let word = |n: usize| WORDS[(n * 5 + from + n / 7) % WORDS.len()];
-    (0..count).map(word).collect::<Vec<_>>().join(" ")
 }

@@ -28,6 +28,21 @@ pub(crate) trait Runtime: Sync {
     fn ask(&self, ask: &Ask<'_>) -> Answered;
 }
 
+/// A prompt like no other's of the round or of another round, so that nothing of it is cached: with
+/// so many words and about as many tokens.
+pub(crate) fn story(round: usize, client: usize, count: usize) -> String {
+    let words = words(round + client * 3, count);
+    format!("Story {round} of {client}, about {words}. Once upon a time")
+}
+
+/// So many words, of one token each; others for another `from`.
+pub(crate) fn words(from: usize, count: usize) -> String {
+    const WORDS: [&str; 8] =
+        ["river", "stone", "letter", "morning", "window", "garden", "paper", "road"];
+    let word = |n: usize| WORDS[(n * 5 + from + n / 7) % WORDS.len()];
+    (0..count).map(word).collect::<Vec<_>>().join(" ")
+}
+
 /// Asks all at once, from a thread each, and waits for all.
 pub(crate) fn at_once(runtime: &dyn Runtime, asks: &[Ask<'_>]) -> Vec<Answered> {
     let together = Barrier::new(asks.len());

@@ -5,11 +5,10 @@ use std::path::Path;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
-use threadrunner_bench::{Series, Table, as_ms, milliseconds};
+use threadrunner_bench::{Series, Table, as_ms, megabytes, milliseconds, resident};
 use threadrunner_tests::Frames;
 
-use crate::measure::{ask, first_token, memory_home, ratio, repeat, resident, submit};
-use crate::queued::mb;
+use crate::measure::{ask, first_token, memory_home, repeat, row, submit};
 
 /// Jobs of the archive that hold files; the others are empty directories, for only their names are
 /// ever read here.
@@ -34,18 +33,15 @@ pub(crate) fn table(finished: usize, runs: usize) {
     let table = Table::new(&title, &["what", "100", "with them", "ratio"]);
     let few = costs(0, runs);
     let all = costs(finished, runs);
-    let row = |what: &str, few: &Series, all: &Series| {
-        table.row(&[what.into(), few.to_string(), all.to_string(), ratio(all, few)]);
-    };
-    row("`threadrunner daemon start`, until it serves", &few.start, &all.start);
-    row("`run`, to the first token", &few.token, &all.token);
-    row("`submit`", &few.submit, &all.submit);
-    row("the first `jobs` with limit 20 after a start", &few.list_first, &all.list_first);
-    row("`jobs` with limit 20, over the socket", &few.list, &all.list);
-    row("`threadrunner jobs`, the whole command", &few.command, &all.command);
-    row("the job `last`, over the socket", &few.last, &all.last);
-    row("a job by the last digits of its id", &few.suffix, &all.suffix);
-    let (few, all) = (mb(few.memory), mb(all.memory));
+    row(&table, "`threadrunner daemon start`, until it serves", &few.start, &all.start);
+    row(&table, "`run`, to the first token", &few.token, &all.token);
+    row(&table, "`submit`", &few.submit, &all.submit);
+    row(&table, "the first `jobs` with limit 20 after a start", &few.list_first, &all.list_first);
+    row(&table, "`jobs` with limit 20, over the socket", &few.list, &all.list);
+    row(&table, "`threadrunner jobs`, the whole command", &few.command, &all.command);
+    row(&table, "the job `last`, over the socket", &few.last, &all.last);
+    row(&table, "a job by the last digits of its id", &few.suffix, &all.suffix);
+    let (few, all) = (megabytes(few.memory), megabytes(all.memory));
     table.row(&["the daemon's memory, then".into(), few, all, String::new()]);
     table.end();
 }

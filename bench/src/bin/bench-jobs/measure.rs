@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Instant, SystemTime};
 
 use serde_json::{Value, json};
-use threadrunner_bench::{Series, as_ms, milliseconds};
+use threadrunner_bench::{Series, Table, as_ms, milliseconds};
 use threadrunner_core::{BackendKind, JobMeta, JobSpec, ModelRef};
 use threadrunner_tests::{Frames, TestHome};
 use threadrunner_workspace::{Durability, NewJob, Options, Workspace};
@@ -109,13 +109,6 @@ pub(crate) fn queued(client: &mut Frames) -> u64 {
     ask(client, &json!({"v": 1, "id": 1, "op": "status"}))["data"]["queued"].as_u64().unwrap_or(0)
 }
 
-/// The daemon's resident memory in bytes.
-pub(crate) fn resident(pid: u32) -> f64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
-    line.trim().trim_end_matches(" kB").parse::<f64>().unwrap_or_default() * 1024.0
-}
-
 /// Milliseconds from a prompt to the first token of its answer.
 pub(crate) fn first_token(client: &mut Frames) -> f64 {
     let start = Instant::now();
@@ -135,6 +128,11 @@ pub(crate) fn first_token(client: &mut Frames) -> f64 {
 /// The time of each of so many repetitions.
 pub(crate) fn repeat(times: usize, mut what: impl FnMut()) -> Series {
     (0..times).map(|_| milliseconds(&mut what).0).collect()
+}
+
+/// A table's row of two series, and their ratio.
+pub(crate) fn row(table: &Table, what: &str, few: &Series, all: &Series) {
+    table.row(&[what.into(), few.to_string(), all.to_string(), ratio(all, few)]);
 }
 
 /// A table's cell for a ratio.

@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use serde_json::json;
-use threadrunner_bench::{Series, Table, as_ms};
+use threadrunner_bench::{Series, Table, as_ms, megabytes, resident};
 use threadrunner_tests::eventually;
 
-use crate::measure::{ask, busy_home, fill_queue, home, queued, ratio, repeat, resident, submit};
+use crate::measure::{ask, busy_home, fill_queue, home, queued, repeat, row, submit};
 
 /// The queue that the long one is held against.
 const FEW: usize = 100;
@@ -33,24 +33,17 @@ pub(crate) fn table(many: usize, runs: usize) {
     let table = Table::new("A long queue; ms: median (min to max)", &columns);
     let few = costs(FEW, runs);
     let all = costs(many, runs);
-    let row = |what: &str, few: &Series, all: &Series| {
-        table.row(&[what.into(), few.to_string(), all.to_string(), ratio(all, few)]);
-    };
-    row("`threadrunner daemon start`, until it serves", &few.start, &all.start);
-    row("until every queued job was looked at", &few.known, &all.known);
-    row("`submit`", &few.submit, &all.submit);
-    row("`jobs` with limit 20, over the socket", &few.list, &all.list);
-    row("`threadrunner jobs`, the whole command", &few.command, &all.command);
-    row("the job `last`, over the socket", &few.last, &all.last);
-    row(&format!("jobs/s: {DRAINED} claimed, run and ended"), &few.drained, &all.drained);
+    row(&table, "`threadrunner daemon start`, until it serves", &few.start, &all.start);
+    row(&table, "until every queued job was looked at", &few.known, &all.known);
+    row(&table, "`submit`", &few.submit, &all.submit);
+    row(&table, "`jobs` with limit 20, over the socket", &few.list, &all.list);
+    row(&table, "`threadrunner jobs`, the whole command", &few.command, &all.command);
+    row(&table, "the job `last`, over the socket", &few.last, &all.last);
+    row(&table, &format!("jobs/s: {DRAINED} claimed, run and ended"), &few.drained, &all.drained);
     let each = (all.memory - few.memory) / (many - FEW) as f64;
-    let cells = ["the daemon's memory", &mb(few.memory), &mb(all.memory)];
+    let cells = ["the daemon's memory", &megabytes(few.memory), &megabytes(all.memory)];
     table.row(&[&cells.map(str::to_owned)[..], &[format!("{each:.0} bytes a job")]].concat());
     table.end();
-}
-
-pub(crate) fn mb(bytes: f64) -> String {
-    format!("{:.1} MB", bytes / 1e6)
 }
 
 fn costs(jobs: usize, runs: usize) -> Costs {
