@@ -7,8 +7,8 @@ use super::tree::Hold;
 use super::{Change, Scheduler, Step};
 use crate::{Plan, PrefixCache, Priority, SeqId};
 
-/// While an interactive answer is being generated, the prompts of others get this part of the
-/// tokens that they could have: each of its tokens waits for theirs.
+/// While an interactive request runs, the prompts of others get this part of the tokens that they
+/// could have: each of its tokens, and the first of all, waits for theirs.
 const SHARE_BESIDE_INTERACTIVE: usize = 8;
 
 impl Scheduler {
@@ -137,8 +137,7 @@ impl Scheduler {
             .min(self.cells_free())
             .saturating_sub(decoding.len())
             .min(self.chunk_limit.unwrap_or(usize::MAX));
-        let mut others_budget = match decoding.iter().any(|(_, sequence)| sequence.is_interactive())
-        {
+        let mut others_budget = match self.running.values().any(Sequence::is_interactive) {
             true => (self.n_batch / SHARE_BESIDE_INTERACTIVE).max(1),
             false => usize::MAX,
         };

@@ -145,3 +145,16 @@ fn an_interactive_answer_is_not_held_up_by_long_batch_prompts() {
     assert_eq!(harness.step().n_tokens(), 1 + 20);
     harness.finish();
 }
+
+#[test]
+fn a_short_interactive_prompt_does_not_wait_for_many_batch_prompts_beside_it() {
+    let mut harness = Harness::new(1000, 64, 4);
+    for _ in 0..3 {
+        harness.submit_as(Priority::Batch, 100, 5);
+    }
+    let person = harness.submit_as(Priority::Interactive, 10, 5);
+    let tokens = harness.step().n_tokens();
+    assert!(harness.outputs.contains(&Output::Started { id: person }));
+    assert_eq!(tokens, 10 + 64 / 8);
+    harness.finish();
+}
