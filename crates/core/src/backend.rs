@@ -39,12 +39,15 @@ pub struct Memory {
     pub cache: u64,
     /// What a forward pass computes in, logits, the vocabulary.
     pub buffers: u64,
+    /// What ended requests leave beside the cache, at most.
+    pub parked: u64,
 }
 
 impl Memory {
     /// All of it.
     pub fn total(&self) -> u64 {
-        self.weights.saturating_add(self.cache).saturating_add(self.buffers)
+        let parts = [self.weights, self.cache, self.buffers, self.parked];
+        parts.into_iter().fold(0, u64::saturating_add)
     }
 }
 
@@ -69,6 +72,10 @@ pub struct ModelInfo {
     /// Which cells of one sequence another can share.
     #[serde(default)]
     pub prefix_cache: PrefixCache,
+    /// The most tokens of ended requests that are kept in memory beside the cache; 0 where a
+    /// sequence cannot be saved, or nobody wants it.
+    #[serde(default)]
+    pub n_parked: u32,
     /// The most draft tokens in a forward pass ([`Feed::drafts`]); 0 where there can be none: the
     /// model's cache cannot be cut, or nobody wants them.
     #[serde(default)]

@@ -28,12 +28,16 @@
 //! while its sampler and the text it has already sent stay. The first in rank never loses
 //! its cells, and alone it fits, so there is always one that proceeds.
 //!
+//! While others run, ended requests keep few cells; the rest of what they had is copied to memory
+//! beside the cache, and back when it is asked for again (`parking`).
+//!
 //! Of a session, which is a conversation that goes on with further requests, the cells are saved
 //! and restored (`saving`), so that it outlives the cache.
 
 mod apply;
 mod draft;
 mod drafting;
+mod parking;
 mod plan;
 mod queue;
 mod room;
@@ -49,11 +53,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::{ErrorCode, Failure, FinishReason, ModelInfo, PrefixCache, SeqId, Usage};
 use draft::Costs;
+use parking::Parked;
 use queue::{Queue, Waiting};
 use saving::Unsaved;
 use sequence::Sequence;
 use tree::Tree;
 
+pub use parking::ParkedStates;
 pub use saving::{SavedStates, Session};
 pub use sequence::Request;
 pub use step::{Change, Outcome, Step};
@@ -152,6 +158,7 @@ pub struct Scheduler {
     suspects: VecDeque<SeqId>,
     /// Sessions of which the cache has more than was saved, the last one last.
     unsaved: Vec<Unsaved>,
+    parked: Parked,
     arrivals: u64,
     broken: Option<Failure>,
 }
@@ -187,6 +194,7 @@ impl Scheduler {
             chunk_limit: None,
             suspects: VecDeque::new(),
             unsaved: Vec::new(),
+            parked: Parked::new(info),
             arrivals: 0,
             broken: None,
         }

@@ -59,6 +59,10 @@ pub fn with_model(
     let deterministic = load.options.deterministic == Some(true);
     let n_seq_max = if deterministic { 1 } else { load.options.sequences.unwrap_or(SEQUENCES) };
     let n_ctx = context(load, &script);
+    let prefix_cache = match load.options.prefix_cache {
+        Some(true) | None if !deterministic => PrefixCache::Any,
+        _ => PrefixCache::None,
+    };
     let info = ModelInfo {
         name: load.model.name(),
         n_ctx,
@@ -66,10 +70,8 @@ pub fn with_model(
         n_seq_max,
         n_seq_spare: ALL_SEQUENCES.saturating_sub(n_seq_max),
         n_seq_cached: u32::from(deterministic),
-        prefix_cache: match load.options.prefix_cache {
-            Some(true) | None if !deterministic => PrefixCache::Any,
-            _ => PrefixCache::None,
-        },
+        prefix_cache,
+        n_parked: if prefix_cache == PrefixCache::None { 0 } else { n_ctx / 2 },
         n_draft_max: match load.options.speculation {
             Some(true) | None if !deterministic => DRAFTS,
             _ => 0,
@@ -104,7 +106,7 @@ pub fn size(load: &Load) -> Result<Event, Failure> {
 /// What it says that it takes.
 fn memory(script: &DummyScript, context: u32) -> Memory {
     let cache = script.cell_bytes.saturating_mul(context.into());
-    Memory { weights: script.memory_bytes, cache, buffers: 0 }
+    Memory { weights: script.memory_bytes, cache, ..Memory::default() }
 }
 
 /// The context that was asked for; else the usual one, or as much of it as memory allows.

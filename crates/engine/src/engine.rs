@@ -11,7 +11,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
 use threadrunner_core::engine_protocol::{Command, Event, Generate, Input};
-use threadrunner_core::scheduler::{Drafts, Output, Request, Scheduler, Step};
+use threadrunner_core::scheduler::{
+    Drafts, Output, ParkedStates, Request, SavedStates, Scheduler, Step,
+};
 use threadrunner_core::{
     BackendError, ErrorCode, ExitCode, Failure, Interrupt, Message, ModelBackend, Parameters,
     Timings,
@@ -63,6 +65,7 @@ pub struct Engine<'a, W> {
     outputs: Vec<Output>,
     interrupt: Interrupt,
     states: Option<States>,
+    parked: ParkedStates,
     /// Whether there is something to save: what the reader asks when the stream has ended.
     unsaved: Arc<AtomicBool>,
 }
@@ -86,6 +89,7 @@ impl<'a, W: Write> Engine<'a, W> {
             outputs: Vec::new(),
             interrupt: Interrupt::default(),
             states: None,
+            parked: ParkedStates::default(),
             unsaved: Arc::default(),
         }
     }
@@ -259,10 +263,11 @@ impl<'a, W: Write> Engine<'a, W> {
         // What else was done, reading a session's state for one, would be taken for computing.
         let only_computes = step.changes.is_empty();
         let start = Instant::now();
-        let outcome = match &mut self.states {
-            Some(states) => step.carry_out_with(self.backend, states),
-            None => step.carry_out(self.backend),
+        let states: &mut dyn SavedStates = match &mut self.states {
+            Some(states) => states,
+            None => &mut (),
         };
+        let outcome = step.carry_out_with(self.backend, states, &mut self.parked);
         if only_computes && outcome.forward.is_ok() {
             self.scheduler.took(&step.forward, start.elapsed());
         }

@@ -60,6 +60,14 @@ pub struct Estimate {
     sequences: Option<u32>,
     /// The most drafts in a forward pass.
     drafts: u32,
+    /// Whether ended requests leave anything beside the cache.
+    parks: bool,
+}
+
+/// Bytes of what ended requests leave beside a cache of so many bytes, at most: as many tokens as
+/// fill half of it.
+pub fn parked(cache: u64) -> u64 {
+    cache / 2
 }
 
 impl Estimate {
@@ -84,6 +92,7 @@ impl Estimate {
             context: options.context,
             sequences: if deterministic { Some(1) } else { options.sequences },
             drafts: if drafts { MOST_DRAFTS } else { 0 },
+            parks: !deterministic && options.prefix_cache != Some(false),
         }
     }
 
@@ -131,7 +140,9 @@ impl Estimate {
         let cache = (0..self.shape.layers())
             .map(|layer| self.layer(layer, u64::from(extent.context), states))
             .fold(0, u64::saturating_add);
-        Memory { weights: self.weights, cache, buffers: self.buffers(extent, states) }
+        let buffers = self.buffers(extent, states);
+        let parked = if self.parks { parked(cache) } else { 0 };
+        Memory { weights: self.weights, cache, buffers, parked }
     }
 
     /// Bytes of one layer's cache.

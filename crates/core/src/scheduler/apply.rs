@@ -22,6 +22,9 @@ impl Scheduler {
                 sequence.not_restored();
             }
         }
+        for number in outcome.lost {
+            self.parked.forget(number);
+        }
         match outcome.forward {
             Ok(sampled) => self.advance(&step.forward, &sampled, out),
             // Who was canceled meanwhile leaves; the others are planned again.
@@ -147,6 +150,7 @@ impl Scheduler {
         out.extend(running.chain(waiting).map(|sequence| sequence.failed(failure.clone())));
         self.changes.clear();
         self.unsaved.clear();
+        self.parked.clear();
         self.tree.clear();
         self.broken = Some(failure);
     }

@@ -23,6 +23,7 @@ impl Scheduler {
             None => {
                 self.admit();
                 self.share_prefixes();
+                self.clear_stale();
                 self.make_room();
                 let mut forward = self.fill_batch();
                 self.add_drafts(&mut forward);

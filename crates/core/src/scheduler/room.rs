@@ -49,7 +49,7 @@ impl Scheduler {
         }
         // A forward pass looks at every cell once to see that it is not its own.
         while self.tree.cells_for(Hold::Kept) > self.n_ctx / 2
-            && self.tree.least_recent().is_some_and(|(least, _)| least != seq)
+            && self.tree.least_recent(|_| true).is_some_and(|(least, _)| least != seq)
             && self.evict()
         {}
     }
@@ -57,8 +57,16 @@ impl Scheduler {
     /// Forgets the end of a branch that no request has and that was of use least recently. False
     /// where there is none.
     pub(super) fn evict(&mut self) -> bool {
-        let Some((seq, start)) = self.tree.least_recent() else { return false };
-        self.save_before_loss(seq);
+        let Some((seq, start)) = self.tree.least_recent(|_| true) else { return false };
+        self.evict_end(seq, start);
+        true
+    }
+
+    /// Takes the cells of `seq` from `start` on, which it alone has; elsewhere they may live on.
+    pub(super) fn evict_end(&mut self, seq: SeqId, start: usize) {
+        if !self.save_before_loss(seq) {
+            self.park(seq, start);
+        }
         match u32::try_from(start) {
             Ok(keep) if keep > 0 && self.prefix_cache == PrefixCache::Any => {
                 self.tree.truncate(seq, start);
@@ -66,7 +74,6 @@ impl Scheduler {
             }
             _ => self.close(seq),
         }
-        true
     }
 
     /// A sequence that holds nothing; made so if it must be.
@@ -79,7 +86,7 @@ impl Scheduler {
 
     /// Closes the kept sequence that is of least use. False where there is none.
     fn give_up_kept(&mut self) -> bool {
-        let least = || self.tree.least_recent().map(|(seq, _)| seq);
+        let least = || self.tree.least_recent(|_| true).map(|(seq, _)| seq);
         let redundant = self.tree.redundant(self.prefix_cache);
         match redundant.or_else(least).or_else(|| self.tree.kept().next()) {
             Some(seq) => {

@@ -123,43 +123,70 @@ impl Scheduler {
         self.unsaved.push(Unsaved { session: name, tokens, saved });
     }
 
+    /// Whether all that `seq` has is what a session has, and not saved.
+    pub(super) fn is_unsaved(&self, seq: SeqId) -> bool {
+        let cached = self.tree.cached(seq);
+        let mut alike = self.unsaved.iter().filter(|unsaved| unsaved.tokens.len() == cached);
+        alike.any(|unsaved| unsaved.tokens == self.tree.tokens(seq))
+    }
+
     /// The end of what `seq` has is about to be taken: saves it, if it is all that a session has.
-    pub(super) fn save_before_loss(&mut self, seq: SeqId) {
-        if self.unsaved.is_empty() {
-            return;
+    /// Returns whether it was.
+    pub(super) fn save_before_loss(&mut self, seq: SeqId) -> bool {
+        if !self.is_unsaved(seq) {
+            return false;
         }
         let tokens = self.tree.tokens(seq);
         while let Some(place) = self.unsaved.iter().position(|unsaved| unsaved.tokens == tokens) {
             let Unsaved { session, tokens, .. } = self.unsaved.remove(place);
             self.changes.push(Change::Save { seq, session, tokens });
         }
+        true
     }
 
-    /// Lets a request that was just admitted begin with what was saved of its session, if that is
-    /// more than anybody has cached and there is room. A cache that cannot be cut takes all of it
-    /// or nothing.
+    /// Lets a request that was just admitted begin with what was saved of its session, or what
+    /// another left, if that is more than anybody has cached and there is room. A cache that cannot
+    /// be cut takes all of it or nothing.
     pub(super) fn restore_saved(&mut self, seq: SeqId) {
-        let Some(sequence) = self.running.get(&seq) else { return };
-        let Some(session) = sequence.session().filter(|session| !session.saved.is_empty()) else {
+        let Some(sequence) = self.running.get(&seq).filter(|sequence| sequence.cached() == 0)
+        else {
             return;
         };
-        let (wanted, saved) = (sequence.sharable(), &session.saved);
+        let wanted = sequence.sharable();
+        let saved = sequence.session().map_or(&[][..], |session| &session.saved);
         let same = common(saved, wanted);
         let whole = same == saved.len();
         let keep = if whole || self.prefix_cache == PrefixCache::Any { same } else { 0 };
         let there = self.tree.longest(wanted, self.prefix_cache).map_or(0, |(_, n)| n);
-        let worth = WORTH_WAITING.max(saved.len() / WORTH_RESTORING);
         let room = self.n_ctx.saturating_sub(self.tree.cells_for(Hold::Running));
-        if sequence.cached() > 0 || keep < there + worth || saved.len() > room {
-            return;
-        }
-        let (session, tokens) = (session.name.clone(), saved.clone());
-        while self.cells_free() < tokens.len() && (self.evict() || self.drop_paused()) {}
-        if let Some(sequence) = self.running.get_mut(&seq) {
+        let worth_it = |keep: usize, tokens: usize| {
+            let worth = WORTH_WAITING.max(tokens / WORTH_RESTORING);
+            keep >= there + worth && tokens <= room
+        };
+        let parked = self.find_parked(wanted).filter(|found| worth_it(found.keep, found.tokens));
+        let saved = saved.to_vec();
+        let from_session = worth_it(keep, saved.len());
+        if let Some(found) = parked.filter(|found| !from_session || found.keep >= keep) {
+            let prefix = wanted[..found.keep].to_vec();
+            self.unpark(seq, found);
+            self.tree.append(seq, &prefix);
+            if let Some(sequence) = self.running.get_mut(&seq) {
+                sequence.joined(found.keep);
+            }
+        } else if from_session {
+            self.make_room_for(saved.len());
+            self.tree.append(seq, &saved[..keep]);
+            let Some(sequence) = self.running.get_mut(&seq) else { return };
+            let Some(session) = sequence.session().map(|session| session.name.clone()) else {
+                return;
+            };
             sequence.restored(keep);
-            self.tree.append(seq, &tokens[..keep]);
             let keep = u32::try_from(keep).unwrap_or(u32::MAX);
-            self.changes.push(Change::Restore { seq, session, tokens, keep });
+            self.changes.push(Change::Restore { seq, session, tokens: saved, keep });
         }
+    }
+
+    pub(super) fn make_room_for(&mut self, tokens: usize) {
+        while self.cells_free() < tokens && (self.evict() || self.drop_paused()) {}
     }
 }

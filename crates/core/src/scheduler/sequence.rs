@@ -194,12 +194,12 @@ impl Sequence {
         self.restored = tokens;
     }
 
-    /// What was saved of its session is of no use.
+    /// What it was to begin with, saved of its session or parked, is of no use.
     pub(super) fn not_restored(&mut self) {
-        self.forget_cells();
-        if let Some(session) = &mut self.session {
+        if let Some(session) = self.session.as_mut().filter(|_| self.restored > 0) {
             session.saved.clear();
         }
+        self.forget_cells();
     }
 
     /// The conversation that it is a turn of.

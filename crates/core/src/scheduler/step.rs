@@ -1,6 +1,6 @@
 //! One step: what the backend is to do, and what came of it.
 
-use super::SavedStates;
+use super::{ParkedStates, SavedStates};
 use crate::{
     BackendError, ErrorCode, Failure, ModelBackend, Parameters, Plan, Sampled, SeqId, TokenId,
 };
@@ -53,6 +53,29 @@ pub enum Change {
         /// The tokens that it has cached.
         tokens: Vec<TokenId>,
     },
+    /// Copy what a sequence has cached to memory beside the cache.
+    Park {
+        /// The sequence.
+        seq: SeqId,
+        /// What it is called there.
+        number: u64,
+    },
+    /// Let a sequence, which has nothing cached, begin with what was parked.
+    Unpark {
+        /// The sequence.
+        seq: SeqId,
+        /// What is parked.
+        number: u64,
+        /// How many tokens that is.
+        tokens: u32,
+        /// How many of them to keep.
+        keep: u32,
+    },
+    /// Forget what was parked.
+    Discard {
+        /// What it is called.
+        number: u64,
+    },
     /// Forget a sequence.
     Close {
         /// The sequence.
@@ -83,6 +106,8 @@ pub struct Outcome {
     /// Sequences that could not be restored. They have nothing cached, and were left out of the
     /// forward pass.
     pub not_restored: Vec<SeqId>,
+    /// What could not be parked, or not be brought back.
+    pub lost: Vec<u64>,
     /// What the forward pass sampled.
     pub forward: Result<Vec<Sampled>, BackendError>,
 }
@@ -90,16 +115,19 @@ pub struct Outcome {
 impl Step {
     /// Lets `backend` do it, where no states are kept.
     pub fn carry_out(&mut self, backend: &mut dyn ModelBackend) -> Outcome {
-        self.carry_out_with(backend, &mut ())
+        self.carry_out_with(backend, &mut (), &mut ParkedStates::default())
     }
 
-    /// Lets `backend` do it, with `states` to read from and write to.
+    /// Lets `backend` do it, with the `states` of sessions to read from and write to, and with what
+    /// is `parked`.
     pub fn carry_out_with(
         &mut self,
         backend: &mut dyn ModelBackend,
         states: &mut dyn SavedStates,
+        parked: &mut ParkedStates,
     ) -> Outcome {
         let (mut refused, mut not_copied, mut not_restored) = (Vec::new(), Vec::new(), Vec::new());
+        let mut lost = Vec::new();
         for change in self.changes.drain(..) {
             let (seq, done) = match change {
                 Change::Open { seq, params, prompt } => (seq, backend.open(seq, &params, &prompt)),
@@ -123,7 +151,10 @@ impl Step {
                 }
                 Change::Restore { seq, .. } if gone(&refused, seq) => continue,
                 Change::Restore { seq, session, tokens, keep } => {
-                    match restore(backend, states, seq, &session, &tokens, keep) {
+                    let state = states.read(&session, &tokens);
+                    // No more than the context holds, which is a `u32`.
+                    let count = u32::try_from(tokens.len()).unwrap_or(u32::MAX);
+                    match restore(backend, seq, state.as_deref(), count, keep) {
                         Err(BackendError::Request(_)) => {
                             not_restored.push(seq);
                             (seq, backend.trim(seq, 0).inspect_err(|_| backend.close(seq)))
@@ -139,6 +170,29 @@ impl Step {
                     }
                     continue;
                 }
+                Change::Park { seq, number } => {
+                    match backend.save(seq, usize::MAX) {
+                        Ok(Some(state)) => parked.put(number, state),
+                        Ok(None) | Err(_) => lost.push(number),
+                    }
+                    continue;
+                }
+                Change::Unpark { seq, .. } if gone(&refused, seq) => continue,
+                Change::Unpark { seq, number, tokens, keep } => {
+                    match restore(backend, seq, parked.get(number), tokens, keep) {
+                        Err(BackendError::Request(_)) => {
+                            parked.forget(number);
+                            lost.push(number);
+                            not_restored.push(seq);
+                            (seq, backend.trim(seq, 0).inspect_err(|_| backend.close(seq)))
+                        }
+                        restored => (seq, restored),
+                    }
+                }
+                Change::Discard { number } => {
+                    parked.forget(number);
+                    continue;
+                }
                 Change::Close { seq } => {
                     backend.close(seq);
                     continue;
@@ -147,7 +201,8 @@ impl Step {
             match done {
                 Ok(()) => {}
                 Err(broken @ BackendError::Broken(_)) => {
-                    return Outcome { refused, not_copied, not_restored, forward: Err(broken) };
+                    let forward = Err(broken);
+                    return Outcome { refused, not_copied, not_restored, lost, forward };
                 }
                 Err(error) => refused.push((seq, error.into_failure())),
             }
@@ -163,24 +218,21 @@ impl Step {
         } else {
             backend.forward(&self.forward, &mut sampled)
         };
-        Outcome { refused, not_copied, not_restored, forward: forward.map(|()| sampled) }
+        let forward = forward.map(|()| sampled);
+        Outcome { refused, not_copied, not_restored, lost, forward }
     }
 }
 
 fn restore(
     backend: &mut dyn ModelBackend,
-    states: &mut dyn SavedStates,
     seq: SeqId,
-    session: &str,
-    tokens: &[TokenId],
+    state: Option<&[u8]>,
+    tokens: u32,
     keep: u32,
 ) -> Result<(), BackendError> {
-    let state = states.read(session, tokens);
     let state = state.ok_or_else(|| Failure::new(ErrorCode::Internal, "the state is gone"))?;
-    // No more than the context holds, which is a `u32`.
-    let count = u32::try_from(tokens.len()).unwrap_or(u32::MAX);
-    backend.restore(seq, count, &state)?;
-    if keep < count { backend.trim(seq, keep) } else { Ok(()) }
+    backend.restore(seq, tokens, state)?;
+    if keep < tokens { backend.trim(seq, keep) } else { Ok(()) }
 }
 
 fn gone(refused: &[(SeqId, Failure)], seq: SeqId) -> bool {

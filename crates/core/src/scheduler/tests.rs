@@ -3,6 +3,7 @@ mod drafting;
 mod failures;
 mod fake;
 mod full_cache;
+mod parking;
 mod pausing;
 mod properties;
 mod queue;

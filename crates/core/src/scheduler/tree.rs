@@ -264,16 +264,20 @@ impl Tree {
         self.sequences.iter().filter_map(of).max().map(|(n, seq)| (seq, n))
     }
 
-    /// A kept sequence that holds the end of a branch, of all those the one that was of use
-    /// least recently; and where that end begins.
-    pub(super) fn least_recent(&self) -> Option<(SeqId, usize)> {
+    /// A kept sequence that `may_go` and holds the end of a branch, of all those the one that was of
+    /// use least recently; and where that end begins.
+    pub(super) fn least_recent(&self, may_go: impl Fn(SeqId) -> bool) -> Option<(SeqId, usize)> {
         let end = |seq: SeqId| {
             let tail = self.sequences.get(&seq)?.tail?;
             let run = self.runs.get(&tail)?;
             let idle = run.children.is_empty() && run.hold() == Some(Hold::Kept as usize);
             idle.then_some((run.used, seq, run.start))
         };
-        self.kept().filter_map(end).min().map(|(_, seq, start)| (seq, start))
+        self.kept()
+            .filter(|seq| may_go(*seq))
+            .filter_map(end)
+            .min()
+            .map(|(_, seq, start)| (seq, start))
     }
 
     /// A kept sequence whose cells are all held by another too, for as good a use.

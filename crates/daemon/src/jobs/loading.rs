@@ -345,7 +345,7 @@ mod tests {
             backend: threadrunner_core::BackendKind::Llama,
             path: Some("/m/big.gguf".into()),
         };
-        let least = Memory { weights: 4_000_000, cache: 2_500_000, buffers: 500_000 };
+        let least = Memory { weights: 4_000_000, cache: 2_500_000, buffers: 500_000, parked: 0 };
         let failure = too_large(&model, &least, 5_000_000, 1_000_000);
         assert_eq!(failure.code.exit_code(), threadrunner_core::ExitCode::Model);
         assert_eq!(

@@ -9,7 +9,7 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::model::params::LlamaModelParams;
 use llama_cpp_sys_2 as sys;
 use threadrunner_core::engine_protocol::{EngineInfo, EngineOptions, Event, Load};
-use threadrunner_core::{ErrorCode, Failure, ModelBackend, ModelInfo, PrefixCache};
+use threadrunner_core::{ErrorCode, Failure, Memory, ModelBackend, ModelInfo, PrefixCache};
 
 use super::backend::Llama;
 use super::context::{self, Context, ContextSettings};
@@ -18,7 +18,7 @@ use super::{log, metadata};
 use crate::estimate::{
     DEFAULT_BATCH, DEFAULT_CONTEXT, DEFAULT_SEQUENCES, Estimate, MOST_DRAFTS, SPARE_STATES,
 };
-use crate::{machine, self_test};
+use crate::{estimate, machine, self_test};
 
 /// The smallest context that memory may force where nobody says how much there is.
 const LEAST_CONTEXT: u32 = 512;
@@ -83,9 +83,17 @@ pub fn with_model(
         PrefixCache::Any => {}
     }
     let deterministic = load.options.deterministic == Some(true);
+    let prefix_cache = match load.options.prefix_cache {
+        Some(true) | None if !deterministic => shared,
+        _ => PrefixCache::None,
+    };
+    let n_ctx = context.settings().n_ctx;
+    let state_format = state_format(&model, n_ctx);
+    let parks = prefix_cache != PrefixCache::None && state_format.is_some();
+    let allocated = log::sizes();
     let info = ModelInfo {
         name: metadata::text(&model, "general.name").unwrap_or_else(|| load.model.name()),
-        n_ctx: context.settings().n_ctx,
+        n_ctx,
         n_batch: context.settings().n_batch,
         n_seq_max: settings.n_seq_max,
         // One place is kept free, through which others change theirs.
@@ -99,17 +107,18 @@ pub fn with_model(
             PrefixCache::Any => 0,
             PrefixCache::Window(_) | PrefixCache::None => settings.states,
         },
-        prefix_cache: match load.options.prefix_cache {
-            Some(true) | None if !deterministic => shared,
-            _ => PrefixCache::None,
-        },
+        prefix_cache,
+        n_parked: if parks { n_ctx / 2 } else { 0 },
         n_draft_max: settings.drafts,
         draft_repeatable: load.options.speculation_greedy == Some(true),
         deterministic,
         recommended: metadata::recommended(&model),
         chat_template: template.is_some(),
         weight_bytes: model.size(),
-        memory: log::sizes(),
+        memory: Memory {
+            parked: if parks { estimate::parked(allocated.cache) } else { 0 },
+            ..allocated
+        },
     };
     let engine = EngineInfo {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -117,7 +126,6 @@ pub fn with_model(
         system_info: system_info(),
         threads: settings.threads,
     };
-    let state_format = state_format(&model, info.n_ctx);
     let mut llama = Llama::new(&model, context, template, info, state_format);
     serve(&mut llama, engine);
     Ok(())

@@ -16,7 +16,7 @@ static STATE: Mutex<State> = Mutex::new(State {
     error: None,
     sizes: NO_SIZES,
 });
-const NO_SIZES: Memory = Memory { weights: 0, cache: 0, buffers: 0 };
+const NO_SIZES: Memory = Memory { weights: 0, cache: 0, buffers: 0, parked: 0 };
 
 struct State {
     /// The level of `line`.
@@ -164,7 +164,7 @@ mod tests {
             state.receive(sys::GGML_LOG_LEVEL_INFO, line);
         }
         let mib = 1 << 20;
-        let sizes = Memory { weights: 93 * mib, cache: 50 * mib, buffers: 32 * mib };
+        let sizes = Memory { weights: 93 * mib, cache: 50 * mib, buffers: 32 * mib, parked: 0 };
         assert_eq!(state.sizes, sizes);
     }
 }

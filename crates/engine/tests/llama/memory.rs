@@ -40,6 +40,7 @@ fn the_estimate_is_near_what_is_allocated_and_not_below_it() {
             };
             assert!(near(said.weights, allocated.weights, 1.1), "{what}");
             assert_eq!(said.cache, allocated.cache, "{what}");
+            assert_eq!((said.parked, said.parked), (allocated.parked, said.cache / 2), "{what}");
             // The vocabulary and the process itself are not among what llama.cpp reports.
             let unreported = 12 << 20;
             let vocabulary = if path == gemma() { 262_144 } else { 49_152 } * 200;

@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use threadrunner_core::engine_protocol::{EngineOptions, StateDirectory};
-use threadrunner_core::scheduler::{Output, Request, Scheduler};
+use threadrunner_core::scheduler::{Output, ParkedStates, Request, Scheduler, Session};
 use threadrunner_core::{ModelBackend, Parameters, PrefixCache, Priority, SeqId, Usage};
 use threadrunner_engine::state::States;
 
@@ -16,20 +16,26 @@ struct Loaded<'a> {
     backend: &'a mut dyn ModelBackend,
     scheduler: Scheduler,
     states: States,
+    parked: ParkedStates,
 }
 
 impl Loaded<'_> {
     /// A turn; what was answered, and its tokens.
     fn turn(&mut self, session: &str, prompt: &str) -> (String, Usage) {
+        let session = self.states.session(session.into());
+        self.ask(session, prompt)
+    }
+
+    /// A request, of a session or not.
+    fn ask(&mut self, session: Option<Session>, prompt: &str) -> (String, Usage) {
         let prompt = self.backend.tokenize(prompt).unwrap();
         let params = Parameters { max_tokens: Some(24), ..greedy() };
-        let session = self.states.session(session.into());
         let request = Request { id: 1, prompt, params, priority: Priority::Interactive, session };
         self.scheduler.submit(request).unwrap();
         let mut outputs = Vec::new();
         while !self.scheduler.is_idle() {
             let mut step = self.scheduler.plan();
-            let outcome = step.carry_out_with(self.backend, &mut self.states);
+            let outcome = step.carry_out_with(self.backend, &mut self.states, &mut self.parked);
             self.scheduler.apply(step, outcome, &mut outputs);
         }
         let mut answer = String::new();
@@ -46,7 +52,7 @@ impl Loaded<'_> {
 
     fn save(&mut self) {
         while let Some(mut step) = self.scheduler.save_next() {
-            let outcome = step.carry_out_with(self.backend, &mut self.states);
+            let outcome = step.carry_out_with(self.backend, &mut self.states, &mut self.parked);
             self.scheduler.apply(step, outcome, &mut Vec::new());
         }
     }
@@ -54,15 +60,24 @@ impl Loaded<'_> {
 
 /// Loads a model anew, with these states. One token at a time where `slow`: then nothing is rounded
 /// otherwise for being read together with more or fewer.
-fn load(model: PathBuf, folder: &Path, slow: bool, mut test: impl FnMut(&mut Loaded)) {
-    let directory = StateDirectory { path: folder.to_owned(), max_bytes: 1 << 30 };
+fn load(model: PathBuf, folder: &Path, slow: bool, test: impl FnMut(&mut Loaded)) {
     let one = slow.then_some(1);
-    let options =
-        EngineOptions { context: Some(2048), batch: one, sequences: one, ..Default::default() };
+    let options = EngineOptions { batch: one, sequences: one, ..Default::default() };
+    load_with(options, model, folder, test);
+}
+
+fn load_with(
+    options: EngineOptions,
+    model: PathBuf,
+    folder: &Path,
+    mut test: impl FnMut(&mut Loaded),
+) {
+    let directory = StateDirectory { path: folder.to_owned(), max_bytes: 1 << 30 };
+    let options = EngineOptions { context: Some(2048), ..options };
     try_with(model.clone(), options, |backend, _| {
         let states = States::new(&directory, Some(&model), backend).unwrap();
         let scheduler = Scheduler::new(backend.info());
-        test(&mut Loaded { backend, scheduler, states });
+        test(&mut Loaded { backend, scheduler, states, parked: ParkedStates::default() });
     })
     .unwrap();
 }
@@ -219,4 +234,30 @@ fn a_state_that_does_not_fit_leaves_an_empty_sequence() {
         backend.restore(SeqId(1), tokens, &state).unwrap();
         backend.close(SeqId(1));
     });
+}
+
+#[test]
+fn what_was_parked_is_not_read_again_and_answers_the_same() {
+    for path in [smollm(), gemma()] {
+        let folder = tempfile::tempdir().unwrap();
+        let (first, second) = conversation(100);
+        let other = first.replace("story", "letter").replace("words", "things");
+        let mut answers = Vec::new();
+        for prefix_cache in [Some(false), None] {
+            let one = Some(1);
+            let options =
+                EngineOptions { prefix_cache, batch: one, sequences: one, ..Default::default() };
+            load_with(options, path.clone(), folder.path(), |loaded| {
+                let (text, begun) = loaded.ask(None, &first);
+                // Those of the first go out of its way.
+                loaded.ask(None, &other);
+                let (text, usage) = loaded.ask(None, &second(&text));
+                let expected = if prefix_cache.is_none() { begun.prompt_tokens } else { 0 };
+                let cached = usage.cached_tokens;
+                assert!((expected..=expected + 24).contains(&cached), "{cached} of {expected}");
+                answers.push(text);
+            });
+        }
+        assert_eq!(answers[0], answers[1]);
+    }
 }

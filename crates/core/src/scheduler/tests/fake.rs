@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::super::tree::Hold;
-use super::super::{Change, Output, Request, SavedStates, Scheduler, Session};
+use super::super::{Change, Output, ParkedStates, Request, SavedStates, Scheduler, Session};
 use crate::{
     BackendError, ErrorCode, Failure, FinishReason, Message, ModelBackend, ModelInfo, Parameters,
     Plan, PrefixCache, Priority, Sampled, SeqId, TokenId, Usage,
@@ -277,6 +277,7 @@ pub(super) struct Harness {
     pub(super) scheduler: Scheduler,
     pub(super) fake: Fake,
     pub(super) states: States,
+    pub(super) parked: ParkedStates,
     pub(super) outputs: Vec<Output>,
     next_id: u64,
 }
@@ -307,6 +308,7 @@ impl Harness {
                 next_cell: 0,
             },
             states: States::default(),
+            parked: ParkedStates::default(),
             outputs: Vec::new(),
             next_id: 0,
         }
@@ -350,7 +352,7 @@ impl Harness {
     /// Saves one session, if one is unsaved.
     pub(super) fn save_one(&mut self) {
         if let Some(mut step) = self.scheduler.save_next() {
-            let outcome = step.carry_out_with(&mut self.fake, &mut self.states);
+            let outcome = step.carry_out_with(&mut self.fake, &mut self.states, &mut self.parked);
             self.scheduler.apply(step, outcome, &mut self.outputs);
             self.compare();
         }
@@ -385,7 +387,7 @@ impl Harness {
     /// One step; gives the feeds that the backend was asked for.
     pub(super) fn step(&mut self) -> Plan {
         let mut step = self.scheduler.plan();
-        let outcome = step.carry_out_with(&mut self.fake, &mut self.states);
+        let outcome = step.carry_out_with(&mut self.fake, &mut self.states, &mut self.parked);
         let plan = step.forward.clone();
         self.scheduler.apply(step, outcome, &mut self.outputs);
         self.compare();
@@ -395,6 +397,7 @@ impl Harness {
     /// The scheduler knows which cells the backend has, but for changes that are to come.
     fn compare(&self) {
         let mut sequences = self.fake.sequences.clone();
+        let mut parked = self.parked.len();
         for change in &self.scheduler.changes {
             match change {
                 Change::Close { seq } => drop(sequences.remove(seq)),
@@ -404,6 +407,8 @@ impl Harness {
                 Change::Save { seq, tokens, .. } => {
                     assert_eq!(sequences[seq].cells.len(), tokens.len());
                 }
+                Change::Park { .. } => parked += 1,
+                Change::Discard { .. } => parked -= 1,
                 change => panic!("{change:?} was decided on outside of a plan"),
             }
         }
@@ -411,6 +416,9 @@ impl Harness {
             assert_eq!(self.scheduler.tree.cached(*seq), open.cells.len(), "{seq:?}");
         }
         assert_eq!(self.scheduler.cells_used(), distinct(&sequences));
+        let (texts, tokens) = self.scheduler.parked.extent();
+        assert_eq!(texts, parked, "a state was left behind, or lost");
+        assert!(tokens <= self.fake.info.n_parked as usize);
     }
 
     /// Steps until there is nothing to do.

@@ -53,16 +53,20 @@ fn models(n_ctx: std::ops::Range<u32>) -> impl Strategy<Value = ModelInfo> {
     ]);
     let spare = prop::sample::select(vec![0u32, 1, 8]);
     let drafts = prop::sample::select(vec![0u32, 1, 15]);
-    (n_ctx, 1u32..40, 1u32..6, spare, 0u32..3, prefix_cache, drafts).prop_map(
-        |(n_ctx, n_batch, n_seq_max, n_seq_spare, cached, prefix_cache, n_draft_max)| ModelInfo {
-            n_ctx,
-            n_batch,
-            n_seq_max,
-            n_seq_spare,
-            n_seq_cached: if cached == 0 { 0 } else { n_seq_max + cached - 1 },
-            prefix_cache,
-            n_draft_max,
-            ..ModelInfo::default()
+    let parks = prop::sample::select(vec![0u32, 1, 2]);
+    (n_ctx, 1u32..40, 1u32..6, spare, 0u32..3, prefix_cache, (drafts, parks)).prop_map(
+        |(n_ctx, n_batch, n_seq_max, n_seq_spare, cached, prefix_cache, (drafts, parks))| {
+            ModelInfo {
+                n_ctx,
+                n_batch,
+                n_seq_max,
+                n_seq_spare,
+                n_seq_cached: if cached == 0 { 0 } else { n_seq_max + cached - 1 },
+                prefix_cache,
+                n_parked: n_ctx * parks / 2,
+                n_draft_max: drafts,
+                ..ModelInfo::default()
+            }
         },
     )
 }

@@ -1,0 +1,160 @@
+//! What ended requests leave beside the cache.
+
+use super::fake::{Harness, STOPPED, answer_alone};
+use crate::{ModelInfo, Parameters, PrefixCache, Priority, TokenId};
+
+const KINDS: [PrefixCache; 2] = [PrefixCache::Any, PrefixCache::Window(20)];
+
+/// 6 cells are left to ended requests while others run.
+fn harness(prefix_cache: PrefixCache, n_parked: u32) -> Harness {
+    Harness::of(ModelInfo {
+        n_ctx: 200,
+        n_batch: 64,
+        n_seq_max: 2,
+        n_seq_spare: 8,
+        prefix_cache,
+        n_parked,
+        ..ModelInfo::default()
+    })
+}
+
+/// It is answered with four tokens.
+fn prompt(kind: i32, length: usize) -> Vec<TokenId> {
+    let mut prompt = vec![TokenId(kind); length];
+    prompt[0] = TokenId(4);
+    prompt
+}
+
+fn and(before: &[TokenId], more: std::ops::Range<i32>) -> Vec<TokenId> {
+    before.iter().copied().chain(more.map(TokenId)).collect()
+}
+
+/// Asks, waits for the answer, and returns how many tokens of the prompt were not computed.
+fn ask(harness: &mut Harness, prompt: &[TokenId]) -> u32 {
+    let params = Parameters::default();
+    let id = harness.submit_prompt(prompt.to_vec(), params.clone(), Priority::Normal).unwrap();
+    harness.finish();
+    assert_eq!(harness.ends(id), STOPPED);
+    assert_eq!(harness.text(id), answer_alone(prompt.to_vec(), params));
+    harness.cached(id).unwrap()
+}
+
+#[test]
+fn others_do_not_compute_beside_what_ended_requests_left() {
+    for kind in KINDS {
+        let mut harness = harness(kind, 100);
+        ask(&mut harness, &prompt(300, 40));
+        assert_eq!((harness.scheduler.cells_used(), harness.parked.len()), (44, 0));
+        harness.submit_prompt(prompt(400, 30), Parameters::default(), Priority::Normal).unwrap();
+        harness.step();
+        assert_eq!((harness.scheduler.cells_used(), harness.parked.len()), (30, 1), "{kind:?}");
+        harness.finish();
+    }
+}
+
+#[test]
+fn what_was_parked_is_not_computed_again() {
+    for kind in KINDS {
+        let mut harness = harness(kind, 100);
+        let first = prompt(300, 40);
+        ask(&mut harness, &first);
+        ask(&mut harness, &prompt(400, 30));
+        assert_eq!(harness.parked.len(), 1);
+        // All that was cached of the first, and more: what is in the cache again is parked no more.
+        let answered = harness.scheduler.parked_texts().remove(0);
+        assert_eq!(answered.len(), 40 + 4);
+        assert_eq!(ask(&mut harness, &and(&answered, 500..510)), 44, "{kind:?}");
+        // The other's 34 went there in its turn.
+        assert_eq!(harness.parked.len(), 1);
+    }
+}
+
+#[test]
+fn the_beginning_of_what_was_parked_is_of_use_by_itself() {
+    for (kind, cached) in KINDS.into_iter().zip([40, 0]) {
+        let mut harness = harness(kind, 100);
+        let first = prompt(300, 40);
+        ask(&mut harness, &first);
+        ask(&mut harness, &prompt(400, 30));
+        assert_eq!(ask(&mut harness, &and(&first, 500..510)), cached, "{kind:?}");
+        assert!(harness.parked.len() >= 1);
+    }
+}
+
+#[test]
+fn who_comes_with_others_of_its_kind_brings_it_back_once() {
+    let mut harness = harness(PrefixCache::Any, 100);
+    let first = prompt(300, 40);
+    ask(&mut harness, &first);
+    ask(&mut harness, &prompt(400, 30));
+    let computed = harness.fake.computed();
+    let ids = [500, 600].map(|from| {
+        let prompt = and(&first, from..from + 3);
+        harness.submit_prompt(prompt, Parameters::default(), Priority::Normal).unwrap()
+    });
+    harness.finish();
+    assert_eq!(ids.map(|id| harness.cached(id)), [Some(40); 2]);
+    assert_eq!(harness.fake.computed() - computed, 2 * (3 + 4));
+}
+
+#[test]
+fn who_was_of_use_longest_ago_goes_first() {
+    let mut harness = harness(PrefixCache::Any, 100);
+    for kind in [300, 400, 500, 600] {
+        ask(&mut harness, &prompt(kind, 36));
+    }
+    // Two of 40 tokens fit, and the last is in the cache.
+    assert_eq!(harness.parked.len(), 2);
+    assert_eq!(ask(&mut harness, &prompt(400, 36)), 35);
+    // Which made that of 400 the last, and left that of 600 in its place.
+    assert_eq!(ask(&mut harness, &prompt(500, 36)), 1);
+    // All prompts begin with the same token.
+    assert_eq!(ask(&mut harness, &prompt(300, 36)), 1);
+}
+
+#[test]
+fn a_few_tokens_and_few_of_ones_own_are_not_worth_it() {
+    let mut harness = harness(PrefixCache::Any, 200);
+    ask(&mut harness, &prompt(300, 20));
+    ask(&mut harness, &prompt(400, 20));
+    assert_eq!(harness.parked.len(), 0);
+}
+
+#[test]
+fn a_state_that_is_gone_or_refused_is_computed_again() {
+    let mut harness = harness(PrefixCache::Any, 100);
+    let first = prompt(300, 40);
+    ask(&mut harness, &first);
+    ask(&mut harness, &prompt(400, 30));
+    harness.fake.refuse_restore = true;
+    // All prompts begin with the same token.
+    assert_eq!(ask(&mut harness, &and(&first, 500..510)), 1);
+    assert_eq!(harness.sequences_lost(), 0);
+    harness.fake.refuse_restore = false;
+    // Nothing of what was refused is left.
+    ask(&mut harness, &prompt(600, 30));
+    assert_eq!(ask(&mut harness, &and(&first, 500..510)), 49);
+}
+
+#[test]
+fn a_session_that_is_not_saved_stays_in_the_cache() {
+    let mut harness = harness(PrefixCache::Any, 100);
+    let (params, first) = (Parameters::default(), prompt(300, 40));
+    harness.submit_turn(Some("a"), first.clone(), params, Priority::Normal).unwrap();
+    harness.finish();
+    ask(&mut harness, &prompt(400, 30));
+    assert_eq!(harness.parked.len(), 0);
+    harness.save_all();
+    assert_eq!(harness.states.written, 1);
+    ask(&mut harness, &prompt(500, 30));
+    assert_eq!(harness.parked.len(), 2);
+}
+
+#[test]
+fn where_nothing_can_be_parked_all_stays_in_the_cache() {
+    let mut harness = harness(PrefixCache::Any, 0);
+    let first = prompt(300, 40);
+    ask(&mut harness, &first);
+    ask(&mut harness, &prompt(400, 30));
+    assert_eq!(ask(&mut harness, &and(&first, 500..510)), 40);
+}
