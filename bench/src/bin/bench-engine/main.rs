@@ -168,7 +168,7 @@ struct Work {
 impl Work {
     /// Prompts that differ from each other and from round to round, so that nothing is cached.
     fn prompts(&self, round: usize) -> Vec<String> {
-        (0..self.clients).map(|client| work::story(round, client, self.words)).collect()
+        (0..self.clients).map(|client| work::story("Loop", round, client, self.words)).collect()
     }
 }
 

@@ -41,7 +41,8 @@ pub(crate) fn compare(versus: &Versus<'_>) {
     let sides: [&dyn Runtime; 2] = [&peer, &server];
     let rates = |title: &str, clients: usize, words: usize, busy: bool| {
         versus.table(title, "tokens/s", sides, busy, |side, round| {
-            let prompts: Vec<_> = (0..clients).map(|client| story(round, client, words)).collect();
+            let prompts: Vec<_> =
+                (0..clients).map(|client| story(title, round, client, words)).collect();
             tokens_per_s(&at_once(side, &asks(&prompts, ANSWER, false)))
         });
     };
@@ -58,14 +59,15 @@ pub(crate) fn compare(versus: &Versus<'_>) {
         let prompts: Vec<_> = (0..SHARING).map(prompt).collect();
         SHARING as f64 / seconds(&in_turn(side, &asks(&prompts, 16, false), SLOTS as usize))
     });
-    versus.table("Edit this text, greedily", "tokens/s", sides, false, |side, round| {
-        let text = story(round, 0, 150);
+    let title = "Edit this text, greedily";
+    versus.table(title, "tokens/s", sides, false, |side, round| {
+        let text = story(title, round, 0, 150);
         let prompt = format!("{text}.\n\nThe same text again:\n\n{}", &text[..text.len() / 4]);
         tokens_per_s(&at_once(side, &asks(&[prompt], ANSWER, false)))
     });
     let title = "An interactive prompt while 32 batch jobs of 256 tokens run";
     versus.table(title, "first token, ms", sides, false, |side, round| {
-        let prompts: Vec<_> = (0..32).map(|client| story(round, client, 20)).collect();
+        let prompts: Vec<_> = (0..32).map(|client| story(title, round, client, 20)).collect();
         let batch = asks(&prompts, 256, true);
         let question = format!("Question {round}: what is a river? Answer:");
         std::thread::scope(|scope| {
@@ -122,7 +124,7 @@ impl Versus<'_> {
         }
         let table = Table::new(title, &["what", "llama-server", "ThreadRunner", "ratio"]);
         let (slots, context) = (8, 8 * 2048);
-        let prompts: Vec<_> = (0..8).map(|client| story(0, client, 1980)).collect();
+        let prompts: Vec<_> = (0..8).map(|client| story(title, 0, client, 1970)).collect();
         let asks = asks(&prompts, 16, false);
         let peer = LlamaServer::start(self.program, self.model, slots, context);
         // One after the other: all at once, the first token of the last takes most of a minute.

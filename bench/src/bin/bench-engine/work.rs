@@ -28,11 +28,12 @@ pub(crate) trait Runtime: Sync {
     fn ask(&self, ask: &Ask<'_>) -> Answered;
 }
 
-/// A prompt like no other's of the round or of another round, so that nothing of it is cached: with
-/// so many words and about as many tokens.
-pub(crate) fn story(round: usize, client: usize, count: usize) -> String {
+/// A prompt like no other's of the round, of another round or of another table, so that nothing of it
+/// is cached: with so many words and about as many tokens.
+pub(crate) fn story(table: &str, round: usize, client: usize, count: usize) -> String {
     let words = words(round + client * 3, count);
-    format!("Story {round} of {client}, about {words}. Once upon a time")
+    // What differs comes first: nothing to speak of is shared.
+    format!("{client} in {round}, {table}: a story about {words}. Once upon a time")
 }
 
 /// So many words, of one token each; others for another `from`.
