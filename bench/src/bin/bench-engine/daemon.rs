@@ -79,7 +79,8 @@ impl Server {
 
     /// The daemon and its engine.
     pub(crate) fn pids(&self) -> [u32; 2] {
-        let engine = self.home.status()["engines"][0]["pid"].as_u64().expect("an engine");
+        let frames = self.connect().ask(&json!({"v": 1, "id": 1, "op": "ps"}));
+        let engine = frames[0]["data"]["models"][0]["pid"].as_u64().expect("an engine");
         [self.home.daemon_pid(), u32::try_from(engine).expect("a process id")]
     }
 
