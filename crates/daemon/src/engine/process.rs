@@ -186,13 +186,30 @@ async fn attend(
 
 fn describe(status: ExitStatus) -> String {
     match (status.signal(), status.code()) {
-        (Some(signal), _) => match rustix::process::Signal::from_named_raw(signal) {
-            Some(name) => format!("was ended by signal {signal} ({name:?})"),
+        (Some(signal), _) => match name_of(signal) {
+            Some(name) => format!("was ended by signal {signal} ({name})"),
             None => format!("was ended by signal {signal}"),
         },
         (None, Some(0)) => "exited".to_owned(),
         (None, code) => format!("exited with code {}", code.unwrap_or(-1)),
     }
+}
+
+/// The name of a signal that ends processes which did not ask for it.
+fn name_of(signal: i32) -> Option<&'static str> {
+    use rustix::process::Signal;
+    let names = [
+        (Signal::ABORT, "SIGABRT"),
+        (Signal::BUS, "SIGBUS"),
+        (Signal::FPE, "SIGFPE"),
+        (Signal::ILL, "SIGILL"),
+        (Signal::KILL, "SIGKILL"),
+        (Signal::SEGV, "SIGSEGV"),
+        (Signal::SYS, "SIGSYS"),
+        (Signal::TERM, "SIGTERM"),
+        (Signal::XCPU, "SIGXCPU"),
+    ];
+    names.iter().find(|(known, _)| known.as_raw() == signal).map(|(_, name)| *name)
 }
 
 /// Passes the process's events on until its stream ends; `Err` says what was wrong with it.
@@ -294,6 +311,13 @@ mod tests {
     use super::*;
     use threadrunner_core::engine_protocol::{Generate, Input};
     use threadrunner_core::{Parameters, Priority};
+
+    #[test]
+    fn who_was_killed_is_said_with_the_signals_name() {
+        assert_eq!(describe(ExitStatus::from_raw(9)), "was ended by signal 9 (SIGKILL)");
+        assert_eq!(describe(ExitStatus::from_raw(34)), "was ended by signal 34");
+        assert_eq!(describe(ExitStatus::from_raw(3 << 8)), "exited with code 3");
+    }
 
     #[test]
     fn a_lack_of_descriptors_passes_and_a_lack_of_the_program_does_not() {
