@@ -28,8 +28,8 @@
 //! while its sampler and the text it has already sent stay. The first in rank never loses
 //! its cells, and alone it fits, so there is always one that proceeds.
 //!
-//! While others run, ended requests keep few cells; the rest of what they had is copied to memory
-//! beside the cache, and back when it is asked for again (`parking`).
+//! While others run, ended requests keep no cells; what they had is copied to memory beside the
+//! cache, and back when it is asked for again (`parking`).
 //!
 //! Of a session, which is a conversation that goes on with further requests, the cells are saved
 //! and restored (`saving`), so that it outlives the cache.

@@ -1,20 +1,16 @@
 //! What ended requests leave behind is put where it costs nothing: their cells are copied to memory
 //! beside the cache, and back when a prompt begins like one of them.
 //!
-//! A forward pass looks at every cell in use, for each of its tokens, to see that it is not that
-//! token's. With SmolLM2-135M on two processors some 250 cells cost it a hundredth of its time, so
-//! while others run no more than [`STALE_CELLS`] are left to ended requests. The others are parked.
+//! A forward pass looks at all cells up to the last in use, for each of its tokens, to see that they
+//! are not that token's. With SmolLM2-135M on two processors some 250 cells cost it a hundredth of
+//! its time, and a few that lie behind many free ones as much as all of these. So while others run
+//! ended requests have none.
 
 use std::collections::HashMap;
 
 use super::tree::{Hold, common};
 use super::{Change, Scheduler};
 use crate::{ModelInfo, PrefixCache, SeqId, TokenId};
-
-/// Cells that ended requests may keep in the cache while others run, and in a small context this
-/// part of it.
-const STALE_CELLS: usize = 256;
-const STALE_PART: usize = 32;
 
 /// Fewer tokens are computed again when they are asked for: it takes one forward pass.
 const WORTH_PARKING: usize = 32;
@@ -137,14 +133,13 @@ impl Parked {
 }
 
 impl Scheduler {
-    /// Leaves ended requests no more cells than cost little, where the others can be parked.
-    /// Sessions that are not saved yet stay.
+    /// Takes the cells of ended requests while others run, where they can be parked. Sessions that are
+    /// not saved yet stay.
     pub(super) fn clear_stale(&mut self) {
-        let most = STALE_CELLS.min(self.n_ctx / STALE_PART);
         if self.running.is_empty() || self.parked.most == 0 {
             return;
         }
-        while self.tree.cells_for(Hold::Kept) > most {
+        while self.tree.cells_for(Hold::Kept) > 0 {
             let saved = |seq| !self.is_unsaved(seq);
             let Some((seq, start)) = self.tree.least_recent(saved) else { return };
             self.evict_end(seq, start);
