@@ -129,7 +129,7 @@ fn a_prompt_that_goes_on_from_an_ended_one_begins_with_its_cells() {
         assert_eq!(first.cached_tokens, 0);
         let second = ask(backend, &prompts[1]);
         assert!(second.cached_tokens > 100 && second.cached_tokens < second.prompt_tokens);
-        let again = ask(backend, &prompts[0]);
+        let again = ask(backend, &prompts[1]);
         assert_eq!(again.cached_tokens, again.prompt_tokens - 1);
     });
 }
