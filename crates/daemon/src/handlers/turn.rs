@@ -40,6 +40,12 @@ pub(super) async fn earlier(
     workspace.read(read).await
 }
 
+/// Its draft model, as it is asked for.
+fn draft_of(model: &ModelRef) -> String {
+    let draft = model.draft.as_ref();
+    draft.map_or_else(|| "none".to_owned(), |path| path.to_string_lossy().into_owned())
+}
+
 impl Earlier {
     /// The model to ask for.
     pub(super) fn model(&self, asked: ModelQuery, usual: bool) -> ModelQuery {
@@ -48,6 +54,7 @@ impl Earlier {
             Some(model) if !said => ModelQuery {
                 backend: Some(model.backend),
                 model: model.path.as_ref().map(|path| path.to_string_lossy().into_owned()),
+                draft: asked.draft.or_else(|| Some(draft_of(model))),
             },
             _ => asked,
         }

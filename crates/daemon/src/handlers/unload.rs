@@ -13,7 +13,7 @@ pub(super) async fn unload(
 ) -> Result<(), Stop> {
     let model = match (&query.backend, &query.model) {
         (None, None) => None,
-        _ => Some(context.model(&query)?),
+        _ => Some(context.model_to_unload(&query)?),
     };
     let models = context.hub.unload(model).await?;
     answer.data(&Unloaded { models }).await?;

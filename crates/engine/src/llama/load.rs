@@ -13,12 +13,13 @@ use threadrunner_core::{ErrorCode, Failure, Memory, ModelBackend, ModelInfo, Pre
 
 use super::backend::Llama;
 use super::context::{self, Context, ContextSettings};
+use super::draft::{Drafter, cannot_draft, check_vocabularies};
 use super::template::{self, ChatTemplate};
 use super::{log, metadata};
 use crate::estimate::{
     DEFAULT_BATCH, DEFAULT_CONTEXT, DEFAULT_SEQUENCES, Estimate, MOST_DRAFTS, SPARE_STATES,
 };
-use crate::{estimate, machine, self_test};
+use crate::{draft as draft_options, estimate, machine, self_test};
 
 /// The smallest context that memory may force where nobody says how much there is.
 const LEAST_CONTEXT: u32 = 512;
@@ -40,11 +41,13 @@ pub fn with_model(
 ) -> Result<(), Failure> {
     let path = path_of(load)?;
     log::install();
-    let estimate = Estimate::of_file(path, &load.options)?;
+    draft_options::check(load)?;
+    let estimate = estimate_of(path, load)?;
     log::forget_sizes();
     let backend = LlamaBackend::init()
         .map_err(|error| Failure::new(ErrorCode::Internal, format!("llama.cpp: {error}")))?;
-    let model = load_weights(&backend, path, &load.options, progress)?;
+    let parts = parts_of_loading(path, load);
+    let model = load_weights(&backend, path, &load.options, &mut |part| progress(part * parts))?;
     if model.n_vocab() <= 0 {
         return Err(cannot_load(path, "it has no vocabulary, so it cannot write text"));
     }
@@ -90,6 +93,18 @@ pub fn with_model(
     let n_ctx = context.settings().n_ctx;
     let state_format = state_format(&model, n_ctx);
     let parks = prefix_cache != PrefixCache::None && state_format.is_some();
+    let own = log::sizes();
+    let draft = match load.model.draft.as_deref() {
+        Some(draft) => {
+            let mut rest = |part| progress(parts + part * (1.0 - parts));
+            Some((draft, load_draft(&backend, (&model, path), draft, load, &mut rest)?))
+        }
+        None => None,
+    };
+    let drafter = draft.as_ref().map(|(draft_path, draft)| {
+        make_drafter((&model, path), (draft, draft_path), &settings, n_ctx)
+    });
+    let drafter = drafter.transpose()?;
     let allocated = log::sizes();
     let info = ModelInfo {
         name: metadata::text(&model, "general.name").unwrap_or_else(|| load.model.name()),
@@ -111,14 +126,13 @@ pub fn with_model(
         n_parked: if parks { n_ctx / 2 } else { 0 },
         n_draft_max: settings.drafts,
         draft_repeatable: load.options.speculation_greedy == Some(true),
+        draft_greedy: draft_options::greedy(load),
+        draft_model: load.model.draft_name(),
         deterministic,
         recommended: metadata::recommended(&model),
         chat_template: template.is_some(),
         weight_bytes: model.size(),
-        memory: Memory {
-            parked: if parks { estimate::parked(allocated.cache) } else { 0 },
-            ..allocated
-        },
+        memory: Memory { parked: if parks { estimate::parked(own.cache) } else { 0 }, ..allocated },
     };
     let engine = EngineInfo {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -126,7 +140,7 @@ pub fn with_model(
         system_info: system_info(),
         threads: settings.threads,
     };
-    let mut llama = Llama::new(&model, context, template, info, state_format);
+    let mut llama = Llama::new(&model, context, template, info, state_format).drafted_by(drafter);
     serve(&mut llama, engine);
     Ok(())
 }
@@ -137,11 +151,87 @@ pub fn with_model(
 /// As [`with_model`].
 pub fn size(load: &Load) -> Result<Event, Failure> {
     let path = path_of(load)?;
-    let estimate = Estimate::of_file(path, &load.options)?;
+    draft_options::check(load)?;
+    let estimate = estimate_of(path, load)?;
     Ok(Event::Sized {
         wanted: estimate.memory(estimate.wanted()),
         least: estimate.memory(estimate.least()),
     })
+}
+
+/// What the headers of the model and of its draft model say.
+fn estimate_of(path: &Path, load: &Load) -> Result<Estimate, Failure> {
+    let estimate = Estimate::of_file(path, &load.options)?;
+    match load.model.draft.as_deref() {
+        Some(draft) => estimate
+            .with_draft(draft, &load.options)
+            .map_err(|failure| of_draft(draft, path, failure)),
+        None => Ok(estimate),
+    }
+}
+
+/// A failure of the draft model, which is told with the name of the model too.
+fn of_draft(draft: &Path, path: &Path, failure: Failure) -> Failure {
+    Failure { hint: failure.hint, ..cannot_draft(draft, path, &failure.message) }
+}
+
+/// Which part of loading is that of the model; the rest is its draft model's.
+fn parts_of_loading(path: &Path, load: &Load) -> f32 {
+    let length = |path: &Path| path.metadata().map_or(0, |metadata| metadata.len()) as f32;
+    let Some(draft) = load.model.draft.as_deref() else { return 1.0 };
+    let (own, draft) = (length(path), length(draft));
+    if own + draft > 0.0 { own / (own + draft) } else { 1.0 }
+}
+
+/// Loads a draft model, if it can guess for the model.
+fn load_draft(
+    backend: &LlamaBackend,
+    (model, path): (&LlamaModel, &Path),
+    draft_path: &Path,
+    load: &Load,
+    progress: &mut dyn FnMut(f32),
+) -> Result<LlamaModel, Failure> {
+    if prefix_cache(model) == PrefixCache::None {
+        let reason =
+            "what the model keeps of a text cannot be cut, so no guess could be taken back";
+        return Err(cannot_draft(draft_path, path, reason));
+    }
+    let draft = load_weights(backend, draft_path, &load.options, progress)
+        .map_err(|failure| of_draft(draft_path, path, failure))?;
+    if prefix_cache(&draft) == PrefixCache::None {
+        let reason =
+            "what it keeps of a text cannot be cut, so no guess of its own could be taken back";
+        return Err(cannot_draft(draft_path, path, reason));
+    }
+    check_vocabularies((model, path), (&draft, draft_path))?;
+    Ok(draft)
+}
+
+/// A context for the draft model: of as many cells as the model has, where it was trained for so
+/// many, and a sequence for each that can be in a forward pass.
+fn make_drafter<'model>(
+    (model, path): (&LlamaModel, &Path),
+    (draft, draft_path): (&'model LlamaModel, &Path),
+    settings: &ContextSettings,
+    n_ctx: u32,
+) -> Result<Drafter<'model>, Failure> {
+    log::forget_errors();
+    let settings = ContextSettings {
+        n_ctx: n_ctx.min(draft.n_ctx_train().max(1)),
+        sequences: settings.n_seq_max,
+        states: settings.n_seq_max,
+        drafts: 0,
+        ..*settings
+    };
+    let context = Context::new(draft, settings).ok_or_else(|| {
+        let reason = log::first_error().unwrap_or_else(|| "no reason was given".to_owned());
+        let reason = format!("it cannot have a context of {} tokens: {reason}", settings.n_ctx);
+        cannot_draft(draft_path, path, &reason)
+    })?;
+    if !context.has_memory() {
+        return Err(cannot_draft(draft_path, path, "it makes embeddings and cannot write text"));
+    }
+    Ok(Drafter::new(draft, context, prefix_cache(draft), model.n_vocab()))
 }
 
 fn path_of(load: &Load) -> Result<&Path, Failure> {

@@ -11,6 +11,7 @@
 mod backend;
 mod context;
 mod cpu;
+mod draft;
 mod load;
 mod log;
 mod metadata;

@@ -9,7 +9,7 @@ use super::{ONE_AT_A_TIME, PoisonError, gemma, smollm, try_with};
 
 fn load(path: std::path::PathBuf, options: EngineOptions) -> Load {
     let options = EngineOptions { threads: Some(1), ..options };
-    Load::new(ModelRef { backend: BackendKind::Llama, path: Some(path) }, options)
+    Load::new(ModelRef { backend: BackendKind::Llama, path: Some(path), draft: None }, options)
 }
 
 fn sized(load: &Load) -> (Memory, Memory) {

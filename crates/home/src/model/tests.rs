@@ -128,7 +128,7 @@ fn of_a_split_model_only_the_first_part_is_listed() {
 fn the_dummy_needs_no_model() {
     let f = Fixture::new(&[]);
     let model = resolve_model(&f.home, &f.config, BackendKind::Dummy, Some("any")).unwrap();
-    assert_eq!(model, ModelRef { backend: BackendKind::Dummy, path: None });
+    assert_eq!(model, ModelRef { backend: BackendKind::Dummy, path: None, draft: None });
 }
 
 #[test]
