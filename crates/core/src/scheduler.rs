@@ -55,7 +55,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::{ErrorCode, Failure, FinishReason, ModelInfo, PrefixCache, SeqId, Usage};
 use draft::Costs;
-use draft_model::{GuessCosts, Skill};
+use draft_model::{GuessCosts, Probes, Skill};
 use parking::Parked;
 use queue::{Queue, Waiting};
 use saving::Unsaved;
@@ -145,6 +145,7 @@ pub struct Scheduler {
     draft_model: bool,
     skill: Skill,
     guess_costs: GuessCosts,
+    probes: Probes,
     /// Whether there was a forward pass that only decoded, without drafts.
     decoded_plainly: bool,
     /// What forward passes take.
@@ -197,6 +198,7 @@ impl Scheduler {
             draft_model: info.draft_model.is_some(),
             skill: Skill::default(),
             guess_costs: GuessCosts::default(),
+            probes: Probes::default(),
             decoded_plainly: false,
             costs: Costs::default(),
             no_drafts: false,

@@ -2,7 +2,8 @@
 //!
 //! Unlike what is looked up, a guess of a model has to be computed before it is known whether it
 //! was right. So it is counted only where it was computed. Where it turned out not to pay it is not
-//! computed any more, and what was thought of it fades: some thousand tokens later it is tried again.
+//! computed any more, but for a few forward passes now and then ([`Probes`]), and what was thought of
+//! it fades.
 
 use super::draft::{Costs, FORGET, Outlook, RECENT};
 
@@ -19,6 +20,47 @@ const COST_AT_FIRST: f64 = 0.15;
 /// With each token that is sampled without asking the draft model, what is thought of it loses this
 /// much of its weight.
 const FADE: f64 = 0.0005;
+
+/// After so many forward passes without a draft model it is tried: what side by side it is right in,
+/// and takes, is known from nothing else.
+const PROBE_AFTER: u32 = 512;
+
+/// How many passes it is tried for then.
+const PROBE: u32 = 4;
+
+/// When to try a draft model that nobody would ask.
+#[derive(Debug)]
+pub(super) struct Probes {
+    /// Passes without it; beyond [`PROBE_AFTER`], those of the probe.
+    passes: u32,
+}
+
+impl Default for Probes {
+    /// One that was never tried is tried at once.
+    fn default() -> Self {
+        Self { passes: PROBE_AFTER }
+    }
+}
+
+impl Probes {
+    /// Whether it is to be tried now.
+    pub(super) fn due(&self) -> bool {
+        self.passes >= PROBE_AFTER
+    }
+
+    /// A pass was done without it.
+    pub(super) fn not_asked(&mut self) {
+        self.passes = (self.passes + 1).min(PROBE_AFTER);
+    }
+
+    /// A pass was done with its guesses.
+    pub(super) fn asked(&mut self) {
+        self.passes = match self.passes {
+            probing if (PROBE_AFTER..PROBE_AFTER + PROBE - 1).contains(&probing) => probing + 1,
+            _ => 0,
+        };
+    }
+}
 
 /// How often the guesses of a draft model come true.
 #[derive(Debug, Clone, Copy)]
@@ -94,6 +136,22 @@ impl GuessCosts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_probe_is_a_few_passes_at_the_beginning_and_rarely_after_it() {
+        let mut probes = Probes::default();
+        let mut due = Vec::new();
+        for pass in 0..1100 {
+            match probes.due() {
+                true => {
+                    due.push(pass);
+                    probes.asked();
+                }
+                false => probes.not_asked(),
+            }
+        }
+        assert_eq!(due, [0, 1, 2, 3, 516, 517, 518, 519, 1032, 1033, 1034, 1035]);
+    }
 
     #[test]
     fn only_what_was_compared_counts() {

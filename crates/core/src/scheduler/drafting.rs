@@ -77,6 +77,15 @@ impl Scheduler {
         });
         match with_model.rate > plain.rate {
             true => (with_model.drafts, by_model),
+            false if self.probes.due() => {
+                let mut left = most;
+                let one = |by_model: &bool| {
+                    let one = usize::from(*by_model).min(left);
+                    left -= one;
+                    one
+                };
+                (by_model.iter().map(one).collect(), by_model)
+            }
             false => (plain.drafts, vec![false; running.len()]),
         }
     }
@@ -119,6 +128,9 @@ impl Scheduler {
         if step.drafting.is_empty() {
             self.skill.fade();
             self.guess_costs.fade();
+            self.probes.not_asked();
+        } else if all {
+            self.probes.asked();
         }
     }
 

@@ -79,9 +79,12 @@ fn a_draft_model_that_is_always_wrong_is_soon_left_alone_and_changes_nothing() {
     assert_eq!(harness.text(id), alone);
     let drafts = drafts_of(&harness, id);
     assert!(0 < drafts.drafted && drafts.drafted < 60 && drafts.accepted == 0, "{drafts:?}");
-    // The next request knows, and tries it a few times at most.
     let late = asked[asked.len() / 4..].iter().filter(|n| **n > 0).count();
     assert!(late < 10, "{asked:?}");
+    // The next one is told what the first found out.
+    let next = harness.submit(10, 300);
+    run_for(&mut harness, CHEAP);
+    assert!(drafts_of(&harness, next).drafted < 10, "{:?}", drafts_of(&harness, next));
 }
 
 #[test]
@@ -232,9 +235,6 @@ fn a_full_cache_costs_the_guesses_and_nobody_else_anything() {
 #[test]
 fn side_by_side_they_share_the_passes_of_the_draft_model() {
     let mut harness = harness();
-    // By which it is known what passes cost.
-    harness.submit(10, 200);
-    run_for(&mut harness, Duration::ZERO);
     let prompts: Vec<_> = (0..4).map(|n| harness.prompt(10 + n, 200)).collect();
     let params = Parameters::default;
     let alone: Vec<_> = prompts.iter().map(|it| answer_alone(it.clone(), params())).collect();
