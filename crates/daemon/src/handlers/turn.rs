@@ -1,5 +1,7 @@
 //! What a turn of a session takes over from the turn before it, where it does not say otherwise.
 
+use std::path::PathBuf;
+
 use threadrunner_core::protocol::{ModelQuery, Submission};
 use threadrunner_core::{ErrorCode, Failure, JobSpec, ModelRef, SessionName};
 
@@ -40,12 +42,6 @@ pub(super) async fn earlier(
     workspace.read(read).await
 }
 
-/// Its draft model, as it is asked for.
-fn draft_of(model: &ModelRef) -> String {
-    let draft = model.draft.as_ref();
-    draft.map_or_else(|| "none".to_owned(), |path| path.to_string_lossy().into_owned())
-}
-
 impl Earlier {
     /// The model to ask for.
     pub(super) fn model(&self, asked: ModelQuery, usual: bool) -> ModelQuery {
@@ -53,8 +49,8 @@ impl Earlier {
         match &self.model {
             Some(model) if !said => ModelQuery {
                 backend: Some(model.backend),
-                model: model.path.as_ref().map(|path| path.to_string_lossy().into_owned()),
-                draft: asked.draft.or_else(|| Some(draft_of(model))),
+                model: as_text(&model.path),
+                draft: asked.draft.or_else(|| as_text(&model.draft)),
             },
             _ => asked,
         }
@@ -73,4 +69,8 @@ impl Earlier {
     pub(super) fn instruct(self, said: Option<String>, spec: &mut JobSpec) {
         spec.system = said.or(self.system);
     }
+}
+
+fn as_text(path: &Option<PathBuf>) -> Option<String> {
+    path.as_ref().map(|path| path.to_string_lossy().into_owned())
 }

@@ -6,15 +6,12 @@
 //! sequences are opened, cut or closed, and whatever goes wrong here costs guesses and nothing
 //! else.
 
-use std::path::Path;
 use std::time::Instant;
 
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::vocab::LlamaVocab;
-use threadrunner_core::{
-    Draft, DraftRequest, ErrorCode, Failure, Interrupt, PrefixCache, SeqId, TokenId,
-};
+use threadrunner_core::{Draft, DraftRequest, Interrupt, PrefixCache, SeqId, TokenId};
 
 use super::context::{Batch, Context, ContextSettings, DecodeError};
 use super::threads::Controller;
@@ -27,9 +24,6 @@ const WORTH_SHARING: usize = 16;
 /// Of an attention that is a window, so many tokens can be cut off: what was overwritten for them is
 /// little. More are read again from the beginning.
 const MOST_CUT_OFF_A_WINDOW: usize = 64;
-/// By how much vocabularies may differ in length, as in llama.cpp's own tools: models of one family
-/// are padded to different lengths.
-const MOST_PADDING: i32 = 128;
 
 /// A draft model with its context.
 #[derive(Debug)]
@@ -344,47 +338,4 @@ fn likeliest(context: &Context<'_>, row: usize, n_vocab: i32) -> Option<TokenId>
         }
     }
     best.map(|(token, _)| token)
-}
-
-/// Refuses a draft model that speaks of other tokens than the model.
-///
-/// # Errors
-/// [`ErrorCode::ModelLoad`] names both files and where they differ.
-pub(super) fn check_vocabularies(
-    (model, path): (&LlamaModel, &Path),
-    (draft, draft_path): (&LlamaModel, &Path),
-) -> Result<(), Failure> {
-    match difference(&model.vocab(), &draft.vocab()) {
-        None => Ok(()),
-        Some(difference) => Err(cannot_draft(draft_path, path, &difference)
-            .hint("A draft model is a smaller model of the same family.")),
-    }
-}
-
-/// Why one model cannot guess for another.
-pub(super) fn cannot_draft(draft: &Path, path: &Path, reason: &str) -> Failure {
-    let message =
-        format!("{} cannot be the draft model of {}: {reason}", draft.display(), path.display());
-    Failure::new(ErrorCode::ModelLoad, message)
-}
-
-fn difference(model: &LlamaVocab<'_>, draft: &LlamaVocab<'_>) -> Option<String> {
-    let (many, drafts) = (model.n_tokens(), draft.n_tokens());
-    if model.vocab_type() != draft.vocab_type() || many.abs_diff(drafts) > MOST_PADDING as u32 {
-        return Some(format!("their vocabularies differ: {drafts} tokens, and {many}"));
-    }
-    for (what, one, other) in
-        [("begins", draft.bos(), model.bos()), ("ends", draft.eos(), model.eos())]
-    {
-        if one != other {
-            return Some(format!("a text {what} with token {}, and with {}", one.0, other.0));
-        }
-    }
-    let token = (0..many.min(drafts))
-        .map(LlamaToken)
-        .find(|token| draft.text(*token) != model.text(*token))?;
-    let text = |vocab: &LlamaVocab<'_>| {
-        vocab.text(token).map(|text| text.to_string_lossy().into_owned()).unwrap_or_default()
-    };
-    Some(format!("token {} is {:?}, and {:?}", token.0, text(draft), text(model)))
 }

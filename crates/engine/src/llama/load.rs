@@ -13,7 +13,7 @@ use threadrunner_core::{ErrorCode, Failure, Memory, ModelBackend, ModelInfo, Pre
 
 use super::backend::Llama;
 use super::context::{self, Context, ContextSettings};
-use super::draft::{Drafter, cannot_draft, check_vocabularies};
+use super::draft_load::{estimate_of, load_draft, make_drafter, parts_of_loading};
 use super::template::{self, ChatTemplate};
 use super::{log, metadata};
 use crate::estimate::{
@@ -159,81 +159,6 @@ pub fn size(load: &Load) -> Result<Event, Failure> {
     })
 }
 
-/// What the headers of the model and of its draft model say.
-fn estimate_of(path: &Path, load: &Load) -> Result<Estimate, Failure> {
-    let estimate = Estimate::of_file(path, &load.options)?;
-    match load.model.draft.as_deref() {
-        Some(draft) => estimate
-            .with_draft(draft, &load.options)
-            .map_err(|failure| of_draft(draft, path, failure)),
-        None => Ok(estimate),
-    }
-}
-
-/// A failure of the draft model, which is told with the name of the model too.
-fn of_draft(draft: &Path, path: &Path, failure: Failure) -> Failure {
-    Failure { hint: failure.hint, ..cannot_draft(draft, path, &failure.message) }
-}
-
-/// Which part of loading is that of the model; the rest is its draft model's.
-fn parts_of_loading(path: &Path, load: &Load) -> f32 {
-    let length = |path: &Path| path.metadata().map_or(0, |metadata| metadata.len()) as f32;
-    let Some(draft) = load.model.draft.as_deref() else { return 1.0 };
-    let (own, draft) = (length(path), length(draft));
-    if own + draft > 0.0 { own / (own + draft) } else { 1.0 }
-}
-
-/// Loads a draft model, if it can guess for the model.
-fn load_draft(
-    backend: &LlamaBackend,
-    (model, path): (&LlamaModel, &Path),
-    draft_path: &Path,
-    load: &Load,
-    progress: &mut dyn FnMut(f32),
-) -> Result<LlamaModel, Failure> {
-    if prefix_cache(model) == PrefixCache::None {
-        let reason =
-            "what the model keeps of a text cannot be cut, so no guess could be taken back";
-        return Err(cannot_draft(draft_path, path, reason));
-    }
-    let draft = load_weights(backend, draft_path, &load.options, progress)
-        .map_err(|failure| of_draft(draft_path, path, failure))?;
-    if prefix_cache(&draft) == PrefixCache::None {
-        let reason =
-            "what it keeps of a text cannot be cut, so no guess of its own could be taken back";
-        return Err(cannot_draft(draft_path, path, reason));
-    }
-    check_vocabularies((model, path), (&draft, draft_path))?;
-    Ok(draft)
-}
-
-/// A context for the draft model: of as many cells as the model has, where it was trained for so
-/// many, and a sequence for each that can be in a forward pass.
-fn make_drafter<'model>(
-    (model, path): (&LlamaModel, &Path),
-    (draft, draft_path): (&'model LlamaModel, &Path),
-    settings: &ContextSettings,
-    n_ctx: u32,
-) -> Result<Drafter<'model>, Failure> {
-    log::forget_errors();
-    let settings = ContextSettings {
-        n_ctx: n_ctx.min(draft.n_ctx_train().max(1)),
-        sequences: settings.n_seq_max,
-        states: settings.n_seq_max,
-        drafts: 0,
-        ..*settings
-    };
-    let context = Context::new(draft, settings).ok_or_else(|| {
-        let reason = log::first_error().unwrap_or_else(|| "no reason was given".to_owned());
-        let reason = format!("it cannot have a context of {} tokens: {reason}", settings.n_ctx);
-        cannot_draft(draft_path, path, &reason)
-    })?;
-    if !context.has_memory() {
-        return Err(cannot_draft(draft_path, path, "it makes embeddings and cannot write text"));
-    }
-    Ok(Drafter::new(draft, context, prefix_cache(draft), model.n_vocab()))
-}
-
 fn path_of(load: &Load) -> Result<&Path, Failure> {
     load.model.path.as_deref().ok_or_else(|| {
         Failure::new(ErrorCode::NoModel, "the llama backend needs a model file")
@@ -344,7 +269,7 @@ fn is_draft(model: &LlamaModel) -> bool {
 }
 
 /// What the sequences of this model can share.
-fn prefix_cache(model: &LlamaModel) -> PrefixCache {
+pub(super) fn prefix_cache(model: &LlamaModel) -> PrefixCache {
     match context::window(model) {
         _ if model.is_recurrent() || model.is_hybrid() || is_draft(model) => PrefixCache::None,
         0 => PrefixCache::Any,

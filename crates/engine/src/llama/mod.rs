@@ -12,6 +12,7 @@ mod backend;
 mod context;
 mod cpu;
 mod draft;
+mod draft_load;
 mod load;
 mod log;
 mod metadata;
