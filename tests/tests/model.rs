@@ -10,13 +10,24 @@ use threadrunner_tests::{Frames, TestHome, models_directory};
 
 /// SmolLM2-135M-Instruct, as `scripts/get-model` names it.
 fn smollm() -> PathBuf {
+    model_that_is(true)
+}
+
+/// A model of another family.
+fn other_than_smollm() -> PathBuf {
+    model_that_is(false)
+}
+
+fn model_that_is(smollm: bool) -> PathBuf {
     let found = fs::read_dir(models_directory()).expect("the models' directory").flatten();
     found
         .map(|entry| entry.path())
         .find(|path| {
-            path.file_name().is_some_and(|name| name.to_string_lossy().contains("SmolLM2"))
+            let is_model = path.extension().is_some_and(|extension| extension == "gguf");
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            is_model && name.contains("SmolLM2") == smollm
         })
-        .expect("SmolLM2 among the models: run scripts/test")
+        .expect("SmolLM2 and another among the models: run scripts/test")
 }
 
 fn home() -> TestHome {
@@ -51,6 +62,47 @@ fn a_real_model_answers_through_its_template() {
     assert_eq!(answer["text"], "The capital of France is Paris.");
     assert_eq!(answer["finish_reason"], "stop");
     assert!(answer["usage"]["prompt_tokens"].as_u64() > Some(30), "the template is not counted");
+}
+
+/// Behind the fence the engine reads two files, and says the same with a model that guesses for itself.
+#[test]
+fn a_real_model_with_a_draft_model_says_the_same() {
+    let home = home_with(&smollm());
+    let ask = |draft: &str| {
+        let prompt = "Tell me the capital of France.";
+        let arguments = ["-m", "m", "--draft", draft, "--json", "--temperature", "0", prompt];
+        home.run(arguments).expect(0).json()
+    };
+    let (plain, drafted) = (ask("none"), ask("m"));
+    assert_eq!(plain["text"], "The capital of France is Paris.");
+    assert_eq!(drafted["text"], plain["text"]);
+    assert!(plain["timings"]["drafted"].is_null(), "{plain}");
+    assert!(drafted["timings"]["accepted"].as_u64() > Some(0), "{drafted}");
+    assert!(!home.log().contains("WARN"), "{}", home.log());
+    // Both are in its memory.
+    let ps = home.connect().ask(&json!({"v": 1, "id": 1, "op": "ps"}))[0]["data"].clone();
+    let weights = |drafted: bool| {
+        let models = ps["models"].as_array().unwrap();
+        let model = models.iter().find(|model| model["draft"].is_string() == drafted).unwrap();
+        model["info"]["memory"]["weights"].as_u64().unwrap()
+    };
+    assert!(weights(true) > weights(false) * 19 / 10, "{ps}");
+}
+
+#[test]
+fn a_draft_model_of_another_family_is_refused_with_exit_code_3_and_both_names() {
+    let home = home_with(&smollm());
+    let other = other_than_smollm();
+    let failed = home.run(["-m", "m", "--draft", other.to_str().unwrap(), "Hello"]).expect(3);
+    for name in ["SmolLM2", other.file_name().unwrap().to_str().unwrap()] {
+        assert!(failed.stderr.contains(name), "{}", failed.stderr);
+    }
+    // No model at all is refused before anything is loaded.
+    fs::write(home.root().join("models/empty.gguf"), "no model").unwrap();
+    let failed = home.run(["-m", "m", "--draft", "empty.gguf", "Hello"]).expect(3);
+    assert!(failed.stderr.contains("empty.gguf"), "{}", failed.stderr);
+    let failed = home.run(["-m", "m", "--draft", "nobody", "Hello"]).expect(3);
+    assert!(failed.stderr.contains("draft model") && failed.stderr.contains("nobody"));
 }
 
 #[test]

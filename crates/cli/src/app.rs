@@ -2,15 +2,15 @@
 
 use std::ffi::OsString;
 use std::future::Future;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use threadrunner_client::{Daemon, Phase, Replies};
 use threadrunner_core::protocol::{Op, ReplyBody};
-use threadrunner_core::{BackendKind, ErrorCode, ExitCode, Failure};
-use threadrunner_home::{Config, Home, resolve_backend, resolve_workspace_model};
+use threadrunner_core::{BackendKind, ErrorCode, ExitCode, Failure, ModelRef};
+use threadrunner_home::{Config, Home, resolve_backend, resolve_draft, resolve_workspace_model};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
@@ -229,6 +229,8 @@ pub(crate) fn strange(what: &str) -> CommandError {
 pub(crate) struct AskedModel {
     pub(crate) backend: Option<BackendKind>,
     pub(crate) path: Option<String>,
+    /// The draft model that was asked for.
+    pub(crate) draft: Option<String>,
 }
 
 impl AskedModel {
@@ -240,7 +242,14 @@ impl AskedModel {
         model: Option<&str>,
     ) -> Result<Self, Failure> {
         let (backend, path) = resolve(home, workspace, backend, model)?;
-        Ok(Self { backend: Some(backend), path })
+        Ok(Self { backend: Some(backend), path, draft: None })
+    }
+
+    /// The same with this draft model, if one was asked for.
+    pub(crate) fn drafted_by(self, home: &Home, draft: Option<&str>) -> Result<Self, Failure> {
+        let draft =
+            draft.map(|draft| resolve_asked_draft(home, self.backend, draft)).transpose()?;
+        Ok(Self { draft, ..self })
     }
 
     /// The caller's default, for a conversation that has no model of its own yet. One that has
@@ -251,7 +260,7 @@ impl AskedModel {
                 if matches!(failure.code, ErrorCode::NoModel | ErrorCode::ModelNotFound) =>
             {
                 let backend = resolve_backend(None, home, &Config::load(home)?);
-                Ok(Self { backend: Some(backend), path: None })
+                Ok(Self { backend: Some(backend), path: None, draft: None })
             }
             resolved => resolved,
         }
@@ -280,16 +289,34 @@ pub(crate) fn resolve(
     let backend = resolve_backend(backend, home, &config);
     let workspace = config.workspace(home, workspace)?;
     let path = resolve_workspace_model(home, &config, &workspace, backend, model)?.path;
-    let path = path.map(|path| {
-        path.into_os_string().into_string().map_err(|path| {
-            Failure::new(
-                ErrorCode::ModelNotFound,
-                format!("the model's path is not UTF-8: {}", path.to_string_lossy()),
-            )
-            .hint("rename the file, or link to it from the home's models directory")
-        })
-    });
-    Ok((backend, path.transpose()?))
+    Ok((backend, path.map(sendable).transpose()?))
+}
+
+/// The path of the draft model of that name, as it is sent, or what says that there is to be none.
+pub(crate) fn resolve_asked_draft(
+    home: &Home,
+    backend: Option<BackendKind>,
+    name: &str,
+) -> Result<String, Failure> {
+    let config = Config::load(home)?;
+    let backend = resolve_backend(backend, home, &config);
+    let model = ModelRef { backend, path: None, draft: None };
+    let draft = resolve_draft(home, &config, model, Some(name))?.draft;
+    match (draft, backend) {
+        (Some(path), BackendKind::Llama) => sendable(path),
+        // The dummy has no files.
+        (Some(_), BackendKind::Dummy) | (None, _) => Ok(name.to_owned()),
+    }
+}
+
+fn sendable(path: PathBuf) -> Result<String, Failure> {
+    path.into_os_string().into_string().map_err(|path| {
+        Failure::new(
+            ErrorCode::ModelNotFound,
+            format!("the model's path is not UTF-8: {}", path.to_string_lossy()),
+        )
+        .hint("rename the file, or link to it from the home's models directory")
+    })
 }
 
 #[cfg(test)]

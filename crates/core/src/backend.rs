@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 use crate::{ErrorCode, Failure, Message, Parameters};
 
@@ -84,6 +85,12 @@ pub struct ModelInfo {
     /// ([`Parameters::repeatable`]), where wider forward passes round otherwise.
     #[serde(default)]
     pub draft_repeatable: bool,
+    /// Whether there are drafts also for greedy requests without a seed.
+    #[serde(default)]
+    pub draft_greedy: bool,
+    /// The name of the draft model, where there is one ([`ModelBackend::draft`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub draft_model: Option<String>,
     /// Whether the forward passes of a request are the same whatever else there is to do, down to
     /// how many tokens each has: one sequence has cells at a time, and computes again what it lost
     /// in the pieces in which it was computed first.
@@ -152,6 +159,37 @@ impl Plan {
     pub fn n_tokens(&self) -> usize {
         self.feeds.iter().map(|feed| feed.tokens.len()).sum()
     }
+}
+
+/// A sequence for which the draft model is to guess what will be sampled next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DraftRequest {
+    /// The sequence.
+    pub seq: SeqId,
+    /// All of its tokens, also those that it has no cells of.
+    pub tokens: Vec<TokenId>,
+    /// How many tokens to guess, at least one.
+    pub n: usize,
+}
+
+/// What a draft model says to a [`DraftRequest`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Draft {
+    /// Its guess: some tokens, at most as many as were asked for.
+    Tokens(Vec<TokenId>),
+    /// It has to read what was said so far, and has not come to the end.
+    Reading,
+    /// It cannot guess in this sequence.
+    Never,
+}
+
+/// What a draft model says to some [`DraftRequest`]s.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Drafted {
+    /// To each of them.
+    pub drafts: Vec<Draft>,
+    /// How long that took.
+    pub took: Duration,
 }
 
 /// A token that a forward pass sampled.
@@ -282,6 +320,13 @@ pub trait ModelBackend {
     /// [`BackendError::CacheFull`] and [`BackendError::Request`] leave everything as it was: after
     /// the latter the scheduler tries each sequence alone, to find whose fault it is.
     fn forward(&mut self, plan: &Plan, sampled: &mut Vec<Sampled>) -> Result<(), BackendError>;
+
+    /// Guesses what will be sampled next in each of these sequences, in their order. Nothing else
+    /// changes by it; a draft model that is at the end of its means says [`Draft::Never`]. Only asked
+    /// where there is one ([`ModelInfo::draft_model`]).
+    fn draft(&mut self, requests: &[DraftRequest]) -> Drafted {
+        Drafted { drafts: vec![Draft::Never; requests.len()], took: Duration::ZERO }
+    }
 
     /// Lets `interrupt` end forward passes that are long enough to be worth it, with
     /// [`BackendError::Interrupted`]. Not two in a row, so that work goes on however often

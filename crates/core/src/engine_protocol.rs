@@ -145,6 +145,8 @@ pub struct DummyScript {
     /// The answer is this many words instead of the prompt's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub words: Option<u32>,
+    /// Every so many-th token that its draft model guesses is wrong; of 1 all are, of 0 none.
+    pub draft_wrong: u32,
     /// Bytes that it says its weights take. It takes nothing.
     pub memory_bytes: u64,
     /// Bytes that it says each cell of its cache takes.
@@ -212,7 +214,7 @@ pub enum Event {
     /// The model is loaded.
     Ready {
         /// What was loaded.
-        model: ModelInfo,
+        model: Box<ModelInfo>,
         /// How the engine was built and runs: for `status` and `doctor`.
         engine: EngineInfo,
     },

@@ -1,7 +1,7 @@
 //! A job: what is asked, where it stands, how it ended.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -127,16 +127,31 @@ pub struct ModelRef {
     /// The absolute path of the model file; `None` for the dummy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
+    /// The absolute path of the file of its draft model, which guesses what it will say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub draft: Option<PathBuf>,
 }
 
 impl ModelRef {
     /// The name a person knows it by: the file's stem, or the backend's name.
     pub fn name(&self) -> String {
-        match self.path.as_deref().and_then(|path| path.file_stem()) {
-            Some(stem) => stem.to_string_lossy().into_owned(),
-            None => self.backend.as_str().to_owned(),
-        }
+        self.path.as_deref().and_then(stem).unwrap_or_else(|| self.backend.as_str().to_owned())
     }
+
+    /// Whether it is the same model as `asked`, with the same draft model if that names one.
+    pub fn is_as_asked(&self, asked: &Self) -> bool {
+        let same_draft = asked.draft.is_none() || self.draft == asked.draft;
+        (self.backend, &self.path) == (asked.backend, &asked.path) && same_draft
+    }
+
+    /// The name of its draft model.
+    pub fn draft_name(&self) -> Option<String> {
+        self.draft.as_deref().and_then(stem)
+    }
+}
+
+fn stem(path: &Path) -> Option<String> {
+    path.file_stem().map(|stem| stem.to_string_lossy().into_owned())
 }
 
 /// Who speaks in a conversation.

@@ -27,8 +27,8 @@ pub mod template;
 pub mod text;
 
 pub use backend::{
-    BackendError, Feed, Interrupt, Memory, ModelBackend, ModelInfo, Plan, PrefixCache, Sampled,
-    SeqId, TokenId,
+    BackendError, Draft, DraftRequest, Drafted, Feed, Interrupt, Memory, ModelBackend, ModelInfo,
+    Plan, PrefixCache, Sampled, SeqId, TokenId,
 };
 pub use error::{ErrorCode, ErrorType, ExitCode, Failure};
 pub use frame::{FrameCodec, FrameError, MAX_FRAME_BYTES, decode_frame, encode_frame};

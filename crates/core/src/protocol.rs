@@ -129,6 +129,9 @@ pub struct Submission {
     /// The model: a path, a name in `models/`, or an alias; else the daemon's default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
+    /// The draft model, named as a model is; else as configured for the model. `none` is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub draft: Option<String>,
     /// How the answer is generated.
     #[serde(flatten)]
     pub params: Parameters,

@@ -18,7 +18,8 @@
 //! they part. So a prefix is computed once.
 //!
 //! Where a pass does nothing but decode, a sequence may be fed guesses at its next tokens with its
-//! last one; those that turn out to be what is sampled come at once (`draft`).
+//! last one; those that turn out to be what is sampled come at once (`draft`). They are looked up,
+//! or computed by a draft model (`draft_model`).
 //!
 //! A request is admitted while its prompt and a little of its answer fit beside what the running
 //! ones are committed to. An interactive one does not wait for the others: the least of them are
@@ -36,6 +37,7 @@
 
 mod apply;
 mod draft;
+mod draft_model;
 mod drafting;
 mod parking;
 mod plan;
@@ -53,6 +55,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::{ErrorCode, Failure, FinishReason, ModelInfo, PrefixCache, SeqId, Usage};
 use draft::Costs;
+use draft_model::{GuessCosts, Probes, Skill};
 use parking::Parked;
 use queue::{Queue, Waiting};
 use saving::Unsaved;
@@ -136,6 +139,15 @@ pub struct Scheduler {
     most_drafts: usize,
     /// Whether requests that are to get the same answer again have drafts too.
     draft_repeatable: bool,
+    /// Whether greedy ones without a seed have.
+    draft_greedy: bool,
+    /// Whether there is a draft model, how well it guesses, and what that takes.
+    draft_model: bool,
+    skill: Skill,
+    guess_costs: GuessCosts,
+    probes: Probes,
+    /// Whether there was a forward pass that only decoded, without drafts.
+    decoded_plainly: bool,
     /// What forward passes take.
     costs: Costs,
     /// Whether the last forward pass found the cache full because of its drafts.
@@ -182,6 +194,12 @@ impl Scheduler {
             prefix_cache: info.prefix_cache,
             most_drafts: info.n_draft_max as usize,
             draft_repeatable: info.draft_repeatable,
+            draft_greedy: info.draft_greedy,
+            draft_model: info.draft_model.is_some(),
+            skill: Skill::default(),
+            guess_costs: GuessCosts::default(),
+            probes: Probes::default(),
+            decoded_plainly: false,
             costs: Costs::default(),
             no_drafts: false,
             deterministic: info.deterministic,
@@ -223,11 +241,10 @@ impl Scheduler {
                 .hint("Shorten the prompt, or give the model a larger context."));
         }
         self.arrivals += 1;
-        let drafts =
-            self.most_drafts > 0 && (self.draft_repeatable || !request.params.repeatable());
+        let drafts = self.may_have_drafts(&request.params);
         let mut sequence = Sequence::new(request, self.arrivals);
         if drafts {
-            sequence = sequence.drafting();
+            sequence = sequence.drafting(self.draft_model);
         }
         if self.deterministic {
             sequence = sequence.in_the_same_pieces();

@@ -33,10 +33,25 @@ impl Context {
         self.hub.watch(job).await
     }
 
-    /// The model that a query names.
+    /// The model that a query names, with its draft model.
     pub(crate) fn model(&self, query: &ModelQuery) -> Result<ModelRef, Failure> {
+        self.with_draft(self.model_alone(query)?, query)
+    }
+
+    /// The model that a query names, with no draft model but what the query names too.
+    pub(crate) fn model_to_unload(&self, query: &ModelQuery) -> Result<ModelRef, Failure> {
+        let model = self.model_alone(query)?;
+        if query.draft.is_some() { self.with_draft(model, query) } else { Ok(model) }
+    }
+
+    fn model_alone(&self, query: &ModelQuery) -> Result<ModelRef, Failure> {
         let backend = threadrunner_home::resolve_backend(query.backend, &self.home, &self.config);
         threadrunner_home::resolve_model(&self.home, &self.config, backend, query.model.as_deref())
+    }
+
+    fn with_draft(&self, model: ModelRef, query: &ModelQuery) -> Result<ModelRef, Failure> {
+        let draft = query.draft.as_deref();
+        threadrunner_home::resolve_draft(&self.home, &self.config, model, draft)
     }
 
     /// The model that a query names in a workspace.
@@ -46,12 +61,13 @@ impl Context {
         query: &ModelQuery,
     ) -> Result<ModelRef, Failure> {
         let backend = threadrunner_home::resolve_backend(query.backend, &self.home, &self.config);
-        threadrunner_home::resolve_workspace_model(
+        let model = threadrunner_home::resolve_workspace_model(
             &self.home,
             &self.config,
             workspace,
             backend,
             query.model.as_deref(),
-        )
+        )?;
+        self.with_draft(model, query)
     }
 }

@@ -131,7 +131,7 @@ mod tests {
     use threadrunner_core::BackendKind;
 
     fn model(path: &str) -> ModelRef {
-        ModelRef { backend: BackendKind::Llama, path: Some(path.into()) }
+        ModelRef { backend: BackendKind::Llama, path: Some(path.into()), draft: None }
     }
 
     fn write(directory: &StateDirectory, session: &str, bytes: usize, age_s: u64) -> PathBuf {

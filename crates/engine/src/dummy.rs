@@ -12,14 +12,15 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use threadrunner_core::engine_protocol::{DummyScript, EngineInfo, EngineOptions, Event, Load};
 use threadrunner_core::{
-    BackendError, ErrorCode, Failure, Memory, Message, ModelBackend, ModelInfo, Parameters, Plan,
-    PrefixCache, Role, Sampled, SeqId, TokenId,
+    BackendError, Draft, DraftRequest, Drafted, ErrorCode, Failure, Memory, Message, ModelBackend,
+    ModelInfo, Parameters, Plan, PrefixCache, Role, Sampled, SeqId, TokenId,
 };
 
+use crate::draft;
 use cells::{Cell, Cells};
 
 /// Cells of the cache, unless the options say otherwise: more than anybody types.
@@ -48,6 +49,7 @@ pub fn with_model(
     serve: &mut dyn FnMut(&mut dyn ModelBackend, EngineInfo),
 ) -> Result<(), Failure> {
     let script = script(&load.options)?;
+    draft::check(load)?;
     for tenth in 1..=10_u8 {
         thread::sleep(Duration::from_millis(script.load_ms) / 10);
         progress(f32::from(tenth) / 10.0);
@@ -77,6 +79,8 @@ pub fn with_model(
             _ => 0,
         },
         draft_repeatable: load.options.speculation_greedy == Some(true),
+        draft_greedy: draft::greedy(load),
+        draft_model: load.model.draft_name(),
         deterministic,
         chat_template: true,
         memory: memory(&script, n_ctx),
@@ -98,6 +102,7 @@ pub fn with_model(
 /// There is a script and it cannot be read.
 pub fn size(load: &Load) -> Result<Event, Failure> {
     let script = script(&load.options)?;
+    draft::check(load)?;
     let wanted = load.options.context.unwrap_or(CONTEXT);
     let least = load.options.context.unwrap_or(LEAST_CONTEXT);
     Ok(Event::Sized { wanted: memory(&script, wanted), least: memory(&script, least) })
@@ -221,6 +226,22 @@ impl ModelBackend for Dummy {
             }
         }
         Ok(())
+    }
+
+    /// The words that come next, but for those that the script wants to be wrong.
+    fn draft(&mut self, requests: &[DraftRequest]) -> Drafted {
+        let start = Instant::now();
+        let guess = |request: &DraftRequest| {
+            let said = words_in(&request.tokens);
+            let word = |word: usize| {
+                let wrong = self.script.draft_wrong > 0
+                    && (word + 1).is_multiple_of(self.script.draft_wrong as usize);
+                let word = i32::try_from(word).unwrap_or(0);
+                TokenId(FIRST_WORD + word + i32::from(wrong))
+            };
+            Draft::Tokens((said..said + request.n).map(word).collect())
+        };
+        Drafted { drafts: requests.iter().map(guess).collect(), took: start.elapsed() }
     }
 
     fn copy(&mut self, from: SeqId, to: SeqId, tokens: u32) -> Result<(), BackendError> {

@@ -269,7 +269,8 @@ impl<'a, W: Write> Engine<'a, W> {
         };
         let outcome = step.carry_out_with(self.backend, states, &mut self.parked);
         if only_computes && outcome.forward.is_ok() {
-            self.scheduler.took(&step.forward, start.elapsed());
+            let drafting = outcome.drafting;
+            self.scheduler.took(&step.forward, start.elapsed().saturating_sub(drafting));
         }
         self.scheduler.apply(step, outcome, &mut self.outputs);
         self.tell();

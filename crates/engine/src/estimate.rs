@@ -62,6 +62,8 @@ pub struct Estimate {
     drafts: u32,
     /// Whether ended requests leave anything beside the cache.
     parks: bool,
+    /// What can be told of its draft model.
+    draft: Option<Box<Self>>,
 }
 
 /// Bytes of what ended requests leave beside a cache of so many bytes, at most: as many tokens as
@@ -82,6 +84,15 @@ impl Estimate {
         Ok(Self::new(shape, lengths.fold(0, u64::saturating_add), options))
     }
 
+    /// The same with the draft model in the file at `path`, which is given the same extent.
+    ///
+    /// # Errors
+    /// It is no model file.
+    pub fn with_draft(self, path: &Path, options: &EngineOptions) -> Result<Self, Failure> {
+        let draft = Self { drafts: 0, parks: false, ..Self::of_file(path, options)? };
+        Ok(Self { draft: Some(Box::new(draft)), ..self })
+    }
+
     fn new(shape: Shape, weights: u64, options: &EngineOptions) -> Self {
         let deterministic = options.deterministic == Some(true);
         let drafts = !deterministic && options.speculation != Some(false);
@@ -93,6 +104,7 @@ impl Estimate {
             sequences: if deterministic { Some(1) } else { options.sequences },
             drafts: if drafts { MOST_DRAFTS } else { 0 },
             parks: !deterministic && options.prefix_cache != Some(false),
+            draft: None,
         }
     }
 
@@ -136,6 +148,19 @@ impl Estimate {
 
     /// Bytes that a model of this extent takes.
     pub fn memory(&self, extent: Extent) -> Memory {
+        let own = self.own_memory(extent);
+        let Some(draft) = &self.draft else { return own };
+        let context = extent.context.min(draft.trained());
+        let other = draft.own_memory(Extent { context, ..extent });
+        Memory {
+            weights: own.weights.saturating_add(other.weights),
+            cache: own.cache.saturating_add(other.cache),
+            buffers: own.buffers.saturating_add(other.buffers),
+            parked: own.parked,
+        }
+    }
+
+    fn own_memory(&self, extent: Extent) -> Memory {
         let states = u64::from(extent.sequences.saturating_add(SPARE_STATES));
         let cache = (0..self.shape.layers())
             .map(|layer| self.layer(layer, u64::from(extent.context), states))

@@ -16,6 +16,7 @@
 //! A backend that crashes takes nothing else with it: that is why this is a process.
 
 pub mod backends;
+mod draft;
 pub mod dummy;
 pub mod engine;
 pub mod estimate;

@@ -7,7 +7,7 @@ use threadrunner_core::ExitCode as Code;
 
 use crate::{fence, process, self_test, serve};
 
-/// Serves the daemon, or with `--self-test [MODEL]` or `--fence-test [MODEL]` tests itself.
+/// Serves the daemon, or with `--self-test [MODEL]` or `--fence-test [MODEL [DRAFT]]` tests itself.
 pub fn main() -> ExitCode {
     process::prepare();
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
@@ -15,8 +15,10 @@ pub fn main() -> ExitCode {
         [] => serve::serve(),
         [option] if option == "--self-test" => self_test::run(None),
         [option, model] if option == "--self-test" => self_test::run(Some(Path::new(model))),
-        [option] if option == "--fence-test" => fence::probe(None),
-        [option, model] if option == "--fence-test" => fence::probe(Some(Path::new(model))),
+        [option, models @ ..] if option == "--fence-test" && models.len() <= 2 => {
+            let models: Vec<&Path> = models.iter().map(Path::new).collect();
+            fence::probe(&models)
+        }
         [unknown, ..] => {
             tracing::error!(
                 "unknown argument {unknown:?}: the engine is started by threadrunner-daemon without \

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -89,7 +90,9 @@ pub fn serve() -> ExitCode {
 }
 
 fn fence_in(load: &Load) {
-    for missing in fence::enter(load.model.path.as_deref(), load.state.as_ref()) {
+    let models: Vec<&Path> =
+        [&load.model.path, &load.model.draft].into_iter().filter_map(Option::as_deref).collect();
+    for missing in fence::enter(&models, load.state.as_ref()) {
         tracing::warn!("the engine is not fenced in wholly: {missing}");
     }
 }
@@ -132,7 +135,7 @@ fn load_and_run(
                 }
             },
             &mut |backend, engine| {
-                let model = backend.info().clone();
+                let model = Box::new(backend.info().clone());
                 let path = load.model.path.as_deref();
                 // Cells that another run computed may be rounded otherwise.
                 let state = load.state.as_ref().filter(|_| !model.deterministic);

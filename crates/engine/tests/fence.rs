@@ -5,7 +5,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// What is Landlock's to refuse; all else is seccomp's.
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "read a file",
     "read the program",
     "list a directory",
@@ -13,6 +13,7 @@ const FILES: [&str; 8] = [
     "remove a file",
     "move a state elsewhere",
     "write the model",
+    "write the draft model",
     "speak to another program",
 ];
 
@@ -20,10 +21,12 @@ const FILES: [&str; 8] = [
 fn from_inside_nothing_can_be_done_but_what_answering_needs() {
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path().join("model.gguf");
+    let draft = folder.path().join("draft.gguf");
     std::fs::write(&model, "weights").unwrap();
+    std::fs::write(&draft, "fewer weights").unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_threadrunner-engine"))
         .arg("--fence-test")
-        .arg(&model)
+        .args([&model, &draft])
         .output()
         .unwrap();
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -38,8 +41,9 @@ fn from_inside_nothing_can_be_done_but_what_answering_needs() {
         assert!(missing.is_empty() && output.status.success(), "{report}");
     }
     assert!(wrong.is_empty(), "{report}");
-    assert_eq!(report["tried"].as_object().unwrap().len(), 23, "{report}");
+    assert_eq!(report["tried"].as_object().unwrap().len(), 25, "{report}");
     assert_eq!(report["tried"]["read the model"], "granted");
+    assert_eq!(report["tried"]["read the draft model"], "granted");
     assert_eq!(report["tried"]["keep a state"], "granted");
     assert_eq!(std::fs::read(&model).unwrap(), b"weights");
 }

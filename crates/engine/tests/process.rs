@@ -109,7 +109,7 @@ fn load(script: DummyScript) -> Command {
 }
 
 fn load_with(options: EngineOptions) -> Command {
-    let model = ModelRef { backend: BackendKind::Dummy, path: None };
+    let model = ModelRef { backend: BackendKind::Dummy, path: None, draft: None };
     Command::Load(Load::new(model, options))
 }
 
@@ -419,4 +419,50 @@ fn a_turn_that_the_end_of_the_stream_cuts_short_is_saved_as_far_as_it_came() {
     let mut engine = keeping(&folder, DummyScript::default());
     assert!(turn(&mut engine, 1, "a", &format!("{LONG_PROMPT} still")).restored_tokens > 0);
     engine.close();
+}
+
+/// What is said with a draft model that is wrong every so many words, and how often it was right.
+fn with_draft_model(draft_wrong: u32) -> (String, u32, u32) {
+    let script =
+        DummyScript { words: Some(200), step_ms: 2, draft_wrong, ..DummyScript::default() };
+    let options = EngineOptions { dummy: Some(script), ..EngineOptions::default() };
+    let draft = Some("models/small".into());
+    let model = ModelRef { backend: BackendKind::Dummy, path: None, draft };
+    let mut engine = Engine::start();
+    engine.send(&Command::Load(Load::new(model, options)));
+    let events = engine.until(|event| matches!(event, Event::Ready { .. }));
+    let Some(Event::Ready { model, .. }) = events.last() else { unreachable!() };
+    assert_eq!(model.draft_model.as_deref(), Some("small"));
+    engine.send(&generate(1, "Hello"));
+    let events = engine.until(|event| is_end(event, 1));
+    let Some(Event::Finished { timings, .. }) = events.last() else { panic!("{events:?}") };
+    (text(&events, 1), timings.drafted, timings.accepted)
+}
+
+#[test]
+fn a_draft_model_saves_forward_passes_and_changes_nothing() {
+    let mut engine = Engine::loaded(DummyScript { words: Some(200), ..DummyScript::default() });
+    engine.send(&generate(1, "Hello"));
+    let alone = text(&engine.until(|event| is_end(event, 1)), 1);
+    let (said, drafted, accepted) = with_draft_model(0);
+    assert_eq!(said, alone);
+    assert!(accepted > 100 && accepted + 16 > drafted, "{accepted} of {drafted}");
+    let (said, drafted, accepted) = with_draft_model(4);
+    assert_eq!(said, alone);
+    assert!(0 < accepted && accepted < drafted, "{accepted} of {drafted}");
+    let (said, drafted, accepted) = with_draft_model(1);
+    assert_eq!(said, alone);
+    assert!(0 < drafted && accepted == 0, "{accepted} of {drafted}");
+}
+
+#[test]
+fn a_draft_model_with_nothing_to_do_is_refused() {
+    let options = EngineOptions { deterministic: Some(true), ..EngineOptions::default() };
+    let draft = Some("small".into());
+    let model = ModelRef { backend: BackendKind::Dummy, path: None, draft };
+    let mut engine = Engine::start();
+    engine.send(&Command::Load(Load::new(model, options)));
+    let Some(Event::LoadFailed { failure }) = engine.next() else { panic!("it was loaded") };
+    assert_eq!(failure.code, ErrorCode::Config);
+    assert!(failure.message.contains("deterministic"), "{failure}");
 }

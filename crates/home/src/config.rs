@@ -328,6 +328,7 @@ mod tests {
             pin = true
             context = 2048
             sequences = 2
+            draft = "tiny"
 
             [defaults]
             temperature = 0.2
@@ -364,6 +365,7 @@ mod tests {
         let small = &config.models["small"];
         assert!(small.pin && small.keep_alive == Some(threadrunner_core::KeepAlive::Forever));
         assert_eq!((small.context, small.sequences), (Some(2048), Some(2)));
+        assert_eq!(small.draft.as_deref(), Some("tiny"));
         assert_eq!(config.defaults.temperature, Some(0.2));
         assert_eq!(config.retention.max_jobs, Some(10_000));
         assert_eq!(config.sessions.state_bytes, 500_000_000);

@@ -20,7 +20,9 @@ pub use date::utc_date;
 pub use home::Home;
 pub use lock::FileLock;
 pub use memory::{MemoryBudget, ModelConfig};
-pub use model::{ModelFile, list_models, resolve_backend, resolve_model, resolve_workspace_model};
+pub use model::{
+    ModelFile, list_models, resolve_backend, resolve_draft, resolve_model, resolve_workspace_model,
+};
 pub use retention::RetentionConfig;
 pub use sessions::SessionsConfig;
 pub use workspaces::{DEFAULT_WORKSPACE, WorkspaceSettings, no_such_workspace};

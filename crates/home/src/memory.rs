@@ -70,6 +70,8 @@ pub struct ModelConfig {
     pub context: Option<u32>,
     /// The most sequences at once.
     pub sequences: Option<u32>,
+    /// Its draft model: a name in `models/`, an alias, or a path (relative to the home).
+    pub draft: Option<String>,
     /// The dummy's script, for tests: the name is one by which the dummy can be asked for.
     pub dummy: Option<DummyScript>,
 }
@@ -135,8 +137,11 @@ mod tests {
         std::fs::create_dir(&home.models_dir).unwrap();
         let file = home.models_dir.join("small.gguf");
         std::fs::write(&file, "GGUF").unwrap();
-        let model =
-            ModelRef { backend: BackendKind::Llama, path: Some(file.canonicalize().unwrap()) };
+        let model = ModelRef {
+            backend: BackendKind::Llama,
+            path: Some(file.canonicalize().unwrap()),
+            draft: None,
+        };
         for name in ["small", "\"small.gguf\"", "s", "\"models/small.gguf\""] {
             let text =
                 format!("[aliases]\ns = \"small\"\n[models.{name}]\npin = true\ncontext = 7\n");

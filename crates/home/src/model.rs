@@ -43,7 +43,11 @@ pub fn resolve_model(
     name: Option<&str>,
 ) -> Result<ModelRef, Failure> {
     if backend == BackendKind::Dummy {
-        return Ok(ModelRef { backend, path: name.and_then(|name| dummy(home, config, name)) });
+        return Ok(ModelRef {
+            backend,
+            path: name.and_then(|name| dummy(home, config, name)),
+            draft: None,
+        });
     }
     let path = match (name, &home.model_path, &config.model) {
         (Some(name), _, _) => by_name(home, config, name, Path::new(""))?,
@@ -58,7 +62,7 @@ pub fn resolve_model(
         (None, None, Some(name)) => by_name(home, config, name, &home.root)?,
         (None, None, None) => only_one(home)?,
     };
-    Ok(ModelRef { backend, path: Some(path) })
+    Ok(ModelRef { backend, path: Some(path), draft: None })
 }
 
 /// The path that tells a dummy of `[models.NAME]` from others; there is no file.
@@ -89,10 +93,45 @@ pub fn resolve_workspace_model(
                 ),
                 ..failure
             })?;
-            Ok(ModelRef { backend, path: Some(path) })
+            Ok(ModelRef { backend, path: Some(path), draft: None })
         }
         _ => resolve_model(home, config, backend, name),
     }
+}
+
+/// How a request says that it wants no draft model, whatever the configuration says.
+const NO_DRAFT: &str = "none";
+
+/// The same model with the draft model that `name` means, or without a name with the one that
+/// `[models.NAME]` gives it. `none` is none.
+///
+/// # Errors
+/// [`ErrorCode::ModelNotFound`] when no model goes by that name.
+pub fn resolve_draft(
+    home: &Home,
+    config: &Config,
+    model: ModelRef,
+    name: Option<&str>,
+) -> Result<ModelRef, Failure> {
+    let configured = config.model_settings(home, &model).draft;
+    // What stands in the configuration means the same from every working directory.
+    let (name, base) = match (name, &configured) {
+        (Some(name), _) => (name, Path::new("")),
+        (None, Some(name)) => (name.as_str(), home.root.as_path()),
+        (None, None) => return Ok(model),
+    };
+    if name == NO_DRAFT {
+        return Ok(ModelRef { draft: None, ..model });
+    }
+    let draft = match model.backend {
+        // There is no file, and the name is enough.
+        BackendKind::Dummy => home.models_dir.join(name),
+        BackendKind::Llama => by_name(home, config, name, base).map_err(|failure| Failure {
+            message: format!("the draft model: {}", failure.message),
+            ..failure
+        })?,
+    };
+    Ok(ModelRef { draft: Some(draft), ..model })
 }
 
 /// The model files in the home's `models/`, by name. Of a model in several parts, the first.

@@ -82,7 +82,7 @@ pub(crate) fn fill_queue(home: &TestHome, jobs: usize) {
     let options = Options { durability: Durability::Relaxed, ..Options::default() };
     let (mut workspace, _) = Workspace::open(&home.workspace(""), options, SystemTime::now())
         .expect("the workspace is nobody's");
-    let model = ModelRef { backend: BackendKind::Dummy, path: None };
+    let model = ModelRef { backend: BackendKind::Dummy, path: None, draft: None };
     for number in 0..jobs {
         let job = NewJob {
             id: workspace.next_id(SystemTime::now()),

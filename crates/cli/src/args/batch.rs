@@ -55,6 +55,10 @@ pub(crate) struct BatchArgs {
     #[arg(short, long, value_name = "NAME")]
     pub(crate) model: Option<String>,
 
+    /// The draft model of lines that name neither it nor a model; `none` is none
+    #[arg(long, value_name = "NAME")]
+    pub(crate) draft: Option<String>,
+
     /// Instructions for lines that have none
     #[arg(short, long, value_name = "TEXT")]
     pub(crate) system: Option<String>,

@@ -140,6 +140,14 @@ pub(crate) struct RunArgs {
     #[arg(short, long, value_name = "NAME")]
     pub(crate) model: Option<String>,
 
+    /// A small model that guesses what the model will say, which makes it quicker
+    ///
+    /// It must have the vocabulary of the model. Default: `draft` of the model in config.toml; `none`
+    /// is none. Greedy answers may differ where two tokens are as good as equally likely; those with
+    /// a seed have no guesses, and stay what they are.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) draft: Option<String>,
+
     /// Instructions for the model
     #[arg(short, long, value_name = "TEXT")]
     pub(crate) system: Option<String>,
@@ -305,6 +313,9 @@ pub(crate) struct Plain {
 pub(crate) struct LoadArgs {
     /// A name from `threadrunner models`, an alias, or a path [default: as for a prompt]
     pub(crate) model: Option<String>,
+    /// With this draft model [default: `draft` of the model in config.toml]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) draft: Option<String>,
     /// Keep it until it is unloaded by name: neither idleness nor another model ends it
     #[arg(long)]
     pub(crate) pin: bool,

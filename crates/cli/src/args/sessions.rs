@@ -58,6 +58,10 @@ pub(crate) struct ChatArgs {
     #[arg(short, long, value_name = "NAME")]
     pub(crate) model: Option<String>,
 
+    /// A small model that guesses what the model will say; `none` is none
+    #[arg(long, value_name = "NAME")]
+    pub(crate) draft: Option<String>,
+
     /// Instructions for the model
     #[arg(short, long, value_name = "TEXT")]
     pub(crate) system: Option<String>,

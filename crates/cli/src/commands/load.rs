@@ -4,15 +4,16 @@ use threadrunner_core::ExitCode;
 use threadrunner_core::protocol::{LoadQuery, LoadedModel, ModelQuery, Op};
 use threadrunner_home::Home;
 
-use crate::app::{resolve, with_session};
+use crate::app::{AskedModel, with_session};
 use crate::args::LoadArgs;
 use crate::error::CommandResult;
 use crate::output;
 
 pub(crate) fn run(args: LoadArgs) -> CommandResult {
     let home = Home::from_env()?;
-    let (backend, model) = resolve(&home, None, args.backend, args.model.as_deref())?;
-    let query = ModelQuery { backend: Some(backend), model };
+    let asked = AskedModel::named(&home, None, args.backend, args.model.as_deref())?
+        .drafted_by(&home, args.draft.as_deref())?;
+    let query = ModelQuery { backend: asked.backend, model: asked.path, draft: asked.draft };
     let query = LoadQuery { query, pin: args.pin, keep_alive: args.keep_alive };
     with_session(home, None, async |session| {
         let loaded: LoadedModel = session.call(Op::Load(query)).await?;

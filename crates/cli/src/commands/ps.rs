@@ -67,7 +67,10 @@ pub(crate) fn models(models: &[LoadedModel]) -> Table<8> {
             None => dash(),
         };
         table.row([
-            format::one_line(&model.name),
+            format::one_line(&match model.model.draft_name() {
+                Some(draft) => format!("{} + {draft}", model.name),
+                None => model.name.clone(),
+            }),
             model.model.backend.to_string(),
             model.pid.to_string(),
             format::bytes(model.size_bytes.max(model.memory_bytes)),

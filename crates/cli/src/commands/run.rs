@@ -28,10 +28,12 @@ pub(crate) fn run(args: RunArgs) -> CommandResult {
     let within = args.workspace.as_deref();
     let converses = args.within.session.is_some() || args.within.continues;
     let usual = converses && args.model.is_none() && args.backend.is_none();
-    let AskedModel { backend, path: model } = match usual {
+    let asked = match usual {
         true => AskedModel::usual(&home, within)?,
         false => AskedModel::named(&home, within, args.backend, args.model.as_deref())?,
     };
+    let asked = asked.drafted_by(&home, args.draft.as_deref())?;
+    let AskedModel { backend, path: model, draft } = asked;
     let mut submission = Submission {
         prompt,
         system: args.system,
@@ -39,6 +41,7 @@ pub(crate) fn run(args: RunArgs) -> CommandResult {
         stream: Some(!args.no_stream && !args.json),
         backend,
         model,
+        draft,
         usual_model: usual,
         params,
         priority: args.priority,

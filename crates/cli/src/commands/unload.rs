@@ -12,14 +12,14 @@ use crate::output;
 pub(crate) fn run(args: UnloadArgs) -> CommandResult {
     let home = Home::from_env()?;
     let query = match args.model {
-        None => ModelQuery { backend: args.backend, model: None },
+        None => ModelQuery { backend: args.backend, model: None, draft: None },
         Some(name) => match resolve(&home, None, args.backend, Some(&name)) {
             Ok((backend, path)) => {
                 // The dummy has no path; it is known by its name.
-                ModelQuery { backend: Some(backend), model: path.or(Some(name)) }
+                ModelQuery { backend: Some(backend), model: path.or(Some(name)), draft: None }
             }
             // A file that is gone since it was loaded: the daemon knows what it has.
-            Err(_) => ModelQuery { backend: args.backend, model: Some(name) },
+            Err(_) => ModelQuery { backend: args.backend, model: Some(name), draft: None },
         },
     };
     with_session(home, None, async |session| {

@@ -88,6 +88,10 @@ pub struct ModelQuery {
     /// A path, a name or an alias; absent, `load` takes the default and `unload` takes all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
+    /// The draft model; absent, `load` takes the one that is configured for the model, and `unload`
+    /// takes the model whichever it has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub draft: Option<String>,
 }
 
 /// Names a model to load, and how long it stays.

@@ -22,11 +22,19 @@ impl Scheduler {
                 sequence.not_restored();
             }
         }
+        for seq in outcome.not_drafted {
+            if let Some(sequence) = self.running.get_mut(&seq) {
+                sequence.without_model();
+            }
+        }
         for number in outcome.lost {
             self.parked.forget(number);
         }
         match outcome.forward {
-            Ok(sampled) => self.advance(&step.forward, &sampled, out),
+            Ok(sampled) => {
+                self.learn_from_guesses(&step, outcome.drafting, &sampled);
+                self.advance(&step.forward, &sampled, out);
+            }
             // Who was canceled meanwhile leaves; the others are planned again.
             Err(BackendError::Interrupted) => {}
             Err(BackendError::CacheFull) => self.cache_full(&step.forward, out),

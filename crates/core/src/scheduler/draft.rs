@@ -17,7 +17,7 @@ const SAME: usize = 3;
 const COPIES: u32 = 4;
 
 /// The weight of the last guess in the count of right ones.
-const RECENT: f64 = 0.15;
+pub(super) const RECENT: f64 = 0.15;
 
 /// What is thought of a sequence's guesses before it has made any: of the first of a run, and of
 /// one that follows a right one.
@@ -114,7 +114,8 @@ pub(super) struct Outlook {
 const WORTH_IT: f64 = 1.05;
 
 /// How many drafts each of some decoding sequences should get, `most` in all, for the most tokens a
-/// second. `cost` is what a forward pass of so many tokens takes; only ratios matter.
+/// second. `cost` is what a forward pass with so many drafts for each takes, and computing them; only
+/// ratios matter.
 ///
 /// A pass of `n` sequences and `k` drafts gives `n` tokens and, of the drafts, as many as are
 /// expected to come true: for a sequence with outlook `p, q` the i-th draft does with probability
@@ -123,14 +124,15 @@ const WORTH_IT: f64 = 1.05;
 pub(super) fn allot(
     sequences: &[Option<Outlook>],
     most: usize,
-    cost: impl Fn(usize) -> f64,
-) -> Vec<usize> {
+    cost: impl Fn(&[usize]) -> f64,
+) -> Allotment {
     let mut drafts = vec![0; sequences.len()];
-    let mut best = (drafts.clone(), WORTH_IT * sequences.len() as f64 / cost(sequences.len()));
+    let rate = WORTH_IT * sequences.len() as f64 / cost(&drafts);
+    let mut best = Allotment { drafts: drafts.clone(), rate };
     let mut likely: Vec<f64> =
         sequences.iter().map(|outlook| outlook.map_or(0.0, |outlook| outlook.first)).collect();
     let mut expected = sequences.len() as f64;
-    for more in 1..=most {
+    for _ in 0..most {
         let likeliest = (0..likely.len()).max_by(|a, b| likely[*a].total_cmp(&likely[*b]));
         let Some((place, outlook)) = likeliest.and_then(|at| Some((at, sequences[at]?))) else {
             break;
@@ -138,12 +140,20 @@ pub(super) fn allot(
         drafts[place] += 1;
         expected += likely[place];
         likely[place] *= outlook.next;
-        let rate = expected / cost(sequences.len() + more);
-        if rate > best.1 {
-            best = (drafts.clone(), rate);
+        let rate = expected / cost(&drafts);
+        if rate > best.rate {
+            best = Allotment { drafts: drafts.clone(), rate };
         }
     }
-    best.0
+    best
+}
+
+/// How many drafts each sequence is to get.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Allotment {
+    pub(super) drafts: Vec<usize>,
+    /// How many tokens that is expected to give for the time of a pass of one token.
+    pub(super) rate: f64,
 }
 
 /// What forward passes that only decode were seen to take, by how many tokens they have.
@@ -151,6 +161,8 @@ pub(super) fn allot(
 pub(super) struct Costs {
     /// Seconds for one token.
     one: Option<f64>,
+    /// The same, from passes of any width: where there are always several sequences, none has one.
+    seconds: Option<f64>,
     /// How much longer a pass of `2 + place` tokens takes than one of one token.
     ratios: Vec<f64>,
 }
@@ -169,9 +181,19 @@ const WIDE: f64 = 0.4;
 
 /// With each pass of one token, what was measured of wider ones loses this much of its weight: what
 /// is not tried any more because it was slow once will be tried again some time.
-const FORGET: f64 = 0.0005;
+pub(super) const FORGET: f64 = 0.0005;
 
 impl Costs {
+    /// Seconds that a pass of one token takes, as it follows from passes of any width.
+    pub(super) fn seconds(&self) -> Option<f64> {
+        self.seconds
+    }
+
+    /// All passes are thought to take this part of what they were thought to take.
+    pub(super) fn cheapen(&mut self, part: f64) {
+        self.seconds = self.seconds.map(|seconds| seconds * part);
+    }
+
     fn at_first(width: usize) -> f64 {
         1.0 + FURTHER_AT_FIRST * (width as f64 - 1.0)
     }
@@ -191,6 +213,11 @@ impl Costs {
         if self.ratios.is_empty() {
             self.ratios = (2..=WIDEST).map(Self::at_first).collect();
         }
+        if width > 0 {
+            let seen = seconds / self.ratio(width).max(1.0);
+            let seconds = self.seconds.get_or_insert(seen);
+            *seconds += (seen - *seconds) * NARROW;
+        }
         match width {
             0 => {}
             1 => {
@@ -201,8 +228,13 @@ impl Costs {
                 }
             }
             2..=WIDEST => {
-                let Some(one) = self.one.filter(|one| *one > 0.0) else { return };
-                let seen = seconds / one;
+                // Where none has one token, this is what others are compared to.
+                let one = *self.one.get_or_insert(seconds / Self::at_first(width));
+                if one <= 0.0 {
+                    return;
+                }
+                // A wider one takes no less time, whatever held up the first.
+                let seen = (seconds / one).max(1.0);
                 // Passes that are nearly as wide take nearly as long for each token.
                 for (other, ratio) in (2_usize..).zip(&mut self.ratios) {
                     let weight = WIDE * 0.5_f64.powi(other.abs_diff(width) as i32);
@@ -296,21 +328,27 @@ mod tests {
         Some(Outlook { first: p, next: p })
     }
 
+    /// The drafts of each, where a pass of so many tokens costs so much and drafts nothing.
+    fn given(outlooks: &[Option<Outlook>], most: usize, cost: impl Fn(usize) -> f64) -> Vec<usize> {
+        let width = |drafts: &[usize]| outlooks.len() + drafts.iter().sum::<usize>();
+        allot(outlooks, most, |drafts| cost(width(drafts))).drafts
+    }
+
     #[test]
     fn where_wider_passes_cost_nothing_all_drafts_are_fed() {
-        assert_eq!(allot(&[sure(0.5)], 8, |_| 1.0), [8]);
-        assert_eq!(allot(&[sure(0.9), None, sure(0.9)], 8, |_| 1.0), [4, 0, 4]);
+        assert_eq!(given(&[sure(0.5)], 8, |_| 1.0), [8]);
+        assert_eq!(given(&[sure(0.9), None, sure(0.9)], 8, |_| 1.0), [4, 0, 4]);
     }
 
     #[test]
     fn where_each_token_costs_as_much_as_the_first_none_is() {
-        assert_eq!(allot(&[sure(1.0)], 8, |width| width as f64), [0]);
+        assert_eq!(given(&[sure(1.0)], 8, |width| width as f64), [0]);
     }
 
     #[test]
     fn the_likelier_the_drafts_the_more_of_them_are_fed() {
         let cost = |width: usize| 0.7 + 0.3 * width as f64;
-        let fed = |p| allot(&[sure(p)], 15, cost)[0];
+        let fed = |p| given(&[sure(p)], 15, cost)[0];
         assert_eq!(fed(0.2), 0);
         assert!(0 < fed(0.6) && fed(0.6) < fed(0.9) && fed(0.9) < fed(1.0));
         assert_eq!(fed(1.0), 15);
@@ -320,13 +358,23 @@ mod tests {
     fn a_full_batch_leaves_no_room_for_guesses_that_may_be_wrong() {
         // From eight tokens on each costs the same.
         let cost = |width: usize| 4.0 + (width as f64 - 8.0) * 0.5;
-        assert_eq!(allot(&[sure(0.8); 8], 8, cost), [0; 8]);
+        assert_eq!(given(&[sure(0.8); 8], 8, cost), [0; 8]);
+    }
+
+    #[test]
+    fn the_dearer_drafts_are_the_fewer_are_computed() {
+        let of = |each: f64| {
+            let cost = |drafts: &[usize]| 1.0 + (0.1 + each) * drafts[0] as f64;
+            allot(&[sure(0.8)], 15, cost).drafts[0]
+        };
+        assert!(of(0.0) > of(0.1) && of(0.1) > 0);
+        assert_eq!(of(1.0), 0);
     }
 
     #[test]
     fn nobody_expects_anything_nothing_is_fed() {
-        assert_eq!(allot(&[None, None], 8, |_| 1.0), [0, 0]);
-        assert_eq!(allot(&[], 8, |_| 1.0), Vec::<usize>::new());
+        assert_eq!(given(&[None, None], 8, |_| 1.0), [0, 0]);
+        assert_eq!(given(&[], 8, |_| 1.0), Vec::<usize>::new());
     }
 
     #[test]

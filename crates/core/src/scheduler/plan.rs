@@ -15,10 +15,10 @@ impl Scheduler {
     /// What to do now. The step must be carried out and given to [`Scheduler::apply`] before the
     /// next is planned.
     pub fn plan(&mut self) -> Step {
-        let forward = match self.next_suspect() {
+        let (forward, drafting) = match self.next_suspect() {
             Some(seq) => {
                 self.make_room();
-                self.alone(seq)
+                (self.alone(seq), Vec::new())
             }
             None => {
                 self.admit();
@@ -26,13 +26,13 @@ impl Scheduler {
                 self.clear_stale();
                 self.make_room();
                 let mut forward = self.fill_batch();
-                self.add_drafts(&mut forward);
-                forward
+                let drafting = self.add_drafts(&mut forward);
+                (forward, drafting)
             }
         };
         let interactive = |seq| self.running.get(seq).is_some_and(Sequence::is_interactive);
         let interactive = forward.feeds.iter().any(|feed| interactive(&feed.seq));
-        Step { changes: std::mem::take(&mut self.changes), forward, interactive }
+        Step { changes: std::mem::take(&mut self.changes), drafting, forward, interactive }
     }
 
     /// Lets requests join while there is a sequence for them and their prompt fits beside what

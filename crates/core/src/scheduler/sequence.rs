@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 
 use super::draft::{Drafter, Outlook};
+use super::draft_model::Skill;
 use super::{Drafts, Output, Session};
 use crate::text::{StopMatcher, Utf8Stream};
 use crate::{Failure, Feed, FinishReason, Parameters, Priority, Sampled, SeqId, TokenId, Usage};
@@ -65,6 +66,10 @@ pub(super) struct Sequence {
     stops: StopMatcher,
     /// What it expects to come next; `None` where it is to have no drafts.
     drafter: Option<Drafter>,
+    /// Whether the draft model guesses too.
+    draft_model: bool,
+    /// How well it does that here; `None` before it has.
+    skill: Option<Skill>,
     drafts: Drafts,
     /// Whether what it lost is computed again in the pieces in which it was computed first.
     same_pieces: bool,
@@ -90,14 +95,16 @@ impl Sequence {
             alone: false,
             utf8: Utf8Stream::default(),
             drafter: None,
+            draft_model: false,
+            skill: None,
             drafts: Drafts::default(),
             same_pieces: false,
         }
     }
 
-    /// The same, which guesses what comes next.
-    pub(super) fn drafting(self) -> Self {
-        Self { drafter: Some(Drafter::default()), ..self }
+    /// The same, which guesses what comes next, or lets the draft model do so.
+    pub(super) fn drafting(self, draft_model: bool) -> Self {
+        Self { drafter: Some(Drafter::default()), draft_model, ..self }
     }
 
     /// The same, of which the tokens of the answer are always computed one by one.
@@ -156,9 +163,39 @@ impl Sequence {
         self.drafter.as_ref().filter(|_| self.has_answer())?.outlook()
     }
 
+    /// How likely the draft model is to be right, of which is thought so in `general`; `None` where
+    /// it is not asked.
+    pub(super) fn model_outlook(&self, general: Skill) -> Option<Outlook> {
+        let asked = self.draft_model && self.has_answer();
+        asked.then(|| self.skill.unwrap_or(general).outlook())
+    }
+
+    /// Of so many guesses of the draft model, so many came true.
+    pub(super) fn guessed(&mut self, guesses: usize, right: usize, general: Skill) {
+        self.skill.get_or_insert(general).observe(guesses, right);
+    }
+
+    /// A token came without the draft model.
+    pub(super) fn not_guessed(&mut self) {
+        if let Some(skill) = &mut self.skill {
+            skill.fade();
+        }
+    }
+
+    /// The draft model is not asked any more.
+    pub(super) fn without_model(&mut self) {
+        self.draft_model = false;
+    }
+
+    /// As many drafts of `n` as it may have: with the token that is sampled after them it must not
+    /// generate more than it may.
+    pub(super) fn most_drafts(&self, n: usize, n_ctx: usize) -> usize {
+        n.min(self.may_generate(n_ctx).saturating_sub(1))
+    }
+
     /// Adds `n` drafts to its next token; fewer where it may not generate so many tokens.
     pub(super) fn add_drafts(&self, feed: &mut Feed, n: usize, n_ctx: usize) {
-        let n = n.min(self.may_generate(n_ctx).saturating_sub(1));
+        let n = self.most_drafts(n, n_ctx);
         if let Some(drafter) = &self.drafter {
             let drafts = drafter.drafts(&self.tokens, n);
             feed.drafts = drafts.len();

@@ -1,8 +1,11 @@
 //! One step: what the backend is to do, and what came of it.
 
+use std::time::Duration;
+
 use super::{ParkedStates, SavedStates};
 use crate::{
-    BackendError, ErrorCode, Failure, ModelBackend, Parameters, Plan, Sampled, SeqId, TokenId,
+    BackendError, Draft, DraftRequest, ErrorCode, Failure, ModelBackend, Parameters, Plan, Sampled,
+    SeqId, TokenId,
 };
 
 /// Something the backend is to do before a forward pass.
@@ -83,11 +86,14 @@ pub enum Change {
     },
 }
 
-/// What the backend is to do: changes in order, then a forward pass unless it is empty.
+/// What the backend is to do: changes in order, drafts, then a forward pass unless it is empty.
 #[derive(Debug, Default, PartialEq)]
 pub struct Step {
     /// Before the forward pass.
     pub changes: Vec<Change>,
+    /// For which of the sequences in the forward pass the draft model is to guess. What it says
+    /// is added to the forward pass.
+    pub drafting: Vec<DraftRequest>,
     /// The forward pass.
     pub forward: Plan,
     /// Whether interactive requests take part in it.
@@ -108,6 +114,10 @@ pub struct Outcome {
     pub not_restored: Vec<SeqId>,
     /// What could not be parked, or not be brought back.
     pub lost: Vec<u64>,
+    /// Sequences in which the draft model cannot guess.
+    pub not_drafted: Vec<SeqId>,
+    /// How long the draft model took.
+    pub drafting: Duration,
     /// What the forward pass sampled.
     pub forward: Result<Vec<Sampled>, BackendError>,
 }
@@ -201,8 +211,15 @@ impl Step {
             match done {
                 Ok(()) => {}
                 Err(broken @ BackendError::Broken(_)) => {
-                    let forward = Err(broken);
-                    return Outcome { refused, not_copied, not_restored, lost, forward };
+                    return Outcome {
+                        refused,
+                        not_copied,
+                        not_restored,
+                        lost,
+                        not_drafted: Vec::new(),
+                        drafting: Duration::ZERO,
+                        forward: Err(broken),
+                    };
                 }
                 Err(error) => refused.push((seq, error.into_failure())),
             }
@@ -212,6 +229,7 @@ impl Step {
                 && !not_copied.contains(&feed.seq)
                 && !not_restored.contains(&feed.seq)
         });
+        let (not_drafted, drafting) = self.add_guesses(backend);
         let mut sampled = Vec::new();
         let forward = if self.forward.feeds.is_empty() {
             Ok(())
@@ -219,7 +237,31 @@ impl Step {
             backend.forward(&self.forward, &mut sampled)
         };
         let forward = forward.map(|()| sampled);
-        Outcome { refused, not_copied, not_restored, lost, forward }
+        Outcome { refused, not_copied, not_restored, lost, not_drafted, drafting, forward }
+    }
+
+    /// Asks the draft model, and adds its guesses to the forward pass. Gives the sequences in which it
+    /// cannot guess, and how long it took.
+    fn add_guesses(&mut self, backend: &mut dyn ModelBackend) -> (Vec<SeqId>, Duration) {
+        let feeds = &mut self.forward.feeds;
+        self.drafting.retain(|request| feeds.iter().any(|feed| feed.seq == request.seq));
+        if self.drafting.is_empty() {
+            return (Vec::new(), Duration::ZERO);
+        }
+        let drafted = backend.draft(&self.drafting);
+        let mut not_drafted = Vec::new();
+        for (request, draft) in self.drafting.iter().zip(drafted.drafts) {
+            let feed = feeds.iter_mut().find(|feed| feed.seq == request.seq);
+            match (draft, feed) {
+                (Draft::Tokens(tokens), Some(feed)) => {
+                    feed.drafts = tokens.len().min(request.n);
+                    feed.tokens.extend_from_slice(&tokens[..feed.drafts]);
+                }
+                (Draft::Never, _) => not_drafted.push(request.seq),
+                (Draft::Reading, _) | (Draft::Tokens(_), None) => {}
+            }
+        }
+        (not_drafted, drafted.took)
     }
 }
 

@@ -1,4 +1,5 @@
 mod deterministic;
+mod draft_model;
 mod drafting;
 mod failures;
 mod fake;

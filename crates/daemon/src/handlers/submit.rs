@@ -40,7 +40,11 @@ pub(super) async fn new_job(
     let after = references::resolve(workspace, &mut submission).await?;
     let earlier = turn::earlier(workspace, &submission).await?;
     let settings = &*workspace.settings;
-    let mut query = ModelQuery { backend: submission.backend, model: submission.model };
+    let mut query = ModelQuery {
+        backend: submission.backend,
+        model: submission.model,
+        draft: submission.draft,
+    };
     if let Some(earlier) = &earlier {
         query = earlier.model(query, submission.usual_model);
     }

@@ -1,5 +1,7 @@
 //! What a turn of a session takes over from the turn before it, where it does not say otherwise.
 
+use std::path::PathBuf;
+
 use threadrunner_core::protocol::{ModelQuery, Submission};
 use threadrunner_core::{ErrorCode, Failure, JobSpec, ModelRef, SessionName};
 
@@ -47,7 +49,8 @@ impl Earlier {
         match &self.model {
             Some(model) if !said => ModelQuery {
                 backend: Some(model.backend),
-                model: model.path.as_ref().map(|path| path.to_string_lossy().into_owned()),
+                model: as_text(&model.path),
+                draft: asked.draft.or_else(|| as_text(&model.draft)),
             },
             _ => asked,
         }
@@ -66,4 +69,8 @@ impl Earlier {
     pub(super) fn instruct(self, said: Option<String>, spec: &mut JobSpec) {
         spec.system = said.or(self.system);
     }
+}
+
+fn as_text(path: &Option<PathBuf>) -> Option<String> {
+    path.as_ref().map(|path| path.to_string_lossy().into_owned())
 }

@@ -11,9 +11,9 @@ pub(super) async fn unload(
     query: ModelQuery,
     answer: &Answer,
 ) -> Result<(), Stop> {
-    let model = match (&query.backend, &query.model) {
-        (None, None) => None,
-        _ => Some(context.model(&query)?),
+    let model = match (&query.backend, &query.model, &query.draft) {
+        (None, None, None) => None,
+        _ => Some(context.model_to_unload(&query)?),
     };
     let models = context.hub.unload(model).await?;
     answer.data(&Unloaded { models }).await?;

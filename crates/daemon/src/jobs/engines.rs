@@ -48,7 +48,7 @@ impl Owner {
         match event {
             Event::Loading { fraction } => self.engine_loading(model, fraction),
             Event::Ready { model: info, engine: built } => {
-                let ready = LoadState::Ready(Box::new((info, built)));
+                let ready = LoadState::Ready(Box::new((*info, built)));
                 for id in self.set_engine(model, ready) {
                     self.start(&id);
                 }
@@ -258,11 +258,14 @@ impl Owner {
         self.stores[live.workspace].complete(id.clone(), text, meta);
     }
 
-    /// Ends a model's engine, also when it is busy or pinned, or all that are neither; returns their
-    /// names.
+    /// Ends a model's engines, also when they are busy or pinned, or all that are neither; returns
+    /// their names. A model without a draft model stands for all that it has one.
     pub(super) fn unload(&mut self, model: Option<&ModelRef>) -> Vec<String> {
         let chosen: Vec<_> = match model {
-            Some(model) => self.engines.get(model).map(|e| e.model().clone()).into_iter().collect(),
+            Some(model) => {
+                let loaded = self.engines.keys().filter(|loaded| loaded.is_as_asked(model));
+                loaded.cloned().collect()
+            }
             None => self
                 .engines
                 .values()

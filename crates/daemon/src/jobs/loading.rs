@@ -344,6 +344,7 @@ mod tests {
         let model = ModelRef {
             backend: threadrunner_core::BackendKind::Llama,
             path: Some("/m/big.gguf".into()),
+            draft: None,
         };
         let least = Memory { weights: 4_000_000, cache: 2_500_000, buffers: 500_000, parked: 0 };
         let failure = too_large(&model, &least, 5_000_000, 1_000_000);

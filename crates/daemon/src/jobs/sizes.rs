@@ -24,8 +24,9 @@ pub(super) struct Sizes {
     asking: HashMap<EngineId, Asking>,
 }
 
-/// By which it is seen that a file is another: its length and when it was written.
-type Stamp = Option<(u64, SystemTime)>;
+/// By which it is seen that a file is another, the model's or its draft model's: its length and when
+/// it was written.
+type Stamp = [Option<(u64, SystemTime)>; 2];
 
 #[derive(Debug)]
 struct Asking {
@@ -148,6 +149,8 @@ impl Sizes {
 }
 
 fn stamp_of(model: &ModelRef) -> Stamp {
-    let metadata = model.path.as_ref()?.metadata().ok()?;
-    Some((metadata.len(), metadata.modified().ok()?))
+    [&model.path, &model.draft].map(|path| {
+        let metadata = path.as_ref()?.metadata().ok()?;
+        Some((metadata.len(), metadata.modified().ok()?))
+    })
 }

@@ -266,7 +266,9 @@ impl Owner {
     fn default_model(&self, workspace: &WorkspaceSettings) -> Result<ModelRef, Failure> {
         let backend = threadrunner_home::resolve_backend(None, &self.home, &self.config);
         let (home, config) = (&self.home, &self.config);
-        threadrunner_home::resolve_workspace_model(home, config, workspace, backend, None)
+        let model =
+            threadrunner_home::resolve_workspace_model(home, config, workspace, backend, None)?;
+        threadrunner_home::resolve_draft(home, config, model, None)
     }
 
     /// Ends a job that is in `ready` and out of the queue.

@@ -6,7 +6,7 @@ use super::*;
 use threadrunner_core::engine_protocol::EngineOptions;
 
 fn load(options: EngineOptions) -> Load {
-    let model = ModelRef { backend: BackendKind::Dummy, path: None };
+    let model = ModelRef { backend: BackendKind::Dummy, path: None, draft: None };
     Load::new(model, options)
 }
 

@@ -75,7 +75,7 @@ fn run<F: FnMut(&Event, &Sender<Received>) -> bool>(
 }
 
 fn with_dummy(script: DummyScript, test: impl Fn(&mut dyn ModelBackend)) {
-    let model = ModelRef { backend: BackendKind::Dummy, path: None };
+    let model = ModelRef { backend: BackendKind::Dummy, path: None, draft: None };
     let options = EngineOptions { dummy: Some(script), ..EngineOptions::default() };
     let load = Load::new(model, options);
     dummy::with_model(&load, &mut |_| {}, &mut |backend, _| test(backend)).unwrap();

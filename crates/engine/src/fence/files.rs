@@ -12,10 +12,10 @@ use crate::gguf;
 /// What is asked for; a kernel that knows less gives what it has.
 const WANTED: ABI = ABI::V6;
 
-/// Lets this thread, and those it starts, read the model's files and no others, read, write, rename
+/// Lets this thread, and those it starts, read the models' files and no others, read, write, rename
 /// and remove those in `state`, and use no network.
-pub(super) fn confine(model: Option<&Path>, state: Option<&Path>) -> Result<(), String> {
-    let status = ruleset(model, state).map_err(|error| error.to_string())?;
+pub(super) fn confine(models: &[&Path], state: Option<&Path>) -> Result<(), String> {
+    let status = ruleset(models, state).map_err(|error| error.to_string())?;
     match status {
         RulesetStatus::FullyEnforced => Ok(()),
         RulesetStatus::PartiallyEnforced => {
@@ -26,7 +26,7 @@ pub(super) fn confine(model: Option<&Path>, state: Option<&Path>) -> Result<(), 
 }
 
 fn ruleset(
-    model: Option<&Path>,
+    models: &[&Path],
     state: Option<&Path>,
 ) -> Result<RulesetStatus, landlock::RulesetError> {
     let mut rules = Ruleset::default()
@@ -34,7 +34,7 @@ fn ruleset(
         .handle_access(AccessNet::from_all(WANTED))?
         .scope(Scope::from_all(WANTED))?
         .create()?;
-    for path in model.map(gguf::parts).unwrap_or_default() {
+    for path in models.iter().flat_map(|model| gguf::parts(model)) {
         // One that cannot be opened now is not opened later: loading says why.
         if let Ok(file) = PathFd::new(&path) {
             rules = rules.add_rule(PathBeneath::new(file, AccessFs::ReadFile))?;

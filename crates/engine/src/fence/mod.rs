@@ -1,7 +1,7 @@
 //! What the engine gives up before it opens a model file.
 //!
 //! A model file is somebody else's input to a parser in C++. So before the first byte of it is read
-//! the process drops what answering needs no more: it may read the model's own files and no others,
+//! the process drops what answering needs no more: it may read the files of the model and of its draft model and no others,
 //! write none but those in the directory that it was given for the states of sessions, open no socket, start no program and no process, and make no memory executable.
 //! Nothing of this can be taken back. Where the kernel lacks a part of it the rest still holds, and
 //! [`enter`] says what is missing.
@@ -28,11 +28,11 @@ pub(crate) use probe::probe;
 /// Files and pipes open at once: the parts of a model, and a few more.
 const MOST_FILES: u64 = 512;
 
-/// Fences the process in: it reads `model` and its other parts, and no other file but those of
+/// Fences the process in: it reads `models` and their other parts, and no other file but those of
 /// `state`, which it may write, too. Call it before
 /// there is a second thread, for Landlock holds for a thread and for those that it starts. What is
 /// missing comes back, each part with the reason; nothing where everything holds.
-pub(crate) fn enter(model: Option<&Path>, state: Option<&StateDirectory>) -> Vec<String> {
+pub(crate) fn enter(models: &[&Path], state: Option<&StateDirectory>) -> Vec<String> {
     // What is asked of the system from now on is what was remembered.
     let machine = machine::facts();
     ask_for_the_time_zone();
@@ -51,14 +51,14 @@ pub(crate) fn enter(model: Option<&Path>, state: Option<&StateDirectory>) -> Vec
         note("memory", limit(Resource::Data, bytes));
     }
     let state = state.map(|state| state.path.as_path());
-    note("files and network", confine_files(model, state));
+    note("files and network", confine_files(models, state));
     note("system calls", confine_calls(state.is_some()));
     missing
 }
 
 #[cfg(target_os = "linux")]
-fn confine_files(model: Option<&Path>, state: Option<&Path>) -> Result<(), String> {
-    files::confine(model, state)
+fn confine_files(models: &[&Path], state: Option<&Path>) -> Result<(), String> {
+    files::confine(models, state)
 }
 
 #[cfg(target_os = "linux")]
@@ -67,7 +67,7 @@ fn confine_calls(writes: bool) -> Result<(), String> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn confine_files(_model: Option<&Path>, _state: Option<&Path>) -> Result<(), String> {
+fn confine_files(_models: &[&Path], _state: Option<&Path>) -> Result<(), String> {
     Err("there is Landlock on Linux only".to_owned())
 }
 

@@ -1,4 +1,4 @@
-//! `threadrunner-engine --fence-test [MODEL]`: tries from inside what the fence refuses, and prints
+//! `threadrunner-engine --fence-test [MODEL [DRAFT]]`: tries from inside what the fence refuses, and prints
 //! one line of JSON with what came of it.
 
 use std::fs::{self, File};
@@ -14,9 +14,9 @@ use serde_json::{Map, Value, json};
 use threadrunner_core::ExitCode;
 use threadrunner_core::engine_protocol::StateDirectory;
 
-/// Fences this process in as for `model`, and tries everything. The exit code is 0 where all that
+/// Fences this process in as for `models`, and tries everything. The exit code is 0 where all that
 /// must be refused was, and all that answering needs was not.
-pub(crate) fn probe(model: Option<&Path>) -> ExitCode {
+pub(crate) fn probe(models: &[&Path]) -> ExitCode {
     // What a file's name leads to must exist, or nothing was refused.
     let folder = std::env::temp_dir();
     let socket = folder.join(format!("threadrunner-fence-{}.sock", std::process::id()));
@@ -28,7 +28,7 @@ pub(crate) fn probe(model: Option<&Path>) -> ExitCode {
     let states = folder.join(format!("threadrunner-fence-{}", std::process::id()));
     let made = fs::create_dir(&states);
     let missing =
-        super::enter(model, Some(&StateDirectory { path: states.clone(), max_bytes: 1 << 20 }));
+        super::enter(models, Some(&StateDirectory { path: states.clone(), max_bytes: 1 << 20 }));
     let port = listener.as_ref().map_or(1, |(_, port)| *port);
 
     let mut outcome = Outcome::default();
@@ -73,9 +73,10 @@ pub(crate) fn probe(model: Option<&Path>) -> ExitCode {
         fs::rename(states.join("a.state"), folder.join("threadrunner-fence-state"))
     });
     outcome.granted("remove a state", || fs::remove_file(states.join("a.state")));
-    if let Some(model) = model {
-        outcome.refused("write the model", || File::options().append(true).open(model).map(drop));
-        outcome.granted("read the model", || fs::read(model).map(drop));
+    for (model, name) in models.iter().zip(["the model", "the draft model"]) {
+        let write = || File::options().append(true).open(model).map(drop);
+        outcome.refused(&format!("write {name}"), write);
+        outcome.granted(&format!("read {name}"), || fs::read(model).map(drop));
     }
     outcome.granted("start a thread", || {
         std::thread::Builder::new()

@@ -8,11 +8,12 @@ use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::token::data_array::LlamaTokenDataArray;
 use llama_cpp_2::vocab::LlamaVocab;
 use threadrunner_core::{
-    BackendError, ErrorCode, Failure, Feed, Interrupt, Message, ModelBackend, ModelInfo,
-    Parameters, Plan, PrefixCache, Sampled, SeqId, TokenId,
+    BackendError, Draft, DraftRequest, Drafted, ErrorCode, Failure, Feed, Interrupt, Message,
+    ModelBackend, ModelInfo, Parameters, Plan, PrefixCache, Sampled, SeqId, TokenId,
 };
 
 use super::context::{Batch, Context, DecodeError};
+use super::draft::Drafter;
 use super::places::{Move, Places};
 use super::sampler::{self, Sampler};
 use super::template::{ChatTemplate, TemplateError};
@@ -51,6 +52,7 @@ pub(super) struct Llama<'model> {
     places: Places,
     batch: Batch,
     candidates: LlamaTokenDataArray,
+    draft: Option<Drafter<'model>>,
     interrupt: Option<Interrupt>,
     /// Whether the last forward pass was interrupted: the next one is not.
     interrupted: bool,
@@ -87,12 +89,18 @@ impl<'model> Llama<'model> {
             places,
             batch: Batch::default(),
             candidates: LlamaTokenDataArray::new(Vec::new(), false),
+            draft: None,
             interrupt: None,
             interrupted: false,
             threads,
             longest_token: OnceCell::new(),
             fed: 0,
         }
+    }
+
+    /// The same with a draft model.
+    pub(super) fn drafted_by(self, draft: Option<Drafter<'model>>) -> Self {
+        Self { draft, ..self }
     }
 
     fn sequence(&mut self, seq: SeqId) -> Result<&mut Sequence, BackendError> {
@@ -330,6 +338,15 @@ impl ModelBackend for Llama<'_> {
             }
         }
         Ok(())
+    }
+
+    fn draft(&mut self, requests: &[DraftRequest]) -> Drafted {
+        let start = Instant::now();
+        let drafts = match &mut self.draft {
+            Some(drafter) => drafter.draft(requests, self.interrupt.as_ref()),
+            None => vec![Draft::Never; requests.len()],
+        };
+        Drafted { drafts, took: start.elapsed() }
     }
 
     fn listen_to(&mut self, interrupt: Interrupt) {

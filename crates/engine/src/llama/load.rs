@@ -13,12 +13,13 @@ use threadrunner_core::{ErrorCode, Failure, Memory, ModelBackend, ModelInfo, Pre
 
 use super::backend::Llama;
 use super::context::{self, Context, ContextSettings};
+use super::draft_load::{estimate_of, load_draft, make_drafter, parts_of_loading};
 use super::template::{self, ChatTemplate};
 use super::{log, metadata};
 use crate::estimate::{
     DEFAULT_BATCH, DEFAULT_CONTEXT, DEFAULT_SEQUENCES, Estimate, MOST_DRAFTS, SPARE_STATES,
 };
-use crate::{estimate, machine, self_test};
+use crate::{draft as draft_options, estimate, machine, self_test};
 
 /// The smallest context that memory may force where nobody says how much there is.
 const LEAST_CONTEXT: u32 = 512;
@@ -40,11 +41,13 @@ pub fn with_model(
 ) -> Result<(), Failure> {
     let path = path_of(load)?;
     log::install();
-    let estimate = Estimate::of_file(path, &load.options)?;
+    draft_options::check(load)?;
+    let estimate = estimate_of(path, load)?;
     log::forget_sizes();
     let backend = LlamaBackend::init()
         .map_err(|error| Failure::new(ErrorCode::Internal, format!("llama.cpp: {error}")))?;
-    let model = load_weights(&backend, path, &load.options, progress)?;
+    let parts = parts_of_loading(path, load);
+    let model = load_weights(&backend, path, &load.options, &mut |part| progress(part * parts))?;
     if model.n_vocab() <= 0 {
         return Err(cannot_load(path, "it has no vocabulary, so it cannot write text"));
     }
@@ -90,6 +93,18 @@ pub fn with_model(
     let n_ctx = context.settings().n_ctx;
     let state_format = state_format(&model, n_ctx);
     let parks = prefix_cache != PrefixCache::None && state_format.is_some();
+    let own = log::sizes();
+    let draft = match load.model.draft.as_deref() {
+        Some(draft) => {
+            let mut rest = |part| progress(parts + part * (1.0 - parts));
+            Some((draft, load_draft(&backend, (&model, path), draft, load, &mut rest)?))
+        }
+        None => None,
+    };
+    let drafter = draft.as_ref().map(|(draft_path, draft)| {
+        make_drafter((&model, path), (draft, draft_path), &settings, n_ctx)
+    });
+    let drafter = drafter.transpose()?;
     let allocated = log::sizes();
     let info = ModelInfo {
         name: metadata::text(&model, "general.name").unwrap_or_else(|| load.model.name()),
@@ -111,14 +126,13 @@ pub fn with_model(
         n_parked: if parks { n_ctx / 2 } else { 0 },
         n_draft_max: settings.drafts,
         draft_repeatable: load.options.speculation_greedy == Some(true),
+        draft_greedy: draft_options::greedy(load),
+        draft_model: load.model.draft_name(),
         deterministic,
         recommended: metadata::recommended(&model),
         chat_template: template.is_some(),
         weight_bytes: model.size(),
-        memory: Memory {
-            parked: if parks { estimate::parked(allocated.cache) } else { 0 },
-            ..allocated
-        },
+        memory: Memory { parked: if parks { estimate::parked(own.cache) } else { 0 }, ..allocated },
     };
     let engine = EngineInfo {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -126,7 +140,7 @@ pub fn with_model(
         system_info: system_info(),
         threads: settings.threads,
     };
-    let mut llama = Llama::new(&model, context, template, info, state_format);
+    let mut llama = Llama::new(&model, context, template, info, state_format).drafted_by(drafter);
     serve(&mut llama, engine);
     Ok(())
 }
@@ -137,7 +151,8 @@ pub fn with_model(
 /// As [`with_model`].
 pub fn size(load: &Load) -> Result<Event, Failure> {
     let path = path_of(load)?;
-    let estimate = Estimate::of_file(path, &load.options)?;
+    draft_options::check(load)?;
+    let estimate = estimate_of(path, load)?;
     Ok(Event::Sized {
         wanted: estimate.memory(estimate.wanted()),
         least: estimate.memory(estimate.least()),
@@ -254,7 +269,7 @@ fn is_draft(model: &LlamaModel) -> bool {
 }
 
 /// What the sequences of this model can share.
-fn prefix_cache(model: &LlamaModel) -> PrefixCache {
+pub(super) fn prefix_cache(model: &LlamaModel) -> PrefixCache {
     match context::window(model) {
         _ if model.is_recurrent() || model.is_hybrid() || is_draft(model) => PrefixCache::None,
         0 => PrefixCache::Any,

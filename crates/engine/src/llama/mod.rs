@@ -11,6 +11,8 @@
 mod backend;
 mod context;
 mod cpu;
+mod draft;
+mod draft_load;
 mod load;
 mod log;
 mod metadata;

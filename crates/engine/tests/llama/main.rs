@@ -2,6 +2,7 @@
 #![cfg(feature = "llama")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
+mod draft_model;
 mod drafts;
 mod fidelity;
 mod memory;
@@ -44,7 +45,7 @@ fn try_with(
     // One thread, which waits for no other: these tests run beside whatever else the machine does.
     let options = EngineOptions { threads: options.threads.or(Some(1)), ..options };
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let model = ModelRef { backend: BackendKind::Llama, path: Some(path) };
+    let model = ModelRef { backend: BackendKind::Llama, path: Some(path), draft: None };
     with_model(&Load::new(model, options), &mut |_| (), &mut test)
 }
 
@@ -274,7 +275,7 @@ fn loading_tells_its_progress_and_sizes_follow_the_options() {
         threads: Some(1),
         ..EngineOptions::default()
     };
-    let model = ModelRef { backend: BackendKind::Llama, path: Some(smollm()) };
+    let model = ModelRef { backend: BackendKind::Llama, path: Some(smollm()), draft: None };
     let mut fractions = Vec::new();
     let mut served = 0;
     with_model(

@@ -9,7 +9,7 @@ use super::{ONE_AT_A_TIME, PoisonError, gemma, smollm, try_with};
 
 fn load(path: std::path::PathBuf, options: EngineOptions) -> Load {
     let options = EngineOptions { threads: Some(1), ..options };
-    Load::new(ModelRef { backend: BackendKind::Llama, path: Some(path) }, options)
+    Load::new(ModelRef { backend: BackendKind::Llama, path: Some(path), draft: None }, options)
 }
 
 fn sized(load: &Load) -> (Memory, Memory) {
@@ -49,6 +49,24 @@ fn the_estimate_is_near_what_is_allocated_and_not_below_it() {
             assert!(said.total() as f64 >= allocated.total() as f64 * 0.97, "{what}");
         }
     }
+}
+
+#[test]
+fn with_a_draft_model_both_are_counted() {
+    let (context, sequences) = (Some(2048), Some(4));
+    let options = EngineOptions { context, sequences, ..EngineOptions::default() };
+    let mut load = load(smollm(), options);
+    let (alone, _) = sized(&load);
+    load.model.draft = Some(smollm());
+    let (both, _) = sized(&load);
+    assert_eq!((both.weights, both.cache), (2 * alone.weights, 2 * alone.cache));
+    assert_eq!(both.parked, alone.parked);
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut allocated = Memory::default();
+    with_model(&load, &mut |_| (), &mut |backend, _| allocated = backend.info().memory).unwrap();
+    assert_eq!((both.cache, both.parked), (allocated.cache, allocated.parked));
+    assert!(both.weights as f64 >= allocated.weights as f64 * 0.9, "{both:?} {allocated:?}");
+    assert!(both.total() as f64 >= allocated.total() as f64 * 0.97, "{both:?} {allocated:?}");
 }
 
 #[test]

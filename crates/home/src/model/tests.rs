@@ -128,7 +128,7 @@ fn of_a_split_model_only_the_first_part_is_listed() {
 fn the_dummy_needs_no_model() {
     let f = Fixture::new(&[]);
     let model = resolve_model(&f.home, &f.config, BackendKind::Dummy, Some("any")).unwrap();
-    assert_eq!(model, ModelRef { backend: BackendKind::Dummy, path: None });
+    assert_eq!(model, ModelRef { backend: BackendKind::Dummy, path: None, draft: None });
 }
 
 #[test]
@@ -164,4 +164,34 @@ fn a_workspace_has_its_own_model_unless_the_request_names_one() {
     assert_eq!(resolve("plain", None).unwrap(), f.in_models("a.gguf"));
     let message = resolve("bad", None).unwrap_err();
     assert!(message.starts_with("the model of the workspace 'bad': "), "{message}");
+}
+
+#[test]
+fn a_draft_model_is_named_as_a_model_is_or_configured_for_it_or_none() {
+    let mut f = Fixture::new(&["big.gguf", "small.gguf", "tiny.gguf"]);
+    f.config.aliases.insert("s".into(), "small".into());
+    let big = resolve_model(&f.home, &f.config, BackendKind::Llama, Some("big")).unwrap();
+    let draft = |f: &Fixture, name: Option<&str>| {
+        resolve_draft(&f.home, &f.config, big.clone(), name).map(|model| model.draft)
+    };
+    assert_eq!(draft(&f, None), Ok(None));
+    assert_eq!(draft(&f, Some("s")), Ok(Some(f.in_models("small.gguf"))));
+    let settings =
+        crate::ModelConfig { draft: Some("models/tiny.gguf".into()), ..Default::default() };
+    f.config.models.insert("big".into(), settings);
+    assert_eq!(draft(&f, None), Ok(Some(f.in_models("tiny.gguf"))));
+    assert_eq!(draft(&f, Some("small")), Ok(Some(f.in_models("small.gguf"))));
+    assert_eq!(draft(&f, Some("none")), Ok(None));
+    let failure = draft(&f, Some("smal")).unwrap_err();
+    assert_eq!(failure.code, ErrorCode::ModelNotFound);
+    assert!(failure.message.starts_with("the draft model: "), "{failure}");
+    assert!(failure.hint.unwrap().contains("small"));
+}
+
+#[test]
+fn the_dummy_needs_no_draft_model_but_its_name() {
+    let f = Fixture::new(&[]);
+    let dummy = ModelRef { backend: BackendKind::Dummy, path: None, draft: None };
+    let drafted = resolve_draft(&f.home, &f.config, dummy, Some("any")).unwrap();
+    assert_eq!(drafted.draft_name().as_deref(), Some("any"));
 }

@@ -7,7 +7,7 @@ use threadrunner_core::{BackendKind, Failure, Parameters, Priority, Role};
 use threadrunner_home::Home;
 
 use super::line::{Form, Label, invalid};
-use crate::app::resolve;
+use crate::app::{resolve, resolve_asked_draft};
 use crate::args::BatchArgs;
 
 /// The most tags of a job; the batch needs two.
@@ -25,6 +25,7 @@ pub(super) struct Defaults {
     batch: String,
     /// Looked up once, not for each of a million lines.
     models: HashMap<Chosen, Result<Chosen, Failure>>,
+    drafts: HashMap<(Option<BackendKind>, String), Result<String, Failure>>,
 }
 
 /// Why a line cannot be completed.
@@ -45,7 +46,7 @@ impl Incomplete {
 impl Defaults {
     pub(super) fn new(home: Home, args: BatchArgs, batch: String) -> Result<Self, Failure> {
         let params = args.sampling.clone().into_checked_parameters()?;
-        Ok(Self { home, args, params, batch, models: HashMap::new() })
+        Ok(Self { home, args, params, batch, models: HashMap::new(), drafts: HashMap::new() })
     }
 
     /// Completes what a line asks; also whether the model is the batch's, and not the line's.
@@ -59,7 +60,14 @@ impl Defaults {
             submission.model = None;
         }
         let general = submission.model.is_none();
+        // A draft model is one model's: the batch's goes with the batch's model.
+        let named = submission.draft.take();
+        let named = named.or_else(|| self.args.draft.clone().filter(|_| general));
         let backend = submission.backend.or(self.args.backend);
+        let draft = match named {
+            Some(name) => Some(self.resolve_draft(backend, name).map_err(Incomplete::of_line)?),
+            None => None,
+        };
         let model = submission.model.take().or_else(|| self.args.model.clone());
         let (backend, model) = self
             .resolve((backend, model))
@@ -79,6 +87,7 @@ impl Defaults {
         let submission = Submission {
             backend,
             model,
+            draft,
             stream: Some(false),
             detach: true,
             tags,
@@ -98,6 +107,17 @@ impl Defaults {
             resolve(home, workspace, *backend, model.as_deref())
                 .map(|(backend, path)| (Some(backend), path))
         });
+        found.clone()
+    }
+
+    fn resolve_draft(
+        &mut self,
+        backend: Option<BackendKind>,
+        name: String,
+    ) -> Result<String, Failure> {
+        let found = self.drafts.entry((backend, name));
+        let found = found
+            .or_insert_with_key(|(backend, name)| resolve_asked_draft(&self.home, *backend, name));
         found.clone()
     }
 }

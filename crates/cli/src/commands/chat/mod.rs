@@ -75,11 +75,13 @@ impl Chat {
         let model = match args.model.is_some() || args.backend.is_some() {
             true => {
                 let (home, model) = (session.home(), args.model.as_deref());
-                Some(AskedModel::named(home, Some(&workspace), args.backend, model)?)
+                let named = AskedModel::named(home, Some(&workspace), args.backend, model)?;
+                Some(named.drafted_by(home, args.draft.as_deref())?)
             }
             false => None,
         };
-        let usual = AskedModel::usual(session.home(), Some(&workspace))?;
+        let usual = AskedModel::usual(session.home(), Some(&workspace))?
+            .drafted_by(session.home(), args.draft.as_deref())?;
         let system = args.system;
         let mut chat = Self { name, workspace, usual, model, system, params, last: None, turns: 0 };
         if named && let Some(conversation) = chat.look(session).await? {
@@ -193,13 +195,14 @@ impl Chat {
         let (prompt, replaces) = (asked.prompt, asked.turn);
         let model = self.model.clone();
         let usual = model.is_none();
-        let AskedModel { backend, path } = model.unwrap_or_else(|| self.usual.clone());
+        let AskedModel { backend, path, draft } = model.unwrap_or_else(|| self.usual.clone());
         let submission = Submission {
             prompt: prompt.clone(),
             system: self.system.clone(),
             stream: Some(true),
             backend,
             model: path,
+            draft,
             usual_model: usual,
             params: self.params.clone(),
             workspace: Some(self.workspace.clone()),

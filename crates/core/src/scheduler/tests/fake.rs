@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
 
 use super::super::tree::Hold;
 use super::super::{Change, Output, ParkedStates, Request, SavedStates, Scheduler, Session};
 use crate::{
-    BackendError, ErrorCode, Failure, FinishReason, Message, ModelBackend, ModelInfo, Parameters,
-    Plan, PrefixCache, Priority, Sampled, SeqId, TokenId, Usage,
+    BackendError, Draft, DraftRequest, Drafted, ErrorCode, Failure, FinishReason, Message,
+    ModelBackend, ModelInfo, Parameters, Plan, PrefixCache, Priority, Sampled, SeqId, TokenId,
+    Usage,
 };
 
 /// Tokens from here on are answers.
@@ -56,6 +58,14 @@ pub(super) struct Fake {
     pub(super) interrupts: bool,
     /// How many tokens its answers are made of: the fewer, the more they repeat themselves.
     pub(super) words: u64,
+    /// Every so many-th token that its draft model says is wrong: of 1 all, of 0 none.
+    pub(super) draft_wrong: usize,
+    /// What its draft model says in place of guesses.
+    pub(super) draft_says: Option<Draft>,
+    /// What each guess in a row takes.
+    pub(super) draft_takes: Duration,
+    /// What its draft model was asked.
+    pub(super) guesses: Vec<(SeqId, usize)>,
     /// Every forward pass that was done.
     pub(super) passes: Vec<Plan>,
     next_cell: u64,
@@ -75,6 +85,31 @@ impl Fake {
     /// Tokens computed so far.
     pub(super) fn computed(&self) -> usize {
         self.passes.iter().map(Plan::n_tokens).sum()
+    }
+
+    /// What it will answer, but for every so many-th token.
+    fn guess(&mut self, request: &DraftRequest) -> Draft {
+        let DraftRequest { seq, tokens, n } = request;
+        assert!(*n > 0);
+        self.guesses.push((*seq, *n));
+        if let Some(said) = &self.draft_says {
+            return said.clone();
+        }
+        let mut open = self.sequences[seq].clone();
+        let cached = open.cells.len();
+        assert!(tokens.iter().zip(&open.cells).all(|(token, (_, cached))| token == cached));
+        assert_eq!(tokens.len(), cached + 1, "it does not decode");
+        let mut guesses = Vec::new();
+        let mut token = tokens[cached];
+        for _ in 0..*n {
+            open.cells.push((0, token));
+            let next = open.sample(*seq, self.words).token;
+            let place = open.cells.len();
+            let wrong = self.draft_wrong > 0 && place.is_multiple_of(self.draft_wrong);
+            token = if wrong { TokenId(next.0 + 1) } else { next };
+            guesses.push(token);
+        }
+        Draft::Tokens(guesses)
     }
 
     fn check(&self, plan: &Plan) {
@@ -164,6 +199,15 @@ impl ModelBackend for Fake {
         }
         self.passes.push(plan.clone());
         Ok(())
+    }
+
+    fn draft(&mut self, requests: &[DraftRequest]) -> Drafted {
+        assert!(self.info.draft_model.is_some() && !requests.is_empty());
+        let asked: usize = requests.iter().map(|request| request.n).sum();
+        assert!(asked <= self.info.n_draft_max as usize, "{requests:?}");
+        let drafts = requests.iter().map(|request| self.guess(request)).collect();
+        let passes = requests.iter().map(|request| request.n).max().unwrap() as u32;
+        Drafted { drafts, took: self.draft_takes * passes }
     }
 
     fn copy(&mut self, from: SeqId, to: SeqId, tokens: u32) -> Result<(), BackendError> {
@@ -304,6 +348,10 @@ impl Harness {
                 breaks: false,
                 interrupts: false,
                 words: 1000,
+                draft_wrong: 0,
+                draft_says: None,
+                draft_takes: Duration::from_millis(1),
+                guesses: Vec::new(),
                 passes: Vec::new(),
                 next_cell: 0,
             },

@@ -2,7 +2,9 @@ use proptest::prelude::*;
 
 use super::super::Output;
 use super::fake::{CANCELED, End, Harness, POISON, STOPPED, answer_alone, answer_in_words};
-use crate::{ErrorCode, FinishReason, ModelInfo, Parameters, PrefixCache, Priority, TokenId};
+use crate::{
+    Draft, ErrorCode, FinishReason, ModelInfo, Parameters, PrefixCache, Priority, TokenId,
+};
 
 #[derive(Debug, Clone)]
 enum Act {
@@ -54,8 +56,10 @@ fn models(n_ctx: std::ops::Range<u32>) -> impl Strategy<Value = ModelInfo> {
     let spare = prop::sample::select(vec![0u32, 1, 8]);
     let drafts = prop::sample::select(vec![0u32, 1, 15]);
     let parks = prop::sample::select(vec![0u32, 1, 2]);
-    (n_ctx, 1u32..40, 1u32..6, spare, 0u32..3, prefix_cache, (drafts, parks)).prop_map(
-        |(n_ctx, n_batch, n_seq_max, n_seq_spare, cached, prefix_cache, (drafts, parks))| {
+    let draft_model = prop::sample::select(vec![None, Some("small".to_owned())]);
+    (n_ctx, 1u32..40, 1u32..6, spare, 0u32..3, prefix_cache, (drafts, draft_model, parks)).prop_map(
+        |(n_ctx, n_batch, n_seq_max, n_seq_spare, cached, prefix_cache, rest)| {
+            let (drafts, draft_model, parks) = rest;
             ModelInfo {
                 n_ctx,
                 n_batch,
@@ -65,6 +69,7 @@ fn models(n_ctx: std::ops::Range<u32>) -> impl Strategy<Value = ModelInfo> {
                 prefix_cache,
                 n_parked: n_ctx * parks / 2,
                 n_draft_max: drafts,
+                draft_model,
                 ..ModelInfo::default()
             }
         },
@@ -121,9 +126,14 @@ proptest! {
         acts in acts(),
         // One word goes round; of three, some drafts come true.
         words in prop::sample::select(vec![1u64, 3, 1000]),
+        draft_wrong in 0usize..5,
+        draft_says in prop::sample::select(vec![
+            None, None, None, Some(Draft::Reading), Some(Draft::Tokens(vec![TokenId(1); 20])),
+        ]),
     ) {
         let n_ctx = info.n_ctx as usize;
         let mut harness = Harness::of(info);
+        (harness.fake.draft_wrong, harness.fake.draft_says) = (draft_wrong, draft_says);
         harness.fake.words = words;
         let mut accepted = Vec::new();
         for act in acts {

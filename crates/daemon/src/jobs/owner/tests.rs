@@ -33,7 +33,7 @@ struct Story {
 const SIZE: u64 = 1 << 40;
 
 fn model() -> ModelRef {
-    ModelRef { backend: BackendKind::Dummy, path: None }
+    ModelRef { backend: BackendKind::Dummy, path: None, draft: None }
 }
 
 fn finished(id: u64, finish_reason: FinishReason) -> Event {
@@ -132,7 +132,7 @@ impl Story {
         let id = self.submit();
         self.until(|owner| matches!(owner.live[&id].stage, Stage::Claimed(_))).await;
         let info = ModelInfo { n_seq_max: 4, ..ModelInfo::default() };
-        self.says(Event::Ready { model: info, engine: EngineInfo::default() });
+        self.says(Event::Ready { model: Box::new(info), engine: EngineInfo::default() });
         assert!(matches!(self.owner.live[&id].stage, Stage::Running(_)));
         id
     }
@@ -193,7 +193,7 @@ async fn a_claimed_job_whose_engine_is_gone_and_finds_no_room_waits_in_the_queue
     let how = "is gone".to_owned();
     story.owner.engine(EngineId(1), EngineMessage::Exited { how });
     for name in ["a", "b", "c", "d"] {
-        let model = ModelRef { backend: BackendKind::Llama, path: Some(name.into()) };
+        let model = ModelRef { backend: BackendKind::Llama, path: Some(name.into()), draft: None };
         story.busy_engine(&model, Instant::now());
     }
     story.until(|owner| matches!(owner.live[&id].stage, Stage::Queued(_))).await;
@@ -221,7 +221,7 @@ async fn a_job_of_another_program_runs_with_its_workspaces_model_and_defaults() 
         let file = story.owner.home.models_dir.join(name);
         std::fs::write(&file, "GGUF").unwrap();
         let path = Some(file.canonicalize().unwrap());
-        story.owner.sizes.set(&ModelRef { backend: BackendKind::Llama, path }, SIZE);
+        story.owner.sizes.set(&ModelRef { backend: BackendKind::Llama, path, draft: None }, SIZE);
     }
     let id = put(&story, 1, "5");
     story.owner.stores.list();
@@ -257,7 +257,8 @@ async fn the_engine_that_works_longest_makes_way_for_a_model_that_has_waited_lon
     let mut story = Story::new();
     let now = Instant::now();
     let ago = |seconds| now.checked_sub(Duration::from_secs(seconds)).unwrap();
-    let named = |name: &str| ModelRef { backend: BackendKind::Llama, path: Some(name.into()) };
+    let named =
+        |name: &str| ModelRef { backend: BackendKind::Llama, path: Some(name.into()), draft: None };
     let mut first = None;
     for (name, started) in [("b", 50), ("a", 60), ("c", 40), ("d", 35)] {
         let id = story.busy_engine(&named(name), ago(started));
@@ -296,7 +297,8 @@ async fn the_engine_that_works_longest_makes_way_for_a_model_that_has_waited_lon
 #[tokio::test]
 async fn a_model_that_takes_more_than_there_is_is_refused_and_nobody_makes_way() {
     let mut story = Story::new();
-    let named = |name: &str| ModelRef { backend: BackendKind::Llama, path: Some(name.into()) };
+    let named =
+        |name: &str| ModelRef { backend: BackendKind::Llama, path: Some(name.into()), draft: None };
     story.busy_engine(&named("a"), Instant::now());
     story.owner.sizes.set(&named("b"), 5 * SIZE);
     let job = NewJob {
@@ -316,7 +318,7 @@ async fn a_model_that_takes_more_than_there_is_is_refused_and_nobody_makes_way()
 #[tokio::test]
 async fn a_model_is_asked_for_its_size_before_it_is_loaded() {
     let mut story = Story::new();
-    let model = ModelRef { backend: BackendKind::Llama, path: Some("a".into()) };
+    let model = ModelRef { backend: BackendKind::Llama, path: Some("a".into()), draft: None };
     let view = story.owner.load(model.clone(), true, None).unwrap();
     story.owner.dispatch();
     assert!(story.owner.engines.is_empty() && story.owner.sizes.is_asked(&model));

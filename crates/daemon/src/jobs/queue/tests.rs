@@ -4,7 +4,7 @@ use threadrunner_core::BackendKind;
 use super::*;
 
 fn model(name: &str) -> ModelRef {
-    ModelRef { backend: BackendKind::Llama, path: Some(name.into()) }
+    ModelRef { backend: BackendKind::Llama, path: Some(name.into()), draft: None }
 }
 
 fn id(number: usize) -> JobId {

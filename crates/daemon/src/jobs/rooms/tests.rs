@@ -4,7 +4,7 @@ use threadrunner_core::BackendKind;
 use super::*;
 
 fn model(number: usize) -> ModelRef {
-    ModelRef { backend: BackendKind::Llama, path: Some(number.to_string().into()) }
+    ModelRef { backend: BackendKind::Llama, path: Some(number.to_string().into()), draft: None }
 }
 
 fn wanted(number: usize, bytes: u64) -> Wanted {
