@@ -125,6 +125,13 @@ pub struct EngineOptions {
     pub dummy: Option<DummyScript>,
 }
 
+impl EngineOptions {
+    /// Whether prompts that begin alike are to share what was computed.
+    pub fn share_prefixes(&self) -> bool {
+        self.prefix_cache != Some(false) && self.deterministic != Some(true)
+    }
+}
+
 /// What the dummy backend does beside answering: for tests of everything around it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -21,6 +21,7 @@ use threadrunner_core::{
 };
 
 use crate::draft;
+use crate::estimate::PARKED_PART;
 use cells::{Cell, Cells};
 
 /// Cells of the cache, unless the options say otherwise: more than anybody types.
@@ -61,10 +62,7 @@ pub fn with_model(
     let deterministic = load.options.deterministic == Some(true);
     let n_seq_max = if deterministic { 1 } else { load.options.sequences.unwrap_or(SEQUENCES) };
     let n_ctx = context(load, &script);
-    let prefix_cache = match load.options.prefix_cache {
-        Some(true) | None if !deterministic => PrefixCache::Any,
-        _ => PrefixCache::None,
-    };
+    let shares = load.options.share_prefixes();
     let info = ModelInfo {
         name: load.model.name(),
         n_ctx,
@@ -72,8 +70,8 @@ pub fn with_model(
         n_seq_max,
         n_seq_spare: ALL_SEQUENCES.saturating_sub(n_seq_max),
         n_seq_cached: u32::from(deterministic),
-        prefix_cache,
-        n_parked: if prefix_cache == PrefixCache::None { 0 } else { n_ctx / 2 },
+        prefix_cache: if shares { PrefixCache::Any } else { PrefixCache::None },
+        n_parked: if shares { n_ctx / PARKED_PART } else { 0 },
         n_draft_max: match load.options.speculation {
             Some(true) | None if !deterministic => DRAFTS,
             _ => 0,

@@ -66,10 +66,12 @@ pub struct Estimate {
     draft: Option<Box<Self>>,
 }
 
-/// Bytes of what ended requests leave beside a cache of so many bytes, at most: as many tokens as
-/// fill half of it.
+/// Ended requests leave beside the cache as many tokens as fill one in so many parts of it, at most.
+pub const PARKED_PART: u32 = 2;
+
+/// Bytes of what they leave beside a cache of so many bytes, at most.
 pub fn parked(cache: u64) -> u64 {
-    cache / 2
+    cache / u64::from(PARKED_PART)
 }
 
 impl Estimate {
@@ -103,7 +105,7 @@ impl Estimate {
             context: options.context,
             sequences: if deterministic { Some(1) } else { options.sequences },
             drafts: if drafts { MOST_DRAFTS } else { 0 },
-            parks: !deterministic && options.prefix_cache != Some(false),
+            parks: options.share_prefixes(),
             draft: None,
         }
     }

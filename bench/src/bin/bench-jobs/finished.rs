@@ -4,11 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use serde_json::json;
 use threadrunner_bench::{Series, Table, as_ms, megabytes, milliseconds, resident};
-use threadrunner_tests::Frames;
 
-use crate::measure::{ask, first_token, memory_home, repeat, row, submit};
+use crate::measure::{Asking, first_token, job, list, memory_home, repeat, row, submit};
 
 /// Jobs of the archive that hold files; the others are empty directories, for only their names are
 /// ever read here.
@@ -20,9 +18,7 @@ struct Costs {
     token: Series,
     submit: Series,
     list_first: Series,
-    list: Series,
-    command: Series,
-    last: Series,
+    asking: Asking,
     suffix: Series,
     memory: f64,
 }
@@ -37,9 +33,7 @@ pub(crate) fn table(finished: usize, runs: usize) {
     row(&table, "`run`, to the first token", &few.token, &all.token);
     row(&table, "`submit`", &few.submit, &all.submit);
     row(&table, "the first `jobs` with limit 20 after a start", &few.list_first, &all.list_first);
-    row(&table, "`jobs` with limit 20, over the socket", &few.list, &all.list);
-    row(&table, "`threadrunner jobs`, the whole command", &few.command, &all.command);
-    row(&table, "the job `last`, over the socket", &few.last, &all.last);
+    Asking::rows(&table, &few.asking, &all.asking);
     row(&table, "a job by the last digits of its id", &few.suffix, &all.suffix);
     let (few, all) = (megabytes(few.memory), megabytes(all.memory));
     table.row(&["the daemon's memory, then".into(), few, all, String::new()]);
@@ -55,38 +49,26 @@ fn costs(finished: usize, runs: usize) -> Costs {
     }
     drop(client);
     fill_archive(&home.workspace("output"), finished);
-    let list = json!({"v": 1, "id": 1, "op": "jobs", "limit": 20});
     for _ in 0..3 {
         home.run(["daemon", "stop"]).expect(0);
         let start = Instant::now();
         home.start_daemon();
         costs.start.push(as_ms(start.elapsed()));
         let mut client = home.connect();
-        costs.list_first.push(milliseconds(|| jobs(&mut client, &list)).0);
+        costs.list_first.push(milliseconds(|| list(&mut client)).0);
     }
     let mut client = home.connect();
     first_token(&mut client);
     costs.token = (0..runs).map(|_| first_token(&mut client)).collect();
     costs.submit = repeat(runs, || drop(submit(&mut client)));
-    costs.list = repeat(runs.min(50), || jobs(&mut client, &list));
-    costs.command = repeat(runs.min(50), || drop(home.run(["jobs"]).expect(0)));
-    let name = |text: &str| json!({"v": 1, "id": 1, "op": "job", "job": text});
-    let id = last(&mut client, &name("last"));
-    costs.last = repeat(runs.min(50), || drop(last(&mut client, &name("last"))));
+    costs.asking = Asking::measured(&home, &mut client, runs);
+    let id = job(&mut client, "last");
     let part = &id[8..];
     costs.suffix = repeat(runs.min(20), || {
-        assert_eq!(last(&mut client, &name(part)), id);
+        assert_eq!(job(&mut client, part), id);
     });
     costs.memory = resident(home.daemon_pid());
     costs
-}
-
-fn jobs(client: &mut Frames, list: &serde_json::Value) {
-    assert_eq!(ask(client, list)["data"]["jobs"].as_array().map(Vec::len), Some(20));
-}
-
-fn last(client: &mut Frames, request: &serde_json::Value) -> String {
-    ask(client, request)["data"]["job"].as_str().expect("there is one").to_owned()
 }
 
 /// Older jobs than any in there: one a second.

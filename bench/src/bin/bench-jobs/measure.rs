@@ -130,6 +130,44 @@ pub(crate) fn repeat(times: usize, mut what: impl FnMut()) -> Series {
     (0..times).map(|_| milliseconds(&mut what).0).collect()
 }
 
+/// What it takes to ask which jobs there are.
+#[derive(Default)]
+pub(crate) struct Asking {
+    list: Series,
+    command: Series,
+    last: Series,
+}
+
+impl Asking {
+    /// Asks at most 50 times in each way.
+    pub(crate) fn measured(home: &TestHome, client: &mut Frames, runs: usize) -> Self {
+        let runs = runs.min(50);
+        Self {
+            list: repeat(runs, || list(client)),
+            command: repeat(runs, || drop(home.run(["jobs"]).expect(0))),
+            last: repeat(runs, || drop(job(client, "last"))),
+        }
+    }
+
+    pub(crate) fn rows(table: &Table, few: &Self, all: &Self) {
+        row(table, "`jobs` with limit 20, over the socket", &few.list, &all.list);
+        row(table, "`threadrunner jobs`, the whole command", &few.command, &all.command);
+        row(table, "the job `last`, over the socket", &few.last, &all.last);
+    }
+}
+
+/// Asks for the newest 20 jobs, of which there are so many.
+pub(crate) fn list(client: &mut Frames) {
+    let answer = ask(client, &json!({"v": 1, "id": 1, "op": "jobs", "limit": 20}));
+    assert_eq!(answer["data"]["jobs"].as_array().map(Vec::len), Some(20));
+}
+
+/// Asks for a job by its id, a part of it, or `last`; its id.
+pub(crate) fn job(client: &mut Frames, name: &str) -> String {
+    let answer = ask(client, &json!({"v": 1, "id": 1, "op": "job", "job": name}));
+    answer["data"]["job"].as_str().expect("there is one").to_owned()
+}
+
 /// A table's row of two series, and their ratio.
 pub(crate) fn row(table: &Table, what: &str, few: &Series, all: &Series) {
     table.row(&[what.into(), few.to_string(), all.to_string(), ratio(all, few)]);

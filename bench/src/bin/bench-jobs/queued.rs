@@ -6,7 +6,7 @@ use serde_json::json;
 use threadrunner_bench::{Series, Table, as_ms, megabytes, resident};
 use threadrunner_tests::eventually;
 
-use crate::measure::{ask, busy_home, fill_queue, home, queued, repeat, row, submit};
+use crate::measure::{Asking, busy_home, fill_queue, home, queued, repeat, row, submit};
 
 /// The queue that the long one is held against.
 const FEW: usize = 100;
@@ -22,9 +22,7 @@ struct Costs {
     known: Series,
     memory: f64,
     submit: Series,
-    list: Series,
-    command: Series,
-    last: Series,
+    asking: Asking,
     drained: Series,
 }
 
@@ -36,9 +34,7 @@ pub(crate) fn table(many: usize, runs: usize) {
     row(&table, "`threadrunner daemon start`, until it serves", &few.start, &all.start);
     row(&table, "until every queued job was looked at", &few.known, &all.known);
     row(&table, "`submit`", &few.submit, &all.submit);
-    row(&table, "`jobs` with limit 20, over the socket", &few.list, &all.list);
-    row(&table, "`threadrunner jobs`, the whole command", &few.command, &all.command);
-    row(&table, "the job `last`, over the socket", &few.last, &all.last);
+    Asking::rows(&table, &few.asking, &all.asking);
     row(&table, &format!("jobs/s: {DRAINED} claimed, run and ended"), &few.drained, &all.drained);
     let each = (all.memory - few.memory) / (many - FEW) as f64;
     let cells = ["the daemon's memory", &megabytes(few.memory), &megabytes(all.memory)];
@@ -65,15 +61,7 @@ fn costs(jobs: usize, runs: usize) -> Costs {
     }
     let mut client = home.connect();
     costs.submit = repeat(runs, || drop(submit(&mut client)));
-    let list = json!({"v": 1, "id": 1, "op": "jobs", "limit": 20});
-    costs.list = repeat(runs.min(50), || {
-        assert_eq!(ask(&mut client, &list)["data"]["jobs"].as_array().map(Vec::len), Some(20));
-    });
-    costs.command = repeat(runs.min(50), || drop(home.run(["jobs"]).expect(0)));
-    let last = json!({"v": 1, "id": 1, "op": "job", "job": "last"});
-    costs.last = repeat(runs.min(50), || {
-        assert!(ask(&mut client, &last)["data"]["job"].is_string());
-    });
+    costs.asking = Asking::measured(&home, &mut client, runs);
     drop(client);
     home.run(["daemon", "stop"]).expect(0);
     costs.drained.push(drain(jobs));

@@ -52,6 +52,10 @@ impl Scheduler {
         let looked_up: Vec<Option<Outlook>> =
             running.iter().map(|sequence| (*sequence)?.outlook()).collect();
         let plain = allot(&looked_up, most, pass);
+        // What passes without drafts take must be known first, or it would never be found out.
+        if !self.draft_model || !self.decoded_plainly {
+            return (plain.drafts, vec![false; running.len()]);
+        }
         let model = |sequence: &Option<&Sequence>| (*sequence)?.model_outlook(self.skill);
         let computed: Vec<Option<Outlook>> = running.iter().map(model).collect();
         // What is looked up costs nothing, so it goes first where it is as likely.
@@ -64,8 +68,7 @@ impl Scheduler {
                 (_, None) => false,
             })
             .collect();
-        // What passes without drafts take must be known first, or it would never be found out.
-        if !by_model.contains(&true) || !self.decoded_plainly {
+        if !by_model.contains(&true) {
             return (plain.drafts, vec![false; running.len()]);
         }
         let better = |at: usize| if by_model[at] { computed[at] } else { looked_up[at] };

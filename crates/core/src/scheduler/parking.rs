@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 
+use super::sequence::count;
 use super::tree::{Hold, common};
 use super::{Change, Scheduler};
 use crate::{ModelInfo, PrefixCache, SeqId, TokenId};
@@ -97,13 +98,13 @@ impl Parked {
     }
 
     /// Which of them a prompt has most of.
-    fn longest(&self, prompt: &[TokenId], rule: PrefixCache) -> Option<Found> {
-        let found = self.texts.iter().filter_map(|text| {
-            let keep = common(&text.tokens, prompt);
-            let possible = keep > 0 && (rule == PrefixCache::Any || keep == text.tokens.len());
-            possible.then_some(Found { number: text.number, tokens: text.tokens.len(), keep })
+    pub(super) fn longest(&self, prompt: &[TokenId], rule: PrefixCache) -> Option<Found> {
+        let found = self.texts.iter().map(|text| Found {
+            number: text.number,
+            tokens: text.tokens.len(),
+            keep: usable(&text.tokens, prompt, rule),
         });
-        found.max_by_key(|found| found.keep)
+        found.filter(|found| found.keep > 0).max_by_key(|found| found.keep)
     }
 
     /// It was of use; one that is in the cache again as a whole is parked no longer.
@@ -125,11 +126,16 @@ impl Parked {
         self.texts.clear();
     }
 
-    /// How many there are, and how many tokens they have together.
     #[cfg(test)]
-    pub(super) fn extent(&self) -> (usize, usize) {
-        (self.texts.len(), self.texts.iter().map(|text| text.tokens.len()).sum())
+    pub(super) fn texts(&self) -> Vec<Vec<TokenId>> {
+        self.texts.iter().map(|text| text.tokens.clone()).collect()
     }
+}
+
+/// How many tokens of a state a prompt can begin with: of a cache that cannot be cut all or none.
+pub(super) fn usable(state: &[TokenId], prompt: &[TokenId], rule: PrefixCache) -> usize {
+    let same = common(state, prompt);
+    if rule == PrefixCache::Any || same == state.len() { same } else { 0 }
 }
 
 impl Scheduler {
@@ -159,23 +165,11 @@ impl Scheduler {
         self.changes.extend(number.map(|number| Change::Park { seq, number }));
     }
 
-    /// Which parked text `prompt` begins like.
-    pub(super) fn find_parked(&self, prompt: &[TokenId]) -> Option<Found> {
-        self.parked.longest(prompt, self.prefix_cache)
-    }
-
-    #[cfg(test)]
-    pub(super) fn parked_texts(&self) -> Vec<Vec<TokenId>> {
-        self.parked.texts.iter().map(|text| text.tokens.clone()).collect()
-    }
-
     /// Lets `seq` begin with it.
     pub(super) fn unpark(&mut self, seq: SeqId, found: Found) {
         // Before others take its place.
         self.parked.used(found);
         self.make_room_for(found.tokens);
-        // No more than the context holds, which is a `u32`.
-        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let Found { number, tokens, keep } = found;
         self.changes.push(Change::Unpark { seq, number, tokens: count(tokens), keep: count(keep) });
         if keep == tokens {

@@ -5,7 +5,8 @@
 //! there is room for them. When a turn ends its session is noted as unsaved, and saved when the
 //! loop finds time for it ([`Scheduler::save_next`]), or before its cells are taken for another.
 
-use super::sequence::Sequence;
+use super::parking::usable;
+use super::sequence::{Sequence, count};
 use super::sharing::WORTH_WAITING;
 use super::tree::{Hold, common};
 use super::{Change, Scheduler, Step};
@@ -91,9 +92,8 @@ impl Scheduler {
                 // itself for as long as it takes to save it.
                 let Some(&alone) = self.free.first() else { continue };
                 let (params, prompt) = (Parameters::DEFAULT, Vec::new());
-                let count = u32::try_from(n).unwrap_or(u32::MAX);
                 self.changes.push(Change::Open { seq: alone, params, prompt });
-                self.changes.push(Change::Copy { from: seq, to: alone, tokens: count });
+                self.changes.push(Change::Copy { from: seq, to: alone, tokens: count(n) });
                 self.changes.push(Change::Save { seq: alone, session, tokens });
                 self.changes.push(Change::Close { seq: alone });
             }
@@ -133,59 +133,59 @@ impl Scheduler {
     /// The end of what `seq` has is about to be taken: saves it, if it is all that a session has.
     /// Returns whether it was.
     pub(super) fn save_before_loss(&mut self, seq: SeqId) -> bool {
-        if !self.is_unsaved(seq) {
+        if self.unsaved.is_empty() {
             return false;
         }
-        let tokens = self.tree.tokens(seq);
+        let (tokens, before) = (self.tree.tokens(seq), self.unsaved.len());
         while let Some(place) = self.unsaved.iter().position(|unsaved| unsaved.tokens == tokens) {
             let Unsaved { session, tokens, .. } = self.unsaved.remove(place);
             self.changes.push(Change::Save { seq, session, tokens });
         }
-        true
+        self.unsaved.len() < before
     }
 
     /// Lets a request that was just admitted begin with what was saved of its session, or what
     /// another left, if that is more than anybody has cached and there is room. A cache that cannot
     /// be cut takes all of it or nothing.
     pub(super) fn restore_saved(&mut self, seq: SeqId) {
-        let Some(sequence) = self.running.get(&seq).filter(|sequence| sequence.cached() == 0)
-        else {
-            return;
-        };
+        let Some(sequence) = self.running.get(&seq).filter(|it| it.cached() == 0) else { return };
         let wanted = sequence.sharable();
-        let saved = sequence.session().map_or(&[][..], |session| &session.saved);
-        let same = common(saved, wanted);
-        let whole = same == saved.len();
-        let keep = if whole || self.prefix_cache == PrefixCache::Any { same } else { 0 };
+        let session = sequence.session().filter(|session| !session.saved.is_empty());
+        let session =
+            session.map(|session| (session, usable(&session.saved, wanted, self.prefix_cache)));
+        let parked = self.parked.longest(wanted, self.prefix_cache);
+        if session.is_none() && parked.is_none() {
+            return;
+        }
         let there = self.tree.longest(wanted, self.prefix_cache).map_or(0, |(_, n)| n);
         let room = self.n_ctx.saturating_sub(self.tree.cells_for(Hold::Running));
         let worth_it = |keep: usize, tokens: usize| {
             let worth = WORTH_WAITING.max(tokens / WORTH_RESTORING);
             keep >= there + worth && tokens <= room
         };
-        let parked = self.find_parked(wanted).filter(|found| worth_it(found.keep, found.tokens));
-        let saved = saved.to_vec();
-        let from_session = worth_it(keep, saved.len());
-        if let Some(found) = parked.filter(|found| !from_session || found.keep >= keep) {
+        let session = session.filter(|(session, keep)| worth_it(*keep, session.saved.len()));
+        let parked = parked.filter(|found| worth_it(found.keep, found.tokens));
+        // What is in memory goes first where it is as much.
+        let in_session = session.map_or(0, |(_, keep)| keep);
+        if let Some(found) = parked.filter(|found| found.keep >= in_session) {
             let prefix = wanted[..found.keep].to_vec();
             self.unpark(seq, found);
             self.tree.append(seq, &prefix);
             if let Some(sequence) = self.running.get_mut(&seq) {
                 sequence.joined(found.keep);
             }
-        } else if from_session {
-            self.make_room_for(saved.len());
-            self.tree.append(seq, &saved[..keep]);
-            let Some(sequence) = self.running.get_mut(&seq) else { return };
-            let Some(session) = sequence.session().map(|session| session.name.clone()) else {
-                return;
-            };
-            sequence.restored(keep);
-            let keep = u32::try_from(keep).unwrap_or(u32::MAX);
-            self.changes.push(Change::Restore { seq, session, tokens: saved, keep });
+        } else if let Some((Session { name, saved }, keep)) = session {
+            let (session, tokens) = (name.clone(), saved.clone());
+            self.make_room_for(tokens.len());
+            self.tree.append(seq, &tokens[..keep]);
+            if let Some(sequence) = self.running.get_mut(&seq) {
+                sequence.restored(keep);
+            }
+            self.changes.push(Change::Restore { seq, session, tokens, keep: count(keep) });
         }
     }
 
+    /// Takes cells of those who do not run, until so many are free or there are none.
     pub(super) fn make_room_for(&mut self, tokens: usize) {
         while self.cells_free() < tokens && (self.evict() || self.drop_paused()) {}
     }

@@ -394,6 +394,6 @@ impl Sequence {
 }
 
 /// A number of tokens: at most the context's, which is a `u32`.
-fn count(n: usize) -> u32 {
+pub(super) fn count(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use super::sequence::{Leader, Sequence};
+use super::sequence::{Leader, Sequence, count};
 use super::tree::{Hold, common};
 use super::{Change, Scheduler};
 use crate::{Parameters, PrefixCache, SeqId};
@@ -80,9 +80,7 @@ impl Scheduler {
 
     fn copy(&mut self, from: SeqId, to: SeqId, n: usize) {
         self.tree.share(from, to, n);
-        // No more than the context holds, which is a `u32`.
-        let tokens = u32::try_from(n).unwrap_or(u32::MAX);
-        self.changes.push(Change::Copy { from, to, tokens });
+        self.changes.push(Change::Copy { from, to, tokens: count(n) });
     }
 
     /// How many of the tokens of one that is to run those have, or will have, that do.

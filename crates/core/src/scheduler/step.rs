@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::sequence::count;
 use super::{ParkedStates, SavedStates};
 use crate::{
     BackendError, Draft, DraftRequest, ErrorCode, Failure, ModelBackend, Parameters, Plan, Sampled,
@@ -162,15 +163,9 @@ impl Step {
                 Change::Restore { seq, .. } if gone(&refused, seq) => continue,
                 Change::Restore { seq, session, tokens, keep } => {
                     let state = states.read(&session, &tokens);
-                    // No more than the context holds, which is a `u32`.
-                    let count = u32::try_from(tokens.len()).unwrap_or(u32::MAX);
-                    match restore(backend, seq, state.as_deref(), count, keep) {
-                        Err(BackendError::Request(_)) => {
-                            not_restored.push(seq);
-                            (seq, backend.trim(seq, 0).inspect_err(|_| backend.close(seq)))
-                        }
-                        restored => (seq, restored),
-                    }
+                    let restored =
+                        restore(backend, seq, state.as_deref(), count(tokens.len()), keep);
+                    (seq, or_nothing(backend, seq, restored, &mut not_restored))
                 }
                 Change::Save { seq, session, tokens } => {
                     let there = !gone(&refused, seq) && !not_copied.contains(&seq);
@@ -181,23 +176,21 @@ impl Step {
                     continue;
                 }
                 Change::Park { seq, number } => {
-                    match backend.save(seq, usize::MAX) {
-                        Ok(Some(state)) => parked.put(number, state),
-                        Ok(None) | Err(_) => lost.push(number),
+                    let there = !gone(&refused, seq) && !not_copied.contains(&seq);
+                    match there.then(|| backend.save(seq, usize::MAX)) {
+                        Some(Ok(Some(state))) => parked.put(number, state),
+                        None | Some(Ok(None) | Err(_)) => lost.push(number),
                     }
                     continue;
                 }
                 Change::Unpark { seq, .. } if gone(&refused, seq) => continue,
                 Change::Unpark { seq, number, tokens, keep } => {
-                    match restore(backend, seq, parked.get(number), tokens, keep) {
-                        Err(BackendError::Request(_)) => {
-                            parked.forget(number);
-                            lost.push(number);
-                            not_restored.push(seq);
-                            (seq, backend.trim(seq, 0).inspect_err(|_| backend.close(seq)))
-                        }
-                        restored => (seq, restored),
+                    let restored = restore(backend, seq, parked.get(number), tokens, keep);
+                    if restored.is_err() {
+                        parked.forget(number);
+                        lost.push(number);
                     }
+                    (seq, or_nothing(backend, seq, restored, &mut not_restored))
                 }
                 Change::Discard { number } => {
                     parked.forget(number);
@@ -275,6 +268,22 @@ fn restore(
     let state = state.ok_or_else(|| Failure::new(ErrorCode::Internal, "the state is gone"))?;
     backend.restore(seq, tokens, state)?;
     if keep < tokens { backend.trim(seq, keep) } else { Ok(()) }
+}
+
+/// A sequence that could not be restored goes on with nothing.
+fn or_nothing(
+    backend: &mut dyn ModelBackend,
+    seq: SeqId,
+    restored: Result<(), BackendError>,
+    not_restored: &mut Vec<SeqId>,
+) -> Result<(), BackendError> {
+    match restored {
+        Err(BackendError::Request(_)) => {
+            not_restored.push(seq);
+            backend.trim(seq, 0).inspect_err(|_| backend.close(seq))
+        }
+        restored => restored,
+    }
 }
 
 fn gone(refused: &[(SeqId, Failure)], seq: SeqId) -> bool {

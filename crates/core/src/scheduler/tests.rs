@@ -4,6 +4,7 @@ mod drafting;
 mod failures;
 mod fake;
 mod full_cache;
+mod harness;
 mod parking;
 mod pausing;
 mod properties;

@@ -280,12 +280,9 @@ impl<'model> Drafter<'model> {
 
     /// Forgets what nobody asked about this time. Returns whether there was anything.
     fn forget_idle(&mut self) -> bool {
-        let idle = |slot: &&usize| {
-            let slot = &self.slots[**slot];
-            slot.used < self.calls && !slot.tokens.is_empty()
-        };
-        let all: Vec<usize> = (0..self.slots.len()).collect();
-        let idle: Vec<usize> = all.iter().filter(idle).copied().collect();
+        let idle = |slot: &Slot| slot.used < self.calls && !slot.tokens.is_empty();
+        let idle: Vec<usize> =
+            (0..self.slots.len()).filter(|slot| idle(&self.slots[*slot])).collect();
         for slot in &idle {
             self.slots[*slot].seq = None;
             self.keep(*slot, 0);

@@ -17,7 +17,8 @@ use super::draft_load::{estimate_of, load_draft, make_drafter, parts_of_loading}
 use super::template::{self, ChatTemplate};
 use super::{log, metadata};
 use crate::estimate::{
-    DEFAULT_BATCH, DEFAULT_CONTEXT, DEFAULT_SEQUENCES, Estimate, MOST_DRAFTS, SPARE_STATES,
+    DEFAULT_BATCH, DEFAULT_CONTEXT, DEFAULT_SEQUENCES, Estimate, MOST_DRAFTS, PARKED_PART,
+    SPARE_STATES,
 };
 use crate::{draft as draft_options, estimate, machine, self_test};
 
@@ -86,10 +87,7 @@ pub fn with_model(
         PrefixCache::Any => {}
     }
     let deterministic = load.options.deterministic == Some(true);
-    let prefix_cache = match load.options.prefix_cache {
-        Some(true) | None if !deterministic => shared,
-        _ => PrefixCache::None,
-    };
+    let prefix_cache = if load.options.share_prefixes() { shared } else { PrefixCache::None };
     let n_ctx = context.settings().n_ctx;
     let state_format = state_format(&model, n_ctx);
     let parks = prefix_cache != PrefixCache::None && state_format.is_some();
@@ -123,7 +121,7 @@ pub fn with_model(
             PrefixCache::Window(_) | PrefixCache::None => settings.states,
         },
         prefix_cache,
-        n_parked: if parks { n_ctx / 2 } else { 0 },
+        n_parked: if parks { n_ctx / PARKED_PART } else { 0 },
         n_draft_max: settings.drafts,
         draft_repeatable: load.options.speculation_greedy == Some(true),
         draft_greedy: draft_options::greedy(load),

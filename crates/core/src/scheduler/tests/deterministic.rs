@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
-use super::fake::{Harness, STOPPED, answer_alone};
+use super::harness::{Harness, STOPPED, answer_alone};
 use crate::{Feed, ModelInfo, Parameters, Plan, Priority, TokenId};
 
 fn model(n_batch: u32) -> ModelInfo {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::{Drafts, Output};
-use super::fake::{CANCELED, Harness, STOPPED, answer_alone, answer_in_words};
+use super::harness::{CANCELED, Harness, STOPPED, answer_alone, answer_in_words};
 use crate::{Draft, ModelInfo, Parameters, PrefixCache, Priority, TokenId};
 
 fn with_model(n_ctx: u32, n_batch: u32, n_seq_max: u32) -> ModelInfo {

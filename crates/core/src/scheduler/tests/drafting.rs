@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::{Drafts, Output};
-use super::fake::{CANCELED, CUT, Harness, STOPPED, answer_in_words};
+use super::harness::{CANCELED, CUT, Harness, STOPPED, answer_in_words};
 use crate::{ModelInfo, Parameters, Plan, PrefixCache, Priority};
 
 fn with_drafts(n_ctx: u32, n_batch: u32, n_seq_max: u32) -> ModelInfo {

@@ -1,6 +1,7 @@
 //! The backend does not do what it is asked.
 
-use super::fake::{CANCELED, End, Harness, POISON, STOPPED, answer_alone};
+use super::fake::POISON;
+use super::harness::{CANCELED, End, Harness, STOPPED, answer_alone};
 use crate::{ErrorCode, Parameters, Priority, TokenId};
 
 #[test]

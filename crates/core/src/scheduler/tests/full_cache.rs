@@ -1,7 +1,7 @@
 //! The cache has fewer cells than all together want.
 
 use super::super::Output;
-use super::fake::{CUT, End, Harness, STOPPED, answer_alone};
+use super::harness::{CUT, End, Harness, STOPPED, answer_alone};
 use crate::{ErrorCode, Parameters, Priority};
 
 #[test]

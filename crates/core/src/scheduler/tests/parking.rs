@@ -1,21 +1,9 @@
 //! What ended requests leave beside the cache.
 
-use super::fake::{Harness, STOPPED, answer_alone};
-use crate::{ModelInfo, Parameters, PrefixCache, Priority, TokenId};
+use super::harness::{Harness, STOPPED, answer_alone};
+use crate::{Parameters, PrefixCache, Priority, TokenId};
 
 const KINDS: [PrefixCache; 2] = [PrefixCache::Any, PrefixCache::Window(20)];
-
-fn harness(prefix_cache: PrefixCache, n_parked: u32) -> Harness {
-    Harness::of(ModelInfo {
-        n_ctx: 200,
-        n_batch: 64,
-        n_seq_max: 2,
-        n_seq_spare: 8,
-        prefix_cache,
-        n_parked,
-        ..ModelInfo::default()
-    })
-}
 
 /// It is answered with four tokens.
 fn prompt(kind: i32, length: usize) -> Vec<TokenId> {
@@ -41,7 +29,7 @@ fn ask(harness: &mut Harness, prompt: &[TokenId]) -> u32 {
 #[test]
 fn others_do_not_compute_beside_what_ended_requests_left() {
     for kind in KINDS {
-        let mut harness = harness(kind, 100);
+        let mut harness = Harness::small(kind, 100);
         ask(&mut harness, &prompt(300, 40));
         assert_eq!((harness.scheduler.cells_used(), harness.parked.len()), (44, 0));
         harness.submit_prompt(prompt(400, 30), Parameters::default(), Priority::Normal).unwrap();
@@ -54,13 +42,13 @@ fn others_do_not_compute_beside_what_ended_requests_left() {
 #[test]
 fn what_was_parked_is_not_computed_again() {
     for kind in KINDS {
-        let mut harness = harness(kind, 100);
+        let mut harness = Harness::small(kind, 100);
         let first = prompt(300, 40);
         ask(&mut harness, &first);
         ask(&mut harness, &prompt(400, 30));
         assert_eq!(harness.parked.len(), 1);
         // All that was cached of the first, and more: what is in the cache again is parked no more.
-        let answered = harness.scheduler.parked_texts().remove(0);
+        let answered = harness.scheduler.parked.texts().remove(0);
         assert_eq!(answered.len(), 40 + 4);
         assert_eq!(ask(&mut harness, &and(&answered, 500..510)), 44, "{kind:?}");
         // The other's 34 went there in its turn.
@@ -71,7 +59,7 @@ fn what_was_parked_is_not_computed_again() {
 #[test]
 fn the_beginning_of_what_was_parked_is_of_use_by_itself() {
     for (kind, cached) in KINDS.into_iter().zip([40, 0]) {
-        let mut harness = harness(kind, 100);
+        let mut harness = Harness::small(kind, 100);
         let first = prompt(300, 40);
         ask(&mut harness, &first);
         ask(&mut harness, &prompt(400, 30));
@@ -82,7 +70,7 @@ fn the_beginning_of_what_was_parked_is_of_use_by_itself() {
 
 #[test]
 fn who_comes_with_others_of_its_kind_brings_it_back_once() {
-    let mut harness = harness(PrefixCache::Any, 100);
+    let mut harness = Harness::small(PrefixCache::Any, 100);
     let first = prompt(300, 40);
     ask(&mut harness, &first);
     ask(&mut harness, &prompt(400, 30));
@@ -98,7 +86,7 @@ fn who_comes_with_others_of_its_kind_brings_it_back_once() {
 
 #[test]
 fn who_was_of_use_longest_ago_goes_first() {
-    let mut harness = harness(PrefixCache::Any, 100);
+    let mut harness = Harness::small(PrefixCache::Any, 100);
     for kind in [300, 400, 500, 600] {
         ask(&mut harness, &prompt(kind, 36));
     }
@@ -113,7 +101,7 @@ fn who_was_of_use_longest_ago_goes_first() {
 
 #[test]
 fn a_few_tokens_and_few_of_ones_own_are_not_worth_it() {
-    let mut harness = harness(PrefixCache::Any, 200);
+    let mut harness = Harness::small(PrefixCache::Any, 200);
     ask(&mut harness, &prompt(300, 20));
     ask(&mut harness, &prompt(400, 20));
     assert_eq!(harness.parked.len(), 0);
@@ -121,7 +109,7 @@ fn a_few_tokens_and_few_of_ones_own_are_not_worth_it() {
 
 #[test]
 fn a_state_that_is_gone_or_refused_is_computed_again() {
-    let mut harness = harness(PrefixCache::Any, 100);
+    let mut harness = Harness::small(PrefixCache::Any, 100);
     let first = prompt(300, 40);
     ask(&mut harness, &first);
     ask(&mut harness, &prompt(400, 30));
@@ -136,7 +124,7 @@ fn a_state_that_is_gone_or_refused_is_computed_again() {
 
 #[test]
 fn a_session_that_is_not_saved_stays_in_the_cache() {
-    let mut harness = harness(PrefixCache::Any, 100);
+    let mut harness = Harness::small(PrefixCache::Any, 100);
     let (params, first) = (Parameters::default(), prompt(300, 40));
     harness.submit_turn(Some("a"), first.clone(), params, Priority::Normal).unwrap();
     harness.finish();
@@ -150,7 +138,7 @@ fn a_session_that_is_not_saved_stays_in_the_cache() {
 
 #[test]
 fn where_nothing_can_be_parked_all_stays_in_the_cache() {
-    let mut harness = harness(PrefixCache::Any, 0);
+    let mut harness = Harness::small(PrefixCache::Any, 0);
     let first = prompt(300, 40);
     ask(&mut harness, &first);
     ask(&mut harness, &prompt(400, 30));

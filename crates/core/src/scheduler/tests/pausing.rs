@@ -1,7 +1,7 @@
 //! A person does not wait for a batch.
 
 use super::super::Output;
-use super::fake::{Harness, STOPPED, answer_alone};
+use super::harness::{Harness, STOPPED, answer_alone};
 use crate::{Parameters, Priority, SeqId, TokenId};
 
 fn submit_known(

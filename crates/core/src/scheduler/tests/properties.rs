@@ -1,7 +1,8 @@
 use proptest::prelude::*;
 
 use super::super::Output;
-use super::fake::{CANCELED, End, Harness, POISON, STOPPED, answer_alone, answer_in_words};
+use super::fake::POISON;
+use super::harness::{CANCELED, End, Harness, STOPPED, answer_alone, answer_in_words};
 use crate::{
     Draft, ErrorCode, FinishReason, ModelInfo, Parameters, PrefixCache, Priority, TokenId,
 };

@@ -1,20 +1,9 @@
 //! Conversations whose cells outlive the cache.
 
-use super::fake::{CANCELED, Harness, STOPPED, answer_alone};
+use super::harness::{CANCELED, Harness, STOPPED, answer_alone};
 use crate::{ErrorCode, ModelInfo, Parameters, PrefixCache, Priority, TokenId};
 
 const KINDS: [PrefixCache; 3] = [PrefixCache::Any, PrefixCache::Window(20), PrefixCache::None];
-
-fn harness(prefix_cache: PrefixCache) -> Harness {
-    Harness::of(ModelInfo {
-        n_ctx: 200,
-        n_batch: 64,
-        n_seq_max: 2,
-        n_seq_spare: 8,
-        prefix_cache,
-        ..ModelInfo::default()
-    })
-}
 
 fn turn(harness: &mut Harness, session: &str, prompt: &[TokenId]) -> u64 {
     let params = Parameters::default();
@@ -41,7 +30,7 @@ fn saved(harness: &Harness, session: &str) -> Vec<TokenId> {
 #[test]
 fn a_turn_after_a_restart_computes_only_what_is_new() {
     for kind in KINDS {
-        let mut harness = harness(kind);
+        let mut harness = Harness::small(kind, 0);
         let prompt = harness.prompt(30, 10);
         whole_turn(&mut harness, "a", &prompt);
         harness.save_all();
@@ -61,7 +50,7 @@ fn a_turn_after_a_restart_computes_only_what_is_new() {
 #[test]
 fn a_conversation_that_took_another_turn_restores_what_is_still_true() {
     for (kind, restored) in KINDS.into_iter().zip([50, 0, 0]) {
-        let mut harness = harness(kind);
+        let mut harness = Harness::small(kind, 0);
         let prompt = harness.prompt(50, 10);
         whole_turn(&mut harness, "a", &prompt);
         harness.save_all();
@@ -75,7 +64,7 @@ fn a_conversation_that_took_another_turn_restores_what_is_still_true() {
 
 #[test]
 fn what_the_cache_still_has_is_not_read_again() {
-    let mut harness = harness(PrefixCache::Any);
+    let mut harness = Harness::small(PrefixCache::Any, 0);
     let prompt = harness.prompt(30, 10);
     whole_turn(&mut harness, "a", &prompt);
     harness.save_all();
@@ -86,7 +75,7 @@ fn what_the_cache_still_has_is_not_read_again() {
 
 #[test]
 fn a_session_is_saved_once_for_each_time_that_it_changed() {
-    let mut harness = harness(PrefixCache::Any);
+    let mut harness = Harness::small(PrefixCache::Any, 0);
     let prompt = harness.prompt(30, 10);
     whole_turn(&mut harness, "a", &prompt);
     assert!(harness.scheduler.has_unsaved());
@@ -104,7 +93,7 @@ fn a_session_is_saved_once_for_each_time_that_it_changed() {
 
 #[test]
 fn who_has_no_session_is_not_saved() {
-    let mut harness = harness(PrefixCache::Any);
+    let mut harness = Harness::small(PrefixCache::Any, 0);
     harness.submit(30, 10);
     assert!(!harness.scheduler.has_sessions());
     harness.finish();
@@ -113,7 +102,7 @@ fn who_has_no_session_is_not_saved() {
 
 #[test]
 fn a_canceled_turn_is_saved_as_far_as_it_came() {
-    let mut harness = harness(PrefixCache::Any);
+    let mut harness = Harness::small(PrefixCache::Any, 0);
     let prompt = harness.prompt(100, 10);
     let id = turn(&mut harness, "a", &prompt);
     harness.step();
@@ -127,7 +116,7 @@ fn a_canceled_turn_is_saved_as_far_as_it_came() {
 
 #[test]
 fn a_session_that_is_another_s_beginning_is_saved_without_the_rest() {
-    let mut harness = harness(PrefixCache::Any);
+    let mut harness = Harness::small(PrefixCache::Any, 0);
     let prompt = harness.prompt(30, 10);
     whole_turn(&mut harness, "a", &prompt);
     harness.save_all();
@@ -144,7 +133,7 @@ fn a_session_that_is_another_s_beginning_is_saved_without_the_rest() {
 
 #[test]
 fn a_session_is_saved_before_its_cells_are_taken() {
-    let mut harness = harness(PrefixCache::Any);
+    let mut harness = Harness::small(PrefixCache::Any, 0);
     let prompt = harness.prompt(60, 10);
     whole_turn(&mut harness, "a", &prompt);
     let others = harness.submit(150, 10);
@@ -158,7 +147,7 @@ fn a_session_is_saved_before_its_cells_are_taken() {
 #[test]
 fn a_state_that_cannot_be_restored_is_computed_and_saved_anew() {
     for gone in [false, true] {
-        let mut harness = harness(PrefixCache::Any);
+        let mut harness = Harness::small(PrefixCache::Any, 0);
         let prompt = harness.prompt(30, 10);
         whole_turn(&mut harness, "a", &prompt);
         harness.save_all();
@@ -182,7 +171,7 @@ fn a_state_that_cannot_be_restored_is_computed_and_saved_anew() {
 
 #[test]
 fn a_preempted_turn_is_restored_again() {
-    let mut harness = harness(PrefixCache::Any);
+    let mut harness = Harness::small(PrefixCache::Any, 0);
     let prompt = harness.prompt(60, 10);
     whole_turn(&mut harness, "a", &prompt);
     harness.save_all();
@@ -200,7 +189,7 @@ fn a_preempted_turn_is_restored_again() {
 
 #[test]
 fn a_state_larger_than_may_be_is_not_saved() {
-    let mut harness = harness(PrefixCache::Any);
+    let mut harness = Harness::small(PrefixCache::Any, 0);
     let prompt = harness.prompt(100, 20);
     whole_turn(&mut harness, "a", &prompt);
     harness.save_all();
@@ -223,7 +212,7 @@ fn a_long_state_is_not_restored_for_little() {
 
 #[test]
 fn a_state_is_not_restored_where_running_requests_have_the_cells() {
-    let mut harness = harness(PrefixCache::Any);
+    let mut harness = Harness::small(PrefixCache::Any, 0);
     let prompt = harness.prompt(60, 38);
     whole_turn(&mut harness, "a", &prompt);
     harness.save_all();
@@ -240,7 +229,7 @@ fn a_state_is_not_restored_where_running_requests_have_the_cells() {
 
 #[test]
 fn a_backend_that_breaks_down_leaves_nothing_to_save() {
-    let mut harness = harness(PrefixCache::Any);
+    let mut harness = Harness::small(PrefixCache::Any, 0);
     let prompt = harness.prompt(30, 10);
     whole_turn(&mut harness, "a", &prompt);
     let id = harness.submit(5, 5);
@@ -248,7 +237,7 @@ fn a_backend_that_breaks_down_leaves_nothing_to_save() {
     let mut step = harness.scheduler.plan();
     let outcome = step.carry_out(&mut harness.fake);
     harness.scheduler.apply(step, outcome, &mut harness.outputs);
-    assert_eq!(harness.ends(id), [super::fake::End::Failed(ErrorCode::Inference)]);
+    assert_eq!(harness.ends(id), [super::harness::End::Failed(ErrorCode::Inference)]);
     assert!(!harness.scheduler.has_unsaved());
     assert!(harness.scheduler.save_next().is_none());
 }

@@ -1,6 +1,6 @@
 //! What begins alike is computed once.
 
-use super::fake::{Harness, STOPPED, answer_alone};
+use super::harness::{Harness, STOPPED, answer_alone};
 use crate::{ModelInfo, Parameters, PrefixCache, Priority, TokenId};
 
 /// A prompt that is answered by `answer` tokens: a prefix that all of one `family` have in

@@ -1,5 +1,5 @@
 use super::super::Output;
-use super::fake::{CANCELED, CUT, Harness, STOPPED, answer_alone};
+use super::harness::{CANCELED, CUT, Harness, STOPPED, answer_alone};
 use crate::{ErrorCode, Parameters, Plan, Priority, SeqId};
 
 /// How many tokens each sequence is fed, in the order of the sequences.
