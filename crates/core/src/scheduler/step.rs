@@ -149,13 +149,7 @@ impl Step {
                         true => Err(Failure::new(ErrorCode::Internal, "it is gone").into()),
                         false => backend.copy(from, to, tokens),
                     };
-                    match copied {
-                        Err(BackendError::Request(_)) => {
-                            not_copied.push(to);
-                            continue;
-                        }
-                        copied => (to, copied),
-                    }
+                    (to, or_nothing(backend, to, copied, &mut not_copied))
                 }
                 Change::Trim { seq, keep } => {
                     (seq, backend.trim(seq, keep).inspect_err(|_| backend.close(seq)))
@@ -270,19 +264,20 @@ fn restore(
     if keep < tokens { backend.trim(seq, keep) } else { Ok(()) }
 }
 
-/// A sequence that could not be restored goes on with nothing.
+/// A sequence that could not begin with what it was to goes on with nothing, also where it had
+/// something before.
 fn or_nothing(
     backend: &mut dyn ModelBackend,
     seq: SeqId,
-    restored: Result<(), BackendError>,
-    not_restored: &mut Vec<SeqId>,
+    begun: Result<(), BackendError>,
+    with_nothing: &mut Vec<SeqId>,
 ) -> Result<(), BackendError> {
-    match restored {
+    match begun {
         Err(BackendError::Request(_)) => {
-            not_restored.push(seq);
+            with_nothing.push(seq);
             backend.trim(seq, 0).inspect_err(|_| backend.close(seq))
         }
-        restored => restored,
+        begun => begun,
     }
 }
 

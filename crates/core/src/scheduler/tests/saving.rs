@@ -145,6 +145,26 @@ fn a_session_is_saved_before_its_cells_are_taken() {
 }
 
 #[test]
+fn who_was_to_join_what_could_not_be_restored_begins_anew_as_well() {
+    let mut harness = Harness::new(300, 33, 3);
+    let prompt = harness.prompt(60, 10);
+    whole_turn(&mut harness, "a", &prompt);
+    harness.save_all();
+    let mut harness = harness.restarted();
+    // Has read a part of it by itself when it could go on from all of it.
+    let params = Parameters::default();
+    let reads = harness.submit_prompt(prompt.clone(), params.clone(), Priority::Normal).unwrap();
+    harness.step();
+    let restores = turn(&mut harness, "a", &prompt);
+    harness.states.saved.clear();
+    harness.finish();
+    for id in [reads, restores] {
+        assert_eq!(harness.ends(id), STOPPED);
+        assert_eq!(harness.text(id), answer_alone(prompt.clone(), params.clone()));
+    }
+}
+
+#[test]
 fn a_state_that_cannot_be_restored_is_computed_and_saved_anew() {
     for gone in [false, true] {
         let mut harness = Harness::small(PrefixCache::Any, 0);
