@@ -64,6 +64,23 @@ impl Story {
         eventually("answers", || (self.output().lines().count() >= lines).then_some(()));
     }
 
+    /// Stops the daemon where it is, and starts the batch: its questions are on their way when
+    /// this returns, and the daemon has heard of none. Also the daemon's process.
+    fn start_unheard(&self) -> (Child, u32) {
+        let daemon = self.home.daemon_pid();
+        self.home.kill(daemon, Signal::STOP);
+        let batch = self.start();
+        let run = self.home.root().join("run");
+        eventually("jobs are noted", || {
+            let mut names = fs::read_dir(&run).ok()?.flatten();
+            let ledger = names.find(|it| it.file_name().to_string_lossy().starts_with("batch-"))?;
+            // A record is a line; the first is the batch's.
+            let records = fs::read_to_string(ledger.path()).ok()?;
+            (records.lines().filter(|line| line.contains("\"job\"")).count() >= 8).then_some(())
+        });
+        (batch, daemon)
+    }
+
     /// Prompts of all jobs there are, in any state.
     fn prompts(&self) -> Vec<String> {
         let mut prompts = Vec::new();
@@ -239,6 +256,31 @@ fn an_interrupted_batch_cancels_its_jobs_and_says_how_to_go_on() {
     assert_eq!(story.home.jobs_in("input/ready"), [] as [&str; 0]);
     story.run(&[]).expect(0);
     assert_numbered(&story, 200);
+}
+
+#[test]
+fn an_interrupted_batch_cancels_what_the_daemon_has_not_heard_of_yet() {
+    let story = Story::new(TestHome::new().dummy(&json!({"step_ms": 20})), &numbered(100));
+    let (batch, daemon) = story.start_unheard();
+    story.home.kill(batch.id(), Signal::INT);
+    story.home.kill(daemon, Signal::CONT);
+    Finished::from(batch.wait_with_output().unwrap()).expect(130);
+    assert_eq!(story.home.jobs_in("input/ready"), [] as [&str; 0]);
+    story.run(&[]).expect(0);
+    assert_numbered(&story, 100);
+}
+
+#[test]
+fn what_a_killed_batch_had_asked_is_not_asked_twice_also_when_it_is_heard_late() {
+    let story = Story::new(TestHome::new().dummy(&json!({"step_ms": 1})), &numbered(100));
+    let (mut killed, daemon) = story.start_unheard();
+    home_kill(&story.home, &mut killed);
+    let batch = story.start();
+    story.home.kill(daemon, Signal::CONT);
+    Finished::from(batch.wait_with_output().unwrap()).expect(0);
+    assert_numbered(&story, 100);
+    story.home.run(["wait", "--all"]).expect(0);
+    assert_eq!(story.prompts().len(), 100);
 }
 
 #[test]

@@ -35,6 +35,36 @@ fn an_attached_prompt_is_a_job_too() {
 }
 
 #[test]
+fn of_an_id_that_a_client_chose_there_is_one_job() {
+    let home = TestHome::new().dummy(&json!({"step_ms": 1}));
+    home.start_daemon();
+    let mut client = home.connect();
+    let ids = ["1736700000123456_1", "1736700000123457_1"];
+    let submit = |op: &str, id: &str, prompt: &str| json!({"v": 1, "id": op, "op": op, "job": id, "prompt": prompt, "on_done": "/bin/true"});
+    let code = |answer: Vec<Value>| answer.last().expect("an answer")["code"].clone();
+    assert_eq!(client.ask(&submit("submit", ids[0], "Hello"))[0]["data"]["job"], ids[0]);
+    // Running, and later done: what it is stays, and what is to follow it too.
+    for op in ["submit", "run"] {
+        assert_eq!(code(client.ask(&submit(op, ids[0], "other"))), "job_exists");
+    }
+    home.run(["wait", ids[0]]).expect(0);
+    for op in ["submit", "run"] {
+        assert_eq!(code(client.ask(&submit(op, ids[0], "other"))), "job_exists");
+    }
+    assert_eq!(home.run(["result", ids[0]]).expect(0).stdout.trim_end(), ANSWER);
+    let record = home.workspace("output").join(ids[0]).join("on_done.json");
+    eventually("its program has run", || record.exists().then_some(()));
+    // One that another program put there.
+    let job = home.workspace("failed").join(ids[1]);
+    fs::create_dir(&job).unwrap();
+    fs::write(job.join("prompt.txt"), "Hello").unwrap();
+    assert_eq!(code(client.ask(&submit("submit", ids[1], "other"))), "job_exists");
+    assert_eq!(fs::read_to_string(job.join("prompt.txt")).unwrap(), "Hello");
+    let bad = client.ask(&submit("submit", "../x", "Hello"));
+    assert!(bad[0]["error"].as_str().unwrap().contains("not a job id"), "{bad:?}");
+}
+
+#[test]
 fn any_program_may_put_a_job_into_ready() {
     let home = TestHome::new();
     home.start_daemon();

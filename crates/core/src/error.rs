@@ -112,6 +112,8 @@ error_codes! {
     DependencyFailed = "dependency_failed",
     /// No such job.
     JobNotFound = "job_not_found",
+    /// There is a job of that id already.
+    JobExists = "job_exists",
     /// The id fits more than one job.
     AmbiguousId = "ambiguous_id",
     /// No such session.
@@ -191,9 +193,11 @@ impl ErrorCode {
                 ExitCode::Failed
             }
             Self::JobNotFound | Self::SessionNotFound => ExitCode::NotFound,
-            Self::InvalidRequest | Self::EmptyPrompt | Self::AmbiguousId | Self::Config => {
-                ExitCode::Usage
-            }
+            Self::InvalidRequest
+            | Self::EmptyPrompt
+            | Self::JobExists
+            | Self::AmbiguousId
+            | Self::Config => ExitCode::Usage,
             Self::Io | Self::Internal | Self::Unknown => ExitCode::Unknown,
         }
     }
@@ -205,6 +209,7 @@ impl ErrorCode {
             | Self::UnsupportedVersion
             | Self::InvalidRequest
             | Self::EmptyPrompt
+            | Self::JobExists
             | Self::AmbiguousId => ErrorType::Protocol,
             Self::NoModel
             | Self::ModelNotFound
@@ -258,6 +263,7 @@ impl ErrorCode {
             | Self::DependencyFailed
             | Self::JobNotFound
             | Self::SessionNotFound
+            | Self::JobExists
             | Self::AmbiguousId
             | Self::WrongState
             | Self::Io

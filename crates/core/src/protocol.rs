@@ -105,6 +105,10 @@ pub enum Op {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Submission {
+    /// The id that the job is to have; else the daemon gives it one. Who chooses it can ask for the
+    /// job again after its connection broke: of one id there is one job.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobId>,
     /// The prompt.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub prompt: String,

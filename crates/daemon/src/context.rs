@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use threadrunner_core::protocol::ModelQuery;
-use threadrunner_core::{Failure, JobState, ModelRef};
+use threadrunner_core::protocol::{JobQuery, ModelQuery};
+use threadrunner_core::{Failure, JobId, JobState, ModelRef};
 use threadrunner_home::{Config, Home, WorkspaceSettings};
 
 use crate::jobs::{Hub, ViewReader};
@@ -20,6 +20,20 @@ pub(crate) struct Context {
 }
 
 impl Context {
+    /// The job that a query names, to be waited for: also one that is not on disk yet, where the
+    /// query has its whole id.
+    pub(crate) async fn find(&self, query: JobQuery) -> Result<Located, Failure> {
+        if let Ok(id) = JobId::parse(&query.job)
+            && let Some(workspace) = self.hub.locate(id.clone()).await?
+        {
+            let among = self.workspaces.among(query.workspace.as_deref())?;
+            if let Some(workspace) = among.into_iter().find(|served| served.id == workspace) {
+                return Ok(Located { id, workspace });
+            }
+        }
+        self.workspaces.find(query).await
+    }
+
     /// A job's view, if it is queued or running. The owner may not have been told yet of one in
     /// `ready`: after a start with a long queue, or a retry. Then it is told first.
     pub(crate) async fn watch(&self, job: &Located) -> Result<Option<ViewReader>, Failure> {

@@ -36,6 +36,8 @@ const REMOVED_AT_ONCE: usize = 256;
 #[derive(Debug)]
 pub(crate) struct Submission {
     pub(crate) id: JobId,
+    /// Whether its client chose the id: then there may be a job of that id.
+    pub(crate) is_chosen: bool,
     pub(crate) prompt: String,
     pub(crate) spec: JobSpec,
     pub(crate) meta: JobMeta,

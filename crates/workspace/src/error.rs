@@ -187,7 +187,7 @@ impl WorkspaceError {
             }
             Self::NotAnId { .. } => Failure::new(ErrorCode::JobNotFound, message)
                 .hint("ids are digits and single underscores, at most 128 characters"),
-            Self::Exists { .. } => Failure::new(ErrorCode::InvalidRequest, message),
+            Self::Exists { .. } => Failure::new(ErrorCode::JobExists, message),
             Self::WrongState { .. } => Failure::new(ErrorCode::WrongState, message),
             Self::Rejected { failure, .. } => failure,
             Self::NotAJob { .. } | Self::Unfinished { .. } => {

@@ -27,6 +27,17 @@ pub struct NewJob {
 }
 
 impl Workspace {
+    /// Whether there is no job of that id.
+    ///
+    /// # Errors
+    /// [`WorkspaceError::Exists`] where there is one, in whatever state.
+    pub fn vacant(&self, id: &JobId) -> Result<()> {
+        match JobState::ALL.into_iter().find(|&at| self.layout.holds(at, id)) {
+            Some(state) => Err(WorkspaceError::Exists { id: id.clone(), state }),
+            None => Ok(()),
+        }
+    }
+
     /// Prepares a job for the queue.
     ///
     /// # Errors
@@ -67,9 +78,7 @@ impl Workspace {
             let failure = unsupported(job.meta.mode);
             return Err(WorkspaceError::Rejected { id: job.id.clone(), failure });
         }
-        if let Some(state) = JobState::ALL.into_iter().find(|&at| self.layout.holds(at, &job.id)) {
-            return Err(WorkspaceError::Exists { id: job.id.clone(), state });
-        }
+        self.vacant(&job.id)?;
         let mut meta = job.meta.clone();
         meta.submitted_at.get_or_insert_with(|| format_timestamp(now));
         let meta_bytes = meta_json(&meta)?;

@@ -4,4 +4,4 @@ mod loaded;
 mod process;
 
 pub(crate) use loaded::{Engine, LoadState, LoadView, Stay};
-pub(crate) use process::{EXIT_GRACE, EngineId, EngineMessage, EngineProcess, Spawner};
+pub(crate) use process::{EXIT_GRACE, EngineId, EngineMessage, EngineProcess, Exit, Spawner};

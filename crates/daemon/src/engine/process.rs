@@ -41,8 +41,24 @@ pub(crate) struct EngineId(pub(crate) u64);
 pub(crate) enum EngineMessage {
     /// What the process said, in order; all that one read brought.
     Events(Vec<Event>),
-    /// The process is gone: how, in words.
-    Exited { how: String },
+    /// The process is gone.
+    Exited(Exit),
+}
+
+/// How a process went.
+#[derive(Debug)]
+pub(crate) struct Exit {
+    /// In words that go on from "it".
+    pub(crate) how: String,
+    /// Whether somebody ended it with `SIGKILL`: a person, or the kernel for want of memory. What it
+    /// worked on is no reason then.
+    pub(crate) was_killed: bool,
+}
+
+impl Exit {
+    fn said(how: String) -> Self {
+        Self { how, was_killed: false }
+    }
 }
 
 /// The daemon's end of a running process. Dropping it orders the process to exit.
@@ -98,12 +114,13 @@ impl Spawner {
         let stderr = child.stderr.take();
         let messages = self.messages.clone();
         tokio::spawn(async move {
-            let how = attend(id, child, ours, stderr, orders, &messages).await;
+            let exit = attend(id, child, ours, stderr, orders, &messages).await;
+            let how = &exit.how;
             match loads {
                 true => tracing::info!(pid, model, how, "engine exited"),
                 false => tracing::debug!(pid, model, how, "has said what the model takes"),
             }
-            let _ = messages.send((id, EngineMessage::Exited { how })).await;
+            let _ = messages.send((id, EngineMessage::Exited(exit))).await;
         });
         Ok(EngineProcess { id, pid, commands })
     }
@@ -151,7 +168,7 @@ async fn attend(
     stderr: Option<ChildStderr>,
     orders: mpsc::Receiver<Command>,
     messages: &mpsc::Sender<(EngineId, EngineMessage)>,
-) -> String {
+) -> Exit {
     let last_words = tokio::spawn(log_stderr(child.id().unwrap_or_default(), stderr));
     let mut listening = std::pin::pin!(listen(id, from, messages));
     let spoken = tokio::select! {
@@ -169,30 +186,35 @@ async fn attend(
         Ok(()) => tokio::time::timeout(EXIT_GRACE, child.wait()).await.ok(),
         Err(_) => None,
     };
-    let how = match ended {
+    let mut exit = match ended {
         Some(Ok(status)) => describe(status),
-        Some(Err(error)) => format!("could not be waited for: {error}"),
+        Some(Err(error)) => Exit::said(format!("could not be waited for: {error}")),
         None => {
             let _ = child.kill().await;
-            spoken.err().unwrap_or_else(|| "closed its stream".to_owned()) + ", and was killed"
+            let how = spoken.err().unwrap_or_else(|| "closed its stream".to_owned());
+            Exit::said(how + ", and was killed")
         }
     };
     // A child of its own may hold its stderr open for as long as it likes.
-    match tokio::time::timeout(EXIT_GRACE, last_words).await {
-        Ok(Ok(words)) if !words.is_empty() => format!("{how}: {words}"),
-        _ => how,
+    if let Ok(Ok(words)) = tokio::time::timeout(EXIT_GRACE, last_words).await
+        && !words.is_empty()
+    {
+        exit.how = format!("{}: {words}", exit.how);
     }
+    exit
 }
 
-fn describe(status: ExitStatus) -> String {
-    match (status.signal(), status.code()) {
+fn describe(status: ExitStatus) -> Exit {
+    let how = match (status.signal(), status.code()) {
         (Some(signal), _) => match name_of(signal) {
             Some(name) => format!("was ended by signal {signal} ({name})"),
             None => format!("was ended by signal {signal}"),
         },
         (None, Some(0)) => "exited".to_owned(),
         (None, code) => format!("exited with code {}", code.unwrap_or(-1)),
-    }
+    };
+    let killed = rustix::process::Signal::KILL.as_raw();
+    Exit { how, was_killed: status.signal() == Some(killed) }
 }
 
 /// The name of a signal that ends processes which did not ask for it.
@@ -314,9 +336,9 @@ mod tests {
 
     #[test]
     fn who_was_killed_is_said_with_the_signals_name() {
-        assert_eq!(describe(ExitStatus::from_raw(9)), "was ended by signal 9 (SIGKILL)");
-        assert_eq!(describe(ExitStatus::from_raw(34)), "was ended by signal 34");
-        assert_eq!(describe(ExitStatus::from_raw(3 << 8)), "exited with code 3");
+        assert_eq!(describe(ExitStatus::from_raw(9)).how, "was ended by signal 9 (SIGKILL)");
+        assert_eq!(describe(ExitStatus::from_raw(34)).how, "was ended by signal 34");
+        assert_eq!(describe(ExitStatus::from_raw(3 << 8)).how, "exited with code 3");
     }
 
     #[test]
@@ -339,8 +361,8 @@ mod tests {
         let (_commands, orders) = mpsc::channel(1);
         let (messages, _heard) = mpsc::channel(1);
         let stderr = child.stderr.take();
-        let how = attend(EngineId(1), child, ours, stderr, orders, &messages).await;
-        assert_eq!(how, "exited with code 7");
+        let exit = attend(EngineId(1), child, ours, stderr, orders, &messages).await;
+        assert_eq!(exit.how, "exited with code 7");
         drop(hold);
     }
 

@@ -14,7 +14,7 @@ pub(super) async fn cancel(
     query: JobQuery,
     answer: &Answer,
 ) -> Result<(), Stop> {
-    let job = context.workspaces.find(query).await?;
+    let job = context.find(query).await?;
     context.watch(&job).await?;
     let Some(mut view) = context.hub.cancel(&job, Ending::Canceled).await? else {
         let record = record(context, &job).await?;

@@ -16,7 +16,7 @@ pub(super) async fn follow(
     query: FollowQuery,
     answer: &Answer,
 ) -> Result<(), Stop> {
-    let job = context.workspaces.find(query.query).await?;
+    let job = context.find(query.query).await?;
     let whole = query.stream == Some(false);
     if let Some(view) = context.watch(&job).await? {
         let nothing_yet = view.borrow().text.is_empty();

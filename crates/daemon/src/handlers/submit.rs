@@ -82,7 +82,8 @@ pub(super) async fn new_job(
         model: Some(model.name()),
         ..JobMeta::default()
     };
-    Ok(NewJob { workspace: workspace.id, prompt: submission.prompt, model, spec, meta })
+    let id = submission.job;
+    Ok(NewJob { id, workspace: workspace.id, prompt: submission.prompt, model, spec, meta })
 }
 
 fn check(submission: &Submission) -> Result<(), Failure> {

@@ -8,7 +8,7 @@ use crate::connection::Answer;
 use crate::context::Context;
 
 pub(super) async fn wait(context: &Context, query: JobQuery, answer: &Answer) -> Result<(), Stop> {
-    let job = context.workspaces.find(query).await?;
+    let job = context.find(query).await?;
     if let Some(mut view) = context.watch(&job).await? {
         tokio::select! {
             // An error is the owner's going away, with the job still on disk.

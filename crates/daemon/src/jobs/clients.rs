@@ -33,6 +33,9 @@ impl Owner {
                     let _ = reply.send(Err(failure));
                 }
             },
+            Order::Locate { id, reply } => {
+                let _ = reply.send(self.live.get(&id).map(|live| live.workspace));
+            }
             Order::Watch { job, reply } => {
                 let view = self.named(&job).and_then(|id| self.watch(id));
                 let _ = reply.send(view);
@@ -109,8 +112,16 @@ impl Owner {
         let now = Instant::now();
         let wall = SystemTime::now();
         let micros = wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_micros();
-        let id = self.ids.next(u64::try_from(micros).unwrap_or(u64::MAX));
-        let NewJob { workspace, prompt, model, spec, meta } = job;
+        let NewJob { id: chosen, workspace, prompt, model, spec, meta } = job;
+        if let Some(id) = &chosen {
+            if self.live.contains_key(id) {
+                let message = format!("there is a job {id} already, queued or running");
+                return Err(Failure::new(ErrorCode::JobExists, message));
+            }
+            self.ids.after(id);
+        }
+        let is_chosen = chosen.is_some();
+        let id = chosen.unwrap_or_else(|| self.ids.next(u64::try_from(micros).unwrap_or(u64::MAX)));
         let claim = spec.after.is_empty() && self.may_begin_at_once(&model, spec.priority)?;
         let deadline = spec.timeout_s.map(|seconds| now + bounded(seconds));
         let live = Live {
@@ -134,7 +145,8 @@ impl Owner {
             engine.begin(id.clone());
         }
         self.live.insert(id.clone(), live);
-        self.stores[workspace].submit(Submission { id: id.clone(), prompt, spec, meta, claim });
+        let submission = Submission { id: id.clone(), is_chosen, prompt, spec, meta, claim };
+        self.stores[workspace].submit(submission);
         Ok(id)
     }
 

@@ -8,7 +8,7 @@ use threadrunner_core::{ErrorCode, Failure, FinishReason, JobId, ModelRef, Timin
 use super::live::{Live, Stage, milliseconds};
 use super::owner::Owner;
 use super::view::{Done, End, Phase};
-use crate::engine::{Engine, EngineId, EngineMessage, LoadState};
+use crate::engine::{Engine, EngineId, EngineMessage, Exit, LoadState};
 use crate::store::too_long;
 
 impl Owner {
@@ -16,12 +16,12 @@ impl Owner {
     pub(super) fn engine(&mut self, id: EngineId, message: EngineMessage) {
         let speaks_of_sizes = match &message {
             EngineMessage::Events(events) => self.sizes.heard(id, events),
-            EngineMessage::Exited { how } => self.sizes.gone(id, how),
+            EngineMessage::Exited(exit) => self.sizes.gone(id, &exit.how),
         };
         if speaks_of_sizes {
             return;
         }
-        let exited = matches!(message, EngineMessage::Exited { .. });
+        let exited = matches!(message, EngineMessage::Exited(_));
         self.engine_said(id, message);
         if exited {
             // Only now is its memory free.
@@ -40,7 +40,7 @@ impl Owner {
                     self.engine_event(&model, event);
                 }
             }
-            EngineMessage::Exited { how } => self.engine_exited(&model, &how),
+            EngineMessage::Exited(exit) => self.engine_exited(&model, &exit),
         }
     }
 
@@ -53,7 +53,7 @@ impl Owner {
                     self.start(&id);
                 }
             }
-            Event::LoadFailed { failure } => self.load_failed(model, failure),
+            Event::LoadFailed { failure } => self.load_failed(model, &failure, false),
             // It was not asked.
             Event::Sized { .. } => {}
             Event::Prefill { id, done, total } => {
@@ -107,23 +107,26 @@ impl Owner {
         }
     }
 
-    fn load_failed(&mut self, model: &ModelRef, failure: Failure) {
+    /// A model does not load, or it was not its fault and may load the next time.
+    fn load_failed(&mut self, model: &ModelRef, failure: &Failure, may_load: bool) {
         tracing::warn!(model = model.name(), %failure, "the model does not load");
         for id in self.set_engine(model, LoadState::Failed(failure.clone())) {
             // One whose claim is on its way finds no engine then, and asks for another.
-            if matches!(self.live.get(&id).map(|live| &live.stage), Some(Stage::Claimed(_))) {
+            let claimed =
+                matches!(self.live.get(&id).map(|live| &live.stage), Some(Stage::Claimed(_)));
+            if claimed && !may_load {
                 self.fail_claimed(&id, failure.clone());
             } else {
-                // Only of an engine that was loaded before, and says what it may not.
-                self.lose_attempt(&id, "said that it does not load");
+                // Else only of an engine that was loaded before, and says what it may not.
+                self.lose_attempt(&id, failure);
             }
         }
         self.forget_engine(model);
     }
 
-    fn engine_exited(&mut self, model: &ModelRef, how: &str) {
-        let name = model.name();
-        tracing::warn!(model = name, how, "the engine is gone");
+    fn engine_exited(&mut self, model: &ModelRef, exit: &Exit) {
+        let how = &exit.how;
+        tracing::warn!(model = model.name(), how, "the engine is gone");
         let died_loading = self.engines.get(model).and_then(Engine::loading).is_some();
         if died_loading {
             let failure = Failure::new(
@@ -131,17 +134,18 @@ impl Owner {
                 format!("the engine died while it loaded {}: it {how}", path_of(model)),
             )
             .hint("the file may be damaged, or need more memory than there is");
-            self.load_failed(model, failure);
+            self.load_failed(model, &failure, exit.was_killed);
             return;
         }
         let Some(engine) = self.forget_engine(model) else { return };
+        let failure = engine_died(how);
         for id in engine.jobs() {
-            self.lose_attempt(&id, how);
+            self.lose_attempt(&id, &failure);
         }
     }
 
-    /// A job's engine died under it: the job is begun again, or fails.
-    fn lose_attempt(&mut self, id: &JobId, how: &str) {
+    /// A job's engine died under it: the job is begun again, or fails with this.
+    fn lose_attempt(&mut self, id: &JobId, failure: &Failure) {
         let Some(live) = self.live.get_mut(id) else { return };
         let spec = match &live.stage {
             Stage::Running(run) => &run.spec,
@@ -153,13 +157,8 @@ impl Owner {
         let shown = live.view.as_ref().is_some_and(|view| !view.borrow().text.is_empty());
         // What an attached client was sent cannot be taken back from its pipe.
         if spec.attempts >= most || (live.attached && shown) {
-            let attempts = spec.attempts;
-            let failure = Failure::new(
-                ErrorCode::EngineDied,
-                format!("the engine died (attempt {attempts} of {most}): it {how}"),
-            )
-            .hint("the daemon goes on; its log has the engine's last words");
-            self.fail_claimed(id, failure);
+            let message = format!("{} (attempt {} of {most})", failure.message, spec.attempts);
+            self.fail_claimed(id, Failure { message, ..failure.clone() });
             return;
         }
         live.stage = Stage::Releasing;
@@ -277,7 +276,7 @@ impl Owner {
             tracing::info!(model = model.name(), "unloaded: asked for");
             if let Some(engine) = self.forget_engine(model) {
                 for job in engine.jobs() {
-                    self.lose_attempt(&job, "was unloaded");
+                    self.lose_attempt(&job, &engine_died("was unloaded"));
                 }
             }
         }
@@ -285,6 +284,11 @@ impl Owner {
         names.sort();
         names
     }
+}
+
+fn engine_died(how: &str) -> Failure {
+    Failure::new(ErrorCode::EngineDied, format!("the engine died: it {how}"))
+        .hint("the daemon goes on; its log has the engine's last words")
 }
 
 fn path_of(model: &ModelRef) -> String {

@@ -10,9 +10,10 @@ use super::view::ViewReader;
 use crate::engine::LoadView;
 use crate::workspaces::{Located, WorkspaceId};
 
-/// A job, checked and complete but for its id.
+/// A job, checked and complete, but for an id where the client chose none.
 #[derive(Debug)]
 pub(crate) struct NewJob {
+    pub(crate) id: Option<JobId>,
     pub(crate) workspace: WorkspaceId,
     pub(crate) prompt: String,
     pub(crate) model: ModelRef,
@@ -80,6 +81,10 @@ pub(super) enum Order {
     SubmitDetached {
         job: Box<NewJob>,
         reply: oneshot::Sender<Result<JobId, Failure>>,
+    },
+    Locate {
+        id: JobId,
+        reply: oneshot::Sender<Option<WorkspaceId>>,
     },
     Watch {
         job: JobName,
@@ -159,6 +164,11 @@ impl Hub {
     /// Queues a job. Its id comes when the job would survive a crash.
     pub(crate) async fn submit_detached(&self, job: NewJob) -> Result<JobId, Failure> {
         self.ask(|reply| Order::SubmitDetached { job: Box::new(job), reply }).await?
+    }
+
+    /// The workspace of a job that is queued or running, or on its way to the disk.
+    pub(crate) async fn locate(&self, id: JobId) -> Result<Option<WorkspaceId>, Failure> {
+        self.ask(|reply| Order::Locate { id, reply }).await
     }
 
     /// A job's view, while it is queued or running.

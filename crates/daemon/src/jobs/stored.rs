@@ -31,6 +31,13 @@ impl Owner {
             StoreEvent::Submitted { id, result: Ok(Written::Claimed(claim)) } => {
                 self.claimed(&id, *claim);
             }
+            StoreEvent::Submitted { id, result: Err(failure) }
+                if failure.code == ErrorCode::JobExists =>
+            {
+                self.refuse(&id, &failure);
+                // If that one is queued and was not found yet, it was passed over meanwhile.
+                self.stores[workspace].look(id);
+            }
             StoreEvent::Submitted { id, result: Err(failure) } => self.lost(&id, failure),
             StoreEvent::Durable { id } => self.durable(&id),
             StoreEvent::Claimed { id, result: Ok(claim) } => self.claimed(&id, *claim),
@@ -177,16 +184,22 @@ impl Owner {
     /// A job could not be written, claimed or put back: whoever waits is told why.
     fn lost(&mut self, id: &JobId, failure: Failure) {
         tracing::error!(job = %id, %failure, "the workspace refused a move");
-        if let Some(live) = self.forget(id) {
-            self.tell_change(live.workspace, id, None);
-            if let Some(view) = &live.view {
-                view.send_modify(|view| view.end = Some(End::Failed(failure.clone())));
-            }
-            if let Some(tell) = live.tell {
-                let _ = tell.send(Err(failure.clone()));
-            }
+        if let Some(workspace) = self.refuse(id, &failure) {
+            self.tell_change(workspace, id, None);
         }
         self.settle_lost(id, &failure);
+    }
+
+    /// Lets go of a job that is none, and tells its client why.
+    fn refuse(&mut self, id: &JobId, failure: &Failure) -> Option<WorkspaceId> {
+        let live = self.forget(id)?;
+        if let Some(view) = &live.view {
+            view.send_modify(|view| view.end = Some(End::Failed(failure.clone())));
+        }
+        if let Some(tell) = live.tell {
+            let _ = tell.send(Err(failure.clone()));
+        }
+        Some(live.workspace)
     }
 
     fn ended(&mut self, id: &JobId, result: Result<(), Failure>) {

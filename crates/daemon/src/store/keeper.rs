@@ -230,7 +230,11 @@ impl Keeper {
     }
 
     fn submit(&mut self, submission: Submission, now: SystemTime) {
-        let Submission { id, prompt, spec, meta, claim } = submission;
+        let Submission { id, is_chosen, prompt, spec, meta, claim } = submission;
+        // Before anything is noted under that id: it would be the other job's.
+        if is_chosen && let Err(error) = self.workspace.vacant(&id) {
+            return self.tell(StoreEvent::Submitted { id, result: Err(error.into()) });
+        }
         if let Err(failure) = self.all_there(&spec.after) {
             return self.tell(StoreEvent::Submitted { id, result: Err(failure) });
         }

@@ -80,11 +80,13 @@ impl Defaults {
             let message = format!("more than {TAGS} tags: a batch has two of its own");
             return Err(Incomplete::of_line(invalid(message)));
         }
-        let mut tags = vec![self.batch.clone(), line_tag(label.line)];
+        let mut tags = vec![self.batch.clone(), format!("line-{}", label.line)];
         tags.extend(self.args.tags.iter().cloned());
         tags.append(&mut submission.tags);
         let timeout = self.args.timeout.map(|timeout| timeout.as_secs_f64());
         let submission = Submission {
+            // It is the batch that says which.
+            job: None,
             backend,
             model,
             draft,
@@ -120,9 +122,4 @@ impl Defaults {
             .or_insert_with_key(|(backend, name)| resolve_asked_draft(&self.home, *backend, name));
         found.clone()
     }
-}
-
-/// The tag by which the job of a line is found.
-pub(super) fn line_tag(line: u64) -> String {
-    format!("line-{line}")
 }

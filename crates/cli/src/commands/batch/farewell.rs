@@ -1,12 +1,13 @@
 //! How a batch ends: complete, or before its time.
 
-use std::sync::Arc;
 use std::time::Duration;
 
+use threadrunner_core::ExitCode;
 use threadrunner_core::protocol::{JobRecord, Op};
-use threadrunner_core::{ExitCode, JobId};
 use tokio::time::{Instant, timeout};
 
+use super::job::Accepted;
+use super::ledger::Entry;
 use super::runner::Runner;
 use crate::app::Session;
 use crate::commands::ids::query_of;
@@ -37,9 +38,9 @@ impl Runner {
     /// Ends early: cancels what is under way where somebody asked for the end, and says how to go
     /// on.
     pub(super) async fn leave(&mut self, session: &mut Session, error: &CommandError) {
-        self.tasks.abort_all();
         let asked_for = matches!(error, CommandError::Interrupted | CommandError::ReaderGone);
         let canceled = if asked_for { self.cancel_all(session).await } else { 0 };
+        self.tasks.abort_all();
         // What could not be synced is asked again after a power failure.
         let _ = self.sink.sync();
         if matches!(error, CommandError::ReaderGone) {
@@ -63,41 +64,45 @@ impl Runner {
     }
 
     async fn cancel_all(&mut self, session: &mut Session) -> usize {
-        while let Ok(accepted) = self.accepted.try_recv() {
-            // What is not noted is found by its tag.
-            let _ = self.accepted(accepted);
-        }
-        let daemon = Arc::clone(&self.daemon);
-        let jobs: Vec<(usize, JobId)> = self
-            .slots
-            .iter()
-            .enumerate()
-            .filter_map(|(slot, entry)| Some((slot, entry.as_ref()?.job.clone()?)))
-            .collect();
-        let canceling = async {
-            let client = daemon.connect().await.ok().flatten()?;
-            let mut canceled = Vec::new();
-            let mut replies = Vec::new();
-            for (slot, job) in jobs {
-                replies.push((slot, client.request(Op::Cancel(query_of(&job))).await.ok()?));
-            }
-            for (slot, replies) in replies {
-                // One that ended meanwhile keeps its answer, for the next run.
-                if replies.into_value::<JobRecord>().await.is_ok() {
-                    canceled.push(slot);
-                }
-            }
-            Some(canceled)
-        };
+        let mut canceled = Vec::new();
         // A second Ctrl-C ends this too.
-        let canceled = match session.attend(timeout(FAREWELL, canceling)).await {
-            Ok(Ok(Some(canceled))) => canceled,
-            _ => Vec::new(),
-        };
+        let _ = session.attend(timeout(FAREWELL, self.cancel_each(&mut canceled))).await;
         for &slot in &canceled {
             // A canceled job that stays noted is asked anew all the same.
             let _ = self.ledger.note(slot, None);
         }
         canceled.len()
+    }
+
+    /// Cancels the jobs under way; `canceled` gets their slots, also where this is not seen to its
+    /// end.
+    async fn cancel_each(&mut self, canceled: &mut Vec<usize>) {
+        self.be_heard().await;
+        let Ok(Some(client)) = self.daemon.connect().await else { return };
+        let mut replies = Vec::new();
+        for (slot, entry) in self.slots.iter().enumerate() {
+            let Some(Entry { job, .. }) = entry else { continue };
+            let Ok(reply) = client.request(Op::Cancel(query_of(job))).await else { return };
+            replies.push((slot, reply));
+        }
+        for (slot, reply) in replies {
+            // One that ended meanwhile keeps its answer, for the next run.
+            if reply.into_value::<JobRecord>().await.is_ok() {
+                canceled.push(slot);
+            }
+        }
+    }
+
+    /// Waits until the daemon has heard of each job that it was asked for: one that it has not
+    /// heard of could not be canceled, and would run on.
+    async fn be_heard(&mut self) {
+        while !self.unheard.is_empty() {
+            let slot = tokio::select! {
+                Some(Accepted(slot)) = self.accepted.recv() => slot,
+                Some(Ok((work, _))) = self.tasks.join_next() => work.slot,
+                else => return,
+            };
+            self.unheard.remove(&slot);
+        }
     }
 }

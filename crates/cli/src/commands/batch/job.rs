@@ -29,30 +29,26 @@ pub(super) struct Work {
     pub(super) submission: Submission,
     /// Whether the model is the batch's, and not the line's.
     pub(super) general_model: bool,
+    pub(super) job: JobId,
     pub(super) state: WorkState,
     /// How often its daemon went away.
     pub(super) losses: u32,
 }
 
 /// What is known of a line's job.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WorkState {
-    /// There is none.
+    /// It was not asked for.
     New,
-    /// One was asked for, and whether there is one nobody knows.
-    Unsure,
-    /// There is one, of this run.
-    Ours(JobId),
-    /// There is one, of a run that was stopped.
-    Theirs(JobId),
+    /// It was asked for. Whether that was heard is known once it is found.
+    Asked,
+    /// The same, by a run that was stopped.
+    Theirs,
 }
 
-/// The daemon has told a job's id.
+/// The job in that slot is the daemon's.
 #[derive(Debug)]
-pub(super) struct Accepted {
-    pub(super) slot: usize,
-    pub(super) job: JobId,
-}
+pub(super) struct Accepted(pub(super) usize);
 
 /// How it ended.
 #[derive(Debug)]
@@ -65,8 +61,9 @@ pub(super) enum Ended {
         failure: Failure,
         job: Option<JobId>,
     },
-    /// It is not known whether there is a job.
-    Unsure,
+    /// The line needs another job: that one was canceled when the last run was stopped, or the id
+    /// is of something else.
+    Unfit,
     /// The queue is full.
     Refused,
     /// No line could be answered any more.
@@ -87,11 +84,21 @@ pub(super) async fn carry_out(
     work: &mut Work,
     tell: &mpsc::Sender<Accepted>,
 ) -> Ended {
+    let mut clashed = false;
     loop {
-        let stopped = match &work.state {
-            WorkState::Unsure => return Ended::Unsure,
+        let asked = work.state != WorkState::New;
+        let stopped = match work.state {
             WorkState::New => begin(daemon, work, tell).await,
-            WorkState::Ours(job) | WorkState::Theirs(job) => follow(daemon, job).await,
+            WorkState::Asked | WorkState::Theirs => match follow(daemon, &work.job).await {
+                // It was not heard, or it was removed. If it is heard only now, of one id there is
+                // one job, and this is refused.
+                Err(Stopped::Failed { failure, job: None })
+                    if failure.code == ErrorCode::JobNotFound =>
+                {
+                    begin(daemon, work, tell).await
+                }
+                followed => followed,
+            },
         };
         let (failure, job) = match stopped {
             Ok((text, end)) => return Ended::Answered { text, end: Box::new(end) },
@@ -105,14 +112,16 @@ pub(super) async fn carry_out(
                 continue;
             }
         };
-        let theirs = matches!(work.state, WorkState::Theirs(_));
         match failure.code {
             ErrorCode::Overloaded => {
-                work.state = WorkState::New;
+                if !asked {
+                    work.state = WorkState::New;
+                }
                 return Ended::Refused;
             }
-            // Removed, or canceled when the last run was stopped: it is asked anew.
-            ErrorCode::JobNotFound | ErrorCode::Canceled if theirs => work.state = WorkState::New,
+            ErrorCode::JobExists if asked && !clashed => clashed = true,
+            ErrorCode::JobExists => return Ended::Unfit,
+            ErrorCode::Canceled if work.state == WorkState::Theirs => return Ended::Unfit,
             ErrorCode::NoModel
             | ErrorCode::ModelNotFound
             | ErrorCode::ModelLoad
@@ -146,20 +155,14 @@ async fn begin(
     work: &mut Work,
     tell: &mpsc::Sender<Accepted>,
 ) -> Result<(String, EndFrame), Stopped> {
-    let op = Op::Run(Box::new(work.submission.clone()));
-    let mut replies = match daemon.open(op).await {
-        Ok(replies) => replies,
-        Err(failure) => {
-            // Nothing was begun, or nobody knows.
-            work.state = match failure.code {
-                ErrorCode::ConnectionLost => WorkState::Unsure,
-                _ => WorkState::New,
-            };
-            return Err(stopped(failure, None));
-        }
-    };
-    work.state = WorkState::Unsure;
-    read(&mut replies, Some((work, tell))).await
+    let submission = Submission { job: Some(work.job.clone()), ..work.submission.clone() };
+    let opened = daemon.open(Op::Run(Box::new(submission))).await;
+    // Else nothing was sent.
+    if opened.as_ref().err().is_none_or(|failure| failure.code == ErrorCode::ConnectionLost) {
+        work.state = WorkState::Asked;
+    }
+    let mut replies = opened.map_err(|failure| stopped(failure, None))?;
+    read(&mut replies, Some((work.slot, tell))).await
 }
 
 async fn follow(daemon: &Arc<Daemon>, job: &JobId) -> Result<(String, EndFrame), Stopped> {
@@ -184,21 +187,20 @@ async fn follow(daemon: &Arc<Daemon>, job: &JobId) -> Result<(String, EndFrame),
     Err(Stopped::Failed { failure, job })
 }
 
-/// Reads an answer to its end; the job of one that was begun here is told as soon as it is known.
+/// Reads an answer to its end; of a job that was begun here it is told when it is accepted.
 async fn read(
     replies: &mut Replies,
-    mut begun: Option<(&mut Work, &mpsc::Sender<Accepted>)>,
+    begun: Option<(usize, &mpsc::Sender<Accepted>)>,
 ) -> Result<(String, EndFrame), Stopped> {
     let mut text = String::new();
     loop {
         match replies.next().await {
             Ok(ReplyBody::Token { token, .. }) => text.push_str(&token),
             Ok(ReplyBody::End(end)) => return Ok((text, *end)),
-            Ok(ReplyBody::Event(Progress::Accepted { job })) => {
-                if let Some((work, tell)) = &mut begun {
-                    work.state = WorkState::Ours(job.clone());
+            Ok(ReplyBody::Event(Progress::Accepted { .. })) => {
+                if let Some((slot, tell)) = begun {
                     // Nobody listens any more when the batch is being stopped.
-                    let _ = tell.send(Accepted { slot: work.slot, job }).await;
+                    let _ = tell.send(Accepted(slot)).await;
                 }
             }
             Ok(ReplyBody::Event(Progress::Restarted { .. })) => text.clear(),

@@ -17,7 +17,7 @@ use threadrunner_home::Home;
 use super::keys::Fingerprint;
 
 /// The version of the file. One of another is not read.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Bytes of a record: the longest id fits.
 const RECORD: usize = 256;
 
@@ -28,8 +28,8 @@ pub(super) struct Entry {
     pub(super) key: Fingerprint,
     /// Its number.
     pub(super) line: u64,
-    /// Its job; `None` while the daemon has not told it.
-    pub(super) job: Option<JobId>,
+    /// Its job, which may not have been asked for yet.
+    pub(super) job: JobId,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -42,8 +42,7 @@ struct Header {
 struct Record {
     key: String,
     line: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    job: Option<JobId>,
+    job: JobId,
 }
 
 /// The file; without one, where nothing could be resumed anyway.
@@ -175,21 +174,21 @@ mod tests {
         let open = |fresh| Ledger::open(&home, Path::new("/x/out.jsonl"), fresh).unwrap();
         let (ledger, entries) = open(true);
         assert_eq!(entries, []);
-        let entry = |line, job: Option<&str>| Entry {
+        let entry = |line, job: &str| Entry {
             key: Fingerprint::of(&format!("line {line}")),
             line,
-            job: job.map(|id| JobId::parse(id).unwrap()),
+            job: JobId::parse(job).unwrap(),
         };
         let long = "9".repeat(JobId::MAX_LEN);
-        ledger.note(0, Some(&entry(1, Some("17_1")))).unwrap();
-        ledger.note(3, Some(&entry(u64::MAX, Some(&long)))).unwrap();
-        ledger.note(1, Some(&entry(2, None))).unwrap();
+        ledger.note(0, Some(&entry(1, "17_1"))).unwrap();
+        ledger.note(3, Some(&entry(u64::MAX, &long))).unwrap();
+        ledger.note(1, Some(&entry(2, "17_2"))).unwrap();
         ledger.note(0, None).unwrap();
         let batch = ledger.batch().to_owned();
         drop(ledger);
         let (again, entries) = open(false);
         assert_eq!(again.batch(), batch);
-        assert_eq!(entries, [(1, entry(2, None)), (3, entry(u64::MAX, Some(&long)))]);
+        assert_eq!(entries, [(1, entry(2, "17_2")), (3, entry(u64::MAX, &long))]);
         again.remove();
         let (anew, entries) = open(false);
         assert_ne!(anew.batch(), batch);
@@ -202,7 +201,7 @@ mod tests {
         let home = home(&directory);
         let out = Path::new("/x/out.jsonl");
         let (ledger, _) = Ledger::open(&home, out, true).unwrap();
-        let entry = Entry { key: Fingerprint::of("x"), line: 1, job: None };
+        let entry = Entry { key: Fingerprint::of("x"), line: 1, job: JobId::parse("1").unwrap() };
         ledger.note(0, Some(&entry)).unwrap();
         assert_eq!(Ledger::open(&home, out, true).unwrap().1, []);
     }

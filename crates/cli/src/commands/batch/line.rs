@@ -8,7 +8,7 @@ use super::input::Line;
 use super::openai;
 
 /// The keys of a line in ThreadRunner's own form: those of a submission, and `id`.
-const KEYS: [&str; 26] = [
+const KEYS: [&str; 30] = [
     "id",
     "prompt",
     "messages",
@@ -35,6 +35,10 @@ const KEYS: [&str; 26] = [
     "max_attempts",
     "on_done",
     "workspace",
+    "draft",
+    "keep_alive",
+    "template",
+    "session",
 ];
 
 /// In which form a line's answer is written.
@@ -215,10 +219,12 @@ mod tests {
             ("backend", json!("dummy")),
             ("on_done", json!("/x")),
             ("stream", json!(true)),
+            ("template", json!(true)),
+            ("keep_alive", json!("1m")),
         ] {
             object.insert(key.to_owned(), value);
         }
-        for key in ["system", "model", "workspace"] {
+        for key in ["system", "model", "workspace", "draft", "session"] {
             object.insert(key.to_owned(), json!("x"));
         }
         for value in object.values_mut().filter(|value| value.is_null()) {

@@ -4,9 +4,9 @@
 //! Three things make each line's answer stand in the output once, whatever is killed when. The
 //! output itself says what is done: it is read at the start, and a line that was not written to
 //! its end is dropped. Jobs are detached, and the [`ledger`] names those under way, so that the
-//! next run finds them again instead of asking twice. And where it is not known whether there is
-//! a job, because the daemon or the batch died between the question and the answer, the daemon is
-//! asked for the jobs with the batch's tag.
+//! next run finds them again instead of asking twice. And the batch gives its jobs their ids and
+//! notes them before it asks: where the daemon or the batch died between the question and the
+//! answer, the same job is asked for again, and of one id there is one job.
 
 mod answer;
 mod defaults;

@@ -1,20 +1,20 @@
 //! The batch at work: one place that waits, and what is under way.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use threadrunner_client::Daemon;
-use threadrunner_core::protocol::{JobList, JobsQuery, Op, Submission};
-use threadrunner_core::{ErrorCode, Failure, JobId};
+use threadrunner_core::protocol::Submission;
+use threadrunner_core::{ErrorCode, Failure, JobId, JobIdSource};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::answer;
-use super::defaults::{Defaults, Incomplete, line_tag};
+use super::defaults::{Defaults, Incomplete};
 use super::input::Line;
-use super::job::{Accepted, Ended, LOSSES, Work, WorkState, carry_out};
+use super::job::{Accepted, Ended, Work, WorkState, carry_out};
 use super::keys::Fingerprint;
 use super::ledger::{Entry, Ledger};
 use super::line::{self, Label};
@@ -22,12 +22,9 @@ use super::progress::Counts;
 use super::seen::{Met, Seen};
 use super::sink::{Sink, Syncer};
 use crate::app::Session;
-use crate::commands::wait::is_loss;
 use crate::error::{CommandError, CommandResult};
 use crate::output;
 
-/// The most jobs that the daemon lists at once.
-const LISTED: u32 = 10_000;
 /// How long to wait before a full queue is tried again, at first and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
@@ -41,25 +38,22 @@ pub(super) struct Runner {
     seen: Seen,
     pub(super) counts: Counts,
     concurrency: usize,
-    /// What an earlier run left under way: its slot, and its job where that was told.
-    left: HashMap<Fingerprint, (usize, Option<JobId>)>,
+    ids: JobIdSource,
+    /// What an earlier run left under way: its slot, and its job.
+    left: HashMap<Fingerprint, (usize, JobId)>,
     /// What is under way, by slot.
     pub(super) slots: Vec<Option<Entry>>,
     free: Vec<usize>,
     pub(super) tasks: JoinSet<(Work, Ended)>,
     tell: mpsc::Sender<Accepted>,
     pub(super) accepted: mpsc::Receiver<Accepted>,
+    /// Slots whose jobs were asked for and are not yet the daemon's.
+    pub(super) unheard: HashSet<usize>,
     /// Lines that found the queue full, and when the first of them is tried again. It is also when
     /// a job of ours has ended, or another was accepted: then there is room, or was.
     refused: VecDeque<Work>,
     try_at: Instant,
     pause: Duration,
-    /// Lines of which it is not known whether they have a job.
-    unsure: Vec<Work>,
-    /// The listing that will tell, for how many of them.
-    listing: Option<(usize, tokio::task::JoinHandle<Result<JobList, Failure>>)>,
-    /// How often the daemon went away while it listed.
-    losses: u32,
     /// Keys of lines that nobody understood: each is told once.
     unknown: Vec<String>,
     input_ended: bool,
@@ -72,7 +66,6 @@ enum Next {
     InputEnded,
     Accepted(Accepted),
     Ended(Box<(Work, Ended)>),
-    Listed(Result<JobList, Failure>),
     MayHaveRoom,
     Broken(String),
     Done,
@@ -98,18 +91,17 @@ impl Runner {
             seen,
             counts,
             concurrency,
+            ids: JobIdSource::new(std::process::id()),
             left: HashMap::new(),
             slots: Vec::new(),
             free: Vec::new(),
             tasks: JoinSet::new(),
             tell,
             accepted,
+            unheard: HashSet::new(),
             refused: VecDeque::new(),
             try_at: Instant::now(),
             pause: PAUSE.0,
-            unsure: Vec::new(),
-            listing: None,
-            losses: 0,
             unknown: Vec::new(),
             input_ended: false,
         }
@@ -158,12 +150,12 @@ impl Runner {
                     let message = format!("cannot read the input: {error}");
                     return Err(Failure::new(ErrorCode::Io, message).into());
                 }
-                Next::Accepted(accepted) => {
-                    self.accepted(accepted)?;
+                Next::Accepted(Accepted(slot)) => {
+                    self.unheard.remove(&slot);
+                    self.pause = PAUSE.0;
                     self.try_again();
                 }
                 Next::Ended(ended) => self.ended(session, *ended).await?,
-                Next::Listed(list) => self.listed(list)?,
                 Next::MayHaveRoom => self.try_again(),
                 Next::Broken(message) => {
                     let code = ErrorCode::Internal;
@@ -172,12 +164,11 @@ impl Runner {
                 Next::Done => return Ok(()),
             }
             self.syncer.now_and_then(&self.sink);
-            self.list_if_unsure();
         }
     }
 
     fn under_way(&self) -> usize {
-        self.tasks.len() + self.unsure.len() + self.refused.len()
+        self.tasks.len() + self.refused.len()
     }
 
     /// Waits. Dropping the future loses nothing.
@@ -187,22 +178,12 @@ impl Runner {
         }
         let room =
             !self.input_ended && self.refused.is_empty() && self.under_way() < self.concurrency;
-        let listing = async {
-            match &mut self.listing {
-                Some((_, listing)) => listing.await,
-                None => std::future::pending().await,
-            }
-        };
-        // A job is noted before its end is.
+        // A job is accepted before it ends.
         tokio::select! {
             biased;
             Some(accepted) = self.accepted.recv() => Next::Accepted(accepted),
             Some(ended) = self.tasks.join_next() => match ended {
                 Ok(ended) => Next::Ended(Box::new(ended)),
-                Err(error) => Next::Broken(error.to_string()),
-            },
-            listed = listing => match listed {
-                Ok(list) => Next::Listed(list),
                 Err(error) => Next::Broken(error.to_string()),
             },
             () = sleep_until(self.try_at), if !self.refused.is_empty() => Next::MayHaveRoom,
@@ -252,40 +233,44 @@ impl Runner {
     ) -> Result<(), CommandError> {
         let asked = serde_json::to_string(&submission).unwrap_or_default();
         let key = Fingerprint::of(&format!("{} {asked}", label.key()));
-        let (slot, state) = match self.left.remove(&key) {
-            Some((slot, Some(job))) => (slot, WorkState::Theirs(job)),
-            Some((slot, None)) => (slot, WorkState::Unsure),
+        let (slot, job, state) = match self.left.remove(&key) {
+            Some((slot, job)) => (slot, job, WorkState::Theirs),
             None => {
                 let slot = self.free.pop().unwrap_or_else(|| {
                     self.slots.push(None);
                     self.slots.len() - 1
                 });
-                let entry = Entry { key, line: label.line, job: None };
-                self.ledger.note(slot, Some(&entry))?;
-                self.slots[slot] = Some(entry);
-                (slot, WorkState::New)
+                let job = self.new_id();
+                self.note(slot, Entry { key, line: label.line, job: job.clone() })?;
+                (slot, job, WorkState::New)
             }
         };
-        let work = Work { slot, label, submission, general_model, state, losses: 0 };
+        let work = Work { slot, label, submission, general_model, job, state, losses: 0 };
         self.spawn(work);
         Ok(())
     }
 
+    fn new_id(&mut self) -> JobId {
+        let micros = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
+        self.ids.next(u64::try_from(micros).unwrap_or(u64::MAX))
+    }
+
+    /// Notes what is asked for next: before it is, so that the next run knows of it.
+    fn note(&mut self, slot: usize, entry: Entry) -> Result<(), Failure> {
+        self.ledger.note(slot, Some(&entry))?;
+        self.slots[slot] = Some(entry);
+        Ok(())
+    }
+
     fn spawn(&mut self, mut work: Work) {
+        if work.state == WorkState::New {
+            self.unheard.insert(work.slot);
+        }
         let (daemon, tell) = (Arc::clone(&self.daemon), self.tell.clone());
         self.tasks.spawn(async move {
             let ended = carry_out(&daemon, &mut work, &tell).await;
             (work, ended)
         });
-    }
-
-    pub(super) fn accepted(&mut self, accepted: Accepted) -> Result<(), Failure> {
-        let Some(entry) = self.slots.get_mut(accepted.slot).and_then(Option::as_mut) else {
-            return Ok(());
-        };
-        entry.job = Some(accepted.job);
-        self.pause = PAUSE.0;
-        self.ledger.note(accepted.slot, Some(entry))
     }
 
     async fn ended(
@@ -294,6 +279,7 @@ impl Runner {
         (work, ended): (Work, Ended),
     ) -> Result<(), CommandError> {
         let now = Instant::now();
+        self.unheard.remove(&work.slot);
         match ended {
             Ended::Answered { text, end } => {
                 let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -304,10 +290,7 @@ impl Runner {
             Ended::Failed { failure, job } => {
                 self.fail(session, &work.label, &failure, job.as_ref(), None).await?;
             }
-            Ended::Unsure => {
-                self.unsure.push(work);
-                return Ok(());
-            }
+            Ended::Unfit => return Ok(self.ask_anew(work)?),
             Ended::Refused => {
                 self.refused.push_back(work);
                 self.try_at = now + self.pause;
@@ -321,6 +304,16 @@ impl Runner {
         self.slots[work.slot] = None;
         self.free.push(work.slot);
         self.try_again();
+        Ok(())
+    }
+
+    /// Asks for a line's answer by another job.
+    fn ask_anew(&mut self, work: Work) -> Result<(), Failure> {
+        let job = self.new_id();
+        if let Some(entry) = self.slots[work.slot].take() {
+            self.note(work.slot, Entry { job: job.clone(), ..entry })?;
+        }
+        self.spawn(Work { job, state: WorkState::New, ..work });
         Ok(())
     }
 
@@ -355,53 +348,6 @@ impl Runner {
         let line = answer::failed(label, failure, job, duplicate_of);
         self.sink.write(session, &line).await?;
         self.counts.failed(Instant::now());
-        Ok(())
-    }
-
-    /// Asks once for all lines of which it is not known whether they have a job.
-    fn list_if_unsure(&mut self) {
-        if self.unsure.is_empty() || self.listing.is_some() {
-            return;
-        }
-        let query = JobsQuery {
-            tag: Some(self.ledger.batch().to_owned()),
-            limit: Some(LISTED),
-            ..JobsQuery::default()
-        };
-        let daemon = Arc::clone(&self.daemon);
-        let listing = tokio::spawn(async move { daemon.call(Op::Jobs(query)).await });
-        self.listing = Some((self.unsure.len(), listing));
-    }
-
-    /// Lines whose job is found go on with it, and the others begin.
-    fn listed(&mut self, list: Result<JobList, Failure>) -> Result<(), Failure> {
-        let Some((count, _)) = self.listing.take() else { return Ok(()) };
-        let list = match list {
-            Ok(list) => list,
-            // The daemon went away again; the next one is asked.
-            Err(failure) if is_loss(&failure) && self.losses < LOSSES => {
-                self.losses += 1;
-                return Ok(());
-            }
-            Err(failure) => return Err(failure),
-        };
-        let mut found = HashMap::new();
-        // Oldest first, so that of two the newer one stays.
-        for record in list.jobs.into_iter().rev() {
-            for tag in &record.meta.tags {
-                found.insert(tag.clone(), record.job.clone());
-            }
-        }
-        for mut work in self.unsure.drain(..count).collect::<Vec<_>>() {
-            work.state = match found.remove(&line_tag(work.label.line)) {
-                Some(job) => {
-                    self.accepted(Accepted { slot: work.slot, job: job.clone() })?;
-                    WorkState::Theirs(job)
-                }
-                None => WorkState::New,
-            };
-            self.spawn(work);
-        }
         Ok(())
     }
 }

@@ -17,7 +17,7 @@ use super::super::live::Stage;
 use super::super::rooms::{Limits, Wanted};
 use super::super::{Ending, NewJob};
 use super::*;
-use crate::engine::{EngineMessage, LoadState, LoadView, Stay};
+use crate::engine::{EngineMessage, Exit, LoadState, LoadView, Stay};
 use crate::store::Store;
 use crate::workspaces::Served;
 
@@ -39,6 +39,10 @@ fn model() -> ModelRef {
 fn finished(id: u64, finish_reason: FinishReason) -> Event {
     let (usage, timings) = (Usage::default(), Timings::default());
     Event::Finished { id, finish_reason, usage, timings }
+}
+
+fn exited(how: &str, was_killed: bool) -> EngineMessage {
+    EngineMessage::Exited(Exit { how: how.to_owned(), was_killed })
 }
 
 impl Story {
@@ -83,17 +87,22 @@ impl Story {
             // As if it had been asked for before. No process of a test has less.
             self.owner.sizes.set(&model, SIZE);
         }
-        let job = NewJob {
-            workspace: WorkspaceId(0),
+        let (reply, _) = oneshot::channel();
+        let job = Box::new(self.job(model));
+        self.owner.order(Order::SubmitDetached { job, reply });
+        // Ids ascend.
+        self.owner.live.keys().max().unwrap().clone()
+    }
+
+    fn job(&self, model: ModelRef) -> NewJob {
+        NewJob {
+            id: None,
+            workspace: self.served[0].id,
             prompt: "Hello".to_owned(),
             model: model.clone(),
             spec: JobSpec { model: Some(model), ..JobSpec::default() },
             meta: JobMeta::default(),
-        };
-        let (reply, _) = oneshot::channel();
-        self.owner.order(Order::SubmitDetached { job: Box::new(job), reply });
-        // Ids ascend.
-        self.owner.live.keys().max().unwrap().clone()
+        }
     }
 
     /// An engine that was started then, is loaded, and works on something.
@@ -190,8 +199,7 @@ async fn an_engine_that_fails_to_load_when_it_was_loaded_takes_no_job_with_it() 
 async fn a_claimed_job_whose_engine_is_gone_and_finds_no_room_waits_in_the_queue() {
     let mut story = Story::new();
     let id = story.submit();
-    let how = "is gone".to_owned();
-    story.owner.engine(EngineId(1), EngineMessage::Exited { how });
+    story.owner.engine(EngineId(1), exited("is gone", false));
     for name in ["a", "b", "c", "d"] {
         let model = ModelRef { backend: BackendKind::Llama, path: Some(name.into()), draft: None };
         story.busy_engine(&model, Instant::now());
@@ -199,6 +207,35 @@ async fn a_claimed_job_whose_engine_is_gone_and_finds_no_room_waits_in_the_queue
     story.until(|owner| matches!(owner.live[&id].stage, Stage::Queued(_))).await;
     assert_eq!(story.served[0].reader.locate(&id).unwrap().0, JobState::Ready);
     assert_eq!(story.served[0].reader.spec(&id).unwrap().attempts, 0);
+}
+
+#[tokio::test]
+async fn who_is_killed_while_it_loads_costs_an_attempt_and_who_dies_of_it_the_job() {
+    for was_killed in [true, false] {
+        let mut story = Story::new();
+        let id = story.submit();
+        story.until(|owner| matches!(owner.live[&id].stage, Stage::Claimed(_))).await;
+        let engine = *story.owner.processes.keys().next().unwrap();
+        story.owner.engine(engine, exited("was ended", was_killed));
+        let stage = &story.owner.live[&id].stage;
+        assert_eq!(matches!(stage, Stage::Releasing), was_killed, "{stage:?}");
+        assert_eq!(matches!(stage, Stage::Ending(_)), !was_killed, "{stage:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_is_on_its_way_to_the_disk_is_found_and_its_id_is_taken() {
+    let mut story = Story::new();
+    let id = story.submit();
+    let (reply, mut located) = oneshot::channel();
+    story.owner.order(Order::Locate { id: id.clone(), reply });
+    assert_eq!(located.try_recv().unwrap(), Some(WorkspaceId(0)));
+    let job = NewJob { id: Some(id.clone()), ..story.job(model()) };
+    let (reply, mut answer) = oneshot::channel();
+    story.owner.order(Order::SubmitDetached { job: Box::new(job), reply });
+    let failure = answer.try_recv().unwrap().unwrap_err();
+    assert_eq!(failure.code, threadrunner_core::ErrorCode::JobExists);
+    assert!(story.owner.live.contains_key(&id));
 }
 
 /// Puts a job with nothing but a prompt where another program would.
@@ -288,8 +325,7 @@ async fn the_engine_that_works_longest_makes_way_for_a_model_that_has_waited_lon
     assert!(story.owner.engines.contains_key(&named("b")));
     // Until its process is gone, so is none of its memory.
     assert!(matches!(story.owner.live[&waits].stage, Stage::Queued(_)));
-    let how = "exited".to_owned();
-    story.owner.engine(first.unwrap(), EngineMessage::Exited { how });
+    story.owner.engine(first.unwrap(), exited("exited", false));
     story.owner.dispatch();
     assert!(matches!(story.owner.live[&waits].stage, Stage::Claiming));
 }
@@ -301,13 +337,7 @@ async fn a_model_that_takes_more_than_there_is_is_refused_and_nobody_makes_way()
         |name: &str| ModelRef { backend: BackendKind::Llama, path: Some(name.into()), draft: None };
     story.busy_engine(&named("a"), Instant::now());
     story.owner.sizes.set(&named("b"), 5 * SIZE);
-    let job = NewJob {
-        workspace: WorkspaceId(0),
-        prompt: "Hello".to_owned(),
-        model: named("b"),
-        spec: JobSpec { model: Some(named("b")), ..JobSpec::default() },
-        meta: JobMeta::default(),
-    };
+    let job = story.job(named("b"));
     let (reply, mut answer) = oneshot::channel();
     story.owner.order(Order::SubmitDetached { job: Box::new(job), reply });
     let failure = answer.try_recv().unwrap().unwrap_err();
