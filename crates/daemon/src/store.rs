@@ -144,7 +144,6 @@ enum Operation {
     Release { id: JobId, counted: bool },
     Look(JobId),
     LookFor { id: JobId, reply: Reply<()> },
-    Arrived(JobId),
     BeginHook(JobId),
     EndHook { id: JobId, outcome: Box<HookOutcome> },
     Stands(JobId),
@@ -404,7 +403,7 @@ impl Archive {
 fn watch_ready(workspace: &Workspace, operations: mpsc::Sender<Operation>) -> Option<Watcher> {
     let tell = move |event| {
         let operation = match event {
-            WatchEvent::Arrived(id) => Operation::Arrived(id),
+            WatchEvent::Arrived(id) => Operation::Look(id),
             WatchEvent::Rescan => Operation::List,
         };
         // The thread ends only with the daemon.

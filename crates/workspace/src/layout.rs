@@ -10,6 +10,7 @@ use threadrunner_core::{JobId, JobState};
 
 use crate::fs::FileSystem;
 use crate::recent::Recent;
+use crate::watch::OwnArrivals;
 use crate::{Result, WorkspaceError};
 
 /// The prompt, byte for byte.
@@ -55,6 +56,7 @@ pub(crate) struct Layout {
     root: PathBuf,
     states: [OwnedFd; JobState::ALL.len()],
     recent: Recent,
+    own_arrivals: OwnArrivals,
 }
 
 impl Layout {
@@ -102,12 +104,18 @@ impl Layout {
         };
         let [writing, ready, processing, done, failed] = JobState::ALL;
         let states = [open(writing)?, open(ready)?, open(processing)?, open(done)?, open(failed)?];
-        Ok(Self { root, states, recent: Recent::default() })
+        let (recent, own_arrivals) = Default::default();
+        Ok(Self { root, states, recent, own_arrivals })
     }
 
     /// The workspace's absolute path.
     pub(crate) fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// What the watcher does not tell of.
+    pub(crate) fn own_arrivals(&self) -> &OwnArrivals {
+        &self.own_arrivals
     }
 
     /// What is remembered of the names in the states' directories.

@@ -16,6 +16,7 @@ use crate::layout::{
     ERROR_FILE, HOOK_FILE, JOB_FILE, Layout, META_FILE, PARTIAL_FILE, PROMPT_FILE, RESULT_FILE,
 };
 use crate::listing::{self, by_time};
+use crate::watch::OwnArrivals;
 use crate::{NotKept, Result, Retention, WorkspaceError};
 
 /// Reads a workspace. Cheap to clone; needs neither the owner nor the lock.
@@ -247,6 +248,11 @@ impl Reader {
     /// When a state's directory last changed; `None` where nobody can tell.
     pub fn changed(&self, state: JobState) -> Option<SystemTime> {
         std::fs::metadata(self.layout.path(state)).and_then(|found| found.modified()).ok()
+    }
+
+    /// What the watcher does not tell of.
+    pub(crate) fn own_arrivals(&self) -> &OwnArrivals {
+        self.layout.own_arrivals()
     }
 
     /// Notes a job that somebody else put into `input/ready`.

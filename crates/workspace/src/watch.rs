@@ -1,7 +1,9 @@
 //! Jobs that other programs submit, by renaming a directory into `input/ready`.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use notify::event::{EventKind, ModifyKind};
 use notify::{RecursiveMode, Watcher as _};
@@ -12,10 +14,38 @@ use crate::{Reader, Result, WorkspaceError};
 /// What the watcher saw.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WatchEvent {
-    /// A job appeared in `input/ready`. The owner's own submissions are told of as well.
+    /// A job appeared in `input/ready`, and it was not this process's [`Workspace`](crate::Workspace)
+    /// that put it there.
     Arrived(JobId),
     /// Events were lost: look at all of `input/ready`.
     Rescan,
+}
+
+/// What this process puts into `input/ready` itself, until the watcher sees it. Nothing is noted
+/// while nobody watches.
+#[derive(Debug, Default)]
+pub(crate) struct OwnArrivals(Mutex<Option<HashSet<JobId>>>);
+
+impl OwnArrivals {
+    /// Call before the move.
+    pub(crate) fn expect(&self, id: &JobId) {
+        if let Some(ids) = &mut *self.ids() {
+            ids.insert(id.clone());
+        }
+    }
+
+    /// Whether it was expected; it is not any more.
+    pub(crate) fn seen(&self, id: &JobId) -> bool {
+        self.ids().as_mut().is_some_and(|ids| ids.remove(id))
+    }
+
+    fn watch(&self, watched: bool) {
+        *self.ids() = watched.then(HashSet::new);
+    }
+
+    fn ids(&self) -> MutexGuard<'_, Option<HashSet<JobId>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Watches `input/ready` until it is dropped.
@@ -23,7 +53,14 @@ pub enum WatchEvent {
 /// Not every file system tells of changes that another machine made (NFS, FUSE), so an owner
 /// also looks at [`Reader::ids`] of [`JobState::Ready`] now and then.
 pub struct Watcher {
+    reader: Reader,
     _watcher: notify::RecommendedWatcher,
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.reader.own_arrivals().watch(false);
+    }
 }
 
 impl fmt::Debug for Watcher {
@@ -45,23 +82,30 @@ impl Watcher {
         let path = reader.path().join(JobState::Ready.directory());
         let error =
             |error: notify::Error| WorkspaceError::io("watch", &path, std::io::Error::other(error));
-        let reader = reader.clone();
+        let seen_by = reader.clone();
+        let mut told = move |event| {
+            match &event {
+                // What was expected may be among what was lost.
+                WatchEvent::Rescan => seen_by.own_arrivals().watch(true),
+                WatchEvent::Arrived(id) if seen_by.own_arrivals().seen(id) => return,
+                WatchEvent::Arrived(id) => seen_by.note_arrival(id),
+            }
+            tell(event);
+        };
         let handler = move |event: notify::Result<notify::Event>| match event {
-            Ok(event) if event.need_rescan() => tell(WatchEvent::Rescan),
+            Ok(event) if event.need_rescan() => told(WatchEvent::Rescan),
             Ok(event) if is_arrival(event.kind) => {
-                for path in &event.paths {
-                    if let Some(id) = id_of(path) {
-                        reader.note_arrival(&id);
-                        tell(WatchEvent::Arrived(id));
-                    }
-                }
+                let ids = event.paths.iter().filter_map(|path| id_of(path));
+                ids.for_each(|id| told(WatchEvent::Arrived(id)));
             }
             Ok(_) => {}
-            Err(_) => tell(WatchEvent::Rescan),
+            Err(_) => told(WatchEvent::Rescan),
         };
         let mut watcher = notify::recommended_watcher(handler).map_err(error)?;
         watcher.watch(&path, RecursiveMode::NonRecursive).map_err(error)?;
-        Ok(Self { _watcher: watcher })
+        // Not sooner: what nobody sees would be expected for ever.
+        reader.own_arrivals().watch(true);
+        Ok(Self { reader: reader.clone(), _watcher: watcher })
     }
 }
 

@@ -46,8 +46,6 @@ pub(super) struct Keeper {
     complained: HashSet<JobId>,
     /// When `ready` had changed last when it was listed, if it was at rest then.
     listed: Option<SystemTime>,
-    /// Jobs that this daemon put into `ready`, until the watcher has told of them.
-    own: HashSet<JobId>,
     needs: Needs,
     pub(super) sessions: Sessions,
     /// Jobs with a hook that has not run.
@@ -90,7 +88,6 @@ impl Keeper {
             unended: VecDeque::new(),
             complained: HashSet::new(),
             listed: None,
-            own: HashSet::new(),
             needs: Needs::default(),
             sessions: Sessions::default(),
             hooked: HashSet::new(),
@@ -177,11 +174,6 @@ impl Keeper {
                 // A client that is gone has nobody to be told.
                 let _ = reply.send(Ok(()));
             }
-            Operation::Arrived(id) => {
-                if !self.own.remove(&id) {
-                    self.look(id);
-                }
-            }
             Operation::BeginHook(id) => self.begin_hook(id),
             Operation::EndHook { id, outcome } => {
                 self.end_hook(&id, &outcome);
@@ -262,18 +254,15 @@ impl Keeper {
         match result {
             // It begins before it is synced: who waits for its first token waits for no disk.
             Ok(Some(claim)) if claim.spec.attached => {
-                self.own.insert(id.clone());
                 let written = Written::Claimed(Box::new(claim));
                 self.tell(StoreEvent::Submitted { id: id.clone(), result: Ok(written) });
                 self.pending.push((id, Pending::Begun));
             }
             // Here somebody waits for the disk, and an engine would take its processor.
             Ok(Some(claim)) => {
-                self.own.insert(id.clone());
                 self.pending.push((id, Pending::BeginsThen(Box::new(claim))));
             }
             Ok(None) => {
-                self.own.insert(id.clone());
                 self.needs.add(&id, &after);
                 self.pending.push((id, Pending::Queued { after, any, turn }));
             }

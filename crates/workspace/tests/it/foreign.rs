@@ -275,12 +275,15 @@ fn a_failed_job_put_back_by_hand_is_run_again() {
 
 #[test]
 fn the_watcher_tells_of_a_job_that_is_renamed_into_the_queue() {
-    let f = Fixture::new();
+    let mut f = Fixture::new();
     let (tell, told) = mpsc::channel();
     let watcher = Watcher::start(&f.reader(), move |event| {
         let _ = tell.send(event);
     })
     .unwrap();
+    // Not of what the owner puts there itself.
+    f.submit("hello");
+    f.sync();
     let id = put(&f, "1", write("prompt.txt", "hello"));
     put(&f, "2", write("prompt.txt", "hello"));
     let first = told.recv_timeout(Duration::from_secs(30)).unwrap();

@@ -44,7 +44,6 @@ impl Keeper {
         };
         match self.workspace.release(job, attempt) {
             Ok(()) => {
-                self.own.insert(id.clone());
                 self.pending.push((id, Pending::Released));
             }
             Err(still) => {

@@ -102,8 +102,6 @@ impl Keeper {
     }
 
     pub(super) fn list(&mut self) {
-        // The watcher may have lost events, also those that would have emptied this.
-        self.own.clear();
         let reader = self.workspace.reader();
         let changed = reader.changed(JobState::Ready);
         // A long queue that rests is not read again and again.

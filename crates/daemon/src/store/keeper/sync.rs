@@ -86,7 +86,6 @@ impl Keeper {
                 (Pending::Answer { reply, then_look }, error) => {
                     let _ = reply.send(error.map_or(Ok(()), |error| Err(error.into())));
                     if then_look {
-                        self.own.insert(id.clone());
                         // Not here: one that turns out malformed is moved by the next sync.
                         self.backlog.push_back(id);
                     }
