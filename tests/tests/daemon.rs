@@ -114,6 +114,25 @@ fn a_second_signal_ends_the_grace_time_and_loses_nothing() {
 }
 
 #[test]
+fn who_starts_the_daemon_while_it_is_stopping_gets_another_one() {
+    let home = TestHome::new().config("grace = 3600\n").dummy(&json!({"step_ms": 20, "words": 50}));
+    let id = home.run(["--detach", "Hello"]).expect(0).stdout.trim().to_owned();
+    eventually("it runs", || (home.jobs_in("processing") == [id.as_str()]).then_some(()));
+    let pid = home.daemon_pid();
+    let mut client = home.connect();
+    home.kill(pid, Signal::TERM);
+    eventually("it is stopping", || {
+        let status = client.ask(&json!({"v": 1, "id": 1, "op": "status"}));
+        (status[0]["data"]["stopping"] == true).then_some(())
+    });
+    let started = home.run(["daemon", "start"]).expect(0);
+    assert!(started.stderr.contains("started"), "{}", started.stderr);
+    assert!(!process_is_alive(pid));
+    assert_ne!(home.daemon_pid(), pid);
+    assert_eq!(home.jobs_in("output"), [id]);
+}
+
+#[test]
 fn a_killed_daemon_leaves_its_client_with_code_2_and_its_job_to_the_next() {
     let home = TestHome::new().dummy(&json!({"step_ms": 20, "words": 100}));
     let pid = home.daemon_pid();

@@ -110,6 +110,20 @@ impl Daemon {
         }
     }
 
+    /// Sees to it that a daemon runs that is not about to end. Whether one did.
+    ///
+    /// # Errors
+    /// As [`Daemon::connect_or_start`].
+    pub async fn ensure_running(&self) -> Result<bool, Failure> {
+        if let Some(client) = self.connect().await?
+            && !self.is_going(&client, false).await?
+        {
+            return Ok(true);
+        }
+        self.start(false).await?;
+        Ok(false)
+    }
+
     /// Sends a request, to a daemon that is started if none runs and replaced if it speaks another
     /// version of the protocol, and waits for the answer to begin.
     ///

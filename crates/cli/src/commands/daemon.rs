@@ -39,7 +39,7 @@ pub(crate) fn run(command: DaemonCommand) -> CommandResult {
 fn start(args: Plain) -> CommandResult {
     with_session(Home::from_env()?, None, async |session| {
         let daemon = session.daemon();
-        let running = session.attend(daemon.connect()).await??.is_some();
+        let running = session.attend(daemon.ensure_running()).await??;
         say_started(session, args.json, if running { "was running" } else { "started" }).await
     })
 }
