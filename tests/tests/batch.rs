@@ -250,12 +250,18 @@ fn an_interrupted_batch_cancels_its_jobs_and_says_how_to_go_on() {
     let batch = story.start();
     story.until(10);
     story.home.kill(batch.id(), Signal::INT);
-    let finished = Finished::from(batch.wait_with_output().unwrap()).expect(130);
+    let finished = interrupted(&story, batch, 200);
     assert!(finished.stderr.contains("the same command goes on"), "{}", finished.stderr);
     assert!(finished.stderr.contains("canceled"), "{}", finished.stderr);
+}
+
+/// How a batch ends that was interrupted: with no job left, and goes on when it is run again.
+fn interrupted(story: &Story, batch: Child, lines: usize) -> Finished {
+    let finished = Finished::from(batch.wait_with_output().expect("it ends")).expect(130);
     assert_eq!(story.home.jobs_in("input/ready"), [] as [&str; 0]);
     story.run(&[]).expect(0);
-    assert_numbered(&story, 200);
+    assert_numbered(story, lines);
+    finished
 }
 
 #[test]
@@ -264,10 +270,7 @@ fn an_interrupted_batch_cancels_what_the_daemon_has_not_heard_of_yet() {
     let (batch, daemon) = story.start_unheard();
     story.home.kill(batch.id(), Signal::INT);
     story.home.kill(daemon, Signal::CONT);
-    Finished::from(batch.wait_with_output().unwrap()).expect(130);
-    assert_eq!(story.home.jobs_in("input/ready"), [] as [&str; 0]);
-    story.run(&[]).expect(0);
-    assert_numbered(&story, 100);
+    interrupted(&story, batch, 100);
 }
 
 #[test]

@@ -94,20 +94,27 @@ fn a_stopping_daemon_lets_running_jobs_end() {
     assert_eq!(home.jobs_in("output").len(), 1);
 }
 
-#[test]
-fn a_second_signal_ends_the_grace_time_and_loses_nothing() {
+/// A home whose daemon was told to stop, and has a job of so many words to end first: the job, and
+/// the daemon's process.
+fn stopping_home(words: u32) -> (TestHome, String, u32) {
     let home =
-        TestHome::new().config("grace = 3600\n").dummy(&json!({"step_ms": 20, "words": 100_000}));
+        TestHome::new().config("grace = 3600\n").dummy(&json!({"step_ms": 20, "words": words}));
     let id = home.run(["--detach", "Hello"]).expect(0).stdout.trim().to_owned();
     eventually("it runs", || (home.jobs_in("processing") == [id.as_str()]).then_some(()));
     let pid = home.daemon_pid();
     let mut client = home.connect();
     home.kill(pid, Signal::TERM);
-    // Two signals that come before the first is seen are one.
     eventually("it is stopping", || {
         let status = client.ask(&json!({"v": 1, "id": 1, "op": "status"}));
         (status[0]["data"]["stopping"] == true).then_some(())
     });
+    (home, id, pid)
+}
+
+#[test]
+fn a_second_signal_ends_the_grace_time_and_loses_nothing() {
+    // Two signals that come before the first is seen are one.
+    let (home, id, pid) = stopping_home(100_000);
     home.kill(pid, Signal::TERM);
     eventually("the daemon ends", || (!process_is_alive(pid)).then_some(()));
     assert_eq!(home.jobs_in("input/ready"), [id.as_str()]);
@@ -115,16 +122,7 @@ fn a_second_signal_ends_the_grace_time_and_loses_nothing() {
 
 #[test]
 fn who_starts_the_daemon_while_it_is_stopping_gets_another_one() {
-    let home = TestHome::new().config("grace = 3600\n").dummy(&json!({"step_ms": 20, "words": 50}));
-    let id = home.run(["--detach", "Hello"]).expect(0).stdout.trim().to_owned();
-    eventually("it runs", || (home.jobs_in("processing") == [id.as_str()]).then_some(()));
-    let pid = home.daemon_pid();
-    let mut client = home.connect();
-    home.kill(pid, Signal::TERM);
-    eventually("it is stopping", || {
-        let status = client.ask(&json!({"v": 1, "id": 1, "op": "status"}));
-        (status[0]["data"]["stopping"] == true).then_some(())
-    });
+    let (home, id, pid) = stopping_home(150);
     let started = home.run(["daemon", "start"]).expect(0);
     assert!(started.stderr.contains("started"), "{}", started.stderr);
     assert!(!process_is_alive(pid));

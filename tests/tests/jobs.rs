@@ -40,7 +40,10 @@ fn of_an_id_that_a_client_chose_there_is_one_job() {
     home.start_daemon();
     let mut client = home.connect();
     let ids = ["1736700000123456_1", "1736700000123457_1"];
-    let submit = |op: &str, id: &str, prompt: &str| json!({"v": 1, "id": op, "op": op, "job": id, "prompt": prompt, "on_done": "/bin/true"});
+    let submit = |op: &str, id: &str, prompt: &str| {
+        let hook = "/bin/true";
+        json!({"v": 1, "id": op, "op": op, "job": id, "prompt": prompt, "on_done": hook})
+    };
     let code = |answer: Vec<Value>| answer.last().expect("an answer")["code"].clone();
     assert_eq!(client.ask(&submit("submit", ids[0], "Hello"))[0]["data"]["job"], ids[0]);
     // Running, and later done: what it is stays, and what is to follow it too.

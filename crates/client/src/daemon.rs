@@ -115,13 +115,11 @@ impl Daemon {
     /// # Errors
     /// As [`Daemon::connect_or_start`].
     pub async fn ensure_running(&self) -> Result<bool, Failure> {
-        if let Some(client) = self.connect().await?
-            && !self.is_going(&client, false).await?
-        {
-            return Ok(true);
+        let runs = self.connect_to_lasting().await?.is_some();
+        if !runs {
+            self.start(false).await?;
         }
-        self.start(false).await?;
-        Ok(false)
+        Ok(runs)
     }
 
     /// Sends a request, to a daemon that is started if none runs and replaced if it speaks another
@@ -269,13 +267,19 @@ impl Daemon {
         }
     }
 
+    /// A connection to the running daemon, unless that is ending.
+    async fn connect_to_lasting(&self) -> Result<Option<Client>, Failure> {
+        match self.connect().await? {
+            Some(client) if !self.is_going(&client, false).await? => Ok(Some(client)),
+            _ => Ok(None),
+        }
+    }
+
     /// Waits for a daemon that holds its lock and cannot be reached: it is either starting, and
     /// then there will be a connection, or ending, and then there will be none.
     async fn wait_for_other(&self, deadline: Instant) -> Result<Option<Client>, Failure> {
         while self.is_locked()? {
-            if let Some(client) = self.connect().await?
-                && !self.is_going(&client, false).await?
-            {
+            if let Some(client) = self.connect_to_lasting().await? {
                 return Ok(Some(client));
             }
             (self.on_phase)(Phase::Replacing);

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -113,6 +114,12 @@ impl JobIdSource {
         {
             self.last_micros = self.last_micros.max(micros);
         }
+    }
+
+    /// The next id, for the time `now`.
+    pub fn next_at(&mut self, now: SystemTime) -> JobId {
+        let micros = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
+        self.next(u64::try_from(micros).unwrap_or(u64::MAX))
     }
 
     /// The next id, for the time `now_micros` in microseconds since 1970.

@@ -239,18 +239,16 @@ pub(crate) fn move_job(
     }
     let name = id.as_str();
     let rename = || fs.rename((layout.dir(from), name), (layout.dir(to), name), false);
-    if to == JobState::Ready {
-        layout.own_arrivals().expect(id);
-    }
-    layout.recent().note(layout, id, (from, to), rename).map_err(|error| {
-        layout.own_arrivals().seen(id);
-        match error.kind() {
-            std::io::ErrorKind::NotFound => not_found(layout, id),
-            std::io::ErrorKind::AlreadyExists | std::io::ErrorKind::DirectoryNotEmpty => {
-                WorkspaceError::Exists { id: id.clone(), state: to }
-            }
-            _ => WorkspaceError::io("move", layout.job_path(from, id), error),
+    let rename = || match to {
+        JobState::Ready => layout.own_arrivals().put(id, rename),
+        _ => rename(),
+    };
+    layout.recent().note(layout, id, (from, to), rename).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => not_found(layout, id),
+        std::io::ErrorKind::AlreadyExists | std::io::ErrorKind::DirectoryNotEmpty => {
+            WorkspaceError::Exists { id: id.clone(), state: to }
         }
+        _ => WorkspaceError::io("move", layout.job_path(from, id), error),
     })
 }
 

@@ -9,7 +9,7 @@ use notify::event::{EventKind, ModifyKind};
 use notify::{RecursiveMode, Watcher as _};
 use threadrunner_core::{JobId, JobState};
 
-use crate::{Reader, Result, WorkspaceError};
+use crate::{Reader, WorkspaceError};
 
 /// What the watcher saw.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,15 +27,18 @@ pub enum WatchEvent {
 pub(crate) struct OwnArrivals(Mutex<Option<HashSet<JobId>>>);
 
 impl OwnArrivals {
-    /// Call before the move.
-    pub(crate) fn expect(&self, id: &JobId) {
+    /// Puts a job there: what the watcher then sees of it, it does not tell.
+    pub(crate) fn put<T, E>(&self, id: &JobId, put: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
         if let Some(ids) = &mut *self.ids() {
             ids.insert(id.clone());
         }
+        put().inspect_err(|_| {
+            self.seen(id);
+        })
     }
 
     /// Whether it was expected; it is not any more.
-    pub(crate) fn seen(&self, id: &JobId) -> bool {
+    fn seen(&self, id: &JobId) -> bool {
         self.ids().as_mut().is_some_and(|ids| ids.remove(id))
     }
 
@@ -78,7 +81,7 @@ impl Watcher {
     pub fn start(
         reader: &Reader,
         mut tell: impl FnMut(WatchEvent) + Send + 'static,
-    ) -> Result<Self> {
+    ) -> crate::Result<Self> {
         let path = reader.path().join(JobState::Ready.directory());
         let error =
             |error: notify::Error| WorkspaceError::io("watch", &path, std::io::Error::other(error));

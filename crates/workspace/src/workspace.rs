@@ -13,7 +13,6 @@ use threadrunner_core::{JobId, JobIdSource, JobState, SessionFile, SessionName};
 use crate::fs::{Disk, FileSystem};
 use crate::layout::{LOCK_FILE, Layout};
 use crate::staged::{self, Staged, Synced, Unsynced};
-use crate::time::micros_since_epoch;
 use crate::{Reader, Recovered, Result, WorkspaceError};
 
 /// What must have happened before a client is told of it.
@@ -118,7 +117,7 @@ impl Workspace {
 
     /// A new id, after all that were made or found before, also when the clock went back.
     pub fn next_id(&mut self, now: SystemTime) -> JobId {
-        self.ids.next(micros_since_epoch(now))
+        self.ids.next_at(now)
     }
 
     /// A source of ids after all that were made or found so far, for who makes them elsewhere.

@@ -52,12 +52,12 @@ pub(crate) fn submit(client: &mut Frames) -> String {
 pub(crate) fn own_sync(directory: &Path, number: usize) -> f64 {
     use std::io::Write as _;
     let path = directory.join(format!("own-{number}"));
-    let (time, ()) = milliseconds(|| {
+    milliseconds(|| {
         let mut file = fs::File::create(&path).expect("a file can be made");
         file.write_all(&[b'x'; 300]).expect("a file can be written");
         file.sync_all().expect("a file can be synced");
-    });
-    time
+    })
+    .0
 }
 
 /// Makes what a job is on disk (a directory, three files), syncs it and renames it: the least that
@@ -65,15 +65,15 @@ pub(crate) fn own_sync(directory: &Path, number: usize) -> f64 {
 pub(crate) fn own_job(directory: &Path, number: usize) -> f64 {
     let [made, moved] = ["made", "moved"].map(|name| directory.join(format!("{name}-{number}")));
     let disk = fs::File::open(directory).expect("a home can be opened");
-    let (time, ()) = milliseconds(|| {
+    milliseconds(|| {
         fs::create_dir(&made).expect("a directory can be made");
         for (name, bytes) in [("prompt.txt", 76), ("job.json", 400), ("meta.json", 150)] {
             fs::write(made.join(name), vec![b'x'; bytes]).expect("a file can be made");
         }
         rustix::fs::syncfs(&disk).expect("a disk can be synced");
         fs::rename(&made, &moved).expect("a directory can be renamed");
-    });
-    time
+    })
+    .0
 }
 
 /// Puts jobs into the queue of a home whose daemon does not run.

@@ -110,8 +110,6 @@ impl Owner {
     fn submit(&mut self, job: NewJob) -> Result<JobId, Failure> {
         self.admit()?;
         let now = Instant::now();
-        let wall = SystemTime::now();
-        let micros = wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_micros();
         let NewJob { id: chosen, workspace, prompt, model, spec, meta } = job;
         if let Some(id) = &chosen {
             if self.live.contains_key(id) {
@@ -121,7 +119,7 @@ impl Owner {
             self.ids.after(id);
         }
         let is_chosen = chosen.is_some();
-        let id = chosen.unwrap_or_else(|| self.ids.next(u64::try_from(micros).unwrap_or(u64::MAX)));
+        let id = chosen.unwrap_or_else(|| self.ids.next_at(SystemTime::now()));
         let claim = spec.after.is_empty() && self.may_begin_at_once(&model, spec.priority)?;
         let deadline = spec.timeout_s.map(|seconds| now + bounded(seconds));
         let live = Live {

@@ -240,7 +240,7 @@ impl Runner {
                     self.slots.push(None);
                     self.slots.len() - 1
                 });
-                let job = self.new_id();
+                let job = self.ids.next_at(SystemTime::now());
                 self.note(slot, Entry { key, line: label.line, job: job.clone() })?;
                 (slot, job, WorkState::New)
             }
@@ -248,11 +248,6 @@ impl Runner {
         let work = Work { slot, label, submission, general_model, job, state, losses: 0 };
         self.spawn(work);
         Ok(())
-    }
-
-    fn new_id(&mut self) -> JobId {
-        let micros = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
-        self.ids.next(u64::try_from(micros).unwrap_or(u64::MAX))
     }
 
     /// Notes what is asked for next: before it is, so that the next run knows of it.
@@ -309,7 +304,7 @@ impl Runner {
 
     /// Asks for a line's answer by another job.
     fn ask_anew(&mut self, work: Work) -> Result<(), Failure> {
-        let job = self.new_id();
+        let job = self.ids.next_at(SystemTime::now());
         if let Some(entry) = self.slots[work.slot].take() {
             self.note(work.slot, Entry { job: job.clone(), ..entry })?;
         }

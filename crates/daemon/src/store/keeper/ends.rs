@@ -43,9 +43,7 @@ impl Keeper {
             return self.tell(StoreEvent::Released { id, result: Err(failure) });
         };
         match self.workspace.release(job, attempt) {
-            Ok(()) => {
-                self.pending.push((id, Pending::Released));
-            }
+            Ok(()) => self.pending.push((id, Pending::Released)),
             Err(still) => {
                 self.recover_later(id.clone());
                 let result = Err(still.error.into());
