@@ -111,9 +111,14 @@ impl JobDir<'_> {
     }
 
     /// Writes a new file, in place of any of that name.
-    pub(crate) fn write(&self, fs: &dyn FileSystem, name: &str, bytes: &[u8]) -> Result<File> {
+    pub(crate) fn write(
+        &self,
+        fs: &dyn FileSystem,
+        name: &str,
+        bytes: impl AsRef<[u8]>,
+    ) -> Result<File> {
         let file = self.create(fs, name)?;
-        fs.write(&file, bytes).map_err(|error| self.io("write", name, error))?;
+        fs.write(&file, bytes.as_ref()).map_err(|error| self.io("write", name, error))?;
         Ok(file)
     }
 

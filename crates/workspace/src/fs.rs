@@ -8,6 +8,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::BorrowedFd;
+use std::os::unix::fs::FileExt;
 
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
@@ -31,6 +32,12 @@ pub trait FileSystem: fmt::Debug + Send + Sync {
     /// # Errors
     /// As `write`.
     fn write(&self, file: &File, bytes: &[u8]) -> io::Result<()>;
+
+    /// Writes all of `bytes` from `offset` on, over what is there.
+    ///
+    /// # Errors
+    /// As `pwrite`.
+    fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()>;
 
     /// Gives a file or directory another name. With `replace`, a file of that name is replaced
     /// in the same instant; without, anything of that name is an error.
@@ -60,6 +67,11 @@ pub trait FileSystem: fmt::Debug + Send + Sync {
     /// [`FileSystem::sync_all`] may have to wait for. `None` where nobody can tell.
     fn unwritten_bytes(&self) -> Option<u64>;
 
+    /// Names what the unwritten data depends on: as long as the file system that holds `dir` is
+    /// mounted like this, whatever was written can be read, synced or not. `None` where nobody can
+    /// tell.
+    fn mount(&self, dir: BorrowedFd<'_>) -> Option<String>;
+
     /// Begins to write a file's data to the disk and does not wait.
     fn start_sync(&self, file: BorrowedFd<'_>);
 
@@ -68,6 +80,12 @@ pub trait FileSystem: fmt::Debug + Send + Sync {
     /// # Errors
     /// As `fsync`.
     fn sync(&self, file: BorrowedFd<'_>) -> io::Result<()>;
+
+    /// Waits until a file's data are on the disk, and of the rest what it takes to read them.
+    ///
+    /// # Errors
+    /// As `fdatasync`.
+    fn sync_data(&self, file: &File) -> io::Result<()>;
 
     /// Waits until everything on the file system that holds `dir` is on the disk.
     ///
@@ -93,6 +111,10 @@ impl FileSystem for Disk {
 
     fn write(&self, mut file: &File, bytes: &[u8]) -> io::Result<()> {
         file.write_all(bytes)
+    }
+
+    fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+        file.write_all_at(bytes, offset)
     }
 
     fn rename(
@@ -137,6 +159,26 @@ impl FileSystem for Disk {
     }
 
     #[cfg(target_os = "linux")]
+    fn mount(&self, dir: BorrowedFd<'_>) -> Option<String> {
+        use rustix::fs::StatxFlags;
+        // `STATX_MNT_ID_UNIQUE` of statx(2): like `STATX_MNT_ID`, and never given twice.
+        const UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
+        let random = |what| std::fs::read_to_string(format!("/proc/sys/kernel/random/{what}"));
+        let stat = rustix::fs::statx(dir, "", AtFlags::EMPTY_PATH, UNIQUE).ok();
+        let mount = match stat.filter(|stat| stat.stx_mask & UNIQUE.bits() != 0) {
+            Some(stat) => stat.stx_mnt_id.to_string(),
+            // Before Linux 6.8. What is never the same is on the safe side.
+            None => random("uuid").ok()?,
+        };
+        Some(format!("{}/{}", random("boot_id").ok()?.trim(), mount.trim()))
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn mount(&self, _dir: BorrowedFd<'_>) -> Option<String> {
+        None
+    }
+
+    #[cfg(target_os = "linux")]
     fn start_sync(&self, file: BorrowedFd<'_>) {
         // Linux answers this advice by beginning to write the file's dirty pages. It is only
         // advice: `sync` waits for all of it and reports what went wrong.
@@ -149,6 +191,10 @@ impl FileSystem for Disk {
     fn sync(&self, file: BorrowedFd<'_>) -> io::Result<()> {
         // Not fdatasync: for a directory and for a file that was just made it saves nothing.
         Ok(rustix::fs::fsync(file)?)
+    }
+
+    fn sync_data(&self, file: &File) -> io::Result<()> {
+        file.sync_data()
     }
 
     #[cfg(target_os = "linux")]

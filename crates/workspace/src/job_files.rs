@@ -48,23 +48,23 @@ impl SubmissionSeal {
     }
 }
 
-/// The bytes of `job.json`.
-pub(crate) fn job_json(spec: &JobSpec, seal: Option<SubmissionSeal>) -> Result<Vec<u8>> {
+/// What `job.json` is.
+pub(crate) fn job_json(spec: &JobSpec, seal: Option<SubmissionSeal>) -> Result<String> {
     // What is written is of this program's version, whatever was read.
     let spec = JobSpec { v: SPEC_VERSION, ..spec.clone() };
     pretty(&JobFile { spec, seal }, JOB_FILE)
 }
 
-/// The bytes of `meta.json`.
-pub(crate) fn meta_json(meta: &JobMeta) -> Result<Vec<u8>> {
+/// What `meta.json` is.
+pub(crate) fn meta_json(meta: &JobMeta) -> Result<String> {
     pretty(meta, META_FILE)
 }
 
-pub(crate) fn pretty(value: &impl Serialize, what: &'static str) -> Result<Vec<u8>> {
-    let mut bytes =
-        serde_json::to_vec_pretty(value).map_err(|source| WorkspaceError::Json { what, source })?;
-    bytes.push(b'\n');
-    Ok(bytes)
+pub(crate) fn pretty(value: &impl Serialize, what: &'static str) -> Result<String> {
+    let mut text = serde_json::to_string_pretty(value)
+        .map_err(|source| WorkspaceError::Json { what, source })?;
+    text.push('\n');
+    Ok(text)
 }
 
 /// Whether a submission that never left `input/writing` is whole, every file of it.

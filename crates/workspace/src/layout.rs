@@ -33,6 +33,9 @@ pub const HOOK_FILE: &str = "on_done.json";
 /// What that program wrote.
 pub const HOOK_LOG_FILE: &str = "on_done.log";
 
+/// The files of a submission.
+pub(crate) const SUBMISSION_FILES: [&str; 3] = [PROMPT_FILE, META_FILE, JOB_FILE];
+
 /// The next content of [`HOOK_FILE`].
 pub(crate) const HOOK_NEXT: &str = "on_done.json.tmp";
 /// In the workspace: a file for each job that has such a program, until it has run.
@@ -45,6 +48,9 @@ pub(crate) const JOB_NEXT: &str = "job.json.tmp";
 
 /// The lock that the workspace's owner holds.
 pub(crate) const LOCK_FILE: &str = ".lock";
+
+/// In the workspace: the submissions whose directories may not be on the disk yet.
+pub(crate) const REDO_FILE: &str = ".redo";
 
 /// Opened for reading its entries or as the anchor of other calls; never through a link.
 const DIRECTORY: OFlags =

@@ -32,6 +32,7 @@ mod manage;
 mod reader;
 mod recent;
 mod recover;
+mod redo;
 mod retention;
 mod sessions;
 mod staged;

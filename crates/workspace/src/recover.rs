@@ -9,9 +9,10 @@ use crate::claim::begun_too_often;
 use crate::files::{JobDir, job_dir};
 use crate::job_files::{Digest, OutcomeSeal, is_whole_submission, load_spec};
 use crate::layout::{
-    ERROR_FILE, JOB_FILE, JOB_NEXT, META_FILE, META_NEXT, PARTIAL_FILE, PROMPT_FILE, RESULT_FILE,
+    ERROR_FILE, JOB_NEXT, META_FILE, META_NEXT, PARTIAL_FILE, RESULT_FILE, SUBMISSION_FILES,
 };
 use crate::staged::{self, Staged};
+use crate::submit::Submission;
 use crate::time::micros_since_epoch;
 use crate::{Result, Workspace, WorkspaceError, listing};
 
@@ -54,8 +55,21 @@ enum Ending {
 }
 
 impl Workspace {
-    pub(crate) fn recover(&mut self, now: SystemTime) -> Result<Recovered> {
+    /// `lost` is what the redo log has that a power failure may have taken.
+    pub(crate) fn recover(
+        &mut self,
+        lost: Vec<Submission<'_>>,
+        now: SystemTime,
+    ) -> Result<Recovered> {
         let mut recovered = Recovered::default();
+        for submission in lost {
+            match self.redo(&submission) {
+                Ok(()) => {}
+                Err(error @ WorkspaceError::NotAJob { .. }) => recovered.troubles.push(error),
+                // Whoever went on would begin the log anew, and it is all that is left of the job.
+                Err(error) => return Err(error),
+            }
+        }
         self.recover_writing(now, &mut recovered)?;
         self.recover_processing(now, &mut recovered)?;
         let synced = self.sync();
@@ -70,9 +84,29 @@ impl Workspace {
             }
             recovered.troubles.push(error);
         }
+        let emptied = self.unsynced.empty_redo(&self.layout, &*self.fs);
+        recovered.troubles.extend(emptied.err());
         recovered.queued = listing::ids(&self.layout, JobState::Ready)?;
         self.continue_ids(&recovered);
         Ok(recovered)
+    }
+
+    /// Writes a submission anew that is nowhere, or was torn, as if it had just been made.
+    fn redo(&self, submission: &Submission<'_>) -> Result<()> {
+        let id = &submission.id;
+        for at in JobState::ALL {
+            let Some(fd) = self.layout.open_job(at, id)? else { continue };
+            let dir = job_dir(&fd, self.layout.job_path(at, id));
+            // One that has ended was synced before it could.
+            if at.is_final() || !submission.is_torn(&dir)? {
+                return Ok(());
+            }
+            let gone = staged::gone_name(id);
+            staged::delete(&self.layout, &*self.fs, &gone)?;
+            staged::set_aside(&self.layout, &*self.fs, at, id)?;
+            staged::delete(&self.layout, &*self.fs, &gone)?;
+        }
+        submission.write(&self.layout, &*self.fs).map(drop)
     }
 
     /// Prepares to make good one job in `processing` that nobody holds any more, because its end
@@ -99,7 +133,7 @@ impl Workspace {
                 && is_whole_submission(&job_dir(&fd, self.layout.job_path(JobState::Writing, &id)))
             {
                 let mut staged = Staged::new(id.clone(), JobState::Writing);
-                staged.written.extend([PROMPT_FILE, META_FILE, JOB_FILE]);
+                staged.written.extend(SUBMISSION_FILES);
                 staged.route.push(JobState::Ready);
                 self.staged.push(staged);
                 recovered.submitted.push(id);

@@ -20,7 +20,8 @@ use threadrunner_core::{JobId, JobState};
 
 use crate::files::{ReadError, job_dir};
 use crate::fs::FileSystem;
-use crate::layout::{self, JOB_NEXT, Layout, open_dir};
+use crate::layout::{self, JOB_NEXT, Layout, SUBMISSION_FILES, open_dir};
+use crate::redo::RedoLog;
 use crate::{Result, UnwrittenSession, WorkspaceError};
 
 /// One job's prepared change.
@@ -39,6 +40,8 @@ pub(crate) struct Staged {
     pub(crate) route: Vec<JobState>,
     /// Whether nobody was told of the job yet.
     pub(crate) new: bool,
+    /// What the redo log is to say of it, where that is enough for it to survive.
+    pub(crate) entry: Option<Vec<u8>>,
     /// Whether the job is removed altogether.
     pub(crate) discard: bool,
     /// Whether the renames must be on the disk too before anybody is told.
@@ -55,6 +58,7 @@ impl Staged {
             remove: Vec::new(),
             route: Vec::new(),
             new: false,
+            entry: None,
             discard: false,
             settle: false,
         }
@@ -97,6 +101,8 @@ pub(crate) struct Unsynced {
     changed: [bool; JobState::ALL.len()],
     /// How much of other programs' data the next sync may wait for, in bytes.
     patience: u64,
+    /// What of it would survive a power failure all the same.
+    pub(crate) redo: RedoLog,
 }
 
 /// One sync of everything is cheap, unless other programs have much that is not yet on the disk:
@@ -108,13 +114,11 @@ const BYTES_PER_SYNC: u64 = 4 << 20;
 /// How much is waited for without having spent anything: some hundredths of a second.
 const LEAST_PATIENCE: u64 = 32 << 20;
 
-impl Default for Unsynced {
-    fn default() -> Self {
-        Self { changed: Default::default(), patience: LEAST_PATIENCE }
-    }
-}
-
 impl Unsynced {
+    pub(crate) fn new(redo: RedoLog) -> Self {
+        Self { changed: Default::default(), patience: LEAST_PATIENCE, redo }
+    }
+
     fn add(&mut self, state: JobState) {
         self.changed[state as usize] = true;
     }
@@ -124,15 +128,33 @@ impl Unsynced {
     }
 
     /// Syncs everything at once, where that is cheaper than `files` single syncs.
-    fn sync_everything(&mut self, layout: &Layout, fs: &dyn FileSystem, files: usize) -> bool {
+    pub(crate) fn sync_everything(
+        &mut self,
+        layout: &Layout,
+        fs: &dyn FileSystem,
+        files: usize,
+    ) -> bool {
         self.patience = self.patience.saturating_add(BYTES_PER_SYNC * files as u64);
         // Where this fails, it may be for another program's file: then each of ours is asked for.
-        let synced = fs.unwritten_bytes().is_some_and(|bytes| bytes <= self.patience)
-            && fs.sync_all(layout.dir(JobState::Writing)).is_ok();
-        if synced {
-            *self = Self::default();
+        fs.unwritten_bytes().is_some_and(|bytes| bytes <= self.patience)
+            && self.sync_all(layout, fs).is_ok()
+    }
+
+    fn sync_all(&mut self, layout: &Layout, fs: &dyn FileSystem) -> Result<()> {
+        fs.sync_all(layout.dir(JobState::Writing))
+            .map_err(|error| WorkspaceError::io("sync", layout.root(), error))?;
+        self.changed = Default::default();
+        self.patience = LEAST_PATIENCE;
+        self.redo.covered();
+        Ok(())
+    }
+
+    /// Puts on the disk what only the redo log has, which then says nothing any more.
+    pub(crate) fn empty_redo(&mut self, layout: &Layout, fs: &dyn FileSystem) -> Result<()> {
+        if self.redo.len() > 0 {
+            self.sync_all(layout, fs)?;
         }
-        synced
+        self.redo.settle(layout, fs, &[])
     }
 
     fn sync_dirs(&mut self, layout: &Layout, fs: &dyn FileSystem) -> Result<()> {
@@ -152,6 +174,11 @@ pub(crate) fn sync_contents(
     group: &[Staged],
     unsynced: &mut Unsynced,
 ) -> Result<()> {
+    let removed = group.iter().filter(|staged| staged.discard).map(|staged| staged.id.clone());
+    let removed: Vec<_> = removed.collect();
+    if !removed.is_empty() {
+        unsynced.redo.settle(layout, fs, &removed)?;
+    }
     // A file each, and the directory that it is in.
     let files = |staged: &Staged| match staged.written.len() {
         0 => 0,
@@ -164,7 +191,7 @@ pub(crate) fn sync_contents(
     for staged in group.iter().filter(|staged| staged.at == JobState::Writing) {
         unsynced.add(staged.at);
     }
-    if unsynced.sync_everything(layout, fs, files) {
+    if unsynced.redo.append(layout, fs, group) || unsynced.sync_everything(layout, fs, files) {
         return Ok(());
     }
     let mut open = Vec::new();
@@ -177,7 +204,9 @@ pub(crate) fn sync_contents(
         };
         let path = layout.job_path(staged.at, &staged.id);
         let dir = job_dir(&fd, path.clone());
-        for &name in &staged.written {
+        // What was left to the redo log is asked for with the rest.
+        let left: &[_] = if unsynced.redo.holds(&staged.id) { &SUBMISSION_FILES } else { &[] };
+        for &name in staged.written.iter().chain(left) {
             match dir.open(name) {
                 Ok(Some((file, _))) => {
                     // All are begun before any is waited for, so that they share what is slow.
@@ -194,7 +223,9 @@ pub(crate) fn sync_contents(
         }
     }
     sync_each(fs, &mut open)?;
-    unsynced.sync_dirs(layout, fs)
+    unsynced.sync_dirs(layout, fs)?;
+    let synced: Vec<_> = group.iter().map(|staged| staged.id.clone()).collect();
+    unsynced.redo.settle(layout, fs, &synced)
 }
 
 /// Puts the renames of a group on the disk.
@@ -303,7 +334,12 @@ pub(crate) fn forget_attempt(layout: &Layout, fs: &dyn FileSystem, id: &JobId) -
 }
 
 /// Takes a job out of its state in one instant. What a crash leaves of it is no job's name.
-fn set_aside(layout: &Layout, fs: &dyn FileSystem, at: JobState, id: &JobId) -> Result<()> {
+pub(crate) fn set_aside(
+    layout: &Layout,
+    fs: &dyn FileSystem,
+    at: JobState,
+    id: &JobId,
+) -> Result<()> {
     let gone = gone_name(id);
     let writing = JobState::Writing;
     let rename = || fs.rename((layout.dir(at), id.as_str()), (layout.dir(writing), &gone), false);

@@ -1,17 +1,21 @@
 //! Into the queue.
 
+use std::borrow::Cow;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
 use threadrunner_core::{JobId, JobMeta, JobSpec, JobState, JobType};
 
-use crate::files::{MAX_FILE_BYTES, job_dir};
+use crate::files::{JobDir, MAX_FILE_BYTES, ReadError, job_dir};
+use crate::fs::FileSystem;
 use crate::job_files::{SubmissionSeal, job_json, meta_json, unsupported};
-use crate::layout::{JOB_FILE, META_FILE, PROMPT_FILE, open_dir};
+use crate::layout::{JOB_FILE, Layout, META_FILE, PROMPT_FILE, SUBMISSION_FILES, open_dir};
 use crate::staged::{self, Staged};
 use crate::time::format_timestamp;
-use crate::{ClaimedJob, Result, Workspace, WorkspaceError};
+use crate::{ClaimedJob, Durability, Result, Workspace, WorkspaceError, redo};
 
 /// A job to submit.
 #[derive(Debug, Clone)]
@@ -45,8 +49,7 @@ impl Workspace {
     /// [`WorkspaceError::Rejected`] for a kind of job that cannot be run, and
     /// [`WorkspaceError::Io`]. Nothing of the job is left then.
     pub fn submit(&mut self, job: NewJob, now: SystemTime) -> Result<()> {
-        self.write_submission(&job, now)?;
-        self.stage_submission(job.id, vec![JobState::Ready]);
+        self.prepare_submission(&job, vec![JobState::Ready], now)?;
         Ok(())
     }
 
@@ -56,24 +59,19 @@ impl Workspace {
     /// As [`Workspace::submit`].
     pub fn submit_claimed(&mut self, mut job: NewJob, now: SystemTime) -> Result<ClaimedJob> {
         job.spec.attempts = 1;
-        let (meta, dir) = self.write_submission(&job, now)?;
+        let route = vec![JobState::Ready, JobState::Processing];
+        let (meta, dir) = self.prepare_submission(&job, route, now)?;
         let NewJob { id, prompt, spec, .. } = job;
-        self.stage_submission(id.clone(), vec![JobState::Ready, JobState::Processing]);
         let path = self.layout.job_path(JobState::Processing, &id);
         Ok(ClaimedJob::new(id, spec, meta, prompt, (dir, path), Arc::clone(&self.fs)))
     }
 
-    fn stage_submission(&mut self, id: JobId, route: Vec<JobState>) {
-        let written = vec![PROMPT_FILE, META_FILE, JOB_FILE];
-        self.staged.push(Staged {
-            written,
-            route,
-            new: true,
-            ..Staged::new(id, JobState::Writing)
-        });
-    }
-
-    fn write_submission(&self, job: &NewJob, now: SystemTime) -> Result<(JobMeta, OwnedFd)> {
+    fn prepare_submission(
+        &mut self,
+        job: &NewJob,
+        route: Vec<JobState>,
+        now: SystemTime,
+    ) -> Result<(JobMeta, OwnedFd)> {
         if job.meta.mode != JobType::Text {
             let failure = unsupported(job.meta.mode);
             return Err(WorkspaceError::Rejected { id: job.id.clone(), failure });
@@ -81,33 +79,78 @@ impl Workspace {
         self.vacant(&job.id)?;
         let mut meta = job.meta.clone();
         meta.submitted_at.get_or_insert_with(|| format_timestamp(now));
-        let meta_bytes = meta_json(&meta)?;
-        let seal = SubmissionSeal::new(job.prompt.as_bytes(), &meta_bytes);
-        let job_bytes = job_json(&job.spec, Some(seal))?;
+        let submission = Submission::new(job, &meta)?;
+        let dir = submission.write(&self.layout, &*self.fs)?;
+        let entry = match self.options.durability {
+            Durability::Durable => redo::entry(&submission),
+            Durability::Relaxed => None,
+        };
+        self.staged.push(Staged {
+            written: SUBMISSION_FILES.to_vec(),
+            route,
+            new: true,
+            entry,
+            ..Staged::new(job.id.clone(), JobState::Writing)
+        });
+        Ok((meta, dir))
+    }
+}
+
+/// What a submission is on the disk.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Submission<'a> {
+    pub(crate) id: JobId,
+    prompt: Cow<'a, str>,
+    meta: String,
+    job: String,
+}
+
+impl<'a> Submission<'a> {
+    fn new(job: &'a NewJob, meta: &JobMeta) -> Result<Self> {
+        let meta = meta_json(meta)?;
+        let seal = SubmissionSeal::new(job.prompt.as_bytes(), meta.as_bytes());
+        let spec = job_json(&job.spec, Some(seal))?;
         fits("a prompt", job.prompt.len())?;
-        fits("a job description", job_bytes.len().max(meta_bytes.len()))?;
+        fits("a job description", spec.len().max(meta.len()))?;
+        Ok(Self { id: job.id.clone(), prompt: Cow::Borrowed(&job.prompt), meta, job: spec })
+    }
+
+    /// How many bytes it has.
+    pub(crate) fn len(&self) -> usize {
+        self.prompt.len() + self.meta.len() + self.job.len()
+    }
+
+    /// Writes it into `input/writing`. After an error nothing is left of it.
+    pub(crate) fn write(&self, layout: &Layout, fs: &dyn FileSystem) -> Result<OwnedFd> {
+        let (writing, name) = (layout.dir(JobState::Writing), self.id.as_str());
+        let path = layout.job_path(JobState::Writing, &self.id);
         let write = || {
-            let writing = self.layout.dir(JobState::Writing);
-            let path = self.layout.job_path(JobState::Writing, &job.id);
-            let fs = &*self.fs;
-            fs.make_dir(writing, job.id.as_str())
+            fs.make_dir(writing, name)
                 .map_err(|error| WorkspaceError::io("create", &path, error))?;
-            let fd = open_dir(writing, job.id.as_str())
+            let fd = open_dir(writing, name)
                 .map_err(|error| WorkspaceError::io("open", &path, error))?;
-            let dir = job_dir(&fd, path);
-            dir.write(fs, PROMPT_FILE, job.prompt.as_bytes())?;
-            dir.write(fs, META_FILE, &meta_bytes)?;
-            dir.write(fs, JOB_FILE, &job_bytes)?;
+            let dir = job_dir(&fd, path.clone());
+            dir.write(fs, PROMPT_FILE, self.prompt.as_bytes())?;
+            dir.write(fs, META_FILE, self.meta.as_bytes())?;
+            dir.write(fs, JOB_FILE, self.job.as_bytes())?;
             Ok(fd)
         };
-        match write() {
-            Ok(fd) => Ok((meta, fd)),
-            Err(error) => {
-                // Else it would take up room, which may be what was lacking, for a day.
-                let _ = staged::delete(&self.layout, &*self.fs, job.id.as_str());
-                Err(error)
-            }
-        }
+        write().inspect_err(|_| {
+            // Else it would take up room, which may be what was lacking, for a day.
+            let _ = staged::delete(layout, fs, name);
+        })
+    }
+
+    /// Whether a power failure tore it: its prompt is another, or what describes it says nothing.
+    /// A description that says something may have been changed since.
+    pub(crate) fn is_torn(&self, dir: &JobDir<'_>) -> Result<bool> {
+        let file = |name| match dir.read(name) {
+            Ok(bytes) => Ok(bytes.unwrap_or_default()),
+            Err(ReadError::Unfit(_)) => Ok(Vec::new()),
+            Err(ReadError::Io(error)) => Err(dir.io("read", name, error)),
+        };
+        let says = |name| file(name).map(|it| serde_json::from_slice::<IgnoredAny>(&it).is_ok());
+        Ok(file(PROMPT_FILE)? != self.prompt.as_bytes() || !says(META_FILE)? || !says(JOB_FILE)?)
     }
 }
 

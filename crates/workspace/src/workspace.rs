@@ -11,7 +11,8 @@ use std::time::SystemTime;
 use threadrunner_core::{JobId, JobIdSource, JobState, SessionFile, SessionName};
 
 use crate::fs::{Disk, FileSystem};
-use crate::layout::{LOCK_FILE, Layout};
+use crate::layout::{LOCK_FILE, Layout, SUBMISSION_FILES};
+use crate::redo::RedoLog;
 use crate::staged::{self, Staged, Synced, Unsynced};
 use crate::{Reader, Recovered, Result, WorkspaceError};
 
@@ -55,7 +56,7 @@ pub struct Workspace {
     pub(crate) options: Options,
     pub(crate) staged: Vec<Staged>,
     carried: Synced,
-    unsynced: Unsynced,
+    pub(crate) unsynced: Unsynced,
     /// Whether notes of hooks were made since the last sync.
     pub(crate) hooks_unsynced: bool,
     /// Files of sessions that are to be written.
@@ -89,20 +90,34 @@ impl Workspace {
     ) -> Result<(Self, Recovered)> {
         let layout = Layout::create(path, &*fs)?;
         let lock = lock(layout.root())?;
+        let (redo, lost) = RedoLog::open(&layout, &*fs, now)?;
         let mut workspace = Self {
             layout: Arc::new(layout),
             fs,
             options,
             staged: Vec::new(),
             carried: Synced::default(),
-            unsynced: Unsynced::default(),
+            unsynced: Unsynced::new(redo),
             hooks_unsynced: false,
             sessions: BTreeMap::new(),
             ids: JobIdSource::new(std::process::id()),
             _lock: lock,
         };
-        let recovered = workspace.recover(now)?;
+        let recovered = workspace.recover(lost, now)?;
         Ok((workspace, recovered))
+    }
+
+    /// Ends the ownership in good order: the directories by themselves then say everything, unless
+    /// there is so much of other programs' to wait for that the next opening sees to it.
+    ///
+    /// # Errors
+    /// [`WorkspaceError::Io`]. The next opening makes good for it.
+    pub fn close(mut self) -> Result<()> {
+        let files = self.unsynced.redo.len() * SUBMISSION_FILES.len();
+        if files > 0 && !self.unsynced.sync_everything(&self.layout, &*self.fs, files) {
+            return Ok(());
+        }
+        self.unsynced.empty_redo(&self.layout, &*self.fs)
     }
 
     /// The workspace's absolute path.
@@ -201,15 +216,17 @@ impl Workspace {
         }
     }
 
-    fn give_up(&self, group: Vec<Staged>, error: &WorkspaceError, synced: &mut Synced) {
+    fn give_up(&mut self, group: Vec<Staged>, error: &WorkspaceError, synced: &mut Synced) {
         for staged in group {
             self.withdraw(&staged);
             synced.failed.push((staged.id, error.duplicate()));
         }
     }
 
-    fn withdraw(&self, staged: &Staged) {
+    fn withdraw(&mut self, staged: &Staged) {
         if staged.new {
+            let id = std::slice::from_ref(&staged.id);
+            let _ = self.unsynced.redo.settle(&self.layout, &*self.fs, id);
             // Its client is told that there is no such job, so there should be none. Should this
             // fail as well, the job is run for nobody: rather that than to lose one.
             let _ = staged::withdraw(&self.layout, &*self.fs, staged);

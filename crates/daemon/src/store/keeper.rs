@@ -109,7 +109,7 @@ impl Keeper {
             let first = match first {
                 Ok(operation) => Some(operation),
                 Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Disconnected) => break,
             };
             // What comes while the group before is synced makes the next one.
             let group = first.into_iter().chain(operations.try_iter()).take(GROUP);
@@ -128,6 +128,9 @@ impl Keeper {
                 self.look(id);
             }
             self.sync();
+        }
+        if let Err(error) = self.workspace.close() {
+            tracing::warn!(%error, "the next start sees to the workspace's log");
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -20,7 +21,18 @@ pub(crate) struct Faulty {
     changes: AtomicUsize,
     fault_at: usize,
     fault: Fault,
-    may_sync_all: bool,
+    luck: Luck,
+}
+
+/// What else differs from disk to disk.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Luck {
+    /// Everything can be synced at once.
+    Plain,
+    /// Each file is synced for itself.
+    Busy,
+    /// The next owner cannot know that the power stayed on.
+    MountedAnew,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -34,8 +46,8 @@ pub(crate) enum Fault {
 }
 
 impl Faulty {
-    pub(crate) fn new(fault_at: usize, fault: Fault, may_sync_all: bool) -> Arc<Twisted<Self>> {
-        let faulty = Self { changes: AtomicUsize::new(0), fault_at, fault, may_sync_all };
+    pub(crate) fn new(fault_at: usize, fault: Fault, luck: Luck) -> Arc<Twisted<Self>> {
+        let faulty = Self { changes: AtomicUsize::new(0), fault_at, fault, luck };
         Arc::new(Twisted(faulty))
     }
 
@@ -78,7 +90,11 @@ impl Twist for Faulty {
     }
 
     fn unwritten_bytes(&self) -> Option<u64> {
-        self.may_sync_all.then_some(0)
+        (self.luck != Luck::Busy).then_some(0)
+    }
+
+    fn mount(&self, dir: BorrowedFd<'_>) -> Option<String> {
+        if self.luck == Luck::MountedAnew { Some("before".to_owned()) } else { Disk.mount(dir) }
     }
 
     // The process ends here and not the power: what is written is seen, synced or not.
@@ -93,13 +109,13 @@ impl Twist for Faulty {
 
 /// Runs a scenario on a disk with a fault, opens the workspace again, and looks. `false` when
 /// the scenario ended before the fault came.
-fn strike(scenario: &Scenario, fault_at: usize, fault: Fault, may_sync_all: bool) -> bool {
-    let context = format!("{} with {fault:?} at {fault_at}", scenario.name);
+fn strike(scenario: &Scenario, fault_at: usize, fault: Fault, luck: Luck) -> bool {
+    let context = format!("{} with {fault:?} at {fault_at}, {luck:?}", scenario.name);
     let temp = memory_dir();
     let path = temp.path().join("ws");
     let mut told = Told::default();
     (scenario.prepare)(&Place::relaxed(&path), &mut told);
-    let disk = Faulty::new(fault_at, fault, may_sync_all);
+    let disk = Faulty::new(fault_at, fault, luck);
     if let Ok((mut ws, recovered)) =
         Workspace::open_on(disk.clone(), &path, Options::default(), now())
     {
@@ -114,9 +130,9 @@ fn strike(scenario: &Scenario, fault_at: usize, fault: Fault, may_sync_all: bool
 
 fn strike_everywhere(fault: Fault) {
     for scenario in SCENARIOS {
-        for may_sync_all in [true, false] {
+        for luck in [Luck::Plain, Luck::Busy, Luck::MountedAnew] {
             let mut fault_at = 0;
-            while strike(scenario, fault_at, fault, may_sync_all) {
+            while strike(scenario, fault_at, fault, luck) {
                 fault_at += 1;
             }
             assert!(fault_at >= 5, "{} changes next to nothing", scenario.name);
@@ -159,7 +175,7 @@ fn the_world_ends_at_any_change_of_any_recovery() {
             let path = temp.path().join("ws");
             let mut told = Told::default();
             (scenario.prepare)(&Place::relaxed(&path), &mut told);
-            let disk = Faulty::new(fault_at, Fault::End, true);
+            let disk = Faulty::new(fault_at, Fault::End, Luck::MountedAnew);
             if let Ok((mut ws, _)) =
                 Workspace::open_on(disk.clone(), &path, Options::default(), now())
             {
@@ -174,7 +190,7 @@ fn the_world_ends_at_any_change_of_any_recovery() {
                 let copy = memory_dir();
                 let copied = copy.path().join("ws");
                 crate::support::copy_tree(&path, &copied);
-                let disk = Faulty::new(recovery_fault, Fault::End, true);
+                let disk = Faulty::new(recovery_fault, Fault::End, Luck::MountedAnew);
                 drop(Workspace::open_on(disk.clone(), &copied, Options::default(), now()));
                 let context = format!(
                     "{} ended at {fault_at}, its recovery at {recovery_fault}",

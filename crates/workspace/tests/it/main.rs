@@ -9,6 +9,7 @@ mod model;
 mod power;
 mod reading;
 mod recovery;
+mod redo;
 mod retention;
 mod scenario;
 mod sessions;

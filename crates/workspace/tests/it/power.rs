@@ -26,12 +26,33 @@ type Node = usize;
 
 #[derive(Debug)]
 enum Change {
-    MakeDir { parent: Node, name: String, node: Node },
-    Create { parent: Node, name: String, node: Node },
-    Write { node: Node, bytes: Vec<u8> },
-    Rename { from: (Node, String), to: (Node, String) },
-    Remove { parent: Node, name: String },
-    Sync { node: Node },
+    MakeDir {
+        parent: Node,
+        name: String,
+        node: Node,
+    },
+    Create {
+        parent: Node,
+        name: String,
+        node: Node,
+    },
+    /// From `at` on, or at the end.
+    Write {
+        node: Node,
+        at: Option<u64>,
+        bytes: Vec<u8>,
+    },
+    Rename {
+        from: (Node, String),
+        to: (Node, String),
+    },
+    Remove {
+        parent: Node,
+        name: String,
+    },
+    Sync {
+        node: Node,
+    },
     SyncAll,
 }
 
@@ -121,7 +142,15 @@ impl FileSystem for Recorder {
         self.record(|record| {
             Disk.write(file, bytes)?;
             let node = record.node(file.as_fd());
-            Ok(((), Change::Write { node, bytes: bytes.to_owned() }))
+            Ok(((), Change::Write { node, at: None, bytes: bytes.to_owned() }))
+        })
+    }
+
+    fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.record(|record| {
+            Disk.write_at(file, bytes, offset)?;
+            let node = record.node(file.as_fd());
+            Ok(((), Change::Write { node, at: Some(offset), bytes: bytes.to_owned() }))
         })
     }
 
@@ -159,10 +188,19 @@ impl FileSystem for Recorder {
         self.may_sync_all.then_some(0)
     }
 
+    // After the power failure it is another.
+    fn mount(&self, _dir: BorrowedFd<'_>) -> Option<String> {
+        Some("before".to_owned())
+    }
+
     fn start_sync(&self, _file: BorrowedFd<'_>) {}
 
     fn sync(&self, file: BorrowedFd<'_>) -> io::Result<()> {
         self.record(|record| Ok(((), Change::Sync { node: record.node(file) })))
+    }
+
+    fn sync_data(&self, file: &File) -> io::Result<()> {
+        self.sync(file.as_fd())
     }
 
     fn sync_all(&self, _dir: BorrowedFd<'_>) -> io::Result<()> {
@@ -286,12 +324,18 @@ impl Record {
     }
 
     fn data_left(&self, file: Node, luck: Luck, dice: &mut Dice) -> Vec<u8> {
-        let (mut synced, mut bytes) = (0, Vec::new());
+        let mut bytes = Vec::new();
+        let mut unsynced = Vec::new();
+        let mut length = 0;
         for change in &self.changes {
             match change {
-                Change::Write { node, bytes: more } if *node == file => bytes.extend(more),
-                Change::Sync { node } if *node == file => synced = bytes.len(),
-                Change::SyncAll => synced = bytes.len(),
+                Change::Write { node, at, bytes } if *node == file => {
+                    let at = at.map_or(length, |at| at as usize);
+                    length = length.max(at + bytes.len());
+                    unsynced.push((at, bytes.clone()));
+                }
+                Change::Sync { node } if *node == file => put(&mut bytes, unsynced.drain(..)),
+                Change::SyncAll => put(&mut bytes, unsynced.drain(..)),
                 _ => {}
             }
         }
@@ -300,12 +344,25 @@ impl Record {
             Luck::Random(_) => dice.below(4),
         };
         match fate {
-            0 => bytes.truncate(synced),
-            1 => bytes.truncate(synced + (bytes.len() - synced) / 2),
-            2 => bytes[synced..].fill(0),
+            0 => unsynced.clear(),
+            1 => {
+                // Half of what each says, whichever of them.
+                unsynced.retain(|_| dice.below(3) > 0);
+                unsynced.iter_mut().for_each(|(_, bytes)| bytes.truncate(bytes.len() / 2));
+            }
+            2 => unsynced.iter_mut().for_each(|(_, bytes)| bytes.fill(0)),
             _ => {}
         }
+        put(&mut bytes, unsynced.into_iter());
         bytes
+    }
+}
+
+/// Writes each piece where it belongs.
+fn put(bytes: &mut Vec<u8>, pieces: impl Iterator<Item = (usize, Vec<u8>)>) {
+    for (at, piece) in pieces {
+        bytes.resize(bytes.len().max(at + piece.len()), 0);
+        bytes[at..at + piece.len()].copy_from_slice(&piece);
     }
 }
 

@@ -27,6 +27,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario { name: "recover", prepare: abandoned, run: |_, _| {} },
     Scenario { name: "recover the last attempt", prepare: poison, run: |_, _| {} },
     Scenario { name: "a busy group", prepare: queued, run: busy_group },
+    Scenario { name: "a whole life", prepare: nothing, run: whole_life },
 ];
 
 fn new_id(ws: &mut Workspace) -> JobId {
@@ -239,6 +240,36 @@ fn remove(ws: &mut Workspace, told: &mut Told) {
     told.known(&id).removing = true;
     let _ = ws.remove(&id);
     sync(ws, told);
+}
+
+/// From submissions to a removal, by one owner: what the redo log says is overtaken step by step.
+fn whole_life(ws: &mut Workspace, told: &mut Told) {
+    let mut run = || -> Step {
+        let first = submit(ws, told)?;
+        let second = submit(ws, told)?;
+        sync(ws, told);
+        let claimed = claim(ws, &first)?;
+        sync(ws, told);
+        let third = submit(ws, told)?;
+        sync(ws, told);
+        fail_claimed(ws, told, claimed)?;
+        sync(ws, told);
+        for id in [&second, &third] {
+            told.known(id).ending.push(JobState::Failed);
+            ws.cancel(id, now())?;
+        }
+        submit(ws, told)?;
+        sync(ws, told);
+        for id in [&first, &third] {
+            told.known(id).removing = true;
+            ws.remove(id)?;
+        }
+        sync(ws, told);
+        submit(ws, told)?;
+        sync(ws, told);
+        Ok(())
+    };
+    let _ = run();
 }
 
 /// A submission, a claim and an end in one group.

@@ -8,7 +8,7 @@ use threadrunner_core::{
 };
 use threadrunner_workspace::{NewJob, Options, Workspace, WorkspaceError};
 
-use crate::faults::{Fault, Faulty};
+use crate::faults::{Fault, Faulty, Luck};
 use crate::support::{Fixture, job, memory_dir, now};
 
 fn name(text: &str) -> SessionName {
@@ -161,7 +161,7 @@ fn a_conversation_is_whole_wherever_the_daemon_ends() {
         for fault_at in 0.. {
             let temp = memory_dir();
             let path = temp.path().join("ws");
-            let (disk, mut told) = (Faulty::new(fault_at, fault, false), Vec::new());
+            let (disk, mut told) = (Faulty::new(fault_at, fault, Luck::Busy), Vec::new());
             let opened = Workspace::open_on(disk.clone(), &path, Options::default(), now());
             let done = opened.ok().and_then(|(mut ws, _)| converse(&mut ws, &mut told));
             if !disk.struck() {

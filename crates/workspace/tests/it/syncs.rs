@@ -17,6 +17,7 @@ struct Counting {
     unwritten: AtomicU64,
     all: AtomicU64,
     single: AtomicU64,
+    log: AtomicU64,
     /// Fails to make directories, with this error.
     make_dir_errno: Option<Errno>,
 }
@@ -32,6 +33,11 @@ impl Twist for Counting {
 
     fn sync(&self) -> io::Result<()> {
         self.single.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.log.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
@@ -51,14 +57,36 @@ fn submit(ws: &mut Workspace, jobs: usize) {
 }
 
 #[test]
-fn a_group_of_any_size_shares_one_sync() {
+fn a_group_of_submissions_waits_for_the_log_alone() {
     let temp = memory_dir();
     let disk = Arc::new(Twisted(Counting::default()));
     let (mut ws, _) =
         Workspace::open_on(disk.clone(), temp.path(), Options::default(), now()).unwrap();
     let before = disk.single.load(Ordering::Relaxed);
+    disk.unwritten.store(240 << 20, Ordering::Relaxed);
     for (jobs, syncs) in [(1, 1), (64, 2), (0, 2)] {
         submit(&mut ws, jobs);
+        assert_eq!(disk.log.load(Ordering::Relaxed), syncs, "{jobs}");
+    }
+    assert_eq!(disk.all.load(Ordering::Relaxed), 0);
+    // The log was made, in the workspace's own directory.
+    assert_eq!(disk.single.load(Ordering::Relaxed) - before, 1);
+}
+
+#[test]
+fn a_group_of_any_size_shares_one_sync() {
+    let temp = memory_dir();
+    let disk = Arc::new(Twisted(Counting::default()));
+    let (mut ws, _) =
+        Workspace::open_on(disk.clone(), temp.path(), Options::default(), now()).unwrap();
+    submit(&mut ws, 65);
+    let before = disk.single.load(Ordering::Relaxed);
+    let mut queued = ws.reader().ids(JobState::Ready).unwrap().into_iter();
+    for (jobs, syncs) in [(1, 1), (64, 2), (0, 2)] {
+        for id in queued.by_ref().take(jobs) {
+            drop(ws.claim(&id, now()).unwrap());
+        }
+        assert!(ws.sync().failed.is_empty());
         assert_eq!(disk.all.load(Ordering::Relaxed), syncs, "{jobs}");
     }
     assert_eq!(disk.single.load(Ordering::Relaxed), before);
@@ -70,18 +98,27 @@ fn a_sync_does_not_wait_for_much_of_others_until_that_is_the_cheaper() {
     let disk = Arc::new(Twisted(Counting::default()));
     let (mut ws, _) =
         Workspace::open_on(disk.clone(), temp.path(), Options::default(), now()).unwrap();
+    submit(&mut ws, 60);
+    let mut queued = ws.reader().ids(JobState::Ready).unwrap().into_iter();
+    let mut claim = |jobs| {
+        for id in queued.by_ref().take(jobs) {
+            drop(ws.claim(&id, now()).unwrap());
+            assert!(ws.sync().failed.is_empty());
+        }
+    };
     disk.unwritten.store(240 << 20, Ordering::Relaxed);
     let before = disk.single.load(Ordering::Relaxed);
-    submit(&mut ws, 1);
+    claim(1);
     assert_eq!(disk.all.load(Ordering::Relaxed), 0);
-    // Three files, their directory, and that of the submissions.
-    assert_eq!(disk.single.load(Ordering::Relaxed) - before, 5);
-    for _ in 0..20 {
-        submit(&mut ws, 1);
-    }
-    assert_eq!(disk.all.load(Ordering::Relaxed), 9);
+    // The next job.json and the three files that were left to the log, their directory, and those
+    // of the submissions and of the queue.
+    assert_eq!(disk.single.load(Ordering::Relaxed) - before, 7);
+    claim(24);
+    assert_eq!(disk.all.load(Ordering::Relaxed), 0);
+    claim(1);
+    assert_eq!(disk.all.load(Ordering::Relaxed), 1);
     let after = disk.single.load(Ordering::Relaxed);
-    submit(&mut ws, 1);
+    claim(1);
     assert_eq!(disk.single.load(Ordering::Relaxed), after);
 }
 

@@ -26,9 +26,23 @@ pub(crate) trait Twist: Debug + Send + Sync {
         Disk.write(file, bytes)
     }
 
+    /// Writes over what is there.
+    fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.change()?;
+        Disk.write_at(file, bytes, offset)
+    }
+
+    fn mount(&self, dir: BorrowedFd<'_>) -> Option<String> {
+        Disk.mount(dir)
+    }
+
     fn unwritten_bytes(&self) -> Option<u64>;
     fn sync(&self) -> io::Result<()>;
     fn sync_all(&self) -> io::Result<()>;
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.sync()
+    }
 }
 
 /// The disk, with a twist.
@@ -58,6 +72,10 @@ impl<T: Twist> FileSystem for Twisted<T> {
         self.0.write(file, bytes)
     }
 
+    fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write_at(file, bytes, offset)
+    }
+
     fn rename(
         &self,
         from: (BorrowedFd<'_>, &str),
@@ -82,10 +100,18 @@ impl<T: Twist> FileSystem for Twisted<T> {
         self.0.unwritten_bytes()
     }
 
+    fn mount(&self, dir: BorrowedFd<'_>) -> Option<String> {
+        self.0.mount(dir)
+    }
+
     fn start_sync(&self, _file: BorrowedFd<'_>) {}
 
     fn sync(&self, _file: BorrowedFd<'_>) -> io::Result<()> {
         self.0.sync()
+    }
+
+    fn sync_data(&self, _file: &File) -> io::Result<()> {
+        self.0.sync_data()
     }
 
     fn sync_all(&self, _dir: BorrowedFd<'_>) -> io::Result<()> {

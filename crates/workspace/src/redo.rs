@@ -1,0 +1,279 @@
+//! The redo log: submissions as one write, so that their directories need not be waited for.
+//!
+//! To put a directory and three files on the disk the file system writes its own journal, twice
+//! as long as it takes to write into a file that already has its place. So a group of nothing but
+//! submissions is written into the log and that alone is waited for; the directories are made and
+//! moved as ever, and are the truth for everybody who looks. Only after a power failure does the
+//! log speak: what it names and the directories lack is made again, from it.
+//!
+//! It counts for as long as nothing else has put those directories on the disk. A sync of
+//! everything does ([`RedoLog::covered`]), and the log begins anew; a sync of single files does for
+//! its own jobs ([`RedoLog::settle`]). Before a job is removed, what the log still says of it is
+//! taken back, or a power failure would bring it to life again.
+//!
+//! `.redo` has a fixed size and holds records, one after the other: the length and the CRC-32 of
+//! what follows, four bytes each, little-endian; then a line of JSON for the record and one for
+//! each of its submissions. The records that count are those from the start on that are whole and
+//! have the first one's epoch.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::time::SystemTime;
+
+use rustix::fs::{Mode, OFlags};
+use serde::{Deserialize, Serialize};
+use threadrunner_core::{JobId, JobState};
+
+use crate::files::{ReadError, job_dir};
+use crate::fs::FileSystem;
+use crate::layout::{Layout, REDO_FILE, open_root};
+use crate::staged::Staged;
+use crate::submit::Submission;
+use crate::time::micros_since_epoch;
+use crate::{Result, WorkspaceError};
+
+/// How long the log is: some 280 jobs with short prompts. One that is full is begun anew after a
+/// sync of everything, which takes the longer the more it covers.
+const LOG_BYTES: usize = 256 << 10;
+
+/// What only records without submissions may use: to take back what others say.
+const RESERVED_BYTES: usize = 8 << 10;
+
+/// The longest submission that is worth being written twice.
+const MAX_ENTRY_BYTES: usize = 16 << 10;
+
+/// The length and the checksum before each record.
+const PREFIX_BYTES: usize = 8;
+
+/// A record's first line.
+#[derive(Debug, Serialize, Deserialize)]
+struct Head {
+    /// The same in all records that count.
+    epoch: u64,
+    /// Under which mount it was written: see [`FileSystem::mount`].
+    mount: String,
+    /// Jobs of earlier records that count no more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    settled: Vec<JobId>,
+}
+
+/// The log of one workspace.
+#[derive(Debug, Default)]
+pub(crate) struct RedoLog {
+    /// The log, where there is one.
+    file: Option<File>,
+    /// Whether to make one when it is first wanted.
+    wanted: bool,
+    mount: String,
+    epoch: u64,
+    /// Where the next record goes.
+    end: usize,
+    /// The jobs that would not survive a power failure without the log.
+    holds: HashSet<JobId>,
+    /// Whether the file may still say what counts no more.
+    stale: bool,
+}
+
+impl RedoLog {
+    /// Opens the log that is there. Also what it names that a power failure may have kept from
+    /// the disk.
+    pub(crate) fn open(
+        layout: &Layout,
+        fs: &dyn FileSystem,
+        now: SystemTime,
+    ) -> Result<(Self, Vec<Submission<'static>>)> {
+        let mount = fs.mount(layout.dir(JobState::Writing));
+        let mut log = Self {
+            wanted: mount.is_some(),
+            mount: mount.unwrap_or_default(),
+            epoch: micros_since_epoch(now),
+            ..Self::default()
+        };
+        let root = open_root(layout.root())?;
+        let path = || layout.root().join(REDO_FILE);
+        let bytes = match job_dir(&root, layout.root().to_owned()).read(REDO_FILE) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return Ok((log, Vec::new())),
+            // Somebody's link or directory: not ours, and left alone.
+            Err(ReadError::Unfit(_)) => {
+                log.wanted = false;
+                return Ok((log, Vec::new()));
+            }
+            Err(ReadError::Io(error)) => return Err(WorkspaceError::io("read", path(), error)),
+        };
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&root, REDO_FILE, flags, Mode::empty())
+            .map_err(|error| WorkspaceError::io("open", path(), error))?;
+        log.file = Some(file.into());
+        let lost = log.read(&bytes);
+        Ok((log, lost))
+    }
+
+    /// Takes in the records that count; returns the submissions of another mount's.
+    fn read(&mut self, bytes: &[u8]) -> Vec<Submission<'static>> {
+        let mut jobs = BTreeMap::new();
+        let mut epoch = None;
+        let mut rest = bytes;
+        while let Some((head, submissions, after)) = record(rest)
+            && *epoch.get_or_insert(head.epoch) == head.epoch
+        {
+            for id in &head.settled {
+                jobs.remove(id);
+            }
+            let lost = head.mount != self.mount;
+            jobs.extend(submissions.into_iter().map(|it| (it.id.clone(), (lost, it))));
+            rest = after;
+        }
+        if let Some(epoch) = epoch {
+            self.epoch = epoch;
+            self.end = bytes.len() - rest.len();
+        }
+        self.holds = jobs.keys().cloned().collect();
+        jobs.into_values().filter_map(|(lost, it)| lost.then_some(it)).collect()
+    }
+
+    /// Whether a job would not survive a power failure without the log.
+    pub(crate) fn holds(&self, id: &JobId) -> bool {
+        self.holds.contains(id)
+    }
+
+    /// How many such jobs there are.
+    pub(crate) fn len(&self) -> usize {
+        self.holds.len()
+    }
+
+    /// Puts a group of submissions on the disk, if it is nothing else and there is room. After
+    /// `false` they are to be synced as any other change.
+    pub(crate) fn append(
+        &mut self,
+        layout: &Layout,
+        fs: &dyn FileSystem,
+        group: &[Staged],
+    ) -> bool {
+        let entries: Option<Vec<_>> = group.iter().map(|staged| staged.entry.as_deref()).collect();
+        let Some(entries) = entries else { return false };
+        if self.file.is_none() && std::mem::take(&mut self.wanted) {
+            // Where there is no room for a log, the jobs may still have some.
+            self.file = make(layout, fs).ok();
+        }
+        let written = self.write(fs, &[], &entries).is_some_and(|written| written.is_ok());
+        if written {
+            self.holds.extend(group.iter().map(|staged| staged.id.clone()));
+        }
+        written
+    }
+
+    /// Takes back what the log says of these jobs, for good.
+    ///
+    /// # Errors
+    /// [`WorkspaceError::Io`] when neither the log nor the disk as a whole can be written.
+    pub(crate) fn settle(
+        &mut self,
+        layout: &Layout,
+        fs: &dyn FileSystem,
+        ids: &[JobId],
+    ) -> Result<()> {
+        let ids: Vec<_> = ids.iter().filter(|id| self.holds(id)).cloned().collect();
+        if ids.is_empty() && !self.stale {
+            return Ok(());
+        }
+        match self.write(fs, &ids, &[]) {
+            Some(Ok(())) => {
+                self.holds.retain(|id| !ids.contains(id));
+                Ok(())
+            }
+            // No room in it, or none on the disk.
+            _ => self.remove(layout, fs),
+        }
+    }
+
+    /// Everything that was moved to its place is on the disk: nothing that was written so far
+    /// counts any more.
+    pub(crate) fn covered(&mut self) {
+        self.stale |= self.end > 0;
+        self.holds.clear();
+        self.epoch += 1;
+        self.end = 0;
+    }
+
+    /// Writes a record and waits for it; `None` where there is no room for one.
+    fn write(
+        &mut self,
+        fs: &dyn FileSystem,
+        settled: &[JobId],
+        entries: &[&[u8]],
+    ) -> Option<std::io::Result<()>> {
+        let file = self.file.as_ref()?;
+        let head = Head { epoch: self.epoch, mount: self.mount.clone(), settled: settled.to_vec() };
+        let mut bytes = vec![0; PREFIX_BYTES];
+        serde_json::to_writer(&mut bytes, &head).ok()?;
+        for entry in entries {
+            bytes.push(b'\n');
+            bytes.extend_from_slice(entry);
+        }
+        let length = bytes.len() - PREFIX_BYTES;
+        let reserved = if entries.is_empty() { 0 } else { RESERVED_BYTES };
+        if self.end + bytes.len() + reserved > LOG_BYTES {
+            return None;
+        }
+        let crc32 = crc32fast::hash(&bytes[PREFIX_BYTES..]);
+        bytes[..4].copy_from_slice(&u32::try_from(length).ok()?.to_le_bytes());
+        bytes[4..PREFIX_BYTES].copy_from_slice(&crc32.to_le_bytes());
+        // Until it is certain what the disk has, the next record takes this one's place.
+        self.stale = true;
+        let written = fs.write_at(file, &bytes, self.end as u64).and_then(|()| fs.sync_data(file));
+        if written.is_ok() {
+            self.stale = false;
+            self.end += bytes.len();
+        }
+        Some(written)
+    }
+
+    /// Does without the log from now on.
+    fn remove(&mut self, layout: &Layout, fs: &dyn FileSystem) -> Result<()> {
+        if !self.holds.is_empty() {
+            fs.sync_all(layout.dir(JobState::Writing))
+                .map_err(|error| WorkspaceError::io("sync", layout.root(), error))?;
+        }
+        let root = open_root(layout.root())?;
+        job_dir(&root, layout.root().to_owned()).remove(fs, REDO_FILE)?;
+        fs.sync(root.as_fd()).map_err(|error| WorkspaceError::io("sync", layout.root(), error))?;
+        *self = Self::default();
+        Ok(())
+    }
+}
+
+/// A submission as the log has it, if it is worth that.
+pub(crate) fn entry(submission: &Submission<'_>) -> Option<Vec<u8>> {
+    (submission.len() <= MAX_ENTRY_BYTES).then(|| serde_json::to_vec(submission).ok()).flatten()
+}
+
+/// Makes an empty log, every block of it written: what is written later has its place.
+fn make(layout: &Layout, fs: &dyn FileSystem) -> Result<File> {
+    let root = open_root(layout.root())?;
+    let dir = job_dir(&root, layout.root().to_owned());
+    let made = dir.write(fs, REDO_FILE, vec![0; LOG_BYTES]).and_then(|file| {
+        fs.sync(dir.fd).map_err(|error| WorkspaceError::io("sync", layout.root(), error))?;
+        Ok(file)
+    });
+    if made.is_err() {
+        let _ = dir.remove(fs, REDO_FILE);
+    }
+    made
+}
+
+/// The first record of `bytes` and what comes after it, if there is one and it is whole.
+fn record(bytes: &[u8]) -> Option<(Head, Vec<Submission<'static>>, &[u8])> {
+    let (length, rest) = bytes.split_first_chunk()?;
+    let (crc32, rest) = rest.split_first_chunk()?;
+    let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
+    let (body, rest) = rest.split_at_checked(length)?;
+    if crc32fast::hash(body) != u32::from_le_bytes(*crc32) {
+        return None;
+    }
+    let mut lines = body.split(|&byte| byte == b'\n');
+    let head = serde_json::from_slice(lines.next()?).ok()?;
+    let jobs = lines.map(serde_json::from_slice).collect::<Result<_, _>>().ok()?;
+    Some((head, jobs, rest))
+}

@@ -1,0 +1,373 @@
+//! The redo log: what it brings back, and what it lets rest.
+
+use std::fs;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use rustix::io::Errno;
+use tempfile::TempDir;
+use threadrunner_core::{JobId, JobState};
+use threadrunner_workspace::{Options, Recovered, Workspace};
+
+use crate::support::{job, memory_dir, now};
+use crate::twisted::{Twist, Twisted};
+
+/// A disk whose power can fail, and whose syncs.
+#[derive(Debug, Default)]
+struct Shaky {
+    mounted: AtomicU32,
+    /// Other programs have too much that is unwritten.
+    busy: AtomicBool,
+    syncs_fail: AtomicBool,
+    log_fails: AtomicBool,
+}
+
+impl Twist for Shaky {
+    fn mount(&self, _dir: BorrowedFd<'_>) -> Option<String> {
+        Some(self.mounted.load(Ordering::Relaxed).to_string())
+    }
+
+    fn unwritten_bytes(&self) -> Option<u64> {
+        Some(if self.busy.load(Ordering::Relaxed) { u64::MAX } else { 0 })
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        fails(&self.syncs_fail)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        fails(&self.log_fails)
+    }
+}
+
+fn fails(flag: &AtomicBool) -> io::Result<()> {
+    if flag.load(Ordering::Relaxed) { Err(Errno::IO.into()) } else { Ok(()) }
+}
+
+struct Fixture {
+    ws: Workspace,
+    disk: Arc<Twisted<Shaky>>,
+    temp: TempDir,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let (temp, disk) = (memory_dir(), Arc::new(Twisted(Shaky::default())));
+        let (ws, _) =
+            Workspace::open_on(disk.clone(), temp.path(), Options::default(), now()).unwrap();
+        Self { ws, disk, temp }
+    }
+
+    fn reopen(self) -> (Self, Recovered) {
+        let Self { ws, disk, temp } = self;
+        drop(ws);
+        let (ws, recovered) =
+            Workspace::open_on(disk.clone(), temp.path(), Options::default(), now()).unwrap();
+        (Self { ws, disk, temp }, recovered)
+    }
+
+    /// Opens the workspace after the power has failed.
+    fn after_a_power_failure(self) -> (Self, Recovered) {
+        self.disk.mounted.fetch_add(1, Ordering::Relaxed);
+        self.reopen()
+    }
+
+    fn sync(&mut self) {
+        let synced = self.ws.sync();
+        assert!(synced.failed.is_empty(), "{:?}", synced.failed);
+    }
+
+    fn submit(&mut self) -> JobId {
+        self.submit_with("hi")
+    }
+
+    fn submit_with(&mut self, prompt: &str) -> JobId {
+        let id = self.ws.next_id(now());
+        self.ws.submit(job(&id, prompt), now()).unwrap();
+        self.sync();
+        id
+    }
+
+    fn run(&mut self, id: &JobId) {
+        let claimed = self.ws.claim(id, now()).unwrap();
+        self.sync();
+        let meta = claimed.meta().clone();
+        self.ws.complete(claimed, "answer", meta, now()).unwrap();
+        self.sync();
+    }
+
+    fn remove(&mut self, id: &JobId) {
+        self.ws.remove(id).unwrap();
+        self.sync();
+    }
+
+    fn path(&self, state: JobState, id: &JobId) -> PathBuf {
+        self.ws.path().join(state.directory()).join(id.as_str())
+    }
+
+    /// As a power failure does that left the name of it nowhere, or somebody by hand.
+    fn lose(&self, state: JobState, id: &JobId) {
+        fs::remove_dir_all(self.path(state, id)).unwrap();
+    }
+
+    fn queued(&self) -> Vec<JobId> {
+        self.ws.reader().ids(JobState::Ready).unwrap()
+    }
+
+    fn log(&self) -> PathBuf {
+        self.ws.path().join(".redo")
+    }
+}
+
+#[test]
+fn what_the_power_took_is_made_again() {
+    let mut f = Fixture::new();
+    let [gone, torn, whole] = [(); 3].map(|()| f.submit());
+    f.lose(JobState::Ready, &gone);
+    fs::write(f.path(JobState::Ready, &torn).join("job.json"), [0; 100]).unwrap();
+    // A recovery that the power ended too had begun to put it aside.
+    fs::create_dir(f.path(JobState::Writing, &torn).with_extension("gone")).unwrap();
+    let before = files(&f.path(JobState::Ready, &whole));
+    let (f, recovered) = f.after_a_power_failure();
+    assert_eq!(recovered.submitted, [gone.clone(), torn.clone()]);
+    assert!(recovered.troubles.is_empty(), "{:?}", recovered.troubles);
+    assert_eq!(f.queued(), [gone.clone(), torn.clone(), whole.clone()]);
+    for id in [&gone, &torn, &whole] {
+        assert_eq!(files(&f.path(JobState::Ready, id)), before);
+    }
+}
+
+fn files(dir: &Path) -> Vec<(String, usize)> {
+    let mut files: Vec<_> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .map(|it| (it.file_name().into_string().unwrap(), fs::read(it.path()).unwrap().len()))
+        .collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn a_description_that_was_changed_by_hand_stays_so() {
+    let mut f = Fixture::new();
+    let id = f.submit();
+    let meta = f.path(JobState::Ready, &id).join("meta.json");
+    fs::write(&meta, r#"{"tags": ["mine"]}"#).unwrap();
+    let (_f, recovered) = f.after_a_power_failure();
+    assert!(recovered.submitted.is_empty());
+    assert_eq!(fs::read_to_string(&meta).unwrap(), r#"{"tags": ["mine"]}"#);
+}
+
+#[test]
+fn what_somebody_removed_stays_gone_where_the_power_stayed_on() {
+    let mut f = Fixture::new();
+    let id = f.submit();
+    f.lose(JobState::Ready, &id);
+    let (f, recovered) = f.reopen();
+    assert!(recovered.submitted.is_empty());
+    // The opening began the log anew.
+    let (f, _) = f.after_a_power_failure();
+    assert!(f.queued().is_empty());
+}
+
+#[test]
+fn what_somebody_removed_after_the_owner_left_stays_gone() {
+    let mut f = Fixture::new();
+    let id = f.submit();
+    let path = f.path(JobState::Ready, &id);
+    let Fixture { ws, disk, temp } = f;
+    ws.close().unwrap();
+    fs::remove_dir_all(path).unwrap();
+    disk.mounted.fetch_add(1, Ordering::Relaxed);
+    let (ws, _) = Workspace::open_on(disk, temp.path(), Options::default(), now()).unwrap();
+    assert!(ws.reader().ids(JobState::Ready).unwrap().is_empty());
+}
+
+#[test]
+fn what_was_run_while_others_wrote_much_is_not_run_again() {
+    let mut f = Fixture::new();
+    let id = f.submit();
+    f.disk.busy.store(true, Ordering::Relaxed);
+    f.run(&id);
+    // To some archive.
+    f.lose(JobState::Done, &id);
+    let (f, _) = f.after_a_power_failure();
+    assert!(f.queued().is_empty());
+}
+
+#[test]
+fn what_was_removed_stays_so_whatever_the_log_says_further_on() {
+    let mut f = Fixture::new();
+    let ids = [(); 2].map(|()| f.submit());
+    let length_of_first = |f: &Fixture| fs::read(f.log()).unwrap()[..4].to_vec();
+    let length = length_of_first(&f);
+    ids.iter().for_each(|id| f.run(id));
+    // Takes the place of the first record to a byte, so that the second one's comes next.
+    let third = f.submit();
+    assert_eq!(length_of_first(&f), length);
+    ids.iter().for_each(|id| f.ws.remove(id).unwrap());
+    f.sync();
+    let (f, recovered) = f.after_a_power_failure();
+    assert!(recovered.submitted.is_empty());
+    assert_eq!(f.queued(), [third]);
+}
+
+#[test]
+fn a_sync_that_failed_covers_nothing() {
+    let mut f = Fixture::new();
+    let [other, first] = [(); 2].map(|()| f.submit());
+    f.disk.syncs_fail.store(true, Ordering::Relaxed);
+    f.run(&other);
+    let second = f.submit();
+    for id in [&first, &second] {
+        f.lose(JobState::Ready, id);
+    }
+    f.disk.syncs_fail.store(false, Ordering::Relaxed);
+    let (_f, recovered) = f.after_a_power_failure();
+    assert_eq!(recovered.submitted, [first, second]);
+}
+
+#[test]
+fn a_record_that_may_or_may_not_be_there_does_not_bring_a_job_back() {
+    let mut f = Fixture::new();
+    f.disk.log_fails.store(true, Ordering::Relaxed);
+    let id = f.submit();
+    f.disk.log_fails.store(false, Ordering::Relaxed);
+    f.run(&id);
+    f.remove(&id);
+    let (f, _) = f.after_a_power_failure();
+    assert!(f.queued().is_empty());
+}
+
+#[test]
+fn where_the_log_cannot_be_written_jobs_are_removed_without_it() {
+    let mut f = Fixture::new();
+    let [first, second] = [(); 2].map(|()| f.submit());
+    f.run(&first);
+    f.disk.log_fails.store(true, Ordering::Relaxed);
+    f.remove(&first);
+    assert!(!f.log().exists());
+    let third = f.submit();
+    let (f, _) = f.after_a_power_failure();
+    assert_eq!(f.queued(), [second, third]);
+}
+
+#[test]
+fn a_log_that_others_need_is_not_removed_before_they_are_on_the_disk() {
+    let mut f = Fixture::new();
+    let [first, second] = [(); 2].map(|()| f.submit());
+    for flag in [&f.disk.busy, &f.disk.log_fails, &f.disk.syncs_fail] {
+        flag.store(true, Ordering::Relaxed);
+    }
+    drop(f.ws.claim(&first, now()).unwrap());
+    assert!(f.ws.sync().take_error(&first).is_some());
+    f.lose(JobState::Ready, &second);
+    f.disk.syncs_fail.store(false, Ordering::Relaxed);
+    let (f, recovered) = f.after_a_power_failure();
+    assert_eq!(recovered.submitted, std::slice::from_ref(&second));
+    assert_eq!(f.queued(), [first, second]);
+}
+
+#[test]
+fn a_log_that_is_full_is_begun_anew() {
+    let mut f = Fixture::new();
+    let ids: Vec<_> = (0..700).map(|_| f.submit()).collect();
+    assert_eq!(fs::metadata(f.log()).unwrap().len(), 256 << 10);
+    let (first, last) = (ids.first().unwrap(), ids.last().unwrap());
+    // What the log has no more is on the disk; so only somebody's hand can have done this.
+    for id in [first, last] {
+        f.lose(JobState::Ready, id);
+    }
+    let (_f, recovered) = f.after_a_power_failure();
+    assert_eq!(recovered.submitted, std::slice::from_ref(last));
+}
+
+#[test]
+fn a_group_that_is_too_large_for_the_log_is_synced_without_it() {
+    let mut f = Fixture::new();
+    let first = f.submit();
+    for _ in 0..1000 {
+        let id = f.ws.next_id(now());
+        f.ws.submit(job(&id, "hi"), now()).unwrap();
+    }
+    f.sync();
+    // That sync was of everything, and what it covers only somebody's hand can have taken.
+    f.lose(JobState::Ready, &first);
+    let last = f.submit();
+    f.lose(JobState::Ready, &last);
+    let (f, recovered) = f.after_a_power_failure();
+    assert_eq!(recovered.submitted, [last]);
+    assert_eq!(f.queued().len(), 1001);
+}
+
+#[test]
+fn a_full_log_has_room_to_take_something_back() {
+    let mut f = Fixture::new();
+    f.disk.busy.store(true, Ordering::Relaxed);
+    let ids: Vec<_> = (0..700).map(|_| f.submit()).collect();
+    for id in &ids[..20] {
+        f.run(id);
+        f.lose(JobState::Done, id);
+    }
+    assert!(f.log().exists());
+    let (f, recovered) = f.after_a_power_failure();
+    assert!(recovered.submitted.is_empty());
+    assert_eq!(f.queued(), ids[20..]);
+}
+
+#[test]
+fn a_long_prompt_is_written_once() {
+    let mut f = Fixture::new();
+    f.submit();
+    let long = "long ".repeat(10_000);
+    let id = f.submit_with(&long);
+    let log = fs::read(f.log()).unwrap();
+    assert!(!log.windows(10).any(|it| it == b"long long "));
+    assert_eq!(fs::read_to_string(f.path(JobState::Ready, &id).join("prompt.txt")).unwrap(), long);
+}
+
+#[test]
+fn what_is_no_log_harms_nobody() {
+    let whole = {
+        let mut f = Fixture::new();
+        f.submit();
+        fs::read(f.log()).unwrap()
+    };
+    let mut half = whole.clone();
+    half[200..].fill(0);
+    let mut flipped = whole.clone();
+    flipped[100] ^= 1;
+    let mut long = whole.clone();
+    long[..4].fill(0xff);
+    for bytes in [&b""[..], b"text", &[0xff; 5000], &half, &flipped, &long, &whole[..300]] {
+        let mut f = Fixture::new();
+        fs::write(f.log(), bytes).unwrap();
+        let (reopened, recovered) = f.after_a_power_failure();
+        f = reopened;
+        assert!(recovered.submitted.is_empty() && recovered.troubles.is_empty());
+        let id = f.submit();
+        f.lose(JobState::Ready, &id);
+        let (_f, recovered) = f.after_a_power_failure();
+        assert_eq!(recovered.submitted, [id], "{} bytes", bytes.len());
+    }
+}
+
+#[test]
+fn a_link_by_the_logs_name_is_not_followed() {
+    let f = Fixture::new();
+    let elsewhere = memory_dir();
+    let target = elsewhere.path().join("file");
+    fs::write(&target, "mine").unwrap();
+    std::os::unix::fs::symlink(&target, f.log()).unwrap();
+    let (mut f, _) = f.reopen();
+    let id = f.submit();
+    assert_eq!(f.queued(), [id]);
+    assert_eq!(fs::read_to_string(&target).unwrap(), "mine");
+}
