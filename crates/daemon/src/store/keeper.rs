@@ -1,6 +1,7 @@
 //! The thread's own side: prepare, sync, tell.
 
 mod ends;
+mod gather;
 mod look;
 mod sync;
 
@@ -11,13 +12,12 @@ use std::time::{Duration, Instant, SystemTime};
 use threadrunner_core::{ErrorCode, Failure, JobId, JobState};
 use threadrunner_workspace::{ClaimedJob, NewJob, Workspace, WorkspaceError};
 
+use self::gather::Pace;
 use super::needs::Needs;
 use super::sessions::Sessions;
 use super::{Claim, Operation, Reply, StoreEvent, StoreEvents, Submission, Written};
 use crate::workspaces::WorkspaceId;
 
-/// The most operations that share a sync.
-const GROUP: usize = 256;
 /// How many of the jobs found at the start are looked at between two groups.
 const BACKLOG_STEP: usize = 32;
 /// When to look again at a directory that has no prompt yet.
@@ -56,6 +56,7 @@ pub(super) struct Keeper {
     pending_removals: Vec<(Vec<JobId>, Reply<Vec<JobId>>)>,
     /// Jobs whose standing is to be told then.
     asked_about: Vec<JobId>,
+    pace: Pace,
 }
 
 /// What an operation of the group will have come to.
@@ -94,6 +95,7 @@ impl Keeper {
             pending: Vec::new(),
             pending_removals: Vec::new(),
             asked_about: Vec::new(),
+            pace: Pace::default(),
         }
     }
 
@@ -111,11 +113,7 @@ impl Keeper {
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => break,
             };
-            // What comes while the group before is synced makes the next one.
-            let group = first.into_iter().chain(operations.try_iter()).take(GROUP);
-            for operation in group {
-                self.prepare(operation, SystemTime::now());
-            }
+            self.gather(first, operations);
             let now = Instant::now();
             while let Some((_, id)) = self.unfinished.pop_front_if(|(due, _)| *due <= now) {
                 self.backlog.push_back(id);
@@ -127,7 +125,7 @@ impl Keeper {
                 let Some(id) = self.backlog.pop_front() else { break };
                 self.look(id);
             }
-            self.sync();
+            self.sync_timed();
         }
         if let Err(error) = self.workspace.close() {
             tracing::warn!(%error, "the next start sees to the workspace's log");
