@@ -54,6 +54,11 @@ soak *ARGS:
     cargo build --workspace --bins
     target/debug/soak "$@"
 
+# The power of a real file system fails under the daemon, as root: just power --rounds 100 --seed 7
+power *ARGS:
+    cargo build --release --locked --workspace --bins
+    scripts/fail-power "$@"
+
 # Record the terminal session of the README anew
 demo:
     scripts/record-demo
