@@ -97,8 +97,13 @@ impl Workspace {
         for at in JobState::ALL {
             let Some(fd) = self.layout.open_job(at, id)? else { continue };
             let dir = job_dir(&fd, self.layout.job_path(at, id));
-            // One that has ended was synced before it could.
-            if at.is_final() || !submission.is_torn(&dir)? {
+            let is_whole = match at {
+                JobState::Writing => is_whole_submission(&dir),
+                // It was synced before it could end.
+                JobState::Done | JobState::Failed => true,
+                JobState::Ready | JobState::Processing => !submission.is_torn(&dir)?,
+            };
+            if is_whole {
                 return Ok(());
             }
             let gone = staged::gone_name(id);

@@ -3,11 +3,11 @@
 //! To put a directory and three files on the disk the file system writes its own journal, twice
 //! as long as it takes to write into a file that already has its place. So a group of nothing but
 //! submissions is written into the log and that alone is waited for; the directories are made and
-//! moved as ever, and are the truth for everybody who looks. Only after a power failure does the
-//! log speak: what it names and the directories lack is made again, from it.
+//! moved as ever, and are the truth for everybody who looks. Only where the power may have failed
+//! does the log speak: what it names and the directories lack is made again, from it.
 //!
-//! It counts for as long as nothing else has put those directories on the disk. A sync of
-//! everything does ([`RedoLog::covered`]), and the log begins anew; a sync of single files does for
+//! An entry counts for as long as nothing else has put its directory on the disk. A sync of
+//! everything does ([`RedoLog::sync_all`]), and the log begins anew; a sync of single files does for
 //! its own jobs ([`RedoLog::settle`]). Before a job is removed, what the log still says of it is
 //! taken back, or a power failure would bring it to life again.
 //!
@@ -18,6 +18,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
+use std::io;
 use std::os::fd::AsFd;
 use std::time::SystemTime;
 
@@ -70,9 +71,12 @@ pub(crate) struct RedoLog {
     /// Where the next record goes.
     end: usize,
     /// The jobs that would not survive a power failure without the log.
-    holds: HashSet<JobId>,
-    /// Whether the file may still say what counts no more.
+    held: HashSet<JobId>,
+    /// Whether the disk may still say what counts no more.
     stale: bool,
+    /// Whether something could not be written that may have been theirs. The file system says so
+    /// once, and then that all is well.
+    doubted: bool,
 }
 
 impl RedoLog {
@@ -106,41 +110,36 @@ impl RedoLog {
         let file = rustix::fs::openat(&root, REDO_FILE, flags, Mode::empty())
             .map_err(|error| WorkspaceError::io("open", path(), error))?;
         log.file = Some(file.into());
-        let lost = log.read(&bytes);
+        let lost = log.read(&bytes).map_err(|error| WorkspaceError::io("read", path(), error))?;
         Ok((log, lost))
     }
 
     /// Takes in the records that count; returns the submissions of another mount's.
-    fn read(&mut self, bytes: &[u8]) -> Vec<Submission<'static>> {
+    fn read(&mut self, bytes: &[u8]) -> io::Result<Vec<Submission<'static>>> {
         let mut jobs = BTreeMap::new();
-        let mut epoch = None;
-        let mut rest = bytes;
-        while let Some((head, submissions, after)) = record(rest)
-            && *epoch.get_or_insert(head.epoch) == head.epoch
+        while let Some(record) = record(&bytes[self.end..])?
+            && (self.end == 0 || record.head.epoch == self.epoch)
         {
-            for id in &head.settled {
+            for id in &record.head.settled {
                 jobs.remove(id);
             }
-            let lost = head.mount != self.mount;
-            jobs.extend(submissions.into_iter().map(|it| (it.id.clone(), (lost, it))));
-            rest = after;
+            let lost = self.mount.is_empty() || record.head.mount != self.mount;
+            jobs.extend(record.jobs.into_iter().map(|it| (it.id.clone(), (lost, it))));
+            self.epoch = record.head.epoch;
+            self.end += record.length;
         }
-        if let Some(epoch) = epoch {
-            self.epoch = epoch;
-            self.end = bytes.len() - rest.len();
-        }
-        self.holds = jobs.keys().cloned().collect();
-        jobs.into_values().filter_map(|(lost, it)| lost.then_some(it)).collect()
+        self.held = jobs.keys().cloned().collect();
+        Ok(jobs.into_values().filter_map(|(lost, it)| lost.then_some(it)).collect())
     }
 
     /// Whether a job would not survive a power failure without the log.
     pub(crate) fn holds(&self, id: &JobId) -> bool {
-        self.holds.contains(id)
+        self.held.contains(id)
     }
 
     /// How many such jobs there are.
-    pub(crate) fn len(&self) -> usize {
-        self.holds.len()
+    pub(crate) fn held(&self) -> usize {
+        self.held.len()
     }
 
     /// Puts a group of submissions on the disk, if it is nothing else and there is room. After
@@ -159,12 +158,13 @@ impl RedoLog {
         }
         let written = self.write(fs, &[], &entries).is_some_and(|written| written.is_ok());
         if written {
-            self.holds.extend(group.iter().map(|staged| staged.id.clone()));
+            self.held.extend(group.iter().map(|staged| staged.id.clone()));
         }
         written
     }
 
-    /// Takes back what the log says of these jobs, for good.
+    /// Takes back what the log says of these jobs, for good; with them what the disk may still say
+    /// that counts no more.
     ///
     /// # Errors
     /// [`WorkspaceError::Io`] when neither the log nor the disk as a whole can be written.
@@ -178,23 +178,41 @@ impl RedoLog {
         if ids.is_empty() && !self.stale {
             return Ok(());
         }
-        match self.write(fs, &ids, &[]) {
+        let mut written = self.write(fs, &ids, &[]);
+        if written.is_none() && self.sync_all(layout, fs).is_ok() {
+            written = self.write(fs, &ids, &[]);
+        }
+        match written {
             Some(Ok(())) => {
-                self.holds.retain(|id| !ids.contains(id));
+                self.held.retain(|id| !ids.contains(id));
+                self.doubted &= self.held() > 0;
                 Ok(())
             }
-            // No room in it, or none on the disk.
             _ => self.remove(layout, fs),
         }
     }
 
-    /// Everything that was moved to its place is on the disk: nothing that was written so far
-    /// counts any more.
-    pub(crate) fn covered(&mut self) {
-        self.stale |= self.end > 0;
-        self.holds.clear();
+    /// Syncs everything on the file system: what was moved to its place is on the disk then, and
+    /// nothing that was written into the log so far counts any more.
+    ///
+    /// # Errors
+    /// [`WorkspaceError::Io`]. Something could not be written then, and nobody knows what.
+    pub(crate) fn sync_all(&mut self, layout: &Layout, fs: &dyn FileSystem) -> Result<()> {
+        if let Err(error) = fs.sync_all(layout.dir(JobState::Writing)) {
+            self.doubted = self.held() > 0;
+            return Err(WorkspaceError::io("sync", layout.root(), error));
+        }
+        if self.doubted || self.end == 0 {
+            return Ok(());
+        }
+        self.held.clear();
         self.epoch += 1;
         self.end = 0;
+        self.stale = true;
+        // Not waited for: the next sync takes it along, or the system in its own time. Whoever
+        // removes a job cannot leave it at that.
+        let _ = self.file.as_ref().map(|file| fs.write_at(file, &[0; PREFIX_BYTES], 0));
+        Ok(())
     }
 
     /// Writes a record and waits for it; `None` where there is no room for one.
@@ -203,7 +221,7 @@ impl RedoLog {
         fs: &dyn FileSystem,
         settled: &[JobId],
         entries: &[&[u8]],
-    ) -> Option<std::io::Result<()>> {
+    ) -> Option<io::Result<()>> {
         let file = self.file.as_ref()?;
         let head = Head { epoch: self.epoch, mount: self.mount.clone(), settled: settled.to_vec() };
         let mut bytes = vec![0; PREFIX_BYTES];
@@ -232,12 +250,16 @@ impl RedoLog {
 
     /// Does without the log from now on.
     fn remove(&mut self, layout: &Layout, fs: &dyn FileSystem) -> Result<()> {
-        if !self.holds.is_empty() {
-            fs.sync_all(layout.dir(JobState::Writing))
-                .map_err(|error| WorkspaceError::io("sync", layout.root(), error))?;
+        if self.held() > 0 {
+            self.sync_all(layout, fs)?;
+        }
+        if self.doubted {
+            let error = io::Error::other("an earlier sync failed");
+            return Err(WorkspaceError::io("sync", layout.root(), error));
         }
         let root = open_root(layout.root())?;
         job_dir(&root, layout.root().to_owned()).remove(fs, REDO_FILE)?;
+        self.file = None;
         fs.sync(root.as_fd()).map_err(|error| WorkspaceError::io("sync", layout.root(), error))?;
         *self = Self::default();
         Ok(())
@@ -263,17 +285,29 @@ fn make(layout: &Layout, fs: &dyn FileSystem) -> Result<File> {
     made
 }
 
-/// The first record of `bytes` and what comes after it, if there is one and it is whole.
-fn record(bytes: &[u8]) -> Option<(Head, Vec<Submission<'static>>, &[u8])> {
+/// What a record says, and how long it is.
+struct Record {
+    head: Head,
+    jobs: Vec<Submission<'static>>,
+    length: usize,
+}
+
+/// The first record of `bytes`, if there is one and it is whole.
+///
+/// # Errors
+/// For one that is whole and cannot be understood: another version's.
+fn record(bytes: &[u8]) -> io::Result<Option<Record>> {
+    let Some(body) = body(bytes) else { return Ok(None) };
+    let mut lines = body.split(|&byte| byte == b'\n');
+    let head = serde_json::from_slice(lines.next().unwrap_or_default())?;
+    let jobs = lines.map(serde_json::from_slice).collect::<Result<_, _>>()?;
+    Ok(Some(Record { head, jobs, length: PREFIX_BYTES + body.len() }))
+}
+
+fn body(bytes: &[u8]) -> Option<&[u8]> {
     let (length, rest) = bytes.split_first_chunk()?;
     let (crc32, rest) = rest.split_first_chunk()?;
-    let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
-    let (body, rest) = rest.split_at_checked(length)?;
-    if crc32fast::hash(body) != u32::from_le_bytes(*crc32) {
-        return None;
-    }
-    let mut lines = body.split(|&byte| byte == b'\n');
-    let head = serde_json::from_slice(lines.next()?).ok()?;
-    let jobs = lines.map(serde_json::from_slice).collect::<Result<_, _>>().ok()?;
-    Some((head, jobs, rest))
+    let length = usize::try_from(u32::from_le_bytes(*length)).ok().filter(|&length| length > 0)?;
+    let body = rest.get(..length)?;
+    (crc32fast::hash(body) == u32::from_le_bytes(*crc32)).then_some(body)
 }

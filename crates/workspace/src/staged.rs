@@ -4,11 +4,13 @@
 //! `input/writing`, a new `job.json` or `meta.json` under a temporary name, an answer in a file
 //! that nobody reads yet. One sync then puts the preparations of a whole group on the disk, and
 //! only after it the renames follow which make them visible. So no rename ever shows a file that
-//! a power failure could empty, and one sync serves many jobs.
+//! a power failure could empty, and one sync serves many jobs. A group of nothing but submissions
+//! waits for the redo log instead: theirs may be torn after a power failure, until the next owner
+//! has made them again.
 //!
 //! The renames themselves ride along with the next sync. When the power fails before that, a
-//! submission is found whole in `input/writing`, and a finished job whole in `processing`, and
-//! recovery repeats the rename. Where nothing could repeat it (a cancellation, a retry, a
+//! submission is found in `input/writing` or in the log, and a finished job whole in `processing`,
+//! and recovery repeats the rename. Where nothing could repeat it (a cancellation, a retry, a
 //! removal), `settle` asks for a second sync.
 
 use std::ffi::OsStr;
@@ -128,33 +130,42 @@ impl Unsynced {
     }
 
     /// Syncs everything at once, where that is cheaper than `files` single syncs.
-    pub(crate) fn sync_everything(
-        &mut self,
-        layout: &Layout,
-        fs: &dyn FileSystem,
-        files: usize,
-    ) -> bool {
-        self.patience = self.patience.saturating_add(BYTES_PER_SYNC * files as u64);
+    fn sync_everything(&mut self, layout: &Layout, fs: &dyn FileSystem, files: usize) -> bool {
         // Where this fails, it may be for another program's file: then each of ours is asked for.
+        self.is_cheaper_than(files, fs) && self.sync_all(layout, fs).is_ok()
+    }
+
+    fn is_cheaper_than(&mut self, files: usize, fs: &dyn FileSystem) -> bool {
+        self.patience = self.patience.saturating_add(BYTES_PER_SYNC * files as u64);
         fs.unwritten_bytes().is_some_and(|bytes| bytes <= self.patience)
-            && self.sync_all(layout, fs).is_ok()
     }
 
     fn sync_all(&mut self, layout: &Layout, fs: &dyn FileSystem) -> Result<()> {
-        fs.sync_all(layout.dir(JobState::Writing))
-            .map_err(|error| WorkspaceError::io("sync", layout.root(), error))?;
+        self.redo.sync_all(layout, fs)?;
         self.changed = Default::default();
         self.patience = LEAST_PATIENCE;
-        self.redo.covered();
         Ok(())
     }
 
     /// Puts on the disk what only the redo log has, which then says nothing any more.
     pub(crate) fn empty_redo(&mut self, layout: &Layout, fs: &dyn FileSystem) -> Result<()> {
-        if self.redo.len() > 0 {
+        if self.redo.held() > 0 {
             self.sync_all(layout, fs)?;
         }
         self.redo.settle(layout, fs, &[])
+    }
+
+    /// The same, unless others have so much to wait for that it had better be done later.
+    pub(crate) fn empty_redo_cheaply(
+        &mut self,
+        layout: &Layout,
+        fs: &dyn FileSystem,
+    ) -> Result<()> {
+        let files = self.redo.held() * SUBMISSION_FILES.len();
+        if files > 0 && !self.is_cheaper_than(files, fs) {
+            return Ok(());
+        }
+        self.empty_redo(layout, fs)
     }
 
     fn sync_dirs(&mut self, layout: &Layout, fs: &dyn FileSystem) -> Result<()> {
@@ -167,8 +178,8 @@ impl Unsynced {
     }
 }
 
-/// Puts the preparations of a group on the disk.
-pub(crate) fn sync_contents(
+/// Takes back what the redo log says of jobs that are to be removed: else it would bring them back.
+pub(crate) fn take_back_removed(
     layout: &Layout,
     fs: &dyn FileSystem,
     group: &[Staged],
@@ -176,9 +187,16 @@ pub(crate) fn sync_contents(
 ) -> Result<()> {
     let removed = group.iter().filter(|staged| staged.discard).map(|staged| staged.id.clone());
     let removed: Vec<_> = removed.collect();
-    if !removed.is_empty() {
-        unsynced.redo.settle(layout, fs, &removed)?;
-    }
+    if removed.is_empty() { Ok(()) } else { unsynced.redo.settle(layout, fs, &removed) }
+}
+
+/// Puts the preparations of a group on the disk.
+pub(crate) fn sync_contents(
+    layout: &Layout,
+    fs: &dyn FileSystem,
+    group: &[Staged],
+    unsynced: &mut Unsynced,
+) -> Result<()> {
     // A file each, and the directory that it is in.
     let files = |staged: &Staged| match staged.written.len() {
         0 => 0,

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use threadrunner_core::{JobId, JobIdSource, JobState, SessionFile, SessionName};
 
 use crate::fs::{Disk, FileSystem};
-use crate::layout::{LOCK_FILE, Layout, SUBMISSION_FILES};
+use crate::layout::{LOCK_FILE, Layout};
 use crate::redo::RedoLog;
 use crate::staged::{self, Staged, Synced, Unsynced};
 use crate::{Reader, Recovered, Result, WorkspaceError};
@@ -107,17 +107,19 @@ impl Workspace {
         Ok((workspace, recovered))
     }
 
-    /// Ends the ownership in good order: the directories by themselves then say everything, unless
-    /// there is so much of other programs' to wait for that the next opening sees to it.
+    /// Whether [`Workspace::rest`] has something to do.
+    pub fn is_restless(&self) -> bool {
+        self.unsynced.redo.held() > 0
+    }
+
+    /// Sees to it, when there is time, that the directories by themselves say everything: what
+    /// somebody then removes by hand does not come back after a power failure. Where other programs
+    /// have too much to be waited for, it had better be tried again later.
     ///
     /// # Errors
-    /// [`WorkspaceError::Io`]. The next opening makes good for it.
-    pub fn close(mut self) -> Result<()> {
-        let files = self.unsynced.redo.len() * SUBMISSION_FILES.len();
-        if files > 0 && !self.unsynced.sync_everything(&self.layout, &*self.fs, files) {
-            return Ok(());
-        }
-        self.unsynced.empty_redo(&self.layout, &*self.fs)
+    /// [`WorkspaceError::Io`]. Nothing is lost by it.
+    pub fn rest(&mut self) -> Result<()> {
+        self.unsynced.empty_redo_cheaply(&self.layout, &*self.fs)
     }
 
     /// The workspace's absolute path.
@@ -152,7 +154,10 @@ impl Workspace {
         if group.is_empty() {
             return synced;
         }
-        if let Err(error) = self.sync_hooks() {
+        let ready = self.sync_hooks().and_then(|()| {
+            staged::take_back_removed(&self.layout, &*self.fs, &group, &mut self.unsynced)
+        });
+        if let Err(error) = ready {
             self.give_up(group, &error, &mut synced);
             return synced;
         }

@@ -26,6 +26,8 @@ const FILLED_AFTER: Duration = Duration::from_secs(1);
 const RECOVERED_AFTER: Duration = Duration::from_secs(2);
 /// So many jobs that cannot be looked at are told of in the log.
 const COMPLAINTS: usize = 1000;
+/// How long a job may be on the disk in the workspace's log alone.
+const RESTS_AFTER: Duration = Duration::from_secs(5);
 /// A directory that changed so short a time ago may change again without its time telling.
 const AT_REST_AFTER: Duration = Duration::from_secs(2);
 
@@ -42,6 +44,8 @@ pub(super) struct Keeper {
     /// Jobs that are in `processing` and held by nobody, because their end could not be written,
     /// and when that is tried again.
     unended: VecDeque<(Instant, JobId)>,
+    /// When what the workspace's log has is put on the disk otherwise.
+    rests_at: Option<Instant>,
     /// Jobs in `ready` that cannot be looked at, and of which the log says so.
     complained: HashSet<JobId>,
     /// When `ready` had changed last when it was listed, if it was at rest then.
@@ -87,6 +91,7 @@ impl Keeper {
             backlog: ready.into(),
             unfinished: VecDeque::new(),
             unended: VecDeque::new(),
+            rests_at: None,
             complained: HashSet::new(),
             listed: None,
             needs: Needs::default(),
@@ -115,6 +120,9 @@ impl Keeper {
             };
             self.gather(first, operations);
             let now = Instant::now();
+            if self.rests_at.take_if(|due| *due <= now).is_some() {
+                self.rest();
+            }
             while let Some((_, id)) = self.unfinished.pop_front_if(|(due, _)| *due <= now) {
                 self.backlog.push_back(id);
             }
@@ -125,10 +133,19 @@ impl Keeper {
                 let Some(id) = self.backlog.pop_front() else { break };
                 self.look(id);
             }
-            self.sync_timed();
+            self.sync();
+            if self.workspace.is_restless() {
+                self.rests_at.get_or_insert_with(|| Instant::now() + RESTS_AFTER);
+            } else {
+                self.rests_at = None;
+            }
         }
-        if let Err(error) = self.workspace.close() {
-            tracing::warn!(%error, "the next start sees to the workspace's log");
+        self.rest();
+    }
+
+    fn rest(&mut self) {
+        if let Err(error) = self.workspace.rest() {
+            tracing::warn!(%error, "what the workspace's log has is not on the disk otherwise");
         }
     }
 
@@ -138,7 +155,7 @@ impl Keeper {
             return Some(Duration::ZERO);
         }
         let due = [self.unfinished.front(), self.unended.front()];
-        let due = due.into_iter().flatten().map(|(due, _)| *due).min()?;
+        let due = due.into_iter().flatten().map(|(due, _)| *due).chain(self.rests_at).min()?;
         Some(due.saturating_duration_since(Instant::now()))
     }
 

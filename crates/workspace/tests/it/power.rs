@@ -278,7 +278,8 @@ impl Record {
         let mut job_of: HashMap<Node, Option<String>> = HashMap::from([(ROOT, None)]);
         let of_name = |name: &str| {
             let id = name.strip_suffix(".gone").unwrap_or(name);
-            id.bytes().all(|b| b.is_ascii_digit() || b == b'_').then(|| id.to_owned())
+            let known = id == ".redo" || id.bytes().all(|b| b.is_ascii_digit() || b == b'_');
+            known.then(|| id.to_owned())
         };
         let mut jobs = Vec::new();
         for change in &self.changes {

@@ -15,6 +15,9 @@ use threadrunner_workspace::{Options, Recovered, Workspace};
 use crate::support::{job, memory_dir, now};
 use crate::twisted::{Twist, Twisted};
 
+/// In place of a mount's number.
+const NOBODY_CAN_TELL: u32 = u32::MAX;
+
 /// A disk whose power can fail, and whose syncs.
 #[derive(Debug, Default)]
 struct Shaky {
@@ -22,12 +25,16 @@ struct Shaky {
     /// Other programs have too much that is unwritten.
     busy: AtomicBool,
     syncs_fail: AtomicBool,
+    single_syncs_fail: AtomicBool,
     log_fails: AtomicBool,
+    /// How often everything was synced.
+    syncs: AtomicU32,
 }
 
 impl Twist for Shaky {
     fn mount(&self, _dir: BorrowedFd<'_>) -> Option<String> {
-        Some(self.mounted.load(Ordering::Relaxed).to_string())
+        let mounted = self.mounted.load(Ordering::Relaxed);
+        (mounted != NOBODY_CAN_TELL).then(|| mounted.to_string())
     }
 
     fn unwritten_bytes(&self) -> Option<u64> {
@@ -35,10 +42,11 @@ impl Twist for Shaky {
     }
 
     fn sync(&self) -> io::Result<()> {
-        Ok(())
+        fails(&self.single_syncs_fail)
     }
 
     fn sync_all(&self) -> io::Result<()> {
+        self.syncs.fetch_add(1, Ordering::Relaxed);
         fails(&self.syncs_fail)
     }
 
@@ -121,6 +129,10 @@ impl Fixture {
         self.ws.reader().ids(JobState::Ready).unwrap()
     }
 
+    fn syncs(&self) -> u32 {
+        self.disk.syncs.load(Ordering::Relaxed)
+    }
+
     fn log(&self) -> PathBuf {
         self.ws.path().join(".redo")
     }
@@ -178,16 +190,35 @@ fn what_somebody_removed_stays_gone_where_the_power_stayed_on() {
 }
 
 #[test]
-fn what_somebody_removed_after_the_owner_left_stays_gone() {
+fn what_somebody_removed_after_a_rest_stays_gone() {
     let mut f = Fixture::new();
     let id = f.submit();
-    let path = f.path(JobState::Ready, &id);
-    let Fixture { ws, disk, temp } = f;
-    ws.close().unwrap();
-    fs::remove_dir_all(path).unwrap();
-    disk.mounted.fetch_add(1, Ordering::Relaxed);
-    let (ws, _) = Workspace::open_on(disk, temp.path(), Options::default(), now()).unwrap();
-    assert!(ws.reader().ids(JobState::Ready).unwrap().is_empty());
+    assert!(f.ws.is_restless());
+    f.ws.rest().unwrap();
+    assert!(!f.ws.is_restless());
+    f.lose(JobState::Ready, &id);
+    let (f, _) = f.after_a_power_failure();
+    assert!(f.queued().is_empty());
+}
+
+#[test]
+fn what_was_run_is_not_run_again_whatever_becomes_of_it() {
+    let mut f = Fixture::new();
+    let id = f.submit();
+    f.run(&id);
+    // To some archive; and nothing more is submitted.
+    f.lose(JobState::Done, &id);
+    let (f, _) = f.after_a_power_failure();
+    assert!(f.queued().is_empty());
+}
+
+#[test]
+fn a_rest_does_not_wait_for_much_of_others() {
+    let mut f = Fixture::new();
+    f.submit();
+    f.disk.busy.store(true, Ordering::Relaxed);
+    f.ws.rest().unwrap();
+    assert!(f.ws.is_restless());
 }
 
 #[test]
@@ -209,11 +240,11 @@ fn what_was_removed_stays_so_whatever_the_log_says_further_on() {
     let length_of_first = |f: &Fixture| fs::read(f.log()).unwrap()[..4].to_vec();
     let length = length_of_first(&f);
     ids.iter().for_each(|id| f.run(id));
+    ids.iter().for_each(|id| f.ws.remove(id).unwrap());
+    f.sync();
     // Takes the place of the first record to a byte, so that the second one's comes next.
     let third = f.submit();
     assert_eq!(length_of_first(&f), length);
-    ids.iter().for_each(|id| f.ws.remove(id).unwrap());
-    f.sync();
     let (f, recovered) = f.after_a_power_failure();
     assert!(recovered.submitted.is_empty());
     assert_eq!(f.queued(), [third]);
@@ -232,6 +263,62 @@ fn a_sync_that_failed_covers_nothing() {
     f.disk.syncs_fail.store(false, Ordering::Relaxed);
     let (_f, recovered) = f.after_a_power_failure();
     assert_eq!(recovered.submitted, [first, second]);
+}
+
+#[test]
+fn what_could_not_be_written_is_not_covered_by_a_later_sync() {
+    let mut f = Fixture::new();
+    let [other, first] = [(); 2].map(|()| f.submit());
+    // The file system says so once, and then that all is well.
+    f.disk.syncs_fail.store(true, Ordering::Relaxed);
+    f.run(&other);
+    f.disk.syncs_fail.store(false, Ordering::Relaxed);
+    f.remove(&other);
+    let [second, third] = [(); 2].map(|()| f.submit());
+    // Nor is the log given up.
+    for flag in [&f.disk.busy, &f.disk.log_fails] {
+        flag.store(true, Ordering::Relaxed);
+    }
+    drop(f.ws.claim(&third, now()).unwrap());
+    assert!(f.ws.sync().take_error(&third).is_some());
+    for id in [&first, &second] {
+        f.lose(JobState::Ready, id);
+    }
+    let (_f, recovered) = f.after_a_power_failure();
+    assert_eq!(recovered.submitted, [first, second]);
+}
+
+#[test]
+fn where_nobody_can_tell_mounts_apart_the_log_counts() {
+    let mut f = Fixture::new();
+    let mut id = f.submit();
+    f.lose(JobState::Ready, &id);
+    f.disk.mounted.store(NOBODY_CAN_TELL, Ordering::Relaxed);
+    // One that was written under a mount, and then one that was not.
+    for _ in 0..2 {
+        let recovered;
+        (f, recovered) = f.reopen();
+        assert_eq!(recovered.submitted, [id]);
+        id = f.submit();
+        f.lose(JobState::Ready, &id);
+    }
+}
+
+#[test]
+fn a_log_of_another_version_is_not_begun_anew() {
+    let f = Fixture::new();
+    let mut bytes = fs::read(f.log()).unwrap_or_default();
+    let body = br#"{"epoch": "of gold"}"#;
+    bytes.extend(u32::try_from(body.len()).unwrap().to_le_bytes());
+    bytes.extend(crc32fast::hash(body).to_le_bytes());
+    bytes.extend(body);
+    fs::write(f.log(), &bytes).unwrap();
+    let Fixture { ws, disk, temp } = f;
+    drop(ws);
+    let error =
+        Workspace::open_on(disk, temp.path(), Options::default(), now()).unwrap_err().to_string();
+    assert!(error.starts_with("cannot read ") && error.contains(".redo: "), "{error}");
+    assert_eq!(fs::read(temp.path().join(".redo")).unwrap(), bytes);
 }
 
 #[test]
@@ -312,14 +399,52 @@ fn a_full_log_has_room_to_take_something_back() {
     let mut f = Fixture::new();
     f.disk.busy.store(true, Ordering::Relaxed);
     let ids: Vec<_> = (0..700).map(|_| f.submit()).collect();
+    let syncs = f.syncs();
     for id in &ids[..20] {
         f.run(id);
         f.lose(JobState::Done, id);
     }
-    assert!(f.log().exists());
+    assert_eq!(f.syncs(), syncs);
     let (f, recovered) = f.after_a_power_failure();
     assert!(recovered.submitted.is_empty());
     assert_eq!(f.queued(), ids[20..]);
+}
+
+#[test]
+fn a_log_without_that_room_is_begun_anew() {
+    let mut f = Fixture::new();
+    f.disk.busy.store(true, Ordering::Relaxed);
+    let ids: Vec<_> = (0..700).map(|_| f.submit()).collect();
+    let syncs = f.syncs();
+    for id in &ids[..200] {
+        f.run(id);
+        f.lose(JobState::Done, id);
+    }
+    assert_eq!(f.syncs(), syncs + 1);
+    assert!(f.log().exists());
+    let (f, recovered) = f.after_a_power_failure();
+    assert!(recovered.submitted.is_empty());
+    assert_eq!(f.queued(), ids[200..]);
+}
+
+#[test]
+fn a_log_that_was_half_removed_is_not_written_any_more() {
+    let mut f = Fixture::new();
+    let id = f.submit();
+    f.run(&id);
+    for flag in [&f.disk.log_fails, &f.disk.single_syncs_fail] {
+        flag.store(true, Ordering::Relaxed);
+    }
+    f.ws.remove(&id).unwrap();
+    assert!(f.ws.sync().take_error(&id).is_some());
+    assert!(!f.log().exists());
+    for flag in [&f.disk.log_fails, &f.disk.single_syncs_fail] {
+        flag.store(false, Ordering::Relaxed);
+    }
+    let syncs = f.syncs();
+    f.submit();
+    assert_eq!(f.syncs(), syncs + 1);
+    f.remove(&id);
 }
 
 #[test]

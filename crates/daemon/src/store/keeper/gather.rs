@@ -11,14 +11,23 @@ const GROUP: usize = 256;
 /// The part of a sync's time that a group waits for who is missing. With as many clients as before
 /// it rarely comes to that: they were just answered and ask again at once.
 const PATIENCE: u32 = 4;
+/// The most that it waits, also where a sync took long for once.
+const MOST_PATIENCE: Duration = Duration::from_millis(5);
 
 /// How submissions came lately.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     /// How many were in each of the last two groups.
     groups: [usize; 2],
-    /// How long the last sync took.
-    sync: Duration,
+    /// How long a group waits.
+    patience: Duration,
+}
+
+impl Pace {
+    /// A sync took so long.
+    pub(super) fn synced(&mut self, time: Duration) {
+        self.patience = (time / PATIENCE).min(MOST_PATIENCE);
+    }
 }
 
 impl Keeper {
@@ -34,7 +43,7 @@ impl Keeper {
             self.count_and_prepare(operation, &mut submissions);
         }
         let expected = self.pace.groups.into_iter().max().unwrap_or_default();
-        let until = Instant::now() + self.pace.sync / PATIENCE;
+        let until = Instant::now() + self.pace.patience;
         while submissions.is_some_and(|there| there > 0 && there < expected) {
             let left = until.saturating_duration_since(Instant::now());
             let Ok(operation) = operations.recv_timeout(left) else { break };
@@ -48,13 +57,6 @@ impl Keeper {
         let counted = matches!(operation, Operation::Submit(_));
         *submissions = submissions.filter(|_| counted).map(|there| there + 1);
         self.prepare(operation, SystemTime::now());
-    }
-
-    /// Syncs, and remembers how long that took.
-    pub(super) fn sync_timed(&mut self) {
-        let start = Instant::now();
-        self.sync();
-        self.pace.sync = start.elapsed();
     }
 }
 
@@ -84,7 +86,7 @@ mod tests {
                 Workspace::open(temp.path(), Options::default(), SystemTime::now()).unwrap();
             let (events, _) = tokio::sync::mpsc::channel(8);
             let mut keeper = Keeper::new(WorkspaceId(0), workspace, Vec::new(), events);
-            keeper.pace = Pace { groups: [1, 2], sync: Duration::from_secs(100_000) };
+            keeper.pace = Pace { groups: [1, 2], patience: Duration::from_secs(100_000) };
             let (operations, incoming) = mpsc::channel();
             Self { keeper, operations, incoming, _temp: temp }
         }
@@ -124,6 +126,15 @@ mod tests {
         let sender = std::thread::spawn(move || operations.send(listed).unwrap());
         assert_eq!(it.gather(first), 1);
         sender.join().unwrap();
+    }
+
+    #[test]
+    fn one_slow_sync_makes_nobody_wait_long() {
+        let mut pace = Pace::default();
+        pace.synced(Duration::from_millis(2));
+        assert_eq!(pace.patience, Duration::from_micros(500));
+        pace.synced(Duration::from_secs(60));
+        assert_eq!(pace.patience, MOST_PATIENCE);
     }
 
     #[test]

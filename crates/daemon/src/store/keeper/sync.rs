@@ -1,12 +1,16 @@
 //! The end of a group: one sync, and then everybody is told.
 
+use std::time::Instant;
+
 use super::super::{After, StoreEvent, Written};
 use super::{Keeper, Pending};
 
 impl Keeper {
     /// Syncs what was prepared, and tells what came of it.
     pub(super) fn sync(&mut self) {
+        let start = Instant::now();
         let mut synced = self.workspace.sync();
+        self.pace.synced(start.elapsed());
         for (id, pending) in std::mem::take(&mut self.pending) {
             let error = synced.take_error(&id);
             match (pending, error) {
