@@ -210,11 +210,15 @@ fn lacks_descriptors(source: &io::Error) -> bool {
 
 fn io_hint(source: &io::Error, path: &Path) -> Option<String> {
     let hint = match source.kind() {
-        io::ErrorKind::StorageFull => format!(
-            "the disk is full: make room, for instance with `threadrunner prune` (df -h {0}; and \
-             df -i {0} for inodes)",
-            path.display()
-        ),
+        io::ErrorKind::StorageFull => {
+            // What could not be written was removed again.
+            let there = path.ancestors().find(|it| it.exists()).unwrap_or(path);
+            format!(
+                "the disk is full: make room, for instance with `threadrunner prune` (df -h {0}; \
+                 and df -i {0} for inodes)",
+                there.display()
+            )
+        }
         io::ErrorKind::QuotaExceeded => "your disk quota is used up: make room".to_owned(),
         io::ErrorKind::PermissionDenied => {
             format!("make {} readable and writable for your user", path.display())

@@ -147,7 +147,11 @@ fn errors_name_the_path_and_the_verb_and_what_to_do() {
         let path = temp.path().join("input/writing").join(id.as_str());
         let start = format!("cannot create {}: ", path.display());
         assert!(failure.message.starts_with(&start), "{}", failure.message);
-        assert!(failure.hint.unwrap().contains(hint), "{errno:?}");
+        let said = failure.hint.unwrap();
+        assert!(said.contains(hint), "{errno:?}");
+        // What it says to look at is there.
+        let there = format!("df -h {};", temp.path().join("input/writing").display());
+        assert!(errno != Errno::NOSPC || said.contains(&there), "{said}");
     }
 }
 
