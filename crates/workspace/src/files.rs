@@ -82,6 +82,15 @@ impl JobDir<'_> {
         Ok(Some(bytes))
     }
 
+    /// The same; `None` also where what goes by its name is not what it should be.
+    pub(crate) fn read_fit(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        match self.read(name) {
+            Ok(bytes) => Ok(bytes),
+            Err(ReadError::Unfit(_)) => Ok(None),
+            Err(ReadError::Io(error)) => Err(self.io("read", name, error)),
+        }
+    }
+
     /// Whether anything goes by the prompt's name. A file with nothing in it does not yet: it is
     /// made before it is written.
     pub(crate) fn has_prompt(&self) -> bool {

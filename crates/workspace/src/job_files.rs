@@ -177,11 +177,8 @@ pub(crate) fn load(dir: &JobDir<'_>) -> Result<Result<Description, Failure>> {
 
 /// What `meta.json` says. It is for people: one that cannot be read is as good as none.
 pub(crate) fn load_meta(dir: &JobDir<'_>) -> Result<JobMeta> {
-    match dir.read(META_FILE) {
-        Ok(Some(bytes)) => Ok(serde_json::from_slice(&bytes).unwrap_or_default()),
-        Ok(None) | Err(ReadError::Unfit(_)) => Ok(JobMeta::default()),
-        Err(ReadError::Io(error)) => Err(dir.io("read", META_FILE, error)),
-    }
+    let bytes = dir.read_fit(META_FILE)?;
+    Ok(bytes.and_then(|it| serde_json::from_slice(&it).ok()).unwrap_or_default())
 }
 
 /// The prompt's text.

@@ -369,11 +369,7 @@ fn contents(dir: &JobDir<'_>, name: &str) -> Result<Option<Vec<u8>>> {
 }
 
 fn json<T: serde::de::DeserializeOwned>(dir: &JobDir<'_>, name: &str) -> Result<Option<T>> {
-    match dir.read(name) {
-        Ok(Some(bytes)) => Ok(serde_json::from_slice(&bytes).ok()),
-        Ok(None) | Err(ReadError::Unfit(_)) => Ok(None),
-        Err(ReadError::Io(error)) => Err(dir.io("read", name, error)),
-    }
+    Ok(dir.read_fit(name)?.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
 }
 
 fn read_error(dir: &JobDir<'_>, name: &str, error: ReadError) -> WorkspaceError {

@@ -285,11 +285,7 @@ mod tests {
         let layout = &story.layout;
         staged::move_job(layout, &Disk, &id(MANY), JobState::Done, JobState::Ready).unwrap_err();
         for number in [MANY + 4 * REMEMBERED, MANY + 10, 5] {
-            let job = staged::Staged {
-                at: JobState::Done,
-                ..staged::Staged::new(id(number), JobState::Done)
-            };
-            staged::withdraw(layout, &Disk, &job).unwrap();
+            staged::withdraw(layout, &Disk, JobState::Done, &id(number)).unwrap();
             assert!(story.remembers());
             story.check(20);
             story.finish(number);
@@ -303,8 +299,7 @@ mod tests {
         let story = Story::with(MANY);
         story.check(20);
         for number in (0..MANY).rev().take(REMEMBERED - 10) {
-            let job = staged::Staged::new(id(number), JobState::Done);
-            staged::withdraw(&story.layout, &Disk, &job).unwrap();
+            staged::withdraw(&story.layout, &Disk, JobState::Done, &id(number)).unwrap();
         }
         story.check(20);
     }

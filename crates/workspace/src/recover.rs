@@ -106,10 +106,9 @@ impl Workspace {
             if is_whole {
                 return Ok(());
             }
-            let gone = staged::gone_name(id);
-            staged::delete(&self.layout, &*self.fs, &gone)?;
-            staged::set_aside(&self.layout, &*self.fs, at, id)?;
-            staged::delete(&self.layout, &*self.fs, &gone)?;
+            // A recovery that was cut short too may have left it.
+            staged::delete(&self.layout, &*self.fs, &staged::gone_name(id))?;
+            staged::withdraw(&self.layout, &*self.fs, at, id)?;
         }
         submission.write(&self.layout, &*self.fs).map(drop)
     }

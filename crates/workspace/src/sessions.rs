@@ -15,7 +15,7 @@ use threadrunner_core::{
 };
 
 use crate::files::{ReadError, job_dir};
-use crate::layout::{META_FILE, open_dir, open_root};
+use crate::layout::{open_dir, open_root};
 use crate::{Durability, Reader, Result, Workspace, WorkspaceError, job_files, listing};
 
 /// In the workspace: a file for each session.
@@ -236,13 +236,7 @@ impl Reader {
     fn answered(&self, turn: &JobId) -> Result<Option<JobMeta>> {
         let Some(fd) = self.layout().open_job(JobState::Done, turn)? else { return Ok(None) };
         let dir = job_dir(&fd, self.layout().job_path(JobState::Done, turn));
-        match dir.read(META_FILE) {
-            Ok(bytes) => {
-                Ok(Some(bytes.and_then(|it| serde_json::from_slice(&it).ok()).unwrap_or_default()))
-            }
-            Err(ReadError::Unfit(_)) => Ok(Some(JobMeta::default())),
-            Err(ReadError::Io(error)) => Err(dir.io("read", META_FILE, error)),
-        }
+        job_files::load_meta(&dir).map(Some)
     }
 
     fn sessions_dir(&self) -> Result<Option<(OwnedFd, PathBuf)>> {

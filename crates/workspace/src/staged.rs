@@ -340,9 +340,14 @@ pub(crate) fn publish(
 }
 
 /// Undoes a submission that came to nothing, so that recovery does not find it.
-pub(crate) fn withdraw(layout: &Layout, fs: &dyn FileSystem, staged: &Staged) -> Result<()> {
-    set_aside(layout, fs, staged.at, &staged.id)?;
-    delete(layout, fs, &gone_name(&staged.id))
+pub(crate) fn withdraw(
+    layout: &Layout,
+    fs: &dyn FileSystem,
+    at: JobState,
+    id: &JobId,
+) -> Result<()> {
+    set_aside(layout, fs, at, id)?;
+    delete(layout, fs, &gone_name(id))
 }
 
 /// Removes the prepared count of an attempt that came to nothing, of a job that is queued.
@@ -352,12 +357,7 @@ pub(crate) fn forget_attempt(layout: &Layout, fs: &dyn FileSystem, id: &JobId) -
 }
 
 /// Takes a job out of its state in one instant. What a crash leaves of it is no job's name.
-pub(crate) fn set_aside(
-    layout: &Layout,
-    fs: &dyn FileSystem,
-    at: JobState,
-    id: &JobId,
-) -> Result<()> {
+fn set_aside(layout: &Layout, fs: &dyn FileSystem, at: JobState, id: &JobId) -> Result<()> {
     let gone = gone_name(id);
     let writing = JobState::Writing;
     let rename = || fs.rename((layout.dir(at), id.as_str()), (layout.dir(writing), &gone), false);

@@ -9,7 +9,7 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use threadrunner_core::{JobId, JobMeta, JobSpec, JobState, JobType};
 
-use crate::files::{JobDir, MAX_FILE_BYTES, ReadError, job_dir};
+use crate::files::{JobDir, MAX_FILE_BYTES, job_dir};
 use crate::fs::FileSystem;
 use crate::job_files::{SubmissionSeal, job_json, meta_json, unsupported};
 use crate::layout::{JOB_FILE, Layout, META_FILE, PROMPT_FILE, SUBMISSION_FILES, open_dir};
@@ -144,11 +144,7 @@ impl<'a> Submission<'a> {
     /// Whether a power failure tore it: its prompt is another, or what describes it says nothing.
     /// A description that says something may have been changed since.
     pub(crate) fn is_torn(&self, dir: &JobDir<'_>) -> Result<bool> {
-        let file = |name| match dir.read(name) {
-            Ok(bytes) => Ok(bytes.unwrap_or_default()),
-            Err(ReadError::Unfit(_)) => Ok(Vec::new()),
-            Err(ReadError::Io(error)) => Err(dir.io("read", name, error)),
-        };
+        let file = |name| dir.read_fit(name).map(Option::unwrap_or_default);
         let says = |name| file(name).map(|it| serde_json::from_slice::<IgnoredAny>(&it).is_ok());
         Ok(file(PROMPT_FILE)? != self.prompt.as_bytes() || !says(META_FILE)? || !says(JOB_FILE)?)
     }

@@ -234,7 +234,7 @@ impl Workspace {
             let _ = self.unsynced.redo.settle(&self.layout, &*self.fs, id);
             // Its client is told that there is no such job, so there should be none. Should this
             // fail as well, the job is run for nobody: rather that than to lose one.
-            let _ = staged::withdraw(&self.layout, &*self.fs, staged);
+            let _ = staged::withdraw(&self.layout, &*self.fs, staged.at, &staged.id);
         } else if staged.at == JobState::Ready {
             // An attempt that was not begun is not counted.
             let _ = staged::forget_attempt(&self.layout, &*self.fs, &staged.id);

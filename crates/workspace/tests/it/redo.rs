@@ -2,17 +2,17 @@
 
 use std::fs;
 use std::io;
+use std::ops::{Deref, DerefMut};
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use rustix::io::Errno;
-use tempfile::TempDir;
 use threadrunner_core::{JobId, JobState};
 use threadrunner_workspace::{Options, Recovered, Workspace};
 
-use crate::support::{job, memory_dir, now};
+use crate::support::{Fixture, job, memory_dir, now};
 use crate::twisted::{Twist, Twisted};
 
 /// In place of a mount's number.
@@ -59,26 +59,36 @@ fn fails(flag: &AtomicBool) -> io::Result<()> {
     if flag.load(Ordering::Relaxed) { Err(Errno::IO.into()) } else { Ok(()) }
 }
 
-struct Fixture {
-    ws: Workspace,
+/// A workspace on such a disk.
+struct Shaken {
+    fixture: Fixture,
     disk: Arc<Twisted<Shaky>>,
-    temp: TempDir,
 }
 
-impl Fixture {
+impl Deref for Shaken {
+    type Target = Fixture;
+
+    fn deref(&self) -> &Fixture {
+        &self.fixture
+    }
+}
+
+impl DerefMut for Shaken {
+    fn deref_mut(&mut self) -> &mut Fixture {
+        &mut self.fixture
+    }
+}
+
+impl Shaken {
     fn new() -> Self {
-        let (temp, disk) = (memory_dir(), Arc::new(Twisted(Shaky::default())));
-        let (ws, _) =
-            Workspace::open_on(disk.clone(), temp.path(), Options::default(), now()).unwrap();
-        Self { ws, disk, temp }
+        let disk = Arc::new(Twisted(Shaky::default()));
+        Self { fixture: Fixture::on(disk.clone()), disk }
     }
 
     fn reopen(self) -> (Self, Recovered) {
-        let Self { ws, disk, temp } = self;
-        drop(ws);
-        let (ws, recovered) =
-            Workspace::open_on(disk.clone(), temp.path(), Options::default(), now()).unwrap();
-        (Self { ws, disk, temp }, recovered)
+        let Self { fixture, disk } = self;
+        let (fixture, recovered) = fixture.reopen();
+        (Self { fixture, disk }, recovered)
     }
 
     /// Opens the workspace after the power has failed.
@@ -87,25 +97,12 @@ impl Fixture {
         self.reopen()
     }
 
-    fn sync(&mut self) {
-        let synced = self.ws.sync();
-        assert!(synced.failed.is_empty(), "{:?}", synced.failed);
-    }
-
     fn submit(&mut self) -> JobId {
-        self.submit_with("hi")
-    }
-
-    fn submit_with(&mut self, prompt: &str) -> JobId {
-        let id = self.ws.next_id(now());
-        self.ws.submit(job(&id, prompt), now()).unwrap();
-        self.sync();
-        id
+        self.fixture.submit("hi")
     }
 
     fn run(&mut self, id: &JobId) {
-        let claimed = self.ws.claim(id, now()).unwrap();
-        self.sync();
+        let claimed = self.claim(id);
         let meta = claimed.meta().clone();
         self.ws.complete(claimed, "answer", meta, now()).unwrap();
         self.sync();
@@ -140,7 +137,7 @@ impl Fixture {
 
 #[test]
 fn what_the_power_took_is_made_again() {
-    let mut f = Fixture::new();
+    let mut f = Shaken::new();
     let [gone, torn, whole] = [(); 3].map(|()| f.submit());
     f.lose(JobState::Ready, &gone);
     fs::write(f.path(JobState::Ready, &torn).join("job.json"), [0; 100]).unwrap();
@@ -168,7 +165,7 @@ fn files(dir: &Path) -> Vec<(String, usize)> {
 
 #[test]
 fn a_description_that_was_changed_by_hand_stays_so() {
-    let mut f = Fixture::new();
+    let mut f = Shaken::new();
     let id = f.submit();
     let meta = f.path(JobState::Ready, &id).join("meta.json");
     fs::write(&meta, r#"{"tags": ["mine"]}"#).unwrap();
@@ -179,7 +176,7 @@ fn a_description_that_was_changed_by_hand_stays_so() {
 
 #[test]
 fn what_somebody_removed_stays_gone_where_the_power_stayed_on() {
-    let mut f = Fixture::new();
+    let mut f = Shaken::new();
     let id = f.submit();
     f.lose(JobState::Ready, &id);
     let (f, recovered) = f.reopen();
@@ -191,7 +188,7 @@ fn what_somebody_removed_stays_gone_where_the_power_stayed_on() {
 
 #[test]
 fn what_somebody_removed_after_a_rest_stays_gone() {
-    let mut f = Fixture::new();
+    let mut f = Shaken::new();
     let id = f.submit();
     assert!(f.ws.is_restless());
     f.ws.rest().unwrap();
@@ -203,7 +200,7 @@ fn what_somebody_removed_after_a_rest_stays_gone() {
 
 #[test]
 fn what_was_run_is_not_run_again_whatever_becomes_of_it() {
-    let mut f = Fixture::new();
+    let mut f = Shaken::new();
     let id = f.submit();
     f.run(&id);
     // To some archive; and nothing more is submitted.
@@ -214,7 +211,7 @@ fn what_was_run_is_not_run_again_whatever_becomes_of_it() {
 
 #[test]
 fn a_rest_does_not_wait_for_much_of_others() {
-    let mut f = Fixture::new();
+    let mut f = Shaken::new();
     f.submit();
     f.disk.busy.store(true, Ordering::Relaxed);
     f.ws.rest().unwrap();
@@ -223,7 +220,7 @@ fn a_rest_does_not_wait_for_much_of_others() {
 
 #[test]
 fn what_was_run_while_others_wrote_much_is_not_run_again() {
-    let mut f = Fixture::new();
+    let mut f = Shaken::new();
     let id = f.submit();
     f.disk.busy.store(true, Ordering::Relaxed);
     f.run(&id);
@@ -235,9 +232,9 @@ fn what_was_run_while_others_wrote_much_is_not_run_again() {
 
 #[test]
 fn what_was_removed_stays_so_whatever_the_log_says_further_on() {
-    let mut f = Fixture::new();
+    let mut f = Shaken::new();
     let ids = [(); 2].map(|()| f.submit());
-    let length_of_first = |f: &Fixture| fs::read(f.log()).unwrap()[..4].to_vec();
+    let length_of_first = |f: &Shaken| fs::read(f.log()).unwrap()[..4].to_vec();
     let length = length_of_first(&f);
     ids.iter().for_each(|id| f.run(id));
     ids.iter().for_each(|id| f.ws.remove(id).unwrap());
@@ -252,7 +249,7 @@ fn what_was_removed_stays_so_whatever_the_log_says_further_on() {
 
 #[test]
 fn a_sync_that_failed_covers_nothing() {
-    let mut f = Fixture::new();
+    let mut f = Shaken::new();
     let [other, first] = [(); 2].map(|()| f.submit());
     f.disk.syncs_fail.store(true, Ordering::Relaxed);
     f.run(&other);
@@ -267,7 +264,7 @@ fn a_sync_that_failed_covers_nothing() {
 
 #[test]
 fn what_could_not_be_written_is_not_covered_by_a_later_sync() {
-    let mut f = Fixture::new();
+    let mut f = Shaken::new();
     let [other, first] = [(); 2].map(|()| f.submit());
     // The file system says so once, and then that all is well.
     f.disk.syncs_fail.store(true, Ordering::Relaxed);
@@ -290,7 +287,7 @@ fn what_could_not_be_written_is_not_covered_by_a_later_sync() {
 
 #[test]
 fn where_nobody_can_tell_mounts_apart_the_log_counts() {
-    let mut f = Fixture::new();
+    let mut f = Shaken::new();
     let mut id = f.submit();
     f.lose(JobState::Ready, &id);
     f.disk.mounted.store(NOBODY_CAN_TELL, Ordering::Relaxed);
@@ -306,24 +303,23 @@ fn where_nobody_can_tell_mounts_apart_the_log_counts() {
 
 #[test]
 fn a_log_of_another_version_is_not_begun_anew() {
-    let f = Fixture::new();
+    let f = Shaken::new();
     let mut bytes = fs::read(f.log()).unwrap_or_default();
     let body = br#"{"epoch": "of gold"}"#;
     bytes.extend(u32::try_from(body.len()).unwrap().to_le_bytes());
     bytes.extend(crc32fast::hash(body).to_le_bytes());
     bytes.extend(body);
     fs::write(f.log(), &bytes).unwrap();
-    let Fixture { ws, disk, temp } = f;
-    drop(ws);
-    let error =
-        Workspace::open_on(disk, temp.path(), Options::default(), now()).unwrap_err().to_string();
+    let (log, temp) = (f.log(), f.fixture.close());
+    let path = temp.path().join("ws");
+    let error = Workspace::open(&path, Options::default(), now()).unwrap_err().to_string();
     assert!(error.starts_with("cannot read ") && error.contains(".redo: "), "{error}");
-    assert_eq!(fs::read(temp.path().join(".redo")).unwrap(), bytes);
+    assert_eq!(fs::read(log).unwrap(), bytes);
 }
 
 #[test]
 fn a_record_that_may_or_may_not_be_there_does_not_bring_a_job_back() {
-    let mut f = Fixture::new();
+    let mut f = Shaken::new();
     f.disk.log_fails.store(true, Ordering::Relaxed);
     let id = f.submit();
     f.disk.log_fails.store(false, Ordering::Relaxed);
@@ -335,7 +331,7 @@ fn a_record_that_may_or_may_not_be_there_does_not_bring_a_job_back() {
 
 #[test]
 fn where_the_log_cannot_be_written_jobs_are_removed_without_it() {
-    let mut f = Fixture::new();
+    let mut f = Shaken::new();
     let [first, second] = [(); 2].map(|()| f.submit());
     f.run(&first);
     f.disk.log_fails.store(true, Ordering::Relaxed);
@@ -348,7 +344,7 @@ fn where_the_log_cannot_be_written_jobs_are_removed_without_it() {
 
 #[test]
 fn a_log_that_others_need_is_not_removed_before_they_are_on_the_disk() {
-    let mut f = Fixture::new();
+    let mut f = Shaken::new();
     let [first, second] = [(); 2].map(|()| f.submit());
     for flag in [&f.disk.busy, &f.disk.log_fails, &f.disk.syncs_fail] {
         flag.store(true, Ordering::Relaxed);
@@ -364,7 +360,7 @@ fn a_log_that_others_need_is_not_removed_before_they_are_on_the_disk() {
 
 #[test]
 fn a_log_that_is_full_is_begun_anew() {
-    let mut f = Fixture::new();
+    let mut f = Shaken::new();
     let ids: Vec<_> = (0..700).map(|_| f.submit()).collect();
     assert_eq!(fs::metadata(f.log()).unwrap().len(), 256 << 10);
     let (first, last) = (ids.first().unwrap(), ids.last().unwrap());
@@ -378,7 +374,7 @@ fn a_log_that_is_full_is_begun_anew() {
 
 #[test]
 fn a_group_that_is_too_large_for_the_log_is_synced_without_it() {
-    let mut f = Fixture::new();
+    let mut f = Shaken::new();
     let first = f.submit();
     for _ in 0..1000 {
         let id = f.ws.next_id(now());
@@ -396,7 +392,7 @@ fn a_group_that_is_too_large_for_the_log_is_synced_without_it() {
 
 #[test]
 fn a_full_log_has_room_to_take_something_back() {
-    let mut f = Fixture::new();
+    let mut f = Shaken::new();
     f.disk.busy.store(true, Ordering::Relaxed);
     let ids: Vec<_> = (0..700).map(|_| f.submit()).collect();
     let syncs = f.syncs();
@@ -412,7 +408,7 @@ fn a_full_log_has_room_to_take_something_back() {
 
 #[test]
 fn a_log_without_that_room_is_begun_anew() {
-    let mut f = Fixture::new();
+    let mut f = Shaken::new();
     f.disk.busy.store(true, Ordering::Relaxed);
     let ids: Vec<_> = (0..700).map(|_| f.submit()).collect();
     let syncs = f.syncs();
@@ -429,7 +425,7 @@ fn a_log_without_that_room_is_begun_anew() {
 
 #[test]
 fn a_log_that_was_half_removed_is_not_written_any_more() {
-    let mut f = Fixture::new();
+    let mut f = Shaken::new();
     let id = f.submit();
     f.run(&id);
     for flag in [&f.disk.log_fails, &f.disk.single_syncs_fail] {
@@ -449,10 +445,10 @@ fn a_log_that_was_half_removed_is_not_written_any_more() {
 
 #[test]
 fn a_long_prompt_is_written_once() {
-    let mut f = Fixture::new();
+    let mut f = Shaken::new();
     f.submit();
     let long = "long ".repeat(10_000);
-    let id = f.submit_with(&long);
+    let id = f.fixture.submit(&long);
     let log = fs::read(f.log()).unwrap();
     assert!(!log.windows(10).any(|it| it == b"long long "));
     assert_eq!(fs::read_to_string(f.path(JobState::Ready, &id).join("prompt.txt")).unwrap(), long);
@@ -461,7 +457,7 @@ fn a_long_prompt_is_written_once() {
 #[test]
 fn what_is_no_log_harms_nobody() {
     let whole = {
-        let mut f = Fixture::new();
+        let mut f = Shaken::new();
         f.submit();
         fs::read(f.log()).unwrap()
     };
@@ -472,7 +468,7 @@ fn what_is_no_log_harms_nobody() {
     let mut long = whole.clone();
     long[..4].fill(0xff);
     for bytes in [&b""[..], b"text", &[0xff; 5000], &half, &flipped, &long, &whole[..300]] {
-        let mut f = Fixture::new();
+        let mut f = Shaken::new();
         fs::write(f.log(), bytes).unwrap();
         let (reopened, recovered) = f.after_a_power_failure();
         f = reopened;
@@ -486,7 +482,7 @@ fn what_is_no_log_harms_nobody() {
 
 #[test]
 fn a_link_by_the_logs_name_is_not_followed() {
-    let f = Fixture::new();
+    let f = Shaken::new();
     let elsewhere = memory_dir();
     let target = elsewhere.path().join("file");
     fs::write(&target, "mine").unwrap();

@@ -1,10 +1,12 @@
 //! A workspace of its own for each test.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tempfile::TempDir;
 use threadrunner_core::{JobId, JobMeta, JobSpec, JobState};
+use threadrunner_workspace::fs::{Disk, FileSystem};
 use threadrunner_workspace::{ClaimedJob, NewJob, Options, Reader, Recovered, Workspace};
 
 /// The first second of 2026.
@@ -15,6 +17,7 @@ pub(crate) fn now() -> SystemTime {
 pub(crate) struct Fixture {
     pub(crate) ws: Workspace,
     options: Options,
+    fs: Arc<dyn FileSystem>,
     temp: TempDir,
 }
 
@@ -24,9 +27,19 @@ impl Fixture {
     }
 
     pub(crate) fn with(options: Options) -> Self {
-        let temp = TempDir::new().unwrap();
-        let (ws, _) = Workspace::open(&temp.path().join("ws"), options.clone(), now()).unwrap();
-        Self { ws, options, temp }
+        Self::open(options, Arc::new(Disk), TempDir::new().unwrap()).0
+    }
+
+    /// On another disk than the real one, in memory.
+    pub(crate) fn on(fs: Arc<dyn FileSystem>) -> Self {
+        Self::open(Options::default(), fs, memory_dir()).0
+    }
+
+    fn open(options: Options, fs: Arc<dyn FileSystem>, temp: TempDir) -> (Self, Recovered) {
+        let path = temp.path().join("ws");
+        let (ws, recovered) =
+            Workspace::open_on(Arc::clone(&fs), &path, options.clone(), now()).unwrap();
+        (Self { ws, options, fs, temp }, recovered)
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -42,11 +55,9 @@ impl Fixture {
     }
 
     pub(crate) fn reopen(self) -> (Self, Recovered) {
-        let Self { ws, options, temp } = self;
+        let Self { ws, options, fs, temp } = self;
         drop(ws);
-        let (ws, recovered) =
-            Workspace::open(&temp.path().join("ws"), options.clone(), now()).unwrap();
-        (Self { ws, options, temp }, recovered)
+        Self::open(options, fs, temp)
     }
 
     pub(crate) fn reader(&self) -> Reader {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::io::Errno;
+use tempfile::TempDir;
 use threadrunner_core::{ErrorCode, JobState};
 use threadrunner_workspace::{Options, Workspace, WorkspaceError};
 
@@ -48,6 +49,14 @@ impl Twist for Counting {
     }
 }
 
+/// A workspace, and what counts its syncs.
+fn counted() -> (TempDir, Arc<Twisted<Counting>>, Workspace) {
+    let temp = memory_dir();
+    let disk = Arc::new(Twisted(Counting::default()));
+    let (ws, _) = Workspace::open_on(disk.clone(), temp.path(), Options::default(), now()).unwrap();
+    (temp, disk, ws)
+}
+
 fn submit(ws: &mut Workspace, jobs: usize) {
     for _ in 0..jobs {
         let id = ws.next_id(now());
@@ -58,10 +67,7 @@ fn submit(ws: &mut Workspace, jobs: usize) {
 
 #[test]
 fn a_group_of_submissions_waits_for_the_log_alone() {
-    let temp = memory_dir();
-    let disk = Arc::new(Twisted(Counting::default()));
-    let (mut ws, _) =
-        Workspace::open_on(disk.clone(), temp.path(), Options::default(), now()).unwrap();
+    let (_temp, disk, mut ws) = counted();
     let before = disk.single.load(Ordering::Relaxed);
     disk.unwritten.store(240 << 20, Ordering::Relaxed);
     for (jobs, syncs) in [(1, 1), (64, 2), (0, 2)] {
@@ -75,10 +81,7 @@ fn a_group_of_submissions_waits_for_the_log_alone() {
 
 #[test]
 fn a_group_of_any_size_shares_one_sync() {
-    let temp = memory_dir();
-    let disk = Arc::new(Twisted(Counting::default()));
-    let (mut ws, _) =
-        Workspace::open_on(disk.clone(), temp.path(), Options::default(), now()).unwrap();
+    let (_temp, disk, mut ws) = counted();
     submit(&mut ws, 65);
     let before = disk.single.load(Ordering::Relaxed);
     let mut queued = ws.reader().ids(JobState::Ready).unwrap().into_iter();
@@ -94,10 +97,7 @@ fn a_group_of_any_size_shares_one_sync() {
 
 #[test]
 fn a_sync_does_not_wait_for_much_of_others_until_that_is_the_cheaper() {
-    let temp = memory_dir();
-    let disk = Arc::new(Twisted(Counting::default()));
-    let (mut ws, _) =
-        Workspace::open_on(disk.clone(), temp.path(), Options::default(), now()).unwrap();
+    let (_temp, disk, mut ws) = counted();
     submit(&mut ws, 60);
     let mut queued = ws.reader().ids(JobState::Ready).unwrap().into_iter();
     let mut claim = |jobs| {

@@ -102,8 +102,15 @@ mod tests {
             }))
         }
 
-        fn gather(&mut self, first: Operation) -> usize {
+        /// How many jobs are in the group that begins with a submission, while `then` comes.
+        fn gather(&mut self, then: Option<Operation>) -> usize {
+            let first = self.submission();
+            let operations = self.operations.clone();
+            let sender = std::thread::spawn(move || {
+                then.into_iter().for_each(|operation| operations.send(operation).unwrap());
+            });
             self.keeper.gather(Some(first), &self.incoming);
+            sender.join().unwrap();
             self.keeper.pending.len()
         }
     }
@@ -111,21 +118,13 @@ mod tests {
     #[test]
     fn a_group_waits_for_as_many_as_came_lately() {
         let mut it = Patient::new();
-        let (first, second) = (it.submission(), it.submission());
-        let operations = it.operations.clone();
-        let sender = std::thread::spawn(move || operations.send(second).unwrap());
-        assert_eq!(it.gather(first), 2);
-        sender.join().unwrap();
+        let second = it.submission();
+        assert_eq!(it.gather(Some(second)), 2);
     }
 
     #[test]
     fn what_is_no_submission_waits_for_nobody() {
-        let mut it = Patient::new();
-        let (first, listed) = (it.submission(), Operation::List);
-        let operations = it.operations.clone();
-        let sender = std::thread::spawn(move || operations.send(listed).unwrap());
-        assert_eq!(it.gather(first), 1);
-        sender.join().unwrap();
+        assert_eq!(Patient::new().gather(Some(Operation::List)), 1);
     }
 
     #[test]
@@ -141,7 +140,6 @@ mod tests {
     fn one_client_waits_for_nobody() {
         let mut it = Patient::new();
         it.keeper.pace.groups = [1, 1];
-        let first = it.submission();
-        assert_eq!(it.gather(first), 1);
+        assert_eq!(it.gather(None), 1);
     }
 }
