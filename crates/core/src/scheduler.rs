@@ -10,7 +10,8 @@
 //! ```
 //!
 //! Each step has one token for every sequence that is decoding, and prompt chunks in what remains
-//! of the batch, shared between the prompts being read by their priorities.
+//! of the time that it may take (`pace`): those of each priority by its weight, and within one the
+//! prompt with the least left to read first (`reading`).
 //!
 //! All sequences share the cells of one KV cache; `tree` knows which. A prompt begins with the
 //! longest prefix that any sequence has cached, whether its request runs, waits or has
@@ -39,9 +40,11 @@ mod apply;
 mod draft;
 mod draft_model;
 mod drafting;
+mod pace;
 mod parking;
 mod plan;
 mod queue;
+mod reading;
 mod room;
 mod saving;
 mod sequence;
@@ -56,6 +59,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use crate::{ErrorCode, Failure, FinishReason, ModelInfo, PrefixCache, SeqId, Usage};
 use draft::Costs;
 use draft_model::{GuessCosts, Probes, Skill};
+use pace::Pace;
 use parking::Parked;
 use queue::{Queue, Waiting};
 use saving::Unsaved;
@@ -150,6 +154,8 @@ pub struct Scheduler {
     decoded_plainly: bool,
     /// What forward passes take.
     costs: Costs,
+    /// The same of those that read prompts.
+    pace: Pace,
     /// Whether the last forward pass found the cache full because of its drafts.
     no_drafts: bool,
     /// Whether each request's forward passes are to be the same whatever else there is to do.
@@ -201,6 +207,7 @@ impl Scheduler {
             probes: Probes::default(),
             decoded_plainly: false,
             costs: Costs::default(),
+            pace: Pace::default(),
             no_drafts: false,
             deterministic: info.deterministic,
             capacity: info.n_ctx as usize,

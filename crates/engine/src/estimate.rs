@@ -19,8 +19,14 @@ pub const DEFAULT_CONTEXT: u32 = 8192;
 pub const LEAST_CONTEXT: u32 = 2048;
 /// llama.cpp rounds contexts up to multiples of it.
 const CONTEXT_STEP: u32 = 256;
-/// The sequences in a forward pass where the options say nothing.
-pub const DEFAULT_SEQUENCES: u32 = 8;
+/// The sequences in a forward pass where the options say nothing: at least, and at most. Wider passes
+/// are hardly cheaper for each token.
+const FEWEST_SEQUENCES: u32 = 8;
+const MOST_SEQUENCES: u32 = 64;
+/// Between the two, as many as all together cost this part of the weights at most (logits; windows or
+/// states where each has its own), and as have so many cells each.
+const PART_FOR_SEQUENCES: u64 = 6;
+const CELLS_FOR_SEQUENCE: u32 = 128;
 /// llama.cpp's own. On two processors with AVX2 a prompt of 512 tokens is read as fast in batches
 /// of 256, and 5 to 20 % slower in batches of 128 or 64.
 pub const DEFAULT_BATCH: u32 = 512;
@@ -114,8 +120,18 @@ impl Estimate {
     pub fn wanted(&self) -> Extent {
         Extent {
             context: self.context.unwrap_or_else(|| self.trained().min(DEFAULT_CONTEXT)),
-            sequences: self.sequences.unwrap_or(DEFAULT_SEQUENCES),
+            sequences: self.sequences.unwrap_or_else(|| self.usual_sequences()),
         }
+    }
+
+    /// How many sequences are made where the options say nothing.
+    fn usual_sequences(&self) -> u32 {
+        let context = self.context.unwrap_or_else(|| self.trained().min(DEFAULT_CONTEXT));
+        let of = |sequences| self.own_memory(Extent { context, sequences }).total();
+        let each = of(2).saturating_sub(of(1)).max(1);
+        let many = self.weights / PART_FOR_SEQUENCES / each;
+        let many = u32::try_from(many).unwrap_or(u32::MAX).min(context / CELLS_FOR_SEQUENCE);
+        many.clamp(FEWEST_SEQUENCES, MOST_SEQUENCES) / FEWEST_SEQUENCES * FEWEST_SEQUENCES
     }
 
     /// The least that is made, however little memory there is.
@@ -297,7 +313,7 @@ mod tests {
         assert_eq!(memory.cache, cell * 1024);
         assert!(memory.weights > 1_000_000 && memory.buffers > PROCESS, "{memory:?}");
         // The context it was trained with.
-        assert_eq!(plain.wanted(), Extent { context: 4096, sequences: 8 });
+        assert_eq!(plain.wanted(), Extent { context: 4096, sequences: 32 });
         assert_eq!(plain.least(), Extent { context: LEAST_CONTEXT, sequences: 1 });
     }
 
@@ -349,13 +365,33 @@ mod tests {
     #[test]
     fn the_largest_context_that_fits_is_made_and_no_smaller_one_than_is_of_use() {
         let plain = plain();
-        let total = |context| plain.memory(Extent { context, sequences: 8 }).total();
+        let total = |context| plain.memory(Extent { context, sequences: 32 }).total();
         assert_eq!(plain.fit(u64::MAX), plain.wanted());
         assert_eq!(plain.fit(total(4096)).context, 4096);
         assert_eq!(plain.fit(total(4096) - 1).context, 3840);
         assert_eq!(plain.fit(total(3000)).context, 2816);
-        assert_eq!(plain.fit(total(2048)), Extent { context: 2048, sequences: 8 });
+        assert_eq!(plain.fit(total(2048)), Extent { context: 2048, sequences: 32 });
         assert_eq!(plain.fit(0), plain.least());
+    }
+
+    #[test]
+    fn as_many_sequences_are_made_as_cost_little_beside_the_weights() {
+        let sequences = |weights: u64, options: EngineOptions| {
+            let estimate = Estimate { weights, ..estimate(|_| (), options) };
+            estimate.wanted().sequences
+        };
+        let options = EngineOptions::default;
+        // Two rows of logits for each.
+        let each = plain().shape.vocabulary() * 2 * COMPUTED;
+        assert_eq!(sequences(0, options()), 8);
+        assert_eq!(sequences(each * 6 * 16 - 1, options()), 8);
+        assert_eq!(sequences(each * 6 * 16, options()), 16);
+        // 4096 cells.
+        assert_eq!(sequences(u64::MAX, options()), 32);
+        let context = EngineOptions { context: Some(1 << 20), ..options() };
+        assert_eq!(sequences(u64::MAX, context), 64);
+        let asked = EngineOptions { sequences: Some(3), ..options() };
+        assert_eq!(sequences(u64::MAX, asked), 3);
     }
 
     #[test]

@@ -46,6 +46,7 @@ impl Scheduler {
     fn advance(&mut self, forward: &Plan, sampled: &[Sampled], out: &mut Vec<Output>) {
         self.chunk_limit = None;
         self.no_drafts = false;
+        self.age_prompts(forward);
         if let Some(feed) = forward.feeds.first() {
             self.suspects.retain(|seq| *seq != feed.seq);
         }

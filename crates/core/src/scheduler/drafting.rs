@@ -93,11 +93,14 @@ impl Scheduler {
         }
     }
 
-    /// A forward pass took so long. From this it is learnt what drafts cost.
+    /// A forward pass took so long. From this it is learnt what drafts cost, and prompts.
     pub fn took(&mut self, forward: &Plan, elapsed: Duration) {
         let decodes = |feed: &Feed| feed.sample && feed.tokens.len() == 1 + feed.drafts;
-        if self.most_drafts > 0 && forward.feeds.iter().all(decodes) {
-            self.costs.observe(forward.n_tokens(), elapsed.as_secs_f64());
+        let seconds = elapsed.as_secs_f64();
+        if !forward.feeds.iter().all(decodes) {
+            self.pace.observe(forward.n_tokens(), seconds);
+        } else if self.most_drafts > 0 {
+            self.costs.observe(forward.n_tokens(), seconds);
         }
     }
 

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use super::sequence::Sequence;
 use super::tree::Hold;
 use super::{Change, Scheduler, Step};
-use crate::{Plan, PrefixCache, Priority, SeqId};
+use crate::{Plan, Priority, SeqId};
 
-/// While an interactive request runs, the prompts of others get this part of the tokens that they
-/// could have: each of its tokens, and the first of all, waits for theirs.
-const SHARE_BESIDE_INTERACTIVE: usize = 8;
+/// Cells that are kept for the answer of each running request, at most: most answers of a batch are
+/// no longer, and one that is preempted computes all of its prompt again.
+const MOST_HEADROOM: usize = 128;
 
 impl Scheduler {
     /// What to do now. The step must be carried out and given to [`Scheduler::apply`] before the
@@ -124,58 +124,16 @@ impl Scheduler {
     /// Cells kept for the answer of each running request, so that one is not admitted only to be
     /// preempted a few tokens later.
     fn headroom(&self) -> usize {
-        (self.n_ctx / 64).min(32)
+        (self.n_ctx / 64).min(MOST_HEADROOM)
     }
 
+    /// One token of each answer under way, and pieces of prompts.
     fn fill_batch(&self) -> Plan {
-        let (decoding, reading): (Vec<_>, Vec<_>) =
-            self.running.iter().partition(|(_, sequence)| sequence.decodes());
-        let mut plan = Plan::default();
-        plan.feeds.extend(decoding.iter().map(|(seq, sequence)| sequence.feed(**seq, 1)));
-
-        let mut budget = self
-            .n_batch
-            .min(self.cells_free())
-            .saturating_sub(decoding.len())
-            .min(self.chunk_limit.unwrap_or(usize::MAX));
-        let mut others_budget = match self.running.values().any(Sequence::is_interactive) {
-            true => (self.n_batch / SHARE_BESIDE_INTERACTIVE).max(1),
-            false => usize::MAX,
-        };
-        // Shares by weight, and what the short ones do not need is the long ones'.
-        let mut reading: Vec<_> = reading
-            .into_iter()
-            .filter(|(_, sequence)| !sequence.follows())
-            .map(|(seq, sequence)| (seq, sequence, self.wants(sequence)))
-            .collect();
-        reading.sort_by_key(|(_, sequence, wants)| {
-            (wants * weight(Priority::Interactive) / weight(sequence.priority()), sequence.arrival)
-        });
-        let mut weights: usize = reading.iter().map(|(_, s, _)| weight(s.priority())).sum();
-        for (seq, sequence, wants) in reading {
-            let weight = weight(sequence.priority());
-            let mut share = wants.min((budget * weight).div_ceil(weights));
-            if !sequence.is_interactive() {
-                share = share.min(others_budget);
-                others_budget -= share;
-            }
-            if share > 0 {
-                plan.feeds.push(sequence.feed(*seq, share));
-            }
-            budget -= share;
-            weights -= weight;
-        }
+        let answers = self.running.iter().filter(|(_, sequence)| sequence.decodes());
+        let mut plan =
+            Plan { feeds: answers.map(|(seq, sequence)| sequence.feed(*seq, 1)).collect() };
+        self.add_prompts(&mut plan);
         plan
-    }
-
-    /// How many tokens it can be fed: where cells can only be shared as a whole, no more than others
-    /// have in common with it.
-    fn wants(&self, sequence: &Sequence) -> usize {
-        let wants = sequence.piece().min(sequence.until_parting());
-        if !matches!(self.prefix_cache, PrefixCache::Window(_)) {
-            return wants;
-        }
-        self.running.values().filter_map(|s| s.awaits(sequence)).fold(wants, usize::min)
     }
 
     /// The first suspect that still runs.
@@ -195,14 +153,5 @@ impl Scheduler {
         let limit = limit.min(self.n_batch).min(self.cells_free());
         let feed = self.running.get(&seq).map(|s| s.feed(seq, s.piece().min(limit)));
         Plan { feeds: feed.into_iter().filter(|feed| !feed.tokens.is_empty()).collect() }
-    }
-}
-
-/// How much of a batch a prompt gets beside others.
-fn weight(priority: Priority) -> usize {
-    match priority {
-        Priority::Interactive => 16,
-        Priority::Normal => 4,
-        Priority::Batch => 1,
     }
 }

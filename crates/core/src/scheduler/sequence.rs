@@ -73,6 +73,8 @@ pub(super) struct Sequence {
     drafts: Drafts,
     /// Whether what it lost is computed again in the pieces in which it was computed first.
     same_pieces: bool,
+    /// Tokens of others' prompts that were read while its own waited.
+    passed_by: usize,
 }
 
 impl Sequence {
@@ -99,6 +101,7 @@ impl Sequence {
             skill: None,
             drafts: Drafts::default(),
             same_pieces: false,
+            passed_by: 0,
         }
     }
 
@@ -147,6 +150,16 @@ impl Sequence {
     /// Tokens to be fed before the next can be sampled.
     pub(super) fn remaining(&self) -> usize {
         self.tokens.len() - self.cached
+    }
+
+    /// Tokens of others' prompts that were read while its own waited.
+    pub(super) fn passed_by(&self) -> usize {
+        self.passed_by
+    }
+
+    /// So many more were.
+    pub(super) fn was_passed_by(&mut self, tokens: usize) {
+        self.passed_by = self.passed_by.saturating_add(tokens);
     }
 
     /// The most tokens that it can be fed at once.

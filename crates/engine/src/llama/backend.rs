@@ -177,6 +177,17 @@ impl<'model> Llama<'model> {
         ))
     }
 
+    /// Whether to compute with an attention of our own ([`super::attention`]): unless a request that
+    /// is to be answered as llama.cpp answers it is alone.
+    fn own_attention(&self, plan: &Plan) -> bool {
+        let [feed] = plan.feeds.as_slice() else { return !self.info.deterministic };
+        let all = self.sequences.iter().flatten();
+        let cells: usize = all.map(|sequence| sequence.cached as usize).sum();
+        let own = self.sequences.get(feed.seq.0 as usize).and_then(Option::as_ref);
+        let own = own.filter(|sequence| sequence.repeatable);
+        !self.info.deterministic && own.is_none_or(|own| cells > own.cached as usize)
+    }
+
     /// Whether another number of threads could show in an answer that is to come out the same again.
     fn depends_on_threads(&self, plan: &Plan) -> bool {
         let repeatable = |feed: &Feed| {
@@ -193,6 +204,7 @@ impl<'model> Llama<'model> {
         let held = self.info.deterministic || self.depends_on_threads(plan);
         let threads = if held { self.threads.most() } else { self.threads.threads(tokens) };
         self.context.set_threads(threads);
+        self.context.set_own_attention(self.own_attention(plan));
         let worth_it = tokens >= LONG_PASS && !self.interrupted;
         self.context.listen_to(self.interrupt.as_ref().filter(|_| worth_it));
         let start = Instant::now();

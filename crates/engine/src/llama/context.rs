@@ -12,6 +12,9 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_sys_2 as sys;
 use threadrunner_core::Interrupt;
 
+use super::attention::Attention;
+use super::load::drives_a_gpu;
+
 /// What a context is made with.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ContextSettings {
@@ -103,6 +106,10 @@ pub(super) struct Context<'model> {
     /// Rows of the last forward pass that have logits, in batch order.
     outputs: Vec<i8>,
     interrupt: Option<Box<Interrupt>>,
+    /// `None` where llama.cpp's own is used. Freed after the context, which calls it.
+    attention: Option<Box<Attention>>,
+    /// Whether it is to be used where there is one.
+    own_attention: bool,
     model: PhantomData<&'model LlamaModel>,
 }
 
@@ -127,6 +134,10 @@ impl<'model> Context<'model> {
         // whole context that it never looks at.
         params.swa_full = false;
         params.no_perf = true;
+        let attention = if drives_a_gpu() { None } else { Attention::new() };
+        if let Some(attention) = &attention {
+            attention.install(&mut params);
+        }
         // SAFETY: the model is alive for `'model`, which outlives the context, and the engine
         // makes one context at a time (making two of one model in parallel is what is unsound).
         let raw = NonNull::new(unsafe { sys::llama_init_from_model(raw_model, params) })?;
@@ -142,6 +153,8 @@ impl<'model> Context<'model> {
             n_vocab: model.n_vocab(),
             outputs,
             interrupt: None,
+            attention,
+            own_attention: true,
             model: PhantomData,
         })
     }
@@ -166,6 +179,12 @@ impl<'model> Context<'model> {
         let threads = i32::try_from(threads.max(1)).unwrap_or(1);
         // SAFETY: the context is alive and no forward pass is running (`&mut self`).
         unsafe { sys::llama_set_n_threads(self.raw.as_ptr(), threads, threads) };
+    }
+
+    /// From the next forward pass on, computes with llama.cpp's attention or, where it can, with
+    /// ours, which looks at nothing but each token's own cells and rounds otherwise.
+    pub(super) fn set_own_attention(&mut self, own: bool) {
+        self.own_attention = own;
     }
 
     /// Lets `interrupt` end the forward passes to come, or with `None` nobody.
@@ -197,6 +216,9 @@ impl<'model> Context<'model> {
             > (self.settings.n_seq_max + self.settings.drafts) as usize
         {
             return Err(DecodeError::Invalid("more outputs than sequences and drafts"));
+        }
+        if let Some(attention) = &mut self.attention {
+            attention.begin(&batch.sequences, self.own_attention);
         }
         let mut one_each = vec![1_i32; batch.len()];
         let mut sequences: Vec<*mut i32> =

@@ -17,8 +17,7 @@ use super::draft_load::{estimate_of, load_draft, make_drafter, parts_of_loading}
 use super::template::{self, ChatTemplate};
 use super::{log, metadata};
 use crate::estimate::{
-    DEFAULT_BATCH, DEFAULT_CONTEXT, DEFAULT_SEQUENCES, Estimate, MOST_DRAFTS, PARKED_PART,
-    SPARE_STATES,
+    DEFAULT_BATCH, DEFAULT_CONTEXT, Estimate, MOST_DRAFTS, PARKED_PART, SPARE_STATES,
 };
 use crate::{draft as draft_options, estimate, machine, self_test};
 
@@ -223,7 +222,7 @@ fn settings(
     };
     let deterministic = options.deterministic == Some(true);
     let n_seq_max = range("sequences", options.sequences, MOST_SEQUENCES)?
-        .unwrap_or_else(|| fitted.map_or(DEFAULT_SEQUENCES, |extent| extent.sequences));
+        .unwrap_or_else(|| fitted.unwrap_or_else(|| estimate.wanted()).sequences);
     // One at a time: what others have in the cache, and how many tokens a forward pass has, show in
     // the rounding.
     let n_seq_max = if deterministic { 1 } else { n_seq_max };

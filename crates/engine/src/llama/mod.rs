@@ -8,6 +8,7 @@
 
 #![expect(unsafe_code, reason = "llama.cpp is C; each call says why it is sound")]
 
+mod attention;
 mod backend;
 mod context;
 mod cpu;

@@ -48,6 +48,9 @@ pub fn self_test(model: Option<&Path>) -> Result<Value, Failure> {
     let mut test = Test::new(&model, threads, tolerance)?;
     let whole = test.prompt_at_once()?;
     let stepwise = test.prompt_token_by_token()?;
+    // Until here with llama.cpp's attention, from here on with ours.
+    test.context.set_own_attention(true);
+    compare("llama.cpp's attention", &whole.logits, &test.prompt_at_once()?.logits, tolerance)?;
     let beside = test.beside_others(&whole.logits)?;
     if own.is_some() {
         compare("the reference", &REFERENCE, &whole.logits[..REFERENCE.len()], tolerance)?;
@@ -88,8 +91,9 @@ impl<'model> Test<'model> {
             drafts: 0,
             threads,
         };
-        let context =
+        let mut context =
             Context::new(model, settings).ok_or_else(|| wrong("a context cannot be made"))?;
+        context.set_own_attention(false);
         let n_vocab = model.n_vocab().max(1);
         let tokens = (0..PROMPT as i32).map(|n| (n * 37 + 11) % n_vocab).collect();
         Ok(Self { context, batch: Batch::default(), tokens, tolerance })

@@ -1,6 +1,6 @@
 use super::super::Output;
 use super::harness::{CANCELED, CUT, Harness, STOPPED, answer_alone};
-use crate::{ErrorCode, Parameters, Plan, Priority, SeqId};
+use crate::{ErrorCode, Parameters, Plan, Priority, SeqId, TokenId};
 
 /// How many tokens each sequence is fed, in the order of the sequences.
 fn shares(plan: &Plan) -> Vec<usize> {
@@ -26,14 +26,49 @@ fn a_request_joins_a_batch_that_runs_and_leaves_it_when_done() {
 }
 
 #[test]
-fn prompts_share_what_decoding_leaves_and_the_short_ones_spare() {
+fn prompts_are_read_one_after_the_other_in_what_decoding_leaves_the_shortest_first() {
     let mut harness = Harness::new(1000, 16, 8);
     harness.submit(1, 50);
     harness.step();
-    for length in [100, 3, 100] {
-        harness.submit(length, 1);
+    let lengths = [40, 3, 20];
+    let ids = lengths.map(|length| harness.submit(length, 1));
+    assert_eq!(shares(&harness.step()), [1, 3, 12]);
+    // The long one has what the others spare.
+    assert_eq!(shares(&harness.step()), [1, 6, 1, 8]);
+    harness.finish();
+    let [long, shortest, short] = ids;
+    assert_eq!(order_of_starts(&harness)[1..], [shortest, short, long]);
+}
+
+#[test]
+fn a_long_prompt_is_not_passed_by_for_ever() {
+    let mut harness = Harness::new(10_000, 16, 4);
+    let long = harness.submit(200, 1);
+    let mut others = 0;
+    while harness.ends(long).is_empty() {
+        // Another short one comes before the last is read.
+        harness.submit(16, 1);
+        harness.step();
+        others += 1;
     }
-    assert_eq!(shares(&harness.step()), [1, 6, 3, 6]);
+    // Sixteen tokens of others bring it forward by four: (200 - 16) / 4, and its own 200 / 16.
+    assert!((40..70).contains(&others), "{others} went before it");
+}
+
+#[test]
+fn what_many_wait_for_is_read_as_if_it_were_as_short_as_theirs() {
+    let mut harness = Harness::new(10_000, 64, 8);
+    let alike = |length: usize| [vec![TokenId(1)], vec![TokenId(7); length]].concat();
+    let params = Parameters { max_tokens: Some(1), ..Parameters::default() };
+    let submit = |length: usize, harness: &mut Harness| {
+        let prompt = alike(length);
+        harness.submit_prompt(prompt, params.clone(), Priority::Normal).unwrap()
+    };
+    let leader = submit(1000, &mut harness);
+    let follower = submit(100, &mut harness);
+    let other = harness.submit(300, 1);
+    harness.finish();
+    assert_eq!(order_of_starts(&harness), [follower, other, leader]);
 }
 
 #[test]

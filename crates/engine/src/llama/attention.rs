@@ -1,0 +1,256 @@
+//! Puts [`threadrunner_attention`] in the place of llama.cpp's own attention.
+//!
+//! llama.cpp builds the graph of a forward pass and knows of no other attention than its own. But it
+//! shows each node of a graph to a callback before it computes it. There a node of attention
+//! becomes one with a function of ours, which ggml calls on each of its threads like any operation.
+//! What is not known here (other types, ALiBi, soft caps, sinks, several streams) stays llama.cpp's.
+//!
+//! See `docs/adr/0011-attention-of-our-own.md`.
+
+use std::ffi::{c_int, c_void};
+
+use llama_cpp_sys_2 as sys;
+use threadrunner_attention::{MOST_THREADS, Node, Prepared, Tensors};
+
+/// The attention of one context. It stays where it is in memory: llama.cpp has its address.
+#[derive(Debug)]
+pub(super) struct Attention {
+    own: threadrunner_attention::Attention,
+    /// Whether the next forward pass is computed with it, and not with llama.cpp's.
+    used: bool,
+}
+
+/// ggml's `GGML_N_TASKS_MAX`: an operation is called on as many threads as there are.
+const ALL_THREADS: i32 = -1;
+
+// A node has 16 parameters. The first six are ggml's for a custom operation (`ggml_custom_op_params`):
+// a function, a number of threads, a pointer.
+const FUNCTION: usize = 0;
+const THREADS: usize = 2;
+const POINTER: usize = 4;
+// What was prepared.
+const SLOT: usize = 6;
+const MASK: usize = 7;
+/// From here on the first six that llama.cpp gave it are kept: the factor of the scores, the bias of
+/// ALiBi, the cap of the scores, and others.
+const THEIRS: usize = 8;
+const KEPT: usize = 6;
+
+impl Attention {
+    /// `None` where the processor has no kernel for it.
+    pub(super) fn new() -> Option<Box<Self>> {
+        let own = threadrunner_attention::Attention::new()?;
+        Some(Box::new(Self { own, used: true }))
+    }
+
+    /// Lets llama.cpp show the nodes of a new context to this, which must outlive it.
+    pub(super) fn install(&self, params: &mut sys::llama_context_params) {
+        params.cb_eval = Some(take_over);
+        params.cb_eval_user_data = std::ptr::from_ref(self).cast_mut().cast();
+    }
+
+    /// A forward pass of tokens of these sequences is about to begin, with this attention or with
+    /// llama.cpp's.
+    pub(super) fn begin(&mut self, sequences: &[i32], used: bool) {
+        self.used = used;
+        self.own.begin(sequences);
+    }
+}
+
+/// ggml shows a node that it is about to compute. Of none is asked to see what came out.
+unsafe extern "C" fn take_over(
+    node: *mut sys::ggml_tensor,
+    before: bool,
+    attention: *mut c_void,
+) -> bool {
+    if !before {
+        return true;
+    }
+    // SAFETY: the node is alive and nobody computes; `attention` is what `install` gave.
+    let (node, attention) = unsafe { (&mut *node, &*attention.cast::<Attention>()) };
+    let taken = node.op == sys::GGML_OP_CUSTOM && is_ours(node);
+    if taken && !attention.used {
+        node.op_params.copy_within(THEIRS..THEIRS + KEPT, 0);
+        node.op_params[KEPT..].fill(0);
+        node.op = sys::GGML_OP_FLASH_ATTN_EXT;
+    } else if attention.used && !taken {
+        // SAFETY: the sources are alive as long as the node.
+        if node.op != sys::GGML_OP_FLASH_ATTN_EXT || !unsafe { is_known(node) } {
+            return false;
+        }
+        node.op_params.copy_within(0..KEPT, THEIRS);
+        put_pointer(node, FUNCTION, compute as *const () as usize);
+        node.op_params[THREADS] = ALL_THREADS;
+        put_pointer(node, POINTER, std::ptr::from_ref(attention) as usize);
+        node.op = sys::GGML_OP_CUSTOM;
+    }
+    if node.op == sys::GGML_OP_CUSTOM && attention.used {
+        // SAFETY: nobody computes while nodes are shown, and the sources are alive.
+        let prepared = unsafe { attention.own.prepare(&described(node)) };
+        node.op_params[SLOT] = prepared.slot.cast_signed();
+        node.op_params[MASK] = prepared.mask.cast_signed();
+    }
+    false
+}
+
+/// What ggml calls on each of its threads to compute a node.
+unsafe extern "C" fn compute(
+    node: *mut sys::ggml_tensor,
+    thread: c_int,
+    _threads: c_int,
+    attention: *mut c_void,
+) {
+    // SAFETY: the node was prepared when it was shown, and nothing is shown while it is computed. ggml
+    // gives each thread a number of its own, and there are no more than the options allow.
+    unsafe {
+        let (node, attention) = (&*node, &*attention.cast::<Attention>());
+        let prepared = Prepared {
+            slot: node.op_params[SLOT].cast_unsigned(),
+            mask: node.op_params[MASK].cast_unsigned(),
+        };
+        debug_assert!((thread as usize) < MOST_THREADS);
+        attention.own.compute(&described(node), prepared, thread as usize);
+    }
+}
+
+/// Writes an address into the parameters.
+fn put_pointer(node: &mut sys::ggml_tensor, at: usize, address: usize) {
+    let bytes = address.to_ne_bytes();
+    for (half, param) in bytes.chunks_exact(4).zip(&mut node.op_params[at..at + 2]) {
+        *param = i32::from_ne_bytes(half.try_into().unwrap_or_default());
+    }
+}
+
+fn is_ours(node: &sys::ggml_tensor) -> bool {
+    let mut like = *node;
+    put_pointer(&mut like, FUNCTION, compute as *const () as usize);
+    like.op_params[FUNCTION..THREADS] == node.op_params[FUNCTION..THREADS]
+}
+
+/// Whether this is an attention that can be taken over.
+///
+/// # Safety
+/// The sources are alive.
+unsafe fn is_known(node: &sys::ggml_tensor) -> bool {
+    let [q, k, v, mask, sinks] = [0, 1, 2, 3, 4].map(|at| node.src[at]);
+    if q.is_null() || k.is_null() || v.is_null() || mask.is_null() || !sinks.is_null() {
+        return false;
+    }
+    // SAFETY: not null, and alive by the caller's promise.
+    let (q, k, v, mask) = unsafe { (&*q, &*k, &*v, &*mask) };
+    let float = |at: usize| f32::from_bits(node.op_params[at].cast_unsigned());
+    let (bias, cap) = (float(1), float(2));
+    let half = [k, v, mask].iter().all(|it| it.type_ == sys::GGML_TYPE_F16 && it.nb[0] == 2);
+    let whole = [q, node].iter().all(|it| it.type_ == sys::GGML_TYPE_F32 && it.nb[0] == 4);
+    let (key, value) = (q.ne[0], v.ne[0]);
+    let sizes = k.ne[0] == key
+        && key % 16 == 0
+        && value % 16 == 0
+        && k.ne[1] == v.ne[1]
+        && mask.ne[0] >= k.ne[1]
+        && mask.ne[1] >= q.ne[1]
+        && k.ne[2] == v.ne[2]
+        && k.ne[2] > 0
+        && q.ne[2] % k.ne[2] == 0;
+    let result = node.ne[0] == value && node.ne[1] == q.ne[2] && node.ne[2] == q.ne[1];
+    let one_stream =
+        [q.ne[3], k.ne[3], v.ne[3], mask.ne[2], mask.ne[3], node.ne[3]].iter().all(|n| *n == 1);
+    half && whole && sizes && result && one_stream && bias == 0.0 && cap == 0.0
+}
+
+/// Where the numbers of a node are.
+///
+/// # Safety
+/// [`is_known`] holds of it, and its sources are alive.
+unsafe fn described(node: &sys::ggml_tensor) -> Node {
+    // SAFETY: none of them is null.
+    let (q, k, v, mask) = unsafe { (&*node.src[0], &*node.src[1], &*node.src[2], &*node.src[3]) };
+    let scale = f32::from_bits(node.op_params[THEIRS].cast_unsigned());
+    let tensors = Tensors {
+        q: q.data.cast::<u8>().cast_const(),
+        q_token: q.nb[1],
+        q_head: q.nb[2],
+        k: k.data.cast::<u8>().cast_const(),
+        k_cell: k.nb[1],
+        k_head: k.nb[2],
+        v: v.data.cast::<u8>().cast_const(),
+        v_cell: v.nb[1],
+        v_head: v.nb[2],
+        out: node.data.cast(),
+        out_token: node.nb[2],
+        out_head: node.nb[1],
+        key: q.ne[0] as usize,
+        value: v.ne[0] as usize,
+        group: (q.ne[2] / k.ne[2]) as usize,
+        scale,
+    };
+    Node {
+        tensors,
+        tokens: q.ne[1] as usize,
+        heads: k.ne[2] as usize,
+        cells: k.ne[1] as usize,
+        mask: mask.data.cast::<u8>().cast_const(),
+        mask_token: mask.nb[1],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A tensor of these sizes, side by side, without data.
+    fn tensor(type_: sys::ggml_type, size: usize, ne: [i64; 4]) -> sys::ggml_tensor {
+        // SAFETY: a tensor of nothing but zeros and null pointers is an empty one.
+        let mut tensor: sys::ggml_tensor = unsafe { std::mem::zeroed() };
+        (tensor.type_, tensor.ne, tensor.nb[0]) = (type_, ne, size);
+        for at in 1..4 {
+            tensor.nb[at] = tensor.nb[at - 1] * ne[at - 1] as usize;
+        }
+        tensor
+    }
+
+    #[test]
+    fn a_node_is_taken_over_and_given_back_as_it_was() {
+        let Some(mut attention) = Attention::new() else { return };
+        let (half, whole) = (sys::GGML_TYPE_F16, sys::GGML_TYPE_F32);
+        let mut q = tensor(whole, 4, [64, 2, 9, 1]);
+        let mut k = tensor(half, 2, [64, 256, 3, 1]);
+        let mut v = tensor(half, 2, [64, 256, 3, 1]);
+        let mut mask = tensor(half, 2, [256, 2, 1, 1]);
+        let mut node = tensor(whole, 4, [64, 9, 2, 1]);
+        node.op = sys::GGML_OP_FLASH_ATTN_EXT;
+        let theirs = [0.125_f32.to_bits().cast_signed(), 0, 0, 10, 256, 0];
+        node.op_params[..KEPT].copy_from_slice(&theirs);
+        node.src[..4].copy_from_slice(&[&raw mut q, &raw mut k, &raw mut v, &raw mut mask]);
+        let before = node;
+        let show = |node: &mut sys::ggml_tensor, attention: &mut Attention, used: bool| {
+            attention.begin(&[0, 0], used);
+            // SAFETY: the node and its sources are alive, and nobody computes.
+            unsafe { take_over(node, true, std::ptr::from_mut(attention).cast()) }
+        };
+        for _ in 0..2 {
+            assert!(!show(&mut node, &mut attention, true));
+            assert_eq!(node.op, sys::GGML_OP_CUSTOM);
+            // SAFETY: as above.
+            assert_eq!(unsafe { described(&node) }.tensors.scale, 0.125);
+            assert!(!show(&mut node, &mut attention, true));
+            assert_eq!(node.op, sys::GGML_OP_CUSTOM);
+            assert!(!show(&mut node, &mut attention, false));
+            assert_eq!((node.op, node.op_params), (before.op, before.op_params));
+        }
+        // Heads of 24 numbers, a soft cap, keys of another type: left alone.
+        type Change = fn(&mut sys::ggml_tensor, &mut sys::ggml_tensor);
+        let changes: [Change; 3] = [
+            |_, k| k.ne[0] = 24,
+            |node, _| node.op_params[2] = 50.0_f32.to_bits().cast_signed(),
+            |_, k| k.type_ = sys::GGML_TYPE_Q8_0,
+        ];
+        for change in changes {
+            let (mut other, mut keys) = (before, k);
+            other.src[1] = &raw mut keys;
+            change(&mut other, &mut keys);
+            show(&mut other, &mut attention, true);
+            assert_eq!(other.op, sys::GGML_OP_FLASH_ATTN_EXT);
+        }
+    }
+}
