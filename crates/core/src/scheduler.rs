@@ -156,6 +156,8 @@ pub struct Scheduler {
     costs: Costs,
     /// The same of those that read prompts.
     pace: Pace,
+    /// Whose turn is next, where not all answers take part in a forward pass.
+    turn: usize,
     /// Whether the last forward pass found the cache full because of its drafts.
     no_drafts: bool,
     /// Whether each request's forward passes are to be the same whatever else there is to do.
@@ -208,6 +210,7 @@ impl Scheduler {
             decoded_plainly: false,
             costs: Costs::default(),
             pace: Pace::default(),
+            turn: 0,
             no_drafts: false,
             deterministic: info.deterministic,
             capacity: info.n_ctx as usize,

@@ -9,6 +9,8 @@
 const WATCHED: f64 = 0.2;
 /// The longest pass where nobody watches an answer: whoever comes waits for it.
 const UNWATCHED: f64 = 0.5;
+/// The longest that the tokens of others hold up each token of an interactive request.
+const BESIDE_INTERACTIVE: f64 = 0.1;
 /// A pass is not cut below the width from which a token takes at most so many times what it takes
 /// in the best one: it would hold up everybody more often than it is worth.
 const WASTE: f64 = 1.5;
@@ -43,15 +45,25 @@ impl Pace {
         let Some(best) = self.per_token.iter().flatten().copied().reduce(f64::min) else {
             return most;
         };
-        let classes = 0..=class(most);
-        let least = classes.clone().find(|class| self.seconds(*class) <= best * WASTE);
+        let least = (0..=class(most)).find(|class| self.seconds(*class) <= best * WASTE);
         let least = least.map_or(LEAST, |class| LEAST.max(1 << class));
+        self.within(limit, most).max(least).min(most)
+    }
+
+    /// The most tokens of others in a pass that an interactive request takes part in; `None` where no
+    /// pass was seen.
+    pub(super) fn beside_interactive(&self, most: usize) -> Option<usize> {
+        let known = self.per_token.iter().any(Option::is_some);
+        known.then(|| self.within(BESIDE_INTERACTIVE, most).max(LEAST / 2))
+    }
+
+    /// The most tokens of a pass that takes so many seconds.
+    fn within(&self, seconds: f64, most: usize) -> usize {
         let fits = |class: usize| {
-            let tokens = (limit / self.seconds(class)) as usize;
+            let tokens = (seconds / self.seconds(class)) as usize;
             (tokens >= 1 << class).then(|| tokens.min((2 << class) - 1))
         };
-        let widest = classes.rev().find_map(fits).unwrap_or(1);
-        widest.max(least).min(most)
+        (0..=class(most)).rev().find_map(fits).unwrap_or(1).min(most)
     }
 
     /// Seconds for a token in passes of this class: where none was seen as in wider ones, else as in
@@ -104,6 +116,13 @@ mod tests {
         pace.observe(512, 16.0);
         assert_eq!(pace.width(true, 512), 32);
         assert_eq!(seen(1.0, 0.0, &[8, 128]).width(true, 512), LEAST);
+    }
+
+    #[test]
+    fn beside_a_person_there_is_little_of_others() {
+        assert_eq!(Pace::default().beside_interactive(512), None);
+        assert_eq!(seen(0.001, 0.0, &[512]).beside_interactive(512), Some(100));
+        assert_eq!(seen(1.0, 0.0, &[512]).beside_interactive(512), Some(LEAST / 2));
     }
 
     #[test]

@@ -7,6 +7,10 @@ use super::tree::Hold;
 use super::{Change, Scheduler, Step};
 use crate::{Plan, Priority, SeqId};
 
+/// While an interactive request runs, the prompts of others get this part of a batch at most: each of
+/// its tokens, and the first of all, waits for theirs.
+const SHARE_BESIDE_INTERACTIVE: usize = 8;
+
 /// Cells that are kept for the answer of each running request, at most: most answers of a batch are
 /// no longer, and one that is preempted computes all of its prompt again.
 const MOST_HEADROOM: usize = 128;
@@ -127,12 +131,28 @@ impl Scheduler {
         (self.n_ctx / 64).min(MOST_HEADROOM)
     }
 
-    /// One token of each answer under way, and pieces of prompts.
-    fn fill_batch(&self) -> Plan {
+    /// One token of each answer under way, and pieces of prompts. Beside an interactive request not
+    /// all of the others' answers take part where these would hold it up: they take turns.
+    fn fill_batch(&mut self) -> Plan {
         let answers = self.running.iter().filter(|(_, sequence)| sequence.decodes());
-        let mut plan =
-            Plan { feeds: answers.map(|(seq, sequence)| sequence.feed(*seq, 1)).collect() };
-        self.add_prompts(&mut plan);
+        let (interactive, mut others): (Vec<_>, Vec<_>) =
+            answers.map(|(seq, s)| (s, s.feed(*seq, 1))).partition(|(s, _)| s.is_interactive());
+        let mut beside = usize::MAX;
+        if self.running.values().any(Sequence::is_interactive) {
+            beside = (self.n_batch / SHARE_BESIDE_INTERACTIVE).max(1);
+            if let Some(most) = self.pace.beside_interactive(self.n_batch) {
+                if others.len() > most {
+                    let first = self.turn % others.len();
+                    others.rotate_left(first);
+                    others.truncate(most);
+                    self.turn = first + most;
+                }
+                beside = beside.min(most - others.len());
+            }
+        }
+        let feeds = interactive.into_iter().chain(others).map(|(_, feed)| feed);
+        let mut plan = Plan { feeds: feeds.collect() };
+        self.add_prompts(&mut plan, beside);
         plan
     }
 

@@ -9,10 +9,6 @@ use super::Scheduler;
 use super::sequence::Sequence;
 use crate::{Plan, PrefixCache, Priority, SeqId};
 
-/// While an interactive request runs, the prompts of others get this part of the tokens that they
-/// could have: each of its tokens, and the first of all, waits for theirs.
-const SHARE_BESIDE_INTERACTIVE: usize = 8;
-
 /// So many tokens that are read of others make a prompt one token shorter in the order. One of
 /// 3,000 tokens lets some 10,000 of prompts of 400 pass by.
 const PATIENCE: usize = 4;
@@ -30,13 +26,10 @@ impl Class<'_> {
 }
 
 impl Scheduler {
-    /// Adds pieces of prompts to a forward pass that has all answers under way.
-    pub(super) fn add_prompts(&self, plan: &mut Plan) {
+    /// Adds pieces of prompts to a forward pass that has the answers under way: of those that are not
+    /// interactive `others` tokens at most.
+    pub(super) fn add_prompts(&self, plan: &mut Plan, mut others: usize) {
         let mut budget = self.prompt_tokens(plan);
-        let mut others_budget = match self.running.values().any(Sequence::is_interactive) {
-            true => (self.n_batch / SHARE_BESIDE_INTERACTIVE).max(1),
-            false => usize::MAX,
-        };
         // Shares by weight, and what one class does not need is the others'.
         let mut classes: Vec<Class<'_>> =
             [Priority::Interactive, Priority::Normal, Priority::Batch]
@@ -53,8 +46,8 @@ impl Scheduler {
             for (seq, sequence, wants) in class.prompts {
                 let mut tokens = wants.min(left);
                 if !sequence.is_interactive() {
-                    tokens = tokens.min(others_budget);
-                    others_budget -= tokens;
+                    tokens = tokens.min(others);
+                    others -= tokens;
                 }
                 if tokens > 0 {
                     plan.feeds.push(sequence.feed(seq, tokens));

@@ -191,6 +191,11 @@ impl Harness {
         assert!(texts.concat().len() <= self.fake.info.n_parked as usize);
     }
 
+    /// Whether so many answers are under way.
+    pub(super) fn answers_under_way(&self, n: usize) -> bool {
+        self.scheduler.running.values().filter(|sequence| sequence.decodes()).count() == n
+    }
+
     /// Steps until there is nothing to do.
     pub(super) fn finish(&mut self) {
         for _ in 0..100_000 {

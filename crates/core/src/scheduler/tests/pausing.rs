@@ -1,8 +1,11 @@
 //! A person does not wait for a batch.
 
+use std::time::Duration;
+
 use super::super::Output;
 use super::harness::{Harness, STOPPED, answer_alone};
-use crate::{Parameters, Priority, SeqId, TokenId};
+
+use crate::{Feed, Parameters, Plan, Priority, SeqId, TokenId};
 
 fn submit_known(
     harness: &mut Harness,
@@ -157,4 +160,29 @@ fn a_short_interactive_prompt_does_not_wait_for_many_batch_prompts_beside_it() {
     assert!(harness.outputs.contains(&Output::Started { id: person }));
     assert_eq!(tokens, 10 + 64 / 8);
     harness.finish();
+}
+
+#[test]
+fn beside_an_interactive_answer_the_others_take_turns_where_all_would_hold_it_up() {
+    let mut harness = Harness::new(10_000, 64, 32);
+    let others: Vec<u64> = (0..20).map(|_| harness.submit_as(Priority::Batch, 2, 100)).collect();
+    while !harness.answers_under_way(20) {
+        harness.step();
+    }
+    // A token takes 10 ms: ten of them fit into the tenth of a second that others may take.
+    let read = Plan { feeds: vec![Feed { sample: false, ..feed(10) }] };
+    harness.scheduler.took(&read, Duration::from_millis(100));
+    harness.submit_as(Priority::Interactive, 2, 100);
+    harness.step();
+    let before: Vec<usize> = others.iter().map(|id| harness.words(*id)).collect();
+    for _ in 0..4 {
+        assert_eq!(harness.step().n_tokens(), 11);
+    }
+    // In four passes each had two turns.
+    let after: Vec<usize> = others.iter().map(|id| harness.words(*id)).collect();
+    assert!(before.iter().zip(&after).all(|(before, after)| after - before == 2), "{after:?}");
+}
+
+fn feed(tokens: usize) -> Feed {
+    Feed { seq: SeqId(0), start: 0, tokens: vec![TokenId(1); tokens], sample: true, drafts: 0 }
 }
