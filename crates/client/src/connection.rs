@@ -142,6 +142,18 @@ impl Replies {
         }
     }
 
+    /// Adds the text that has come already to `text`, which came before it. Waits for nothing.
+    pub fn add_ready_text(&mut self, text: &mut String) {
+        while self.first.is_none() {
+            match self.frames.try_recv() {
+                Ok(ReplyBody::Token { token, .. }) => text.push_str(&token),
+                Ok(other) => self.first = Some(other),
+                // What is wrong, if anything is, the next frame tells.
+                Err(_) => return,
+            }
+        }
+    }
+
     /// Waits for the answer to begin, so that [`Replies::next`] has it at once. `None` waits for
     /// as long as it takes.
     ///

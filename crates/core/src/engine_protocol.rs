@@ -49,6 +49,12 @@ pub enum Command {
         /// The request.
         id: u64,
     },
+    /// Somebody follows the answer from now on ([`Generate::stream`]): what was held of it is sent
+    /// at once. Only for an engine whose [`Event::Ready`] says that it knows this.
+    Stream {
+        /// The request. One that has ended is no error.
+        id: u64,
+    },
 }
 
 /// What to load, and within which limits.
@@ -180,6 +186,14 @@ pub struct Generate {
     /// says: 1 to 64 of `A`–`Z`, `a`–`z`, `0`–`9`, `.`, `_` and `-`, the first of them no dot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<String>,
+    /// Whether somebody follows the answer as it comes. Where nobody does, its text and its progress
+    /// may be held for some hundred milliseconds, so that they share a frame.
+    #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
+    pub stream: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// What to answer.
@@ -224,6 +238,9 @@ pub enum Event {
         model: Box<ModelInfo>,
         /// How the engine was built and runs: for `status` and `doctor`.
         engine: EngineInfo,
+        /// Whether it knows [`Command::Stream`].
+        #[serde(default)]
+        stream: bool,
     },
     /// The model cannot be loaded; the engine exits.
     LoadFailed {
@@ -283,6 +300,23 @@ pub struct EngineInfo {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn frames_of_before_say_that_answers_are_streamed_and_cannot_be_asked_to_be() {
+        let before = r#"{"id":1,"input":{"raw":"Hi"}}"#;
+        let generate: Generate = serde_json::from_str(before).unwrap();
+        assert!(generate.stream);
+        let written = |stream| {
+            serde_json::to_value(Generate { stream, ..generate.clone() }).unwrap()["stream"].clone()
+        };
+        assert_eq!((written(true), written(false)), (serde_json::Value::Null, false.into()));
+        let ready =
+            Event::Ready { model: Box::default(), engine: EngineInfo::default(), stream: true };
+        let mut ready = serde_json::to_value(ready).unwrap();
+        ready.as_object_mut().unwrap().remove("stream");
+        let ready: Event = serde_json::from_value(ready).unwrap();
+        assert!(matches!(ready, Event::Ready { stream: false, .. }));
+    }
 
     #[test]
     fn a_session_is_named_so_that_its_file_lies_in_the_directory() {

@@ -247,11 +247,18 @@ async fn write_frames(
     mut frames: mpsc::Receiver<Bytes>,
     gone: CancellationToken,
 ) {
-    while let Some(frame) = frames.recv().await {
-        if write.write_all(&frame).await.is_err() {
+    let mut ready = Vec::new();
+    while frames.recv_many(&mut ready, FRAMES_OUT).await > 0 {
+        // What several answers have ready wakes the client once.
+        let written = match ready.as_slice() {
+            [one] => write.write_all(one).await,
+            all => write.write_all(&all.concat()).await,
+        };
+        if written.is_err() {
             gone.cancel();
             return;
         }
+        ready.clear();
     }
 }
 

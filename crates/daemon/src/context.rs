@@ -6,7 +6,7 @@ use threadrunner_core::protocol::{JobQuery, ModelQuery};
 use threadrunner_core::{Failure, JobId, JobState, ModelRef};
 use threadrunner_home::{Config, Home, WorkspaceSettings};
 
-use crate::jobs::{Hub, ViewReader};
+use crate::jobs::{Awaited, Hub, ViewReader};
 use crate::workspaces::{Located, Workspaces};
 
 /// What every handler may use.
@@ -36,15 +36,19 @@ impl Context {
 
     /// A job's view, if it is queued or running. The owner may not have been told yet of one in
     /// `ready`: after a start with a long queue, or a retry. Then it is told first.
-    pub(crate) async fn watch(&self, job: &Located) -> Result<Option<ViewReader>, Failure> {
-        if let Some(view) = self.hub.watch(job).await? {
+    pub(crate) async fn watch(
+        &self,
+        job: &Located,
+        awaited: Awaited,
+    ) -> Result<Option<ViewReader>, Failure> {
+        if let Some(view) = self.hub.watch(job, awaited).await? {
             return Ok(Some(view));
         }
         if job.read(|reader, id| Ok(reader.locate(id)?.0)).await? != JobState::Ready {
             return Ok(None);
         }
         job.workspace.archive.look(job.id.clone()).await?;
-        self.hub.watch(job).await
+        self.hub.watch(job, awaited).await
     }
 
     /// The model that a query names, with its draft model.

@@ -19,8 +19,10 @@ use threadrunner_core::{
     Timings,
 };
 
+use crate::coalesce::Coalescer;
 use crate::input::Received;
 use crate::output::EventWriter;
+use crate::pass_times::PassTimes;
 use crate::state::States;
 
 /// How many commands are taken in between two forward passes, so that a flood of them does not
@@ -63,6 +65,8 @@ pub struct Engine<'a, W> {
     scheduler: Scheduler,
     clocks: HashMap<u64, Clock>,
     outputs: Vec<Output>,
+    coalescer: Coalescer,
+    pass_times: PassTimes,
     interrupt: Interrupt,
     states: Option<States>,
     parked: ParkedStates,
@@ -87,6 +91,8 @@ impl<'a, W: Write> Engine<'a, W> {
             scheduler,
             clocks: HashMap::new(),
             outputs: Vec::new(),
+            coalescer: Coalescer::default(),
+            pass_times: PassTimes::default(),
             interrupt: Interrupt::default(),
             states: None,
             parked: ParkedStates::default(),
@@ -125,6 +131,7 @@ impl<'a, W: Write> Engine<'a, W> {
     fn serve(&mut self, commands: &Receiver<Received>) -> Result<(), EngineError> {
         loop {
             if self.scheduler.is_idle() {
+                self.write(Duration::MAX)?;
                 match self.wait(commands) {
                     Some(received) => self.take_in(received)?,
                     None => return Ok(()),
@@ -139,15 +146,26 @@ impl<'a, W: Write> Engine<'a, W> {
                     Err(TryRecvError::Disconnected) => return Ok(()),
                 }
             }
-            // Those who were canceled or refused need not wait for the forward pass.
-            self.events.flush()?;
             self.say_what_is_unsaved();
-            self.step();
-            self.events.flush()?;
-            if let Some(failure) = self.scheduler.broken() {
-                return Err(EngineError::Broken(failure.clone()));
+            let step = self.plan();
+            // Those who were canceled or refused need not wait for the forward pass, nor does
+            // text that would be late after it.
+            self.write(self.expected_time(&step))?;
+            self.carry_out(step);
+            self.write(Duration::ZERO)?;
+            if let Some(failure) = self.scheduler.broken().cloned() {
+                self.write(Duration::MAX)?;
+                return Err(EngineError::Broken(failure));
             }
         }
+    }
+
+    /// Writes the events that are due, where the next chance to is so much later.
+    fn write(&mut self, next_chance: Duration) -> io::Result<()> {
+        for event in self.coalescer.take(Instant::now(), next_chance) {
+            self.events.push(&event);
+        }
+        self.events.flush()
     }
 
     /// The next command; `None` where there will be none. When it does not come for a while, the
@@ -184,7 +202,8 @@ impl<'a, W: Write> Engine<'a, W> {
         }
         // Those that are saved as they end.
         if !self.scheduler.is_idle() {
-            self.step();
+            let step = self.plan();
+            self.carry_out(step);
         }
         while self.scheduler.has_unsaved() {
             self.save_one();
@@ -210,11 +229,15 @@ impl<'a, W: Write> Engine<'a, W> {
                 self.tell();
                 Ok(())
             }
+            Command::Stream { id } => {
+                self.coalescer.follow(id);
+                Ok(())
+            }
         }
     }
 
     fn generate(&mut self, generate: Generate, received: Instant) -> Result<(), EngineError> {
-        let id = generate.id;
+        let Generate { id, stream, .. } = generate;
         if self.clocks.contains_key(&id) {
             // Two of one id could never be told apart again.
             return Err(EngineError::Protocol(format!("request {id} is running already")));
@@ -224,8 +247,12 @@ impl<'a, W: Write> Engine<'a, W> {
         match accepted {
             Ok(()) => {
                 self.clocks.insert(id, Clock { received, first_token: None });
+                self.coalescer.begin(id, stream);
             }
-            Err(error) => self.events.push(&Event::Failed { id, failure: error.into_failure() }),
+            Err(error) => {
+                let failed = Event::Failed { id, failure: error.into_failure() };
+                self.coalescer.push(failed, Instant::now());
+            }
         }
         Ok(())
     }
@@ -253,15 +280,25 @@ impl<'a, W: Write> Engine<'a, W> {
         Ok(Request { id: generate.id, prompt, params, priority: generate.priority, session })
     }
 
-    fn step(&mut self) {
+    fn plan(&mut self) -> Step {
         let step = self.scheduler.plan();
         self.interrupt.next_is_interactive(step.interactive);
-        self.carry_out(step);
+        step
+    }
+
+    /// How long a step will take, as far as that is known: nothing is of what comes before a
+    /// forward pass.
+    fn expected_time(&self, step: &Step) -> Duration {
+        match step.changes.is_empty() {
+            true => self.pass_times.expect(step.forward.n_tokens()),
+            false => Duration::MAX,
+        }
     }
 
     fn carry_out(&mut self, mut step: Step) {
         // What else was done, reading a session's state for one, would be taken for computing.
         let only_computes = step.changes.is_empty();
+        let tokens = step.forward.n_tokens();
         let start = Instant::now();
         let states: &mut dyn SavedStates = match &mut self.states {
             Some(states) => states,
@@ -269,8 +306,9 @@ impl<'a, W: Write> Engine<'a, W> {
         };
         let outcome = step.carry_out_with(self.backend, states, &mut self.parked);
         if only_computes && outcome.forward.is_ok() {
-            let drafting = outcome.drafting;
-            self.scheduler.took(&step.forward, start.elapsed().saturating_sub(drafting));
+            let took = start.elapsed();
+            self.pass_times.took(tokens, took);
+            self.scheduler.took(&step.forward, took.saturating_sub(outcome.drafting));
         }
         self.scheduler.apply(step, outcome, &mut self.outputs);
         self.tell();
@@ -299,7 +337,7 @@ impl<'a, W: Write> Engine<'a, W> {
                     Event::Failed { id, failure }
                 }
             };
-            self.events.push(&event);
+            self.coalescer.push(event, now);
         }
     }
 }

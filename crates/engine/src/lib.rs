@@ -16,6 +16,7 @@
 //! A backend that crashes takes nothing else with it: that is why this is a process.
 
 pub mod backends;
+pub mod coalesce;
 mod draft;
 pub mod dummy;
 pub mod engine;
@@ -27,6 +28,7 @@ pub mod input;
 pub mod llama;
 mod machine;
 pub mod output;
+pub mod pass_times;
 pub mod process;
 pub mod program;
 pub mod self_test;

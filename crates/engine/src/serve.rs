@@ -140,7 +140,8 @@ fn load_and_run(
                 // Cells that another run computed may be rounded otherwise.
                 let state = load.state.as_ref().filter(|_| !model.deterministic);
                 let states = state.and_then(|at| States::new(at, path, backend));
-                end = send(&Event::Ready { model, engine }).map_err(EngineError::from);
+                end =
+                    send(&Event::Ready { model, engine, stream: true }).map_err(EngineError::from);
                 if end.is_ok() {
                     end = Engine::new(backend, &mut events.borrow_mut())
                         .interrupted_by(interrupt.clone())

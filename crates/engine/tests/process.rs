@@ -127,6 +127,7 @@ fn generate(id: u64, prompt: &str) -> Command {
         params,
         priority: Priority::Interactive,
         session: None,
+        stream: true,
     }))
 }
 
@@ -145,10 +146,11 @@ fn is_end(event: &Event, of: u64) -> bool {
 #[test]
 fn it_loads_answers_and_ends_with_the_stream() {
     let mut engine = Engine::start();
-    engine.send(&load(DummyScript::default()));
+    // Each word takes longer than text is held for.
+    engine.send(&load(DummyScript { step_ms: 30, ..DummyScript::default() }));
     let loading = engine.until(|event| matches!(event, Event::Ready { .. }));
     assert!(matches!(loading[0], Event::Loading { .. }));
-    let Some(Event::Ready { model, engine: info }) = loading.last() else { unreachable!() };
+    let Some(Event::Ready { model, engine: info, .. }) = loading.last() else { unreachable!() };
     assert_eq!((model.name.as_str(), info.build.as_str()), ("dummy", "dummy"));
 
     engine.send(&generate(1, "Hello, how are you?"));
@@ -307,7 +309,7 @@ fn a_daemon_of_another_version_is_told() {
 
 #[test]
 fn the_script_may_come_from_the_environment_and_abort_the_process() {
-    let script = r#"{"abort_after":2}"#;
+    let script = r#"{"abort_after":2,"step_ms":30}"#;
     let mut engine = Engine::start_with(|process| {
         process.env("THREADRUNNER_DUMMY", script);
     });

@@ -47,9 +47,9 @@ pub(crate) struct BatchArgs {
     #[arg(long)]
     pub(crate) retry_failed: bool,
 
-    /// The most jobs queued or running at once
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = values::concurrency)]
-    pub(crate) concurrency: usize,
+    /// The most jobs queued or running at once [default: as many as keep the engine busy]
+    #[arg(long, value_name = "N", value_parser = values::concurrency)]
+    pub(crate) concurrency: Option<usize>,
 
     /// The model of lines that name none, and of all in OpenAI's format
     #[arg(short, long, value_name = "NAME")]

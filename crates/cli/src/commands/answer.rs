@@ -96,7 +96,11 @@ async fn read(
 ) -> Result<EndFrame, CommandError> {
     loop {
         match session.attend(replies.next()).await?? {
-            ReplyBody::Token { token, .. } => printer.add(session, token).await?,
+            ReplyBody::Token { mut token, .. } => {
+                // What one read brought is one write.
+                replies.add_ready_text(&mut token);
+                printer.add(session, token).await?;
+            }
             ReplyBody::End(end) => return Ok(*end),
             ReplyBody::Event(progress) => {
                 if let Progress::Restarted { reason } = &progress {

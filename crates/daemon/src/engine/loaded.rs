@@ -29,6 +29,8 @@ pub(crate) struct Engine {
     /// What it was given room for, and whether that is less than it would have liked.
     reserved: u64,
     shrunk: bool,
+    /// Whether it can be told that somebody follows an answer.
+    knows_stream: bool,
     /// What was resident, and when that was looked at.
     resident: (u64, Option<Instant>),
     /// Tokens of the prompts that it was asked to read, and how many of them it had cached.
@@ -101,6 +103,7 @@ impl Engine {
             stay,
             reserved,
             shrunk: false,
+            knows_stream: false,
             resident: (0, None),
             read: (0, 0),
         }
@@ -245,6 +248,20 @@ impl Engine {
     /// Sends a command; false if the process is gone or reads nothing any more.
     pub(crate) fn send(&self, command: Command) -> bool {
         self.process.send(command)
+    }
+
+    /// Takes note of whether it can be told that somebody follows an answer.
+    pub(crate) fn set_knows_stream(&mut self, knows: bool) {
+        self.knows_stream = knows;
+    }
+
+    /// Tells it that somebody follows the answer to this request from now on. One that cannot be
+    /// told streams every answer.
+    pub(crate) fn stream(&self, request: u64) {
+        if self.knows_stream {
+            // One that cannot take it has exited, and its task says so next.
+            self.send(Command::Stream { id: request });
+        }
     }
 
     /// What `ps` shows.

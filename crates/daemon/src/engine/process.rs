@@ -154,6 +154,13 @@ fn cannot_start(binary: &Path, error: &io::Error) -> Failure {
 }
 
 impl EngineProcess {
+    /// One of a test, and what it is told.
+    #[cfg(test)]
+    pub(crate) fn heard(id: EngineId) -> (Self, mpsc::Receiver<Command>) {
+        let (commands, heard) = mpsc::channel(COMMANDS);
+        (Self { id, pid: 0, commands }, heard)
+    }
+
     /// Sends a command; false if the process is gone or reads nothing any more.
     pub(crate) fn send(&self, command: Command) -> bool {
         self.commands.try_send(command).is_ok()
@@ -375,7 +382,7 @@ mod tests {
         // Each line end becomes two bytes.
         let input = Input::Raw("\n".repeat(threadrunner_core::MAX_FRAME_BYTES / 2));
         let (params, priority) = (Parameters::default(), Priority::Normal);
-        let generate = Generate { id: 7, input, params, priority, session: None };
+        let generate = Generate { id: 7, input, params, priority, session: None, stream: true };
         commands.try_send(Command::Generate(Box::new(generate))).unwrap();
         commands.try_send(Command::Cancel { id: 8 }).unwrap();
         drop(commands);

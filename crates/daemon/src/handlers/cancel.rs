@@ -7,7 +7,7 @@ use super::Stop;
 use super::job::record;
 use crate::connection::Answer;
 use crate::context::Context;
-use crate::jobs::Ending;
+use crate::jobs::{Awaited, Ending};
 
 pub(super) async fn cancel(
     context: &Context,
@@ -15,7 +15,7 @@ pub(super) async fn cancel(
     answer: &Answer,
 ) -> Result<(), Stop> {
     let job = context.find(query).await?;
-    context.watch(&job).await?;
+    context.watch(&job, Awaited::End).await?;
     let Some(mut view) = context.hub.cancel(&job, Ending::Canceled).await? else {
         let record = record(context, &job).await?;
         let id = job.id;

@@ -8,7 +8,7 @@ use super::Stop;
 use super::stream::{Style, end_frame, error_frame, stream_on, token};
 use crate::connection::Answer;
 use crate::context::Context;
-use crate::jobs::{Done, job_failure};
+use crate::jobs::{Awaited, Done, job_failure};
 use crate::workspaces::Located;
 
 pub(super) async fn follow(
@@ -18,7 +18,8 @@ pub(super) async fn follow(
 ) -> Result<(), Stop> {
     let job = context.find(query.query).await?;
     let whole = query.stream == Some(false);
-    if let Some(view) = context.watch(&job).await? {
+    let awaited = if whole { Awaited::End } else { Awaited::Text };
+    if let Some(view) = context.watch(&job, awaited).await? {
         let nothing_yet = view.borrow().text.is_empty();
         let said = if nothing_yet { said_earlier(&job).await? } else { String::new() };
         return stream_on(view, answer, Style { events: true, places: !whole, whole }, said).await;

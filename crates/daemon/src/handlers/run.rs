@@ -6,7 +6,7 @@ use super::stream::{Style, stream};
 use super::{Stop, submit};
 use crate::connection::Answer;
 use crate::context::Context;
-use crate::jobs::Ending;
+use crate::jobs::{Awaited, Ending};
 
 pub(super) async fn run(
     context: &Context,
@@ -37,7 +37,8 @@ async fn begin(
 ) -> Result<(), Stop> {
     let job = submit::new_job(context, submission, !detached).await?;
     let workspace = job.workspace;
-    let view = context.hub.submit_attached(job).await?;
+    let awaited = if style.whole { Awaited::End } else { Awaited::Text };
+    let view = context.hub.submit_attached(job, awaited).await?;
     let id = view.borrow().id.clone();
     let streamed = stream(view, answer, style).await;
     if let Err(Stop::Gone) = &streamed

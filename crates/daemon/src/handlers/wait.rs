@@ -6,10 +6,11 @@ use super::Stop;
 use super::job::record;
 use crate::connection::Answer;
 use crate::context::Context;
+use crate::jobs::Awaited;
 
 pub(super) async fn wait(context: &Context, query: JobQuery, answer: &Answer) -> Result<(), Stop> {
     let job = context.find(query).await?;
-    if let Some(mut view) = context.watch(&job).await? {
+    if let Some(mut view) = context.watch(&job, Awaited::End).await? {
         tokio::select! {
             // An error is the owner's going away, with the job still on disk.
             _ = view.wait_for(|view| view.end.is_some()) => {}

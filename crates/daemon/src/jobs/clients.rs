@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 use threadrunner_core::protocol::{ProcessList, RunningJob};
 use threadrunner_core::{ErrorCode, Failure, JobId, engine_protocol};
 
-use super::hub::{Ending, JobName, NewJob, Order};
+use super::hub::{Awaited, Ending, JobName, NewJob, Order};
 use super::live::{Live, Stage};
 use super::owner::Owner;
 use super::view::ViewReader;
@@ -16,9 +16,9 @@ impl Owner {
     pub(super) fn order(&mut self, order: Order) {
         // A client that is gone has nobody to be answered.
         match order {
-            Order::SubmitAttached { job, reply } => {
+            Order::SubmitAttached { job, awaited, reply } => {
                 let submitted = self.submit(*job);
-                let view = submitted.map(|id| self.watch(&id)).and_then(|view| {
+                let view = submitted.map(|id| self.watch(&id, awaited)).and_then(|view| {
                     view.ok_or_else(|| Failure::new(ErrorCode::Internal, "the job has no view"))
                 });
                 let _ = reply.send(view);
@@ -36,12 +36,12 @@ impl Owner {
             Order::Locate { id, reply } => {
                 let _ = reply.send(self.live.get(&id).map(|live| live.workspace));
             }
-            Order::Watch { job, reply } => {
-                let view = self.named(&job).and_then(|id| self.watch(id));
+            Order::Watch { job, awaited, reply } => {
+                let view = self.named(&job).and_then(|id| self.watch(id, awaited));
                 let _ = reply.send(view);
             }
             Order::Cancel { job, ending, reply } => {
-                let view = self.named(&job).and_then(|id| self.watch(id));
+                let view = self.named(&job).and_then(|id| self.watch(id, Awaited::End));
                 if view.is_some() {
                     self.end_early(&job.id, ending);
                 }
@@ -128,6 +128,7 @@ impl Owner {
             priority: spec.priority,
             tag: meta.tags.first().map(|tag| tag.as_str().into()),
             attached: spec.attached,
+            followed: false,
             submitted: now,
             deadline,
             durable: false,
@@ -148,9 +149,17 @@ impl Owner {
         Ok(id)
     }
 
-    fn watch(&mut self, id: &JobId) -> Option<ViewReader> {
+    fn watch(&mut self, id: &JobId, awaited: Awaited) -> Option<ViewReader> {
         let live = self.live.get_mut(id)?;
         let reader = live.watch(id);
+        if awaited == Awaited::Text && !live.followed {
+            live.followed = true;
+            if let Stage::Running(run) = &live.stage
+                && let Some(engine) = self.engines.get(&live.model)
+            {
+                engine.stream(run.request);
+            }
+        }
         if matches!(live.stage, Stage::Held) {
             self.tell_held(id);
             return Some(reader);

@@ -47,7 +47,10 @@ impl Owner {
     fn engine_event(&mut self, model: &ModelRef, event: Event) {
         match event {
             Event::Loading { fraction } => self.engine_loading(model, fraction),
-            Event::Ready { model: info, engine: built } => {
+            Event::Ready { model: info, engine: built, stream } => {
+                if let Some(engine) = self.engines.get_mut(model) {
+                    engine.set_knows_stream(stream);
+                }
                 let ready = LoadState::Ready(Box::new((*info, built)));
                 for id in self.set_engine(model, ready) {
                     self.start(&id);
@@ -183,7 +186,7 @@ impl Owner {
         };
         engine.keep(work.spec.keep_alive);
         self.next_request += 1;
-        let (generate, run) = work.into_request(self.next_request, live.submitted);
+        let (generate, run) = work.into_request(self.next_request, live.submitted, live.followed);
         self.requests.insert(run.request, (id.clone(), engine.id()));
         live.stage = Stage::Running(Box::new(run));
         live.view(id);

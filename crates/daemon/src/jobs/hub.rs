@@ -35,6 +35,15 @@ impl From<&Located> for JobName {
     }
 }
 
+/// What somebody waits for who looks at a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Awaited {
+    /// Its text, as it comes.
+    Text,
+    /// Its end.
+    End,
+}
+
 /// Why a job is ended before it is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ending {
@@ -76,6 +85,7 @@ pub(crate) struct Change {
 pub(super) enum Order {
     SubmitAttached {
         job: Box<NewJob>,
+        awaited: Awaited,
         reply: oneshot::Sender<Result<ViewReader, Failure>>,
     },
     SubmitDetached {
@@ -88,6 +98,7 @@ pub(super) enum Order {
     },
     Watch {
         job: JobName,
+        awaited: Awaited,
         reply: oneshot::Sender<Option<ViewReader>>,
     },
     Cancel {
@@ -157,8 +168,12 @@ impl Hub {
     }
 
     /// Runs a job whose client waits. Its view comes at once.
-    pub(crate) async fn submit_attached(&self, job: NewJob) -> Result<ViewReader, Failure> {
-        self.ask(|reply| Order::SubmitAttached { job: Box::new(job), reply }).await?
+    pub(crate) async fn submit_attached(
+        &self,
+        job: NewJob,
+        awaited: Awaited,
+    ) -> Result<ViewReader, Failure> {
+        self.ask(|reply| Order::SubmitAttached { job: Box::new(job), awaited, reply }).await?
     }
 
     /// Queues a job. Its id comes when the job would survive a crash.
@@ -172,8 +187,12 @@ impl Hub {
     }
 
     /// A job's view, while it is queued or running.
-    pub(crate) async fn watch(&self, job: &Located) -> Result<Option<ViewReader>, Failure> {
-        self.ask(|reply| Order::Watch { job: job.into(), reply }).await
+    pub(crate) async fn watch(
+        &self,
+        job: &Located,
+        awaited: Awaited,
+    ) -> Result<Option<ViewReader>, Failure> {
+        self.ask(|reply| Order::Watch { job: job.into(), awaited, reply }).await
     }
 
     /// Ends a job; `None` when it is neither queued nor running.

@@ -24,6 +24,8 @@ pub(super) struct Live {
     pub(super) tag: Option<Box<str>>,
     /// Whether a client waits for it whose going away cancels it.
     pub(super) attached: bool,
+    /// Whether somebody reads its text as it comes, or did.
+    pub(super) followed: bool,
     pub(super) submitted: Instant,
     pub(super) deadline: Option<Instant>,
     /// Whether it would survive a crash.
@@ -134,7 +136,12 @@ impl Live {
 
 impl Work {
     /// What the engine is asked, and what stays here.
-    pub(super) fn into_request(self, request: u64, submitted: Instant) -> (Generate, Run) {
+    pub(super) fn into_request(
+        self,
+        request: u64,
+        submitted: Instant,
+        followed: bool,
+    ) -> (Generate, Run) {
         let now = Instant::now();
         let timings = Timings {
             queue_ms: milliseconds(submitted, now),
@@ -152,6 +159,7 @@ impl Work {
             params: self.spec.params.clone(),
             priority: self.spec.priority,
             session: self.state,
+            stream: followed,
         };
         let (spec, meta) = (self.spec, self.meta);
         (generate, Run { request, spec, meta, since: now, timings, flushed: 0 })

@@ -20,7 +20,7 @@ mod sizes;
 mod stored;
 mod view;
 
-pub(crate) use hub::{Change, Ending, Hub, NewJob};
+pub(crate) use hub::{Awaited, Change, Ending, Hub, NewJob};
 pub(crate) use owner::Owner;
 pub(crate) use records::job_failure;
 pub(crate) use view::{Done, End, JobView, Phase, ViewReader};

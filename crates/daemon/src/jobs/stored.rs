@@ -261,6 +261,7 @@ impl Owner {
             priority,
             tag: found.tag,
             attached: false,
+            followed: false,
             submitted: now,
             deadline: found.time_left_s.map(|left| now + bounded(left)),
             durable: true,

@@ -46,11 +46,35 @@ fn received(command: Command) -> Received {
 
 fn generate(id: u64, input: Input, params: Parameters) -> Received {
     let priority = Priority::Normal;
-    received(Command::Generate(Box::new(Generate { id, input, params, priority, session: None })))
+    received(Command::Generate(Box::new(Generate {
+        id,
+        input,
+        params,
+        priority,
+        session: None,
+        stream: true,
+    })))
 }
 
 fn raw(id: u64, text: &str) -> Received {
     generate(id, Input::Raw(text.into()), Parameters::default())
+}
+
+/// The same request, whose answer somebody follows or nobody does.
+fn followed(stream: bool, mut request: Received) -> Received {
+    if let Command::Generate(generate) = &mut request.command {
+        generate.stream = stream;
+    }
+    request
+}
+
+fn text_of(event: &Event) -> &str {
+    if let Event::Text { text, .. } = event { text } else { "" }
+}
+
+fn is_of(event: &Event, of: u64) -> bool {
+    let (Event::Text { id, .. } | Event::Finished { id, .. }) = event else { return false };
+    *id == of
 }
 
 fn is_end(event: &Event) -> bool {
@@ -83,7 +107,8 @@ fn with_dummy(script: DummyScript, test: impl Fn(&mut dyn ModelBackend)) {
 
 #[test]
 fn all_events_of_a_step_are_one_write() {
-    with_dummy(DummyScript { words: Some(10), ..DummyScript::default() }, |backend| {
+    // Each takes longer than text is held for.
+    with_dummy(DummyScript { words: Some(10), step_ms: 30, ..DummyScript::default() }, |backend| {
         let mut ends = 0;
         let (end, daemon) = run(backend, (0..4).map(|id| raw(id, "Hi")), |event, _| {
             ends += usize::from(is_end(event));
@@ -92,6 +117,38 @@ fn all_events_of_a_step_are_one_write() {
         assert!(end.is_ok());
         // Ten steps with a word for each, and one in which all end.
         assert_eq!((daemon.events.len(), daemon.writes), (44, 11));
+    });
+}
+
+#[test]
+fn an_answer_is_whole_however_its_text_was_held() {
+    with_dummy(DummyScript { words: Some(10), ..DummyScript::default() }, |backend| {
+        let mut ends = 0;
+        let requests = (0..4).map(|id| followed(id % 2 == 0, raw(id, "Hi")));
+        let (end, daemon) = run(backend, requests, |event, _| {
+            ends += usize::from(is_end(event));
+            ends < 4
+        });
+        assert!(end.is_ok());
+        for of in 0..4 {
+            let its = daemon.events.iter().filter(|event| is_of(event, of));
+            let mut its: Vec<&Event> = its.collect();
+            assert!(its.pop().is_some_and(is_end), "nothing comes after the end");
+            let words: String = its.iter().map(|event| text_of(event)).collect();
+            assert_eq!(words.split_whitespace().count(), 10, "{words}");
+        }
+    });
+}
+
+#[test]
+fn who_begins_to_follow_an_answer_is_sent_it() {
+    with_dummy(DummyScript { words: Some(100_000), ..DummyScript::default() }, |backend| {
+        let begins = received(Command::Stream { id: 1 });
+        let unknown = received(Command::Stream { id: 7 });
+        let commands = [followed(false, raw(1, "Hi")), begins, unknown];
+        let (end, daemon) = run(backend, commands, |event, _| !matches!(event, Event::Text { .. }));
+        assert!(end.is_ok());
+        assert_eq!(daemon.events.iter().map(text_of).next(), Some("lorem"));
     });
 }
 

@@ -22,6 +22,7 @@ mod progress;
 mod runner;
 mod seen;
 mod sink;
+mod window;
 
 use std::io::IsTerminal;
 
@@ -35,6 +36,7 @@ use self::progress::Counts;
 use self::runner::Runner;
 use self::seen::Seen;
 use self::sink::Sink;
+use self::window::Window;
 use crate::app::with_session;
 use crate::args::BatchArgs;
 use crate::error::{CommandError, CommandResult};
@@ -58,12 +60,12 @@ pub(crate) fn run(args: BatchArgs) -> CommandResult {
     // To count them is to read all of the input, for nobody but who watches the bar.
     let watched = std::io::stderr().is_terminal();
     let total = watched.then(|| Input::count(&args.file)).flatten();
-    let concurrency = args.concurrency;
+    let window = Window::new(args.concurrency);
     let defaults = Defaults::new(home.clone(), args, ledger.batch().to_owned())?;
     let lines = input.start().map_err(CommandError::from)?;
     with_session(home, None, async move |session| {
         let counts = Counts::new(before, total, tokio::time::Instant::now());
-        let runner = Runner::new(session, defaults, sink, ledger, seen, counts, concurrency);
+        let runner = Runner::new(session, defaults, sink, ledger, seen, counts, window);
         runner.resume(under_way).run(session, lines).await
     })
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use threadrunner_client::Daemon;
-use threadrunner_core::protocol::Submission;
+use threadrunner_core::protocol::{Op, ProcessList, Submission};
 use threadrunner_core::{ErrorCode, Failure, JobId, JobIdSource};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -21,6 +21,7 @@ use super::line::{self, Label};
 use super::progress::Counts;
 use super::seen::{Met, Seen};
 use super::sink::{Sink, Syncer};
+use super::window::{self, Window};
 use crate::app::Session;
 use crate::error::{CommandError, CommandResult};
 use crate::output;
@@ -37,7 +38,9 @@ pub(super) struct Runner {
     pub(super) ledger: Ledger,
     seen: Seen,
     pub(super) counts: Counts,
-    concurrency: usize,
+    window: Window,
+    /// What is loaded, where that was asked.
+    asked: JoinSet<Result<ProcessList, Failure>>,
     ids: JobIdSource,
     /// What an earlier run left under way: its slot, and its job.
     left: HashMap<Fingerprint, (usize, JobId)>,
@@ -67,6 +70,7 @@ enum Next {
     Accepted(Accepted),
     Ended(Box<(Work, Ended)>),
     MayHaveRoom,
+    Loaded(ProcessList),
     Broken(String),
     Done,
 }
@@ -79,9 +83,9 @@ impl Runner {
         ledger: Ledger,
         seen: Seen,
         counts: Counts,
-        concurrency: usize,
+        window: Window,
     ) -> Self {
-        let (tell, accepted) = mpsc::channel(concurrency);
+        let (tell, accepted) = mpsc::channel(window::MOST);
         Self {
             daemon: session.daemon(),
             defaults,
@@ -90,7 +94,8 @@ impl Runner {
             ledger,
             seen,
             counts,
-            concurrency,
+            window,
+            asked: JoinSet::new(),
             ids: JobIdSource::new(std::process::id()),
             left: HashMap::new(),
             slots: Vec::new(),
@@ -155,7 +160,11 @@ impl Runner {
                     self.pause = PAUSE.0;
                     self.try_again();
                 }
-                Next::Ended(ended) => self.ended(session, *ended).await?,
+                Next::Ended(ended) => {
+                    self.ended(session, *ended).await?;
+                    self.ask_what_is_loaded();
+                }
+                Next::Loaded(list) => self.window.learn(&list),
                 Next::MayHaveRoom => self.try_again(),
                 Next::Broken(message) => {
                     let code = ErrorCode::Internal;
@@ -177,7 +186,7 @@ impl Runner {
             return Next::Done;
         }
         let room =
-            !self.input_ended && self.refused.is_empty() && self.under_way() < self.concurrency;
+            !self.input_ended && self.refused.is_empty() && self.under_way() < self.window.size();
         // A job is accepted before it ends.
         tokio::select! {
             biased;
@@ -186,12 +195,21 @@ impl Runner {
                 Ok(ended) => Next::Ended(Box::new(ended)),
                 Err(error) => Next::Broken(error.to_string()),
             },
+            Some(Ok(Ok(list))) = self.asked.join_next() => Next::Loaded(list),
             () = sleep_until(self.try_at), if !self.refused.is_empty() => Next::MayHaveRoom,
             line = lines.recv(), if room => match line {
                 Some(Ok(line)) => Next::Line(line),
                 Some(Err(error)) => Next::Unreadable(error),
                 None => Next::InputEnded,
             },
+        }
+    }
+
+    /// What has ended shows that a model is loaded. A daemon that does not say is asked again.
+    fn ask_what_is_loaded(&mut self) {
+        if self.window.asks(Instant::now()) {
+            let daemon = Arc::clone(&self.daemon);
+            self.asked.spawn(async move { daemon.call(Op::Ps).await });
         }
     }
 

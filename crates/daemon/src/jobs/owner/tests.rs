@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use tempfile::TempDir;
-use threadrunner_core::engine_protocol::{EngineInfo, EngineOptions, Event, Load};
+use threadrunner_core::engine_protocol::{Command, EngineInfo, EngineOptions, Event, Load};
 use threadrunner_core::{
     BackendKind, FinishReason, JobMeta, JobSpec, JobState, KeepAlive, ModelInfo, Priority, Timings,
     Usage,
@@ -12,12 +12,12 @@ use threadrunner_core::{
 use threadrunner_workspace::{Options, Workspace};
 use tokio::sync::oneshot;
 
-use super::super::hub::Order;
+use super::super::hub::{JobName, Order};
 use super::super::live::Stage;
 use super::super::rooms::{Limits, Wanted};
-use super::super::{Ending, NewJob};
+use super::super::{Awaited, Ending, NewJob};
 use super::*;
-use crate::engine::{EngineMessage, Exit, LoadState, LoadView, Stay};
+use crate::engine::{EngineMessage, EngineProcess, Exit, LoadState, LoadView, Stay};
 use crate::store::Store;
 use crate::workspaces::Served;
 
@@ -109,15 +109,25 @@ impl Story {
     fn busy_engine(&mut self, model: &ModelRef, started: Instant) -> EngineId {
         let load = Load::new(model.clone(), EngineOptions::default());
         let process = self.owner.spawner.spawn(load).unwrap();
+        let mut engine = self.loaded(process, model, started);
+        engine.begin(JobId::parse("1").unwrap());
+        self.add(engine)
+    }
+
+    /// An engine that is loaded, whatever it is.
+    fn loaded(&self, process: EngineProcess, model: &ModelRef, started: Instant) -> Engine {
         let (view, _) = tokio::sync::watch::channel(LoadView::waiting(model));
         let stay = Stay::usual(KeepAlive::Forever, false);
         let mut engine = Engine::new(process, model.clone(), view, stay, SIZE, started);
-        engine.begin(JobId::parse("1").unwrap());
         let ready = (ModelInfo { n_seq_max: 4, ..ModelInfo::default() }, EngineInfo::default());
         engine.set(LoadState::Ready(Box::new(ready)), started);
-        let id = engine.id();
+        engine
+    }
+
+    fn add(&mut self, engine: Engine) -> EngineId {
+        let (id, model) = (engine.id(), engine.model().clone());
         self.owner.processes.insert(id, model.clone());
-        self.owner.engines.insert(model.clone(), engine);
+        self.owner.engines.insert(model, engine);
         id
     }
 
@@ -141,7 +151,11 @@ impl Story {
         let id = self.submit();
         self.until(|owner| matches!(owner.live[&id].stage, Stage::Claimed(_))).await;
         let info = ModelInfo { n_seq_max: 4, ..ModelInfo::default() };
-        self.says(Event::Ready { model: Box::new(info), engine: EngineInfo::default() });
+        self.says(Event::Ready {
+            model: Box::new(info),
+            engine: EngineInfo::default(),
+            stream: true,
+        });
         assert!(matches!(self.owner.live[&id].stage, Stage::Running(_)));
         id
     }
@@ -163,6 +177,29 @@ async fn a_job_whose_claim_comes_after_the_end_of_the_grace_time_is_put_back() {
     assert!(matches!(story.owner.live[&id].stage, Stage::Releasing));
     story.until(Owner::is_done).await;
     assert_eq!(story.served[0].reader.locate(&id).unwrap().0, JobState::Ready);
+}
+
+#[tokio::test]
+async fn an_engine_is_told_whether_an_answer_is_followed_and_when_somebody_begins_to() {
+    for knows_stream in [true, false] {
+        let mut story = Story::new();
+        let (process, mut heard) = EngineProcess::heard(EngineId(7));
+        let mut engine = story.loaded(process, &model(), Instant::now());
+        engine.set_knows_stream(knows_stream);
+        story.add(engine);
+        let id = story.submit();
+        story.until(|owner| matches!(owner.live[&id].stage, Stage::Running(_))).await;
+        let Some(Command::Generate(generate)) = heard.recv().await else { panic!("it begins") };
+        assert!(!generate.stream, "it is detached");
+        for awaited in [Awaited::End, Awaited::Text, Awaited::Text] {
+            let job = JobName { workspace: story.served[0].id, id: id.clone() };
+            let (reply, _) = oneshot::channel();
+            story.owner.order(Order::Watch { job, awaited, reply });
+        }
+        let told = heard.try_recv().ok();
+        assert_eq!(told, knows_stream.then_some(Command::Stream { id: generate.id }));
+        assert!(heard.try_recv().is_err(), "it is told once");
+    }
 }
 
 #[tokio::test]
