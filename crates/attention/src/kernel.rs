@@ -376,10 +376,11 @@ impl Scratch {
     ) {
         for row in 0..rows {
             let seen = seen[row / group];
+            let scores = &mut self.scores[row * BLOCK..(row + 1) * BLOCK];
             if seen == 0 {
+                scores.fill(0.0);
                 continue;
             }
-            let scores = &mut self.scores[row * BLOCK..(row + 1) * BLOCK];
             scores[n..].fill(f32::NEG_INFINITY);
             if seen.count_ones() as usize != n {
                 for (at, score) in scores[..n].iter_mut().enumerate() {

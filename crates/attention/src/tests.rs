@@ -192,7 +192,10 @@ fn one_token_alone() {
 #[test]
 fn a_prompt_in_one_piece_and_behind_another() {
     for mut attention in kernels() {
-        for (tokens, first) in [(2, 0), (5, 7), (63, 0), (64, 100), (130, 3)] {
+        // Also where a block ends between two of few tokens, or of many.
+        for (tokens, first) in
+            [(2, 0), (2, 31), (4, 30), (5, 7), (9, 60), (63, 0), (64, 100), (130, 3)]
+        {
             for (heads, group, key) in [(1, 3, 64), (1, 1, 48), (2, 2, 32)] {
                 let sizes = [tokens, first + tokens, heads, group, key];
                 let mut case = Case::new(sizes, causal(first));
