@@ -73,6 +73,10 @@ pub struct ModelInfo {
     /// Which cells of one sequence another can share.
     #[serde(default)]
     pub prefix_cache: PrefixCache,
+    /// Whether a forward pass looks at no cells but those of its own sequences. Where it looks at all,
+    /// those of ended requests are taken while others run.
+    #[serde(default)]
+    pub own_cells_only: bool,
     /// The most tokens of ended requests that are kept in memory beside the cache; 0 where a
     /// sequence cannot be saved, or nobody wants it.
     #[serde(default)]

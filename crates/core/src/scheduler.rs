@@ -30,8 +30,9 @@
 //! while its sampler and the text it has already sent stay. The first in rank never loses
 //! its cells, and alone it fits, so there is always one that proceeds.
 //!
-//! While others run, ended requests keep no cells; what they had is copied to memory beside the
-//! cache, and back when it is asked for again (`parking`).
+//! What is taken from ended requests is copied to memory beside the cache, and back when it is asked
+//! for again. Where forward passes look at all cells, ended requests keep none while others run
+//! (`parking`).
 //!
 //! Of a session, which is a conversation that goes on with further requests, the cells are saved
 //! and restored (`saving`), so that it outlives the cache.
@@ -139,6 +140,8 @@ pub struct Scheduler {
     /// The most sequences that may have cells.
     most_holding: usize,
     prefix_cache: PrefixCache,
+    /// Whether cells cost nothing to those who do not look at them.
+    own_cells_only: bool,
     /// The most drafts in a forward pass.
     most_drafts: usize,
     /// Whether requests that are to get the same answer again have drafts too.
@@ -200,6 +203,7 @@ impl Scheduler {
             most_running: most_running as usize,
             most_holding: most_holding as usize,
             prefix_cache: info.prefix_cache,
+            own_cells_only: info.own_cells_only,
             most_drafts: info.n_draft_max as usize,
             draft_repeatable: info.draft_repeatable,
             draft_greedy: info.draft_greedy,

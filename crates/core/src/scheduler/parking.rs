@@ -1,10 +1,11 @@
 //! What ended requests leave behind is put where it costs nothing: their cells are copied to memory
 //! beside the cache, and back when a prompt begins like one of them.
 //!
-//! A forward pass looks at all cells up to the last in use, for each of its tokens, to see that they
-//! are not that token's. With SmolLM2-135M on two processors some 250 cells cost it a hundredth of
-//! its time, and a few that lie behind many free ones as much as all of these. So while others run
-//! ended requests have none.
+//! llama.cpp's own attention looks at all cells up to the last in use, for each token, to see that
+//! they are not that token's. With SmolLM2-135M on two processors some 250 cells cost it a hundredth
+//! of its time, and a few that lie behind many free ones as much as all of these. So where it
+//! computes, ended requests have no cells while others run; elsewhere they keep theirs until others
+//! need them.
 
 use std::collections::HashMap;
 
@@ -139,10 +140,11 @@ pub(super) fn usable(state: &[TokenId], prompt: &[TokenId], rule: PrefixCache) -
 }
 
 impl Scheduler {
-    /// Takes the cells of ended requests while others run, where they can be parked. Sessions that are
+    /// Takes the cells of ended requests while others run, where forward passes look at all cells and
+    /// they can be parked. Sessions that are
     /// not saved yet stay.
     pub(super) fn clear_stale(&mut self) {
-        if self.running.is_empty() || self.parked.most == 0 {
+        if self.own_cells_only || self.running.is_empty() || self.parked.most == 0 {
             return;
         }
         while self.tree.cells_for(Hold::Kept) > 0 {

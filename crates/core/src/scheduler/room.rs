@@ -48,7 +48,8 @@ impl Scheduler {
             self.close(redundant);
         }
         // A forward pass looks at every cell once to see that it is not its own.
-        while self.tree.cells_for(Hold::Kept) > self.n_ctx / 2
+        while !self.own_cells_only
+            && self.tree.cells_for(Hold::Kept) > self.n_ctx / 2
             && self.tree.least_recent(|_| true).is_some_and(|(least, _)| least != seq)
             && self.evict()
         {}

@@ -181,6 +181,11 @@ impl<'model> Context<'model> {
         unsafe { sys::llama_set_n_threads(self.raw.as_ptr(), threads, threads) };
     }
 
+    /// Whether there is an attention of our own.
+    pub(super) fn has_own_attention(&self) -> bool {
+        self.attention.is_some()
+    }
+
     /// From the next forward pass on, computes with llama.cpp's attention or, where it can, with
     /// ours, which looks at nothing but each token's own cells and rounds otherwise.
     pub(super) fn set_own_attention(&mut self, own: bool) {

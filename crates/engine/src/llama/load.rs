@@ -120,6 +120,7 @@ pub fn with_model(
             PrefixCache::Window(_) | PrefixCache::None => settings.states,
         },
         prefix_cache,
+        own_cells_only: context.has_own_attention() && !deterministic,
         n_parked: if parks { n_ctx / PARKED_PART } else { 0 },
         n_draft_max: settings.drafts,
         draft_repeatable: load.options.speculation_greedy == Some(true),

@@ -1,7 +1,7 @@
 //! What ended requests leave beside the cache.
 
 use super::harness::{Harness, STOPPED, answer_alone};
-use crate::{Parameters, PrefixCache, Priority, TokenId};
+use crate::{ModelInfo, Parameters, PrefixCache, Priority, TokenId};
 
 const KINDS: [PrefixCache; 2] = [PrefixCache::Any, PrefixCache::Window(20)];
 
@@ -24,6 +24,27 @@ fn ask(harness: &mut Harness, prompt: &[TokenId]) -> u32 {
     assert_eq!(harness.ends(id), STOPPED);
     assert_eq!(harness.text(id), answer_alone(prompt.to_vec(), params));
     harness.cached(id).unwrap()
+}
+
+#[test]
+fn where_cells_of_others_cost_nothing_they_stay_until_they_are_needed() {
+    for prefix_cache in KINDS {
+        let info = ModelInfo { n_ctx: 200, n_batch: 64, n_seq_max: 2, ..ModelInfo::default() };
+        let info = ModelInfo { n_seq_spare: 8, prefix_cache, n_parked: 100, ..info };
+        let mut harness = Harness::of(ModelInfo { own_cells_only: true, ..info });
+        for (kind, cells) in [(300, 60), (400, 120), (500, 180)] {
+            ask(&mut harness, &prompt(kind, 60));
+            assert!(harness.scheduler.cells_used() > cells, "{prefix_cache:?}");
+            assert_eq!(harness.parked.len(), 0);
+        }
+        // The one that was of use least recently makes way, and is parked.
+        ask(&mut harness, &prompt(600, 60));
+        assert_eq!(harness.parked.len(), 1, "{prefix_cache:?}");
+        // A window cannot be cut where this prompt ends.
+        if prefix_cache == PrefixCache::Any {
+            assert_eq!(ask(&mut harness, &prompt(300, 60)), 59);
+        }
+    }
 }
 
 #[test]
