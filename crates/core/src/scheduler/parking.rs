@@ -108,15 +108,19 @@ impl Parked {
         found.filter(|found| found.keep > 0).max_by_key(|found| found.keep)
     }
 
-    /// It was of use; one that is in the cache again as a whole is parked no longer.
-    fn used(&mut self, found: Found) {
-        let Some(place) = self.texts.iter().position(|text| text.number == found.number) else {
-            return;
-        };
-        let text = self.texts.remove(place);
-        if found.keep < found.tokens {
-            self.texts.push(text);
+    /// Takes one out.
+    fn take(&mut self, number: u64) -> Option<Text> {
+        let place = self.texts.iter().position(|text| text.number == number)?;
+        Some(self.texts.remove(place))
+    }
+
+    /// Puts it back, as the one that was of use last. Those that have to go for it are `gone`.
+    fn put_back(&mut self, text: Text, gone: &mut Vec<u64>) {
+        let tokens = |texts: &[Text]| texts.iter().map(|text| text.tokens.len()).sum::<usize>();
+        while !self.texts.is_empty() && tokens(&self.texts) + text.tokens.len() > self.most {
+            gone.push(self.texts.remove(0).number);
         }
+        self.texts.push(text);
     }
 
     pub(super) fn forget(&mut self, number: u64) {
@@ -167,15 +171,18 @@ impl Scheduler {
         self.changes.extend(number.map(|number| Change::Park { seq, number }));
     }
 
-    /// Lets `seq` begin with it.
+    /// Lets `seq` begin with it. What is in the cache again as a whole is parked no longer.
     pub(super) fn unpark(&mut self, seq: SeqId, found: Found) {
-        // Before others take its place.
-        self.parked.used(found);
+        // Out of the way of those that are parked to make room for it.
+        let text = self.parked.take(found.number);
         self.make_room_for(found.tokens);
         let Found { number, tokens, keep } = found;
         self.changes.push(Change::Unpark { seq, number, tokens: count(tokens), keep: count(keep) });
-        if keep == tokens {
-            self.changes.push(Change::Discard { number });
+        let mut gone = Vec::new();
+        match text {
+            Some(text) if keep < tokens => self.parked.put_back(text, &mut gone),
+            _ => gone.push(number),
         }
+        self.changes.extend(gone.into_iter().map(|number| Change::Discard { number }));
     }
 }
