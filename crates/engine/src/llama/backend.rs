@@ -33,6 +33,10 @@ struct Sequence {
 /// there are threads, which are then added: another number of threads rounds otherwise.
 const CELLS_IN_PARTS: usize = 256;
 
+/// Up to so many cells llama.cpp's attention goes through all of them for each token, which is bounded by
+/// that, and short requests are answered beside each other as each alone.
+const FEW_CELLS: usize = 512;
+
 /// Tokens from which on a forward pass may be interrupted: a shorter one is over within some tens
 /// of milliseconds, and what it computed would be lost.
 const LONG_PASS: usize = 32;
@@ -177,15 +181,18 @@ impl<'model> Llama<'model> {
         ))
     }
 
-    /// Whether to compute with an attention of our own ([`super::attention`]): unless a request that
-    /// is to be answered as llama.cpp answers it is alone.
+    /// Whether to compute with an attention of our own ([`super::attention`]). Not where few cells are
+    /// in use: there a request is answered beside others as it is alone. And not for one that is to be answered as llama.cpp answers it, if it is alone.
     fn own_attention(&self, plan: &Plan) -> bool {
-        let [feed] = plan.feeds.as_slice() else { return !self.info.deterministic };
-        let all = self.sequences.iter().flatten();
-        let cells: usize = all.map(|sequence| sequence.cached as usize).sum();
+        let sequences = || self.sequences.iter().flatten();
+        let cells: usize = sequences().map(|sequence| sequence.cached as usize).sum();
+        if self.info.deterministic || cells + plan.n_tokens() <= FEW_CELLS {
+            return false;
+        }
+        let [feed] = plan.feeds.as_slice() else { return true };
         let own = self.sequences.get(feed.seq.0 as usize).and_then(Option::as_ref);
         let own = own.filter(|sequence| sequence.repeatable);
-        !self.info.deterministic && own.is_none_or(|own| cells > own.cached as usize)
+        own.is_none_or(|own| cells > own.cached as usize)
     }
 
     /// Whether another number of threads could show in an answer that is to come out the same again.
