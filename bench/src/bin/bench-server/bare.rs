@@ -26,17 +26,19 @@ impl Bare {
             let measured = self.run(&program, model, unified);
             let figure = |key: &str| measured[key].as_f64().unwrap_or(f64::NAN);
             let times = self.requests as f64 / self.at_once as f64;
-            let in_turn = figure("t") * times;
-            // All tokens as quick as those of prompts: what generates rides along.
-            let along = in_turn.min(figure("n_kv") / figure("speed_pp") * times);
             let out = self.requests as f64 * f64::from(self.answer);
+            let told =
+                |how: &str, time: f64| format!("{how} {time:.2} s, {:.1} tokens/s out", out / time);
+            let in_turn = told("reading and generating in turn", figure("t") * times);
+            // All tokens as quick as those of prompts.
+            let along =
+                told("generating along with reading", figure("n_kv") / figure("speed_pp") * times);
+            // A single sequence has nothing to ride along with, nor have many that hardly read.
+            let rides = self.at_once > 1 && self.prompt > self.answer as usize;
+            let along = if rides { format!("; {along}") } else { String::new() };
+            let (reads, generates) = (figure("speed_pp"), figure("speed_tg"));
             note(&format!(
-                "the bare loop, {layout}: reads {:.0} and generates {:.0} tokens/s; in turn {in_turn:.2} s, \
-                 {:.1} tokens/s out; with all generation riding along {along:.2} s, {:.1} tokens/s",
-                figure("speed_pp"),
-                figure("speed_tg"),
-                out / in_turn,
-                out / along,
+                "the bare loop, {layout}: reads {reads:.0} and generates {generates:.0} tokens/s; {in_turn}{along}"
             ));
         }
     }

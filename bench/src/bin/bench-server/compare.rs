@@ -1,17 +1,18 @@
-//! One row of the comparison: measured in strict turn, told as a table.
+//! One row of the comparison, measured in strict turn.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
 
 use threadrunner_bench::work::Answered;
-use threadrunner_bench::{Neighbour, Series, Table, note, settle};
+use threadrunner_bench::{Neighbour, Table, settle};
 
 use crate::bare::Bare;
 use crate::side::{Peer, Side};
+use crate::tell::{self, Told};
 
 /// Something to do that each side does alike.
 pub(crate) trait Work {
-    /// What is measured of it, the one that says which configuration is best first.
+    /// What is measured of it. The first one says which configuration does it best.
     fn figures(&self) -> Vec<Figure>;
 
     /// Has it done. The same `seed` is the same work, and another is other work.
@@ -35,20 +36,18 @@ impl Figure {
     }
 }
 
-/// Figures that every row has, after its own.
-const ALSO: [Figure; 4] = [
-    Figure::time("resident memory, the most, MB"),
-    Figure::rate("tokens read, those of the cache too"),
-    Figure::rate("tokens generated"),
-    Figure::time("requests without an answer"),
-];
-const UNANSWERED: usize = 3;
-
 /// What came of a measurement.
+#[derive(Debug, Clone)]
 pub(crate) struct Outcome {
-    figures: Vec<f64>,
-    tokens: [u64; 2],
-    unanswered: usize,
+    /// As many as the work has.
+    pub(crate) figures: Vec<f64>,
+    /// The most memory of the side's processes.
+    pub(crate) peak_mb: f64,
+    /// Tokens of all prompts that were answered, and of the answers.
+    pub(crate) prompt_tokens: u64,
+    pub(crate) tokens: u64,
+    /// Requests without an answer.
+    pub(crate) unanswered: usize,
 }
 
 impl Outcome {
@@ -58,15 +57,19 @@ impl Outcome {
         answers: impl IntoIterator<Item = &'a Answered>,
         figures: Vec<f64>,
     ) -> Self {
-        let mut outcome = Self { figures, tokens: [0; 2], unanswered: asked };
+        let mut outcome =
+            Self { figures, peak_mb: 0.0, prompt_tokens: 0, tokens: 0, unanswered: asked };
         for answered in answers {
-            outcome.tokens[0] += answered.prompt_tokens;
-            outcome.tokens[1] += answered.tokens;
+            outcome.prompt_tokens += answered.prompt_tokens;
+            outcome.tokens += answered.tokens;
             outcome.unanswered -= 1;
         }
         outcome
     }
 }
+
+/// One side's outcomes, in the order of rounds.
+pub(crate) type Rounds = Vec<Outcome>;
 
 /// A row: some work, and who does it how.
 pub(crate) struct Row {
@@ -93,120 +96,45 @@ pub(crate) struct Compared<'a> {
     pub(crate) bare: bool,
 }
 
-/// Figures in the order of rounds, of one side.
-type Rounds = Vec<Vec<f64>>;
-
 impl Compared<'_> {
     /// Measures a row and prints its table.
     pub(crate) fn table(&self, row: &Row) {
         let against = |peer: &&Peer| peer.name().contains(self.against);
         let peers: Vec<_> = row.peers.iter().filter(against).collect();
-        let columns = [
-            "what",
-            "to reach",
-            "ThreadRunner",
-            "llama-server's best",
-            "ratio",
-            "its defaults",
-            "ratio",
-        ];
-        let table = Table::new(&format!("{}, {}", row.title, self.format), &columns);
+        let table = Table::new(&format!("{}, {}", row.title, self.format), &tell::COLUMNS);
         let neighbour = row.neighbour.then(Neighbour::start);
         // Ours, then the peers'.
         let mut sides: Vec<Rounds> = vec![Vec::new(); 1 + peers.len()];
         for round in 0..self.rounds {
             for turn in 0..sides.len() {
-                // Each begins once.
+                // Who begins changes from round to round.
                 let place = (round + turn) % sides.len();
-                let figures =
-                    self.measure(row, place.checked_sub(1).map(|peer| peers[peer]), round);
-                sides[place].push(figures);
+                let peer = place.checked_sub(1).map(|place| peers[place]);
+                sides[place].push(self.measure(row, peer, round));
             }
         }
         drop(neighbour);
-        let [ours, theirs @ ..] = sides.as_slice() else { return };
-        let figures: Vec<_> = row.work.figures().into_iter().chain(ALSO).collect();
-        let own = figures.len() - ALSO.len();
-        for (index, figure) in figures.iter().enumerate() {
-            if index == own + UNANSWERED && column(ours, index).max() == 0.0 {
-                continue;
-            }
-            // What is no aim of its own is told of the configuration that does the work best.
-            let by = if index < own { index } else { 0 };
-            let best = best(theirs, by, figures[by].more_is_better, own + UNANSWERED);
-            let defaults = peers.iter().position(|peer| peer.arguments.is_empty());
-            let told = |peer: Option<usize>, name: bool| match peer {
-                None => [String::new(), String::new()],
-                Some(peer) => {
-                    let figure = column(&theirs[peer], index).to_string();
-                    let name =
-                        if name { format!(", `{}`", peers[peer].name()) } else { String::new() };
-                    [figure + &name, ratios(ours, &theirs[peer], index)]
-                }
-            };
-            let reach = row.reach.get(index).copied().unwrap_or_default();
-            let ours = column(ours, index).to_string();
-            let [of_best, of_defaults] = [told(best, true), told(defaults, false)];
-            table.row(
-                &[&[figure.what.into(), reach.into(), ours], &of_best[..], &of_defaults].concat(),
-            );
-        }
-        table.end();
-        for (peer, rounds) in peers.iter().zip(theirs) {
-            let figures: Vec<_> = figures
-                .iter()
-                .enumerate()
-                .map(|(index, figure)| {
-                    format!("{} {:.2}", figure.what, column(rounds, index).median())
-                })
-                .collect();
-            note(&format!("`{}`: {}", peer.name(), figures.join("; ")));
-        }
+        Told { row, ours: &sides[0], theirs: peers.into_iter().zip(&sides[1..]).collect() }
+            .print(table);
         if let Some(bare) = row.bare.filter(|_| self.bare) {
             bare.tell(self.program, self.model);
         }
     }
 
     /// One side, from its start to its end.
-    fn measure(&self, row: &Row, peer: Option<&Peer>, round: usize) -> Vec<f64> {
+    fn measure(&self, row: &Row, peer: Option<&Peer>, round: usize) -> Outcome {
         let side = match peer {
             None if self.unconfigured => Side::ours(self.model, ""),
             None => Side::ours(self.model, &row.ours),
             Some(peer) => Side::theirs(self.program, self.model, peer),
         };
         settle();
-        let Outcome { mut figures, tokens, unanswered } = row.work.measure(&side, seed(round));
-        figures.extend([side.peak(), tokens[0] as f64, tokens[1] as f64, unanswered as f64]);
+        // Seeds are far enough apart for what a work adds to them.
+        let mut outcome = row.work.measure(&side, (round as u64 + 1) << 32);
+        outcome.peak_mb = side.peak();
         let name = peer.map_or("ThreadRunner", Peer::name);
         // Whoever waits for an hour wants to see that something happens.
-        let _ = writeln!(std::io::stderr(), "{}, round {round}, {name}: {figures:.2?}", row.title);
-        figures
+        let _ = writeln!(io::stderr(), "{}, round {round}, {name}: {outcome:.2?}", row.title);
+        outcome
     }
-}
-
-/// Far enough apart for what a work adds to it.
-fn seed(round: usize) -> u64 {
-    (round as u64 + 1) << 32
-}
-
-/// The peer with the best median, of those that answered everything.
-fn best(peers: &[Rounds], index: usize, more_is_better: bool, unanswered: usize) -> Option<usize> {
-    let median = |peer: &usize| column(&peers[*peer], index).median();
-    (0..peers.len()).filter(|peer| column(&peers[*peer], unanswered).max() == 0.0).max_by(
-        |one, other| match more_is_better {
-            true => median(one).total_cmp(&median(other)),
-            false => median(other).total_cmp(&median(one)),
-        },
-    )
-}
-
-fn column(rounds: &Rounds, index: usize) -> Series {
-    rounds.iter().map(|figures| figures[index]).collect()
-}
-
-/// Ours to theirs, in each round.
-fn ratios(ours: &Rounds, theirs: &Rounds, index: usize) -> String {
-    let ratios: Series =
-        ours.iter().zip(theirs).map(|(ours, theirs)| ours[index] / theirs[index]).collect();
-    format!("{:.3} ({:.3} to {:.3})", ratios.median(), ratios.min(), ratios.max())
 }

@@ -17,6 +17,7 @@ mod bare;
 mod compare;
 mod rows;
 mod side;
+mod tell;
 
 use std::path::PathBuf;
 

@@ -43,15 +43,8 @@ fn aims() -> Vec<Row> {
         clients(64, 15, 96).reach(&[">= 1.1"]).room(64, 16_384),
         clients(32, 15, 96).reach(&[">= 1.03"]).room(32, 8_192),
     ];
-    for prompt in [15, 380] {
-        let title = format!("One client, {prompt} in, 96 out");
-        rows.push(
-            row(title, One { prompt, answer: 96 })
-                .reach(&[">= 0.99", "<= 1.01"])
-                .peer("-np 1 -c 2048")
-                .bare(prompt, 96, 1, 1),
-        );
-    }
+    let ones = [15, 380].map(|prompt| one(prompt, 96).reach(&[">= 0.99", "<= 1.01"]));
+    rows.extend(ones.map(|row| row.peer("-np 1 -c 2048")));
     rows.extend([
         row(
             "120 questions behind one prefix of 300 tokens, 16 out, 32 at a time",
@@ -89,7 +82,7 @@ fn earlier() -> Vec<Row> {
     let shared = Prefix { requests: 200, prefix: 490, question: 20, answer: 16, at_a_time: 32 };
     let batch = Interactive { jobs: 32, prompt: 40, answer: 256 };
     let mut rows = vec![
-        clients(1, 512, 128),
+        one(512, 128),
         clients(8, 40, 128),
         clients(32, 40, 128),
         clients(8, 40, 128),
@@ -103,11 +96,13 @@ fn earlier() -> Vec<Row> {
 }
 
 fn clients(clients: usize, prompt: usize, answer: u32) -> Row {
-    row(
-        format!("{clients} clients, {prompt} in, {answer} out"),
-        Clients { clients, prompt, answer },
-    )
-    .bare(prompt, answer, clients, clients)
+    let title = format!("{clients} clients, {prompt} in, {answer} out");
+    row(title, Clients { clients, prompt, answer }).bare(prompt, answer, clients, clients)
+}
+
+fn one(prompt: usize, answer: u32) -> Row {
+    let title = format!("One client, {prompt} in, {answer} out");
+    row(title, One { prompt, answer }).bare(prompt, answer, 1, 1)
 }
 
 /// Some work, for ours and for llama-server with its defaults.

@@ -13,7 +13,7 @@ use crate::side::Side;
 /// How long the stream has been flowing when the other comes.
 const UNDER_WAY: Duration = Duration::from_millis(1_500);
 /// Tokens of the stream's answer: more than come meanwhile.
-const STREAMED: u32 = 1_500;
+const STREAMED: u32 = 1_000;
 
 /// Beside a prompt of so many tokens.
 pub(super) struct Stream {
@@ -42,10 +42,11 @@ impl Work for Stream {
         let mut figures = vec![f64::NAN; 2];
         if let (Some(stream), Some(other)) = (&stream, &other) {
             let (begin, end) = (other.sent, other.sent + other.first_token());
-            assert!(stream.end > end, "the stream ended before the long prompt was read");
             // Gaps that lie in the reading, be it in part.
             let gaps = stream.pieces.windows(2).filter(|gap| gap[1] > begin && gap[0] < end);
-            figures[0] = gaps.map(|gap| as_ms(gap[1] - gap[0])).fold(0.0, f64::max);
+            let longest = gaps.map(|gap| as_ms(gap[1] - gap[0])).fold(0.0, f64::max);
+            // One that is over too soon has no gap that means anything.
+            figures[0] = if stream.end > end { longest } else { f64::NAN };
             figures[1] = as_ms(other.first_token());
         }
         Outcome::new(2, stream.iter().chain(&other), figures)
