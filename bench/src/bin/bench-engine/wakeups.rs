@@ -129,7 +129,6 @@ fn command_line(server: &Server, prompt: &str) -> (u64, Usage) {
     let mut child = server
         .home()
         .threadrunner(["run", "--raw", "--temperature", "0", "--max-tokens", &answer, prompt])
-        .env("THREADRUNNER_BACKEND", "llama")
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()

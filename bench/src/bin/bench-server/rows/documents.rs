@@ -62,7 +62,6 @@ fn batch(side: &Side, server: &Server, asks: &[Ask]) -> (f64, Vec<Answered>) {
     let mut command = server
         .home()
         .threadrunner(["batch", file.to_str().expect("a path in UTF-8")])
-        .env("THREADRUNNER_BACKEND", "llama")
         .stderr(Stdio::null())
         .spawn()
         .expect("threadrunner can be started");
