@@ -77,16 +77,9 @@ bench-jobs *ARGS:
 bench-engine *ARGS:
     #!/usr/bin/env bash
     set -euo pipefail
-    eval "$(scripts/setup --env)"
-    scripts/build-engine >/dev/null
-    # The very flags of that build, so that llama.cpp is shared with it.
-    export CARGO_TARGET_DIR=target/native RUSTFLAGS="${RUSTFLAGS:-} -C target-cpu=native"
-    if grep -q -m 1 -w amx_tile /proc/cpuinfo; then
-        export CXXFLAGS="${CXXFLAGS:-} -fno-dse -fno-tree-dse"
-    fi
-    THREADRUNNER_BUILD=native cargo build --release --locked --features llama -p threadrunner-bench
+    bin=$({{ just_executable() }} _bench-native)
     model=$(scripts/get-model smollm2-135m --dir .cache/models)
-    target/native/release/bench-engine --model "$model" "$@"
+    "$bin/bench-engine" --model "$model" "$@"
 
 # The daemon beside llama.cpp's own server, built with the same flags: prints the tables
 bench-server *ARGS:
@@ -94,7 +87,23 @@ bench-server *ARGS:
     set -euo pipefail
     eval "$(scripts/setup --env)"
     server=$(scripts/get-llama-server)
-    exec just bench-engine --llama-server "$server" "$@"
+    models=$(scripts/get-bench-models "${server%/*}/llama-quantize")
+    bin=$({{ just_executable() }} _bench-native)
+    "$bin/bench-server" --llama-server "$server" --models "$models" "$@"
+
+# Builds the two programs above beside the three, and prints the folder.
+_bench-native:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    eval "$(scripts/setup --env)"
+    scripts/build-engine >/dev/null
+    # The very flags of that build, so that llama.cpp is shared with it.
+    export CARGO_TARGET_DIR=target/native RUSTFLAGS="${RUSTFLAGS:-} -C target-cpu=native"
+    if grep -q -m 1 -w amx_tile /proc/cpuinfo; then
+        export CXXFLAGS="${CXXFLAGS:-} -fno-dse -fno-tree-dse"
+    fi
+    THREADRUNNER_BUILD=native cargo build --release --locked --features llama -p threadrunner-bench >&2
+    echo target/native/release
 
 # What comes from outside, made up: frames, GGUF headers, job directories. So many seconds each
 fuzz SECONDS="60" *TARGETS="frames gguf jobs":

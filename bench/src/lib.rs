@@ -1,5 +1,16 @@
-//! Measuring: series of figures, and tables that can be pasted into `docs/benchmarks.md`.
+//! Measuring: series of figures, tables that can be pasted into `docs/benchmarks.md`, and what is
+//! measured: the daemon, and llama.cpp's own server as its peer.
 #![expect(clippy::print_stdout, reason = "a benchmark's table is its data")]
+
+pub mod llama_server;
+mod neighbour;
+pub mod process;
+pub mod server;
+pub mod text;
+pub mod work;
+
+pub use neighbour::{Neighbour, settle};
+pub use process::resident;
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -85,8 +96,13 @@ impl Table {
     pub fn end(self) {
         let (busy, all) = cpu_ticks();
         let share = 100.0 * (busy - self.start.0) as f64 / (all - self.start.1).max(1) as f64;
-        println!("\n{}; processors {share:.0} % busy, this program included", machine());
+        println!("\n{}; processors {share:.0} % busy, this program included\n", machine());
     }
+}
+
+/// Prints what is to be said of a table, below it.
+pub fn note(line: &str) {
+    println!("- {line}");
 }
 
 fn cpu_ticks() -> (u64, u64) {
@@ -126,20 +142,19 @@ pub fn flag(name: &str, default: usize) -> usize {
     }
 }
 
+/// The value of a flag such as `--only TITLE`.
+pub fn text_flag(name: &str) -> Option<String> {
+    std::env::args().skip_while(|argument| argument != name).nth(1)
+}
+
+/// Whether a flag is there that has no value.
+pub fn has_flag(name: &str) -> bool {
+    std::env::args().any(|argument| argument == name)
+}
+
 /// A time as milliseconds.
 pub fn as_ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
-}
-
-/// A process's resident memory in bytes: its own, and of the files it has mapped what is in there.
-///
-/// # Panics
-/// When there is no such process.
-pub fn resident(pid: u32) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let field = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kibibytes = field.and_then(|field| field.split_whitespace().next()?.parse::<f64>().ok());
-    kibibytes.unwrap_or_else(|| panic!("process {pid} has no resident memory")) * 1024.0
 }
 
 /// A table's cell for a size in bytes.

@@ -5,10 +5,8 @@ use std::thread;
 use std::time::Instant;
 
 use serde_json::json;
-use threadrunner_bench::{Series, Table};
-
-use crate::daemon::{Reply, Server, exchange};
-use crate::settle;
+use threadrunner_bench::server::{Reply, Server, exchange};
+use threadrunner_bench::{Series, Table, settle};
 
 /// Of the tests of fidelity: one prompt a line.
 const PROMPTS: &str = include_str!("../../../../crates/engine/tests/llama/prompts.txt");
@@ -94,7 +92,7 @@ pub(crate) fn compare(model: &Path, rounds: usize, wanted: impl Fn(&str) -> bool
                 let answer = ask(server, &prompt(round), manner);
                 // One that ends at once says nothing about a rate.
                 if answer.tokens() >= u64::from(ANSWER / 4) {
-                    let seconds = (answer.last - answer.first).as_secs_f64();
+                    let seconds = (answer.last() - answer.first()).as_secs_f64();
                     rate.push((answer.tokens() - 1) as f64 / seconds);
                 }
                 drafted += answer.count("timings", "drafted");

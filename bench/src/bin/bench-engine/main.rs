@@ -3,24 +3,21 @@
 //!
 //! `bench-engine --model FILE [--rounds N] [--only TITLE]`, or instead one of these:
 //! `--prefix` measures what sharing a prefix is worth, which takes minutes a round; `--sameness`
-//! counts the greedy answers that settings and company change; `--llama-server PROGRAM` asks
-//! llama.cpp's own server the same. Expects release builds of the three programs, with llama, beside
-//! it.
+//! counts the greedy answers that settings and company change. Expects release builds of the three
+//! programs, with llama, beside it.
 
 mod daemon;
 mod floor;
 mod guessing;
-mod llama_server;
 mod prefix;
 mod session;
-mod versus;
-mod work;
+mod wakeups;
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use threadrunner_bench::{Series, Table, flag};
+use threadrunner_bench::server::Server;
+use threadrunner_bench::text::words;
+use threadrunner_bench::{Neighbour, Series, Table, flag, has_flag, settle, text_flag};
 
 /// Tokens generated where the rate is measured.
 const ANSWER: u32 = 128;
@@ -41,23 +38,16 @@ pub(crate) struct Measured {
 }
 
 fn main() {
-    let mut arguments = std::env::args().skip_while(|argument| argument != "--model").skip(1);
-    let Some(model) = arguments.next().map(PathBuf::from) else {
+    let Some(model) = text_flag("--model").map(PathBuf::from) else {
         panic!("which model? --model FILE");
     };
     let rounds = flag("--rounds", 5);
-    let value = |name: &str| std::env::args().skip_while(|argument| argument != name).nth(1);
-    let only = value("--only");
-    if std::env::args().any(|argument| argument == "--prefix") {
+    let only = text_flag("--only");
+    if has_flag("--prefix") {
         prefix::compare(&model, rounds);
         return;
     }
-    if let Some(program) = value("--llama-server") {
-        let program = PathBuf::from(program);
-        versus::compare(&versus::Versus { program: &program, model: &model, rounds, only });
-        return;
-    }
-    if std::env::args().any(|argument| argument == "--sameness") {
+    if has_flag("--sameness") {
         guessing::sameness(&model, rounds);
         return;
     }
@@ -66,13 +56,16 @@ fn main() {
     if wanted(session::TITLE) {
         session::compare(&model, rounds);
     }
+    if wanted(wakeups::TITLE) {
+        wakeups::count(&model, rounds);
+    }
     // The same prompts are asked more than once, and are to be read each time.
     let uncached = "[engine]\nprefix_cache = false\n";
-    let server = daemon::Server::start(&model, uncached);
+    let server = Server::start(&model, uncached);
     let relaxed = format!("durability = \"relaxed\"\n{uncached}");
-    let relaxed = daemon::Server::start(&model, &relaxed);
+    let relaxed = Server::start(&model, &relaxed);
     floor::with_loop(&model, |floor| {
-        let compare = |title: &str, server: &daemon::Server, work: &Work, busy: bool| {
+        let compare = |title: &str, server: &Server, work: &Work, busy: bool| {
             if !wanted(title) {
                 return;
             }
@@ -84,7 +77,7 @@ fn main() {
                 settle();
                 let own = floor.measure(&prompts, work.answer);
                 settle();
-                let ours = server.measure(&prompts, work.answer);
+                let ours = daemon::measure(server, &prompts, work.answer);
                 assert_eq!(own.prompt_tokens, ours.prompt_tokens, "not the same prompt");
                 for (series, measured) in figures.iter_mut().zip([own, ours]) {
                     let prompt_tokens = measured.prompt_tokens as f64;
@@ -125,29 +118,23 @@ fn main() {
             cancel(&server, &long, &short, rounds);
         }
         compare("One sequence, one other busy thread on the machine", &server, &one, true);
-        let usual = daemon::Server::start(&model, "").sampling();
+        let usual = Server::start(&model, "").sampling();
         compare("The same with nothing configured, sampled", &usual, &one, true);
     });
     drop((server, relaxed));
 }
 
-/// Lets the threads of the one that was measured go to sleep: llama.cpp's wait by spinning for some
-/// milliseconds after their last work, on the processors that the other is about to use.
-fn settle() {
-    std::thread::sleep(std::time::Duration::from_millis(50));
-}
-
 /// How soon a slot and the processors are another's when a client goes away.
-fn cancel(server: &daemon::Server, long: &Work, short: &Work, rounds: usize) {
+fn cancel(server: &Server, long: &Work, short: &Work, rounds: usize) {
     let title = "A client goes away while its prompt of 512 words is read";
     let table = Table::new(title, &["first token of the next, short prompt", "ms"]);
     let (mut usual, mut after) = (Series::default(), Series::default());
     for round in 0..rounds * short.repeat {
         let (long, short) = (long.prompts(round), short.prompts(round));
         settle();
-        usual.push(server.measure(&short, 1).first_token_ms);
+        usual.push(daemon::measure(server, &short, 1).first_token_ms);
         settle();
-        after.push(server.after_leaving(&long[0], &short[0]));
+        after.push(daemon::after_leaving(server, &long[0], &short[0]));
     }
     table.row(&["nobody else was there".into(), usual.to_string()]);
     table.row(&["sent as the other goes away".into(), after.to_string()]);
@@ -168,37 +155,11 @@ struct Work {
 impl Work {
     /// Prompts that differ from each other and from round to round, so that nothing is cached.
     fn prompts(&self, round: usize) -> Vec<String> {
-        (0..self.clients).map(|client| work::story("Loop", round, client, self.words)).collect()
-    }
-}
-
-/// A thread of another program that never waits.
-struct Neighbour {
-    stop: Arc<AtomicBool>,
-    thread: Option<std::thread::JoinHandle<u64>>,
-}
-
-impl Neighbour {
-    fn start() -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let told = stop.clone();
-        let thread = std::thread::spawn(move || {
-            let mut count = 0_u64;
-            while !told.load(Ordering::Relaxed) {
-                count = std::hint::black_box(count.wrapping_add(1));
-            }
-            count
-        });
-        Self { stop, thread: Some(thread) }
-    }
-}
-
-impl Drop for Neighbour {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            // It has nothing to tell.
-            let _ = thread.join();
-        }
+        let story = |client| {
+            let words = words(round + client * 3, self.words);
+            // What differs comes first: nothing to speak of is shared.
+            format!("{client} in {round}, Loop: a story about {words}. Once upon a time")
+        };
+        (0..self.clients).map(story).collect()
     }
 }

@@ -4,10 +4,9 @@ use std::path::Path;
 use std::time::Instant;
 
 use serde_json::json;
+use threadrunner_bench::server::Server;
+use threadrunner_bench::text::words;
 use threadrunner_bench::{Series, Table};
-
-use crate::daemon::Server;
-use crate::work::words;
 
 /// Requests in a round, all there from the beginning.
 const REQUESTS: usize = 200;

@@ -9,11 +9,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use threadrunner_bench::text::words;
 use threadrunner_bench::{Series, Table};
 use threadrunner_core::engine_protocol::ENGINE_ENVIRONMENT;
 use threadrunner_tests::{Frames, program};
-
-use crate::work::words;
 
 /// Words of the first turn's prompt: some 2,000 tokens with its answer.
 const WORDS: usize = 1_920;

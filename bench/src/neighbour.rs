@@ -1,0 +1,45 @@
+//! What else the processors do while something is measured.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// Lets the threads of the one that was measured go to sleep: llama.cpp's wait by spinning for some
+/// milliseconds after their last work, on the processors that the other is about to use.
+pub fn settle() {
+    thread::sleep(Duration::from_millis(50));
+}
+
+/// A thread of another program that never waits; it ends with this value.
+#[derive(Debug)]
+pub struct Neighbour {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<u64>>,
+}
+
+impl Neighbour {
+    /// Starts it.
+    pub fn start() -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let told = stop.clone();
+        let thread = thread::spawn(move || {
+            let mut count = 0_u64;
+            while !told.load(Ordering::Relaxed) {
+                count = std::hint::black_box(count.wrapping_add(1));
+            }
+            count
+        });
+        Self { stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for Neighbour {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // It has nothing to tell.
+            let _ = thread.join();
+        }
+    }
+}
