@@ -15,6 +15,7 @@
 
 mod bare;
 mod compare;
+mod guard;
 mod rows;
 mod side;
 mod tell;

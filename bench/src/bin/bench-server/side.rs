@@ -9,6 +9,8 @@ use threadrunner_bench::server::Server;
 use threadrunner_bench::text::Text;
 use threadrunner_bench::work::{Answered, Ask, Runtime};
 
+use crate::guard::Guard;
+
 /// How llama-server is started.
 #[derive(Debug, Clone)]
 pub(crate) struct Peer {
@@ -32,11 +34,22 @@ pub(crate) struct Side {
     beside: Mutex<f64>,
     /// The most memory of one that has been abandoned.
     peak: OnceLock<f64>,
+    /// After the processes: they end before it does.
+    _guard: Guard,
 }
 
 enum Running {
     Ours(Server),
     Theirs(LlamaServer, Peer),
+}
+
+impl Running {
+    fn pids(&self) -> Vec<u32> {
+        match self {
+            Self::Ours(server) => server.pids().to_vec(),
+            Self::Theirs(server, _) => vec![server.pid()],
+        }
+    }
 }
 
 impl Side {
@@ -53,7 +66,9 @@ impl Side {
     }
 
     fn of(running: Running) -> Self {
-        let side = Self { running, beside: Mutex::new(0.0), peak: OnceLock::new() };
+        let guard = Guard::of(&running.pids());
+        let beside = Mutex::new(0.0);
+        let side = Self { running, beside, peak: OnceLock::new(), _guard: guard };
         // What a first pass makes and nobody waits for again.
         let warm = side.ask(&Ask::new(Text::new(0).prose(20), 16));
         assert!(warm.is_some(), "no answer to the first request");
@@ -77,10 +92,7 @@ impl Side {
     /// The most memory that all its processes have had, each at its own time, in MB.
     pub(crate) fn peak(&self) -> f64 {
         *self.peak.get_or_init(|| {
-            let processes: f64 = match &self.running {
-                Running::Ours(server) => server.pids().into_iter().filter_map(peak_resident).sum(),
-                Running::Theirs(server, _) => peak_resident(server.pid()).unwrap_or_default(),
-            };
+            let processes: f64 = self.running.pids().into_iter().filter_map(peak_resident).sum();
             (processes + *self.beside.lock().expect("no thread panicked")) / 1e6
         })
     }
