@@ -226,9 +226,11 @@ impl Tensors {
                     for (i, line) in square.iter_mut().enumerate() {
                         *line = from.add((cell + i) * self.key + number).cast::<[f32; 8]>().read();
                     }
-                    for j in 0..8 {
-                        let column: [f32; 8] = std::array::from_fn(|i| square[i][j]);
-                        to.add((number + j) * BLOCK + cell).cast::<[f32; 8]>().write(column);
+                    for (row, to) in
+                        (number..number + 8).map(|row| (row, to.add(row * BLOCK + cell)))
+                    {
+                        let column: [f32; 8] = square.map(|line| line[row - number]);
+                        to.cast::<[f32; 8]>().write(column);
                     }
                 }
             }
