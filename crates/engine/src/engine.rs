@@ -289,7 +289,7 @@ impl<'a, W: Write> Engine<'a, W> {
     /// How long a step will take, as far as that is known: nothing is of what comes before a
     /// forward pass.
     fn expected_time(&self, step: &Step) -> Duration {
-        match step.changes.is_empty() {
+        match step.only_computes() {
             true => self.pass_times.expect(step.forward.n_tokens()),
             false => Duration::MAX,
         }
@@ -297,7 +297,7 @@ impl<'a, W: Write> Engine<'a, W> {
 
     fn carry_out(&mut self, mut step: Step) {
         // What else was done, reading a session's state for one, would be taken for computing.
-        let only_computes = step.changes.is_empty();
+        let only_computes = step.only_computes();
         let tokens = step.forward.n_tokens();
         let start = Instant::now();
         let states: &mut dyn SavedStates = match &mut self.states {

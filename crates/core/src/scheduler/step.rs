@@ -124,6 +124,16 @@ pub struct Outcome {
 }
 
 impl Step {
+    /// Whether what is to be done before the forward pass takes no time to speak of: no cells are read
+    /// or written.
+    pub fn only_computes(&self) -> bool {
+        use Change::{Park, Restore, Save, Unpark};
+        let moves_cells = |change: &Change| {
+            matches!(change, Restore { .. } | Save { .. } | Park { .. } | Unpark { .. })
+        };
+        !self.changes.iter().any(moves_cells)
+    }
+
     /// Lets `backend` do it, where no states are kept.
     pub fn carry_out(&mut self, backend: &mut dyn ModelBackend) -> Outcome {
         self.carry_out_with(backend, &mut (), &mut ParkedStates::default())
