@@ -23,13 +23,33 @@ pub(crate) trait Lanes: Copy {
     unsafe fn store(self, to: *mut f32);
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn mul(self, other: Self) -> Self;
+    /// The larger of each; `other` where either is no number.
     unsafe fn max(self, other: Self) -> Self;
     /// `self * factor + sum`
     unsafe fn mul_add(self, factor: Self, sum: Self) -> Self;
     unsafe fn sum(self) -> f32;
     unsafe fn largest(self) -> f32;
+    /// The nearest whole numbers.
+    unsafe fn round(self) -> Self;
+    /// 2 to the power of each, which is whole, from -127 (where it is 0) to 127: the exponent of a
+    /// float is 127 more than the power, in the bits from 23 on.
+    unsafe fn power_of_2(self) -> Self;
+
     /// 2 to the power of each, which is at most 0; below -126 it is 0.
-    unsafe fn exp2(self) -> Self;
+    #[inline(always)]
+    unsafe fn exp2(self) -> Self {
+        unsafe {
+            // In this order what is no number stays so.
+            let x = Self::splat(-127.0).max(self);
+            let whole = x.round();
+            let part = whole.mul_add(Self::splat(-1.0), x);
+            let mut sum = Self::splat(EXP2[5]);
+            for coefficient in EXP2[..5].iter().rev() {
+                sum = sum.mul_add(part, Self::splat(*coefficient));
+            }
+            sum.mul_add(part, Self::splat(1.0)).mul(whole.power_of_2())
+        }
+    }
 }
 
 /// Coefficients of 2^x for |x| <= 1/2: ln(2)^n / n! for n from 1 to 6, the Taylor series. The relative
@@ -106,21 +126,14 @@ impl Lanes for Avx2 {
         }
     }
     #[inline(always)]
-    unsafe fn exp2(self) -> Self {
+    unsafe fn round(self) -> Self {
+        unsafe { Self(_mm256_round_ps(self.0, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)) }
+    }
+    #[inline(always)]
+    unsafe fn power_of_2(self) -> Self {
         unsafe {
-            // In this order what is no number stays so.
-            let x = _mm256_max_ps(_mm256_set1_ps(-127.0), self.0);
-            let whole = _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-            let part = _mm256_sub_ps(x, whole);
-            let mut sum = _mm256_set1_ps(EXP2[5]);
-            for coefficient in EXP2[..5].iter().rev() {
-                sum = _mm256_fmadd_ps(sum, part, _mm256_set1_ps(*coefficient));
-            }
-            sum = _mm256_fmadd_ps(sum, part, _mm256_set1_ps(1.0));
-            // The exponent of a float: 127 more than the power, in the bits from 23 on.
-            let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(whole), _mm256_set1_epi32(127));
-            let power = _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23));
-            Self(_mm256_mul_ps(sum, power))
+            let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(self.0), _mm256_set1_epi32(127));
+            Self(_mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23)))
         }
     }
 }
@@ -180,19 +193,14 @@ impl Lanes for Avx512 {
         unsafe { _mm512_reduce_max_ps(self.0) }
     }
     #[inline(always)]
-    unsafe fn exp2(self) -> Self {
+    unsafe fn round(self) -> Self {
+        unsafe { Self(_mm512_roundscale_ps(self.0, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)) }
+    }
+    #[inline(always)]
+    unsafe fn power_of_2(self) -> Self {
         unsafe {
-            let x = _mm512_max_ps(_mm512_set1_ps(-127.0), self.0);
-            let whole = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-            let part = _mm512_sub_ps(x, whole);
-            let mut sum = _mm512_set1_ps(EXP2[5]);
-            for coefficient in EXP2[..5].iter().rev() {
-                sum = _mm512_fmadd_ps(sum, part, _mm512_set1_ps(*coefficient));
-            }
-            sum = _mm512_fmadd_ps(sum, part, _mm512_set1_ps(1.0));
-            let exponent = _mm512_add_epi32(_mm512_cvtps_epi32(whole), _mm512_set1_epi32(127));
-            let power = _mm512_castsi512_ps(_mm512_slli_epi32(exponent, 23));
-            Self(_mm512_mul_ps(sum, power))
+            let exponent = _mm512_add_epi32(_mm512_cvtps_epi32(self.0), _mm512_set1_epi32(127));
+            Self(_mm512_castsi512_ps(_mm512_slli_epi32(exponent, 23)))
         }
     }
 }

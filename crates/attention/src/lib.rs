@@ -21,19 +21,22 @@
 
 mod kernel;
 mod lanes;
+mod state;
 #[cfg(all(test, target_arch = "x86_64"))]
 mod tests;
 mod tiles;
+mod values;
 
 use std::cell::UnsafeCell;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub use kernel::Tensors;
-use kernel::{Rows, Scratch, State};
+use kernel::{Rows, Scratch};
 use lanes::Lanes;
 #[cfg(target_arch = "x86_64")]
 use lanes::{Avx2, Avx512};
+use state::State;
 use tiles::{BLOCK, Masked};
 
 /// Which of the kernels this processor has.
@@ -268,7 +271,7 @@ impl Attention {
                 // SAFETY: these tokens and cells are there, and no other unit writes these rows.
                 unsafe {
                     tensors.attend::<L>(rows, cells, 0..blocks, scratch);
-                    tensors.finish::<L>(rows, scratch.state());
+                    tensors.finish::<L>(rows, &scratch.state);
                 }
                 continue;
             }
@@ -281,7 +284,7 @@ impl Attention {
             let all = unsafe { (*self.parts.get()).as_mut_ptr() };
             let most = node.state(*most_tokens);
             let at = |part: usize| unsafe { all.add((group * PARTS + part) * most) };
-            scratch.state().write(unsafe { std::slice::from_raw_parts_mut(at(part), length) });
+            scratch.state.write(unsafe { std::slice::from_raw_parts_mut(at(part), length) });
             if self.done[group].fetch_add(1, Ordering::AcqRel) + 1 < parts {
                 continue;
             }
@@ -289,8 +292,8 @@ impl Attention {
             // SAFETY: all parts are written, and what their threads wrote is seen (`AcqRel`).
             unsafe {
                 let parts = (0..parts).map(|part| std::slice::from_raw_parts(at(part), length));
-                scratch.state_mut().join::<L>(n, tensors.value, parts);
-                tensors.finish::<L>(rows, scratch.state());
+                scratch.state.join::<L>(n, tensors.value, parts);
+                tensors.finish::<L>(rows, &scratch.state);
             }
         }
     }
