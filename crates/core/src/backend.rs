@@ -137,6 +137,11 @@ impl Feed {
         self.tokens.len() - self.drafts
     }
 
+    /// Whether it goes on with an answer, and does not read a prompt.
+    pub fn decodes(&self) -> bool {
+        self.sample && self.known() == 1
+    }
+
     /// How many of the tokens have cells once so many were sampled.
     pub fn kept(&self, sampled: usize) -> usize {
         (self.known() + sampled.saturating_sub(1)).min(self.tokens.len())

@@ -22,7 +22,7 @@ const CONTEXT_STEP: u32 = 256;
 /// The sequences in a forward pass where the options say nothing: at least, and at most. Wider passes
 /// are hardly cheaper for each token.
 const FEWEST_SEQUENCES: u32 = 8;
-const MOST_SEQUENCES: u32 = 64;
+const USEFUL_SEQUENCES: u32 = 64;
 /// Between the two, as many as all together cost this part of the weights at most (logits; windows or
 /// states where each has its own), and as have so many cells each.
 const PART_FOR_SEQUENCES: u64 = 6;
@@ -118,20 +118,18 @@ impl Estimate {
 
     /// What is made where memory is no matter.
     pub fn wanted(&self) -> Extent {
-        Extent {
-            context: self.context.unwrap_or_else(|| self.trained().min(DEFAULT_CONTEXT)),
-            sequences: self.sequences.unwrap_or_else(|| self.usual_sequences()),
-        }
+        let context = self.context.unwrap_or_else(|| self.trained().min(DEFAULT_CONTEXT));
+        let sequences = self.sequences.unwrap_or_else(|| self.usual_sequences(context));
+        Extent { context, sequences }
     }
 
     /// How many sequences are made where the options say nothing.
-    fn usual_sequences(&self) -> u32 {
-        let context = self.context.unwrap_or_else(|| self.trained().min(DEFAULT_CONTEXT));
+    fn usual_sequences(&self, context: u32) -> u32 {
         let of = |sequences| self.own_memory(Extent { context, sequences }).total();
         let each = of(2).saturating_sub(of(1)).max(1);
         let many = self.weights / PART_FOR_SEQUENCES / each;
         let many = u32::try_from(many).unwrap_or(u32::MAX).min(context / CELLS_FOR_SEQUENCE);
-        many.clamp(FEWEST_SEQUENCES, MOST_SEQUENCES) / FEWEST_SEQUENCES * FEWEST_SEQUENCES
+        many.clamp(FEWEST_SEQUENCES, USEFUL_SEQUENCES) / FEWEST_SEQUENCES * FEWEST_SEQUENCES
     }
 
     /// The least that is made, however little memory there is.

@@ -88,8 +88,7 @@ impl Scheduler {
         if took {
             return;
         }
-        let decoding = forward.feeds.iter().filter(|feed| feed.tokens.len() == 1 && feed.sample);
-        let decoding = decoding.count();
+        let decoding = forward.feeds.iter().filter(|feed| feed.decodes()).count();
         let reading = forward.n_tokens() - decoding;
         if reading > 1 || (reading == 1 && decoding > 0) {
             self.chunk_limit = Some(reading / 2);

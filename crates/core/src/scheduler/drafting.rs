@@ -23,8 +23,7 @@ impl Scheduler {
             .most_drafts
             .min(self.n_batch.saturating_sub(forward.feeds.len()))
             .min(self.cells_free().saturating_sub(forward.feeds.len()));
-        let reads = |feed: &Feed| !feed.sample || feed.tokens.len() > 1;
-        if self.no_drafts || most == 0 || forward.feeds.iter().any(reads) {
+        if self.no_drafts || most == 0 || !forward.feeds.iter().all(Feed::decodes) {
             return Vec::new();
         }
         let running: Vec<Option<&Sequence>> =
@@ -95,9 +94,8 @@ impl Scheduler {
 
     /// A forward pass took so long. From this it is learnt what drafts cost, and prompts.
     pub fn took(&mut self, forward: &Plan, elapsed: Duration) {
-        let decodes = |feed: &Feed| feed.sample && feed.tokens.len() == 1 + feed.drafts;
         let seconds = elapsed.as_secs_f64();
-        if !forward.feeds.iter().all(decodes) {
+        if !forward.feeds.iter().all(Feed::decodes) {
             self.pace.observe(forward.n_tokens(), seconds);
         } else if self.most_drafts > 0 {
             self.costs.observe(forward.n_tokens(), seconds);

@@ -79,23 +79,30 @@ impl Parked {
     /// Takes a text in, under the number that is returned; those that have to go for it are
     /// `gone`. `None` where it is too long, or part of another.
     fn put(&mut self, tokens: Vec<TokenId>, gone: &mut Vec<u64>) -> Option<u64> {
-        if tokens.len() > self.most
-            || self.texts.iter().any(|text| text.tokens.starts_with(&tokens))
-        {
-            return None;
+        let number = self.last + 1;
+        self.insert(Text { number, tokens }, gone).then(|| {
+            self.last = number;
+            number
+        })
+    }
+
+    /// The same under a number that it has; returns whether it was taken in.
+    fn insert(&mut self, text: Text, gone: &mut Vec<u64>) -> bool {
+        let tokens = &text.tokens;
+        if tokens.len() > self.most || self.texts.iter().any(|it| it.tokens.starts_with(tokens)) {
+            return false;
         }
         let mut left = self.most - tokens.len();
         // The newest first: they stay while there is room.
         for place in (0..self.texts.len()).rev() {
-            let text = &self.texts[place].tokens;
-            match left.checked_sub(text.len()).filter(|_| !tokens.starts_with(text)) {
+            let other = &self.texts[place].tokens;
+            match left.checked_sub(other.len()).filter(|_| !tokens.starts_with(other)) {
                 Some(rest) => left = rest,
                 None => gone.push(self.texts.remove(place).number),
             }
         }
-        self.last += 1;
-        self.texts.push(Text { number: self.last, tokens });
-        Some(self.last)
+        self.texts.push(text);
+        true
     }
 
     /// Which of them a prompt has most of.
@@ -112,15 +119,6 @@ impl Parked {
     fn take(&mut self, number: u64) -> Option<Text> {
         let place = self.texts.iter().position(|text| text.number == number)?;
         Some(self.texts.remove(place))
-    }
-
-    /// Puts it back, as the one that was of use last. Those that have to go for it are `gone`.
-    fn put_back(&mut self, text: Text, gone: &mut Vec<u64>) {
-        let tokens = |texts: &[Text]| texts.iter().map(|text| text.tokens.len()).sum::<usize>();
-        while !self.texts.is_empty() && tokens(&self.texts) + text.tokens.len() > self.most {
-            gone.push(self.texts.remove(0).number);
-        }
-        self.texts.push(text);
     }
 
     pub(super) fn forget(&mut self, number: u64) {
@@ -179,9 +177,9 @@ impl Scheduler {
         let Found { number, tokens, keep } = found;
         self.changes.push(Change::Unpark { seq, number, tokens: count(tokens), keep: count(keep) });
         let mut gone = Vec::new();
-        match text {
-            Some(text) if keep < tokens => self.parked.put_back(text, &mut gone),
-            _ => gone.push(number),
+        let stays = text.filter(|_| keep < tokens);
+        if !stays.is_some_and(|text| self.parked.insert(text, &mut gone)) {
+            gone.push(number);
         }
         self.changes.extend(gone.into_iter().map(|number| Change::Discard { number }));
     }

@@ -7,7 +7,7 @@
 
 use super::Scheduler;
 use super::sequence::Sequence;
-use crate::{Plan, PrefixCache, Priority, SeqId};
+use crate::{Feed, Plan, PrefixCache, Priority, SeqId};
 
 /// So many tokens that are read of others make a prompt one token shorter in the order. One of
 /// 3,000 tokens lets some 10,000 of prompts of 400 pass by.
@@ -103,11 +103,10 @@ impl Scheduler {
 
     /// A forward pass read these prompts: who could have been read in their place has waited.
     pub(super) fn age_prompts(&mut self, plan: &Plan) {
-        let reads = |seq: &SeqId| plan.feeds.iter().find(|feed| feed.seq == *seq);
-        let prompts = plan.feeds.iter().filter(|feed| !feed.sample || feed.known() > 1);
-        let read: usize = prompts.map(|feed| feed.known()).sum();
+        let prompts = plan.feeds.iter().filter(|feed| !feed.decodes());
+        let read: usize = prompts.map(Feed::known).sum();
         for (seq, sequence) in &mut self.running {
-            if !sequence.decodes() && reads(seq).is_none() {
+            if !sequence.decodes() && plan.feeds.iter().all(|feed| feed.seq != *seq) {
                 sequence.was_passed_by(read);
             }
         }

@@ -53,7 +53,9 @@ impl Attention {
     /// llama.cpp's.
     pub(super) fn begin(&mut self, sequences: &[i32], used: bool) {
         self.used = used;
-        self.own.begin(sequences);
+        if used {
+            self.own.begin(sequences);
+        }
     }
 }
 
@@ -68,7 +70,7 @@ unsafe extern "C" fn take_over(
     }
     // SAFETY: the node is alive and nobody computes; `attention` is what `install` gave.
     let (node, attention) = unsafe { (&mut *node, &*attention.cast::<Attention>()) };
-    let taken = node.op == sys::GGML_OP_CUSTOM && is_ours(node);
+    let taken = is_ours(node);
     if taken && !attention.used {
         node.op_params.copy_within(THEIRS..THEIRS + KEPT, 0);
         node.op_params[KEPT..].fill(0);
@@ -79,12 +81,13 @@ unsafe extern "C" fn take_over(
             return false;
         }
         node.op_params.copy_within(0..KEPT, THEIRS);
-        put_pointer(node, FUNCTION, compute as *const () as usize);
+        node.op_params[FUNCTION..THREADS].copy_from_slice(&words(compute as *const () as usize));
         node.op_params[THREADS] = ALL_THREADS;
-        put_pointer(node, POINTER, std::ptr::from_ref(attention) as usize);
+        let own = words(std::ptr::from_ref(attention) as usize);
+        node.op_params[POINTER..SLOT].copy_from_slice(&own);
         node.op = sys::GGML_OP_CUSTOM;
     }
-    if node.op == sys::GGML_OP_CUSTOM && attention.used {
+    if attention.used && is_ours(node) {
         // SAFETY: nobody computes while nodes are shown, and the sources are alive.
         let prepared = unsafe { attention.own.prepare(&described(node)) };
         node.op_params[SLOT] = prepared.slot.cast_signed();
@@ -113,18 +116,17 @@ unsafe extern "C" fn compute(
     }
 }
 
-/// Writes an address into the parameters.
-fn put_pointer(node: &mut sys::ggml_tensor, at: usize, address: usize) {
-    let bytes = address.to_ne_bytes();
-    for (half, param) in bytes.chunks_exact(4).zip(&mut node.op_params[at..at + 2]) {
-        *param = i32::from_ne_bytes(half.try_into().unwrap_or_default());
-    }
+/// An address, as two parameters have it.
+fn words(address: usize) -> [i32; 2] {
+    let bytes = (address as u64).to_ne_bytes();
+    let word =
+        |at: usize| i32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    [word(0), word(4)]
 }
 
 fn is_ours(node: &sys::ggml_tensor) -> bool {
-    let mut like = *node;
-    put_pointer(&mut like, FUNCTION, compute as *const () as usize);
-    like.op_params[FUNCTION..THREADS] == node.op_params[FUNCTION..THREADS]
+    node.op == sys::GGML_OP_CUSTOM
+        && node.op_params[FUNCTION..THREADS] == words(compute as *const () as usize)
 }
 
 /// Whether this is an attention that can be taken over.

@@ -182,7 +182,8 @@ impl<'model> Llama<'model> {
     }
 
     /// Whether to compute with an attention of our own ([`super::attention`]). Not where few cells are
-    /// in use: there a request is answered beside others as it is alone. And not for one that is to be answered as llama.cpp answers it, if it is alone.
+    /// in use: there a request is answered beside others as it is alone. And not for one that is to be
+    /// answered as llama.cpp answers it, if it is alone.
     fn own_attention(&self, plan: &Plan) -> bool {
         let sequences = || self.sequences.iter().flatten();
         let cells: usize = sequences().map(|sequence| sequence.cached as usize).sum();
