@@ -3,13 +3,15 @@
 //! A row is one query head of one token. The rows of a tile share a head of the cache, so each key
 //! and value is converted to 32 bits once for all of them.
 
+use std::ops::Range;
+
 use super::lanes::Lanes;
 use super::state::State;
 use super::tiles::{BLOCK, Cells};
 use super::values::{Cached, Converted, Numbers, Sums};
 
-/// Rows up to which keys are multiplied as they lie in the cache; with more it pays to transpose them
-/// first.
+/// Rows that look at a block up to which keys are multiplied as they lie in the cache; with more it
+/// pays to transpose them first.
 const FEW_ROWS: usize = 12;
 
 /// Where an attention finds its numbers and puts its result. Strides are in bytes.
@@ -86,38 +88,47 @@ impl Tensors {
         &self,
         rows: Rows,
         cells: &Cells,
-        blocks: std::ops::Range<usize>,
+        blocks: Range<usize>,
         scratch: &mut Scratch,
     ) {
-        let n = rows.tokens * self.group;
-        let few = n <= FEW_ROWS;
-        scratch.begin(self, n, few);
+        let all = rows.tokens * self.group;
+        scratch.begin(self, all);
         unsafe { self.load_queries::<L>(rows, &mut scratch.q) };
         for block in blocks {
-            let all = &cells.cells[block * BLOCK..cells.cells.len().min((block + 1) * BLOCK)];
+            let block_cells =
+                &cells.cells[block * BLOCK..cells.cells.len().min((block + 1) * BLOCK)];
             let seen = &cells.seen[block * rows.tokens..(block + 1) * rows.tokens];
+            let Some(looking) = self.looking(seen) else { continue };
+            let n = block_cells.len();
             // SAFETY: the head is there.
             let of = |base: *const u8, head: usize, stride: usize| unsafe {
-                Cached { head: base.add(rows.head * head), stride, cells: all }
+                Cached { head: base.add(rows.head * head), stride, cells: block_cells }
             };
             let keys = of(self.k, self.k_head, self.k_cell);
             let values = of(self.v, self.v_head, self.v_cell);
             unsafe {
-                if few {
-                    self.score_few::<L>(n, keys, scratch);
-                    self.weigh::<L>(n, seen, all.len(), scratch);
-                    self.add_values::<L, _>(n, seen, all.len(), values, scratch);
+                if looking.len() <= FEW_ROWS {
+                    self.score_few::<L>(looking.clone(), keys, scratch);
+                    self.weigh::<L>(looking.clone(), seen, n, scratch);
+                    self.add_values::<L, _>(looking, seen, n, values, scratch);
                 } else {
                     keys.convert::<L>(self.key, &mut scratch.cells);
-                    scratch.transpose(self.key, all.len());
-                    self.score_block::<L>(n, seen, scratch);
-                    self.weigh::<L>(n, seen, all.len(), scratch);
+                    scratch.transpose(self.key, n);
+                    self.score_block::<L>(looking.clone(), seen, scratch);
+                    self.weigh::<L>(looking.clone(), seen, n, scratch);
                     values.convert::<L>(self.value, &mut scratch.cells);
                     let values = Converted { numbers: scratch.cells.as_ptr(), n: self.value };
-                    self.add_values::<L, _>(n, seen, all.len(), values, scratch);
+                    self.add_values::<L, _>(looking, seen, n, values, scratch);
                 }
             }
         }
+    }
+
+    /// The rows from the first to the last that look at any of a block.
+    fn looking(&self, seen: &[u32]) -> Option<Range<usize>> {
+        let first = seen.iter().position(|seen| *seen != 0)?;
+        let last = seen.iter().rposition(|seen| *seen != 0)?;
+        Some(first * self.group..(last + 1) * self.group)
     }
 
     /// Queries, multiplied by the scale, and by the binary logarithm of e: weights are powers of 2.
@@ -137,16 +148,21 @@ impl Tensors {
         }
     }
 
-    /// The scores of a block of keys as they lie in the cache, for all rows.
+    /// The scores of a block of keys as they lie in the cache, for these rows.
     #[inline(always)]
-    unsafe fn score_few<L: Lanes>(&self, rows: usize, keys: Cached<'_>, scratch: &mut Scratch) {
+    unsafe fn score_few<L: Lanes>(
+        &self,
+        rows: Range<usize>,
+        keys: Cached<'_>,
+        scratch: &mut Scratch,
+    ) {
         let (q, scores) = (scratch.q.as_ptr(), scratch.scores.as_mut_ptr());
         for cell in 0..keys.cells.len() {
             let key = unsafe { keys.of(cell) };
-            for row in (0..rows).step_by(4) {
+            for row in rows.clone().step_by(4) {
                 unsafe {
                     let (q, scores) = (q.add(row * self.key), scores.add(row * BLOCK + cell));
-                    match rows - row {
+                    match rows.end - row {
                         1 => self.dot::<L, 1>(q, key, scores),
                         2 => self.dot::<L, 2>(q, key, scores),
                         3 => self.dot::<L, 3>(q, key, scores),
@@ -181,13 +197,18 @@ impl Tensors {
 
     /// The scores of a block of transposed keys, but for rows that look at none of it.
     #[inline(always)]
-    unsafe fn score_block<L: Lanes>(&self, rows: usize, seen: &[u32], scratch: &mut Scratch) {
+    unsafe fn score_block<L: Lanes>(
+        &self,
+        rows: Range<usize>,
+        seen: &[u32],
+        scratch: &mut Scratch,
+    ) {
         let (q, k) = (scratch.q.as_ptr(), scratch.k.as_ptr());
         let scores = scratch.scores.as_mut_ptr();
-        let mut row = 0;
-        while row < rows {
+        let mut row = rows.start;
+        while row < rows.end {
             // One, two, four or eight.
-            let many = 1 << L::ROWS.min(rows - row).ilog2();
+            let many = 1 << L::ROWS.min(rows.end - row).ilog2();
             if self.looks(row, many, seen) {
                 unsafe {
                     let (q, scores) = (q.add(row * self.key), scores.add(row * BLOCK));
@@ -237,8 +258,15 @@ impl Tensors {
 
     /// Makes weights of the scores of a block of `n` cells.
     #[inline(always)]
-    unsafe fn weigh<L: Lanes>(&self, rows: usize, seen: &[u32], n: usize, scratch: &mut Scratch) {
-        for (row, scores) in scratch.scores.chunks_exact_mut(BLOCK).enumerate().take(rows) {
+    unsafe fn weigh<L: Lanes>(
+        &self,
+        rows: Range<usize>,
+        seen: &[u32],
+        n: usize,
+        scratch: &mut Scratch,
+    ) {
+        let scores = &mut scratch.scores[rows.start * BLOCK..rows.end * BLOCK];
+        for (row, scores) in rows.zip(scores.chunks_exact_mut(BLOCK)) {
             unsafe { scratch.state.weigh::<L>(row, self.value, scores, seen[row / self.group], n) };
         }
     }
@@ -247,7 +275,7 @@ impl Tensors {
     #[inline(always)]
     unsafe fn add_values<L: Lanes, N: Numbers>(
         &self,
-        rows: usize,
+        rows: Range<usize>,
         seen: &[u32],
         n: usize,
         values: N,
@@ -255,8 +283,8 @@ impl Tensors {
     ) {
         let (weights, out) = (scratch.scores.as_ptr(), scratch.state.out.as_mut_ptr());
         let sums = Sums { weights, out, value: self.value, cells: n };
-        for row in (0..rows).step_by(4) {
-            let many = (rows - row).min(4);
+        for row in rows.clone().step_by(4) {
+            let many = (rows.end - row).min(4);
             if self.looks(row, many, seen) {
                 unsafe { sums.from(row).add::<L, N>(many, values) };
             }
@@ -291,7 +319,7 @@ impl Tensors {
 }
 
 impl Scratch {
-    fn begin(&mut self, tensors: &Tensors, rows: usize, few: bool) {
+    fn begin(&mut self, tensors: &Tensors, rows: usize) {
         let fill = |numbers: &mut Vec<f32>, n: usize| {
             if numbers.len() < n {
                 numbers.resize(n, 0.0);
@@ -299,7 +327,7 @@ impl Scratch {
         };
         fill(&mut self.q, rows * tensors.key);
         fill(&mut self.scores, rows * BLOCK);
-        if !few {
+        if rows > FEW_ROWS {
             fill(&mut self.k, BLOCK * tensors.key);
             fill(&mut self.cells, BLOCK * tensors.value.max(tensors.key));
         }

@@ -5,8 +5,8 @@
 //! most of them masked, makes each sequence pay for the cells of all others. Here the mask is read
 //! once in a forward pass, and each token's cells are looked at where they are.
 //!
-//! One [`Attention`] belongs to one context. A forward pass is [begun](Attention::begin) with the
-//! sequences of its tokens; then, for each layer, a [`Node`] is [prepared](Attention::prepare) by one
+//! One [`Attention`] belongs to one context. A forward pass is [begun](Attention::begin) with what
+//! its tokens have in common; then, for each layer, a [`Node`] is [prepared](Attention::prepare) by one
 //! thread, and [computed](Attention::compute) by as many threads as there are, which share the work
 //! between them. What comes out does not depend on how many they are.
 //!
@@ -161,11 +161,13 @@ impl Attention {
         })
     }
 
-    /// A forward pass is about to begin, of one token of each of these sequences, in this order. What
-    /// is said here makes it fast: the mask alone decides what comes out.
-    pub fn begin(&mut self, sequences: &[i32]) {
+    /// A forward pass is about to begin, of tokens of these kins, in this order. Tokens of one
+    /// sequence are kin, and so are those of sequences that have a prefix in common: what they look
+    /// at together is read once for all that lie side by side. What is said here makes it fast: the
+    /// mask alone decides what comes out.
+    pub fn begin(&mut self, kin: &[u32]) {
         let pass = self.pass.get_mut();
-        pass.tiles = tiles::tiles(sequences);
+        pass.tiles = tiles::tiles(kin);
         pass.masks.clear();
         pass.layers.clear();
         pass.graph += 1;

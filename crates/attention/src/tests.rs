@@ -71,7 +71,7 @@ impl Case {
     }
 
     /// Computes it on so many threads.
-    fn compute(&mut self, attention: &mut Attention, threads: usize, sequences: &[i32]) {
+    fn compute(&mut self, attention: &mut Attention, threads: usize, kin: &[u32]) {
         let (row, cell) = (self.heads * self.group * self.key * 4, self.heads * self.key * 2);
         let tensors = Tensors {
             q: self.q.as_ptr().cast(),
@@ -99,7 +99,7 @@ impl Case {
             mask: self.mask.as_ptr().cast(),
             mask_token: self.cells * 2,
         });
-        attention.begin(sequences);
+        attention.begin(kin);
         let attention = Shared(&*attention);
         // SAFETY: nobody computes.
         let prepared = unsafe { attention.0.prepare(&node.0) };
@@ -147,11 +147,11 @@ impl Case {
         out
     }
 
-    fn check(&mut self, attention: &mut Attention, sequences: &[i32]) {
+    fn check(&mut self, attention: &mut Attention, kin: &[u32]) {
         let expected = self.expected();
         for threads in [1, 2, 3] {
             self.out.fill(f32::NAN);
-            self.compute(attention, threads, sequences);
+            self.compute(attention, threads, kin);
             for (at, (out, expected)) in self.out.iter().zip(&expected).enumerate() {
                 let off = (f64::from(*out) - expected).abs();
                 assert!(off < 2e-5, "number {at}: {out} and not {expected}, {threads} threads");
@@ -208,7 +208,7 @@ fn a_prompt_in_one_piece_and_behind_another() {
 #[test]
 fn sequences_side_by_side_look_at_their_own_cells() {
     // Cells in turn, as decoding leaves them; the last two tokens are of one sequence.
-    let sequences: Vec<i32> = (0..20).chain([20, 20]).collect();
+    let sequences: Vec<u32> = (0..20).chain([20, 20]).collect();
     let seq = |token: usize| token.min(20);
     for mut attention in kernels() {
         let mut case = Case::new([22, 21 * 9, 2, 3, 64], |token, cell| {
@@ -219,9 +219,33 @@ fn sequences_side_by_side_look_at_their_own_cells() {
 }
 
 #[test]
+fn sequences_behind_one_prefix_look_at_it_together() {
+    // A prefix of 100 cells, then the cells of 37 sequences in turn; the last has read three tokens.
+    let seq = |token: usize| token.min(36);
+    let sees = |token: usize, cell: usize| {
+        cell < 100 || (cell % 37 == seq(token) && cell / 37 < 20 + token.saturating_sub(36))
+    };
+    for mut attention in kernels() {
+        for (heads, group, key) in [(3, 3, 64), (1, 4, 32), (9, 1, 64)] {
+            let mut case = Case::new([39, 900, heads, group, key], sees);
+            case.check(&mut attention, &[7; 39]);
+        }
+    }
+}
+
+#[test]
+fn strangers_that_were_said_to_be_kin_are_computed_all_the_same() {
+    for mut attention in kernels() {
+        let mut case =
+            Case::new([9, 600, 2, 3, 64], |token, cell| cell / 60 == token || cell == 599 - token);
+        case.check(&mut attention, &[1; 9]);
+    }
+}
+
+#[test]
 fn tiles_of_other_sizes_are_computed_in_parts_side_by_side() {
     // One sequence of nine tokens and two of one, over 600 cells each.
-    let sequences: Vec<i32> = [vec![0; 9], vec![1, 2]].concat();
+    let sequences: Vec<u32> = [vec![0; 9], vec![1, 2]].concat();
     for mut attention in kernels() {
         let sizes = [11, 1800, 1, 4, 64];
         let mut case = Case::new(sizes, |token, cell| cell / 600 == token.saturating_sub(8));

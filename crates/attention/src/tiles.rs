@@ -6,16 +6,19 @@ use std::sync::OnceLock;
 /// Cells that are looked at together.
 pub(crate) const BLOCK: usize = 32;
 
-/// Tokens of one sequence that look at their cells together, at most.
+/// Tokens that look at their cells together, at most.
 const TILE: usize = 64;
 
-/// The tokens of a forward pass, in tiles: some of one sequence each, which have most of their
-/// cells in common.
-pub(crate) fn tiles(sequences: &[i32]) -> Vec<Range<usize>> {
+/// One of so many tokens of a tile is few.
+const FEW: usize = 4;
+
+/// The tokens of a forward pass, in tiles: some of one kin each, which have most of their cells in
+/// common.
+pub(crate) fn tiles(kin: &[u32]) -> Vec<Range<usize>> {
     let mut tiles: Vec<Range<usize>> = Vec::new();
-    for (token, seq) in sequences.iter().enumerate() {
+    for (token, own) in kin.iter().enumerate() {
         match tiles.last_mut() {
-            Some(tile) if tile.len() < TILE && sequences[tile.start] == *seq => tile.end += 1,
+            Some(tile) if tile.len() < TILE && kin[tile.start] == *own => tile.end += 1,
             _ => tiles.push(token..token + 1),
         }
     }
@@ -25,7 +28,8 @@ pub(crate) fn tiles(sequences: &[i32]) -> Vec<Range<usize>> {
 /// The cells that the tokens of a tile look at.
 #[derive(Debug, Default)]
 pub(crate) struct Cells {
-    /// All that any of the tokens looks at, in order.
+    /// All that any of the tokens looks at: first what many of them do, in order; then what few do,
+    /// by the first of these, so that a block of such cells concerns few tokens.
     pub(crate) cells: Vec<u32>,
     /// For each [`BLOCK`] of them and each token: one bit for each cell, whether that token does.
     pub(crate) seen: Vec<u32>,
@@ -63,12 +67,20 @@ impl Cells {
                 left &= left - 1;
             }
         }
+        let looks =
+            |own: &[u32], cell: u32| own[cell as usize / BLOCK] >> (cell as usize % BLOCK) & 1;
+        if n_tokens >= FEW {
+            cells.sort_by_cached_key(|cell| {
+                let mut looking =
+                    bits.chunks_exact(words).enumerate().filter(|(_, own)| looks(own, *cell) == 1);
+                let first = looking.next().map_or(0, |(token, _)| token);
+                if 1 + looking.count() > n_tokens / FEW { 0 } else { 1 + first }
+            });
+        }
         let mut seen = Vec::with_capacity(cells.len().div_ceil(BLOCK) * n_tokens);
         for block in cells.chunks(BLOCK) {
             for own in bits.chunks_exact(words) {
-                let looks =
-                    |cell: &u32| own[*cell as usize / BLOCK] >> (*cell as usize % BLOCK) & 1;
-                seen.push(block.iter().rev().fold(0, |seen, cell| seen << 1 | looks(cell)));
+                seen.push(block.iter().rev().fold(0, |seen, cell| seen << 1 | looks(own, *cell)));
             }
         }
         Self { cells, seen }
@@ -134,6 +146,22 @@ mod tests {
         assert_eq!(cells.cells, [1, 2, 40, 69]);
         assert_eq!(cells.seen, [0b1101, 0b1111]);
         assert_eq!(cells.blocks(), 1);
+    }
+
+    #[test]
+    fn cells_that_few_tokens_look_at_come_last_by_token() {
+        // Four tokens: all look at the cells 0 and 5, and each at one of its own.
+        let n = 8;
+        let mut mask = vec![0xfc00_u16; 4 * n];
+        for (token, own) in [7, 1, 6, 2].into_iter().enumerate() {
+            for cell in [0, 5, own] {
+                mask[token * n + cell] = 0;
+            }
+        }
+        // SAFETY: four rows of eight.
+        let cells = unsafe { Cells::read(mask.as_ptr().cast(), n * 2, 0..4, n) };
+        assert_eq!(cells.cells, [0, 5, 7, 1, 6, 2]);
+        assert_eq!(cells.seen, [0b111, 0b1011, 0b1_0011, 0b10_0011]);
     }
 
     #[test]

@@ -110,8 +110,15 @@ pub(super) struct Context<'model> {
     attention: Option<Box<Attention>>,
     /// Whether it is to be used where there is one.
     own_attention: bool,
+    /// Of each sequence: those that have a prefix in common have one number.
+    kin: Vec<u32>,
+    /// One that none has had.
+    next_kin: u32,
     model: PhantomData<&'model LlamaModel>,
 }
+
+/// So many tokens in common are enough to look at them together.
+const COMMON: i32 = 64;
 
 impl<'model> Context<'model> {
     /// Makes a context, or `None` when llama.cpp cannot; its log says why.
@@ -147,6 +154,7 @@ impl<'model> Context<'model> {
             settings.n_batch = sys::llama_n_batch(raw.as_ptr());
         }
         let outputs = Vec::new();
+        let next_kin = settings.sequences;
         Some(Self {
             raw,
             settings,
@@ -155,6 +163,8 @@ impl<'model> Context<'model> {
             interrupt: None,
             attention,
             own_attention: true,
+            kin: (0..next_kin).collect(),
+            next_kin,
             model: PhantomData,
         })
     }
@@ -223,7 +233,13 @@ impl<'model> Context<'model> {
             return Err(DecodeError::Invalid("more outputs than sequences and drafts"));
         }
         if let Some(attention) = &mut self.attention {
-            attention.begin(&batch.sequences, self.own_attention);
+            if self.own_attention {
+                let kin: Vec<u32> =
+                    batch.sequences.iter().map(|seq| self.kin[*seq as usize]).collect();
+                attention.begin(&kin);
+            } else {
+                attention.stand_aside();
+            }
         }
         let mut one_each = vec![1_i32; batch.len()];
         let mut sequences: Vec<*mut i32> =
@@ -275,6 +291,10 @@ impl<'model> Context<'model> {
         if memory.is_null() || !self.has_sequence(sequence) {
             return false;
         }
+        if from <= 0 {
+            self.kin[sequence as usize] = self.next_kin;
+            self.next_kin = self.next_kin.wrapping_add(1);
+        }
         // SAFETY: the memory belongs to this context, and the sequence is in range.
         unsafe { sys::llama_memory_seq_rm(memory, sequence, from, -1) }
     }
@@ -300,6 +320,9 @@ impl<'model> Context<'model> {
         if first < 0 || (!whole && (first > 0 || last < tokens)) {
             return false;
         }
+        if tokens >= COMMON {
+            self.kin[to as usize] = self.kin[from as usize];
+        }
         // SAFETY: as above, for both. All sequences are in one stream (`kv_unified`), where a part
         // may be copied: the cells get one more owner and nothing moves.
         unsafe {
@@ -321,6 +344,7 @@ impl<'model> Context<'model> {
             sys::llama_memory_seq_cp(memory, from, to, -1, -1);
             sys::llama_memory_seq_rm(memory, from, -1, -1);
         }
+        self.kin.swap(from as usize, to as usize);
     }
 
     /// How many bytes all that `sequence` has takes. It must be one that can take part in a forward
