@@ -7,10 +7,13 @@
 //!
 //! See `docs/adr/0011-attention-of-our-own.md`.
 
+use std::cell::RefCell;
 use std::ffi::{c_int, c_void};
 
 use llama_cpp_sys_2 as sys;
 use threadrunner_attention::{MOST_THREADS, Node, Prepared, Tensors};
+
+use super::reclaim::Resident;
 
 /// The attention of one context. It stays where it is in memory: llama.cpp has its address.
 #[derive(Debug)]
@@ -18,6 +21,8 @@ pub(super) struct Attention {
     own: threadrunner_attention::Attention,
     /// Whether the next forward pass is computed with it, and not with llama.cpp's.
     used: bool,
+    /// Which cells of the cache have memory. Only who shows nodes looks at it.
+    resident: RefCell<Resident>,
 }
 
 /// ggml's `GGML_N_TASKS_MAX`: an operation is called on as many threads as there are.
@@ -40,7 +45,7 @@ impl Attention {
     /// `None` where the processor has no kernel for it.
     pub(super) fn new() -> Option<Box<Self>> {
         let own = threadrunner_attention::Attention::new()?;
-        Some(Box::new(Self { own, used: true }))
+        Some(Box::new(Self { own, used: true, resident: RefCell::default() }))
     }
 
     /// Lets llama.cpp show the nodes of a new context to this, which must outlive it.
@@ -49,13 +54,31 @@ impl Attention {
         params.cb_eval_user_data = std::ptr::from_ref(self).cast_mut().cast();
     }
 
-    /// A forward pass of tokens of these sequences is about to begin, with this attention or with
-    /// llama.cpp's.
-    pub(super) fn begin(&mut self, sequences: &[i32], used: bool) {
-        self.used = used;
-        if used {
-            self.own.begin(sequences);
+    /// A forward pass of tokens of these kins is about to begin, with this attention.
+    pub(super) fn begin(&mut self, kin: &[u32]) {
+        self.used = true;
+        self.own.begin(kin);
+    }
+
+    /// Keeps the memory of the cells that a node looks at.
+    ///
+    /// # Safety
+    /// The node's sources are alive, and nobody computes.
+    unsafe fn keep_cells(&self, node: &sys::ggml_tensor) {
+        for source in [node.src[1], node.src[2]] {
+            // SAFETY: null, or alive by the caller's promise; this is for contexts on the processor
+            // only, whose cache is in memory.
+            unsafe {
+                let Some(view) = source.as_ref() else { continue };
+                let cells = usize::try_from(view.ne[1]).unwrap_or(0);
+                self.resident.borrow_mut().keep_first(view, cells);
+            }
         }
+    }
+
+    /// A forward pass is about to begin, with llama.cpp's attention.
+    pub(super) fn stand_aside(&mut self) {
+        self.used = false;
     }
 }
 
@@ -71,6 +94,10 @@ unsafe extern "C" fn take_over(
     // SAFETY: the node is alive and nobody computes; `attention` is what `install` gave.
     let (node, attention) = unsafe { (&mut *node, &*attention.cast::<Attention>()) };
     let taken = is_ours(node);
+    if taken || node.op == sys::GGML_OP_FLASH_ATTN_EXT {
+        // SAFETY: the sources are alive as long as the node, and nobody computes.
+        unsafe { attention.keep_cells(node) };
+    }
     if taken && !attention.used {
         node.op_params.copy_within(THEIRS..THEIRS + KEPT, 0);
         node.op_params[KEPT..].fill(0);
@@ -226,7 +253,11 @@ mod tests {
         node.src[..4].copy_from_slice(&[&raw mut q, &raw mut k, &raw mut v, &raw mut mask]);
         let before = node;
         let show = |node: &mut sys::ggml_tensor, attention: &mut Attention, used: bool| {
-            attention.begin(&[0, 0], used);
+            if used {
+                attention.begin(&[0, 0])
+            } else {
+                attention.stand_aside()
+            }
             // SAFETY: the node and its sources are alive, and nobody computes.
             unsafe { take_over(node, true, std::ptr::from_mut(attention).cast()) }
         };

@@ -18,6 +18,7 @@ mod load;
 mod log;
 mod metadata;
 mod places;
+mod reclaim;
 mod sampler;
 mod self_test;
 mod template;
