@@ -4,15 +4,16 @@
 //! as fits a time, and the time depends on who waits. What a token takes is measured: it differs by
 //! a factor of a hundred between models and machines, and narrow passes cost more for each token.
 
-/// The longest that an answer somebody watches is held up for by a prompt: a reader notices a
-/// quarter of a second.
-const WATCHED: f64 = 0.2;
+/// What an answer that somebody watches is to be held up for by a prompt. A reader notices a quarter
+/// of a second; a pass may take half as long again as expected.
+const WATCHED: f64 = 0.17;
 /// The longest pass where nobody watches an answer: whoever comes waits for it.
 const UNWATCHED: f64 = 0.5;
 /// The longest that the tokens of others hold up each token of an interactive request.
 const BESIDE_INTERACTIVE: f64 = 0.1;
 /// A pass is not cut below the width from which a token takes at most so many times what it takes
-/// in the best one: it would hold up everybody more often than it is worth.
+/// in the best one: it would hold up everybody more often than it is worth. Nor does it take longer
+/// than so many times its limit for that, or than a pass of the fewest tokens takes anyway.
 const WASTE: f64 = 1.5;
 /// Nor below this.
 const LEAST: usize = 16;
@@ -45,7 +46,10 @@ impl Pace {
         let Some(best) = self.per_token.iter().flatten().copied().reduce(f64::min) else {
             return most;
         };
+        let takes = |class: usize| self.seconds(class) * (1 << class) as f64;
+        let longest = WASTE * limit.max(takes(class(LEAST)));
         let least = (0..=class(most)).find(|class| self.seconds(*class) <= best * WASTE);
+        let least = (0..=least.unwrap_or(0)).rev().find(|class| takes(*class) <= longest);
         let least = least.map_or(LEAST, |class| LEAST.max(1 << class));
         self.within(limit, most).max(least).min(most)
     }
@@ -96,7 +100,7 @@ mod tests {
     fn a_pass_is_as_wide_as_fits_the_time() {
         assert_eq!(Pace::default().width(true, 512), 512);
         let pace = seen(0.001, 0.0, &[512]);
-        assert_eq!(pace.width(true, 512), 200);
+        assert_eq!(pace.width(true, 512), 170);
         assert_eq!(pace.width(false, 512), 500);
         assert_eq!(pace.width(false, 100), 100);
     }
@@ -116,6 +120,23 @@ mod tests {
         pace.observe(512, 16.0);
         assert_eq!(pace.width(true, 512), 32);
         assert_eq!(seen(1.0, 0.0, &[8, 128]).width(true, 512), LEAST);
+    }
+
+    #[test]
+    fn what_was_fast_once_is_no_reason_for_a_long_pass() {
+        // 128 tokens took 3 ms each at the beginning of a text; far into it 64 take 5 ms each.
+        let mut pace = Pace::default();
+        pace.observe(128, 0.384);
+        pace.observe(64, 0.320);
+        pace.observe(32, 0.160);
+        assert_eq!(pace.width(true, 512), 34);
+        // Where 64 take hardly longer than the limit, and narrower ones as long, they are right.
+        pace.observe(16, 0.16);
+        for _ in 0..30 {
+            pace.observe(64, 0.24);
+            pace.observe(32, 0.288);
+        }
+        assert_eq!(pace.width(true, 512), 64);
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod draft_load;
 mod load;
 mod log;
 mod metadata;
+mod pages;
 mod places;
 mod reclaim;
 mod sampler;
@@ -26,5 +27,6 @@ mod threads;
 
 pub(crate) use load::drives_a_gpu;
 pub use load::{size, with_model};
+pub use pages::clear_buffer;
 pub use self_test::self_test;
 pub(crate) use template::local_zone;

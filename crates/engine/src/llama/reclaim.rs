@@ -1,13 +1,13 @@
 //! Gives the operating system back what the KV cache does not use.
 //!
-//! llama.cpp writes zeros to a whole cache when it makes it, so that a cache of 8,192 cells takes
-//! the memory of 8,192 cells before the first token, and keeps it. Cells are used from the first on, and
-//! a forward pass says up to which. What lies behind that is zeros or forgotten, and nobody reads it
-//! before it is written: its pages can go, and come back as zeros when they are needed.
+//! Cells are used from the first on, and a forward pass says up to which. What lies behind was
+//! forgotten, and nobody reads it before it is written: its pages can go.
 
 use std::collections::HashMap;
 
 use llama_cpp_sys_2 as sys;
+
+use super::pages;
 
 /// Bytes up to which it is not worth a system call.
 const LEAST: usize = 1 << 16;
@@ -23,8 +23,8 @@ impl Resident {
     /// Where twice as many or more have memory, that of the others is given back.
     ///
     /// # Safety
-    /// The view and what it looks at are alive, all of the tensor lies in the memory of this
-    /// process, and nobody reads or writes it meanwhile.
+    /// The view and what it looks at are alive, the tensor lies in memory of this process that is of
+    /// no file, and nobody reads or writes it meanwhile.
     pub(super) unsafe fn keep_first(&mut self, view: &sys::ggml_tensor, cells: usize) {
         // SAFETY: null, or alive by the caller's promise.
         let Some(tensor) = (unsafe { view.view_src.as_ref() }) else { return };
@@ -38,45 +38,14 @@ impl Resident {
             *resident = cells.max(*resident);
             return;
         }
-        let start = tensor.data as usize + cells * tensor.nb[1];
-        let end = tensor.data as usize + *resident * tensor.nb[1];
-        if end - start >= LEAST {
-            release(start, end);
+        let (start, length) = (cells * tensor.nb[1], (*resident - cells) * tensor.nb[1]);
+        if length >= LEAST {
+            // SAFETY: so many rows are there.
+            unsafe { pages::zero(tensor.data.cast::<u8>().add(start), length) };
             *resident = cells;
         }
     }
 }
-
-/// Lets the whole pages between two addresses be zeros that take no memory.
-#[cfg(target_os = "linux")]
-fn release(start: usize, end: usize) {
-    let Some(page) = page_size() else { return };
-    let (start, end) = (start.next_multiple_of(page), end / page * page);
-    if start < end {
-        // Where it fails all stays as it is.
-        // SAFETY: the memory is anonymous and private, so what is dropped comes back as zeros, and
-        // it is the caller's, who has no use for what is there.
-        let _ = unsafe {
-            rustix::mm::madvise(
-                std::ptr::with_exposed_provenance_mut(start),
-                end - start,
-                rustix::mm::Advice::LinuxDontNeed,
-            )
-        };
-    }
-}
-
-/// Not rustix's, which opens a file that the fence denies.
-#[cfg(target_os = "linux")]
-fn page_size() -> Option<usize> {
-    // SAFETY: takes a number and returns one.
-    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    usize::try_from(size).ok().filter(|size| *size > 0)
-}
-
-/// Elsewhere the advice promises nothing about what comes back.
-#[cfg(not(target_os = "linux"))]
-fn release(_start: usize, _end: usize) {}
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
@@ -122,14 +91,13 @@ mod tests {
         keep(256);
         let kept = 256 * CELL;
         assert!(bytes[..kept].iter().all(|byte| *byte == 7));
-        let page = page_size().expect("pages have a size");
-        assert!(bytes[kept.next_multiple_of(page)..].iter().all(|byte| *byte == 0));
+        assert!(bytes[kept..].iter().all(|byte| *byte == 0));
         // It grows again, and is given back again when few are in use.
         keep(2048);
         bytes[..2048 * CELL].fill(9);
         keep(512);
         assert!(bytes[..512 * CELL].iter().all(|byte| *byte == 9));
-        assert!(bytes[(512 * CELL).next_multiple_of(page)..].iter().all(|byte| *byte == 0));
+        assert!(bytes[512 * CELL..].iter().all(|byte| *byte == 0));
         // SAFETY: mapped above, and used no more.
         unsafe { rustix::mm::munmap(data, length) }.expect("it is mapped");
     }
