@@ -269,6 +269,24 @@ fn two_models_that_do_not_fit_together_take_turns_and_give_their_memory_back() {
 }
 
 #[test]
+fn a_cache_takes_memory_for_what_is_used_of_it() {
+    // 755 MB of cells.
+    let home = home_with(&smollm()).config("[engine]\ncontext = 32768\nsequences = 8\n");
+    let ask = |prompt: &str| {
+        home.run(["--temperature", "0", "--max-tokens", "8", prompt]).expect(0);
+        let list = home.connect().ask(&json!({"v": 1, "id": 1, "op": "ps"}));
+        let model = &list[0]["data"]["models"][0];
+        assert!(model["size_bytes"].as_u64() > Some(755_000_000), "it may all be used: {model}");
+        bytes_of(model["pid"].as_u64().unwrap(), "Rss:")
+    };
+    let little = ask("Tell me the capital of France.");
+    let more = ask(&"All rivers flow into the sea. ".repeat(500));
+    assert!(little > 90_000_000 && little < 400_000_000, "{little}");
+    // Some 3,500 tokens of 23 kB each.
+    assert!(more > little + 70_000_000 && more < little + 300_000_000, "{little} {more}");
+}
+
+#[test]
 fn a_model_over_the_budget_is_refused_before_it_is_loaded() {
     let home = home_with(&smollm()).config("memory_budget = \"120 MB\"\n");
     let refused = home.run(["Hello"]).expect(3);

@@ -181,27 +181,32 @@ impl<'model> Llama<'model> {
         ))
     }
 
-    /// Whether to compute with an attention of our own ([`super::attention`]). Not where few cells are
-    /// in use: there a request is answered beside others as it is alone. And not for one that is to be
-    /// answered as llama.cpp answers it, if it is alone.
+    /// Whether to compute with an attention of our own ([`super::attention`]). Not for a repeatable
+    /// request that is alone: it is answered as llama.cpp answers it. Where few cells are in use it is
+    /// answered so beside others too, and whatever it may share: there only the answers of others
+    /// are computed with ours.
     fn own_attention(&self, plan: &Plan) -> bool {
-        let sequences = || self.sequences.iter().flatten();
-        let cells: usize = sequences().map(|sequence| sequence.cached as usize).sum();
-        if self.info.deterministic || cells + plan.n_tokens() <= FEW_CELLS {
+        let cells: usize =
+            self.sequences.iter().flatten().map(|sequence| sequence.cached as usize).sum();
+        if self.info.deterministic {
             return false;
         }
+        if cells + plan.n_tokens() <= FEW_CELLS {
+            return plan.feeds.iter().all(|feed| feed.decodes() && self.repeatable(feed).is_none());
+        }
         let [feed] = plan.feeds.as_slice() else { return true };
-        let own = self.sequences.get(feed.seq.0 as usize).and_then(Option::as_ref);
-        let own = own.filter(|sequence| sequence.repeatable);
-        own.is_none_or(|own| cells > own.cached as usize)
+        self.repeatable(feed).is_none_or(|own| cells > own.cached as usize)
+    }
+
+    /// The sequence of a feed, if the same request is to get the same answer.
+    fn repeatable(&self, feed: &Feed) -> Option<&Sequence> {
+        let sequence = self.sequences.get(feed.seq.0 as usize)?.as_ref();
+        sequence.filter(|sequence| sequence.repeatable)
     }
 
     /// Whether another number of threads could show in an answer that is to come out the same again.
     fn depends_on_threads(&self, plan: &Plan) -> bool {
-        let repeatable = |feed: &Feed| {
-            let sequence = self.sequences.get(feed.seq.0 as usize).and_then(Option::as_ref);
-            sequence.is_some_and(|sequence| sequence.repeatable)
-        };
+        let repeatable = |feed| self.repeatable(feed).is_some();
         self.batch.len() == 1 && self.fed >= CELLS_IN_PARTS && plan.feeds.iter().any(repeatable)
     }
 
