@@ -81,6 +81,7 @@ fn is_about_the_job(code: ErrorCode) -> bool {
     matches!(
         code,
         ErrorCode::JobNotFound
+            | ErrorCode::NoText
             | ErrorCode::AmbiguousId
             | ErrorCode::InvalidRequest
             | ErrorCode::WrongState
