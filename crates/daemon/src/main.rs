@@ -8,6 +8,7 @@ mod context;
 mod engine;
 mod fnv;
 mod handlers;
+mod hook_process;
 mod hooks;
 mod jobs;
 mod log;
@@ -23,8 +24,14 @@ mod workspaces;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    if let [first, program, directory] = arguments.as_slice()
+        && first == hook_process::ARGUMENT
+    {
+        return hook_process::attend(program, directory);
+    }
     let mut foreground = false;
-    for argument in std::env::args_os().skip(1) {
+    for argument in arguments {
         match argument.to_str() {
             Some("--foreground") => foreground = true,
             Some("--version" | "-V") => {

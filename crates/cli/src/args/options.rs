@@ -223,7 +223,7 @@ pub(crate) struct RunArgs {
 
     /// Run this program when the job has ended, with the job's directory as argument
     ///
-    /// Without a shell, by the daemon; what it prints goes to on_done.log in that directory. It
+    /// Without a shell, by the daemon; what it prints (1 MiB) goes to on_done.log in that directory. It
     /// finds THREADRUNNER_JOB_ID and THREADRUNNER_JOB_STATUS (done, failed, canceled) set.
     #[arg(long, value_name = "PROGRAM", help_heading = "Job")]
     pub(crate) on_done: Option<PathBuf>,
