@@ -3,6 +3,7 @@
 //! Usage: `threadrunner-daemon [--foreground]`. Without the flag it leaves its terminal and
 //! session. It writes one line of JSON to stdout when it is ready or cannot be, and closes it.
 
+mod clock;
 mod connection;
 mod context;
 mod engine;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use threadrunner_core::{ErrorCode, Failure, JobId};
+use threadrunner_core::{ErrorCode, Failure, JobId, JobState};
 use threadrunner_home::{Config, Durability, FileLock, Home, WorkspaceSettings};
 use threadrunner_workspace::{Options, Reader, Workspace};
 use tokio::net::UnixListener;
@@ -110,6 +110,8 @@ fn start(foreground: bool) -> Result<Option<(Daemon, FileLock)>, Failure> {
 struct Opened {
     workspace: Workspace,
     ready: Vec<JobId>,
+    /// When something last happened in it before.
+    last_change: Option<SystemTime>,
 }
 
 fn open(settings: &WorkspaceSettings, durability: Durability) -> Result<Opened, Failure> {
@@ -119,6 +121,7 @@ fn open(settings: &WorkspaceSettings, durability: Durability) -> Result<Opened, 
     };
     let options = Options { durability, max_attempts: settings.max_attempts };
     let name = &settings.name;
+    let last_change = last_change(&settings.path);
     let opened = Workspace::open(&settings.path, options, SystemTime::now());
     let (workspace, recovered) = opened.map_err(Failure::from).map_err(|failure| {
         tracing::error!(workspace = name, %failure, "the workspace cannot be used");
@@ -137,7 +140,13 @@ fn open(settings: &WorkspaceSettings, durability: Durability) -> Result<Opened, 
     for trouble in &recovered.troubles {
         tracing::warn!(%trouble, "left as it is");
     }
-    Ok(Opened { workspace, ready: recovered.queued })
+    Ok(Opened { workspace, ready: recovered.queued, last_change })
+}
+
+/// When something last happened in the workspace at `path`; `None` where there is none.
+fn last_change(path: &Path) -> Option<SystemTime> {
+    let reader = Reader::open(path).ok()?;
+    JobState::ALL.into_iter().filter_map(|state| reader.changed(state)).max()
 }
 
 /// Binds the socket. The lock is held: a socket file that is there is nobody's.
@@ -201,14 +210,14 @@ impl Daemon {
         for (settings, opened) in self.workspaces {
             let settings = Arc::new(settings);
             let served = match opened {
-                Ok(Opened { workspace, ready }) => {
+                Ok(Opened { workspace, ready, last_change }) => {
                     let (id, reader) = (stores.next_id(), workspace.reader());
                     let (store, thread) =
                         Store::start(id, Arc::clone(&settings), workspace, ready, events.clone())
                             .map_err(|error| internal("start a workspace's thread", &error))?;
                     remember_names(reader.clone());
                     let served = Served::new(id, Arc::clone(&settings), reader, store.archive());
-                    tokio::spawn(retention::keep(served.clone()));
+                    tokio::spawn(retention::keep(served.clone(), last_change));
                     stores.push(store);
                     threads.push(thread);
                     Ok(served)
