@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use threadrunner_home::{Home, utc_date};
+use threadrunner_home::{Home, Links, open_regular, utc_date};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -48,7 +48,9 @@ impl DailyLog {
         let mut today = self.today.lock().unwrap_or_else(PoisonError::into_inner);
         if today.as_ref().is_none_or(|(opened, _)| *opened != date) {
             let path = self.home.log_file(&date);
-            let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+            let mut options = OpenOptions::new();
+            options.create(true).append(true).mode(0o600);
+            let file = open_regular(&path, &mut options, Links::Followed)?;
             *today = Some((date, file));
             remove_old(&self.home, now);
         }
