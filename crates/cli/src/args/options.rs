@@ -34,7 +34,8 @@ Where the prompt comes from:
   Arguments are joined by spaces. Where standard input is not a terminal, it is read to its end
   and follows the arguments after an empty line; alone, it is the prompt. One newline at its end
   is dropped, except with --raw. A script whose standard input is for something else says
-  `< /dev/null`.
+  `< /dev/null`: an input that stays open is waited for, until --timeout is over, and with
+  --detach for 10 s.
 
 Examples:
   threadrunner run jobs are hard to find
