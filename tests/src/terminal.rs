@@ -38,8 +38,8 @@ impl Terminal {
         let mut leader = Command::new("setsid");
         leader.args(["--ctty", "--wait"]).arg(command.get_program()).args(command.get_args());
         leader.env_clear();
-        leader.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
         leader.env("TERM", "xterm");
+        leader.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
         leader.stdin(screen()).stdout(screen()).stderr(screen());
         let child = leader.spawn().expect("setsid can be started");
         let keys = File::from(keys);
@@ -81,6 +81,21 @@ impl Terminal {
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
                     panic!("{text:?} is not seen; what is: {:?}", self.unread)
                 }
+            }
+        }
+    }
+
+    /// All that is shown until the program's end.
+    ///
+    /// # Panics
+    /// When it does not end within a minute.
+    pub fn see_all(&mut self) -> String {
+        let start = Instant::now();
+        loop {
+            match self.shown.recv_timeout(PATIENCE.saturating_sub(start.elapsed())) {
+                Ok(bytes) => self.unread.push_str(&String::from_utf8_lossy(&bytes)),
+                Err(RecvTimeoutError::Disconnected) => return std::mem::take(&mut self.unread),
+                Err(RecvTimeoutError::Timeout) => panic!("it goes on: {:?}", self.unread),
             }
         }
     }

@@ -99,9 +99,41 @@ fn a_program_that_a_crash_cut_short_is_run_again() {
     let pid = home.daemon_pid();
     home.kill(pid, Signal::KILL);
     eventually("the daemon is gone", || (!process_is_alive(pid)).then_some(()));
+    eventually("the program went with it", || (!process_is_alive(first)).then_some(()));
     home.start_daemon();
     assert_eq!(outcome(&home, "output", &id).1, "again\n");
-    home.kill(first, Signal::KILL);
+}
+
+#[test]
+fn what_a_program_has_started_ends_with_a_killed_daemon_too() {
+    let home = TestHome::new();
+    let hook = script(&home, "sleep 1000 & echo $! > \"$HOME/child\"; wait");
+    detach(&home, hook.to_str().unwrap(), "Hello");
+    let child = home.root().with_file_name("child");
+    let child: u32 = eventually("it runs", || fs::read_to_string(&child).ok()?.trim().parse().ok());
+    home.kill(home.daemon_pid(), Signal::KILL);
+    eventually("its child is gone", || (!process_is_alive(child)).then_some(()));
+}
+
+#[test]
+fn a_log_has_a_bound() {
+    let home = TestHome::new();
+    let hook = script(&home, "echo first; yes | head -c 10000000; echo last >&2; exit 4");
+    let id = detach(&home, hook.to_str().unwrap(), "Hello");
+    let (record, log) = outcome(&home, "output", &id);
+    assert_eq!(record["exit_code"], json!(4));
+    assert!(log.starts_with("first\ny\n") && log.len() < (1 << 20) + 100, "{}", log.len());
+    assert!(log.ends_with("1 MiB is kept of what a program prints)\n"));
+}
+
+#[test]
+fn a_program_is_done_when_it_has_ended_whatever_it_leaves_running() {
+    let home = TestHome::new();
+    let hook = script(&home, "sleep 1000 & echo $!");
+    let id = detach(&home, hook.to_str().unwrap(), "Hello");
+    let (record, log) = outcome(&home, "output", &id);
+    assert_eq!(record["exit_code"], json!(0));
+    home.kill(log.trim().parse().unwrap(), Signal::KILL);
 }
 
 #[test]

@@ -10,7 +10,9 @@ use serde::de::DeserializeOwned;
 use threadrunner_client::{Daemon, Phase, Replies};
 use threadrunner_core::protocol::{Op, ReplyBody};
 use threadrunner_core::{BackendKind, ErrorCode, ExitCode, Failure, ModelRef};
-use threadrunner_home::{Config, Home, resolve_backend, resolve_draft, resolve_workspace_model};
+use threadrunner_home::{
+    Config, Home, interrupt_is_ignored, resolve_backend, resolve_draft, resolve_workspace_model,
+};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
@@ -75,10 +77,36 @@ fn dispatch(command: Command) -> CommandResult {
 /// When to give up, and what to say then.
 #[derive(Debug, Clone)]
 pub(crate) struct Limit {
-    /// How long it may take from now.
-    pub(crate) after: Duration,
+    after: Duration,
+    deadline: Instant,
     /// What becomes of what was waited for.
-    pub(crate) consequence: &'static str,
+    consequence: &'static str,
+}
+
+impl Limit {
+    /// A limit that counts from now.
+    pub(crate) fn from_now(after: Duration, consequence: &'static str) -> Self {
+        // Beyond any clock's end is no limit that anybody lives to see.
+        let deadline = Instant::now().checked_add(after);
+        let deadline = deadline.unwrap_or_else(|| Instant::now() + Duration::from_secs(1 << 30));
+        Self { after, deadline, consequence }
+    }
+
+    /// How long it is.
+    pub(crate) fn after(&self) -> Duration {
+        self.after
+    }
+
+    /// When it is over.
+    pub(crate) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// What is said then.
+    pub(crate) fn failure(&self) -> Failure {
+        Failure::new(ErrorCode::Timeout, format!("timed out after {:?}", self.after))
+            .hint(format!("{}; --timeout sets the limit", self.consequence))
+    }
 }
 
 /// A command's conversation with the daemon: while it waits, it listens for Ctrl-C, keeps its time
@@ -86,8 +114,9 @@ pub(crate) struct Limit {
 pub(crate) struct Session {
     daemon: Arc<Daemon>,
     phases: mpsc::UnboundedReceiver<Phase>,
-    interrupt: Signal,
-    limit: Option<(Instant, Limit)>,
+    /// None where it is ignored, as by a job that a script put in the background.
+    interrupt: Option<Signal>,
+    limit: Option<Limit>,
     pub(crate) spinner: Spinner,
 }
 
@@ -111,8 +140,11 @@ pub(crate) fn with_session(
         let mut session = Session {
             daemon: Arc::new(daemon),
             phases,
-            interrupt: signal(SignalKind::interrupt()).map_err(bug)?,
-            limit: limit.map(|limit| (Instant::now() + limit.after, limit)),
+            interrupt: match interrupt_is_ignored() {
+                true => None,
+                false => Some(signal(SignalKind::interrupt()).map_err(bug)?),
+            },
+            limit,
             spinner: Spinner::new(),
         };
         work(&mut session).await
@@ -139,14 +171,14 @@ impl Session {
         loop {
             let late = async {
                 match &self.limit {
-                    Some((deadline, _)) => sleep_until(*deadline).await,
+                    Some(limit) => sleep_until(limit.deadline).await,
                     None => std::future::pending().await,
                 }
             };
             // Ctrl-C first: an answer that streams without a pause must not drown it.
             tokio::select! {
                 biased;
-                _ = self.interrupt.recv() => return Err(CommandError::Interrupted),
+                () = interrupted(&mut self.interrupt) => return Err(CommandError::Interrupted),
                 () = late => break,
                 result = &mut future => return Ok(result),
                 Some(phase) = self.phases.recv() => {
@@ -155,23 +187,18 @@ impl Session {
                 () = self.spinner.due() => self.spinner.draw(),
             }
         }
-        let failure = Failure::new(ErrorCode::Timeout, "timed out");
-        Err(match &self.limit {
-            Some((_, limit)) => Failure {
-                message: format!("timed out after {:?}", limit.after),
-                hint: Some(format!("{}; --timeout sets the limit", limit.consequence)),
-                ..failure
-            },
-            None => failure,
-        }
-        .into())
+        let failure = match &self.limit {
+            Some(limit) => limit.failure(),
+            None => Failure::new(ErrorCode::Timeout, "timed out"),
+        };
+        Err(failure.into())
     }
 
     /// Forgets a Ctrl-C that came while there was nothing to stop.
     pub(crate) async fn forget_interrupt(&mut self) {
         tokio::select! {
             biased;
-            _ = self.interrupt.recv() => {}
+            () = interrupted(&mut self.interrupt) => {}
             () = std::future::ready(()) => {}
         }
     }
@@ -214,6 +241,16 @@ impl Session {
             Some(_) => self.call(op).await.map(Some),
             None => Ok(None),
         }
+    }
+}
+
+/// Resolves at the next Ctrl-C.
+async fn interrupted(interrupt: &mut Option<Signal>) {
+    match interrupt {
+        Some(interrupt) => {
+            interrupt.recv().await;
+        }
+        None => std::future::pending().await,
     }
 }
 
@@ -330,7 +367,7 @@ mod tests {
             (name == "THREADRUNNER_HOME").then(|| dir.path().as_os_str().to_owned())
         })
         .unwrap();
-        let limit = Limit { after: Duration::from_millis(1), consequence: "it goes on" };
+        let limit = Limit::from_now(Duration::from_millis(1), "it goes on");
         let error = with_session(home, Some(limit), async |session| {
             session.attend(std::future::pending::<CommandResult>()).await?
         })

@@ -2,6 +2,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::terminal::glyphs;
+
 /// `1.2 GB`, in powers of ten as disks and `ls -h --si` count.
 pub(crate) fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
@@ -83,7 +85,7 @@ fn parse_utc(time: &str) -> Option<f64> {
 /// At most so many characters, the last of which says if there were more.
 pub(crate) fn shortened(text: &str, most: usize) -> String {
     match text.chars().count() > most {
-        true => text.chars().take(most.saturating_sub(1)).chain(['…']).collect(),
+        true => text.chars().take(most.saturating_sub(1)).chain([glyphs().more]).collect(),
         false => text.to_owned(),
     }
 }

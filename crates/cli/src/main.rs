@@ -13,6 +13,7 @@ mod output;
 mod prompt;
 mod spinner;
 mod table;
+mod terminal;
 
 use std::process;
 

@@ -1,12 +1,26 @@
 //! The prompt, put together from arguments and standard input.
 
 use std::fs::File;
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, ErrorKind, IsTerminal, Read};
 use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use threadrunner_core::{ErrorCode, Failure, MAX_FRAME_BYTES};
 
+use crate::app::Limit;
 use crate::error::CommandError;
+use crate::output;
+
+/// What some programs put before a text to say how it is encoded. It is no part of the text.
+pub(crate) const BOM: char = '\u{feff}';
+/// So much is read at once.
+const CHUNK: usize = 64 << 10;
+/// How long standard input may be silent before that is said.
+const SILENCE: Duration = Duration::from_secs(1);
+/// How long `--detach` waits for the first of it: whoever detaches has no time to wait.
+const DETACHED: Duration = Duration::from_secs(10);
+const NOT_MEANT: &str = "say `< /dev/null` if it is not meant to be read";
 
 /// The prompt: the words joined by spaces, then after an empty line what standard input holds.
 ///
@@ -26,8 +40,16 @@ pub(crate) fn assemble(
                 error.as_bytes()[error.utf8_error().valid_up_to()]
             ),
         )
-        .hint("convert it first, for instance with `iconv -f latin1 -t utf-8`")
+        .hint(match error.as_bytes() {
+            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => {
+                "it begins as UTF-16 does: convert it first, with `iconv -f utf-16 -t utf-8`"
+            }
+            _ => "convert it first, for instance with `iconv -f latin1 -t utf-8`",
+        })
     })?;
+    if input.starts_with(BOM) {
+        input.remove(0);
+    }
     if !raw && input.ends_with('\n') {
         input.pop();
         if input.ends_with('\r') {
@@ -36,6 +58,7 @@ pub(crate) fn assemble(
     }
     // A lone dash says what is done anyway, as with other programs.
     let said = if words == ["-"] { String::new() } else { words.join(" ") };
+    let said = said.trim_start_matches(BOM).to_owned();
     let prompt = match (said.trim().is_empty(), input.trim().is_empty()) {
         (false, true) => said,
         (true, false) => input,
@@ -55,21 +78,108 @@ pub(crate) fn assemble(
     Ok(prompt)
 }
 
+/// How long standard input may keep a command waiting.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Patience {
+    /// For its end.
+    end: Option<Instant>,
+    /// For anything at all.
+    beginning: Option<Instant>,
+    /// What is said when it is over.
+    limit: Option<Duration>,
+}
+
+impl Patience {
+    /// Until the command's own time is over.
+    pub(crate) fn of(limit: Option<&Limit>) -> Self {
+        let Some(limit) = limit else { return Self::default() };
+        Self { end: Some(limit.deadline().into_std()), limit: Some(limit.after()), beginning: None }
+    }
+
+    /// For a command that is not to wait for an answer, and so hardly for a question.
+    pub(crate) fn detached() -> Self {
+        let beginning = Some(Instant::now() + DETACHED);
+        Self { beginning, limit: Some(DETACHED), end: None }
+    }
+
+    fn is_over(self, silent: bool) -> Option<Instant> {
+        self.end.into_iter().chain(self.beginning.filter(|_| silent)).min()
+    }
+}
+
 /// What standard input holds; `None` where it is a terminal.
-pub(crate) fn read_stdin() -> Result<Option<Vec<u8>>, CommandError> {
+pub(crate) fn read_stdin(patience: Patience) -> Result<Option<Vec<u8>>, CommandError> {
     let stdin = io::stdin();
     if stdin.is_terminal() {
         return Ok(None);
     }
     let cannot = |error: io::Error| {
         Failure::new(ErrorCode::InvalidRequest, format!("cannot read standard input: {error}"))
-            .hint("if it is not meant to be read, say `< /dev/null`")
+            .hint(NOT_MEANT)
     };
-    let file = File::from(stdin.as_fd().try_clone_to_owned().map_err(cannot)?);
-    let mut bytes = Vec::new();
+    let mut file = File::from(stdin.as_fd().try_clone_to_owned().map_err(cannot)?);
+    let (mut bytes, mut chunk) = (Vec::new(), vec![0; CHUNK]);
+    let mut silence = Some(Instant::now() + SILENCE);
     // One byte more than can be sent is enough to say that it is too much.
-    file.take(MAX_FRAME_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    while bytes.len() <= MAX_FRAME_BYTES {
+        let over = patience.is_over(bytes.is_empty());
+        if !is_readable(&file, over.into_iter().chain(silence).min()) {
+            if over.is_some_and(|over| Instant::now() >= over) {
+                return Err(not_ended(patience).into());
+            }
+            tell_of_silence();
+            silence = None;
+            continue;
+        }
+        match file.read(&mut chunk) {
+            Ok(0) => break,
+            Ok(count) => bytes.extend_from_slice(&chunk[..count]),
+            // Somebody else made it non-blocking, or a signal came; it is waited for all the same.
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
+            {
+                continue;
+            }
+            Err(error) => return Err(cannot(error).into()),
+        }
+        silence = silence.map(|_| Instant::now() + SILENCE);
+    }
     Ok(Some(bytes))
+}
+
+/// Waits a moment for the first of standard input, and says so if there is none yet. Not where it is
+/// a terminal.
+pub(crate) fn tell_if_stdin_is_silent() {
+    let stdin = io::stdin();
+    if !stdin.is_terminal() && !is_readable(&stdin, Some(Instant::now() + SILENCE)) {
+        tell_of_silence();
+    }
+}
+
+fn tell_of_silence() {
+    output::say(&format!("threadrunner: waiting for standard input ({NOT_MEANT})"));
+}
+
+fn not_ended(patience: Patience) -> Failure {
+    let message = match patience.limit {
+        Some(limit) => format!("standard input is open, and did not end within {limit:?}"),
+        None => "standard input did not end".to_owned(),
+    };
+    Failure::new(ErrorCode::Timeout, message).hint(format!("{NOT_MEANT}; --timeout sets the limit"))
+}
+
+/// Whether there is something to read, or the end, before `until`.
+fn is_readable(file: &impl AsFd, until: Option<Instant>) -> bool {
+    loop {
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let limit = left.and_then(|left| Timespec::try_from(left).ok());
+        match poll(&mut [PollFd::new(file, PollFlags::IN)], limit.as_ref()) {
+            Ok(0) => return false,
+            Err(rustix::io::Errno::INTR) => {}
+            // Whatever else is the matter, reading will tell.
+            Ok(_) | Err(_) => return true,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -111,6 +221,17 @@ mod tests {
     #[test]
     fn a_raw_prompt_is_kept_byte_for_byte() {
         assert_eq!(assemble(&[], Some(b"Once \n".to_vec()), true).unwrap(), "Once \n");
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_a_prompt() {
+        assert_eq!(prompt(&["Summarize"], Some("\u{feff}a\n")).unwrap(), "Summarize\n\na");
+        assert_eq!(prompt(&["\u{feff}hi"], None).unwrap(), "hi");
+        assert_eq!(prompt(&[], Some("\u{feff}\n")).unwrap_err(), ErrorCode::EmptyPrompt);
+        let raw = assemble(&[], Some("\u{feff}Once ".into()), true).unwrap();
+        assert_eq!(raw, "Once ");
+        let failure = assemble(&[], Some(b"\xff\xfeh\0i\0".to_vec()), false).unwrap_err();
+        assert!(failure.hint.unwrap().contains("utf-16"));
     }
 
     #[test]

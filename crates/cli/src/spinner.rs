@@ -8,11 +8,11 @@ use threadrunner_core::protocol::Progress;
 use tokio::time::{Instant, sleep_until};
 
 use crate::format;
+use crate::terminal::{escapes, glyphs};
 
 /// Whatever takes less than this is not worth a word.
 const DELAY: Duration = Duration::from_millis(100);
 const STEP: Duration = Duration::from_millis(80);
-const FRAMES: [char; 10] = ['⠋', '⠙', '⠹', '⠸', '⠼', '⠴', '⠦', '⠧', '⠇', '⠏'];
 
 /// A line that comes and goes. Without a terminal there is none.
 #[derive(Debug)]
@@ -27,9 +27,8 @@ pub(crate) struct Spinner {
 impl Spinner {
     /// A spinner that shows itself after a moment, if standard error is a terminal.
     pub(crate) fn new() -> Self {
-        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         Self {
-            enabled: io::stderr().is_terminal() && !dumb,
+            enabled: io::stderr().is_terminal() && escapes(),
             label: String::new(),
             frame: 0,
             next: Instant::now() + DELAY,
@@ -57,7 +56,8 @@ impl Spinner {
         if self.label.is_empty() {
             return;
         }
-        let frame = FRAMES[self.frame % FRAMES.len()];
+        let frames = glyphs().spinner;
+        let frame = frames[self.frame % frames.len()];
         self.frame += 1;
         self.visible = true;
         let line = format!("\r{frame} {}\x1b[K", self.label);

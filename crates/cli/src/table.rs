@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use crate::terminal::glyphs;
+
 /// Columns aligned by spaces, under headings; the last one is cut at the terminal's width.
 #[derive(Debug)]
 pub(crate) struct Table<const N: usize> {
@@ -40,7 +42,7 @@ impl<const N: usize> Table<N> {
             match width {
                 Some(width) if out.chars().count() > width => {
                     text.extend(out.chars().take(width.saturating_sub(1)));
-                    text.push('…');
+                    text.push(glyphs().more);
                 }
                 _ => text.push_str(out),
             }
@@ -76,6 +78,6 @@ mod tests {
     fn lines_are_cut_at_the_terminals_width() {
         let mut table = Table::new(["A", "B"]);
         table.row(["1".into(), "a long text".into()]);
-        assert_eq!(table.to_text(Some(8)), "A  B\n1  a lo…\n");
+        assert_eq!(table.to_text(Some(8)), format!("A  B\n1  a lo{}\n", glyphs().more));
     }
 }

@@ -1,6 +1,7 @@
 //! Starting the daemon's process and hearing from it whether it is ready.
 
-use std::fs;
+use std::fs::OpenOptions;
+use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -10,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
 use threadrunner_core::{ErrorCode, Failure};
-use threadrunner_home::Home;
+use threadrunner_home::{Home, Links, open_regular};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
@@ -22,6 +23,8 @@ const LINE_LIMIT: u64 = 64 << 10;
 const EXIT_LIMIT: Duration = Duration::from_secs(1);
 /// So many lines of the log are shown when the daemon died without a word.
 const LOG_LINES: usize = 5;
+/// They are looked for in the last so many bytes of it.
+const LOG_TAIL: u64 = 64 << 10;
 
 /// What the daemon says when it starts: one line, and then it closes its standard output.
 #[derive(Deserialize)]
@@ -138,12 +141,16 @@ fn died(status: Option<ExitStatus>, home: &Home, began: SystemTime) -> Failure {
 /// The end of the log, if anything was written to it since `began`.
 fn fresh_log(home: &Home, began: SystemTime) -> Option<String> {
     let path = home.newest_log()?;
+    let mut log = open_regular(&path, OpenOptions::new().read(true), Links::Followed).ok()?;
+    let found = log.metadata().ok()?;
     // File times are coarser than the clock.
-    let written = fs::metadata(&path).ok()?.modified().ok()? + Duration::from_millis(50);
-    if written < began {
+    if found.modified().ok()? + Duration::from_millis(50) < began {
         return None;
     }
-    let text = String::from_utf8_lossy(&fs::read(&path).ok()?).into_owned();
+    log.seek(SeekFrom::Start(found.len().saturating_sub(LOG_TAIL))).ok()?;
+    let mut bytes = Vec::new();
+    log.take(LOG_TAIL).read_to_end(&mut bytes).ok()?;
+    let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<_> = text.lines().collect();
     let end = lines[lines.len().saturating_sub(LOG_LINES)..].join("\n");
     (!end.is_empty()).then(|| format!("the end of {}:\n{end}", path.display()))

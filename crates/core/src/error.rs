@@ -116,6 +116,8 @@ error_codes! {
     JobExists = "job_exists",
     /// The id fits more than one job.
     AmbiguousId = "ambiguous_id",
+    /// The job is done, and there is no text that it has made.
+    NoText = "no_text",
     /// No such session.
     SessionNotFound = "session_not_found",
     /// The job's state does not allow it.
@@ -192,7 +194,7 @@ impl ErrorCode {
             Self::JobFailed | Self::Canceled | Self::DependencyFailed | Self::WrongState => {
                 ExitCode::Failed
             }
-            Self::JobNotFound | Self::SessionNotFound => ExitCode::NotFound,
+            Self::JobNotFound | Self::NoText | Self::SessionNotFound => ExitCode::NotFound,
             Self::InvalidRequest
             | Self::EmptyPrompt
             | Self::JobExists
@@ -229,6 +231,7 @@ impl ErrorCode {
             | Self::Canceled
             | Self::DependencyFailed
             | Self::JobNotFound
+            | Self::NoText
             | Self::SessionNotFound
             | Self::WrongState
             | Self::Config
@@ -262,6 +265,7 @@ impl ErrorCode {
             | Self::Canceled
             | Self::DependencyFailed
             | Self::JobNotFound
+            | Self::NoText
             | Self::SessionNotFound
             | Self::JobExists
             | Self::AmbiguousId

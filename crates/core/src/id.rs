@@ -49,6 +49,14 @@ impl JobId {
         }
     }
 
+    /// When it was made, in microseconds since 1970, if it was made as ThreadRunner makes ids. Another
+    /// program's first part may be no time at all, such as sixteen nines; only a plausible one counts.
+    pub fn micros(&self) -> Option<u64> {
+        let digits = self.0.split('_').next().unwrap_or_default();
+        let micros = digits.parse().ok().filter(|&micros| micros <= LATEST)?;
+        (digits.len() == 16).then_some(micros)
+    }
+
     /// The id as it stands on disk and on the wire.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -106,14 +114,14 @@ impl JobIdSource {
 
     /// Never makes an id at or before `id` again: call with the newest id found on disk.
     pub fn after(&mut self, id: &JobId) {
-        let digits = id.as_str().split('_').next().unwrap_or_default();
-        // Another program's first part may be no time at all, such as sixteen nines; only a
-        // plausible one counts.
-        if let (16, Ok(micros)) = (digits.len(), digits.parse())
-            && micros <= LATEST
-        {
+        if let Some(micros) = id.micros() {
             self.last_micros = self.last_micros.max(micros);
         }
+    }
+
+    /// The time of the newest id that it knows of, in microseconds since 1970.
+    pub fn newest_micros(&self) -> u64 {
+        self.last_micros
     }
 
     /// The next id, for the time `now`.

@@ -91,6 +91,26 @@ pub enum JobType {
     Embed,
     /// A text about images.
     Vision,
+    /// Speech.
+    Tts,
+    /// What was said in a recording.
+    Stt,
+}
+
+impl JobType {
+    /// Every type.
+    pub const ALL: [Self; 5] = [Self::Text, Self::Embed, Self::Vision, Self::Tts, Self::Stt];
+
+    /// The type as it stands in `type.txt` and in `meta.json`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Embed => "embed",
+            Self::Vision => "vision",
+            Self::Tts => "tts",
+            Self::Stt => "stt",
+        }
+    }
 }
 
 /// Which backend runs a model.
@@ -284,7 +304,7 @@ pub struct JobMeta {
     /// When the job was submitted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub submitted_at: Option<String>,
-    /// `text`, `embed` or `vision`.
+    /// What kind of answer was asked for.
     #[serde(default)]
     pub mode: JobType,
     /// The job that this one follows.
@@ -323,6 +343,23 @@ pub struct JobMeta {
     /// What other programs wrote.
     #[serde(flatten)]
     pub other: serde_json::Map<String, serde_json::Value>,
+}
+
+impl JobMeta {
+    /// What a `meta.json` says, whoever wrote it; `None` where it is not an object. A value that
+    /// cannot be what its key means is left out, and costs no other.
+    pub fn read(json: &[u8]) -> Option<Self> {
+        if let Ok(meta) = serde_json::from_slice(json) {
+            return Some(meta);
+        }
+        let mut values: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_slice(json).ok()?;
+        values.retain(|key, value| {
+            let alone = serde_json::Map::from_iter([(key.clone(), value.clone())]);
+            serde_json::from_value::<Self>(alone.into()).is_ok()
+        });
+        serde_json::from_value(values.into()).ok()
+    }
 }
 
 /// How the program went that was run when a job had ended: the content of `on_done.json`.
@@ -427,6 +464,29 @@ mod tests {
     #[test]
     fn an_empty_job_json_is_the_default_job() {
         assert_eq!(serde_json::from_str::<JobSpec>("{}").unwrap(), JobSpec::default());
+    }
+
+    #[test]
+    fn a_value_that_means_nothing_costs_no_other() {
+        let text = r#"{"mode":"dance","tags":["a"],"parent":"","duration_s":"long","mood":"good",
+            "submitted_at":"2026-01-01T00:00:00Z","error":"no luck","tags":["b"]}"#;
+        let meta = JobMeta::read(text.as_bytes()).unwrap();
+        let expected = JobMeta {
+            tags: vec!["b".to_owned()],
+            submitted_at: Some("2026-01-01T00:00:00Z".to_owned()),
+            other: [("mood".to_owned(), "good".into())].into_iter().collect(),
+            ..JobMeta::default()
+        };
+        assert_eq!(meta, expected);
+        assert_eq!(JobMeta::read(b"[1]"), None);
+        assert_eq!(JobMeta::read(b"{"), None);
+    }
+
+    #[test]
+    fn every_type_is_written_as_it_is_called() {
+        for kind in JobType::ALL {
+            assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str());
+        }
     }
 
     #[test]

@@ -3,24 +3,32 @@
 //! Each runs at least once: what is due is noted on disk before a job can end, and the note goes
 //! when the program has ended. A crash of the daemon in between runs it again, so that a script
 //! that moves on from job to job never stands still; one for which twice is once too often looks
-//! at what it has done already.
+//! at what it has done already. It never runs twice at once: with the daemon it ends
+//! ([`hook_process`]).
 
 use std::collections::{HashMap, VecDeque};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{ExitStatus, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant, SystemTime};
 
-use rustix::process::{Pid, Signal, kill_process_group};
 use threadrunner_core::{ErrorCode, Failure, HookOutcome, JobId};
 use threadrunner_home::{Config, Home};
 use threadrunner_workspace::{Hook, format_timestamp};
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::hook_process::{self, Ending};
 use crate::workspaces::WorkspaceId;
+
+/// The most bytes in which it is said how a program ended.
+const LONGEST_ENDING: u64 = 64 << 10;
+/// How long it may take to kill one.
+const END_LIMIT: Duration = Duration::from_secs(5);
 
 /// What a hook keeps of the daemon's environment: what a person's programs expect, and nothing
 /// that depends on who happened to start the daemon.
@@ -108,19 +116,22 @@ impl Hooks {
 
     /// Runs a hook.
     pub(crate) fn run(&self, job: PlacedJob, hook: Hook) {
-        let mut command = Command::new(&hook.program);
+        let mut command = Command::new(hook_process::own_program());
         command
+            .arg0("threadrunner-daemon")
+            .arg(hook_process::ARGUMENT)
+            .arg(&hook.program)
+            .arg(&hook.directory)
             .env_clear()
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .env("THREADRUNNER_JOB_ID", job.1.as_str())
             .env("THREADRUNNER_JOB_STATUS", &hook.status)
             .env("THREADRUNNER_WORKSPACE", &hook.workspace)
-            .arg(&hook.directory)
             .current_dir(&hook.directory)
             .process_group(0);
         let (timeout, give_up, ended) = (self.timeout, self.give_up.clone(), self.ended.clone());
         tokio::spawn(async move {
-            let outcome = attend(&mut command, hook, timeout, give_up).await;
+            let outcome = attend(command, hook, timeout, give_up).await;
             // An owner that is gone has the note on disk.
             let _ = ended.send((job, outcome)).await;
         });
@@ -155,7 +166,7 @@ impl Hooks {
 
 /// Runs a program to its end; `None` when it was given up.
 async fn attend(
-    command: &mut Command,
+    command: Command,
     hook: Hook,
     timeout: Duration,
     give_up: CancellationToken,
@@ -167,19 +178,27 @@ async fn attend(
         ..HookOutcome::default()
     };
     match start(command, hook) {
-        Ok(mut child) => {
-            let status = tokio::select! {
-                status = tokio::time::timeout(timeout, child.wait()) => status.ok(),
+        Ok((mut child, mut socket)) => {
+            let ending = tokio::select! {
+                ending = tokio::time::timeout(timeout, ending(&mut socket)) => ending.ok(),
                 () = give_up.cancelled() => {
-                    kill(&mut child).await;
+                    end(child, socket).await;
                     return None;
                 }
             };
-            match status {
-                Some(Ok(status)) => note(&mut outcome, status),
-                Some(Err(error)) => outcome.error = Some(format!("cannot wait for it: {error}")),
+            match ending {
+                Some(Ok(ending)) => {
+                    outcome.exit_code = ending.exit_code;
+                    outcome.signal = ending.signal;
+                    outcome.error = ending.error;
+                    let _ = child.wait().await;
+                }
+                Some(Err(error)) => {
+                    outcome.error = Some(format!("cannot wait for it: {error}"));
+                    end(child, socket).await;
+                }
                 None => {
-                    kill(&mut child).await;
+                    end(child, socket).await;
                     outcome.timed_out = true;
                 }
             }
@@ -190,28 +209,34 @@ async fn attend(
     Some(outcome)
 }
 
-fn note(outcome: &mut HookOutcome, status: ExitStatus) {
-    outcome.exit_code = status.code();
-    outcome.signal = status.signal();
+/// Starts a program, with a process that attends to it until the socket's other end is closed.
+/// Nobody else holds that: the command is gone when this returns.
+fn start(mut command: Command, hook: Hook) -> Result<(Child, UnixStream), Failure> {
+    check(&hook.program)?;
+    let start = || -> std::io::Result<(Child, UnixStream)> {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        command.stdin(OwnedFd::from(theirs)).stdout(hook.log).stderr(Stdio::null());
+        Ok((command.spawn()?, UnixStream::from_std(ours)?))
+    };
+    start().map_err(|error| {
+        Failure::new(ErrorCode::Io, format!("cannot start {}: {error}", hook.program.display()))
+    })
 }
 
-fn start(command: &mut Command, hook: Hook) -> Result<Child, Failure> {
-    check(&hook.program)?;
-    let cannot = |error: std::io::Error| {
-        Failure::new(ErrorCode::Io, format!("cannot start {}: {error}", hook.program.display()))
-    };
-    let log = hook.log.try_clone().map_err(cannot)?;
-    command.stdin(Stdio::null()).stdout(hook.log).stderr(log).spawn().map_err(cannot)
+/// What is said when the program has ended.
+async fn ending(socket: &mut UnixStream) -> std::io::Result<Ending> {
+    let mut said = Vec::new();
+    socket.take(LONGEST_ENDING).read_to_end(&mut said).await?;
+    Ok(serde_json::from_slice(&said)?)
 }
 
 /// Ends a program and all that it has started, as far as that has stayed in its process group.
-async fn kill(child: &mut Child) {
-    let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-    if let Some(group) = group {
-        // It may have ended this moment.
-        let _ = kill_process_group(group, Signal::KILL);
+async fn end(mut child: Child, socket: UnixStream) {
+    drop(socket);
+    if tokio::time::timeout(END_LIMIT, child.wait()).await.is_err() {
+        let _ = child.kill().await;
     }
-    let _ = child.wait().await;
 }
 
 /// Whether a program may be run for a job: a file that can be executed and that nobody but its

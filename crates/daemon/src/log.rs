@@ -3,10 +3,11 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use threadrunner_home::{Home, utc_date};
+use threadrunner_home::{Home, Links, open_regular, utc_date};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -14,6 +15,8 @@ const PREFIX: &str = "threadrunner-daemon-";
 const SUFFIX: &str = ".log";
 /// Today's and the six before it are kept.
 const KEEP: Duration = Duration::from_secs(6 * 86_400);
+/// And so many files: a clock that leaps makes old what is not.
+const KEPT_FILES: usize = 7;
 
 /// Writes to the file of the day, and to stderr too in the foreground.
 ///
@@ -45,7 +48,9 @@ impl DailyLog {
         let mut today = self.today.lock().unwrap_or_else(PoisonError::into_inner);
         if today.as_ref().is_none_or(|(opened, _)| *opened != date) {
             let path = self.home.log_file(&date);
-            let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+            let mut options = OpenOptions::new();
+            options.create(true).append(true).mode(0o600);
+            let file = open_regular(&path, &mut options, Links::Followed)?;
             *today = Some((date, file));
             remove_old(&self.home, now);
         }
@@ -59,17 +64,21 @@ impl DailyLog {
     }
 }
 
-/// Removes logs of more than a week ago. A log that cannot be removed is tried again tomorrow.
+/// Removes logs of more than a week ago, but not the last few, whatever the clock says. A log that
+/// cannot be removed is tried again tomorrow.
 fn remove_old(home: &Home, now: SystemTime) {
     let oldest = home.log_file(&utc_date(now - KEEP));
-    for entry in fs::read_dir(&home.cache_dir).into_iter().flatten().flatten() {
-        let path = entry.path();
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        // Dates in names: name order is time order.
-        if name.starts_with(PREFIX) && name.ends_with(SUFFIX) && path < oldest {
-            let _ = fs::remove_file(path);
-        }
+    let is_log = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with(PREFIX) && name.ends_with(SUFFIX)
+    };
+    let entries = fs::read_dir(&home.cache_dir).into_iter().flatten().flatten();
+    let mut logs: Vec<_> = entries.map(|entry| entry.path()).filter(is_log).collect();
+    // Dates in names: name order is time order.
+    logs.sort();
+    logs.truncate(logs.len().saturating_sub(KEPT_FILES));
+    for path in logs.into_iter().filter(|path| *path < oldest) {
+        let _ = fs::remove_file(path);
     }
 }
 
@@ -108,13 +117,16 @@ mod tests {
         home.create().unwrap();
         let now = UNIX_EPOCH + Duration::from_secs(20_000 * 86_400);
         let of_day = |days: u64| home.log_file(&utc_date(now - Duration::from_secs(days * 86_400)));
-        let old = of_day(7);
-        let kept = [of_day(6), of_day(0), home.cache_dir.join("model.bin")];
-        for path in kept.iter().chain([&old]) {
+        let other = home.cache_dir.join("model.bin");
+        for path in (0..10).map(of_day).chain([other.clone()]) {
             fs::write(path, "").unwrap();
         }
         remove_old(&home, now);
-        assert!(!old.exists());
-        assert!(kept.iter().all(|path| path.exists()));
+        let left = || fs::read_dir(&home.cache_dir).unwrap().count();
+        assert!(other.exists() && of_day(6).exists() && !of_day(7).exists());
+        assert_eq!(left(), 8);
+        // A clock that leapt ahead takes none of them away.
+        remove_old(&home, now + Duration::from_secs(365 * 86_400));
+        assert_eq!(left(), 8);
     }
 }

@@ -3,15 +3,19 @@
 //! Usage: `threadrunner-daemon [--foreground]`. Without the flag it leaves its terminal and
 //! session. It writes one line of JSON to stdout when it is ready or cannot be, and closes it.
 
+mod clock;
 mod connection;
 mod context;
 mod engine;
 mod fnv;
 mod handlers;
+mod hook_process;
 mod hooks;
+mod inherited;
 mod jobs;
 mod log;
 mod memory;
+mod reach;
 mod retention;
 mod server;
 mod startup;
@@ -23,8 +27,14 @@ mod workspaces;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    if let [first, program, directory] = arguments.as_slice()
+        && first == hook_process::ARGUMENT
+    {
+        return hook_process::attend(program, directory);
+    }
     let mut foreground = false;
-    for argument in std::env::args_os().skip(1) {
+    for argument in arguments {
         match argument.to_str() {
             Some("--foreground") => foreground = true,
             Some("--version" | "-V") => {

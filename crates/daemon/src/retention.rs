@@ -12,6 +12,7 @@ use threadrunner_workspace::{NotKept, Reader, Retention};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
+use crate::clock::{Clock, steady_now};
 use crate::workspaces::Served;
 
 /// A job that ended so short a time ago stays: who waited for it has yet to read its answer.
@@ -22,12 +23,21 @@ const REST: Duration = Duration::from_secs(10);
 const REST_FACTOR: u32 = 100;
 
 /// Keeps a workspace within its limits, for as long as the daemon lives.
-pub(crate) async fn keep(workspace: Served) {
+///
+/// `last_change` is when something last happened in it before this daemon.
+pub(crate) async fn keep(workspace: Served, last_change: Option<SystemTime>) {
     let config = workspace.settings.retention;
     let mut ended = workspace.archive.ended();
+    let mut clock = Clock::new(SystemTime::now(), steady_now(), last_change);
     while config.limits() {
         let began = Instant::now();
-        let next = match look_and_remove(&workspace, config).await {
+        let now = SystemTime::now();
+        let doubtful = clock.look(now, steady_now());
+        if !doubtful.is_zero() {
+            sleep_until(began + doubtful).await;
+            continue;
+        }
+        let next = match look_and_remove(&workspace, config, now).await {
             Ok(next) => next,
             Err(failure) => {
                 let name = &workspace.settings.name;
@@ -56,8 +66,9 @@ pub(crate) async fn keep(workspace: Served) {
 async fn look_and_remove(
     workspace: &Served,
     config: RetentionConfig,
+    now: SystemTime,
 ) -> Result<Option<Duration>, Failure> {
-    let found = look(workspace.reader.clone(), retention(config)).await?;
+    let found = look(workspace.reader.clone(), retention(config), now).await?;
     if !found.jobs.is_empty() {
         let removed = workspace.archive.remove_all(&found.jobs).await?;
         let name = &workspace.settings.name;
@@ -77,12 +88,12 @@ fn retention(config: RetentionConfig) -> Retention {
 }
 
 /// Looks at all jobs that have ended, on a thread of its own that gives way to all others.
-async fn look(reader: Reader, retention: Retention) -> Result<NotKept, Failure> {
+async fn look(reader: Reader, retention: Retention, now: SystemTime) -> Result<NotKept, Failure> {
     let (tell, told) = oneshot::channel();
     let look = move || {
         // On Linux this is the thread's own priority.
         let _ = rustix::process::nice(19);
-        let found = reader.not_kept(&retention, SystemTime::now());
+        let found = reader.not_kept(&retention, now);
         // A daemon that is gone has nobody to be told.
         let _ = tell.send(found.map_err(Failure::from));
     };

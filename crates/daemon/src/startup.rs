@@ -9,8 +9,10 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use threadrunner_core::{ErrorCode, Failure, JobId};
-use threadrunner_home::{Config, Durability, FileLock, Home, WorkspaceSettings};
+use threadrunner_core::{ErrorCode, Failure, JobId, JobState};
+use threadrunner_home::{
+    Config, Durability, FileLock, Home, WorkspaceSettings, interrupt_is_ignored,
+};
 use threadrunner_workspace::{Options, Reader, Workspace};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -20,7 +22,7 @@ use crate::context::Context;
 use crate::jobs::{Hub, Owner};
 use crate::store::{Store, Stores};
 use crate::workspaces::{Configured, Served, Workspaces};
-use crate::{log, retention, server};
+use crate::{inherited, log, reach, retention, server};
 
 /// Events of the workspaces' threads that may wait for the owner; then the threads wait.
 const STORE_EVENTS: usize = 1024;
@@ -31,13 +33,14 @@ const LAST_FRAMES: Duration = Duration::from_secs(2);
 
 /// Starts, serves, and returns when the daemon was told to stop.
 pub(crate) fn run(foreground: bool) -> ExitCode {
+    let kept = inherited::let_go(foreground);
     // What the daemon and its engines make is its user's alone.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     if !foreground {
         // Fails only for one that leads its group already, and so has no terminal to leave.
         let _ = rustix::process::setsid();
     }
-    let served = start(foreground).and_then(|daemon| match daemon {
+    let served = start(foreground, &kept).and_then(|daemon| match daemon {
         Some((daemon, lock)) => daemon.serve(lock),
         None => Ok(()),
     });
@@ -66,11 +69,19 @@ struct Daemon {
     foreground: bool,
 }
 
-/// Takes the lock and the socket; `None` when another daemon has them.
-fn start(foreground: bool) -> Result<Option<(Daemon, FileLock)>, Failure> {
+/// Takes the lock and the socket; `None` when another daemon has them. `kept` is what the daemon could
+/// not let go of, in words.
+fn start(foreground: bool, kept: &[String]) -> Result<Option<(Daemon, FileLock)>, Failure> {
     let home = Home::from_env()?;
     home.create()?;
     log::start(&home, foreground);
+    for what in kept {
+        tracing::warn!("whoever started this daemon lends it this for life: {what}");
+    }
+    if let Some(unused) = &home.unused_runtime_dir {
+        let (path, why) = (unused.path.display(), &unused.why);
+        tracing::warn!("XDG_RUNTIME_DIR is not used: {path} {why}; the socket is in the home");
+    }
     let config = Config::load(&home)?;
     let Some(lock) = FileLock::try_now(&home.daemon_lock())? else {
         if foreground {
@@ -110,6 +121,8 @@ fn start(foreground: bool) -> Result<Option<(Daemon, FileLock)>, Failure> {
 struct Opened {
     workspace: Workspace,
     ready: Vec<JobId>,
+    /// When something last happened in it before.
+    last_change: Option<SystemTime>,
 }
 
 fn open(settings: &WorkspaceSettings, durability: Durability) -> Result<Opened, Failure> {
@@ -119,6 +132,7 @@ fn open(settings: &WorkspaceSettings, durability: Durability) -> Result<Opened, 
     };
     let options = Options { durability, max_attempts: settings.max_attempts };
     let name = &settings.name;
+    let last_change = last_change(&settings.path);
     let opened = Workspace::open(&settings.path, options, SystemTime::now());
     let (workspace, recovered) = opened.map_err(Failure::from).map_err(|failure| {
         tracing::error!(workspace = name, %failure, "the workspace cannot be used");
@@ -137,11 +151,17 @@ fn open(settings: &WorkspaceSettings, durability: Durability) -> Result<Opened, 
     for trouble in &recovered.troubles {
         tracing::warn!(%trouble, "left as it is");
     }
-    Ok(Opened { workspace, ready: recovered.queued })
+    Ok(Opened { workspace, ready: recovered.queued, last_change })
+}
+
+/// When something last happened in the workspace at `path`; `None` where there is none.
+fn last_change(path: &Path) -> Option<SystemTime> {
+    let reader = Reader::open(path).ok()?;
+    JobState::ALL.into_iter().filter_map(|state| reader.changed(state)).max()
 }
 
 /// Binds the socket. The lock is held: a socket file that is there is nobody's.
-fn bind(path: &Path) -> Result<std::os::unix::net::UnixListener, Failure> {
+pub(crate) fn bind(path: &Path) -> Result<std::os::unix::net::UnixListener, Failure> {
     match fs::symlink_metadata(path) {
         Ok(found) if std::os::unix::fs::FileTypeExt::is_socket(&found.file_type()) => {
             fs::remove_file(path).map_err(|error| io_failure("remove the old", path, &error))?;
@@ -173,7 +193,8 @@ impl Daemon {
             .build()
             .map_err(|error| internal("start the runtime", &error))?;
         let socket = self.home.socket.clone();
-        let served = runtime.block_on(self.serve_in_runtime());
+        let lock = Arc::new(lock);
+        let served = runtime.block_on(self.serve_in_runtime(Arc::clone(&lock)));
         // Kills what engines are left. A read of the workspace that hangs is not waited for.
         runtime.shutdown_timeout(Duration::from_millis(100));
         // With the runtime went all who could ask the workspaces' threads: they let go of their
@@ -191,7 +212,7 @@ impl Daemon {
         served
     }
 
-    async fn serve_in_runtime(self) -> Result<Vec<JoinHandle<()>>, Failure> {
+    async fn serve_in_runtime(self, lock: Arc<FileLock>) -> Result<Vec<JoinHandle<()>>, Failure> {
         let signals = Signals::new().map_err(|error| internal("watch signals", &error))?;
         let listener = UnixListener::from_std(self.listener)
             .map_err(|error| io_failure("listen on", &self.home.socket, &error))?;
@@ -201,14 +222,14 @@ impl Daemon {
         for (settings, opened) in self.workspaces {
             let settings = Arc::new(settings);
             let served = match opened {
-                Ok(Opened { workspace, ready }) => {
+                Ok(Opened { workspace, ready, last_change }) => {
                     let (id, reader) = (stores.next_id(), workspace.reader());
                     let (store, thread) =
                         Store::start(id, Arc::clone(&settings), workspace, ready, events.clone())
                             .map_err(|error| internal("start a workspace's thread", &error))?;
                     remember_names(reader.clone());
                     let served = Served::new(id, Arc::clone(&settings), reader, store.archive());
-                    tokio::spawn(retention::keep(served.clone()));
+                    tokio::spawn(retention::keep(served.clone(), last_change));
                     stores.push(store);
                     threads.push(thread);
                     Ok(served)
@@ -230,6 +251,7 @@ impl Daemon {
         });
         let closing = CancellationToken::new();
         let serving = tokio::spawn(server::serve(listener, context.clone(), closing.clone()));
+        let reachable = tokio::spawn(reach::keep(context.clone(), lock, closing.clone()));
         tokio::spawn(obey(signals, hub));
         tracing::info!(pid = std::process::id(), socket = %context.home.socket.display(), "ready");
         if !self.foreground {
@@ -237,7 +259,8 @@ impl Daemon {
         }
         owner.run().await;
         closing.cancel();
-        let _ = tokio::time::timeout(LAST_FRAMES, serving).await;
+        let ends = async { tokio::join!(serving, reachable) };
+        let _ = tokio::time::timeout(LAST_FRAMES, ends).await;
         Ok(threads)
     }
 }
@@ -258,7 +281,8 @@ fn remember_names(reader: Reader) {
 
 struct Signals {
     terminate: Signal,
-    interrupt: Signal,
+    // None in the foreground where it is ignored, as by a job that a script put in the background.
+    interrupt: Option<Signal>,
     // Caught so that a terminal's end is not the daemon's.
     hangup: Signal,
 }
@@ -267,7 +291,10 @@ impl Signals {
     fn new() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
+            interrupt: match interrupt_is_ignored() {
+                true => None,
+                false => Some(signal(SignalKind::interrupt())?),
+            },
             hangup: signal(SignalKind::hangup())?,
         })
     }
@@ -276,9 +303,15 @@ impl Signals {
 /// The first SIGTERM or SIGINT begins the end, with a grace time; a second one ends that.
 async fn obey(mut signals: Signals, hub: Hub) {
     loop {
+        let interrupted = async {
+            match &mut signals.interrupt {
+                Some(interrupt) => interrupt.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = signals.terminate.recv() => {}
-            _ = signals.interrupt.recv() => {}
+            _ = interrupted => {}
             _ = signals.hangup.recv() => continue,
         }
         if hub.stop(false).await.is_err() {
@@ -302,13 +335,14 @@ fn engine_binary() -> PathBuf {
 
 /// Tells the client that started this daemon how it went, and lets go of it.
 ///
-/// What comes after the first line goes nowhere: stdout becomes `/dev/null`.
+/// What comes after the first line goes nowhere: stdout and stderr become `/dev/null`.
 fn report(line: &str) {
     let mut stdout = io::stdout().lock();
     // A client that went away has nobody to be told.
     let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
     if let Ok(null) = fs::OpenOptions::new().write(true).open("/dev/null") {
-        let _ = rustix::stdio::dup2_stdout(null);
+        let _ = rustix::stdio::dup2_stdout(&null);
+        let _ = rustix::stdio::dup2_stderr(&null);
     }
 }
 
@@ -322,7 +356,7 @@ pub(crate) fn complain(line: &str) {
     let _ = writeln!(io::stderr(), "threadrunner-daemon: {line}");
 }
 
-fn io_failure(verb: &str, path: &Path, error: &io::Error) -> Failure {
+pub(crate) fn io_failure(verb: &str, path: &Path, error: &io::Error) -> Failure {
     Failure::new(ErrorCode::Io, format!("cannot {verb} {}: {error}", path.display()))
         .hint("`threadrunner doctor` checks the home and its permissions")
 }

@@ -1,7 +1,6 @@
 //! `config.toml`.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,7 +9,12 @@ use serde::{Deserialize, Deserializer};
 use threadrunner_core::engine_protocol::{DummyScript, EngineOptions};
 use threadrunner_core::{BackendKind, ErrorCode, Failure, Parameters, Priority};
 
-use crate::{Home, MemoryBudget, ModelConfig, RetentionConfig, SessionsConfig};
+use crate::{
+    Home, Links, MemoryBudget, ModelConfig, RetentionConfig, SessionsConfig, read_regular,
+};
+
+/// The longest configuration that is read: a thousand times what anybody writes.
+const MAX_BYTES: u64 = 1 << 20;
 
 /// The user's configuration: `config.toml` in the home. Every key has a default, and so has the
 /// file. An unknown key is an error, because a misspelt one would be obeyed by nobody.
@@ -126,27 +130,27 @@ impl Config {
     /// [`ErrorCode::Io`] when it cannot be read.
     pub fn load(home: &Home) -> Result<Self, Failure> {
         let path = &home.config_file;
-        let text = match fs::read_to_string(path) {
-            Ok(text) => text,
-            // Where the home itself cannot be, whoever makes it will say so.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-                ) =>
-            {
-                return Ok(Self::default());
-            }
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                return Err(wrong(path, None, "the file is not UTF-8"));
-            }
+        let bytes = match read_regular(path, MAX_BYTES, Links::Followed) {
+            Ok(bytes) => bytes,
             Err(error) => {
-                return Err(Failure::new(
-                    ErrorCode::Io,
-                    format!("cannot read {}: {error}", path.display()),
-                ));
+                return match error.kind() {
+                    io::ErrorKind::NotFound if path.is_symlink() => {
+                        Err(wrong(path, None, "it is a link to a file that is not there"))
+                    }
+                    // Where the home itself cannot be, whoever makes it will say so.
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Ok(Self::default()),
+                    io::ErrorKind::InvalidInput | io::ErrorKind::FileTooLarge => {
+                        Err(wrong(path, None, &error.to_string()))
+                    }
+                    _ => Err(Failure::new(
+                        ErrorCode::Io,
+                        format!("cannot read {}: {error}", path.display()),
+                    )),
+                };
             }
         };
+        let text =
+            String::from_utf8(bytes).map_err(|_| wrong(path, None, "the file is not UTF-8"))?;
         let config = Self::parse(&text, path)?;
         config.check_workspace_places(home).map_err(|message| wrong(path, None, &message))?;
         Ok(config)

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use threadrunner_core::{BackendKind, ErrorCode, Failure};
 
-use crate::private::{ensure_dir, ensure_own, ensure_private};
+use crate::private::{ensure_closed, ensure_dir, ensure_private};
+use crate::runtime_dir::{self, OWN_DIR, UnusedRuntimeDir};
 
 /// The longest path of a Unix socket, in bytes: `sockaddr_un` has 108, the last for a zero.
 const MAX_SOCKET_PATH: usize = 107;
@@ -30,6 +31,8 @@ pub struct Home {
     /// `THREADRUNNER_HOME` is set, because two homes must not share a daemon; else
     /// `$XDG_RUNTIME_DIR/threadrunner/daemon.sock`; else `run/daemon.sock`.
     pub socket: PathBuf,
+    /// The runtime directory, where it cannot hold the socket.
+    pub unused_runtime_dir: Option<UnusedRuntimeDir>,
     /// `THREADRUNNER_BACKEND`.
     pub backend: Option<BackendKind>,
     /// `THREADRUNNER_MODEL_PATH`.
@@ -47,7 +50,23 @@ impl Home {
     /// See [`Home::resolve`].
     pub fn from_env() -> Result<Self, Failure> {
         let here = env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
-        Self::resolve(&here, |name| env::var_os(name))
+        Self::resolve(&here, |name| env::var_os(name))?.without_unfit_runtime_dir(&here)
+    }
+
+    /// The same with the socket in the home, if the runtime directory is missing, or somebody else's.
+    fn without_unfit_runtime_dir(self, here: &Path) -> Result<Self, Failure> {
+        if !self.uses_runtime_dir() {
+            return Ok(self);
+        }
+        let Some(path) = self.socket.parent().and_then(Path::parent) else { return Ok(self) };
+        let Some(why) = runtime_dir::unfit(path) else { return Ok(self) };
+        let unused = UnusedRuntimeDir { path: path.to_owned(), why };
+        let others = |name: &str| env::var_os(name).filter(|_| name != "XDG_RUNTIME_DIR");
+        Ok(Self { unused_runtime_dir: Some(unused), ..Self::resolve(here, others)? })
+    }
+
+    fn uses_runtime_dir(&self) -> bool {
+        !self.chosen_socket && self.socket.parent() != Some(self.run_dir.as_path())
     }
 
     /// The home that `variable` describes; `here` is what relative paths are relative to. Reads
@@ -81,7 +100,7 @@ impl Home {
             text("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|dir| dir.is_absolute());
         let socket = match (&chosen_socket, &chosen_root, runtime_dir) {
             (Some(socket), _, _) => socket.clone(),
-            (None, None, Some(dir)) => dir.join("threadrunner").join("daemon.sock"),
+            (None, None, Some(dir)) => dir.join(OWN_DIR).join("daemon.sock"),
             (None, _, _) => run_dir.join("daemon.sock"),
         };
         if socket.as_os_str().len() > MAX_SOCKET_PATH {
@@ -105,6 +124,7 @@ impl Home {
             run_dir,
             chosen_socket: chosen_socket.is_some(),
             socket,
+            unused_runtime_dir: None,
             backend: text("THREADRUNNER_BACKEND").as_deref().map(backend).transpose()?,
             model_path: path("THREADRUNNER_MODEL_PATH"),
             root,
@@ -124,8 +144,13 @@ impl Home {
         const OURS: [&str; 6] =
             ["config.toml", "models", "workspace", "workspaces", "cache", "run"];
         ensure_private(&self.root, |name| OURS.contains(&name))?;
+        // Locks and the socket are nobody else's to change.
+        match self.run_dir.is_symlink() {
+            true => ensure_closed(&self.run_dir)?,
+            false => ensure_private(&self.run_dir, |_| true)?,
+        }
         // What other programs put beside the models and the logs does not make them less ours.
-        for dir in [&self.run_dir, &self.cache_dir, &self.models_dir] {
+        for dir in [&self.cache_dir, &self.models_dir] {
             // A link to a bigger disk leads to a directory that others may have a use for.
             if dir.is_symlink() {
                 ensure_dir(dir)?;
@@ -138,13 +163,12 @@ impl Home {
         } else {
             ensure_private(&self.workspace, |_| true)?;
         }
-        if let Some(dir) = self.socket.parent() {
-            if self.chosen_socket {
+        match self.socket.parent() {
+            Some(dir) if self.chosen_socket => {
                 ensure_dir(dir)?;
-            } else {
-                ensure_own(dir)?;
-                ensure_private(dir, |_| true)?;
             }
+            Some(dir) if self.uses_runtime_dir() => runtime_dir::ensure(dir)?,
+            _ => {}
         }
         Ok(())
     }

@@ -6,17 +6,21 @@
 
 mod config;
 mod date;
+mod file;
 mod home;
 mod lock;
 mod memory;
 mod model;
 mod private;
 mod retention;
+mod runtime_dir;
 mod sessions;
+mod signals;
 mod workspaces;
 
 pub use config::{Config, Durability, WorkspaceConfig};
 pub use date::utc_date;
+pub use file::{Links, open_regular, read_regular};
 pub use home::Home;
 pub use lock::FileLock;
 pub use memory::{MemoryBudget, ModelConfig};
@@ -24,5 +28,7 @@ pub use model::{
     ModelFile, list_models, resolve_backend, resolve_draft, resolve_model, resolve_workspace_model,
 };
 pub use retention::RetentionConfig;
+pub use runtime_dir::UnusedRuntimeDir;
 pub use sessions::SessionsConfig;
+pub use signals::{ignored_signals, interrupt_is_ignored};
 pub use workspaces::{DEFAULT_WORKSPACE, WorkspaceSettings, no_such_workspace};

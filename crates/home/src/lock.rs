@@ -1,11 +1,16 @@
 //! Locks that end with the process that holds them.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use threadrunner_core::{ErrorCode, Failure};
+
+use crate::{Links, open_regular, read_regular};
+
+/// A note is a path.
+const LONGEST_NOTE: u64 = 4096;
 
 /// A file locked for this process alone, until dropped or until the process ends however it ends.
 ///
@@ -55,22 +60,22 @@ impl FileLock {
     ///
     /// Asking for the lock to find out would keep the one who wants it from getting it.
     pub fn read_note(path: &Path) -> Option<Vec<u8>> {
-        fs::read(path).ok().filter(|note| !note.is_empty())
+        let note = read_regular(path, LONGEST_NOTE, Links::Refused).ok()?;
+        (!note.is_empty()).then_some(note)
     }
 }
 
 fn open(path: &Path) -> Result<File, Failure> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
-        .map_err(|error| failed("open", path, &error))
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    open_regular(path, &mut options, Links::Refused).map_err(|error| failed("open", path, &error))
 }
 
 fn failed(verb: &str, path: &Path, error: &io::Error) -> Failure {
+    if error.kind() == io::ErrorKind::InvalidInput {
+        let message = format!("{} is in a lock's place: {error}", path.display());
+        return Failure::new(ErrorCode::Config, message).hint("move it away");
+    }
     Failure::new(ErrorCode::Io, format!("cannot {verb} {}: {error}", path.display()))
         .hint("`threadrunner doctor` checks the home and its permissions")
 }
@@ -99,6 +104,18 @@ mod tests {
         lock.write_note(b"a long note").unwrap();
         lock.write_note(b"short").unwrap();
         assert_eq!(FileLock::read_note(&path).unwrap(), b"short");
+    }
+
+    #[test]
+    fn what_a_lock_links_to_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (thesis, path) = (dir.path().join("thesis.txt"), dir.path().join("lock"));
+        std::fs::write(&thesis, "long").unwrap();
+        std::os::unix::fs::symlink(&thesis, &path).unwrap();
+        let failure = FileLock::try_now(&path).unwrap_err();
+        assert_eq!(failure.code, ErrorCode::Config);
+        assert!(failure.message.contains("a symbolic link"), "{failure}");
+        assert_eq!(FileLock::read_note(&path), None);
     }
 
     #[test]

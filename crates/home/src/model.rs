@@ -200,7 +200,7 @@ fn only_one(home: &Home) -> Result<PathBuf, Failure> {
                 ErrorCode::NoModel,
                 format!("which model? There are {}", names.join(", ")),
             )
-            .hint("name one with --model, or as `model = \"…\"` in config.toml"))
+            .hint("name one with --model, or as `model = \"NAME\"` in config.toml"))
         }
     }
 }

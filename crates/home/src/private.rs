@@ -14,6 +14,7 @@ pub(crate) enum PrivateDirError {
     NotADirectory { path: PathBuf },
     Foreign { path: PathBuf, owner: u32, uid: u32 },
     Open { path: PathBuf, mode: u32, stranger: String },
+    Writable { path: PathBuf, mode: u32 },
     Mend { path: PathBuf, source: io::Error },
 }
 
@@ -45,6 +46,14 @@ impl From<PrivateDirError> for Failure {
                 ),
             )
             .hint(format!("run `chmod 700 {}` if that is right, {elsewhere}", path.display())),
+            PrivateDirError::Writable { path, mode } => Failure::new(
+                ErrorCode::Config,
+                format!(
+                    "{} leads to a directory that others can write (mode {mode:03o})",
+                    path.display()
+                ),
+            )
+            .hint(format!("let it lead to one of your own, {elsewhere}")),
             PrivateDirError::Mend { path, source } => Failure::new(
                 ErrorCode::Io,
                 format!("cannot close {} to other users: {source}", path.display()),
@@ -78,8 +87,18 @@ pub(crate) fn ensure_private(
         .map_err(|source| PrivateDirError::Mend { path: path.into(), source })
 }
 
+/// Follows a link to a directory of this user, which nobody else may write to. Its mode is not
+/// changed: it is not ours, and others may have to read it.
+pub(crate) fn ensure_closed(path: &Path) -> Result<(), PrivateDirError> {
+    let mode = ensure_own(path)?.permissions().mode() & 0o7777;
+    match mode & 0o022 {
+        0 => Ok(()),
+        _ => Err(PrivateDirError::Writable { path: path.into(), mode }),
+    }
+}
+
 /// Makes `path`, 0700, unless it exists; then it must be a directory of this user.
-pub(crate) fn ensure_own(path: &Path) -> Result<Metadata, PrivateDirError> {
+fn ensure_own(path: &Path) -> Result<Metadata, PrivateDirError> {
     let metadata = ensure_dir(path)?;
     let uid = rustix::process::geteuid().as_raw();
     if metadata.uid() != uid {

@@ -61,6 +61,7 @@ impl Workspace {
     /// As [`Workspace::inspect`]; a job that was begun too often is [`WorkspaceError::Rejected`].
     pub fn claim(&mut self, id: &JobId, now: SystemTime) -> Result<ClaimedJob> {
         self.flush(id);
+        self.note_id(id, now);
         let fd = self.open_in(JobState::Ready, id, "claimed")?;
         let dir = job_dir(&fd, self.layout.job_path(JobState::Ready, id));
         let (spec, mut meta, prompt) = match self.load_next_attempt(&dir)? {
@@ -169,7 +170,7 @@ impl Workspace {
     ) -> Result<()> {
         let fd = self.open_in(at, id, "canceled as a queued job")?;
         let dir = job_dir(&fd, self.layout.job_path(at, id));
-        let mut meta = job_files::load_meta(&dir)?;
+        let mut meta = job_files::load_whole_meta(&dir)?;
         clear_outcome(&mut meta);
         set_failure(&mut meta, failure);
         meta.completed_at = Some(format_timestamp(now));

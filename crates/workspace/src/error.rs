@@ -92,6 +92,20 @@ pub enum WorkspaceError {
         /// Where.
         path: PathBuf,
     },
+    /// A job is done, and its answer is no text.
+    #[error(
+        "job {id} is done, but {} in {}",
+        why.as_deref().unwrap_or("there is no text"),
+        path.display()
+    )]
+    NoText {
+        /// The job.
+        id: JobId,
+        /// Its directory.
+        path: PathBuf,
+        /// What is in the text's place.
+        why: Option<String>,
+    },
     /// The prompt, the job description or the answer is over the limit.
     #[error("{what} of {bytes} bytes is over the limit of {limit} bytes")]
     TooLarge {
@@ -193,6 +207,8 @@ impl WorkspaceError {
             Self::NotAJob { .. } | Self::Unfinished { .. } => {
                 Failure::new(ErrorCode::InvalidRequest, message)
             }
+            Self::NoText { .. } => Failure::new(ErrorCode::NoText, message)
+                .hint("another program may have answered with other files: look there"),
             Self::TooLarge { .. } => Failure::new(ErrorCode::InvalidRequest, message)
                 .hint("split the text over several jobs"),
             Self::UnfitSession { .. } => Failure::new(ErrorCode::Config, message)

@@ -11,8 +11,8 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::fs::FileSystem;
-use crate::layout::{PROMPT_FILE, name_of};
-use crate::{Result, WorkspaceError};
+use crate::layout::{PROMPT_FILE, kind, name_of};
+use crate::{Result, WorkspaceError, tree};
 
 /// The most that is read of any one file of a job, and the largest answer: 64 MiB, a frame's
 /// limit.
@@ -144,14 +144,32 @@ impl JobDir<'_> {
         }
     }
 
-    /// Removes a file of the job, if it is there.
-    pub(crate) fn remove(&self, fs: &dyn FileSystem, name: &str) -> Result<()> {
-        match fs.remove_file(self.fd, OsStr::new(name)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(self.io("remove", name, error))
+    /// Gives a file of the job another's name and place.
+    pub(crate) fn replace(&self, fs: &dyn FileSystem, next: &str, name: &str) -> Result<()> {
+        let rename = || fs.rename((self.fd, next), (self.fd, name), true);
+        let renamed = match rename() {
+            // Its submitter put something there that no file can take the place of.
+            Err(_) if self.is_directory(name) => {
+                self.remove(fs, name)?;
+                rename()
             }
-            _ => Ok(()),
-        }
+            renamed => renamed,
+        };
+        renamed.map_err(|error| self.io("replace", name, error))
+    }
+
+    /// Removes a file of the job, if it is there, or whatever else is in its place.
+    pub(crate) fn remove(&self, fs: &dyn FileSystem, name: &str) -> Result<()> {
+        let removed = match fs.remove_file(self.fd, OsStr::new(name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(_) if self.is_directory(name) => tree::delete(fs, self.fd, OsStr::new(name)),
+            removed => removed,
+        };
+        removed.map_err(|error| self.io("remove", name, error))
+    }
+
+    fn is_directory(&self, name: &str) -> bool {
+        kind(self.fd, name) == Some(FileType::Directory)
     }
 }
 

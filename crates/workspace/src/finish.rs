@@ -36,6 +36,7 @@ impl Workspace {
         now: SystemTime,
     ) -> Result<(), Box<StillClaimed>> {
         self.flush(job.id());
+        self.note_id(job.id(), now);
         meta.status = Some("done".to_owned());
         meta.artifacts = vec![RESULT_FILE.to_owned()];
         meta.error = None;
@@ -82,6 +83,7 @@ impl Workspace {
         now: SystemTime,
     ) -> Result<(), Box<StillClaimed>> {
         self.flush(job.id());
+        self.note_id(job.id(), now);
         set_failure(&mut meta, failure);
         let write = |meta: JobMeta| {
             job.job_dir().write(&*self.fs, ERROR_FILE, failure.to_text().as_bytes())?;

@@ -63,6 +63,14 @@ pub trait FileSystem: fmt::Debug + Send + Sync {
     /// As `unlinkat`.
     fn remove_dir(&self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()>;
 
+    /// Lets its owner into a directory that he has closed to himself. Nothing is lost by it.
+    ///
+    /// # Errors
+    /// As `fchmodat`.
+    fn open_up(&self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+        Ok(rustix::fs::chmodat(dir, name, Mode::RWXU, AtFlags::empty())?)
+    }
+
     /// How much data, whoever wrote it, is still to be put on the disk: what
     /// [`FileSystem::sync_all`] may have to wait for. `None` where nobody can tell.
     fn unwritten_bytes(&self) -> Option<u64>;

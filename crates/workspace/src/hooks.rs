@@ -112,9 +112,7 @@ impl Workspace {
 
     fn write_hook_outcome(&self, dir: &JobDir<'_>, outcome: &HookOutcome) -> Result<()> {
         dir.write(&*self.fs, HOOK_NEXT, &job_files::pretty(outcome, HOOK_FILE)?)?;
-        self.fs
-            .rename((dir.fd, HOOK_NEXT), (dir.fd, HOOK_FILE), true)
-            .map_err(|error| dir.io("replace", HOOK_FILE, error))
+        dir.replace(&*self.fs, HOOK_NEXT, HOOK_FILE)
     }
 
     /// The directory of a job that has ended; `None` where it has not.

@@ -137,8 +137,8 @@ pub(crate) struct Description {
 ///
 /// The inner `Err` is the job's own fault, and what its submitter is told.
 pub(crate) fn load(dir: &JobDir<'_>) -> Result<Result<Description, Failure>> {
-    let (prompt, prompt_bytes) = match dir.open(PROMPT_FILE) {
-        Ok(Some(prompt)) => prompt,
+    let prompt_bytes = match dir.open(PROMPT_FILE) {
+        Ok(Some((_, bytes))) => bytes,
         Ok(None) => {
             return Ok(Err(malformed("it has no prompt.txt".to_owned())));
         }
@@ -154,20 +154,16 @@ pub(crate) fn load(dir: &JobDir<'_>) -> Result<Result<Description, Failure>> {
         Ok(job) => job,
         Err(failure) => return Ok(Err(failure)),
     };
-    let mut meta = load_meta(dir)?;
-    if meta.submitted_at.is_none() {
-        // Who wrote nothing but a prompt submitted it when he wrote it.
-        meta.submitted_at =
-            prompt.metadata().and_then(|it| it.modified()).ok().map(format_timestamp);
-    }
     match dir.read(TYPE_FILE) {
         Ok(None) => {}
         Ok(Some(bytes)) => match parse_type(&bytes) {
-            Ok(mode) => meta.mode = mode,
+            Ok(JobType::Text) => {}
+            Ok(other) => return Ok(Err(unsupported(other))),
             Err(failure) => return Ok(Err(failure)),
         },
         Err(error) => return unfit(dir, TYPE_FILE, error),
     }
+    let meta = load_whole_meta(dir)?;
     if prompt_bytes == 0 && spec.messages.is_empty() {
         return Ok(Err(Failure::new(ErrorCode::EmptyPrompt, "prompt.txt is empty")));
     }
@@ -177,8 +173,31 @@ pub(crate) fn load(dir: &JobDir<'_>) -> Result<Result<Description, Failure>> {
 
 /// What `meta.json` says. It is for people: one that cannot be read is as good as none.
 pub(crate) fn load_meta(dir: &JobDir<'_>) -> Result<JobMeta> {
-    let bytes = dir.read_fit(META_FILE)?;
-    Ok(bytes.and_then(|it| serde_json::from_slice(&it).ok()).unwrap_or_default())
+    Ok(dir.read_fit(META_FILE)?.and_then(|it| JobMeta::read(text(&it))).unwrap_or_default())
+}
+
+/// What is known of a job that somebody else may have submitted: also what its files tell that are
+/// not `meta.json`.
+pub(crate) fn load_whole_meta(dir: &JobDir<'_>) -> Result<JobMeta> {
+    let mut meta = load_meta(dir)?;
+    if meta.submitted_at.is_none()
+        && let Ok(Some((prompt, _))) = dir.open(PROMPT_FILE)
+    {
+        // Who wrote nothing but a prompt submitted it when he wrote it.
+        meta.submitted_at =
+            prompt.metadata().and_then(|it| it.modified()).ok().map(format_timestamp);
+    }
+    if let Some(bytes) = dir.read_fit(TYPE_FILE)?
+        && let Ok(mode) = parse_type(&bytes)
+    {
+        meta.mode = mode;
+    }
+    Ok(meta)
+}
+
+/// The bytes without what some programs put before a text to say how it is encoded.
+fn text(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
 }
 
 /// The prompt's text.
@@ -196,10 +215,13 @@ pub(crate) fn load_prompt(
             )
             .hint("look at it; `threadrunner retry` runs it as it is")))
         }
-        Ok(Some(bytes)) => Ok(String::from_utf8(bytes).map_err(|error| {
-            let at = error.utf8_error().valid_up_to();
-            malformed(format!("prompt.txt is not UTF-8: byte {at} fits no character"))
-        })),
+        Ok(Some(mut bytes)) => {
+            bytes.drain(..bytes.len() - text(&bytes).len());
+            Ok(String::from_utf8(bytes).map_err(|error| {
+                let at = error.utf8_error().valid_up_to();
+                malformed(format!("prompt.txt is not UTF-8: byte {at} fits no character"))
+            }))
+        }
         Ok(None) => Ok(Err(malformed("it has no prompt.txt".to_owned()))),
         Err(error) => unfit(dir, PROMPT_FILE, error),
     }
@@ -233,6 +255,7 @@ fn parse_job(bytes: &[u8]) -> Result<JobFile, Failure> {
     fn current() -> u32 {
         SPEC_VERSION
     }
+    let bytes = text(bytes);
     let bad = |error: serde_json::Error| malformed(format!("job.json cannot be read: {error}"));
     let Version { v } = serde_json::from_slice(bytes).map_err(bad)?;
     if v > SPEC_VERSION {
@@ -251,29 +274,21 @@ fn parse_job(bytes: &[u8]) -> Result<JobFile, Failure> {
 }
 
 fn parse_type(bytes: &[u8]) -> Result<JobType, Failure> {
-    let text = String::from_utf8_lossy(bytes);
-    match text.trim() {
-        "text" => Ok(JobType::Text),
-        "" => Err(malformed("type.txt is empty".to_owned())),
-        kind @ ("embed" | "vision" | "tts" | "stt") => Err(unsupported_kind(kind)),
-        other => {
-            let shown: String = other.chars().take(40).collect();
-            Err(malformed(format!("type.txt says '{shown}', which is no kind of job"))
-                .hint("write 'text' into it, or remove it"))
-        }
+    let said = String::from_utf8_lossy(text(bytes));
+    let said = said.trim();
+    if said.is_empty() {
+        return Err(malformed("type.txt is empty".to_owned()));
     }
+    JobType::ALL.into_iter().find(|kind| kind.as_str() == said).ok_or_else(|| {
+        let shown: String = said.chars().take(40).collect();
+        malformed(format!("type.txt says '{shown}', which is no kind of job"))
+            .hint("write 'text' into it, or remove it")
+    })
 }
 
 /// Why a job of this kind cannot be run.
 pub(crate) fn unsupported(mode: JobType) -> Failure {
-    unsupported_kind(match mode {
-        JobType::Text => "text",
-        JobType::Embed => "embed",
-        JobType::Vision => "vision",
-    })
-}
-
-fn unsupported_kind(kind: &str) -> Failure {
+    let kind = mode.as_str();
     malformed(format!("type.txt asks for '{kind}', which this version cannot do"))
         .hint("only 'text' jobs are run")
 }

@@ -23,6 +23,8 @@ pub const META_FILE: &str = "meta.json";
 pub const JOB_FILE: &str = "job.json";
 /// The answer, byte for byte.
 pub const RESULT_FILE: &str = "result.txt";
+/// The answer to a job that asked for a vector.
+pub const EMBEDDING_FILE: &str = "embedding.json";
 /// The answer as far as it is known, while the job runs.
 pub const PARTIAL_FILE: &str = "result.partial.txt";
 /// Why the job failed.
@@ -165,7 +167,7 @@ impl Layout {
 }
 
 /// What goes by `name` in a directory, not following links.
-pub(crate) fn kind(dir: BorrowedFd<'_>, name: &str) -> Option<FileType> {
+pub(crate) fn kind(dir: BorrowedFd<'_>, name: impl rustix::path::Arg) -> Option<FileType> {
     let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
     Some(FileType::from_raw_mode(stat.st_mode))
 }

@@ -29,6 +29,7 @@ mod job_files;
 mod layout;
 mod listing;
 mod manage;
+mod newest;
 mod reader;
 mod recent;
 mod recover;
@@ -38,6 +39,7 @@ mod sessions;
 mod staged;
 mod submit;
 mod time;
+mod tree;
 mod watch;
 mod workspace;
 
@@ -48,8 +50,8 @@ pub use files::MAX_FILE_BYTES;
 pub use finish::Attempt;
 pub use hooks::Hook;
 pub use layout::{
-    ERROR_FILE, HOOK_FILE, HOOK_LOG_FILE, JOB_FILE, META_FILE, PARTIAL_FILE, PROMPT_FILE,
-    RESULT_FILE, TYPE_FILE,
+    EMBEDDING_FILE, ERROR_FILE, HOOK_FILE, HOOK_LOG_FILE, JOB_FILE, META_FILE, PARTIAL_FILE,
+    PROMPT_FILE, RESULT_FILE, TYPE_FILE,
 };
 pub use listing::by_time;
 pub use reader::{PartialAnswer, Reader};

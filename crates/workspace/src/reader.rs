@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use threadrunner_core::protocol::JobRecord;
-use threadrunner_core::{JobId, JobMeta, JobSpec, JobState};
+use threadrunner_core::{ErrorCode, Failure, JobId, JobSpec, JobState};
 
 use crate::files::{JobDir, MAX_FILE_BYTES, ReadError, job_dir};
-use crate::job_files::{OutcomeSeal, clear_outcome};
+use crate::job_files::{OutcomeSeal, clear_outcome, load_meta};
 use crate::layout::{
-    ERROR_FILE, HOOK_FILE, JOB_FILE, Layout, META_FILE, PARTIAL_FILE, PROMPT_FILE, RESULT_FILE,
+    EMBEDDING_FILE, ERROR_FILE, HOOK_FILE, JOB_FILE, Layout, PARTIAL_FILE, PROMPT_FILE, RESULT_FILE,
 };
 use crate::listing::{self, by_time};
 use crate::watch::OwnArrivals;
@@ -79,11 +79,14 @@ impl Reader {
         // What another program wrote and nobody can read is shown as if it were not there: it is
         // for `claim` to judge.
         let spec: JobSpec = json(&dir, JOB_FILE)?.unwrap_or_default();
-        let mut meta: JobMeta = json(&dir, META_FILE)?.unwrap_or_default();
+        let mut meta = load_meta(&dir)?;
         if state.is_final() {
             OutcomeSeal::remove_from(&mut meta);
         } else {
             clear_outcome(&mut meta);
+        }
+        if state == JobState::Failed && meta.error.is_none() {
+            meta.error = written_reason(&dir)?;
         }
         let on_done = match spec.on_done {
             Some(_) if state.is_final() => json(&dir, HOOK_FILE)?,
@@ -126,28 +129,36 @@ impl Reader {
     /// A finished job's answer.
     ///
     /// # Errors
-    /// [`WorkspaceError::WrongState`] when it is not done; [`WorkspaceError::NotFound`];
-    /// [`WorkspaceError::Io`].
+    /// [`WorkspaceError::WrongState`] when it is not done; [`WorkspaceError::NoText`] when the answer
+    /// is none; [`WorkspaceError::NotFound`]; [`WorkspaceError::Io`].
     pub fn result(&self, id: &JobId) -> Result<Vec<u8>> {
         let (state, fd) = self.find(id)?;
         if state != JobState::Done {
             return Err(WorkspaceError::WrongState { id: id.clone(), state, wanted: "read" });
         }
         let dir = self.job_dir(&fd, state, id);
-        contents(&dir, RESULT_FILE)?
-            .ok_or_else(|| dir.io("read", RESULT_FILE, std::io::ErrorKind::NotFound))
+        for name in ANSWERS {
+            match dir.read(name) {
+                Ok(Some(answer)) => return Ok(answer),
+                Ok(None) => {}
+                Err(ReadError::Unfit(why)) => return Err(no_text(id, dir, Some(why))),
+                Err(ReadError::Io(error)) => return Err(dir.io("read", name, error)),
+            }
+        }
+        Err(no_text(id, dir, None))
     }
 
     /// What there is of a job's answer, from a byte offset: all of it once it is done; of a queued
     /// job, what it had said when its last attempt was cut short.
     ///
     /// # Errors
+    /// [`WorkspaceError::NoText`] when it is done and the answer is none;
     /// [`WorkspaceError::NotFound`]; [`WorkspaceError::Io`].
     pub fn partial(&self, id: &JobId, offset: u64) -> Result<PartialAnswer> {
         let (state, fd) = self.find(id)?;
         let dir = self.job_dir(&fd, state, id);
         let names: &[&str] = match state {
-            JobState::Done => &[RESULT_FILE],
+            JobState::Done => &ANSWERS,
             // At the end the partial answer becomes the answer, a little before the job moves.
             JobState::Processing => &[PARTIAL_FILE, RESULT_FILE],
             JobState::Failed => &[PARTIAL_FILE],
@@ -155,20 +166,28 @@ impl Reader {
             JobState::Ready if !ended_before(&dir)? => &[PARTIAL_FILE],
             JobState::Writing | JobState::Ready => &[],
         };
-        let mut bytes = Vec::new();
         for name in names {
-            let file = match dir.open(name) {
-                Ok(file) => file,
-                Err(error) => return Err(read_error(&dir, name, error)),
-            };
-            if let Some((mut file, _)) = file {
-                file.seek(SeekFrom::Start(offset))
-                    .and_then(|_| file.take(MAX_FILE_BYTES).read_to_end(&mut bytes))
-                    .map_err(|error| dir.io("read", name, error))?;
-                break;
+            match dir.open(name) {
+                Ok(Some((mut file, _))) => {
+                    let mut bytes = Vec::new();
+                    file.seek(SeekFrom::Start(offset))
+                        .and_then(|_| file.take(MAX_FILE_BYTES).read_to_end(&mut bytes))
+                        .map_err(|error| dir.io("read", name, error))?;
+                    return Ok(PartialAnswer { state, bytes });
+                }
+                Ok(None) => {}
+                Err(ReadError::Unfit(why)) if state == JobState::Done => {
+                    return Err(no_text(id, dir, Some(why)));
+                }
+                // Its submitter's; an attempt that has something to say takes it away.
+                Err(ReadError::Unfit(_)) => {}
+                Err(ReadError::Io(error)) => return Err(dir.io("read", name, error)),
             }
         }
-        Ok(PartialAnswer { state, bytes })
+        match state {
+            JobState::Done => Err(no_text(id, dir, None)),
+            _ => Ok(PartialAnswer { state, bytes: Vec::new() }),
+        }
     }
 
     /// Why a job failed: the content of its `error.txt`.
@@ -356,8 +375,34 @@ impl Reader {
 
 /// Whether a queued job had ended before it was put back.
 fn ended_before(dir: &JobDir<'_>) -> Result<bool> {
-    let meta: JobMeta = json(dir, META_FILE)?.unwrap_or_default();
-    Ok(meta.status.is_some())
+    Ok(load_meta(dir)?.status.is_some())
+}
+
+/// What can be a done job's answer: another program's may be a vector.
+const ANSWERS: [&str; 2] = [RESULT_FILE, EMBEDDING_FILE];
+
+fn no_text(id: &JobId, dir: JobDir<'_>, why: Option<String>) -> WorkspaceError {
+    WorkspaceError::NoText { id: id.clone(), path: dir.path, why }
+}
+
+/// The most bytes of a reason that are shown.
+const REASON_BYTES: u64 = 4096;
+
+/// Why another program's job failed, by its `error.txt`.
+fn written_reason(dir: &JobDir<'_>) -> Result<Option<Failure>> {
+    let mut bytes = Vec::new();
+    if let Ok(Some((file, _))) = dir.open(ERROR_FILE) {
+        file.take(REASON_BYTES)
+            .read_to_end(&mut bytes)
+            .map_err(|error| dir.io("read", ERROR_FILE, error))?;
+    }
+    let said: String = String::from_utf8_lossy(&bytes)
+        .chars()
+        // Nothing in it is to drive somebody's terminal.
+        .filter(|&c| c == '\n' || !c.is_control())
+        .collect();
+    let said = said.trim();
+    Ok((!said.is_empty()).then(|| Failure::new(ErrorCode::JobFailed, said)))
 }
 
 /// The content of a file; `None` when it is not there or not what it should be.

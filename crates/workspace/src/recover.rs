@@ -88,6 +88,7 @@ impl Workspace {
         recovered.troubles.extend(emptied.err());
         recovered.queued = listing::ids(&self.layout, JobState::Ready)?;
         self.continue_ids(&recovered);
+        recovered.troubles.extend(self.recall_ids().err());
         Ok(recovered)
     }
 

@@ -112,9 +112,7 @@ impl Workspace {
         // Also where no job waits for the disk: a name that shows an empty file would lose what no
         // job could tell again.
         self.fs.sync(file.as_fd()).map_err(|error| dir.io("sync", &next, error))?;
-        self.fs
-            .rename((dir.fd, &next), (dir.fd, &now), true)
-            .map_err(|error| dir.io("replace", &now, error))
+        dir.replace(&*self.fs, &next, &now)
     }
 
     fn remove_file(&self, dir: &OwnedFd, path: &Path, name: &SessionName) -> Result<()> {

@@ -14,17 +14,16 @@
 //! removal), `settle` asks for a second sync.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use threadrunner_core::{JobId, JobState};
 
 use crate::files::{ReadError, job_dir};
 use crate::fs::FileSystem;
-use crate::layout::{self, JOB_NEXT, Layout, SUBMISSION_FILES, open_dir};
+use crate::layout::{self, JOB_NEXT, Layout, SUBMISSION_FILES};
 use crate::redo::RedoLog;
-use crate::{Result, UnwrittenSession, WorkspaceError};
+use crate::{Result, UnwrittenSession, WorkspaceError, tree};
 
 /// One job's prepared change.
 #[derive(Debug)]
@@ -77,6 +76,9 @@ pub struct Synced {
     /// Jobs whose changes are not done. A submission among them is gone; any other job is where
     /// it was.
     pub failed: Vec<(JobId, WorkspaceError)>,
+    /// Jobs that are removed, of which something could not be deleted. That is tried again when the
+    /// workspace is opened the next time.
+    pub left: Vec<(JobId, WorkspaceError)>,
     /// Sessions whose files are not written yet. That is tried again with the next sync.
     pub unwritten: Vec<UnwrittenSession>,
     /// Files whose place others took, held open: the file system frees one when the last who
@@ -318,8 +320,7 @@ pub(crate) fn publish(
             if replaced.len() < MAX_REPLACED {
                 replaced.extend(layout::hold(dir.fd, name));
             }
-            fs.rename((dir.fd, next), (dir.fd, name), true)
-                .map_err(|error| dir.io("replace", name, error))?;
+            dir.replace(fs, next, name)?;
         }
         for &name in &staged.remove {
             dir.remove(fs, name)?;
@@ -385,37 +386,9 @@ pub(crate) fn is_gone(name: &str) -> bool {
 
 /// Deletes a directory in `input/writing` with all it holds, following no links.
 pub(crate) fn delete(layout: &Layout, fs: &dyn FileSystem, name: &str) -> Result<()> {
-    let writing = layout.dir(JobState::Writing);
-    delete_tree(fs, writing, OsStr::new(name), MAX_DEPTH).map_err(|error| {
+    tree::delete(fs, layout.dir(JobState::Writing), OsStr::new(name)).map_err(|error| {
         WorkspaceError::io("delete", layout.path(JobState::Writing).join(name), error)
     })
-}
-
-/// Deeper than any job; a bound on the recursion, and on the directories open at once.
-const MAX_DEPTH: u32 = 32;
-
-fn delete_tree(
-    fs: &dyn FileSystem,
-    parent: BorrowedFd<'_>,
-    name: &OsStr,
-    depth: u32,
-) -> std::io::Result<()> {
-    use rustix::io::Errno;
-    let dir = match open_dir(parent, name) {
-        Ok(dir) if depth > 0 => dir,
-        Ok(_) => return Err(std::io::Error::other("directories too deep in each other")),
-        Err(Errno::NOENT) => return Ok(()),
-        Err(Errno::NOTDIR | Errno::LOOP) => return fs.remove_file(parent, name),
-        Err(error) => return Err(error.into()),
-    };
-    for entry in rustix::fs::Dir::read_from(&dir)? {
-        let entry = entry?;
-        let name = OsStr::from_bytes(entry.file_name().to_bytes());
-        if name != "." && name != ".." {
-            delete_tree(fs, dir.as_fd(), name, depth - 1)?;
-        }
-    }
-    fs.remove_dir(parent, name)
 }
 
 #[cfg(test)]

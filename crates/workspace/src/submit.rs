@@ -85,6 +85,7 @@ impl Workspace {
             Durability::Durable => redo::entry(&submission),
             Durability::Relaxed => None,
         };
+        self.note_id(&job.id, now);
         self.staged.push(Staged {
             written: SUBMISSION_FILES.to_vec(),
             route,

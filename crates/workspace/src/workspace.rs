@@ -8,10 +8,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use rustix::fs::{CWD, OFlags};
 use threadrunner_core::{JobId, JobIdSource, JobState, SessionFile, SessionName};
 
 use crate::fs::{Disk, FileSystem};
-use crate::layout::{LOCK_FILE, Layout};
+use crate::layout::{LOCK_FILE, Layout, kind, name_of};
 use crate::redo::RedoLog;
 use crate::staged::{self, Staged, Synced, Unsynced};
 use crate::{Reader, Recovered, Result, WorkspaceError};
@@ -62,6 +63,8 @@ pub struct Workspace {
     /// Files of sessions that are to be written.
     pub(crate) sessions: BTreeMap<SessionName, SessionFile>,
     ids: JobIdSource,
+    /// Up to where `.newest` speaks of ids, in microseconds.
+    pub(crate) ids_noted: u64,
     /// Held for its lock, which the system gives back however this process ends.
     _lock: File,
 }
@@ -101,6 +104,7 @@ impl Workspace {
             hooks_unsynced: false,
             sessions: BTreeMap::new(),
             ids: JobIdSource::new(std::process::id()),
+            ids_noted: 0,
             _lock: lock,
         };
         let recovered = workspace.recover(lost, now)?;
@@ -140,6 +144,10 @@ impl Workspace {
     /// A source of ids after all that were made or found so far, for who makes them elsewhere.
     pub fn ids(&self) -> JobIdSource {
         self.ids.clone()
+    }
+
+    pub(crate) fn newest_micros(&self) -> u64 {
+        self.ids.newest_micros()
     }
 
     pub(crate) fn ids_come_after(&mut self, id: &JobId) {
@@ -200,7 +208,9 @@ impl Workspace {
             if staged.discard {
                 // The job is gone whatever becomes of this; the next opening tries again.
                 let gone = staged::gone_name(&staged.id);
-                let _ = staged::delete(&self.layout, &*self.fs, &gone);
+                if let Err(error) = staged::delete(&self.layout, &*self.fs, &gone) {
+                    synced.left.push((staged.id.clone(), error));
+                }
             }
             synced.done.push((staged.id, staged.route.last().copied()));
         }
@@ -268,12 +278,20 @@ impl Workspace {
 
 fn lock(root: &Path) -> Result<File> {
     let path = root.join(LOCK_FILE);
-    let file = OpenOptions::new()
+    let failed = |error| WorkspaceError::io("open", &path, error);
+    // Neither a link nor a named pipe: one would lead elsewhere, the other be waited for.
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let opened = OpenOptions::new()
         .create(true)
         .append(true)
         .mode(0o600)
-        .open(&path)
-        .map_err(|error| WorkspaceError::io("open", &path, error))?;
+        .custom_flags(flags.bits().cast_signed())
+        .open(&path);
+    if let Some(kind) = kind(CWD, &path).filter(|kind| !kind.is_file()) {
+        let what = format!("it is {}, not a file: move it away", name_of(kind));
+        return Err(failed(std::io::Error::other(what)));
+    }
+    let file = opened.map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(WorkspaceError::Locked { path: root.to_owned() }),

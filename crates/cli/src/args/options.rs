@@ -34,7 +34,8 @@ Where the prompt comes from:
   Arguments are joined by spaces. Where standard input is not a terminal, it is read to its end
   and follows the arguments after an empty line; alone, it is the prompt. One newline at its end
   is dropped, except with --raw. A script whose standard input is for something else says
-  `< /dev/null`.
+  `< /dev/null`: an input that stays open is waited for, until --timeout is over, and with
+  --detach for 10 s.
 
 Examples:
   threadrunner run jobs are hard to find
@@ -223,7 +224,7 @@ pub(crate) struct RunArgs {
 
     /// Run this program when the job has ended, with the job's directory as argument
     ///
-    /// Without a shell, by the daemon; what it prints goes to on_done.log in that directory. It
+    /// Without a shell, by the daemon; what it prints (1 MiB) goes to on_done.log in that directory. It
     /// finds THREADRUNNER_JOB_ID and THREADRUNNER_JOB_STATUS (done, failed, canceled) set.
     #[arg(long, value_name = "PROGRAM", help_heading = "Job")]
     pub(crate) on_done: Option<PathBuf>,

@@ -42,8 +42,8 @@ pub(crate) fn parse(mut args: Vec<OsString>) -> Result<Cli, Refused> {
         (None, [word]) if !separated && words.len() > 1 && is_command(word) => Err(Refused {
             text: format!(
                 "threadrunner: is '{word}' the prompt, or the command of that name?\n\
-                 as a prompt: `threadrunner run … {word}`; as a command, it comes first: \
-                 `threadrunner {word} …`\n"
+                 as a prompt: `threadrunner run ... {word}`; as a command, it comes first: \
+                 `threadrunner {word} ...`\n"
             ),
             help: false,
         }),

@@ -1,6 +1,6 @@
 //! Starting, stopping and watching the daemon.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -12,7 +12,7 @@ use serde_json::json;
 use threadrunner_client::find_program;
 use threadrunner_core::protocol::{DaemonStatus, Op};
 use threadrunner_core::{ErrorCode, ExitCode, Failure};
-use threadrunner_home::Home;
+use threadrunner_home::{Home, Links, open_regular};
 
 use super::status;
 use crate::app::{Session, with_session};
@@ -127,7 +127,8 @@ fn logs(args: LogsArgs) -> CommandResult {
 }
 
 fn open(path: &Path) -> Result<File, Failure> {
-    File::open(path).map_err(|error| unreadable(path, &error))
+    open_regular(path, OpenOptions::new().read(true), Links::Followed)
+        .map_err(|error| unreadable(path, &error))
 }
 
 fn read_on(file: &mut File, path: &Path) -> Result<String, Failure> {

@@ -3,15 +3,23 @@
 use threadrunner_core::protocol::JobQuery;
 use threadrunner_core::{ErrorCode, ExitCode, JobId};
 
-use crate::app::Session;
+use crate::app::{Limit, Session};
 use crate::args::WorkspaceArg;
 use crate::error::{CommandError, CommandResult};
 use crate::output;
-use crate::prompt::read_stdin;
+use crate::prompt::{BOM, Patience, read_stdin};
 
 /// The jobs named: the arguments, else the words on standard input, so that commands can be put
 /// in a pipe. A dash among the arguments stands for standard input too.
 pub(crate) fn from_arguments_or_stdin(ids: Vec<String>) -> Result<Vec<String>, CommandError> {
+    from_arguments_or_stdin_within(ids, None)
+}
+
+/// The same, with a limit on how long standard input is waited for.
+pub(crate) fn from_arguments_or_stdin_within(
+    ids: Vec<String>,
+    limit: Option<&Limit>,
+) -> Result<Vec<String>, CommandError> {
     let missing = || {
         CommandError::usage(
             "which job?",
@@ -21,9 +29,9 @@ pub(crate) fn from_arguments_or_stdin(ids: Vec<String>) -> Result<Vec<String>, C
     if !ids.is_empty() && !ids.iter().any(|id| id == "-") {
         return Ok(ids);
     }
-    let input = read_stdin()?.ok_or_else(missing)?;
+    let input = read_stdin(Patience::of(limit))?.ok_or_else(missing)?;
     let input = String::from_utf8_lossy(&input);
-    let ids = with_input(ids, &input);
+    let ids = with_input(ids, input.trim_start_matches(BOM));
     if ids.is_empty() { Err(missing()) } else { Ok(ids) }
 }
 
@@ -81,6 +89,7 @@ fn is_about_the_job(code: ErrorCode) -> bool {
     matches!(
         code,
         ErrorCode::JobNotFound
+            | ErrorCode::NoText
             | ErrorCode::AmbiguousId
             | ErrorCode::InvalidRequest
             | ErrorCode::WrongState

@@ -12,11 +12,15 @@ use super::sessions::choose;
 use crate::app::{AskedModel, Limit, with_session};
 use crate::args::RunArgs;
 use crate::error::{CommandError, CommandResult};
-use crate::prompt::{assemble, read_stdin};
+use crate::prompt::{Patience, assemble, read_stdin};
 use crate::{args, output};
 
 pub(crate) fn run(args: RunArgs) -> CommandResult {
-    let stdin = read_stdin()?;
+    let limit = args.timeout.map(|after| Limit::from_now(after, "the job was canceled"));
+    let stdin = read_stdin(match (&limit, args.detach) {
+        (None, true) => Patience::detached(),
+        (limit, _) => Patience::of(limit.as_ref()),
+    })?;
     if args.words.is_empty() && stdin.is_none() {
         // Nothing was asked for, and there is somebody who may want to know what can be.
         output::say(&args::short_help());
@@ -57,7 +61,6 @@ pub(crate) fn run(args: RunArgs) -> CommandResult {
         workspace: args.workspace.clone(),
         ..Submission::default()
     };
-    let limit = args.timeout.map(|after| Limit { after, consequence: "the job was canceled" });
     with_session(home, limit, async |session| {
         let name = choose(session, &args.within, args.workspace.as_deref()).await?;
         submission.session.clone_from(&name);

@@ -10,7 +10,7 @@ use threadrunner_core::protocol::{
 use threadrunner_core::{ErrorCode, ExitCode, Failure, JobId, JobState};
 use threadrunner_home::Home;
 
-use super::ids::{from_arguments_or_stdin, query, query_of};
+use super::ids::{from_arguments_or_stdin_within, query, query_of};
 use crate::app::{Limit, Session, strange, with_session};
 use crate::args::{WaitArgs, WorkspaceArg};
 use crate::error::{CommandError, CommandResult};
@@ -35,13 +35,13 @@ enum Target {
 }
 
 pub(crate) fn run(args: WaitArgs) -> CommandResult {
+    let limit = args.timeout.map(|after| Limit::from_now(after, "the jobs go on"));
     let target = match (args.all, args.idle, args.tag) {
         (true, ..) => Target::All,
         (_, true, _) => Target::Idle,
         (.., Some(tag)) => Target::Tag(tag),
-        _ => Target::Ids(from_arguments_or_stdin(args.ids)?),
+        _ => Target::Ids(from_arguments_or_stdin_within(args.ids, limit.as_ref())?),
     };
-    let limit = args.timeout.map(|after| Limit { after, consequence: "the jobs go on" });
     with_session(Home::from_env()?, limit, async |session| {
         let mut waiting = Waiting {
             target,

@@ -130,6 +130,22 @@ fn a_models_directory_on_another_disk_keeps_its_mode() {
 }
 
 #[test]
+fn a_run_directory_that_is_a_link_leads_to_one_that_nobody_else_can_write() {
+    let dir = tempfile::tempdir().unwrap();
+    let (shared, home) = (dir.path().join("shared"), home_in(&dir.path().join("home")));
+    fs::create_dir(&shared).unwrap();
+    fs::create_dir(&home.root).unwrap();
+    symlink(&shared, &home.run_dir).unwrap();
+    fs::set_permissions(&shared, Permissions::from_mode(0o755)).unwrap();
+    home.create().unwrap();
+    assert_eq!(mode(&shared), 0o755);
+    fs::set_permissions(&shared, Permissions::from_mode(0o777)).unwrap();
+    let failure = home.create().unwrap_err();
+    assert!(failure.message.contains("others can write"), "{failure}");
+    assert_eq!(mode(&shared), 0o777);
+}
+
+#[test]
 fn the_newest_log_is_the_one_with_the_last_date() {
     let dir = tempfile::tempdir().unwrap();
     let home = home_in(dir.path());

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::{Duration, SystemTime};
 
-use threadrunner_core::{ErrorCode, JobId, JobMeta, JobState};
+use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta, JobState};
 use threadrunner_workspace::{WatchEvent, Watcher, WorkspaceError};
 
 use crate::support::{Fixture, now};
@@ -324,4 +324,157 @@ fn a_prompt_that_is_not_what_was_submitted_is_not_run_before_somebody_looked() {
     f.ws.retry(&id).unwrap();
     f.sync();
     assert_eq!(f.claim(&id).prompt(), "\0\0\0\0\0");
+}
+
+#[test]
+fn directories_in_the_place_of_a_jobs_files_hold_up_nothing() {
+    let mut f = Fixture::new();
+    let odd = [
+        "result.txt",
+        "result.partial.txt",
+        "meta.json",
+        "meta.json.tmp",
+        "job.json.tmp",
+        "error.txt",
+        "on_done.log",
+        "on_done.json",
+        "on_done.json.tmp",
+    ];
+    let make = |dir: &Path| {
+        fs::write(dir.join("prompt.txt"), "hello").unwrap();
+        for name in odd {
+            fs::create_dir_all(dir.join(name).join("a/b")).unwrap();
+            fs::write(dir.join(name).join("a/file"), "").unwrap();
+        }
+    };
+    let id = put(&f, "1", make);
+    let mut claimed = f.claim(&id);
+    claimed.append_partial("answer").unwrap();
+    let meta = claimed.meta().clone();
+    f.ws.complete(claimed, "answer", meta, now()).unwrap();
+    f.sync();
+    assert_eq!(f.reader().result(&id).unwrap(), b"answer");
+    assert!(f.text(&id, "meta.json").contains("done"));
+
+    let id = put(&f, "2", make);
+    f.ws.cancel(&id, now()).unwrap();
+    f.sync();
+    assert!(f.reader().error_text(&id).unwrap().contains("canceled"));
+    f.ws.retry(&id).unwrap();
+    f.sync();
+
+    // An attempt that a crash cut short.
+    let id = put(&f, "3", make);
+    drop(f.claim(&id));
+    for name in odd {
+        fs::create_dir_all(f.dir("processing/3").join(name)).unwrap();
+    }
+    let (mut f, recovered) = f.reopen();
+    assert_eq!(recovered.requeued, std::slice::from_ref(&id));
+    let claimed = f.claim(&id);
+    let meta = claimed.meta().clone();
+    let failure = Failure::new(ErrorCode::Inference, "no luck");
+    f.ws.fail(claimed, &failure, meta, now()).unwrap();
+    f.sync();
+    assert_eq!(f.reader().error_text(&id).unwrap(), "no luck\n");
+    for id in ["1", "3"] {
+        f.ws.remove(&JobId::parse(id).unwrap()).unwrap();
+    }
+    f.sync();
+    assert_eq!(fs::read_dir(f.dir("input/writing")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_kind_of_job_that_cannot_be_run_keeps_what_is_known_of_it() {
+    let mut f = Fixture::new();
+    for (number, kind) in ["tts", "stt", "vision", "embed", "dance"].into_iter().enumerate() {
+        let meta = format!(
+            r#"{{"submitted_at":"2026-01-31T12:00:00Z","mode":"{kind}","parent":"7","tags":["a"],
+               "voice":"low","duration_s":"unknown"}}"#
+        );
+        let id = put(&f, &number.to_string(), |dir| {
+            fs::write(dir.join("prompt.txt"), "hello").unwrap();
+            fs::write(dir.join("type.txt"), format!("{kind}\n")).unwrap();
+            fs::write(dir.join("meta.json"), meta).unwrap();
+        });
+        assert!(matches!(f.ws.claim(&id, now()), Err(WorkspaceError::Rejected { .. })), "{kind}");
+        f.sync();
+        let meta = f.reader().record(&id).unwrap().meta;
+        assert_eq!((meta.tags, meta.parent), (vec!["a".to_owned()], JobId::parse("7").ok()));
+        assert_eq!(meta.submitted_at.as_deref(), Some("2026-01-31T12:00:00Z"));
+        assert_eq!(meta.other["voice"], "low");
+        if kind != "dance" {
+            assert_eq!(meta.mode.as_str(), kind);
+        }
+    }
+    // Who wrote no `meta.json` submitted it when the prompt was written.
+    let id = put(&f, "9", |dir| {
+        fs::write(dir.join("prompt.txt"), "hello").unwrap();
+        fs::write(dir.join("type.txt"), "tts").unwrap();
+    });
+    assert!(f.ws.claim(&id, now()).is_err());
+    f.sync();
+    let meta = f.reader().record(&id).unwrap().meta;
+    assert!(meta.submitted_at.is_some() && meta.mode.as_str() == "tts", "{meta:?}");
+}
+
+/// Puts a directory where another program left a job that has ended.
+fn left(f: &Fixture, place: &str, name: &str, files: &[(&str, &str)]) -> JobId {
+    let dir = f.dir(place).join(name);
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("prompt.txt"), "hello").unwrap();
+    for (name, content) in files {
+        fs::write(dir.join(name), content).unwrap();
+    }
+    JobId::parse(name).unwrap()
+}
+
+#[test]
+fn why_another_programs_job_failed_is_read_from_its_text() {
+    let f = Fixture::new();
+    let meta = r#"{"mode":"text","status":"failed"}"#;
+    let reason = "context too long:\n\u{1b}[2J9000 tokens\n";
+    let id = left(&f, "failed", "1", &[("meta.json", meta), ("error.txt", reason)]);
+    let error = f.reader().record(&id).unwrap().meta.error.unwrap();
+    assert_eq!(error.message, "context too long:\n[2J9000 tokens");
+    assert_eq!(error.code, ErrorCode::JobFailed);
+    let id = left(&f, "failed", "2", &[("error.txt", &"x".repeat(1 << 20))]);
+    assert_eq!(f.reader().record(&id).unwrap().meta.error.unwrap().message.len(), 4096);
+    let id = left(&f, "failed", "3", &[("error.txt", " \n")]);
+    assert_eq!(f.reader().record(&id).unwrap().meta.error, None);
+}
+
+#[test]
+fn an_answer_that_is_no_text_is_a_vector_or_told_to_be_none() {
+    let f = Fixture::new();
+    let vector = r#"{"dim":2,"vector":[0.5,1]}"#;
+    let id = left(&f, "output", "1", &[("embedding.json", vector)]);
+    assert_eq!(f.reader().result(&id).unwrap(), vector.as_bytes());
+    assert_eq!(f.reader().partial(&id, 0).unwrap().bytes, vector.as_bytes());
+
+    let speech = left(&f, "output", "2", &[("audio.wav", "RIFF")]);
+    let odd = left(&f, "output", "3", &[]);
+    fs::create_dir(f.dir("output/3/result.txt")).unwrap();
+    for (id, words) in [(speech, "there is no text"), (odd, "result.txt is a directory")] {
+        for error in [f.reader().result(&id).unwrap_err(), f.reader().partial(&id, 0).unwrap_err()]
+        {
+            let failure = error.into_failure();
+            assert_eq!(failure.code, ErrorCode::NoText);
+            assert!(failure.message.contains(words), "{failure}");
+        }
+    }
+}
+
+#[test]
+fn a_byte_order_mark_is_no_part_of_what_a_file_says() {
+    let mut f = Fixture::new();
+    let id = put(&f, "1", |dir| {
+        fs::write(dir.join("prompt.txt"), "\u{feff}hello").unwrap();
+        fs::write(dir.join("type.txt"), "\u{feff}text\r\n").unwrap();
+        fs::write(dir.join("job.json"), "\u{feff}{\"priority\":\"batch\"}").unwrap();
+        fs::write(dir.join("meta.json"), "\u{feff}{\"tags\":[\"a\"]}").unwrap();
+    });
+    let claimed = f.claim(&id);
+    assert_eq!((claimed.prompt(), claimed.meta().tags.len()), ("hello", 1));
+    assert_eq!(claimed.spec().priority, threadrunner_core::Priority::Batch);
 }

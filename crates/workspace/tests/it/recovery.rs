@@ -160,6 +160,30 @@ fn ids_go_on_when_the_clock_went_back() {
     drop(dir);
 }
 
+/// The directories' times say nothing then: they were changed by a clock that is behind the ids.
+#[test]
+fn ids_go_on_after_finished_jobs_of_a_future_that_is_over() {
+    let mut f = Fixture::new();
+    let future = SystemTime::now() + Duration::from_secs(365 * 86_400);
+    let first = f.ws.next_id(future);
+    f.ws.submit(job(&first, "hi"), future).unwrap();
+    f.sync();
+    let claimed = f.claim(&first);
+    f.ws.complete(claimed, "x", JobMeta::default(), now()).unwrap();
+    f.sync();
+    let mut newest = first;
+    for _ in 0..3 {
+        (f, _) = f.reopen();
+        let id = f.ws.next_id(now());
+        assert!(newest < id, "{newest} {id}");
+        let claimed = f.ws.submit_claimed(job(&id, "hi"), now()).unwrap();
+        f.ws.complete(claimed, "x", JobMeta::default(), now()).unwrap();
+        f.sync();
+        assert_eq!(f.reader().resolve("last").unwrap(), id);
+        newest = id;
+    }
+}
+
 /// The names of finished jobs are not read at start; the times of the directories are enough.
 #[test]
 fn ids_go_on_after_those_of_finished_jobs_too() {

@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use threadrunner_core::{ErrorCode, Failure, JobId};
-use threadrunner_home::Home;
+use threadrunner_home::{Home, Links, open_regular};
 
 use super::keys::Fingerprint;
 
@@ -69,14 +69,9 @@ impl Ledger {
         let name = Fingerprint::of(&out.to_string_lossy());
         let path = home.run_dir.join(format!("batch-{name}"));
         let cannot = |error: io::Error| cannot(&path, &error);
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(cannot)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let mut file = open_regular(&path, &mut options, Links::Refused).map_err(cannot)?;
         let mut bytes = Vec::new();
         if !fresh {
             file.read_to_end(&mut bytes).map_err(cannot)?;

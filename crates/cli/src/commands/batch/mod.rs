@@ -40,10 +40,12 @@ use self::window::Window;
 use crate::app::with_session;
 use crate::args::BatchArgs;
 use crate::error::{CommandError, CommandResult};
+use crate::prompt::tell_if_stdin_is_silent;
 
 pub(crate) fn run(args: BatchArgs) -> CommandResult {
     let home = Home::from_env()?;
     let input = Input::open(&args.file)?;
+    let from_stdin = args.file.as_os_str() == "-";
     let mut seen = Seen::default();
     let (sink, before, ledger, under_way) = if args.output.as_os_str() == "-" {
         if args.retry_failed {
@@ -62,6 +64,9 @@ pub(crate) fn run(args: BatchArgs) -> CommandResult {
     let total = watched.then(|| Input::count(&args.file)).flatten();
     let window = Window::new(args.concurrency);
     let defaults = Defaults::new(home.clone(), args, ledger.batch().to_owned())?;
+    if from_stdin {
+        tell_if_stdin_is_silent();
+    }
     let lines = input.start().map_err(CommandError::from)?;
     with_session(home, None, async move |session| {
         let counts = Counts::new(before, total, tokio::time::Instant::now());

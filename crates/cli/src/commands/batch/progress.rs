@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::out::Before;
 use crate::format;
+use crate::terminal::{Glyphs, glyphs};
 
 /// How far back the present rate looks.
 const WINDOW: Duration = Duration::from_secs(30);
@@ -93,8 +94,9 @@ impl Counts {
         match self.total.filter(|total| *total > 0) {
             Some(total) => {
                 let filled = (written * BAR / total).min(BAR);
+                let Glyphs { full, empty, .. } = glyphs();
                 let bar: String =
-                    (0..BAR).map(|cell| if cell < filled { '█' } else { '░' }).collect();
+                    (0..BAR).map(|cell| if cell < filled { full } else { empty }).collect();
                 let percent = (written * 100 / total).min(100);
                 let counts = format!("{}/{}", thousands(written), thousands(total));
                 parts.push(format!("{bar} {counts} {percent} %"));
@@ -170,7 +172,12 @@ mod tests {
         let start = Instant::now();
         let before = Before { done: 10, failed: 0, existed: true };
         let mut counts = Counts::new(before, Some(2_000), start);
-        assert_eq!(counts.label(start), "░░░░░░░░░░░░░░░░░░░░ 10/2,000 0 %");
+        // As it is drawn with the locale that the test happens to run in.
+        let Glyphs { full, empty, .. } = glyphs();
+        let bar = |filled: usize, of: usize| -> String {
+            (0..of).map(|cell| if cell < filled { full } else { empty }).collect()
+        };
+        assert_eq!(counts.label(start), format!("{} 10/2,000 0 %", bar(0, 20)));
         for second in 1..=10 {
             for _ in 0..99 {
                 counts.answered(2, start + Duration::from_secs(second));
@@ -179,7 +186,10 @@ mod tests {
         counts.failed(start + Duration::from_secs(10));
         assert_eq!(
             counts.label(start + Duration::from_secs(10)),
-            "██████████░░░░░░░░░░ 1,001/2,000 50 %, 1 failed, 99 jobs/s, 198 tokens/s, 10 s left"
+            format!(
+                "{} 1,001/2,000 50 %, 1 failed, 99 jobs/s, 198 tokens/s, 10 s left",
+                bar(10, 20)
+            )
         );
         assert_eq!(
             counts.summary(start + Duration::from_secs(10)),

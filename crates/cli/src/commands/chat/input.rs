@@ -4,7 +4,7 @@
 //! to: an answer that was stopped is given up at once, and not with the next line.
 
 use std::borrow::Cow;
-use std::io::{self, BufRead, IsTerminal};
+use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
@@ -19,6 +19,7 @@ use threadrunner_core::{ErrorCode, Failure, MAX_FRAME_BYTES};
 use tokio::sync::mpsc;
 
 use super::line::{COMMANDS, is_complete};
+use crate::terminal::escapes;
 
 /// What stands before the cursor.
 const PROMPT: &str = "> ";
@@ -53,9 +54,10 @@ impl Input {
         // Asked for one at a time, so that nothing is read that nobody answers.
         let (ask, asked) = sync_channel(1);
         let (tell, lines) = mpsc::channel(1);
-        let read = move || match terminal {
-            true => edit(&asked, &tell, &history),
-            false => pipe(&asked, &tell, io::stdin().lock()),
+        let read = move || match (terminal, escapes()) {
+            (true, true) => edit(&asked, &tell, &history),
+            (true, false) => pipe(&asked, &tell, io::stdin().lock(), PROMPT),
+            (false, _) => pipe(&asked, &tell, io::stdin().lock(), ""),
         };
         std::thread::Builder::new().name("input".to_owned()).spawn(read).map_err(|error| {
             Failure::new(ErrorCode::Internal, format!("cannot start a thread: {error}"))
@@ -78,8 +80,10 @@ impl Input {
     }
 }
 
-fn pipe(asked: &Receiver<()>, tell: &mpsc::Sender<Read>, mut input: impl BufRead) {
+/// Without an editor; `prompt` is for who types all the same, at a terminal that can do no more.
+fn pipe(asked: &Receiver<()>, tell: &mpsc::Sender<Read>, mut input: impl BufRead, prompt: &str) {
     while asked.recv().is_ok() {
+        let _ = io::stderr().write_all(prompt.as_bytes());
         if tell.blocking_send(read_lines(&mut input)).is_err() {
             return;
         }
@@ -114,12 +118,15 @@ fn edit(asked: &Receiver<()>, tell: &mpsc::Sender<Read>, history: &Path) {
             return;
         }
     };
-    // Without a history one can chat all the same.
-    let _ = editor.load_history(history);
+    // Without a history one can chat all the same; a named pipe in its place would be waited for.
+    let kept = !history.exists() || history.is_file();
+    if kept {
+        let _ = editor.load_history(history);
+    }
     while asked.recv().is_ok() {
         let read = match editor.readline(PROMPT) {
             Ok(line) => {
-                if matches!(editor.add_history_entry(line.trim()), Ok(true)) {
+                if matches!(editor.add_history_entry(line.trim()), Ok(true)) && kept {
                     let _ = editor.append_history(history);
                 }
                 Read::Line(line)

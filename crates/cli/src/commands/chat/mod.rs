@@ -17,6 +17,7 @@ use crate::app::{AskedModel, Session, with_session};
 use crate::args::{ChatArgs, ExportFormat};
 use crate::error::{CommandError, CommandResult};
 use crate::output;
+use crate::prompt::tell_if_stdin_is_silent;
 use crate::spinner::Spinner;
 use input::{Input, Read};
 use line::Line;
@@ -29,8 +30,9 @@ pub(crate) fn run(args: ChatArgs) -> CommandResult {
         let chosen = choose(session, &args.within, args.workspace.as_deref()).await?;
         let chat = Chat::begin(session, args, chosen, params).await?;
         let mut input = Input::start(session.home().cache_dir.join("chat_history"))?;
-        if input.is_terminal() {
-            chat.greet();
+        match input.is_terminal() {
+            true => chat.greet(),
+            false => tell_if_stdin_is_silent(),
         }
         chat.talk(session, &mut input).await
     })

@@ -1,11 +1,13 @@
 //! The home, its socket, its daemon and its models.
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::fs::Access;
+use rustix::process::{Pid, getpriority_process};
 use threadrunner_client::find_program;
 use threadrunner_core::protocol::{DaemonStatus, Op, WorkspaceStatus};
 use threadrunner_core::{BackendKind, ErrorCode};
@@ -25,23 +27,49 @@ const LITTLE_ROOM: u64 = 500_000_000;
 /// The directories: there, ours, and nobody else's.
 pub(super) fn home(home: &Home) -> Vec<Finding> {
     if !home.root.exists() {
+        // Who makes it makes its parents too.
+        let parent = home.root.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+        if let Err(error) = rustix::fs::access(parent, Access::WRITE_OK | Access::EXEC_OK) {
+            let message = format!(
+                "{} is not there, and cannot be made in {}: {error}",
+                home.root.display(),
+                parent.display()
+            );
+            let mend = "set THREADRUNNER_HOME to a directory of your own";
+            return vec![Finding::broken("home", failure(ErrorCode::Config, message, mend))];
+        }
         let detail = format!("{} is not there yet; the first prompt makes it", home.root.display());
         return vec![Finding::fine("home", detail)];
     }
     [
-        ("home", &home.root),
-        ("models directory", &home.models_dir),
-        ("workspace", &home.workspace),
-        ("logs", &home.cache_dir),
-        ("run directory", &home.run_dir),
+        ("home", &home.root, Use::Written),
+        ("models directory", &home.models_dir, Use::Read),
+        ("workspace", &home.workspace, Use::Written),
+        ("logs", &home.cache_dir, Use::Written),
+        ("run directory", &home.run_dir, Use::Written),
     ]
     .into_iter()
-    .filter(|(name, path)| *name == "home" || path.exists())
-    .map(|(name, path)| directory(name, path))
+    .filter(|(name, path, _)| *name == "home" || path.exists())
+    .map(|(name, path, used)| directory(name, path, used))
     .collect()
 }
 
-fn directory(name: &'static str, path: &Path) -> Finding {
+/// What is done to a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Read,
+    Written,
+}
+
+/// Makes a file and removes it. Whether that can be done no mode tells: the file system may be
+/// mounted read-only, out of inodes, or out of the user's share of it.
+fn try_to_write(directory: &Path) -> io::Result<()> {
+    let path = directory.join(format!(".doctor-{}", std::process::id()));
+    File::create_new(&path)?;
+    fs::remove_file(&path)
+}
+
+fn directory(name: &'static str, path: &Path, used: Use) -> Finding {
     let shown = path.display();
     let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
@@ -68,6 +96,12 @@ fn directory(name: &'static str, path: &Path) -> Finding {
     } else if mode & 0o077 != 0 {
         let detail = format!("{shown} has mode {mode:03o}: others can look into it");
         Finding::warning(name, detail, format!("chmod 700 {shown}"))
+    } else if used == Use::Written
+        && let Err(error) = try_to_write(path)
+    {
+        let message = format!("{shown} cannot be written: {error}");
+        let mend = "make room, or mount it for writing; or set THREADRUNNER_HOME to another place";
+        Finding::broken(name, failure(ErrorCode::Config, message, mend))
     } else {
         Finding::fine(name, shown.to_string())
     }
@@ -86,8 +120,17 @@ pub(super) fn config(home: &Home) -> Finding {
 pub(super) fn workspaces(home: &Home, config: &Config) -> Vec<Finding> {
     let all = config.workspaces(home).into_iter().skip(1);
     all.filter(|workspace| workspace.path.exists())
-        .map(|workspace| directory("workspace", &workspace.path))
+        .map(|workspace| directory("workspace", &workspace.path, Use::Written))
         .collect()
+}
+
+/// A runtime directory that cannot hold the socket.
+pub(super) fn runtime_directory(home: &Home) -> Option<Finding> {
+    let unused = home.unused_runtime_dir.as_ref()?;
+    let (path, why) = (unused.path.display(), &unused.why);
+    let detail = format!("XDG_RUNTIME_DIR is not used: {path} {why}; the socket is in the home");
+    let mend = "unset XDG_RUNTIME_DIR, or let it name a directory of your own";
+    Some(Finding::warning("runtime directory", detail, mend))
 }
 
 /// What is at the socket's path.
@@ -160,8 +203,10 @@ pub(super) async fn daemon(session: &mut Session) -> Result<Vec<Finding>, Comman
     };
     let own = env!("CARGO_PKG_VERSION");
     let answer = session.attend(timeout(ANSWER_LIMIT, asked)).await?;
-    let unusable = match &answer {
-        Ok(Ok(Some(status))) => unusable(&status.workspaces),
+    let further = match &answer {
+        Ok(Ok(Some(status))) => {
+            slow(status.pid).into_iter().chain(unusable(&status.workspaces)).collect()
+        }
         _ => Vec::new(),
     };
     let daemon = match answer {
@@ -190,7 +235,16 @@ pub(super) async fn daemon(session: &mut Session) -> Result<Vec<Finding>, Comman
             ),
         ),
     };
-    Ok(std::iter::once(daemon).chain(unusable).collect())
+    Ok(std::iter::once(daemon).chain(further).collect())
+}
+
+/// A daemon that was started with `nice`, by somebody who may not take that back.
+fn slow(pid: u32) -> Option<Finding> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw)?;
+    let nice = getpriority_process(Some(pid)).ok().filter(|&nice| nice > 0)?;
+    let detail = format!("process {pid} has the nice level {nice}: others go first");
+    let mend = "threadrunner daemon restart, from a shell that is not `nice` itself";
+    Some(Finding::warning("daemon", detail, mend))
 }
 
 fn unusable(workspaces: &[WorkspaceStatus]) -> Vec<Finding> {
@@ -204,9 +258,12 @@ fn unusable(workspaces: &[WorkspaceStatus]) -> Vec<Finding> {
 }
 
 fn absent_daemon(home: &Home) -> Finding {
-    let locked = home.run_dir.is_dir()
-        && FileLock::try_now(&home.daemon_lock()).is_ok_and(|lock| lock.is_none());
-    if locked {
+    let lock = home.run_dir.is_dir().then(|| FileLock::try_now(&home.daemon_lock())).transpose();
+    let held = match lock {
+        Ok(lock) => lock.is_some_and(|free| free.is_none()),
+        Err(failed) => return Finding::broken("daemon", failed),
+    };
+    if held {
         return Finding::broken(
             "daemon",
             failure(

@@ -96,6 +96,7 @@ fn examine(home: &Home) -> Result<Vec<Finding>, crate::error::CommandError> {
             Config::default()
         }
     };
+    findings.extend(checks::runtime_directory(home));
     findings.push(checks::socket(home));
     findings.push(checks::disk(home));
     // Someone else's session with someone else's exit code: only what it found is wanted.

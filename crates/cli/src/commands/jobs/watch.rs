@@ -13,6 +13,7 @@ use crate::app::{Session, strange};
 use crate::commands::ids::query_of;
 use crate::commands::wait::{is_loss, watch};
 use crate::error::{CommandError, CommandResult};
+use crate::terminal::escapes;
 use crate::{format, output};
 
 /// However fast jobs change, the list is drawn no more often than this.
@@ -27,7 +28,7 @@ pub(super) async fn run(session: &mut Session, query: JobsQuery, json: bool) -> 
     let mut shown = 0;
     let mut listed = false;
     loop {
-        let ended = if !json && io::stdout().is_terminal() {
+        let ended = if !json && io::stdout().is_terminal() && escapes() {
             on_a_terminal(session, &query, &mut shown).await
         } else {
             line_by_line(session, &query, json, &mut listed).await

@@ -104,6 +104,9 @@ impl Keeper {
             // A client that is gone has nobody to be told.
             let _ = reply.send(Ok(ids));
         }
+        for (id, error) in std::mem::take(&mut synced.left) {
+            tracing::warn!(job = %id, %error, "of a job that was removed something is left");
+        }
         for unwritten in std::mem::take(&mut synced.unwritten) {
             let (session, error) = (unwritten.name, unwritten.error);
             tracing::warn!(%session, %error, "a session's file is written later");

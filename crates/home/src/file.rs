@@ -1,0 +1,124 @@
+//! Opening files that may be anything: a named pipe would be waited for, `/dev/zero` never ends.
+
+use std::fs::{self, File, FileType, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+
+use rustix::fs::OFlags;
+
+/// Whether a link in a file's place is followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Links {
+    /// The user may keep the file elsewhere.
+    Followed,
+    /// The file is written, and what it could link to is not ours to write.
+    Refused,
+}
+
+/// Opens a regular file, and waits for nobody. What is there and is none is an error of the kind
+/// [`io::ErrorKind::InvalidInput`] that says what it is.
+///
+/// # Errors
+/// As `open`.
+pub fn open_regular(path: &Path, options: &mut OpenOptions, links: Links) -> io::Result<File> {
+    let flags = match links {
+        Links::Followed => OFlags::NONBLOCK,
+        Links::Refused => OFlags::NONBLOCK | OFlags::NOFOLLOW,
+    };
+    let opened = options.custom_flags(flags.bits().cast_signed()).open(path);
+    let found = match (&opened, links) {
+        (Ok(file), _) => file.metadata(),
+        // A pipe without a reader, a socket, a link that was not followed: errors of their own.
+        (Err(_), Links::Followed) => fs::metadata(path),
+        (Err(_), Links::Refused) => fs::symlink_metadata(path),
+    };
+    match found.map(|found| found.file_type()) {
+        Ok(kind) if !kind.is_file() => {
+            let message = format!("it is {}, not a file", name_of(kind));
+            Err(io::Error::new(io::ErrorKind::InvalidInput, message))
+        }
+        _ => opened,
+    }
+}
+
+/// The content of a regular file of at most `most` bytes, also of one that grows meanwhile.
+///
+/// # Errors
+/// As [`open_regular`]; [`io::ErrorKind::FileTooLarge`].
+pub fn read_regular(path: &Path, most: u64, links: Links) -> io::Result<Vec<u8>> {
+    let file = open_regular(path, OpenOptions::new().read(true), links)?;
+    let mut bytes = Vec::new();
+    file.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        let message = format!("it has more than {most} bytes");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+    }
+    Ok(bytes)
+}
+
+fn name_of(kind: FileType) -> &'static str {
+    if kind.is_dir() {
+        "a directory"
+    } else if kind.is_symlink() {
+        "a symbolic link"
+    } else if kind.is_fifo() {
+        "a named pipe"
+    } else if kind.is_socket() {
+        "a socket"
+    } else {
+        "a device"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+    use std::os::unix::net::UnixListener;
+
+    fn refusal(path: &Path, links: Links) -> String {
+        read_regular(path, 100, links).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_is_no_file_is_named_and_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        rustix::fs::mkfifoat(rustix::fs::CWD, path("pipe"), rustix::fs::Mode::RWXU).unwrap();
+        let _listener = UnixListener::bind(path("socket")).unwrap();
+        fs::create_dir(path("directory")).unwrap();
+        symlink("/dev/zero", path("zero")).unwrap();
+        for (name, what) in [
+            ("pipe", "a named pipe"),
+            ("socket", "a socket"),
+            ("directory", "a directory"),
+            ("zero", "a device"),
+        ] {
+            let said = refusal(&path(name), Links::Followed);
+            assert_eq!(said, format!("it is {what}, not a file"), "{name}");
+        }
+        let mut writing = OpenOptions::new();
+        let writing = writing.write(true).create(true);
+        let error = open_regular(&path("pipe"), writing, Links::Refused).unwrap_err();
+        assert_eq!(error.to_string(), "it is a named pipe, not a file");
+    }
+
+    #[test]
+    fn a_link_is_followed_only_where_the_file_may_be_elsewhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, link) = (dir.path().join("file"), dir.path().join("link"));
+        fs::write(&file, "text").unwrap();
+        symlink(&file, &link).unwrap();
+        assert_eq!(read_regular(&link, 4, Links::Followed).unwrap(), b"text");
+        assert_eq!(refusal(&link, Links::Refused), "it is a symbolic link, not a file");
+    }
+
+    #[test]
+    fn a_file_over_its_limit_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        fs::write(&path, "x".repeat(101)).unwrap();
+        assert!(refusal(&path, Links::Followed).contains("more than 100 bytes"));
+    }
+}

@@ -1,0 +1,205 @@
+//! A home, a runtime directory, an input or a terminal that is not as it should be.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::json;
+use threadrunner_tests::{
+    Finished, Terminal, TestHome, in_own_mounts, mount_small, remount_read_only,
+};
+
+const ANSWER: &str = "lorem ipsum dolor sit amet Hello.\n";
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+/// A command as a user has it whose home nobody chose, with this runtime directory.
+fn with_runtime(home: &TestHome, runtime: &Path, arguments: &[&str]) -> Command {
+    let mut command = home.threadrunner(arguments);
+    command.env("HOME", home.root()).env_remove("THREADRUNNER_HOME");
+    command.env("XDG_RUNTIME_DIR", runtime);
+    command
+}
+
+#[test]
+fn a_runtime_directory_that_holds_a_link_is_not_used_and_what_it_leads_to_not_changed() {
+    let home = TestHome::new().config("");
+    let beside = |name: &str| home.root().with_file_name(name);
+    let (runtime, shared) = (beside("runtime"), beside("shared"));
+    for dir in [&runtime, &shared] {
+        fs::create_dir(dir).unwrap();
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    symlink(&shared, runtime.join("threadrunner")).unwrap();
+    let run = |arguments: &[&str]| {
+        Finished::from(with_runtime(&home, &runtime, arguments).output().unwrap())
+    };
+    assert_eq!(run(&["Hello"]).expect(0).stdout, ANSWER);
+    assert_eq!((mode(&shared), fs::read_dir(&shared).unwrap().count()), (0o755, 0));
+    assert!(home.root().join(".threadrunner/run/daemon.sock").exists());
+    let checked = run(&["doctor"]).expect(0).stdout;
+    assert!(checked.contains("XDG_RUNTIME_DIR is not used"), "{checked}");
+    assert!(checked.contains("a link called threadrunner"), "{checked}");
+    run(&["daemon", "stop", "--now"]).expect(0);
+}
+
+#[test]
+fn a_runtime_directory_that_is_gone_is_not_made() {
+    let home = TestHome::new().config("");
+    let runtime = home.root().with_file_name("gone");
+    let run = |arguments: &[&str]| {
+        Finished::from(with_runtime(&home, &runtime, arguments).output().unwrap())
+    };
+    assert_eq!(run(&["Hello"]).expect(0).stdout, ANSWER);
+    assert!(!runtime.exists());
+    run(&["daemon", "stop", "--now"]).expect(0);
+}
+
+/// What is in a file's place, made by a program of the system's.
+fn in_place_of(home: &TestHome, path: &str, kind: &str) {
+    let path = home.root().join(path);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    match kind {
+        "pipe" => {
+            let made = Command::new("mkfifo").arg(&path).status().unwrap();
+            assert!(made.success());
+        }
+        _ => symlink("/dev/zero", &path).unwrap(),
+    }
+}
+
+#[test]
+fn what_is_in_the_place_of_a_file_is_named_and_neither_waited_for_nor_read_without_end() {
+    for kind in ["pipe", "device"] {
+        for (path, code) in [
+            ("config.toml", 64),
+            ("run/daemon.lock", 64),
+            ("run/spawn.lock", 64),
+            ("workspace/.lock", 2),
+        ] {
+            let home = TestHome::new();
+            fs::create_dir(home.root()).unwrap();
+            fs::set_permissions(home.root(), fs::Permissions::from_mode(0o700)).unwrap();
+            in_place_of(&home, path, kind);
+            let finished = home.run(["Hello"]).expect(code);
+            assert!(finished.stderr.contains(path), "{kind} {path}: {}", finished.stderr);
+        }
+    }
+    // What only helps is done without.
+    for path in ["cache/chat_history", "workspace/.redo"] {
+        let home = TestHome::new().config("");
+        in_place_of(&home, path, "pipe");
+        assert_eq!(home.run(["Hello"]).expect(0).stdout, ANSWER);
+    }
+}
+
+#[test]
+fn a_log_that_is_a_pipe_holds_up_nobody() {
+    let home = TestHome::new().config("");
+    home.start_daemon();
+    home.run(["daemon", "stop"]).expect(0);
+    let log = fs::read_dir(home.root().join("cache")).unwrap().next().unwrap().unwrap().path();
+    fs::remove_file(&log).unwrap();
+    let name = format!("cache/{}", log.file_name().unwrap().to_str().unwrap());
+    in_place_of(&home, &name, "pipe");
+    assert_eq!(home.run(["Hello"]).expect(0).stdout, ANSWER);
+    let finished = home.run(["daemon", "logs"]);
+    assert!(finished.stderr.contains("a named pipe, not a file"), "{}", finished.stderr);
+}
+
+#[test]
+fn a_home_that_cannot_be_written_is_not_as_it_should_be() {
+    if !in_own_mounts("a_home_that_cannot_be_written_is_not_as_it_should_be") {
+        return;
+    }
+    let home = TestHome::new();
+    fs::create_dir(home.root()).unwrap();
+    mount_small(home.root(), "size=8m,mode=0700");
+    home.start_daemon();
+    home.run(["daemon", "stop"]).expect(0);
+    home.run(["doctor"]).expect(0);
+    remount_read_only(home.root());
+    let finished = home.run(["doctor"]);
+    assert_ne!(finished.code, 0, "{}", finished.stdout);
+    assert!(finished.stdout.contains("cannot be written: Read-only"), "{}", finished.stdout);
+}
+
+#[test]
+fn silent_standard_input_is_told_of_and_does_not_outlast_the_time_limit() {
+    let home = TestHome::new();
+    home.start_daemon();
+    for arguments in [&["--timeout", "2", "Hello"][..], &["wait", "--timeout", "2"]] {
+        // Held open by this test, which says nothing.
+        let child = home.threadrunner(arguments).stdin(Stdio::piped()).spawn();
+        let mut child = child.unwrap();
+        let _held = child.stdin.take().unwrap();
+        let finished = Finished::from(child.wait_with_output().unwrap()).expect(4);
+        let mut lines = finished.stderr.lines();
+        let told = lines.next().unwrap();
+        assert!(told.contains("waiting for standard input"), "{told}");
+        assert!(lines.next().unwrap().contains("2s"), "{}", finished.stderr);
+    }
+    assert!(home.jobs_in("output").is_empty() && home.jobs_in("failed").is_empty());
+}
+
+#[test]
+fn a_detached_prompt_does_not_wait_for_silent_standard_input_for_ever() {
+    let home = TestHome::new();
+    let mut child = home.threadrunner(["--detach", "Hello"]).stdin(Stdio::piped()).spawn().unwrap();
+    let _held = child.stdin.take().unwrap();
+    let finished = Finished::from(child.wait_with_output().unwrap()).expect(4);
+    assert!(finished.stderr.contains("< /dev/null"), "{}", finished.stderr);
+}
+
+/// What somebody sees whose prompt takes a while, in this environment.
+fn shown(home: &TestHome, variables: &[(&str, &str)]) -> String {
+    let mut command = home.threadrunner(["Hello"]);
+    command.envs(variables.iter().copied());
+    let mut terminal = Terminal::start(&command);
+    let shown = terminal.see_all();
+    assert_eq!(terminal.end(), Some(0), "{shown}");
+    shown
+}
+
+#[test]
+fn what_a_terminal_cannot_show_it_is_not_sent() {
+    let home = TestHome::new().dummy(&json!({"step_ms": 200}));
+    home.start_daemon();
+    let utf8 = shown(&home, &[("LC_ALL", "C.UTF-8")]);
+    assert!(utf8.contains('⠋') && utf8.contains('\x1b'), "{utf8:?}");
+    let ascii = shown(&home, &[("LC_ALL", "C"), ("LANG", "en_US.UTF-8")]);
+    assert!(ascii.is_ascii() && ascii.contains('\x1b'), "{ascii:?}");
+    let plain = shown(&home, &[("LC_ALL", "C.UTF-8"), ("TERM", "")]);
+    assert!(!plain.contains('\x1b') && plain.contains("amet Hello."), "{plain:?}");
+}
+
+#[test]
+fn a_daemon_whose_socket_is_taken_away_is_reached_again() {
+    let home = TestHome::new();
+    let pid = home.daemon_pid();
+    fs::remove_file(home.socket()).unwrap();
+    assert_eq!(home.run(["Hello"]).expect(0).stdout, ANSWER);
+    assert_eq!(home.daemon_pid(), pid);
+
+    // As at the end of a user's last session, and at the beginning of the next one.
+    let home = TestHome::new().config("");
+    let runtime = home.root().with_file_name("runtime");
+    fs::create_dir(&runtime).unwrap();
+    fs::set_permissions(&runtime, fs::Permissions::from_mode(0o700)).unwrap();
+    let run = |arguments: &[&str]| {
+        Finished::from(with_runtime(&home, &runtime, arguments).output().unwrap()).expect(0)
+    };
+    let pid = |finished: &Finished| finished.json()["pid"].clone();
+    let first = pid(&run(&["daemon", "start", "--json"]));
+    assert!(runtime.join("threadrunner/daemon.sock").exists());
+    fs::remove_dir_all(&runtime).unwrap();
+    assert_eq!(run(&["Hello"]).stdout, ANSWER);
+    assert!(!runtime.exists());
+    fs::create_dir(&runtime).unwrap();
+    fs::set_permissions(&runtime, fs::Permissions::from_mode(0o700)).unwrap();
+    assert_eq!(pid(&run(&["status", "--json"])), first);
+    run(&["daemon", "stop", "--now"]);
+}
