@@ -160,3 +160,23 @@ fn the_engines_end_with_a_killed_daemon() {
     home.kill(home.daemon_pid(), Signal::KILL);
     eventually("the engine ends", || (!process_is_alive(engine)).then_some(()));
 }
+
+#[test]
+fn a_daemon_that_does_not_answer_is_told_of_and_can_always_be_ended() {
+    let home = TestHome::new();
+    home.run(["Hello"]).expect(0);
+    let pid = home.daemon_pid();
+    home.kill(pid, Signal::STOP);
+    let [ps, stop] = [&["ps"][..], &["daemon", "stop"]]
+        .map(|arguments| home.threadrunner(arguments).spawn().unwrap());
+    for waiting in [ps, stop] {
+        let failed = Finished::from(waiting.wait_with_output().unwrap()).expect(4);
+        assert!(failed.stderr.contains("--now"), "{}", failed.stderr);
+    }
+    let restarted = home.run(["daemon", "restart", "--now"]).expect(0);
+    let told = format!("the daemon (process {pid}) does not obey: sent it SIGTERM");
+    assert!(restarted.stderr.contains(&told), "{}", restarted.stderr);
+    assert!(!process_is_alive(pid));
+    assert_ne!(home.daemon_pid(), pid);
+    home.run(["Hello"]).expect(0);
+}

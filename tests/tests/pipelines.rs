@@ -209,6 +209,47 @@ fn only_a_template_has_references() {
 }
 
 #[test]
+fn what_is_piped_in_is_data_and_has_no_references() {
+    let home = TestHome::new();
+    let piped = b"x{{result:last}}x x{{result:99}}x\n";
+    // There is no job yet that it could mean.
+    let alone = home.run_with_input(["-"], piped).expect(0).stdout;
+    assert!(alone.contains(" x{{result:last}}x. x{{result:99}}x."), "{alone}");
+    let after = home.run_with_input(["Summarize"], piped).expect(0).stdout;
+    assert!(after.contains(" Summarize. x{{result:last}}x. x{{result:99}}x."), "{after}");
+    let one = detach(&home, &["one"]);
+    answer(&home, &one);
+    let reference = format!("é {{{{result:{}}}}}", &one[..one.len() - 1]);
+    let both = home.run_with_input([reference.as_str(), "b"], piped).expect(0).stdout;
+    assert!(
+        both.contains(" é. lorem. ipsum. dolor. sit. amet. one. b. x{{result:last}}x."),
+        "{both}"
+    );
+    // It is the same after a restart, and for an attempt that begins anew.
+    let last = home.jobs_in("output").pop().unwrap();
+    let spec = std::fs::read_to_string(home.workspace("output").join(&last).join("job.json"));
+    let spec: serde_json::Value = serde_json::from_str(&spec.unwrap()).unwrap();
+    assert_eq!(spec["template_bytes"], "é  b".len() + "{{result:}}".len() + one.len());
+    let system = home.run_with_input(["--system", &reference], piped).expect(0).stdout;
+    assert!(system.contains(" x{{result:last}}x."), "{system}");
+}
+
+#[test]
+fn a_part_to_be_read_ends_between_characters_of_the_prompt() {
+    let home = TestHome::new();
+    let mut client = home.connect();
+    for bytes in [1_u64, 3, 1 << 40] {
+        let request = json!({
+            "v": 1, "id": 1, "op": "submit", "prompt": "é", "template": true,
+            "template_bytes": bytes,
+        });
+        let answer = client.ask(&request).pop().unwrap();
+        assert_eq!(answer["code"], "invalid_request");
+        assert!(answer["error"].as_str().unwrap().contains("template_bytes"), "{answer}");
+    }
+}
+
+#[test]
 fn an_answer_is_put_in_as_it_is_and_not_read_again() {
     let home = TestHome::new();
     let first = detach(&home, &["one"]);

@@ -180,10 +180,13 @@ impl Session {
                 biased;
                 () = interrupted(&mut self.interrupt) => return Err(CommandError::Interrupted),
                 () = late => break,
-                result = &mut future => return Ok(result),
-                Some(phase) = self.phases.recv() => {
-                    self.spinner.set(phase_label(phase).to_owned());
+                result = &mut future => {
+                    while let Ok(phase) = self.phases.try_recv() {
+                        self.tell(phase);
+                    }
+                    return Ok(result);
                 }
+                Some(phase) = self.phases.recv() => self.tell(phase),
                 () = self.spinner.due() => self.spinner.draw(),
             }
         }
@@ -192,6 +195,17 @@ impl Session {
             None => Failure::new(ErrorCode::Timeout, "timed out"),
         };
         Err(failure.into())
+    }
+
+    fn tell(&mut self, phase: Phase) {
+        if let Phase::Signaled { pid, killed } = phase {
+            self.spinner.hide();
+            output::say(&match killed {
+                false => format!("the daemon (process {pid}) does not obey: sent it SIGTERM"),
+                true => format!("the daemon (process {pid}) has not ended: sent it SIGKILL"),
+            });
+        }
+        self.spinner.set(phase_label(phase).to_owned());
     }
 
     /// Forgets a Ctrl-C that came while there was nothing to stop.

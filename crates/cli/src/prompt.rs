@@ -56,9 +56,7 @@ pub(crate) fn assemble(
             input.pop();
         }
     }
-    // A lone dash says what is done anyway, as with other programs.
-    let said = if words == ["-"] { String::new() } else { words.join(" ") };
-    let said = said.trim_start_matches(BOM).to_owned();
+    let said = said(words);
     let prompt = match (said.trim().is_empty(), input.trim().is_empty()) {
         (false, true) => said,
         (true, false) => input,
@@ -105,6 +103,21 @@ impl Patience {
     fn is_over(self, silent: bool) -> Option<Instant> {
         self.end.into_iter().chain(self.beginning.filter(|_| silent)).min()
     }
+}
+
+/// What the words say.
+fn said(words: &[String]) -> String {
+    // A lone dash says what is done anyway, as with other programs.
+    let said = if words == ["-"] { String::new() } else { words.join(" ") };
+    said.trim_start_matches(BOM).to_owned()
+}
+
+/// How many bytes of a prompt that was put together of these words are theirs, and not those of
+/// standard input; `None` where all are.
+pub(crate) fn said_bytes(words: &[String], prompt: &str) -> Option<u64> {
+    let said = said(words);
+    let bytes = if said.trim().is_empty() { 0 } else { said.len() };
+    (bytes < prompt.len()).then_some(bytes as u64)
 }
 
 /// What standard input holds; `None` where it is a terminal.
@@ -215,6 +228,22 @@ mod tests {
     fn empty_standard_input_adds_nothing() {
         for empty in ["", "\n", " \n\n"] {
             assert_eq!(prompt(&["hi"], Some(empty)).unwrap(), "hi");
+        }
+    }
+
+    #[test]
+    fn what_the_words_say_is_told_from_standard_input() {
+        let said = |words: &[&str], stdin| {
+            let words: Vec<_> = words.iter().map(|&word| word.to_owned()).collect();
+            let prompt = assemble(&words, stdin, false).unwrap();
+            said_bytes(&words, &prompt).map(|bytes| prompt[..bytes as usize].to_owned())
+        };
+        let input = || Some(b"a\n".to_vec());
+        assert_eq!(said(&["why", "é"], None), None);
+        assert_eq!(said(&["why", "é"], input()).unwrap(), "why é");
+        assert_eq!(said(&["why"], Some(b"\n".to_vec())), None);
+        for words in [&[][..], &["-"], &["  "]] {
+            assert_eq!(said(words, input()).unwrap(), "");
         }
     }
 

@@ -91,6 +91,7 @@ pub(crate) fn phase_label(phase: Phase) -> &'static str {
     match phase {
         Phase::Starting => "starting",
         Phase::Replacing => "waiting for the old daemon to end",
+        Phase::Signaled { .. } => "waiting for the system to end the daemon",
     }
 }
 

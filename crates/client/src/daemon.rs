@@ -24,7 +24,7 @@ use crate::spawn::spawn;
 /// How long a connection may take to be accepted by a daemon that is there.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// How long it may take to have a daemon, an old one's end included.
-const START_LIMIT: Duration = Duration::from_secs(120);
+pub(crate) const START_LIMIT: Duration = Duration::from_secs(120);
 /// How long a started daemon may take to say that it is ready: it first looks through its jobs.
 const READY_LIMIT: Duration = Duration::from_secs(60);
 /// How often it is looked whether a daemon that is coming or going has done so. Only a daemon
@@ -40,6 +40,13 @@ pub enum Phase {
     Starting,
     /// An old daemon is ending, and a new one will be started.
     Replacing,
+    /// The daemon did not end when told to, and was sent SIGTERM, or SIGKILL.
+    Signaled {
+        /// Its process.
+        pid: u32,
+        /// Whether it was SIGKILL.
+        killed: bool,
+    },
 }
 
 /// The way to the daemon of one home.
@@ -78,6 +85,10 @@ impl Daemon {
     /// The home.
     pub fn home(&self) -> &Home {
         &self.home
+    }
+
+    pub(crate) fn tell(&self, phase: Phase) {
+        (self.on_phase)(phase);
     }
 
     /// A connection to the running daemon; `None` where none runs.
@@ -154,21 +165,6 @@ impl Daemon {
         self.open(op).await?.into_value().await
     }
 
-    /// Ends the running daemon and waits until it is gone; `false` where none runs.
-    ///
-    /// # Errors
-    /// [`ErrorCode::Timeout`] when it does not end.
-    pub async fn stop(&self, now: bool) -> Result<bool, Failure> {
-        let deadline = Instant::now() + START_LIMIT;
-        match self.connect().await? {
-            Some(client) => self.stop_and_wait(client, now, deadline).await?,
-            // Nobody listens; one that is ending may hold its lock still.
-            None if self.is_locked()? => self.wait_until_gone(deadline).await?,
-            None => return Ok(false),
-        }
-        Ok(true)
-    }
-
     async fn connect_to(&self, socket: &Path) -> Result<Option<Client>, Failure> {
         let refused = |error: &io::Error| {
             Failure::new(
@@ -221,7 +217,7 @@ impl Daemon {
             }
             (self.on_phase)(Phase::Replacing);
             if replace {
-                self.stop_and_wait(client, false, deadline).await?;
+                self.stop_and_wait(client, deadline).await?;
             } else {
                 self.wait_until_gone(deadline).await?;
             }
@@ -288,28 +284,8 @@ impl Daemon {
         Ok(None)
     }
 
-    async fn stop_and_wait(
-        &self,
-        client: Client,
-        now: bool,
-        deadline: Instant,
-    ) -> Result<(), Failure> {
-        let mut replies = client.request(Op::Stop { now }).await?;
-        // Whatever it says to it, and if it says nothing: its end is what is waited for.
-        drop(client);
-        let _ = timeout_at(deadline, replies.next()).await;
-        self.wait_until_gone(deadline).await
-    }
-
-    async fn wait_until_gone(&self, deadline: Instant) -> Result<(), Failure> {
-        while self.is_locked()? {
-            look_again(deadline, "the daemon does not end").await?;
-        }
-        Ok(())
-    }
-
     /// Whether a daemon lives. Not the socket tells, nor a process id, but the lock it holds.
-    fn is_locked(&self) -> Result<bool, Failure> {
+    pub(crate) fn is_locked(&self) -> Result<bool, Failure> {
         if !self.home.run_dir.is_dir() {
             return Ok(false);
         }
@@ -330,13 +306,13 @@ async fn begin(client: Client, op: Op) -> Result<Replies, Failure> {
     Ok(replies)
 }
 
-async fn look_again(deadline: Instant, what: &str) -> Result<(), Failure> {
+pub(crate) async fn look_again(deadline: Instant, what: &str) -> Result<(), Failure> {
     if Instant::now() >= deadline {
         return Err(Failure::new(
             ErrorCode::Timeout,
             format!("{what}, after {} s of waiting", START_LIMIT.as_secs()),
         )
-        .hint("`threadrunner daemon stop --now` does not wait for running jobs"));
+        .hint("`threadrunner daemon stop --now` ends it and waits for no job"));
     }
     sleep(LOOK_AGAIN).await;
     Ok(())

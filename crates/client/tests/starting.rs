@@ -89,8 +89,12 @@ fn daemon_process() {
     let listener = UnixListener::bind(&home.socket).unwrap();
     lock.write_note(home.socket.as_os_str().as_bytes()).unwrap();
     writeln!(greeting, "{{\"ready\":true}}").unwrap();
+    let is_deaf = env::var_os("FAKE_DEAF").is_some();
     for stream in listener.incoming() {
-        thread::spawn(move || serve(stream.unwrap(), version));
+        match is_deaf {
+            true => std::mem::forget(stream),
+            false => drop(thread::spawn(move || serve(stream.unwrap(), version))),
+        }
     }
 }
 
@@ -156,6 +160,26 @@ async fn a_daemon_is_ended_and_gone_when_stop_returns() {
     assert!(daemon.stop(false).await.unwrap());
     assert!(FileLock::try_now(&f.home.daemon_lock()).unwrap().is_some());
     assert!(!daemon.stop(false).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_daemon_that_obeys_nobody_is_ended_by_the_system() {
+    let f = Fixture::new();
+    let phases = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = phases.clone();
+    let script = format!("trap '' TERM; export FAKE_DEAF=1; {}", f.working(1));
+    let daemon = f.daemon(&script).on_phase(move |phase| seen.lock().unwrap().push(phase));
+    daemon.connect_or_start().await.unwrap();
+    let pid = FileLock::holder(&f.home.daemon_lock()).unwrap();
+    let failure = daemon.stop(false).await.unwrap_err();
+    assert_eq!(failure.code, ErrorCode::Timeout);
+    assert!(failure.message.contains(&pid.to_string()), "{failure}");
+    phases.lock().unwrap().clear();
+    assert!(daemon.stop(true).await.unwrap());
+    let told = |killed| threadrunner_client::Phase::Signaled { pid, killed };
+    assert_eq!(*phases.lock().unwrap(), [told(false), told(true)]);
+    assert!(FileLock::try_now(&f.home.daemon_lock()).unwrap().is_some());
+    assert!(!daemon.stop(true).await.unwrap());
 }
 
 #[tokio::test]

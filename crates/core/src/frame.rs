@@ -1,5 +1,7 @@
 //! Framing: a 4-byte little-endian length, then that many bytes of UTF-8 JSON, one object.
 
+use std::io;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -106,6 +108,26 @@ fn frame_length(length: usize) -> Result<u32, FrameError> {
     }
 }
 
+/// Takes as many bytes as a frame may have, and only counts the rest.
+struct Bounded<'a> {
+    dst: &'a mut BytesMut,
+    length: usize,
+}
+
+impl io::Write for Bounded<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.length += bytes.len();
+        if self.length <= MAX_FRAME_BYTES {
+            self.dst.put_slice(bytes);
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Appends `value` to `dst` as one whole frame, header included.
 ///
 /// # Errors
@@ -113,9 +135,10 @@ fn frame_length(length: usize) -> Result<u32, FrameError> {
 pub fn encode_frame<T: Serialize>(value: &T, dst: &mut BytesMut) -> Result<(), FrameError> {
     let start = dst.len();
     dst.put_u32_le(0);
-    let written = serde_json::to_writer((&mut *dst).writer(), value)
+    let mut bounded = Bounded { dst: &mut *dst, length: 0 };
+    let written = serde_json::to_writer(&mut bounded, value)
         .map_err(FrameError::from)
-        .and_then(|()| frame_length(dst.len() - start - HEADER_BYTES));
+        .and_then(|()| frame_length(bounded.length));
     match written {
         Ok(length) => {
             dst[start..start + HEADER_BYTES].copy_from_slice(&length.to_le_bytes());
@@ -125,6 +148,25 @@ pub fn encode_frame<T: Serialize>(value: &T, dst: &mut BytesMut) -> Result<(), F
             dst.truncate(start);
             Err(error)
         }
+    }
+}
+
+/// How many bytes `value` takes as JSON; 0 where it cannot be written as such.
+pub fn json_length<T: Serialize>(value: &T) -> usize {
+    let mut counted = Count(0);
+    serde_json::to_writer(&mut counted, value).map_or(0, |()| counted.0)
+}
+
+struct Count(usize);
+
+impl io::Write for Count {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -192,9 +234,16 @@ mod tests {
     #[test]
     fn a_frame_too_long_to_send_leaves_the_buffer_as_it_was() {
         let mut bytes = BytesMut::from(&b"before"[..]);
-        let long = "x".repeat(MAX_FRAME_BYTES);
-        assert!(matches!(encode_frame(&long, &mut bytes), Err(FrameError::TooLong { .. })));
+        // Six bytes for each in JSON.
+        let long = "\0".repeat(MAX_FRAME_BYTES / 2);
+        let length = MAX_FRAME_BYTES * 3 + 2;
+        assert!(
+            matches!(encode_frame(&long, &mut bytes), Err(FrameError::TooLong { length: it }) if it == length)
+        );
         assert_eq!(&bytes[..], b"before");
+        // What is too much to be sent is not in memory either.
+        assert!(bytes.capacity() <= 2 * MAX_FRAME_BYTES, "{}", bytes.capacity());
+        assert_eq!(json_length(&long), length);
     }
 
     proptest! {

@@ -257,6 +257,10 @@ pub struct JobSpec {
     /// message and the messages are replaced when the job begins. The jobs are among `after`.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub template: bool,
+    /// Of the prompt, only the first so many bytes are read for references: what follows was not
+    /// written by whoever submitted the job.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub template_bytes: Option<u64>,
     /// A program run without a shell when the job has ended, with its directory as argument.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_done: Option<PathBuf>,
@@ -288,6 +292,7 @@ impl Default for JobSpec {
             after: Vec::new(),
             after_any: false,
             template: false,
+            template_bytes: None,
             on_done: None,
             session: None,
             replaces: None,

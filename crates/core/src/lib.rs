@@ -31,7 +31,7 @@ pub use backend::{
     Plan, PrefixCache, Sampled, SeqId, TokenId,
 };
 pub use error::{ErrorCode, ErrorType, ExitCode, Failure};
-pub use frame::{FrameCodec, FrameError, MAX_FRAME_BYTES, decode_frame, encode_frame};
+pub use frame::{FrameCodec, FrameError, MAX_FRAME_BYTES, decode_frame, encode_frame, json_length};
 pub use id::{InvalidJobId, JobId, JobIdSource};
 pub use job::{
     BackendKind, FinishReason, HookOutcome, JobMeta, JobSpec, JobState, JobType, Message, ModelRef,

@@ -6,6 +6,7 @@
 //! [`ReplyBody::Token`] and exactly one of [`ReplyBody::End`], [`ReplyBody::Data`] and
 //! [`ReplyBody::Error`].
 
+mod bounds;
 mod data;
 mod queries;
 
@@ -160,6 +161,9 @@ pub struct Submission {
     /// References to jobs' answers ([`crate::template`]) are replaced, and their jobs waited for.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub template: bool,
+    /// Of the prompt, only the first so many bytes are read for references.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub template_bytes: Option<u64>,
     /// How often the job is begun before it fails.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_attempts: Option<u32>,
@@ -341,9 +345,10 @@ impl Request {
     ///
     /// # Errors
     /// A [`Failure`] for the client, with the request's id where there is one: not JSON, not an
-    /// object, an unknown `v` (named with the versions spoken), an unknown `op`, or a value of the
-    /// wrong type.
+    /// object, an unknown `v` (named with the versions spoken), an unknown `op`, a value of the
+    /// wrong type, or more than a request may hold.
     pub fn parse(frame: &[u8]) -> Result<Self, (Option<RequestId>, Failure)> {
+        bounds::check_frame(frame).map_err(|failure| (None, failure))?;
         let value: Value = serde_json::from_slice(frame).map_err(|error| {
             (None, Failure::new(ErrorCode::BadFrame, format!("the frame is not JSON: {error}")))
         })?;
@@ -357,9 +362,12 @@ impl Request {
                 (None, invalid("\"id\" must be a number from 0 or a text".to_owned()))
             })?),
         };
-        match Self::parse_op(object) {
+        if let Some(id) = &id {
+            bounds::check_id(id).map_err(|failure| (None, failure))?;
+        }
+        match bounds::check_texts(&object).and_then(|()| Self::parse_op(object)) {
             Ok(op) => Ok(Self { id, op }),
-            Err(failure) => Err((id, failure)),
+            Err(failure) => Err((id, bounds::shorten(failure))),
         }
     }
 

@@ -4,7 +4,10 @@
 //! (a job's id, or a prefix or suffix of one, or the word `last`), two braces, and nothing between
 //! them. Everything else stays as it is, so that there is nothing to escape.
 
-use crate::JobId;
+use crate::{ErrorCode, Failure, JobId};
+
+/// The most references in all texts of a prompt.
+pub const MOST: usize = 256;
 
 const OPEN: &str = "{{result:";
 const CLOSE: &str = "}}";
@@ -70,6 +73,32 @@ pub fn references(text: &str) -> impl Iterator<Item = &str> {
         Piece::Reference(name) => Some(name),
         Piece::Text(_) => None,
     })
+}
+
+/// A text's part that is read for references, of so many bytes, and the rest; without a number all
+/// of it is read.
+///
+/// # Errors
+/// When the number is beyond the text's end or within a character.
+pub fn read_part(text: &str, bytes: Option<u64>) -> Result<(&str, &str), Failure> {
+    let Some(bytes) = bytes else { return Ok((text, "")) };
+    let cut = usize::try_from(bytes).ok().and_then(|bytes| text.split_at_checked(bytes));
+    cut.ok_or_else(|| {
+        Failure::new(
+            ErrorCode::InvalidRequest,
+            format!(
+                "template_bytes is {bytes}, which is no place between characters of the prompt, \
+                 which has {}",
+                text.len()
+            ),
+        )
+    })
+}
+
+/// Why there may not be so many references.
+pub fn too_many() -> Failure {
+    Failure::new(ErrorCode::InvalidRequest, format!("more than {MOST} references to other jobs"))
+        .hint("have jobs in between gather some of the answers")
 }
 
 /// The text with each reference replaced by what `with` makes of its name, which is not looked
@@ -140,6 +169,18 @@ mod tests {
         let text = replace("a {{result:1}} b", |_| Ok::<_, ()>(reference("2")));
         assert_eq!(text.unwrap(), "a {{result:2}} b");
         assert_eq!(shout("{{{result:1}}} é"), "{<1>} é");
+    }
+
+    #[test]
+    fn what_is_not_to_be_read_is_cut_off_between_characters() {
+        assert_eq!(read_part("aé b", None).unwrap(), ("aé b", ""));
+        assert_eq!(read_part("aé b", Some(3)).unwrap(), ("aé", " b"));
+        assert_eq!(read_part("aé b", Some(0)).unwrap(), ("", "aé b"));
+        assert_eq!(read_part("aé b", Some(5)).unwrap(), ("aé b", ""));
+        for beyond in [2, 6, u64::MAX] {
+            let failure = read_part("aé b", Some(beyond)).unwrap_err();
+            assert!(failure.message.contains(&beyond.to_string()), "{failure}");
+        }
     }
 
     #[test]

@@ -1,12 +1,17 @@
 //! The log: one file a day in the home's `cache/`, kept for a week.
+//!
+//! What cannot be written is no reason to end, nor to wait: the next line that can be written says
+//! how many are missing.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use threadrunner_home::{Home, Links, open_regular, utc_date};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
@@ -17,51 +22,101 @@ const SUFFIX: &str = ".log";
 const KEEP: Duration = Duration::from_secs(6 * 86_400);
 /// And so many files: a clock that leaps makes old what is not.
 const KEPT_FILES: usize = 7;
+/// What a pipe with any room at all takes without waiting.
+const CHUNK: usize = 4096;
 
 /// Writes to the file of the day, and to stderr too in the foreground.
 ///
-/// The file is the only thing in the daemon behind a lock: a log line may come from any thread.
+/// Behind a lock: a log line may come from any thread.
 struct DailyLog {
     home: Home,
     also_stderr: bool,
-    today: Mutex<Option<(String, File)>>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    today: Option<(String, File)>,
+    /// Lines since the last one that could be written.
+    missing: u64,
+    missing_on_stderr: u64,
 }
 
 /// Starts logging. `RUST_LOG` filters; without it, warnings and the daemon's own milestones.
 pub(crate) fn start(home: &Home, also_stderr: bool) {
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new("warn,threadrunner_daemon=info"));
-    let writer = DailyLog { home: home.clone(), also_stderr, today: Mutex::new(None) };
+    let writer = DailyLog { home: home.clone(), also_stderr, state: Mutex::default() };
     // A second daemon in one process (in tests) logs with the first one's subscriber.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(false)
         .with_target(false)
+        // It would be told on a stderr that may be closed, and that is a panic.
+        .log_internal_errors(false)
         .with_writer(writer)
         .try_init();
 }
 
 impl DailyLog {
-    fn write_line(&self, line: &[u8]) -> io::Result<()> {
-        let now = SystemTime::now();
-        let date = utc_date(now);
-        let mut today = self.today.lock().unwrap_or_else(PoisonError::into_inner);
-        if today.as_ref().is_none_or(|(opened, _)| *opened != date) {
-            let path = self.home.log_file(&date);
+    fn write_line(&self, line: &[u8]) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let State { today, missing, missing_on_stderr } = &mut *state;
+        write_noting(missing, line, |line| append(&self.home, today, line));
+        if self.also_stderr {
+            write_noting(missing_on_stderr, line, |line| write_at_once(io::stderr(), line));
+        }
+    }
+}
+
+/// Writes a line, after one that says how many are missing before it.
+fn write_noting(missing: &mut u64, line: &[u8], mut write: impl FnMut(&[u8]) -> io::Result<()>) {
+    let written = match *missing {
+        0 => write(line),
+        // The last one may have been cut short.
+        lines => {
+            write(format!("\n{lines} lines are missing: they could not be written\n").as_bytes())
+                .and_then(|()| {
+                    *missing = 0;
+                    write(line)
+                })
+        }
+    };
+    if written.is_err() {
+        *missing += 1;
+    }
+}
+
+/// Adds a line to the file of the day.
+fn append(home: &Home, today: &mut Option<(String, File)>, line: &[u8]) -> io::Result<()> {
+    let now = SystemTime::now();
+    let date = utc_date(now);
+    let file = match today {
+        Some((opened, file)) if *opened == date => file,
+        _ => {
+            let path = home.log_file(&date);
             let mut options = OpenOptions::new();
             options.create(true).append(true).mode(0o600);
             let file = open_regular(&path, &mut options, Links::Followed)?;
-            *today = Some((date, file));
-            remove_old(&self.home, now);
+            remove_old(home, now);
+            &mut today.insert((date, file)).1
         }
-        if let Some((_, file)) = today.as_mut() {
-            file.write_all(line)?;
+    };
+    file.write_all(line)
+}
+
+/// Writes what can be written without waiting: a terminal that was stopped, or a pipe that nobody
+/// reads, must not stop the daemon.
+fn write_at_once(mut file: impl AsFd + Write, line: &[u8]) -> io::Result<()> {
+    for chunk in line.chunks(CHUNK) {
+        let mut fds = [PollFd::from_borrowed_fd(file.as_fd(), PollFlags::OUT)];
+        poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
+        if !fds[0].revents().contains(PollFlags::OUT) {
+            return Err(io::ErrorKind::WouldBlock.into());
         }
-        if self.also_stderr {
-            io::stderr().write_all(line)?;
-        }
-        Ok(())
+        file.write_all(chunk)?;
     }
+    Ok(())
 }
 
 /// Removes logs of more than a week ago, but not the last few, whatever the clock says. A log that
@@ -87,7 +142,7 @@ struct Line<'a>(&'a DailyLog);
 
 impl Write for Line<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write_line(bytes)?;
+        self.0.write_line(bytes);
         Ok(bytes.len())
     }
     fn flush(&mut self) -> io::Result<()> {
@@ -105,7 +160,38 @@ impl<'a> MakeWriter<'a> for DailyLog {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::net::UnixStream;
     use std::time::UNIX_EPOCH;
+
+    #[test]
+    fn lines_that_cannot_be_written_are_counted_and_told_of() {
+        let (mut missing, mut log, mut full) = (0, Vec::new(), false);
+        for (line, is_full) in [("a\n", false), ("b\n", true), ("c\n", true), ("d\n", false)] {
+            full = is_full;
+            write_noting(&mut missing, line.as_bytes(), |line| {
+                if full {
+                    return Err(io::ErrorKind::StorageFull.into());
+                }
+                log.write_all(line)
+            });
+        }
+        assert!(!full);
+        let log = String::from_utf8(log).unwrap();
+        assert_eq!(log, "a\n\n2 lines are missing: they could not be written\nd\n");
+    }
+
+    #[test]
+    fn nobody_waits_for_a_reader_that_does_not_read() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let error = loop {
+            if let Err(error) = write_at_once(&ours, &[b'x'; CHUNK]) {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        drop(theirs);
+        assert!(write_at_once(&ours, b"x").is_err());
+    }
 
     #[test]
     fn only_logs_older_than_a_week_go() {

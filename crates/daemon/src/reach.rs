@@ -16,13 +16,19 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
+use crate::peers::Peers;
 use crate::{server, startup};
 
 /// How long the daemon may be out of reach.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Sees to it that clients find the daemon, until `closing`.
-pub(crate) async fn keep(context: Arc<Context>, lock: Arc<FileLock>, closing: CancellationToken) {
+pub(crate) async fn keep(
+    peers: Arc<Peers>,
+    context: Arc<Context>,
+    lock: Arc<FileLock>,
+    closing: CancellationToken,
+) {
     let usual = context.home.socket.clone();
     let mut path = usual.clone();
     let mut servers = JoinSet::new();
@@ -38,7 +44,8 @@ pub(crate) async fn keep(context: Arc<Context>, lock: Arc<FileLock>, closing: Ca
             Ok((found, listener)) => {
                 tracing::warn!(socket = %found.display(), "the socket was gone; it listens again");
                 path = found;
-                servers.spawn(server::serve(listener, Arc::clone(&context), closing.clone()));
+                let (peers, context) = (Arc::clone(&peers), Arc::clone(&context));
+                servers.spawn(server::serve(listener, peers, context, closing.clone()));
             }
             Err(failure) => tracing::warn!(%failure, "the socket is gone"),
         }

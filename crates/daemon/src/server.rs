@@ -8,16 +8,14 @@ use threadrunner_core::protocol::{ErrorFrame, Reply, ReplyBody};
 use threadrunner_core::{ErrorCode, Failure, encode_frame};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::connection;
 use crate::context::Context;
+use crate::peers::Peers;
 
-/// Connections at once. More wait in the listener's backlog.
-const CONNECTIONS: usize = 1024;
 /// How long to wait when the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often that is logged.
@@ -26,16 +24,15 @@ const SAID_EVERY: Duration = Duration::from_secs(60);
 /// Accepts connections until `closing`, then waits until those that are open have their answers.
 pub(crate) async fn serve(
     listener: UnixListener,
+    peers: Arc<Peers>,
     context: Arc<Context>,
     closing: CancellationToken,
 ) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
     let connections = TaskTracker::new();
     let accepting = async {
         let mut spare = spare_descriptor();
         let mut error_said: Option<Instant> = None;
         loop {
-            let Ok(place) = room.clone().acquire_owned().await else { return };
             let mut accepted = listener.accept().await;
             if let Err(error) = &accepted {
                 if error_said.is_none_or(|said| said.elapsed() > SAID_EVERY) {
@@ -49,7 +46,8 @@ pub(crate) async fn serve(
                 spare = spare_descriptor();
                 match next {
                     Ok(Ok((stream, _))) if spare.is_none() => {
-                        refuse(stream, error).await;
+                        let error = error.to_string();
+                        refuse(stream, &error, "raise `ulimit -n` where it is started").await;
                         spare = spare_descriptor();
                         continue;
                     }
@@ -64,11 +62,15 @@ pub(crate) async fn serve(
             if let Ok((stream, _)) = accepted
                 && is_ours(&stream)
             {
-                let serving = connection::serve(stream, context.clone(), closing.clone());
-                connections.spawn(async move {
-                    serving.await;
-                    drop(place);
-                });
+                match peers.admit() {
+                    Some(peer) => {
+                        let (context, closing) = (context.clone(), closing.clone());
+                        connections.spawn(connection::serve(stream, context, closing, peer));
+                    }
+                    None => {
+                        refuse(stream, "too many are busy", "end some of its clients").await;
+                    }
+                }
             }
         }
     };
@@ -86,12 +88,12 @@ fn spare_descriptor() -> Option<std::fs::File> {
 }
 
 /// Tells a client that it cannot be served.
-async fn refuse(mut stream: UnixStream, error: &std::io::Error) {
+async fn refuse(mut stream: UnixStream, why: &str, remedy: &str) {
     let failure = Failure::new(
         ErrorCode::Overloaded,
-        format!("the daemon cannot take another connection: {error}"),
+        format!("the daemon cannot take another connection: {why}"),
     )
-    .hint("try again later, or raise `ulimit -n` where the daemon is started");
+    .hint(format!("try again later, or {remedy}"));
     let body = ReplyBody::Error(ErrorFrame::new(failure, None));
     let mut bytes = BytesMut::new();
     if encode_frame(&Reply { id: None, body }, &mut bytes).is_ok() {

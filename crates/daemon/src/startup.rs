@@ -15,14 +15,16 @@ use threadrunner_home::{
 };
 use threadrunner_workspace::{Options, Reader, Workspace};
 use tokio::net::UnixListener;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
 use crate::jobs::{Hub, Owner};
+use crate::peers::Peers;
 use crate::store::{Store, Stores};
 use crate::workspaces::{Configured, Served, Workspaces};
-use crate::{inherited, log, reach, retention, server};
+use crate::{inherited, limits, log, reach, retention, server};
 
 /// Events of the workspaces' threads that may wait for the owner; then the threads wait.
 const STORE_EVENTS: usize = 1024;
@@ -30,6 +32,11 @@ const STORE_EVENTS: usize = 1024;
 const READY: &str = r#"{"ready":true}"#;
 /// How long connections get to send their last frames when the daemon ends.
 const LAST_FRAMES: Duration = Duration::from_secs(2);
+
+/// Threads for what may block: reading the workspaces.
+const BLOCKING_THREADS: usize = 16;
+/// How long such a thread waits for more to do.
+const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
 
 /// Starts, serves, and returns when the daemon was told to stop.
 pub(crate) fn run(foreground: bool) -> ExitCode {
@@ -40,8 +47,8 @@ pub(crate) fn run(foreground: bool) -> ExitCode {
         // Fails only for one that leads its group already, and so has no terminal to leave.
         let _ = rustix::process::setsid();
     }
-    let served = start(foreground, &kept).and_then(|daemon| match daemon {
-        Some((daemon, lock)) => daemon.serve(lock),
+    let served = runtime().and_then(|runtime| match start(foreground, &kept)? {
+        Some((daemon, lock)) => daemon.serve(runtime, lock),
         None => Ok(()),
     });
     match served {
@@ -59,6 +66,23 @@ pub(crate) fn run(foreground: bool) -> ExitCode {
     }
 }
 
+/// One thread: the daemon waits, the engines compute.
+fn runtime() -> Result<Runtime, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_keep_alive(FOR_EVER)
+        .build()
+        .map_err(|error| internal("start the runtime", &error))?;
+    let within = runtime.enter();
+    // With a handler, writing to a file that may not grow is an error. Without, it is the end. The
+    // log is written to before anything else.
+    let _caught = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))
+        .map_err(|error| internal("watch signals", &error))?;
+    drop(within);
+    Ok(runtime)
+}
+
 /// Everything that is needed to serve.
 struct Daemon {
     home: Home,
@@ -66,6 +90,8 @@ struct Daemon {
     engine: PathBuf,
     workspaces: Vec<(WorkspaceSettings, Result<Opened, Failure>)>,
     listener: std::os::unix::net::UnixListener,
+    /// How many connections there may be.
+    connections: usize,
     foreground: bool,
 }
 
@@ -83,6 +109,8 @@ fn start(foreground: bool, kept: &[String]) -> Result<Option<(Daemon, FileLock)>
         tracing::warn!("XDG_RUNTIME_DIR is not used: {path} {why}; the socket is in the home");
     }
     let config = Config::load(&home)?;
+    let settings = config.workspaces(&home);
+    let connections = limits::connections(settings.len())?;
     let Some(lock) = FileLock::try_now(&home.daemon_lock())? else {
         if foreground {
             complain("a daemon of this home runs already: see `threadrunner status`");
@@ -99,8 +127,7 @@ fn start(foreground: bool, kept: &[String]) -> Result<Option<(Daemon, FileLock)>
     if let Err(error) = lock.write_note(home.socket.as_os_str().as_encoded_bytes()) {
         tracing::warn!(path = %home.daemon_lock().display(), %error, "cannot be written");
     }
-    let mut workspaces: Vec<_> = config
-        .workspaces(&home)
+    let mut workspaces: Vec<_> = settings
         .into_iter()
         .map(|settings| {
             let opened = open(&settings, config.durability);
@@ -114,7 +141,8 @@ fn start(foreground: bool, kept: &[String]) -> Result<Option<(Daemon, FileLock)>
         return Err(failure);
     }
     let listener = bind(&home.socket)?;
-    Ok(Some((Daemon { home, config, engine, workspaces, listener, foreground }, lock)))
+    let daemon = Daemon { home, config, engine, workspaces, listener, connections, foreground };
+    Ok(Some((daemon, lock)))
 }
 
 /// A workspace that is this daemon's, and its queue.
@@ -186,12 +214,7 @@ pub(crate) fn bind(path: &Path) -> Result<std::os::unix::net::UnixListener, Fail
 
 impl Daemon {
     /// Serves until told to stop. `lock` is what says that this daemon lives: it is let go of last.
-    fn serve(self, lock: FileLock) -> Result<(), Failure> {
-        // One thread: the daemon waits, the engines compute.
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| internal("start the runtime", &error))?;
+    fn serve(self, runtime: Runtime, lock: FileLock) -> Result<(), Failure> {
         let socket = self.home.socket.clone();
         let lock = Arc::new(lock);
         let served = runtime.block_on(self.serve_in_runtime(Arc::clone(&lock)));
@@ -238,6 +261,9 @@ impl Daemon {
             };
             configured.push(Configured { settings, served });
         }
+        // This thread stays: where the system starts no other one, work that may block waits for
+        // it instead of failing.
+        let _ = tokio::task::spawn_blocking(|| ()).await;
         // The owner goes on for as long as any of the threads tells it something.
         drop(events);
         let (owner, hub) =
@@ -250,8 +276,10 @@ impl Daemon {
             started: Instant::now(),
         });
         let closing = CancellationToken::new();
-        let serving = tokio::spawn(server::serve(listener, context.clone(), closing.clone()));
-        let reachable = tokio::spawn(reach::keep(context.clone(), lock, closing.clone()));
+        let peers = Peers::new(self.connections);
+        let serving = server::serve(listener, peers.clone(), context.clone(), closing.clone());
+        let serving = tokio::spawn(serving);
+        let reachable = tokio::spawn(reach::keep(peers, context.clone(), lock, closing.clone()));
         tokio::spawn(obey(signals, hub));
         tracing::info!(pid = std::process::id(), socket = %context.home.socket.display(), "ready");
         if !self.foreground {

@@ -1,8 +1,8 @@
 //! Locks that end with the process that holds them.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use threadrunner_core::{ErrorCode, Failure};
@@ -63,6 +63,37 @@ impl FileLock {
         let note = read_regular(path, LONGEST_NOTE, Links::Refused).ok()?;
         (!note.is_empty()).then_some(note)
     }
+
+    /// The process that holds the lock at `path`, by its id; `None` where nobody holds it or the
+    /// system does not tell, as of a process in another container.
+    ///
+    /// Asked of the kernel: a process id that was written down may be another's by now.
+    pub fn holder(path: &Path) -> Option<u32> {
+        let file = fs::metadata(path).ok()?;
+        let locks = fs::read_to_string("/proc/locks").ok()?;
+        // Devices are not compared: of a layered file system the kernel names another one here.
+        let candidates = locks.lines().filter_map(|line| holder_in(line, file.ino()));
+        candidates.into_iter().find(|&pid| has_open(pid, (file.dev(), file.ino())))
+    }
+}
+
+/// The process that a line of `/proc/locks` names, if it tells of a lock on that inode that is
+/// held: `1: FLOCK  ADVISORY  WRITE 712 fe:00:1001 0 EOF`. Of one that is waited for, an arrow
+/// stands before the kind.
+fn holder_in(line: &str, inode: u64) -> Option<u32> {
+    let mut words = line.split_whitespace().skip(1);
+    let kind = words.next()?;
+    let (pid, place) = (words.nth(2)?, words.next()?);
+    let held = matches!(kind, "FLOCK" | "POSIX" | "OFDLCK");
+    let same = place.rsplit(':').next()?.parse() == Ok(inode);
+    pid.parse().ok().filter(|_| held && same)
+}
+
+/// Whether a process has that file open.
+fn has_open(pid: u32, file: (u64, u64)) -> bool {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let mut opened = descriptors.filter_map(|entry| fs::metadata(entry.path()).ok());
+    opened.any(|opened| (opened.dev(), opened.ino()) == file)
 }
 
 fn open(path: &Path) -> Result<File, Failure> {
@@ -116,6 +147,27 @@ mod tests {
         assert_eq!(failure.code, ErrorCode::Config);
         assert!(failure.message.contains("a symbolic link"), "{failure}");
         assert_eq!(FileLock::read_note(&path), None);
+    }
+
+    #[test]
+    fn who_holds_a_lock_is_known_from_the_system() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        assert_eq!(FileLock::holder(&path), None);
+        let lock = FileLock::try_now(&path).unwrap().unwrap();
+        assert_eq!(FileLock::holder(&path), Some(std::process::id()));
+        drop(lock);
+        assert_eq!(FileLock::holder(&path), None);
+    }
+
+    #[test]
+    fn only_a_lock_that_is_held_on_the_same_file_has_a_holder() {
+        let held = "1: FLOCK  ADVISORY  WRITE 712 fe:00:1001 0 EOF";
+        assert_eq!(holder_in(held, 1001), Some(712));
+        assert_eq!(holder_in(held, 1), None);
+        assert_eq!(holder_in("1: -> FLOCK  ADVISORY  WRITE 713 fe:00:1001 0 EOF", 1001), None);
+        assert_eq!(holder_in("1: LEASE  ACTIVE    READ  712 fe:00:1001 0 EOF", 1001), None);
+        assert_eq!(holder_in("", 1001), None);
     }
 
     #[test]

@@ -190,6 +190,19 @@ impl Reader {
         }
     }
 
+    /// How many bytes [`Reader::result`] and [`Reader::partial`] read of a job at most.
+    ///
+    /// # Errors
+    /// [`WorkspaceError::NotFound`].
+    pub fn answer_bytes(&self, id: &JobId) -> Result<u64> {
+        let (state, fd) = self.find(id)?;
+        let dir = self.job_dir(&fd, state, id);
+        // What cannot be opened is not read either.
+        let bytes = |name| dir.open(name).ok().flatten().map(|(_, bytes)| bytes);
+        let most = [RESULT_FILE, PARTIAL_FILE].into_iter().filter_map(bytes).max();
+        Ok(most.unwrap_or_default().min(MAX_FILE_BYTES))
+    }
+
     /// Why a job failed: the content of its `error.txt`.
     ///
     /// # Errors

@@ -218,7 +218,7 @@ pub(crate) struct RunArgs {
     /// Leave `{{result:ID}}` in the prompt as it is
     ///
     /// Otherwise it becomes the answer of that job, for which this one waits as with --after. ID
-    /// may be a part of an id, or `last`.
+    /// may be a part of an id, or `last`. What comes from standard input stays as it is in any case.
     #[arg(long, help_heading = "Job")]
     pub(crate) literal: bool,
 
@@ -381,6 +381,8 @@ pub(crate) enum DaemonCommand {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct StopArgs {
     /// Do not wait for running jobs; they begin again with the next daemon
+    ///
+    /// A daemon that does not obey within seconds is sent SIGTERM, and then SIGKILL.
     #[arg(long)]
     pub(crate) now: bool,
     /// Print JSON

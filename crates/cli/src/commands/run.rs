@@ -12,7 +12,7 @@ use super::sessions::choose;
 use crate::app::{AskedModel, Limit, with_session};
 use crate::args::RunArgs;
 use crate::error::{CommandError, CommandResult};
-use crate::prompt::{Patience, assemble, read_stdin};
+use crate::prompt::{Patience, assemble, read_stdin, said_bytes};
 use crate::{args, output};
 
 pub(crate) fn run(args: RunArgs) -> CommandResult {
@@ -27,6 +27,8 @@ pub(crate) fn run(args: RunArgs) -> CommandResult {
         return Err(CommandError::Silent(ExitCode::Usage));
     }
     let prompt = assemble(&args.words, stdin, args.raw)?;
+    // What is piped in is data: whoever wrote it did not mean this program.
+    let template_bytes = said_bytes(&args.words, &prompt);
     let params = args.sampling.into_checked_parameters()?;
     let home = Home::from_env()?;
     let within = args.workspace.as_deref();
@@ -55,6 +57,7 @@ pub(crate) fn run(args: RunArgs) -> CommandResult {
         after: args.after,
         after_any: args.after_any,
         template: !args.literal,
+        template_bytes: template_bytes.filter(|_| !args.literal),
         max_attempts: args.attempts,
         keep_alive: args.keep_alive,
         on_done: args.on_done.as_deref().map(whole_path).transpose()?,

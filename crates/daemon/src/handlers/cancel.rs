@@ -27,6 +27,7 @@ pub(super) async fn cancel(
         return Ok(());
     };
     let _ = view.wait_for(|view| view.end.is_some()).await;
+    let _turn = answer.turn().await?;
     answer.data(&record(context, &job).await?).await?;
     Ok(())
 }

@@ -5,7 +5,8 @@ use threadrunner_core::{Failure, JobId, JobState};
 use threadrunner_workspace::Reader;
 
 use super::Stop;
-use super::stream::{Style, end_frame, error_frame, stream_on, token};
+use super::result::{text, with_frame};
+use super::stream::{Style, end_frame, error_frame, stream_on};
 use crate::connection::Answer;
 use crate::context::Context;
 use crate::jobs::{Awaited, Done, job_failure};
@@ -24,17 +25,19 @@ pub(super) async fn follow(
         let said = if nothing_yet { said_earlier(&job).await? } else { String::new() };
         return stream_on(view, answer, Style { events: true, places: !whole, whole }, said).await;
     }
+    let _turn = answer.turn().await?;
+    let bytes = job.read(|reader, id| Ok(reader.answer_bytes(id)?)).await?;
+    let room = answer.room(with_frame(bytes)).await?;
     let (record, text) = job
         .read(|reader, id| {
             let record = reader.record(id)?;
             // Of a failed job, what there was until then.
-            Ok((record, reader.partial(id, 0)?.bytes))
+            Ok((record, text(reader.partial(id, 0)?.bytes)))
         })
         .await?;
-    let text = String::from_utf8_lossy(&text);
     let mut frames: Vec<ReplyBody> = Vec::new();
     if !text.is_empty() {
-        frames.push(token(&text));
+        frames.push(ReplyBody::Token { token: text, eos: false });
     }
     if record.state == JobState::Done {
         let done = Done {
@@ -50,7 +53,7 @@ pub(super) async fn follow(
     } else {
         frames.push(error_frame(job_failure(&record), record.job.clone()));
     }
-    answer.send(frames).await?;
+    answer.send_in(frames, room).await?;
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use threadrunner_core::protocol::{JobIds, JobList, JobRecord, JobsQuery};
-use threadrunner_core::{Failure, JobId, JobState};
+use threadrunner_core::{Failure, JobId, JobState, MAX_FRAME_BYTES, json_length};
 use threadrunner_workspace::{by_time, parse_timestamp};
 
 use super::Stop;
@@ -16,6 +16,11 @@ use crate::workspaces::{Served, blocking};
 const USUAL: usize = 50;
 /// Records sent at most.
 const MOST: usize = 10_000;
+/// Bytes of records sent at most. They are small, but for what other programs wrote into them.
+const MOST_BYTES: usize = 16 << 20;
+/// What a record, and an id, takes at most, as a rule.
+const RECORD_BYTES: usize = 1 << 10;
+const ID_BYTES: usize = 160;
 /// Names that are looked at first: so many are remembered, and cost no reading of directories.
 const FIRST_PAGE: usize = 1000;
 /// Names that are looked at next. To find them is to read all names, so they are many.
@@ -27,15 +32,18 @@ pub(super) async fn jobs(context: &Context, query: JobsQuery, answer: &Answer) -
         return ids(among, query, answer).await;
     }
     let limit = query.limit.map_or(USUAL, |limit| (limit as usize).min(MOST));
+    let room = answer.room((limit * RECORD_BYTES).min(2 * MOST_BYTES)).await?;
     let query = Arc::new(query);
     let mut list = JobList { jobs: Vec::new(), more: true };
-    let mut before: Option<JobId> = None;
+    let (mut before, mut bytes): (Option<JobId>, usize) = (None, 0);
     // Page by page: most often all that is wanted is among the newest, and a client that goes away
     // is not answered to the end of a million jobs.
-    while list.more && list.jobs.len() < limit && !answer.is_gone() {
-        let (query, among, room) = (query.clone(), among.clone(), limit - list.jobs.len());
-        let page = blocking(move || page(&among, &query, before, room)).await?;
+    while list.more && list.jobs.len() < limit && bytes < MOST_BYTES && !answer.is_gone() {
+        let (query, among) = (query.clone(), among.clone());
+        let left = Left { jobs: limit - list.jobs.len(), bytes: MOST_BYTES - bytes };
+        let page = blocking(move || page(&among, &query, before, left)).await?;
         before = page.oldest;
+        bytes += page.bytes;
         list.jobs.extend(page.jobs);
         list.more = page.more;
     }
@@ -45,7 +53,7 @@ pub(super) async fn jobs(context: &Context, query: JobsQuery, answer: &Answer) -
     for (job, waits_for) in queued.iter_mut().zip(context.hub.waits_for(ids).await?) {
         job.waits_for = waits_for;
     }
-    answer.data(&list).await?;
+    answer.data_in(list, room).await?;
     Ok(())
 }
 
@@ -57,11 +65,12 @@ async fn ids(among: Vec<Served>, query: JobsQuery, answer: &Answer) -> Result<()
         && query.model.is_none()
         && query.newer_than_s.is_none()
         && query.older_than_s.is_none();
+    let room = answer.room(limit.saturating_mul(ID_BYTES).min(MAX_FRAME_BYTES)).await?;
     if by_place {
         let mut ids = blocking(move || by_place_alone(&among, &query.states)).await?;
         let more = ids.len() > limit;
         ids.truncate(limit);
-        answer.data(&JobIds { ids, more }).await?;
+        answer.data_in(JobIds { ids, more }, room).await?;
         return Ok(());
     }
     let query = Arc::new(query);
@@ -69,13 +78,13 @@ async fn ids(among: Vec<Served>, query: JobsQuery, answer: &Answer) -> Result<()
     let mut before: Option<JobId> = None;
     while list.more && list.ids.len() < limit && !answer.is_gone() {
         let (query, among) = (query.clone(), among.clone());
-        let room = (limit - list.ids.len()).min(MOST);
-        let page = blocking(move || page(&among, &query, before, room)).await?;
+        let left = Left { jobs: (limit - list.ids.len()).min(MOST), bytes: MOST_BYTES };
+        let page = blocking(move || page(&among, &query, before, left)).await?;
         before = page.oldest;
         list.ids.extend(page.jobs.into_iter().map(|record| record.job));
         list.more = page.more;
     }
-    answer.data(&list).await?;
+    answer.data_in(list, room).await?;
     Ok(())
 }
 
@@ -97,9 +106,18 @@ fn by_place_alone(among: &[Served], states: &[JobState]) -> Result<Vec<JobId>, F
     Ok(ids)
 }
 
+/// How much there may be of a page.
+#[derive(Debug, Clone, Copy)]
+struct Left {
+    jobs: usize,
+    bytes: usize,
+}
+
 /// Jobs looked at for one page of matching ones.
 struct Page {
     jobs: Vec<JobRecord>,
+    /// What they take on the wire.
+    bytes: usize,
     /// The last one that was looked at.
     oldest: Option<JobId>,
     /// Whether there may be more: one more that matches, or some that were not looked at.
@@ -110,22 +128,24 @@ fn page(
     among: &[Served],
     query: &JobsQuery,
     before: Option<JobId>,
-    room: usize,
+    left: Left,
 ) -> Result<Page, Failure> {
     let now = SystemTime::now();
-    let (found, more) = newest(among, query, before.as_ref(), room)?;
-    let mut page = Page { jobs: Vec::new(), oldest: before, more };
+    let (found, more) = newest(among, query, before.as_ref(), left.jobs)?;
+    let mut page = Page { jobs: Vec::new(), bytes: 0, oldest: before, more };
     for (id, workspace) in found {
         // One that was removed since the listing is none any more.
         if let Ok(record) = workspace.reader.record(&id)
             && matches(query, &record, now)
         {
-            if page.jobs.len() == room {
+            if page.jobs.len() == left.jobs || page.bytes >= left.bytes {
                 page.more = true;
                 return Ok(page);
             }
             let workspace = Some(workspace.settings.name.clone());
-            page.jobs.push(JobRecord { workspace, ..record });
+            let record = JobRecord { workspace, ..record };
+            page.bytes += json_length(&record);
+            page.jobs.push(record);
         }
         page.oldest = Some(id);
     }

@@ -58,6 +58,11 @@ impl From<Failure> for Stop {
 /// [`Gone`] when the client is.
 pub(crate) async fn handle(context: Arc<Context>, op: Op, answer: Answer) -> Result<(), Gone> {
     let context = &*context;
+    // What changes something is done also for a client that does not stay to hear of it.
+    let _turn = match is_reading(&op) {
+        true => Some(answer.turn().await?),
+        false => None,
+    };
     let handled = match op {
         Op::Simple(submission) => run::simple(context, *submission, &answer).await,
         Op::Run(submission) => run::run(context, *submission, &answer).await,
@@ -85,5 +90,28 @@ pub(crate) async fn handle(context: Arc<Context>, op: Op, answer: Answer) -> Res
         Ok(()) => Ok(()),
         Err(Stop::Gone) => Err(Gone),
         Err(Stop::Failed(failure)) => answer.fail(failure, None).await,
+    }
+}
+
+/// Whether a request only reads what is on disk. Of such, a connection has a few answered at once.
+fn is_reading(op: &Op) -> bool {
+    match op {
+        Op::Job(_) | Op::Result(_) | Op::Jobs(_) | Op::Sessions(_) | Op::Session(_) => true,
+        Op::Simple(_)
+        | Op::Run(_)
+        | Op::Submit(_)
+        | Op::Follow(_)
+        | Op::Wait(_)
+        | Op::Watch(_)
+        | Op::Cancel(_)
+        | Op::Retry(_)
+        | Op::Rm(_)
+        | Op::RmSession(_)
+        | Op::Prune(_)
+        | Op::Ps
+        | Op::Status
+        | Op::Load(_)
+        | Op::Unload(_)
+        | Op::Stop { .. } => false,
     }
 }

@@ -1,70 +1,127 @@
 //! The jobs that a submission names: looked up, and written out in full.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use threadrunner_core::protocol::Submission;
 use threadrunner_core::{ErrorCode, Failure, JobId, template};
+use threadrunner_workspace::Reader;
 
+use crate::room::SMALL;
 use crate::workspaces::Served;
 
 /// Finds the jobs that a submission waits for: those in `after`, and those to whose answers its
 /// texts refer. A reference by a part of an id becomes one by the whole id, so that what is on
-/// disk names the same job for ever. All of them are in the submission's own workspace. `template` stays only where there is a reference.
+/// disk names the same job for ever. All of them are in the submission's own workspace. `template`
+/// stays only where there is a reference.
 pub(super) async fn resolve(
     workspace: &Served,
     submission: &mut Submission,
 ) -> Result<Vec<JobId>, Failure> {
-    let refers = |text: &mut String| template::references(text).next().is_some();
-    submission.template = submission.template && texts(submission).any(refers);
-    // Nearly every prompt: it waits for no look at the disk.
-    if submission.after.is_empty() && !submission.template {
+    let read = submission.template.then(|| Texts::take(submission)).transpose()?;
+    let read = match read {
+        // Nearly every prompt: it waits for no look at the disk.
+        Some(texts) if texts.bytes() <= SMALL && texts.count() == 0 => {
+            texts.put_back(submission);
+            None
+        }
+        read => read,
+    };
+    submission.template = false;
+    if submission.after.is_empty() && read.is_none() {
+        submission.template_bytes = None;
         return Ok(Vec::new());
     }
     let names = std::mem::take(&mut submission.after);
-    let mut texts = if submission.template { take_texts(submission) } else { Vec::new() };
-    let (after, texts) = workspace
-        .read(move |reader| {
-            let mut after = Ordered::default();
-            for name in &names {
-                after.push(reader.resolve(name)?);
-            }
-            for text in &mut texts {
-                *text = template::replace(text, |name| {
-                    let id = reader.resolve(name).map_err(|error| unknown(name, error.into()))?;
-                    let whole = template::reference(id.as_str());
-                    after.push(id);
-                    Ok::<_, Failure>(whole)
-                })?;
-            }
-            Ok((after.jobs, texts))
-        })
-        .await?;
-    put_texts(submission, texts);
+    let look = move |reader: &Reader| {
+        let mut named =
+            Named { reader, ids: HashMap::new(), jobs: Vec::new(), seen: HashSet::new() };
+        for name in &names {
+            named.id(name)?;
+        }
+        let read = read.map(|texts| texts.by_whole_ids(&mut named)).transpose()?;
+        Ok((named.jobs, read))
+    };
+    let (after, texts) = workspace.read(look).await?;
+    if let Some((texts, refers)) = texts {
+        submission.template = refers;
+        texts.put_back(submission);
+    }
+    if !submission.template {
+        submission.template_bytes = None;
+    }
     Ok(after)
 }
 
-/// Jobs in the order in which they were first named.
-#[derive(Default)]
-struct Ordered {
+/// The texts of a submission that are read for references.
+struct Texts {
+    texts: Vec<String>,
+    /// The prompt's end, which is not read.
+    rest: String,
+    is_cut: bool,
+}
+
+impl Texts {
+    fn take(submission: &mut Submission) -> Result<Self, Failure> {
+        let cut = submission.template_bytes;
+        let read = template::read_part(&submission.prompt, cut)?.0.len();
+        let rest = submission.prompt.split_off(read);
+        let texts = texts(submission).map(std::mem::take).collect();
+        Ok(Self { texts, rest, is_cut: cut.is_some() })
+    }
+
+    fn put_back(self, submission: &mut Submission) {
+        for (text, value) in texts(submission).zip(self.texts) {
+            *text = value;
+        }
+        submission.template_bytes = self.is_cut.then_some(submission.prompt.len() as u64);
+        submission.prompt.push_str(&self.rest);
+    }
+
+    fn bytes(&self) -> usize {
+        self.texts.iter().map(String::len).sum()
+    }
+
+    /// How many references there are, as far as it may be so many.
+    fn count(&self) -> usize {
+        let references = self.texts.iter().flat_map(|text| template::references(text));
+        references.take(template::MOST + 1).count()
+    }
+
+    /// The same with whole ids, and whether there is any reference.
+    fn by_whole_ids(mut self, named: &mut Named<'_>) -> Result<(Self, bool), Failure> {
+        let count = self.count();
+        if count > template::MOST {
+            return Err(template::too_many());
+        }
+        for text in self.texts.iter_mut().filter(|_| count > 0) {
+            *text = template::replace(text, |name| {
+                let id = named.id(name).map_err(|error| unknown(name, error))?;
+                Ok::<_, Failure>(template::reference(id.as_str()))
+            })?;
+        }
+        Ok((self, count > 0))
+    }
+}
+
+/// Jobs by what they are called, each looked up once, in the order in which they were first named.
+struct Named<'a> {
+    reader: &'a Reader,
+    ids: HashMap<String, JobId>,
     jobs: Vec<JobId>,
     seen: HashSet<JobId>,
 }
 
-impl Ordered {
-    fn push(&mut self, id: JobId) {
-        if self.seen.insert(id.clone()) {
-            self.jobs.push(id);
+impl Named<'_> {
+    fn id(&mut self, name: &str) -> Result<JobId, Failure> {
+        if let Some(id) = self.ids.get(name) {
+            return Ok(id.clone());
         }
-    }
-}
-
-fn take_texts(submission: &mut Submission) -> Vec<String> {
-    texts(submission).map(std::mem::take).collect()
-}
-
-fn put_texts(submission: &mut Submission, values: Vec<String>) {
-    for (text, value) in texts(submission).zip(values) {
-        *text = value;
+        let id = self.reader.resolve(name)?;
+        self.ids.insert(name.to_owned(), id.clone());
+        if self.seen.insert(id.clone()) {
+            self.jobs.push(id.clone());
+        }
+        Ok(id)
     }
 }
 

@@ -1,7 +1,7 @@
 //! `result`: a finished job's answer.
 
-use threadrunner_core::JobState;
 use threadrunner_core::protocol::{JobQuery, JobResult};
+use threadrunner_core::{JobState, MAX_FRAME_BYTES};
 
 use super::Stop;
 use super::job::record;
@@ -18,11 +18,25 @@ pub(super) async fn result(
     let record = record(context, &job).await?;
     match record.state {
         JobState::Done => {
-            let text = job.read(|reader, id| Ok(reader.result(id)?)).await?;
-            let text = String::from_utf8_lossy(&text).into_owned();
-            answer.data(&JobResult { record, text }).await?;
+            let bytes = job.read(|reader, id| Ok(reader.answer_bytes(id)?)).await?;
+            let room = answer.room(with_frame(bytes)).await?;
+            let text = text(job.read(|reader, id| Ok(reader.result(id)?)).await?);
+            answer.data_in(JobResult { record, text }, room).await?;
         }
         _ => answer.fail(job_failure(&record), Some(job.id)).await?,
     }
     Ok(())
+}
+
+/// What an answer of so many bytes takes together with its frame, in which JSON writes some
+/// characters with six bytes.
+pub(super) fn with_frame(bytes: u64) -> usize {
+    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX).min(MAX_FRAME_BYTES);
+    bytes + bytes.saturating_mul(6).min(MAX_FRAME_BYTES)
+}
+
+/// Bytes as a text, copied only where they are none.
+pub(super) fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes)
+        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }

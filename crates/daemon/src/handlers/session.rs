@@ -1,7 +1,9 @@
 //! `session`: what was said in a conversation.
 
 use threadrunner_core::protocol::{Conversation, SessionQuery, TurnRecord};
-use threadrunner_core::{ErrorCode, Failure, JobId, SessionFile, SessionName, Turn};
+use threadrunner_core::{
+    ErrorCode, Failure, JobId, MAX_FRAME_BYTES, SessionFile, SessionName, Turn, json_length,
+};
 use threadrunner_workspace::Reader;
 
 use super::Stop;
@@ -21,7 +23,8 @@ pub(super) async fn session(
         let (workspace, file) = find(&query.session, among)?;
         read(query.session, file, &workspace)
     });
-    answer.data(&conversation.await?).await?;
+    let room = answer.room(2 * MAX_FRAME_BYTES).await?;
+    answer.data_in(conversation.await?, room).await?;
     Ok(())
 }
 
@@ -52,8 +55,24 @@ pub(super) fn find(
 
 fn read(name: SessionName, file: SessionFile, workspace: &Served) -> Result<Conversation, Failure> {
     let (record, chain) = record(name, file, workspace)?;
-    let turns = chain.turns.into_iter().map(|id| turn(id, &workspace.reader));
-    Ok(Conversation { conversation: turns.collect::<Result<_, _>>()?, record })
+    let mut conversation = Vec::new();
+    let mut bytes = 0;
+    for id in chain.turns {
+        let turn = turn(id, &workspace.reader)?;
+        bytes += json_length(&turn);
+        if bytes > MAX_FRAME_BYTES {
+            return Err(Failure::new(
+                ErrorCode::ContextExceeded,
+                format!(
+                    "session '{}' cannot be sent: it has more than {MAX_FRAME_BYTES} bytes",
+                    record.session
+                ),
+            )
+            .hint("its turns are jobs: `threadrunner result` has each answer"));
+        }
+        conversation.push(turn);
+    }
+    Ok(Conversation { conversation, record })
 }
 
 fn turn(job: JobId, reader: &Reader) -> Result<TurnRecord, Failure> {

@@ -1,7 +1,7 @@
 //! `sessions`: the conversations there are, the one last spoken in first.
 
 use threadrunner_core::protocol::{SessionList, SessionRecord, SessionsQuery};
-use threadrunner_core::{Failure, JobId, SessionFile, SessionName};
+use threadrunner_core::{Failure, JobId, SessionFile, SessionName, json_length};
 use threadrunner_workspace::{Chain, Reader, WorkspaceError, by_time};
 
 use super::Stop;
@@ -11,6 +11,10 @@ use crate::workspaces::{Served, blocking};
 
 /// Records sent at most.
 const MOST: usize = 10_000;
+/// Bytes of them sent at most: instructions may be long.
+const MOST_BYTES: usize = 16 << 20;
+/// What a record takes at most, as a rule.
+const RECORD_BYTES: usize = 1 << 10;
 
 pub(super) async fn sessions(
     context: &Context,
@@ -19,8 +23,9 @@ pub(super) async fn sessions(
 ) -> Result<(), Stop> {
     let among = context.workspaces.among(query.workspace.as_deref())?;
     let limit = query.limit.map_or(MOST, |limit| (limit as usize).min(MOST));
+    let room = answer.room((limit * RECORD_BYTES).min(2 * MOST_BYTES)).await?;
     let list = blocking(move || list(&among, limit)).await?;
-    answer.data(&list).await?;
+    answer.data_in(list, room).await?;
     Ok(())
 }
 
@@ -54,17 +59,22 @@ fn list(among: &[Served], limit: usize) -> Result<SessionList, Failure> {
         (Some(a), Some(b)) => by_time(b, a),
         (a, b) => b.is_some().cmp(&a.is_some()),
     });
-    let more = found.len() > limit;
-    found.truncate(limit);
-    let records = found.into_iter().map(|found| {
-        let record = blank(found.name, found.workspace);
-        match found.file {
-            Ok(file) => Ok(fill(record, file, &found.workspace.reader)?.0),
-            Err(error) => Ok(SessionRecord { error: Some(error), ..record }),
+    let mut list = SessionList { sessions: Vec::new(), more: found.len() > limit };
+    let mut bytes = 0;
+    for found in found.into_iter().take(limit) {
+        if bytes >= MOST_BYTES {
+            list.more = true;
+            break;
         }
-    });
-    let sessions = records.collect::<Result<_, Failure>>()?;
-    Ok(SessionList { sessions, more })
+        let record = blank(found.name, found.workspace);
+        let record = match found.file {
+            Ok(file) => fill(record, file, &found.workspace.reader)?.0,
+            Err(error) => SessionRecord { error: Some(error), ..record },
+        };
+        bytes += json_length(&record);
+        list.sessions.push(record);
+    }
+    Ok(list)
 }
 
 /// What is known of a session, and its turns.

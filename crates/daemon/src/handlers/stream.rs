@@ -5,6 +5,7 @@ use threadrunner_core::protocol::{EndFrame, ErrorFrame, Progress, ReplyBody};
 use threadrunner_core::{ErrorCode, Failure};
 
 use super::Stop;
+use super::result::with_frame;
 use crate::connection::Answer;
 use crate::jobs::{Done, End, JobView, Phase, ViewReader};
 
@@ -37,11 +38,16 @@ pub(super) async fn stream_on(
         sender.said = Some(said);
     }
     loop {
-        let (frames, ended) = {
+        let unsent = sender.unsent(&view.borrow());
+        let room = answer.room(with_frame(unsent as u64)).await?;
+        let (frames, durable, ended) = {
             let view = view.borrow_and_update();
-            (sender.frames(&view), view.end.is_some())
+            (sender.frames(&view), view.durable, view.end.is_some())
         };
-        answer.send(frames).await?;
+        if durable || ended {
+            answer.request_is_stored();
+        }
+        answer.send_in(frames, room).await?;
         if ended {
             return Ok(());
         }
@@ -74,6 +80,14 @@ struct Sender {
 impl Sender {
     fn new(style: Style) -> Self {
         Self { style, told: false, attempt: 0, offset: 0, said: None, phase: None }
+    }
+
+    /// How many bytes of text the next frames have at most.
+    fn unsent(&self, view: &JobView) -> usize {
+        match view.end.is_none() && self.style.whole {
+            true => 0,
+            false => view.text.len().saturating_sub(self.offset),
+        }
     }
 
     /// The frames for what has changed since the last call.

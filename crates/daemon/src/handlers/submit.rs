@@ -14,6 +14,8 @@ use crate::workspaces::blocking;
 const TAGS: usize = 16;
 /// The longest tag, in bytes.
 const TAG_BYTES: usize = 64;
+/// The most jobs that one waits for.
+const AFTER: usize = 10_000;
 
 pub(super) async fn submit(
     context: &Context,
@@ -67,6 +69,7 @@ pub(super) async fn new_job(
         after_any: submission.after_any && !after.is_empty(),
         after,
         template: submission.template,
+        template_bytes: submission.template_bytes,
         on_done: submission.on_done,
         session: submission.session,
         replaces: submission.replaces,
@@ -105,6 +108,12 @@ fn check(submission: &Submission) -> Result<(), Failure> {
     }
     if submission.max_attempts == Some(0) {
         return Err(invalid("max_attempts is 0, but must be at least 1".to_owned()));
+    }
+    if submission.after.len() > AFTER {
+        return Err(invalid(format!(
+            "{} jobs in after, but a job may wait for at most {AFTER}",
+            submission.after.len()
+        )));
     }
     if submission.tags.len() > TAGS {
         return Err(invalid(format!(

@@ -17,6 +17,7 @@ pub(super) async fn wait(context: &Context, query: JobQuery, answer: &Answer) ->
             () = answer.gone() => return Err(Stop::Gone),
         }
     }
+    let _turn = answer.turn().await?;
     answer.data(&record(context, &job).await?).await?;
     Ok(())
 }

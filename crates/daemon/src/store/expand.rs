@@ -19,8 +19,12 @@ pub(super) fn expand(
     if !spec.template {
         return Ok(());
     }
-    let mut left = MAX_BYTES;
+    let (mut left, mut count) = (MAX_BYTES, 0);
     let mut answer = |name: &str| {
+        count += 1;
+        if count > template::MOST {
+            return Err(template::too_many());
+        }
         let text = read(name, reader)?;
         left = left.checked_sub(text.len()).ok_or_else(|| {
             Failure::new(
@@ -35,9 +39,10 @@ pub(super) fn expand(
         })?;
         Ok::<_, Failure>(text)
     };
-    let system = spec.system.iter_mut();
+    let (read, rest) = template::read_part(prompt, spec.template_bytes)?;
+    *prompt = template::replace(read, &mut answer)? + rest;
     let messages = spec.messages.iter_mut().map(|message| &mut message.content);
-    for text in std::iter::once(prompt).chain(system).chain(messages) {
+    for text in spec.system.iter_mut().chain(messages) {
         *text = template::replace(text, &mut answer)?;
     }
     Ok(())

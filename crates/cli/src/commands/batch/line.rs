@@ -8,7 +8,7 @@ use super::input::Line;
 use super::openai;
 
 /// The keys of a line in ThreadRunner's own form: those of a submission, and `id`.
-const KEYS: [&str; 30] = [
+const KEYS: [&str; 31] = [
     "id",
     "prompt",
     "messages",
@@ -38,6 +38,7 @@ const KEYS: [&str; 30] = [
     "draft",
     "keep_alive",
     "template",
+    "template_bytes",
     "session",
 ];
 

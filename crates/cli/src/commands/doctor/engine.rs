@@ -97,12 +97,17 @@ fn answer_of(mut child: Child) -> Result<Answer, String> {
         return Err("has no standard output".to_owned());
     };
     let (tell, heard) = mpsc::channel();
-    thread::spawn(move || {
+    let reading = thread::Builder::new().name("answer".to_owned()).spawn(move || {
         let mut text = String::new();
         // What can be read of it is all there is.
         let _ = stdout.read_to_string(&mut text);
         let _ = tell.send(text);
     });
+    if let Err(error) = reading {
+        let _ = child.kill();
+        let _ = child.wait();
+        return Err(format!("cannot be listened to: {error}"));
+    }
     let text = heard.recv_timeout(TEST_LIMIT);
     if text.is_err() {
         // Either it is gone already, or it goes now.

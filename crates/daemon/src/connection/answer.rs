@@ -1,0 +1,252 @@
+//! What goes out: one answer's frames, and what of them may wait for the client.
+//!
+//! A client that reads nothing holds up its own requests: small frames wait in a few bytes of each
+//! connection, large ones take room of what all connections have together, before they are made.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::{Bytes, BytesMut};
+use serde::Serialize;
+use threadrunner_core::protocol::{ErrorFrame, Reply, ReplyBody, RequestId};
+use threadrunner_core::{ErrorCode, Failure, FrameError, JobId, encode_frame};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use crate::peers::Peer;
+use crate::room::{Piece, SMALL};
+use crate::workspaces::blocking;
+
+/// Writes that may wait for a client that reads slowly; then its requests wait.
+pub(super) const FRAMES_OUT: usize = 64;
+/// Bytes of small ones among them.
+const BYTES_OUT: usize = 4 * SMALL;
+/// Answers of one connection that are made at once, of those that need not wait for a job.
+const TURNS: usize = 8;
+
+/// Where the frames of one answer go.
+#[derive(Debug, Clone)]
+pub(crate) struct Answer {
+    id: Option<RequestId>,
+    out: mpsc::Sender<Outgoing>,
+    peer: Arc<Peer>,
+    small: Arc<Semaphore>,
+    turns: Arc<Semaphore>,
+    /// Of large answers a connection has one at a time: many of one client are not to be in the way
+    /// of another's.
+    large: Arc<Semaphore>,
+    /// The room of the request's frame, where that was large.
+    request: Option<Arc<Mutex<Option<Piece>>>>,
+}
+
+/// Frames on their way out.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    pub(super) bytes: Bytes,
+    _room: Held,
+}
+
+#[derive(Debug)]
+#[expect(dead_code, reason = "held until it is dropped")]
+enum Held {
+    Small(Option<OwnedSemaphorePermit>),
+    Large(Piece),
+}
+
+/// The client is gone.
+#[derive(Debug)]
+pub(crate) struct Gone;
+
+/// The last frame of an answer that is data, made of the data itself.
+#[derive(Serialize)]
+struct DataFrame<'a, T> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a RequestId>,
+    data: &'a T,
+}
+
+impl Answer {
+    pub(super) fn new(out: mpsc::Sender<Outgoing>, peer: Arc<Peer>) -> Self {
+        let small = Arc::new(Semaphore::new(BYTES_OUT));
+        let turns = Arc::new(Semaphore::new(TURNS));
+        let large = Arc::new(Semaphore::new(1));
+        Self { id: None, out, peer, small, turns, large, request: None }
+    }
+
+    /// The answer to the request of that id.
+    pub(super) fn to(&self, id: Option<RequestId>) -> Self {
+        Self { id, ..self.clone() }
+    }
+
+    /// The same of a request whose frame has this room.
+    pub(super) fn holding(self, room: Option<Piece>) -> Self {
+        Self { request: room.map(|room| Arc::new(Mutex::new(Some(room)))), ..self }
+    }
+
+    /// The request is not in memory any more.
+    pub(crate) fn request_is_stored(&self) {
+        if let Some(request) = &self.request {
+            drop(request.lock().unwrap_or_else(PoisonError::into_inner).take());
+        }
+    }
+
+    /// Waits until this answer may be made, beside few others of its connection. Hold it until the
+    /// answer is sent: where the client reads nothing, the others are not made.
+    ///
+    /// # Errors
+    /// [`Gone`].
+    pub(crate) async fn turn(&self) -> Result<OwnedSemaphorePermit, Gone> {
+        // It is never closed.
+        let turn = self.turns.clone().acquire_owned().await.map_err(|_| Gone)?;
+        if self.is_gone() { Err(Gone) } else { Ok(turn) }
+    }
+
+    /// Room for an answer of so many bytes, if that is large; to be taken before it is in memory.
+    ///
+    /// # Errors
+    /// When there is none for long.
+    pub(crate) async fn room(&self, bytes: usize) -> Result<Option<Piece>, Failure> {
+        match bytes {
+            0..=SMALL => Ok(None),
+            _ => self.large_room(bytes).await.map(Some),
+        }
+    }
+
+    async fn large_room(&self, bytes: usize) -> Result<Piece, Failure> {
+        let taking = async {
+            // It is never closed.
+            let alone = self.large.clone().acquire_owned().await.ok();
+            Ok(self.peer.all.outgoing.take(bytes).await?.in_turn(alone))
+        };
+        tokio::select! {
+            biased;
+            () = self.gone() => {
+                Err(Failure::new(ErrorCode::ConnectionLost, "the client is gone"))
+            }
+            taken = taking => taken,
+        }
+    }
+
+    /// Sends frames, all in one write.
+    ///
+    /// # Errors
+    /// [`Gone`].
+    pub(crate) async fn send(&self, bodies: Vec<ReplyBody>) -> Result<(), Gone> {
+        self.send_in(bodies, None).await
+    }
+
+    /// The same of frames for which room was taken.
+    pub(crate) async fn send_in(
+        &self,
+        bodies: Vec<ReplyBody>,
+        room: Option<Piece>,
+    ) -> Result<(), Gone> {
+        if bodies.is_empty() {
+            return Ok(());
+        }
+        let id = self.id.clone();
+        self.write(room, move || frames(id, bodies)).await
+    }
+
+    /// Sends the last frame of an answer that is data.
+    pub(crate) async fn data<T: Serialize>(&self, data: &T) -> Result<(), Gone> {
+        let bytes = data_frame(self.id.as_ref(), data);
+        self.put(bytes, None).await
+    }
+
+    /// The same of data for which room was taken.
+    pub(crate) async fn data_in<T: Serialize + Send + 'static>(
+        &self,
+        data: T,
+        room: Option<Piece>,
+    ) -> Result<(), Gone> {
+        let id = self.id.clone();
+        self.write(room, move || data_frame(id.as_ref(), &data)).await
+    }
+
+    /// Sends the last frame of an answer that failed.
+    pub(crate) async fn fail(&self, failure: Failure, job: Option<JobId>) -> Result<(), Gone> {
+        self.send(vec![ReplyBody::Error(ErrorFrame::new(failure, job))]).await
+    }
+
+    /// Whether the client is gone.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.peer.gone.is_cancelled()
+    }
+
+    /// Ends when the client is gone.
+    pub(crate) async fn gone(&self) {
+        self.peer.gone.cancelled().await;
+    }
+
+    /// Encodes frames, of a large answer where others need not wait for it, and sends them.
+    async fn write(
+        &self,
+        room: Option<Piece>,
+        encode: impl FnOnce() -> Bytes + Send + 'static,
+    ) -> Result<(), Gone> {
+        let bytes = match room {
+            None => encode(),
+            Some(_) => blocking(move || Ok(encode())).await.map_err(|_| Gone)?,
+        };
+        self.put(bytes, room).await
+    }
+
+    async fn put(&self, bytes: Bytes, room: Option<Piece>) -> Result<(), Gone> {
+        let room = match (room, bytes.len()) {
+            (_, ..=SMALL) => {
+                let permits = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+                Held::Small(self.small.clone().acquire_many_owned(permits).await.ok())
+            }
+            (Some(room), _) => Held::Large(room),
+            // Nobody expected that much of it.
+            (None, large) => match self.large_room(large).await {
+                Ok(room) => Held::Large(room),
+                Err(failure) => {
+                    tracing::warn!(%failure, "a connection ends without its answer");
+                    self.peer.gone.cancel();
+                    return Err(Gone);
+                }
+            },
+        };
+        let _room = match room {
+            Held::Large(mut room) => {
+                room.shrink(bytes.len());
+                room.is_theirs(&self.peer.gone);
+                Held::Large(room)
+            }
+            small => small,
+        };
+        self.out.send(Outgoing { bytes, _room }).await.map_err(|_| Gone)
+    }
+}
+
+fn frames(id: Option<RequestId>, bodies: Vec<ReplyBody>) -> Bytes {
+    let mut bytes = BytesMut::new();
+    let mut reply = Reply { id, body: ReplyBody::Data { data: serde_json::Value::Null } };
+    for body in bodies {
+        reply.body = body;
+        if let Err(error) = encode_frame(&reply, &mut bytes) {
+            refuse(reply.id.clone(), &error, &mut bytes);
+        }
+    }
+    bytes.freeze()
+}
+
+fn data_frame<T: Serialize>(id: Option<&RequestId>, data: &T) -> Bytes {
+    let mut bytes = BytesMut::new();
+    if let Err(error) = encode_frame(&DataFrame { id, data }, &mut bytes) {
+        refuse(id.cloned(), &error, &mut bytes);
+    }
+    bytes.freeze()
+}
+
+/// The frame that takes the place of one that is none.
+fn refuse(id: Option<RequestId>, error: &FrameError, bytes: &mut BytesMut) {
+    let code = match error {
+        FrameError::TooLong { .. } => ErrorCode::Io,
+        _ => ErrorCode::Internal,
+    };
+    let failure = Failure::new(code, format!("the answer cannot be sent: {error}"));
+    let body = ReplyBody::Error(ErrorFrame::new(failure, None));
+    // An error frame always fits.
+    let _ = encode_frame(&Reply { id, body }, bytes);
+}
