@@ -140,6 +140,9 @@ impl Config {
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 return Err(wrong(path, None, "the file is not UTF-8"));
             }
+            Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
+                return Err(wrong(path, None, "it is a directory"));
+            }
             Err(error) => {
                 return Err(Failure::new(
                     ErrorCode::Io,
