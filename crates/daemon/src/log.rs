@@ -3,6 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -12,6 +13,8 @@ use tracing_subscriber::fmt::MakeWriter;
 
 const PREFIX: &str = "threadrunner-daemon-";
 const SUFFIX: &str = ".log";
+/// Where old clients tell people to look for the log, in the user's home.
+const USUAL_CACHE: &str = ".cache";
 /// Today's and the six before it are kept.
 const KEEP: Duration = Duration::from_secs(6 * 86_400);
 
@@ -21,14 +24,23 @@ const KEEP: Duration = Duration::from_secs(6 * 86_400);
 struct DailyLog {
     home: Home,
     also_stderr: bool,
+    /// Where a link to each day's file goes.
+    links: Option<PathBuf>,
     today: Mutex<Option<(String, File)>>,
 }
 
-/// Starts logging. `RUST_LOG` filters; without it, warnings and the daemon's own milestones.
-pub(crate) fn start(home: &Home, also_stderr: bool) {
+/// The user's cache directory; none where nobody says what the user's home is.
+pub(crate) fn usual_cache() -> Option<PathBuf> {
+    let home = PathBuf::from(std::env::var_os("HOME")?);
+    home.is_absolute().then(|| home.join(USUAL_CACHE))
+}
+
+/// Starts logging. `RUST_LOG` filters; without it, warnings and the daemon's own milestones. In
+/// `links`, if that is said, a link to each day's file is made.
+pub(crate) fn start(home: &Home, also_stderr: bool, links: Option<PathBuf>) {
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new("warn,threadrunner_daemon=info"));
-    let writer = DailyLog { home: home.clone(), also_stderr, today: Mutex::new(None) };
+    let writer = DailyLog { home: home.clone(), also_stderr, links, today: Mutex::new(None) };
     // A second daemon in one process (in tests) logs with the first one's subscriber.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -45,9 +57,12 @@ impl DailyLog {
         let mut today = self.today.lock().unwrap_or_else(PoisonError::into_inner);
         if today.as_ref().is_none_or(|(opened, _)| *opened != date) {
             let path = self.home.log_file(&date);
-            let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+            let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path)?;
             *today = Some((date, file));
             remove_old(&self.home, now);
+            if let Some(links) = &self.links {
+                link(&path, links);
+            }
         }
         if let Some((_, file)) = today.as_mut() {
             file.write_all(line)?;
@@ -71,6 +86,24 @@ fn remove_old(home: &Home, now: SystemTime) {
             let _ = fs::remove_file(path);
         }
     }
+}
+
+/// Makes a link to a day's file in a directory, and removes those whose files are gone. The log
+/// itself is where it always is, so that nothing is lost where this cannot be done.
+fn link(log: &Path, links: &Path) {
+    let Some((logs, name)) = log.parent().zip(log.file_name()) else { return };
+    let _ = fs::create_dir(links);
+    for entry in fs::read_dir(links).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let path = entry.path();
+        let ours = name.starts_with(PREFIX) && name.ends_with(SUFFIX);
+        let ours = ours && fs::read_link(&path).is_ok_and(|to| to.parent() == Some(logs));
+        if ours && !path.exists() {
+            let _ = fs::remove_file(path);
+        }
+    }
+    let _ = std::os::unix::fs::symlink(log, links.join(name));
 }
 
 /// One formatted event, written as a whole.
@@ -116,5 +149,28 @@ mod tests {
         remove_old(&home, now);
         assert!(!old.exists());
         assert!(kept.iter().all(|path| path.exists()));
+    }
+
+    #[test]
+    fn a_link_leads_to_the_log_and_goes_with_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let (logs, links) = (directory.path().join("logs"), directory.path().join("links"));
+        fs::create_dir(&logs).unwrap();
+        let day = |date: &str| format!("{PREFIX}{date}{SUFFIX}");
+        let (first, second) = (day("2026-01-01"), day("2026-01-02"));
+        fs::write(logs.join(&first), "one").unwrap();
+        link(&logs.join(&first), &links);
+        link(&logs.join(&first), &links);
+        assert_eq!(fs::read_to_string(links.join(&first)).unwrap(), "one");
+        // What is another's stays, also where it is of that name and leads nowhere.
+        let other = links.join(day("2025-01-01"));
+        std::os::unix::fs::symlink("/nowhere/x", &other).unwrap();
+        fs::write(links.join("file"), "").unwrap();
+        fs::remove_file(logs.join(&first)).unwrap();
+        fs::write(logs.join(&second), "two").unwrap();
+        link(&logs.join(&second), &links);
+        assert_eq!(fs::read_to_string(links.join(&second)).unwrap(), "two");
+        assert!(links.join(&first).symlink_metadata().is_err());
+        assert!(other.symlink_metadata().is_ok() && links.join("file").exists());
     }
 }

@@ -29,15 +29,16 @@ const READY: &str = r#"{"ready":true}"#;
 /// How long connections get to send their last frames when the daemon ends.
 const LAST_FRAMES: Duration = Duration::from_secs(2);
 
-/// Starts, serves, and returns when the daemon was told to stop.
-pub(crate) fn run(foreground: bool) -> ExitCode {
+/// Starts, serves, and returns when the daemon was told to stop. `socket` is a path to listen at in
+/// place of the home's.
+pub(crate) fn run(foreground: bool, socket: Option<PathBuf>) -> ExitCode {
     // What the daemon and its engines make is its user's alone.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     if !foreground {
         // Fails only for one that leads its group already, and so has no terminal to leave.
         let _ = rustix::process::setsid();
     }
-    let served = start(foreground).and_then(|daemon| match daemon {
+    let served = start(foreground, socket.as_deref()).and_then(|daemon| match daemon {
         Some((daemon, lock)) => daemon.serve(lock),
         None => Ok(()),
     });
@@ -45,7 +46,8 @@ pub(crate) fn run(foreground: bool) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             tracing::error!(%failure, "cannot start");
-            if foreground {
+            // Who names a socket may not read what is said on stdout.
+            if foreground || socket.is_some() {
                 complain(failure.to_text().trim_end());
             }
             if !foreground {
@@ -67,12 +69,18 @@ struct Daemon {
 }
 
 /// Takes the lock and the socket; `None` when another daemon has them.
-fn start(foreground: bool) -> Result<Option<(Daemon, FileLock)>, Failure> {
-    let home = Home::from_env()?;
+fn start(foreground: bool, socket: Option<&Path>) -> Result<Option<(Daemon, FileLock)>, Failure> {
+    let home = match socket {
+        Some(socket) => Home::from_env_with_socket(socket)?,
+        None => Home::from_env()?,
+    };
     home.create()?;
-    log::start(&home, foreground);
+    log::start(&home, foreground, socket.and_then(|_| log::usual_cache()));
     let config = Config::load(&home)?;
     let Some(lock) = FileLock::try_now(&home.daemon_lock())? else {
+        if socket.is_some() {
+            listens_there(&home)?;
+        }
         if foreground {
             complain("a daemon of this home runs already: see `threadrunner status`");
         } else {
@@ -104,6 +112,21 @@ fn start(foreground: bool) -> Result<Option<(Daemon, FileLock)>, Failure> {
     }
     let listener = bind(&home.socket)?;
     Ok(Some((Daemon { home, config, engine, workspaces, listener, foreground }, lock)))
+}
+
+/// Whether the daemon that runs already listens where this one should have.
+fn listens_there(home: &Home) -> Result<(), Failure> {
+    let Some(note) = FileLock::read_note(&home.daemon_lock()) else { return Ok(()) };
+    if note == home.socket.as_os_str().as_encoded_bytes() {
+        return Ok(());
+    }
+    let there = String::from_utf8_lossy(&note);
+    let message = format!(
+        "a daemon of this home runs already and listens at {there}, not at {}",
+        home.socket.display()
+    );
+    Err(Failure::new(ErrorCode::DaemonUnavailable, message)
+        .hint("connect to that one, or stop it with `threadrunner daemon stop`"))
 }
 
 /// A workspace that is this daemon's, and its queue.
@@ -171,7 +194,7 @@ impl Daemon {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
-            .map_err(|error| internal("start the runtime", &error))?;
+            .map_err(|error| refused_by_system("start the runtime", &error))?;
         let socket = self.home.socket.clone();
         let served = runtime.block_on(self.serve_in_runtime());
         // Kills what engines are left. A read of the workspace that hangs is not waited for.
@@ -192,7 +215,7 @@ impl Daemon {
     }
 
     async fn serve_in_runtime(self) -> Result<Vec<JoinHandle<()>>, Failure> {
-        let signals = Signals::new().map_err(|error| internal("watch signals", &error))?;
+        let signals = Signals::new().map_err(|error| refused_by_system("watch signals", &error))?;
         let listener = UnixListener::from_std(self.listener)
             .map_err(|error| io_failure("listen on", &self.home.socket, &error))?;
         let (events, from_stores) = tokio::sync::mpsc::channel(STORE_EVENTS);
@@ -203,9 +226,14 @@ impl Daemon {
             let served = match opened {
                 Ok(Opened { workspace, ready }) => {
                     let (id, reader) = (stores.next_id(), workspace.reader());
-                    let (store, thread) =
-                        Store::start(id, Arc::clone(&settings), workspace, ready, events.clone())
-                            .map_err(|error| internal("start a workspace's thread", &error))?;
+                    let (store, thread) = Store::start(
+                        id,
+                        Arc::clone(&settings),
+                        workspace,
+                        ready,
+                        events.clone(),
+                    )
+                    .map_err(|error| refused_by_system("start a workspace's thread", &error))?;
                     remember_names(reader.clone());
                     let served = Served::new(id, Arc::clone(&settings), reader, store.archive());
                     tokio::spawn(retention::keep(served.clone()));
@@ -327,6 +355,7 @@ fn io_failure(verb: &str, path: &Path, error: &io::Error) -> Failure {
         .hint("`threadrunner doctor` checks the home and its permissions")
 }
 
-fn internal(what: &str, error: &io::Error) -> Failure {
-    Failure::new(ErrorCode::Internal, format!("cannot {what}: {error}"))
+fn refused_by_system(what: &str, error: &io::Error) -> Failure {
+    // The system refuses a thread, a descriptor: no bug.
+    Failure::new(ErrorCode::Io, format!("cannot {what}: {error}"))
 }
