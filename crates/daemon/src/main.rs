@@ -13,6 +13,7 @@ mod hooks;
 mod jobs;
 mod log;
 mod memory;
+mod model_files;
 mod retention;
 mod server;
 mod startup;
