@@ -278,7 +278,8 @@ fn a_line_that_was_cut_short_is_written_anew() {
 #[test]
 fn output_that_goes_away_midway_is_not_done() {
     let slow = json!({"step_ms": 5});
-    let changes: [(&str, fn(&Path)); 3] = [
+    type Change = fn(&Path);
+    let changes: [(&str, Change); 3] = [
         ("was removed", |out| fs::remove_file(out).unwrap()),
         ("was replaced", |out| {
             fs::write(out.with_extension("new"), "").unwrap();

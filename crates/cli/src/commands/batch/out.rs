@@ -398,7 +398,8 @@ mod tests {
 
     #[test]
     fn a_file_that_somebody_else_changes_is_written_no_more() {
-        let changes: [(&str, fn(&Path)); 4] = [
+        type Change = fn(&Path);
+        let changes: [(&str, Change); 4] = [
             ("removed", |path| fs::remove_file(path).unwrap()),
             ("replaced", |path| {
                 fs::write(path.with_extension("new"), TEXT).unwrap();
