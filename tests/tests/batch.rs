@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Child;
 
 use rustix::process::Signal;
@@ -169,6 +169,37 @@ fn a_bad_line_is_told_by_its_number_and_stops_no_other() {
 }
 
 #[test]
+fn a_line_that_cannot_be_read_takes_no_other_lines_id() {
+    let story = Story::new(
+        TestHome::new(),
+        "{\"id\":0,\"prompt\":\"zero\"}\noops\n{\"id\":2,\"prompt\":\"two\"}\n\
+         {\"prompt\":\"no id\"}\n{\"id\":4,\"prompt\":\"four\"}\n",
+    );
+    let finished = story.run(&[]).expect(6);
+    assert!(finished.stderr.contains("4 done, 1 failed"), "{}", finished.stderr);
+    let answer = |words: &str| json!(format!("lorem ipsum dolor sit amet {words}"));
+    let check = || {
+        let lines = story.lines();
+        assert_eq!(lines.len(), 5);
+        let of = |id: Value, line: Value| {
+            lines.iter().find(|it| it["id"] == id && it["line"] == line).unwrap()
+        };
+        assert_eq!(of(json!(0), Value::Null)["text"], answer("zero."));
+        assert_eq!(of(json!(2), Value::Null)["text"], answer("two."));
+        assert_eq!(of(json!(4), Value::Null)["text"], answer("four."));
+        assert_eq!(of(json!(4), json!(4))["text"], answer("no. id."));
+        assert_eq!(of(Value::Null, json!(2))["error"]["line"], 2);
+    };
+    check();
+    let before = story.output();
+    story.run(&[]).expect(6);
+    assert_eq!(story.output(), before);
+    story.run(&["--retry-failed"]).expect(6);
+    check();
+    assert_eq!(story.prompts().len(), 4);
+}
+
+#[test]
 fn openai_batches_are_answered_in_their_own_format() {
     let chat = json!({"custom_id": "r-1", "method": "POST", "url": "/v1/chat/completions", "body": {
         "model": "gpt-x", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 50,
@@ -242,6 +273,59 @@ fn a_line_that_was_cut_short_is_written_anew() {
     fs::write(story.path("out.jsonl"), &text[..second_last + 10]).unwrap();
     story.run(&[]).expect(0);
     assert_numbered(&story, 20);
+}
+
+#[test]
+fn output_that_goes_away_midway_is_not_done() {
+    let slow = json!({"step_ms": 5});
+    type Change = fn(&Path);
+    let changes: [(&str, Change); 3] = [
+        ("was removed", |out| fs::remove_file(out).unwrap()),
+        ("was replaced", |out| {
+            fs::write(out.with_extension("new"), "").unwrap();
+            fs::rename(out.with_extension("new"), out).unwrap();
+        }),
+        ("was cut short", |out| fs::write(out, "").unwrap()),
+    ];
+    for (what, change) in changes {
+        let story = Story::new(TestHome::new().dummy(&slow), &numbered(300));
+        let batch = story.start();
+        story.until(10);
+        change(&story.path("out.jsonl"));
+        let finished = Finished::from(batch.wait_with_output().unwrap()).expect(74);
+        assert!(finished.stderr.contains(what), "{}", finished.stderr);
+        assert!(!finished.stderr.contains("done"), "{}", finished.stderr);
+        story.run(&[]).expect(0);
+        assert_numbered(&story, 300);
+    }
+}
+
+#[test]
+fn a_ledger_whose_jobs_were_mixed_up_puts_no_answer_on_another_line() {
+    let story = Story::new(TestHome::new().dummy(&json!({"step_ms": 20})), &numbered(60));
+    let mut batch = story.start();
+    story.until(1);
+    home_kill(&story.home, &mut batch);
+    let run = story.home.root().join("run");
+    let mut files = fs::read_dir(run).unwrap().flatten().map(|entry| entry.path());
+    let ledger = files
+        .find(|path| path.file_name().unwrap().to_string_lossy().starts_with("batch-"))
+        .unwrap();
+    let text = fs::read_to_string(&ledger).unwrap();
+    let mut records: Vec<Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let under_way: Vec<usize> =
+        (1..records.len()).filter(|&at| records[at]["job"].is_string()).collect();
+    assert!(under_way.len() > 10, "{text}");
+    let mut jobs: Vec<Value> = under_way.iter().map(|&at| records[at]["job"].clone()).collect();
+    jobs.rotate_left(1);
+    for (&at, job) in under_way.iter().zip(jobs) {
+        records[at]["job"] = job;
+    }
+    let mixed: String = records.iter().map(|it| format!("{:<255}\n", it.to_string())).collect();
+    fs::write(&ledger, mixed).unwrap();
+    story.run(&[]).expect(0);
+    assert_numbered(&story, 60);
 }
 
 #[test]

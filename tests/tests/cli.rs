@@ -1,5 +1,6 @@
 //! `threadrunner` as scripts use it.
 
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
@@ -45,6 +46,53 @@ fn wrong_usage_is_exit_code_64() {
     assert!(finished.stderr.contains("UTF-8"), "{}", finished.stderr);
     home.run(["--help"]).expect(0);
     home.run(["--version"]).expect(0);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn output_that_cannot_be_written_is_exit_code_74_and_never_silent() {
+    let home = TestHome::new();
+    home.start_daemon();
+    let to_full = |arguments: &[&str]| {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        Finished::from(home.threadrunner(arguments).stdout(full).output().unwrap())
+    };
+    for arguments in [
+        &["Hello"][..],
+        &["--json", "Hello"],
+        &["--detach", "--json", "Hello"],
+        &["models", "--json"],
+        &["status", "--json"],
+        &["--help"],
+        &["completions", "bash"],
+    ] {
+        let finished = to_full(arguments).expect(74);
+        assert!(finished.stderr.contains("No space left"), "{arguments:?}: {finished:?}");
+    }
+    // What failed before there was anything to write is told as well.
+    let finished = to_full(&["result", "--json", "123"]).expect(7);
+    assert!(finished.stderr.contains("123"), "{finished:?}");
+    let finished = to_full(&["--json", "--no-such-flag"]).expect(64);
+    assert!(finished.stderr.contains("--no-such-flag"), "{finished:?}");
+}
+
+#[test]
+fn a_directory_in_the_place_of_a_file_is_no_bug() {
+    let home = TestHome::new();
+    home.start_daemon();
+    let directory = home.root().to_str().unwrap();
+    let input = home.root().join("in.jsonl");
+    fs::write(&input, "{\"prompt\":\"Hello\"}\n").unwrap();
+    let input = input.to_str().unwrap();
+    home.run(["batch", directory]).expect(64);
+    home.run(["batch", input, "-o", directory]).expect(64);
+    home.run(["batch", input, "-o", &format!("{directory}/no/such")]).expect(7);
+    home.run(["--session", "s", "Hello"]).expect(0);
+    home.run(["sessions", "export", "s", "-o", directory]).expect(64);
+    home.run(["daemon", "stop"]).expect(0);
+    fs::create_dir(home.root().join("config.toml")).unwrap();
+    let finished = home.run(["Hello"]).expect(64);
+    assert!(finished.stderr.contains("config.toml: it is a directory"), "{finished:?}");
 }
 
 #[test]

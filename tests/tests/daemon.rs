@@ -37,6 +37,32 @@ fn the_daemon_is_in_a_session_of_its_own_and_private() {
 }
 
 #[test]
+fn a_daemon_is_started_with_its_socket_as_old_clients_do() {
+    let home = TestHome::new().config("");
+    let socket = home.root().join("old.sock");
+    let start = |socket: &std::path::Path| {
+        home.command("threadrunner-daemon").arg("--socket").arg(socket).spawn().unwrap()
+    };
+    let mut daemon = start(&socket);
+    eventually("it listens", || std::os::unix::net::UnixStream::connect(&socket).ok());
+    let frames = Frames::connect(&socket).ask(&json!({"v": 1, "prompt": "Hello", "stream": true}));
+    assert_eq!(Frames::text(&frames), ANSWER);
+    // The command line finds it, and so does who looks for its log in the usual place.
+    assert_eq!(home.run(["Hello"]).expect(0).stdout.trim_end(), ANSWER);
+    assert_eq!(home.log().matches("ready pid=").count(), 1, "{}", home.log());
+    let usual = home.root().parent().unwrap().join(".cache");
+    let link = fs::read_dir(usual).unwrap().next().unwrap().unwrap().path();
+    assert!(link.to_string_lossy().contains("/threadrunner-daemon-20"), "{}", link.display());
+    assert!(fs::read_to_string(link).unwrap().contains("ready pid="));
+    // One of this home is enough; that it listens elsewhere is no success.
+    Finished::from(start(&socket).wait_with_output().unwrap()).expect(0);
+    let other = Finished::from(start(&home.root().join("x.sock")).wait_with_output().unwrap());
+    assert!(other.expect(2).stderr.contains("old.sock"));
+    home.run(["daemon", "stop"]).expect(0);
+    assert!(daemon.wait().unwrap().success());
+}
+
+#[test]
 fn a_stale_socket_is_nobodys() {
     let home = TestHome::new();
     let pid = home.daemon_pid();

@@ -59,7 +59,7 @@ fn runs_full(options: &str, fill: impl Fn(&Path)) {
     fill(&home.root().join("models"));
 
     for arguments in [&["Hello"][..], &["--detach", "Hello"]] {
-        let finished = home.run(arguments).expect(1);
+        let finished = home.run(arguments).expect(74);
         assert!(finished.stderr.contains("the disk is full: make room"), "{}", finished.stderr);
     }
     // The one that runs comes to an end, or waits for room; no other is begun and none is gone.
@@ -138,7 +138,7 @@ fn a_read_only_disk_is_said_to_be_one() {
     home.run(["Hello"]).expect(0);
     home.run(["daemon", "stop"]).expect(0);
     remount_read_only(home.root());
-    let finished = home.run(["Hello"]).expect(1);
+    let finished = home.run(["Hello"]).expect(74);
     assert!(finished.stderr.contains("Read-only file system"), "{}", finished.stderr);
 }
 

@@ -1,5 +1,6 @@
 //! Several models in little memory: who stays, who goes, who waits, who is refused.
 
+use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -212,4 +213,48 @@ fn write_program(path: &Path, text: &str) {
     std::fs::write(path, text).expect("a program can be written");
     std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755))
         .expect("a program can be made one");
+}
+
+#[test]
+fn a_model_file_that_was_replaced_is_loaded_anew_once_its_engine_is_free() {
+    let home = home("2 GB");
+    home.start_daemon();
+    // A dummy reads no file, but one that is there says which model it is.
+    let file = home.root().join("models/a");
+    let replace = |text: &str| {
+        fs::write(file.with_extension("new"), text).unwrap();
+        fs::rename(file.with_extension("new"), &file).unwrap();
+    };
+    replace("one");
+    ask(&home, "a").expect(0);
+    let first = pid(&home, "a").unwrap();
+    ask(&home, "a").expect(0);
+    assert_eq!(pid(&home, "a"), Some(first));
+    // Idle, it makes way at once.
+    replace("two");
+    ask(&home, "a").expect(0);
+    let second = pid(&home, "a").unwrap();
+    assert_ne!(second, first);
+    // At work, it ends what it has begun, and what comes meanwhile is the next one's.
+    let mut busy = home.connect();
+    let long = "word ".repeat(300);
+    busy.send(&json!({"v": 1, "id": 1, "op": "run", "prompt": long, "model": "a"}));
+    while !busy.receive().unwrap()["token"].is_string() {}
+    replace("three");
+    ask(&home, "a").expect(0);
+    assert_ne!(pid(&home, "a"), Some(second));
+    let text = Frames::text(&busy.answer());
+    assert!(text.ends_with("word."), "{text}");
+    // One that is to stay stays, with the new file.
+    home.run(["load", "--pin", "a"]).expect(0);
+    let pinned = pid(&home, "a");
+    replace("four");
+    ask(&home, "a").expect(0);
+    assert_ne!(pid(&home, "a"), pinned);
+    assert_eq!(ps(&home)["models"][0]["pinned"], true);
+    // One that is gone for a moment is no other one.
+    let fourth = pid(&home, "a");
+    fs::remove_file(&file).unwrap();
+    ask(&home, "a").expect(0);
+    assert_eq!(pid(&home, "a"), fourth);
 }

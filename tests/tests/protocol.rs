@@ -165,3 +165,24 @@ fn a_client_that_reads_nothing_holds_up_nobody() {
     let frames = home.connect().ask(&json!({"v": 1, "prompt": "Hello", "max_tokens": 3}));
     assert_eq!(Frames::text(&frames), "lorem ipsum dolor");
 }
+
+#[test]
+fn a_simple_client_is_told_what_kind_of_thing_went_wrong() {
+    let error_type = |home: &TestHome, prompt: &str| {
+        let frames = home.connect().ask(&json!({"v": 1, "prompt": prompt, "stream": true}));
+        let last = frames.last().unwrap();
+        (last["code"].clone(), last["error_type"].clone())
+    };
+    let home = TestHome::new().config("[engine]\ncontext = 64\n");
+    let long = error_type(&home, &"word ".repeat(50));
+    assert_eq!(long, (json!("context_exceeded"), json!("ModelLoad")));
+    let home = TestHome::new().dummy(&json!({"abort_after": 2}));
+    assert_eq!(error_type(&home, "Hello"), (json!("engine_died"), json!("ModelLoad")));
+    let home = TestHome::new().dummy(&json!({"step_ms": 20, "words": 100_000}));
+    let mut client = home.connect();
+    client.send(&json!({"v": 1, "prompt": "Hello", "stream": true}));
+    assert!(client.receive().unwrap()["token"].is_string());
+    home.run(["daemon", "stop", "--now"]).expect(0);
+    let last = client.answer().pop().unwrap();
+    assert_eq!((&last["code"], &last["error_type"]), (&json!("shutting_down"), &json!("Io")));
+}

@@ -318,5 +318,7 @@ fn a_conversation_is_exported_for_programs_and_for_people() {
     let path = file.to_str().unwrap();
     home.run(["sessions", "export", "s", "--format", "markdown", "-o", path]).expect(0);
     assert!(fs::read_to_string(&file).unwrap().contains("## Question\n\nHello\n"));
-    home.run(["sessions", "export", "s", "-o", path]).expect(1);
+    home.run(["sessions", "export", "s", "-o", path]).expect(64);
+    let nowhere = home.root().join("no/such.md");
+    home.run(["sessions", "export", "s", "-o", nowhere.to_str().unwrap()]).expect(7);
 }

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use crate::args::{self, Command};
-use crate::error::{CommandError, CommandResult};
+use crate::error::{CommandError, CommandResult, refused_by_system};
 use crate::spinner::{Spinner, phase_label, progress_label};
 use crate::{commands, output};
 
@@ -126,10 +126,10 @@ pub(crate) fn with_session(
     limit: Option<Limit>,
     work: impl AsyncFnOnce(&mut Session) -> CommandResult,
 ) -> CommandResult {
-    let bug = |error| Failure::new(ErrorCode::Internal, format!("cannot start waiting: {error}"));
+    let refused = |error| refused_by_system("wait for anything", &error);
     // One thread is enough to wait with, and is there soonest.
     let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(bug)?;
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(refused)?;
     runtime.block_on(async {
         // At most a handful of phases: there is no flood to bound.
         let (tell, phases) = mpsc::unbounded_channel();
@@ -142,7 +142,7 @@ pub(crate) fn with_session(
             phases,
             interrupt: match interrupt_is_ignored() {
                 true => None,
-                false => Some(signal(SignalKind::interrupt()).map_err(bug)?),
+                false => Some(signal(SignalKind::interrupt()).map_err(refused)?),
             },
             limit,
             spinner: Spinner::new(),

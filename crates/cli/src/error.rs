@@ -1,6 +1,7 @@
 //! How a command ends when it does not end well.
 
 use std::io;
+use std::path::Path;
 
 use threadrunner_core::{ErrorCode, ExitCode, Failure, JobId};
 
@@ -53,6 +54,26 @@ impl From<io::Error> for CommandError {
     }
 }
 
+/// A file that somebody named and that cannot be used.
+pub(crate) fn unusable(verb: &str, path: &Path, error: &io::Error) -> Failure {
+    let code = match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => ErrorCode::FileNotFound,
+        // It is there, but it is not what was meant.
+        io::ErrorKind::IsADirectory
+        | io::ErrorKind::AlreadyExists
+        | io::ErrorKind::InvalidFilename
+        | io::ErrorKind::InvalidInput => ErrorCode::InvalidRequest,
+        _ => ErrorCode::Io,
+    };
+    Failure::new(code, format!("cannot {verb} {}: {error}", path.display()))
+}
+
+/// The system refuses what every program needs: a thread, a descriptor.
+pub(crate) fn refused_by_system(what: &str, error: &io::Error) -> Failure {
+    Failure::new(ErrorCode::Io, format!("cannot {what}: {error}"))
+        .hint("see `ulimit -a`: too many processes or files may be open")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,7 +83,21 @@ mod tests {
         let gone = CommandError::from(io::Error::from(io::ErrorKind::BrokenPipe));
         assert_eq!(gone.exit_code(), ExitCode::Success);
         let full = CommandError::from(io::Error::from(io::ErrorKind::StorageFull));
-        assert_eq!(full.exit_code(), ExitCode::Unknown);
+        assert_eq!(full.exit_code(), ExitCode::Io);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_used_is_no_bug() {
+        let exit = |kind: io::ErrorKind| {
+            unusable("write", Path::new("/x"), &kind.into()).code.exit_code() as u8
+        };
+        assert_eq!(exit(io::ErrorKind::NotFound), 7);
+        assert_eq!(exit(io::ErrorKind::NotADirectory), 7);
+        assert_eq!(exit(io::ErrorKind::IsADirectory), 64);
+        assert_eq!(exit(io::ErrorKind::AlreadyExists), 64);
+        assert_eq!(exit(io::ErrorKind::StorageFull), 74);
+        assert_eq!(exit(io::ErrorKind::PermissionDenied), 74);
+        assert_eq!(exit(io::ErrorKind::Other), 74);
     }
 
     #[test]

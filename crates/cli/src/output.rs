@@ -77,18 +77,20 @@ pub(crate) fn say(text: &str) {
 }
 
 /// Tells why a command ended early: on standard error for people, as one object on standard
-/// output with `--json`.
+/// output with `--json`, unless that cannot be written.
 pub(crate) fn report(error: &CommandError, json: bool) {
     match error {
         CommandError::Failed { failure, job } => {
             if json {
-                // If that cannot be written either, the exit code still says it.
-                let _ = print_json(&ErrorFrame::new(failure.clone(), job.clone()));
-            } else {
-                say(&format!("threadrunner: {}", failure.message));
-                if let Some(hint) = &failure.hint {
-                    say(hint);
+                let frame = ErrorFrame::new(failure.clone(), job.clone());
+                if print_json(&frame).is_ok() {
+                    return;
                 }
+                // Standard output may be what the failure is about.
+            }
+            say(&format!("threadrunner: {}", failure.message));
+            if let Some(hint) = &failure.hint {
+                say(hint);
             }
         }
         CommandError::Interrupted | CommandError::ReaderGone | CommandError::Silent(_) => {}

@@ -122,6 +122,8 @@ error_codes! {
     SessionNotFound = "session_not_found",
     /// The job's state does not allow it.
     WrongState = "wrong_state",
+    /// No such file.
+    FileNotFound = "file_not_found",
     /// Reading or writing a file failed.
     Io = "io",
     /// The configuration is wrong.
@@ -135,11 +137,11 @@ error_codes! {
 pub enum ErrorType {
     /// The model is missing, does not load, or cannot answer.
     ModelLoad,
-    /// The request is not one.
+    /// The request is not one, or names what is not there.
     Protocol,
     /// Time is over.
     Timeout,
-    /// A file or the disk.
+    /// A file, the disk, or the way to the daemon.
     Io,
     /// Anything else.
     Unknown,
@@ -167,6 +169,8 @@ pub enum ExitCode {
     NotFound = 7,
     /// Wrong arguments or configuration.
     Usage = 64,
+    /// A file, the disk or the output cannot be read or written.
+    Io = 74,
     /// Ctrl-C.
     Interrupted = 130,
 }
@@ -194,13 +198,16 @@ impl ErrorCode {
             Self::JobFailed | Self::Canceled | Self::DependencyFailed | Self::WrongState => {
                 ExitCode::Failed
             }
-            Self::JobNotFound | Self::NoText | Self::SessionNotFound => ExitCode::NotFound,
+            Self::JobNotFound | Self::NoText | Self::SessionNotFound | Self::FileNotFound => {
+                ExitCode::NotFound
+            }
             Self::InvalidRequest
             | Self::EmptyPrompt
             | Self::JobExists
             | Self::AmbiguousId
             | Self::Config => ExitCode::Usage,
-            Self::Io | Self::Internal | Self::Unknown => ExitCode::Unknown,
+            Self::Io => ExitCode::Io,
+            Self::Internal | Self::Unknown => ExitCode::Unknown,
         }
     }
 
@@ -211,29 +218,31 @@ impl ErrorCode {
             | Self::UnsupportedVersion
             | Self::InvalidRequest
             | Self::EmptyPrompt
+            | Self::JobNotFound
             | Self::JobExists
-            | Self::AmbiguousId => ErrorType::Protocol,
+            | Self::AmbiguousId
+            | Self::SessionNotFound
+            | Self::WrongState => ErrorType::Protocol,
             Self::NoModel
             | Self::ModelNotFound
             | Self::ModelLoad
             | Self::ModelTooLarge
             | Self::BackendUnavailable
-            | Self::ChatTemplate => ErrorType::ModelLoad,
+            | Self::ContextExceeded
+            | Self::ChatTemplate
+            | Self::Inference
+            | Self::EngineDied => ErrorType::ModelLoad,
             Self::Timeout => ErrorType::Timeout,
-            Self::Io | Self::ConnectionLost => ErrorType::Io,
             Self::DaemonUnavailable
             | Self::ShuttingDown
-            | Self::ContextExceeded
-            | Self::Inference
-            | Self::EngineDied
-            | Self::Overloaded
+            | Self::ConnectionLost
+            | Self::FileNotFound
+            | Self::Io => ErrorType::Io,
+            Self::Overloaded
             | Self::JobFailed
             | Self::Canceled
             | Self::DependencyFailed
-            | Self::JobNotFound
             | Self::NoText
-            | Self::SessionNotFound
-            | Self::WrongState
             | Self::Config
             | Self::Internal
             | Self::Unknown => ErrorType::Unknown,
@@ -270,6 +279,7 @@ impl ErrorCode {
             | Self::JobExists
             | Self::AmbiguousId
             | Self::WrongState
+            | Self::FileNotFound
             | Self::Io
             | Self::Config
             | Self::Internal
@@ -289,6 +299,38 @@ mod tests {
             assert_eq!(code.as_str(), *text);
             assert_eq!(serde_json::from_str::<ErrorCode>(&format!("\"{text}\"")).unwrap(), *code);
         }
+    }
+
+    #[test]
+    fn what_a_simple_client_meets_has_a_type_of_its_own() {
+        for (code, error_type) in [
+            (ErrorCode::ContextExceeded, ErrorType::ModelLoad),
+            (ErrorCode::EngineDied, ErrorType::ModelLoad),
+            (ErrorCode::Inference, ErrorType::ModelLoad),
+            (ErrorCode::ShuttingDown, ErrorType::Io),
+            (ErrorCode::Timeout, ErrorType::Timeout),
+            (ErrorCode::JobNotFound, ErrorType::Protocol),
+        ] {
+            assert_eq!(code.error_type(), error_type, "{code:?}");
+        }
+        // The model is what exit code 3 and its type are about, and the request what 64 is.
+        for (code, _) in ErrorCode::ALL.iter().filter(|(code, _)| *code != ErrorCode::Config) {
+            match code.exit_code() {
+                ExitCode::Model => assert_eq!(code.error_type(), ErrorType::ModelLoad, "{code:?}"),
+                ExitCode::Usage => assert_eq!(code.error_type(), ErrorType::Protocol, "{code:?}"),
+                ExitCode::Connection | ExitCode::Io | ExitCode::NotFound => {
+                    assert_ne!(code.error_type(), ErrorType::Unknown, "{code:?}");
+                }
+                _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn only_a_bug_and_what_nobody_knows_are_exit_code_1() {
+        let bugs = ErrorCode::ALL.iter().filter(|(code, _)| code.exit_code() == ExitCode::Unknown);
+        let bugs: Vec<_> = bugs.map(|(_, text)| *text).collect();
+        assert_eq!(bugs, ["internal", "unknown"]);
     }
 
     #[test]

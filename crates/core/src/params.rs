@@ -1,5 +1,7 @@
 //! What a request may say about how its answer is generated.
 
+mod json;
+
 use serde::{Deserialize, Serialize};
 
 /// Generation parameters of one request.
@@ -9,28 +11,29 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Parameters {
     /// The most tokens to generate; `None` is as many as the context has room for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "json::whole", skip_serializing_if = "Option::is_none")]
     pub max_tokens: Option<u32>,
     /// Divides the logits before sampling; 0 is greedy.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "json::number", skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f32>,
     /// Only the k most likely tokens are candidates; 0 is all of them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "json::whole", skip_serializing_if = "Option::is_none")]
     pub top_k: Option<u32>,
     /// Only the most likely tokens that together reach this probability are candidates; 1 is all.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "json::number", skip_serializing_if = "Option::is_none")]
     pub top_p: Option<f32>,
     /// Only tokens at least this likely, relative to the most likely one, are candidates; 0 is all.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "json::number", skip_serializing_if = "Option::is_none")]
     pub min_p: Option<f32>,
     /// Divides (or multiplies, below zero) the logits of recent tokens; 1 is off.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "json::number", skip_serializing_if = "Option::is_none")]
     pub repeat_penalty: Option<f32>,
-    /// Seeds the sampler; the same seed gives the same answer.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Seeds the sampler; the same seed gives the same answer. In JSON it is any whole number of 64
+    /// bits, of which those of 32 are themselves.
+    #[serde(default, deserialize_with = "json::seed", skip_serializing_if = "Option::is_none")]
     pub seed: Option<u32>,
     /// Generation ends before any of these texts appears.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "json::texts", skip_serializing_if = "Vec::is_empty")]
     pub stop: Vec<String>,
 }
 

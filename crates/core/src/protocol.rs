@@ -9,6 +9,7 @@
 mod bounds;
 mod data;
 mod queries;
+mod words;
 
 use std::path::PathBuf;
 
@@ -22,6 +23,7 @@ use crate::{
 
 pub use data::*;
 pub use queries::*;
+pub use words::explain;
 
 /// The versions of the protocol that this program speaks.
 pub const VERSIONS: &[u32] = &[VERSION];
@@ -365,14 +367,16 @@ impl Request {
         if let Some(id) = &id {
             bounds::check_id(id).map_err(|failure| (None, failure))?;
         }
-        match bounds::check_texts(&object).and_then(|()| Self::parse_op(object)) {
+        match bounds::check_texts(&object).and_then(|()| Self::parse_op(object, frame)) {
             Ok(op) => Ok(Self { id, op }),
             Err(failure) => Err((id, bounds::shorten(failure))),
         }
     }
 
-    fn parse_op(mut object: Map<String, Value>) -> Result<Op, Failure> {
+    fn parse_op(mut object: Map<String, Value>, frame: &[u8]) -> Result<Op, Failure> {
         let version = object.remove("v").unwrap_or(Value::Null);
+        // What is null was left out.
+        object.retain(|_, value| !value.is_null());
         let spoken = version.as_u64().is_some_and(|v| VERSIONS.iter().any(|&s| u64::from(s) == v));
         let op = object.get("op").map(|op| op.as_str().unwrap_or_default().to_owned());
         // A daemon must be able to make way for one of another version.
@@ -383,16 +387,22 @@ impl Request {
             )
             .hint("run `threadrunner daemon restart` after an upgrade"));
         }
+        let wrong = |error: serde_json::Error, explain: Explain| {
+            // Read once more, because what was read is gone: only what is refused costs that.
+            let mut object: Map<String, Value> = serde_json::from_slice(frame).unwrap_or_default();
+            object.retain(|_, value| !value.is_null());
+            invalid(explain(&object, &error))
+        };
         if op.is_some() {
             return serde_json::from_value(Value::Object(object))
-                .map_err(|error| invalid(error.to_string()));
+                .map_err(|error| wrong(error, explain::<Op>));
         }
         if !object.contains_key("prompt") && !object.contains_key("messages") {
             return Err(invalid("the request has neither \"op\" nor \"prompt\"".to_owned()));
         }
         serde_json::from_value(Value::Object(object))
             .map(|submission| Op::Simple(Box::new(submission)))
-            .map_err(|error| invalid(error.to_string()))
+            .map_err(|error| wrong(error, explain::<Submission>))
     }
 
     /// The JSON of this request.
@@ -413,6 +423,8 @@ impl Request {
         body
     }
 }
+
+type Explain = fn(&Map<String, Value>, &serde_json::Error) -> String;
 
 fn invalid(message: String) -> Failure {
     Failure::new(ErrorCode::InvalidRequest, message)

@@ -7,7 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -18,6 +18,8 @@ use tracing_subscriber::fmt::MakeWriter;
 
 const PREFIX: &str = "threadrunner-daemon-";
 const SUFFIX: &str = ".log";
+/// Where old clients tell people to look for the log, in the user's home.
+const USUAL_CACHE: &str = ".cache";
 /// Today's and the six before it are kept.
 const KEEP: Duration = Duration::from_secs(6 * 86_400);
 /// And so many files: a clock that leaps makes old what is not.
@@ -31,6 +33,8 @@ const CHUNK: usize = 4096;
 struct DailyLog {
     home: Home,
     also_stderr: bool,
+    /// Where a link to each day's file goes.
+    links: Option<PathBuf>,
     state: Mutex<State>,
 }
 
@@ -42,11 +46,18 @@ struct State {
     missing_on_stderr: u64,
 }
 
-/// Starts logging. `RUST_LOG` filters; without it, warnings and the daemon's own milestones.
-pub(crate) fn start(home: &Home, also_stderr: bool) {
+/// The user's cache directory; none where nobody says what the user's home is.
+pub(crate) fn usual_cache() -> Option<PathBuf> {
+    let home = PathBuf::from(std::env::var_os("HOME")?);
+    home.is_absolute().then(|| home.join(USUAL_CACHE))
+}
+
+/// Starts logging. `RUST_LOG` filters; without it, warnings and the daemon's own milestones. In
+/// `links`, if that is said, a link to each day's file is made.
+pub(crate) fn start(home: &Home, also_stderr: bool, links: Option<PathBuf>) {
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new("warn,threadrunner_daemon=info"));
-    let writer = DailyLog { home: home.clone(), also_stderr, state: Mutex::default() };
+    let writer = DailyLog { home: home.clone(), also_stderr, links, state: Mutex::default() };
     // A second daemon in one process (in tests) logs with the first one's subscriber.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -62,10 +73,31 @@ impl DailyLog {
     fn write_line(&self, line: &[u8]) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let State { today, missing, missing_on_stderr } = &mut *state;
-        write_noting(missing, line, |line| append(&self.home, today, line));
+        write_noting(missing, line, |line| self.append(today, line));
         if self.also_stderr {
             write_noting(missing_on_stderr, line, |line| write_at_once(io::stderr(), line));
         }
+    }
+
+    /// Adds a line to the file of the day.
+    fn append(&self, today: &mut Option<(String, File)>, line: &[u8]) -> io::Result<()> {
+        let now = SystemTime::now();
+        let date = utc_date(now);
+        let file = match today {
+            Some((opened, file)) if *opened == date => file,
+            _ => {
+                let path = self.home.log_file(&date);
+                let mut options = OpenOptions::new();
+                options.create(true).append(true).mode(0o600);
+                let file = open_regular(&path, &mut options, Links::Followed)?;
+                remove_old(&self.home, now);
+                if let Some(links) = &self.links {
+                    link(&path, links);
+                }
+                &mut today.insert((date, file)).1
+            }
+        };
+        file.write_all(line)
     }
 }
 
@@ -85,24 +117,6 @@ fn write_noting(missing: &mut u64, line: &[u8], mut write: impl FnMut(&[u8]) -> 
     if written.is_err() {
         *missing += 1;
     }
-}
-
-/// Adds a line to the file of the day.
-fn append(home: &Home, today: &mut Option<(String, File)>, line: &[u8]) -> io::Result<()> {
-    let now = SystemTime::now();
-    let date = utc_date(now);
-    let file = match today {
-        Some((opened, file)) if *opened == date => file,
-        _ => {
-            let path = home.log_file(&date);
-            let mut options = OpenOptions::new();
-            options.create(true).append(true).mode(0o600);
-            let file = open_regular(&path, &mut options, Links::Followed)?;
-            remove_old(home, now);
-            &mut today.insert((date, file)).1
-        }
-    };
-    file.write_all(line)
 }
 
 /// Writes what can be written without waiting: a terminal that was stopped, or a pipe that nobody
@@ -135,6 +149,24 @@ fn remove_old(home: &Home, now: SystemTime) {
     for path in logs.into_iter().filter(|path| *path < oldest) {
         let _ = fs::remove_file(path);
     }
+}
+
+/// Makes a link to a day's file in a directory, and removes those whose files are gone. The log
+/// itself is where it always is, so that nothing is lost where this cannot be done.
+fn link(log: &Path, links: &Path) {
+    let Some((logs, name)) = log.parent().zip(log.file_name()) else { return };
+    let _ = fs::create_dir(links);
+    for entry in fs::read_dir(links).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let path = entry.path();
+        let ours = name.starts_with(PREFIX) && name.ends_with(SUFFIX);
+        let ours = ours && fs::read_link(&path).is_ok_and(|to| to.parent() == Some(logs));
+        if ours && !path.exists() {
+            let _ = fs::remove_file(path);
+        }
+    }
+    let _ = std::os::unix::fs::symlink(log, links.join(name));
 }
 
 /// One formatted event, written as a whole.
@@ -214,5 +246,28 @@ mod tests {
         // A clock that leapt ahead takes none of them away.
         remove_old(&home, now + Duration::from_secs(365 * 86_400));
         assert_eq!(left(), 8);
+    }
+
+    #[test]
+    fn a_link_leads_to_the_log_and_goes_with_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let (logs, links) = (directory.path().join("logs"), directory.path().join("links"));
+        fs::create_dir(&logs).unwrap();
+        let day = |date: &str| format!("{PREFIX}{date}{SUFFIX}");
+        let (first, second) = (day("2026-01-01"), day("2026-01-02"));
+        fs::write(logs.join(&first), "one").unwrap();
+        link(&logs.join(&first), &links);
+        link(&logs.join(&first), &links);
+        assert_eq!(fs::read_to_string(links.join(&first)).unwrap(), "one");
+        // What is another's stays, also where it is of that name and leads nowhere.
+        let other = links.join(day("2025-01-01"));
+        std::os::unix::fs::symlink("/nowhere/x", &other).unwrap();
+        fs::write(links.join("file"), "").unwrap();
+        fs::remove_file(logs.join(&first)).unwrap();
+        fs::write(logs.join(&second), "two").unwrap();
+        link(&logs.join(&second), &links);
+        assert_eq!(fs::read_to_string(links.join(&second)).unwrap(), "two");
+        assert!(links.join(&first).symlink_metadata().is_err());
+        assert!(other.symlink_metadata().is_ok() && links.join("file").exists());
     }
 }

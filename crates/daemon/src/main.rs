@@ -1,7 +1,8 @@
 //! `threadrunner-daemon`: started by the first client, it serves until it is told to stop.
 //!
-//! Usage: `threadrunner-daemon [--foreground]`. Without the flag it leaves its terminal and
-//! session. It writes one line of JSON to stdout when it is ready or cannot be, and closes it.
+//! Usage: `threadrunner-daemon [--foreground] [--socket PATH]`. Without `--foreground` it leaves its
+//! terminal and session. It writes one line of JSON to stdout when it is ready or cannot be, and
+//! closes it. `--socket` is how clients of the simplest form of the protocol start one.
 
 mod clock;
 mod connection;
@@ -16,6 +17,7 @@ mod jobs;
 mod limits;
 mod log;
 mod memory;
+mod model_files;
 mod peers;
 mod reach;
 mod retention;
@@ -27,7 +29,12 @@ mod store;
 mod stream;
 mod workspaces;
 
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::process::ExitCode;
+
+const USAGE: &str = "usage: threadrunner-daemon [--foreground] [--socket PATH]";
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
@@ -37,20 +44,41 @@ fn main() -> ExitCode {
         return hook_process::attend(program, directory);
     }
     let mut foreground = false;
-    for argument in arguments {
+    let mut socket = None;
+    let mut arguments = arguments.into_iter();
+    while let Some(argument) = arguments.next() {
+        let inline = argument.as_bytes().strip_prefix(b"--socket=");
         match argument.to_str() {
             Some("--foreground") => foreground = true,
             Some("--version" | "-V") => {
                 startup::say(concat!("threadrunner-daemon ", env!("CARGO_PKG_VERSION")));
                 return ExitCode::SUCCESS;
             }
-            _ => {
-                startup::complain(&format!(
-                    "unknown argument {argument:?}; usage: threadrunner-daemon [--foreground]"
-                ));
-                return ExitCode::from(threadrunner_core::ExitCode::Usage as u8);
+            Some("--help" | "-h") => {
+                startup::say(USAGE);
+                return ExitCode::SUCCESS;
             }
+            Some("--socket") => match path(arguments.next()) {
+                Some(path) => socket = Some(path),
+                None => return refuse("--socket needs a path"),
+            },
+            _ => match inline.map(|path| OsStr::from_bytes(path).to_owned()) {
+                Some(given) => match path(Some(given)) {
+                    Some(path) => socket = Some(path),
+                    None => return refuse("--socket needs a path"),
+                },
+                None => return refuse(&format!("unknown argument {argument:?}")),
+            },
         }
     }
-    startup::run(foreground)
+    startup::run(foreground, socket)
+}
+
+fn path(given: Option<OsString>) -> Option<PathBuf> {
+    given.filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
+fn refuse(why: &str) -> ExitCode {
+    startup::complain(&format!("{why}; {USAGE}"));
+    ExitCode::from(threadrunner_core::ExitCode::Usage as u8)
 }

@@ -38,8 +38,9 @@ const BLOCKING_THREADS: usize = 16;
 /// How long such a thread waits for more to do.
 const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
 
-/// Starts, serves, and returns when the daemon was told to stop.
-pub(crate) fn run(foreground: bool) -> ExitCode {
+/// Starts, serves, and returns when the daemon was told to stop. `socket` is a path to listen at in
+/// place of the home's.
+pub(crate) fn run(foreground: bool, socket: Option<PathBuf>) -> ExitCode {
     let kept = inherited::let_go(foreground);
     // What the daemon and its engines make is its user's alone.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
@@ -47,15 +48,16 @@ pub(crate) fn run(foreground: bool) -> ExitCode {
         // Fails only for one that leads its group already, and so has no terminal to leave.
         let _ = rustix::process::setsid();
     }
-    let served = runtime().and_then(|runtime| match start(foreground, &kept)? {
+    let started = |runtime| match start(foreground, socket.as_deref(), &kept)? {
         Some((daemon, lock)) => daemon.serve(runtime, lock),
         None => Ok(()),
-    });
-    match served {
+    };
+    match runtime().and_then(started) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             tracing::error!(%failure, "cannot start");
-            if foreground {
+            // Who names a socket may not read what is said on stdout.
+            if foreground || socket.is_some() {
                 complain(failure.to_text().trim_end());
             }
             if !foreground {
@@ -73,12 +75,12 @@ fn runtime() -> Result<Runtime, Failure> {
         .max_blocking_threads(BLOCKING_THREADS)
         .thread_keep_alive(FOR_EVER)
         .build()
-        .map_err(|error| internal("start the runtime", &error))?;
+        .map_err(|error| refused_by_system("start the runtime", &error))?;
     let within = runtime.enter();
     // With a handler, writing to a file that may not grow is an error. Without, it is the end. The
     // log is written to before anything else.
     let _caught = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))
-        .map_err(|error| internal("watch signals", &error))?;
+        .map_err(|error| refused_by_system("watch signals", &error))?;
     drop(within);
     Ok(runtime)
 }
@@ -97,10 +99,17 @@ struct Daemon {
 
 /// Takes the lock and the socket; `None` when another daemon has them. `kept` is what the daemon could
 /// not let go of, in words.
-fn start(foreground: bool, kept: &[String]) -> Result<Option<(Daemon, FileLock)>, Failure> {
-    let home = Home::from_env()?;
+fn start(
+    foreground: bool,
+    socket: Option<&Path>,
+    kept: &[String],
+) -> Result<Option<(Daemon, FileLock)>, Failure> {
+    let home = match socket {
+        Some(socket) => Home::from_env_with_socket(socket)?,
+        None => Home::from_env()?,
+    };
     home.create()?;
-    log::start(&home, foreground);
+    log::start(&home, foreground, socket.and_then(|_| log::usual_cache()));
     for what in kept {
         tracing::warn!("whoever started this daemon lends it this for life: {what}");
     }
@@ -112,6 +121,9 @@ fn start(foreground: bool, kept: &[String]) -> Result<Option<(Daemon, FileLock)>
     let settings = config.workspaces(&home);
     let connections = limits::connections(settings.len())?;
     let Some(lock) = FileLock::try_now(&home.daemon_lock())? else {
+        if socket.is_some() {
+            listens_there(&home)?;
+        }
         if foreground {
             complain("a daemon of this home runs already: see `threadrunner status`");
         } else {
@@ -143,6 +155,21 @@ fn start(foreground: bool, kept: &[String]) -> Result<Option<(Daemon, FileLock)>
     let listener = bind(&home.socket)?;
     let daemon = Daemon { home, config, engine, workspaces, listener, connections, foreground };
     Ok(Some((daemon, lock)))
+}
+
+/// Whether the daemon that runs already listens where this one should have.
+fn listens_there(home: &Home) -> Result<(), Failure> {
+    let Some(note) = FileLock::read_note(&home.daemon_lock()) else { return Ok(()) };
+    if note == home.socket.as_os_str().as_encoded_bytes() {
+        return Ok(());
+    }
+    let there = String::from_utf8_lossy(&note);
+    let message = format!(
+        "a daemon of this home runs already and listens at {there}, not at {}",
+        home.socket.display()
+    );
+    Err(Failure::new(ErrorCode::DaemonUnavailable, message)
+        .hint("connect to that one, or stop it with `threadrunner daemon stop`"))
 }
 
 /// A workspace that is this daemon's, and its queue.
@@ -236,7 +263,7 @@ impl Daemon {
     }
 
     async fn serve_in_runtime(self, lock: Arc<FileLock>) -> Result<Vec<JoinHandle<()>>, Failure> {
-        let signals = Signals::new().map_err(|error| internal("watch signals", &error))?;
+        let signals = Signals::new().map_err(|error| refused_by_system("watch signals", &error))?;
         let listener = UnixListener::from_std(self.listener)
             .map_err(|error| io_failure("listen on", &self.home.socket, &error))?;
         let (events, from_stores) = tokio::sync::mpsc::channel(STORE_EVENTS);
@@ -247,9 +274,14 @@ impl Daemon {
             let served = match opened {
                 Ok(Opened { workspace, ready, last_change }) => {
                     let (id, reader) = (stores.next_id(), workspace.reader());
-                    let (store, thread) =
-                        Store::start(id, Arc::clone(&settings), workspace, ready, events.clone())
-                            .map_err(|error| internal("start a workspace's thread", &error))?;
+                    let (store, thread) = Store::start(
+                        id,
+                        Arc::clone(&settings),
+                        workspace,
+                        ready,
+                        events.clone(),
+                    )
+                    .map_err(|error| refused_by_system("start a workspace's thread", &error))?;
                     remember_names(reader.clone());
                     let served = Served::new(id, Arc::clone(&settings), reader, store.archive());
                     tokio::spawn(retention::keep(served.clone(), last_change));
@@ -389,6 +421,7 @@ pub(crate) fn io_failure(verb: &str, path: &Path, error: &io::Error) -> Failure 
         .hint("`threadrunner doctor` checks the home and its permissions")
 }
 
-fn internal(what: &str, error: &io::Error) -> Failure {
-    Failure::new(ErrorCode::Internal, format!("cannot {what}: {error}"))
+fn refused_by_system(what: &str, error: &io::Error) -> Failure {
+    // The system refuses a thread, a descriptor: no bug.
+    Failure::new(ErrorCode::Io, format!("cannot {what}: {error}"))
 }

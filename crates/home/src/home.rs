@@ -69,6 +69,18 @@ impl Home {
         !self.chosen_socket && self.socket.parent() != Some(self.run_dir.as_path())
     }
 
+    /// The same with the socket at this path, as `THREADRUNNER_SOCKET` would say it.
+    ///
+    /// # Errors
+    /// See [`Home::resolve`].
+    pub fn from_env_with_socket(socket: &Path) -> Result<Self, Failure> {
+        let here = env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+        Self::resolve(&here, |name| match name {
+            "THREADRUNNER_SOCKET" => Some(socket.as_os_str().to_owned()),
+            _ => env::var_os(name),
+        })
+    }
+
     /// The home that `variable` describes; `here` is what relative paths are relative to. Reads
     /// no file. A variable that is empty counts as absent.
     ///

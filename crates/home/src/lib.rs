@@ -25,7 +25,8 @@ pub use home::Home;
 pub use lock::FileLock;
 pub use memory::{MemoryBudget, ModelConfig};
 pub use model::{
-    ModelFile, list_models, resolve_backend, resolve_draft, resolve_model, resolve_workspace_model,
+    DanglingLink, ModelFile, dangling_links, list_models, resolve_backend, resolve_draft,
+    resolve_model, resolve_workspace_model,
 };
 pub use retention::RetentionConfig;
 pub use runtime_dir::UnusedRuntimeDir;

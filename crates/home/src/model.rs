@@ -186,6 +186,9 @@ fn only_one(home: &Home) -> Result<PathBuf, Failure> {
     let models = list_models(home)?;
     match models.as_slice() {
         [model] => canonical(&model.path),
+        [] if !dangling_links(home).is_empty() => {
+            Err(dangling_links(home).swap_remove(0).failure())
+        }
         [] => Err(Failure::new(
             ErrorCode::NoModel,
             format!("there is no model: {} holds no .gguf file", home.models_dir.display()),
@@ -236,6 +239,12 @@ pub(crate) fn by_name(
     if let Some(model) = in_models {
         return canonical(&model.path);
     }
+    let is_named = |link: &&DanglingLink| {
+        link.name == name || link.path.file_name().is_some_and(|file| file == name)
+    };
+    if let Some(link) = dangling_links(home).iter().find(is_named) {
+        return Err(link.failure());
+    }
     if let Some(target) = config.aliases.get(name) {
         // An alias of an alias would be a riddle; only files are behind aliases.
         let plain = Config { aliases: Default::default(), ..config.clone() };
@@ -274,10 +283,12 @@ fn suggestion<'a>(name: &str, names: impl Iterator<Item = &'a String>) -> String
 
 /// The absolute path of `path`, if it is a file; else why not.
 fn file(path: &Path) -> Result<PathBuf, String> {
-    let metadata = fs::metadata(path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => "there is no such file".to_owned(),
-        _ => error.to_string(),
-    })?;
+    let metadata =
+        fs::metadata(path).map_err(|error| match (fs::read_link(path), error.kind()) {
+            (Ok(target), _) => leads_nowhere(&target, &error),
+            (Err(_), io::ErrorKind::NotFound) => "there is no such file".to_owned(),
+            (Err(_), _) => error.to_string(),
+        })?;
     if metadata.is_dir() {
         return Err("it is a directory".to_owned());
     }
@@ -285,6 +296,51 @@ fn file(path: &Path) -> Result<PathBuf, String> {
         return Err("it is not a regular file".to_owned());
     }
     fs::canonicalize(path).map_err(|error| error.to_string())
+}
+
+fn leads_nowhere(target: &Path, error: &io::Error) -> String {
+    let why = match error.kind() {
+        io::ErrorKind::NotFound => "is not there".to_owned(),
+        _ => format!("cannot be used: {error}"),
+    };
+    format!("it is a link to {}, which {why}", target.display())
+}
+
+/// A link in `models/` whose file is not there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DanglingLink {
+    /// The name that it would give to a model.
+    pub name: String,
+    /// The link.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+impl DanglingLink {
+    fn failure(&self) -> Failure {
+        Failure::new(
+            ErrorCode::ModelNotFound,
+            format!("no model at {}: {}", self.path.display(), self.why),
+        )
+        .hint("put the file back (is its disk mounted?), or remove the link")
+    }
+}
+
+/// The links in the home's `models/` that would be models if their files were there, by name.
+pub fn dangling_links(home: &Home) -> Vec<DanglingLink> {
+    let entries = fs::read_dir(&home.models_dir).into_iter().flatten().flatten();
+    let mut links: Vec<_> = entries
+        .filter_map(|entry| {
+            let path = entry.path();
+            let name = path.file_stem()?.to_str()?.to_owned();
+            let target = fs::read_link(&path).ok().filter(|_| is_gguf(&path))?;
+            let why = leads_nowhere(&target, &fs::metadata(&path).err()?);
+            Some(DanglingLink { name, path, why })
+        })
+        .collect();
+    links.sort_by(|a, b| a.name.cmp(&b.name));
+    links
 }
 
 fn canonical(path: &Path) -> Result<PathBuf, Failure> {

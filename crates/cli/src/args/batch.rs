@@ -14,13 +14,15 @@ pub(super) const HELP: &str = "\
 Each line of FILE is a JSON object: an \"id\", a \"prompt\" or \"messages\", and any option of the
 protocol (model, system, max_tokens, temperature, ...), which beats the command line's. Without an
 \"id\" a line is known by its number. Lines of OpenAI's batch format (custom_id, url, body) are
-understood too, and answered in that format.
+understood too, and answered in that format. Numbers may be written 3.0, and null is nothing.
 
   {\"id\": \"sky\", \"prompt\": \"Why is the sky blue?\", \"max_tokens\": 100}
 
 Each line has one line in OUT, written when its job ends, in any order: id, text, job, model,
-finish_reason, usage and timings, or id and error. A line that is wrong, or has the id of an earlier
-one, is told on standard error and has an error in OUT; the others go on. Then the exit code is 6.
+finish_reason, usage and timings, or id and error. A line without an id of its own has \"line\" there
+too, its number. A line that is wrong, or has the id of an earlier one, is told on standard error and
+has an error in OUT, with the id null where it cannot be read; the others go on. Then the exit code
+is 6.
 
 Stopped at any moment, by Ctrl-C, a kill or a power failure, the same command goes on: it reads OUT,
 takes up the jobs that the last run left, and does what is missing. To do everything anew, remove OUT.

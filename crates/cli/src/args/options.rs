@@ -27,7 +27,8 @@ A prompt that begins with a command's name goes after `run` or `--`:
 
 Exit codes:
   0 done   2 no daemon   3 model   4 timed out   5 queue full   6 job failed
-  7 not found   64 wrong usage or configuration   130 interrupted   1 a bug";
+  7 not found   64 wrong usage or configuration   74 a file, the disk or the output
+  130 interrupted   1 a bug";
 
 const RUN_EXAMPLES: &str = "\
 Where the prompt comes from:

@@ -17,7 +17,7 @@ use threadrunner_home::{Home, Links, open_regular};
 use super::status;
 use crate::app::{Session, with_session};
 use crate::args::{DaemonCommand, LogsArgs, Plain, StopArgs};
-use crate::error::{CommandError, CommandResult};
+use crate::error::{CommandError, CommandResult, unusable};
 use crate::output;
 
 /// How often it is looked whether the log has grown.
@@ -98,7 +98,7 @@ fn logs(args: LogsArgs) -> CommandResult {
     let home = Home::from_env()?;
     let Some(mut path) = home.newest_log() else {
         return Err(Failure::new(
-            ErrorCode::Io,
+            ErrorCode::FileNotFound,
             format!("there is no log in {}", home.cache_dir.display()),
         )
         .hint("the daemon writes one when it first runs")
@@ -138,7 +138,7 @@ fn read_on(file: &mut File, path: &Path) -> Result<String, Failure> {
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Failure {
-    Failure::new(ErrorCode::Io, format!("cannot read {}: {error}", path.display()))
+    unusable("read", path, error)
 }
 
 fn last_lines(text: &str, lines: usize) -> &str {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use threadrunner_core::protocol::{Op, ProcessList};
 use threadrunner_core::{BackendKind, ExitCode};
-use threadrunner_home::{Config, Home, list_models, resolve_model};
+use threadrunner_home::{Config, Home, dangling_links, list_models, resolve_model};
 
 use crate::app::with_session;
 use crate::args::Plain;
@@ -34,6 +34,9 @@ pub(crate) fn run(args: Plain) -> CommandResult {
     let home = Home::from_env()?;
     let config = Config::load(&home)?;
     let files = list_models(&home)?;
+    for link in dangling_links(&home) {
+        output::say(&format!("{}: {}", link.path.display(), link.why));
+    }
     // That none can be chosen is for whoever needs one to hear.
     let default = resolve_model(&home, &config, BackendKind::Llama, None).ok();
     let default = default.and_then(|model| model.path);

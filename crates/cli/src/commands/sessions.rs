@@ -15,7 +15,7 @@ use crate::app::{Session, with_session};
 use crate::args::{
     ExportArgs, ListArgs, RmArgs, SessionArgs, SessionsArgs, SessionsCommand, ShowArgs,
 };
-use crate::error::{CommandError, CommandResult};
+use crate::error::{CommandError, CommandResult, unusable};
 use crate::table::Table;
 use crate::{format, output};
 
@@ -173,8 +173,11 @@ pub(super) fn save(path: &Path, text: &str) -> Result<(), Failure> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
     let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|error| {
-        Failure::new(ErrorCode::Io, format!("cannot write {}: {error}", path.display()))
+    let mut file = file.map_err(|error| unusable("write", path, &error))?;
+    file.write_all(text.as_bytes()).map_err(|error| {
+        // Half of it is of no use, and would be in the way of the next try.
+        let _ = std::fs::remove_file(path);
+        unusable("write", path, &error)
     })
 }
 

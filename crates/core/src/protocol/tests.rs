@@ -114,3 +114,24 @@ fn replies_keep_their_shape() {
     let data = reply(json!({"id": "a", "data": {"job": "1"}}));
     assert!(matches!(data.body, ReplyBody::Data { .. }));
 }
+
+#[test]
+fn null_is_what_was_left_out_and_what_is_wrong_is_named() {
+    let request =
+        parse(&json!({"v": 1, "op": null, "prompt": "Hi", "messages": null, "raw": null}));
+    let Op::Simple(submission) = request.unwrap().op else { panic!("it is a prompt") };
+    assert_eq!(*submission, Submission { prompt: "Hi".into(), ..Submission::default() });
+    for (value, said) in [
+        (json!({"v": 1, "messages": null, "prompt": 5}), "\"prompt\": must be a text, not 5"),
+        (
+            json!({"v": 1, "op": "run", "prompt": "x", "seed": "7"}),
+            "\"seed\": must be a whole number",
+        ),
+        (json!({"v": 1, "op": "stop", "now": "yes"}), "\"now\": must be true or false, not a text"),
+        (json!({"v": 1, "op": "job"}), "missing field `job`"),
+    ] {
+        let (_, failure) = parse(&value).unwrap_err();
+        assert!(failure.message.starts_with(said), "{failure}");
+        assert_eq!(failure.code, ErrorCode::InvalidRequest);
+    }
+}

@@ -9,6 +9,7 @@ use threadrunner_core::{Failure, JobId, KeepAlive, ModelInfo, ModelRef, Usage};
 use tokio::sync::watch;
 
 use super::{EngineId, EngineProcess};
+use crate::model_files::ModelFiles;
 
 /// Requests that an engine is given before it has said how many it takes.
 const SLOTS_WHILE_LOADING: usize = 8;
@@ -21,6 +22,10 @@ const INTERACTIVE_BEYOND: usize = 8;
 pub(crate) struct Engine {
     process: EngineProcess,
     model: ModelRef,
+    /// What the model's paths named when it was told to load it.
+    files: ModelFiles,
+    /// Whether they name something else by now.
+    replaced: bool,
     started: Instant,
     view: watch::Sender<LoadView>,
     running: HashSet<JobId>,
@@ -96,6 +101,8 @@ impl Engine {
         Self {
             process,
             model,
+            files: ModelFiles::default(),
+            replaced: false,
             started: now,
             view,
             running: HashSet::new(),
@@ -115,6 +122,17 @@ impl Engine {
 
     pub(crate) fn model(&self) -> &ModelRef {
         &self.model
+    }
+
+    /// Takes note of what the model's paths named before it was told to load it.
+    pub(crate) fn set_files(&mut self, files: ModelFiles) {
+        self.files = files;
+    }
+
+    /// Whether another file is in the place of one that it has loaded. Once that is so it stays so.
+    pub(crate) fn was_replaced(&mut self) -> bool {
+        self.replaced = self.replaced || self.files.were_replaced(&ModelFiles::of(&self.model));
+        self.replaced
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -239,6 +257,10 @@ impl Engine {
 
     pub(crate) fn idle_since(&self) -> Option<Instant> {
         if self.is_ready() { self.idle_since } else { None }
+    }
+
+    pub(crate) fn has_jobs(&self) -> bool {
+        !self.running.is_empty()
     }
 
     pub(crate) fn jobs(&self) -> Vec<JobId> {

@@ -34,6 +34,10 @@ impl Owner {
         if self.engines.get(model).is_some_and(|engine| self.rooms.yields(engine.id())) {
             return;
         }
+        let takes_more = self.engines.get(model).is_some_and(|engine| engine.free_slots(true) > 0);
+        if takes_more && self.finishes_with_old_files(model) {
+            return;
+        }
         match self.try_engine(model) {
             Ok(true) => {}
             Ok(false) => return,
@@ -89,7 +93,11 @@ impl Owner {
             !self.queue.waits(model)
         };
         let yields = self.engines.get(model).is_some_and(|engine| self.rooms.yields(engine.id()));
-        if !goes_first || yields || !self.try_engine(model)? {
+        if !goes_first
+            || yields
+            || self.finishes_with_old_files(model)
+            || !self.try_engine(model)?
+        {
             return Ok(false);
         }
         Ok(self.engines.get(model).is_some_and(|engine| engine.free_slots(interactive) > 0))

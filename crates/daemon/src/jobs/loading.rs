@@ -12,6 +12,7 @@ use super::rooms::{Limits, Room, RoomState, Wanted, Way, beyond};
 use super::sizes::{Size, Sized};
 use crate::engine::{Engine, LoadView, Stay};
 use crate::memory;
+use crate::model_files::ModelFiles;
 
 /// Engines at once, however little they take.
 const ENGINES: usize = 16;
@@ -129,6 +130,28 @@ impl Owner {
         }
     }
 
+    /// Whether a model's engine has loaded files that others have replaced since, and is at work: it
+    /// is given nothing new. One that is not ends, and the next one loads what is there now.
+    pub(super) fn finishes_with_old_files(&mut self, model: &ModelRef) -> bool {
+        let Some(engine) = self.engines.get_mut(model) else { return false };
+        if !engine.was_replaced() {
+            return false;
+        }
+        if engine.has_jobs() || engine.loading().is_some() {
+            return true;
+        }
+        tracing::info!(model = model.name(), "unloaded: its file was replaced");
+        let pinned = engine.is_pinned();
+        self.forget_engine(model);
+        if pinned {
+            // It was to stay until it is unloaded by name. Nobody waits for it.
+            let view = watch::channel(LoadView::waiting(model)).0;
+            let load = WantedLoad { view, pin: true, keep_alive: None };
+            self.wanted_loads.entry(model.clone()).or_insert(load).pin = true;
+        }
+        false
+    }
+
     fn load_of(&self, model: &ModelRef) -> Load {
         let settings = self.config.model_settings(&self.home, model);
         Load::new(model.clone(), settings.engine_options(&self.config.engine))
@@ -144,6 +167,8 @@ impl Owner {
         let options = settings.engine_options(&self.config.engine);
         let state = self.states.directory(model);
         let load = Load { memory: share.limit, state, ..Load::new(model.clone(), options) };
+        // Before it opens them: one that is replaced in between is loaded once more.
+        let files = ModelFiles::of(model);
         let process = self.spawner.spawn(load)?;
         let asked = self.wanted_loads.remove(model);
         let usual = settings.keep_alive.unwrap_or(KeepAlive::For(self.config.idle_timeout));
@@ -153,6 +178,7 @@ impl Owner {
         let view =
             asked.map_or_else(|| watch::channel(LoadView::waiting(model)).0, |load| load.view);
         let mut engine = Engine::new(process, model.clone(), view, stay, share.bytes, now);
+        engine.set_files(files);
         engine.keep(keep_alive);
         engine.set_shrunk(share.limit.is_some());
         self.processes.insert(engine.id(), model.clone());
@@ -168,7 +194,9 @@ impl Owner {
         pin: bool,
         keep_alive: Option<KeepAlive>,
     ) -> Result<watch::Receiver<LoadView>, Failure> {
-        if let Some(engine) = self.engines.get_mut(&model) {
+        if !self.finishes_with_old_files(&model)
+            && let Some(engine) = self.engines.get_mut(&model)
+        {
             if pin {
                 engine.pin();
             }

@@ -5,12 +5,13 @@
 //! changes; what an engine took that was loaded since goes before it.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use threadrunner_core::engine_protocol::Event;
 use threadrunner_core::{Failure, Memory, ModelRef};
 
 use crate::engine::{EngineId, EngineProcess};
+use crate::model_files::ModelFiles;
 
 /// How long reading a header may take; a disk may have to wake up.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -20,18 +21,14 @@ const REMEMBERED: usize = 1024;
 /// What is known of models that are not loaded.
 #[derive(Debug, Default)]
 pub(super) struct Sizes {
-    known: HashMap<ModelRef, (Stamp, Size)>,
+    known: HashMap<ModelRef, (ModelFiles, Size)>,
     asking: HashMap<EngineId, Asking>,
 }
-
-/// By which it is seen that a file is another, the model's or its draft model's: its length and when
-/// it was written.
-type Stamp = [Option<(u64, SystemTime)>; 2];
 
 #[derive(Debug)]
 struct Asking {
     model: ModelRef,
-    stamp: Stamp,
+    files: ModelFiles,
     until: Instant,
     /// Dropped, it is told to exit.
     _process: EngineProcess,
@@ -65,14 +62,18 @@ impl Sizes {
 
     /// What is known of it, if its file is still the same.
     pub(super) fn get(&self, model: &ModelRef) -> Option<&Size> {
-        let (stamp, size) = self.known.get(model)?;
-        (*stamp == stamp_of(model)).then_some(size)
+        let (files, size) = self.known.get(model)?;
+        (*files == ModelFiles::of(model)).then_some(size)
     }
 
     /// Takes note that a process was asked.
     pub(super) fn ask(&mut self, model: ModelRef, process: EngineProcess, now: Instant) {
-        let asking =
-            Asking { stamp: stamp_of(&model), model, until: now + PATIENCE, _process: process };
+        let asking = Asking {
+            files: ModelFiles::of(&model),
+            model,
+            until: now + PATIENCE,
+            _process: process,
+        };
         self.asking.insert(asking._process.id, asking);
     }
 
@@ -136,7 +137,7 @@ impl Sizes {
             // So many different files are a test or an accident: they are asked about again.
             self.known.clear();
         }
-        self.known.insert(asking.model, (asking.stamp, size));
+        self.known.insert(asking.model, (asking.files, size));
     }
 
     /// As if a model had been asked about.
@@ -144,13 +145,6 @@ impl Sizes {
     pub(super) fn set(&mut self, model: &ModelRef, bytes: u64) {
         let memory = Memory { weights: bytes, ..Memory::default() };
         let sized = Sized { wanted: memory, least: memory, measured: None };
-        self.known.insert(model.clone(), (stamp_of(model), Size::Known(sized)));
+        self.known.insert(model.clone(), (ModelFiles::of(model), Size::Known(sized)));
     }
-}
-
-fn stamp_of(model: &ModelRef) -> Stamp {
-    [&model.path, &model.draft].map(|path| {
-        let metadata = path.as_ref()?.metadata().ok()?;
-        Some((metadata.len(), metadata.modified().ok()?))
-    })
 }

@@ -356,8 +356,9 @@ fn needed(id: &JobId, by: &JobId) -> Failure {
 }
 
 fn not_claimed(id: &JobId) -> Failure {
+    // Somebody else has moved or removed it.
     Failure::new(
-        threadrunner_core::ErrorCode::Internal,
-        format!("job {id} is not in {}", JobState::Processing.directory()),
+        ErrorCode::JobNotFound,
+        format!("job {id} is not in {} any more", JobState::Processing.directory()),
     )
 }

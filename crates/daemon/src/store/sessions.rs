@@ -160,7 +160,8 @@ impl Keeper {
         let Some(name) = claim.spec.session.clone() else { return Ok(()) };
         let reader = self.workspace.reader();
         let file = self.session(&name)?.ok_or_else(|| {
-            Failure::new(ErrorCode::Internal, format!("session '{name}' is not known"))
+            // Somebody has removed its file since.
+            Failure::new(ErrorCode::SessionNotFound, format!("session '{name}' is no more"))
         })?;
         // What went before it has ended: it would be held otherwise.
         let changed = file.settle(Some(id), |turn| turn_standing(turn, &reader));

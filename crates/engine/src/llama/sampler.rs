@@ -41,7 +41,7 @@ impl Sampler {
                 chain.push(LlamaSampler::min_p(p, 1));
             }
             chain.push(LlamaSampler::temp(temperature));
-            chain.push(LlamaSampler::dist(params.seed.unwrap_or_else(random_seed)));
+            chain.push(LlamaSampler::dist(seed(params.seed)));
         } else if !chain.is_empty() {
             chain.push(LlamaSampler::greedy());
         }
@@ -99,6 +99,11 @@ fn most_likely(logits: &[f32]) -> Option<LlamaToken> {
     let best = best.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max);
     let id = logits.iter().position(|logit| *logit == best)?;
     i32::try_from(id).ok().map(LlamaToken)
+}
+
+/// llama.cpp takes the largest seed for none at all, which would be another each time.
+fn seed(asked: Option<u32>) -> u32 {
+    asked.map_or_else(random_seed, |seed| seed.min(u32::MAX - 1))
 }
 
 /// A seed that differs from sequence to sequence: the standard library's own randomness, which

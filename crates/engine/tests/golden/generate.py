@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Writes expected.json: what Python's Jinja2, set up as Hugging Face's transformers sets it up,
-makes of every template here for every conversation.
+"""Writes what Python's Jinja2, set up as Hugging Face's transformers sets it up, makes of every template
+here for every conversation (expected.json) and of every expression (expressions.json).
 
     pip install jinja2==3.1.6 && python3 crates/engine/tests/golden/generate.py
 
@@ -50,7 +50,7 @@ def tojson(value, ensure_ascii=False, indent=None, separators=None, sort_keys=Fa
     )
 
 
-def render(source, messages):
+def new_environment():
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
         trim_blocks=True,
         lstrip_blocks=True,
@@ -59,6 +59,11 @@ def render(source, messages):
     environment.filters["tojson"] = tojson
     environment.globals["raise_exception"] = raise_exception
     environment.globals["strftime_now"] = NOW.strftime
+    return environment
+
+
+def render(source, messages):
+    environment = new_environment()
     try:
         return {
             "text": environment.from_string(source).render(
@@ -74,6 +79,28 @@ def render(source, messages):
         return {"error": str(error)}
 
 
+# What expressions find defined.
+PRELUDE = (
+    "{%- set d = {'a': 1, 'b': [1, 'x', none, true], 'c': {'k': 2.5}} -%}"
+    "{%- set l = [1, 'two', none, true, 2.0] -%}"
+)
+
+
+def evaluate(expression):
+    try:
+        return {"text": new_environment().from_string(f"{PRELUDE}{{{{ {expression} }}}}").render()}
+    except jinja2.exceptions.TemplateSyntaxError:
+        raise
+    # Whatever goes wrong: in a template it is all the same.
+    except Exception as error:
+        return {"error": str(error)}
+
+
+def write(name, value):
+    text = json.dumps(value, indent=1, ensure_ascii=False)
+    (HERE / name).write_text(text + "\n")
+
+
 def main():
     conversations = json.loads((HERE / "conversations.json").read_text())
     expected = {
@@ -82,8 +109,10 @@ def main():
         }
         for path in sorted((HERE / "templates").glob("*.jinja"))
     }
-    text = json.dumps(expected, indent=1, ensure_ascii=False)
-    (HERE / "expected.json").write_text(text + "\n")
+    write("expected.json", expected)
+    expressions = (HERE / "expressions.txt").read_text().split("\n")
+    results = {expression: evaluate(expression) for expression in expressions if expression}
+    write("expressions.json", {"prelude": PRELUDE, "results": results})
 
 
 if __name__ == "__main__":

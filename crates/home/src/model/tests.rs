@@ -195,3 +195,24 @@ fn the_dummy_needs_no_draft_model_but_its_name() {
     let drafted = resolve_draft(&f.home, &f.config, dummy, Some("any")).unwrap();
     assert_eq!(drafted.draft_name().as_deref(), Some("any"));
 }
+
+#[test]
+fn a_link_that_leads_nowhere_is_named_with_where_it_leads() {
+    let f = Fixture::new(&[]);
+    let target = f.dir.path().join("gone/big.gguf");
+    std::os::unix::fs::symlink(&target, f.in_models("big.gguf")).unwrap();
+    std::os::unix::fs::symlink("loop.gguf", f.in_models("loop.gguf")).unwrap();
+    let said = format!("a link to {}, which is not there", target.display());
+    for name in [None, Some("big"), Some("big.gguf"), f.in_models("big.gguf").to_str()] {
+        let failure = f.resolve(name).unwrap_err();
+        assert_eq!(failure.code, ErrorCode::ModelNotFound);
+        assert!(failure.message.contains(&said), "{name:?}: {failure}");
+    }
+    let looped = f.resolve(Some("loop")).unwrap_err();
+    assert!(looped.message.contains("a link to loop.gguf, which cannot be used"), "{looped}");
+    // Where there is another model, that is the only one.
+    fs::write(f.in_models("a.gguf"), "GGUF").unwrap();
+    assert_eq!(f.resolve(None).unwrap(), f.in_models("a.gguf"));
+    let links: Vec<_> = dangling_links(&f.home).into_iter().map(|link| link.name).collect();
+    assert_eq!(links, ["big", "loop"]);
+}

@@ -11,6 +11,8 @@ use super::openai;
 #[derive(Serialize)]
 struct Answer<'a> {
     id: &'a Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<u64>,
     text: &'a str,
     job: &'a JobId,
     model: &'a str,
@@ -22,6 +24,8 @@ struct Answer<'a> {
 #[derive(Serialize)]
 struct Failed<'a> {
     id: &'a Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<u64>,
     error: &'a ErrorOut<'a>,
 }
 
@@ -45,6 +49,7 @@ pub(super) fn answered(label: &Label, text: &str, end: &EndFrame, created: u64) 
         Form::Chat | Form::Completion => to_line(&openai::answered(label, text, end, created)),
         Form::Own => to_line(&Answer {
             id: &label.id,
+            line: label.number(),
             text,
             job: &end.job,
             model: &end.model,
@@ -72,7 +77,7 @@ pub(super) fn failed(
     };
     match label.form {
         Form::Chat | Form::Completion => to_line(&openai::failed(label, &error)),
-        Form::Own => to_line(&Failed { id: &label.id, error: &error }),
+        Form::Own => to_line(&Failed { id: &label.id, line: label.number(), error: &error }),
     }
 }
 

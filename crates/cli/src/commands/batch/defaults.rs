@@ -10,8 +10,8 @@ use super::line::{Form, Label, invalid};
 use crate::app::{resolve, resolve_asked_draft};
 use crate::args::BatchArgs;
 
-/// The most tags of a job; the batch needs two.
-const TAGS: usize = 16 - 2;
+/// The most tags of a line: those of a job without the batch's own.
+const TAGS: usize = 16 - Defaults::OWN_TAGS;
 
 type Chosen = (Option<BackendKind>, Option<String>);
 
@@ -44,6 +44,9 @@ impl Incomplete {
 }
 
 impl Defaults {
+    /// The tags that every job of a batch has first, and no job of another line.
+    pub(super) const OWN_TAGS: usize = 2;
+
     pub(super) fn new(home: Home, args: BatchArgs, batch: String) -> Result<Self, Failure> {
         let params = args.sampling.clone().into_checked_parameters()?;
         Ok(Self { home, args, params, batch, models: HashMap::new(), drafts: HashMap::new() })

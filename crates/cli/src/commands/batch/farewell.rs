@@ -20,6 +20,7 @@ const FAREWELL: Duration = Duration::from_secs(5);
 impl Runner {
     pub(super) fn finish(self, session: &mut Session) -> CommandResult {
         session.spinner.end();
+        self.sink.check()?;
         self.sink.sync()?;
         let name = self.sink.name();
         let to = name.as_ref().map(|name| format!("{name}: ")).unwrap_or_default();
@@ -52,6 +53,9 @@ impl Runner {
             _ => format!(", {canceled} jobs were canceled"),
         };
         match self.sink.name() {
+            Some(_) if self.sink.check().is_err() => {
+                output::say(&format!("threadrunner: stopped{jobs}; the same command goes on"));
+            }
             Some(name) => output::say(&format!(
                 "threadrunner: stopped: {} lines are in {name}{jobs}; the same command goes on",
                 self.counts.written()

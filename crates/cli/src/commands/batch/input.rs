@@ -8,7 +8,7 @@ use std::path::Path;
 use threadrunner_core::{ErrorCode, Failure, MAX_FRAME_BYTES};
 use tokio::sync::mpsc;
 
-use crate::error::CommandError;
+use crate::error::{CommandError, unusable};
 
 /// Lines that may wait to be taken; then the input waits.
 const AHEAD: usize = 16;
@@ -40,12 +40,7 @@ impl Input {
             return Ok(Self { file: file.into() });
         }
         let cannot = |error: io::Error| {
-            let code = match error.kind() {
-                io::ErrorKind::NotFound => ErrorCode::JobNotFound,
-                _ => ErrorCode::Io,
-            };
-            Failure::new(code, format!("cannot read {}: {error}", path.display()))
-                .hint("`threadrunner batch -` reads standard input")
+            unusable("read", path, &error).hint("`threadrunner batch -` reads standard input")
         };
         let file = File::open(path).map_err(cannot)?;
         if file.metadata().map_err(cannot)?.is_dir() {

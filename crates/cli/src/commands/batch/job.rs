@@ -11,6 +11,7 @@ use threadrunner_core::{ErrorCode, Failure, JobId, JobState};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
+use super::defaults::Defaults;
 use super::line::Label;
 use crate::commands::ids::query_of;
 use crate::commands::wait::is_loss;
@@ -76,6 +77,8 @@ enum Stopped {
     Failed { failure: Failure, job: Option<JobId> },
     /// The connection or the daemon is gone.
     Lost(Failure),
+    /// The job that the last run noted is not this line's.
+    Foreign,
 }
 
 /// Sees a line's job to its end.
@@ -89,7 +92,7 @@ pub(super) async fn carry_out(
         let asked = work.state != WorkState::New;
         let stopped = match work.state {
             WorkState::New => begin(daemon, work, tell).await,
-            WorkState::Asked | WorkState::Theirs => match follow(daemon, &work.job).await {
+            WorkState::Asked | WorkState::Theirs => match resume(daemon, work).await {
                 // It was not heard, or it was removed. If it is heard only now, of one id there is
                 // one job, and this is refused.
                 Err(Stopped::Failed { failure, job: None })
@@ -103,6 +106,7 @@ pub(super) async fn carry_out(
         let (failure, job) = match stopped {
             Ok((text, end)) => return Ended::Answered { text, end: Box::new(end) },
             Err(Stopped::Failed { failure, job }) => (failure, job),
+            Err(Stopped::Foreign) => return Ended::Unfit,
             Err(Stopped::Lost(failure)) => {
                 work.losses += 1;
                 if work.losses > LOSSES {
@@ -163,6 +167,22 @@ async fn begin(
     }
     let mut replies = opened.map_err(|failure| stopped(failure, None))?;
     read(&mut replies, Some((work.slot, tell))).await
+}
+
+/// Goes on with a job that was asked for before. What an earlier run noted is believed only where
+/// the job itself says that it is this line's: an answer on a wrong line is worse than one more job.
+async fn resume(daemon: &Arc<Daemon>, work: &Work) -> Result<(String, EndFrame), Stopped> {
+    if work.state == WorkState::Theirs {
+        let record: JobRecord = daemon
+            .call(Op::Job(query_of(&work.job)))
+            .await
+            .map_err(|failure| stopped(failure, None))?;
+        let ours = work.submission.tags.iter().take(Defaults::OWN_TAGS);
+        if record.job != work.job || !record.meta.tags.iter().take(Defaults::OWN_TAGS).eq(ours) {
+            return Err(Stopped::Foreign);
+        }
+    }
+    follow(daemon, &work.job).await
 }
 
 async fn follow(daemon: &Arc<Daemon>, job: &JobId) -> Result<(String, EndFrame), Stopped> {

@@ -1,7 +1,7 @@
 //! A line of the input: whose answer it is, and what is asked.
 
 use serde_json::{Map, Value};
-use threadrunner_core::protocol::Submission;
+use threadrunner_core::protocol::{Submission, explain};
 use threadrunner_core::{ErrorCode, Failure};
 
 use super::input::Line;
@@ -57,25 +57,55 @@ pub(super) enum Form {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Label {
     pub(super) form: Form,
-    /// `id` or `custom_id` as it stands in the input, else the line's number.
+    /// `id` or `custom_id` as it stands in the input; of a line without one its number, and of one
+    /// that cannot be read nothing.
     pub(super) id: Value,
+    /// Whether the id is the input's own.
+    pub(super) named: bool,
     /// The line's number.
     pub(super) line: u64,
 }
 
 impl Label {
-    /// What tells lines apart: 5 and "5" are the same.
+    /// That of a line without an id of its own.
+    pub(super) fn unnamed(form: Form, id: impl Into<Value>, line: u64) -> Self {
+        Self { form, id: id.into(), named: false, line }
+    }
+
+    /// The same line under the id that it has.
+    pub(super) fn named(self, id: Value) -> Self {
+        Self { id, named: true, ..self }
+    }
+
+    /// The line's number where that alone tells whose answer this is.
+    pub(super) fn number(&self) -> Option<u64> {
+        (!self.named).then_some(self.line)
+    }
+
+    /// What tells lines apart.
     pub(super) fn key(&self) -> String {
-        key(&self.id)
+        match self.number() {
+            Some(number) => key_of_number(number),
+            None => key(&self.id),
+        }
     }
 }
 
-/// What tells lines apart: 5 and "5" are the same.
+/// What tells lines with an id apart: 5, 5.0 and "5" are the same.
 pub(super) fn key(id: &Value) -> String {
     match id {
         Value::String(text) => text.clone(),
-        other => other.to_string(),
+        other => {
+            let text = other.to_string();
+            text.strip_suffix(".0").map(str::to_owned).unwrap_or(text)
+        }
     }
+}
+
+/// What tells lines without one apart. No id is like it but by intent: another line may well have the
+/// number as its id.
+pub(super) fn key_of_number(line: u64) -> String {
+    format!("\0line {line}")
 }
 
 /// What is asked in a line, and what in it nobody understands.
@@ -87,7 +117,7 @@ pub(super) struct Asked {
 
 /// Reads a line. Whatever is wrong with it, it has a label to be answered under.
 pub(super) fn read(line: &Line) -> (Label, Result<Asked, Failure>) {
-    let unnamed = Label { form: Form::Own, id: line.number.into(), line: line.number };
+    let unnamed = Label::unnamed(Form::Own, Value::Null, line.number);
     let Some(bytes) = &line.bytes else {
         let limit = threadrunner_core::MAX_FRAME_BYTES >> 20;
         return (unnamed, Err(invalid(format!("the line is longer than {limit} MiB"))));
@@ -111,12 +141,23 @@ pub(super) fn read(line: &Line) -> (Label, Result<Asked, Failure>) {
 }
 
 fn own(mut object: Map<String, Value>, line: u64) -> (Label, Result<Asked, Failure>) {
-    let mut label = Label { form: Form::Own, id: line.into(), line };
-    match object.remove("id") {
-        None | Some(Value::Null) => {}
-        Some(id) if id.is_string() || id.is_i64() || id.is_u64() => label.id = id,
+    object.retain(|_, value| !value.is_null());
+    let label = match object.remove("id") {
+        None => Label::unnamed(Form::Own, line, line),
+        Some(id) if id.is_string() || id.is_number() => {
+            Label::unnamed(Form::Own, line, line).named(id)
+        }
         Some(_) => {
-            return (label, Err(invalid("\"id\" is neither a text nor a whole number".to_owned())));
+            let label = Label::unnamed(Form::Own, Value::Null, line);
+            return (label, Err(invalid("\"id\" is neither a text nor a number".to_owned())));
+        }
+    };
+    if let Some(Value::Array(messages)) = object.get_mut("messages") {
+        for message in messages {
+            match openai::message(message.take()) {
+                Ok(read) => *message = read,
+                Err(failure) => return (label, Err(failure)),
+            }
         }
     }
     let unknown = object.keys().filter(|key| !KEYS.contains(&key.as_str())).cloned().collect();
@@ -127,17 +168,8 @@ fn own(mut object: Map<String, Value>, line: u64) -> (Label, Result<Asked, Failu
 
 /// The submission that these keys make.
 pub(super) fn submission(object: Map<String, Value>) -> Result<Submission, Failure> {
-    let wrong = |object: &Map<String, Value>| {
-        object.iter().find_map(|(key, value)| {
-            let alone = Map::from_iter([(key.clone(), value.clone())]);
-            let error = serde_json::from_value::<Submission>(Value::Object(alone)).err()?;
-            Some(invalid(format!("{key:?}: {error}")))
-        })
-    };
-    // Which key is wrong, the error does not tell: each is tried alone.
-    let named = wrong(&object);
-    serde_json::from_value(Value::Object(object))
-        .map_err(|error| named.unwrap_or_else(|| invalid(error.to_string())))
+    serde_json::from_value(Value::Object(object.clone()))
+        .map_err(|error| invalid(explain::<Submission>(&object, &error)))
 }
 
 fn has_prompt(submission: Submission) -> Result<Submission, Failure> {
@@ -164,8 +196,9 @@ mod tests {
 
     #[test]
     fn a_line_has_an_id_and_the_keys_of_a_submission() {
-        let (label, asked) =
-            read_text(r#"{"id":"a","prompt":"Hello","max_tokens":5,"tags":["x"],"colour":"blue"}"#);
+        let (label, asked) = read_text(
+            r#"{"id":"a","prompt":"Hello","max_tokens":5.0,"tags":["x"],"colour":"blue","system":null}"#,
+        );
         assert_eq!((label.id, label.line), (json!("a"), 7));
         let asked = asked.unwrap();
         assert_eq!(asked.submission.prompt, "Hello");
@@ -176,9 +209,22 @@ mod tests {
     #[test]
     fn a_line_without_an_id_is_known_by_its_number() {
         let (label, _) = read_text(r#"{"prompt":"Hello"}"#);
-        assert_eq!((label.key(), label.id), ("7".to_owned(), json!(7)));
-        let (label, _) = read_text(r#"{"id":"7","prompt":"Hello"}"#);
-        assert_eq!(label.key(), "7");
+        assert_eq!((label.number(), &label.id), (Some(7), &json!(7)));
+        // Another line may have that number as its id.
+        for id in ["\"7\"", "7", "7.0"] {
+            let (named, _) = read_text(&format!(r#"{{"id":{id},"prompt":"Hello"}}"#));
+            assert_eq!((named.key().as_str(), named.number()), ("7", None));
+            assert_ne!(named.key(), label.key());
+        }
+    }
+
+    #[test]
+    fn a_line_that_cannot_be_read_has_no_id() {
+        for text in ["oops", "[1]", r#"{"id":{},"prompt":"x"}"#, r#"{"id":true,"prompt":"x"}"#] {
+            let (label, asked) = read_text(text);
+            assert!(asked.is_err());
+            assert_eq!((label.id, label.named), (Value::Null, false), "{text}");
+        }
     }
 
     #[test]
@@ -188,9 +234,13 @@ mod tests {
             ("[1]", "not a JSON object"),
             (r#"{"id":"a"}"#, "neither a \"prompt\""),
             (r#"{"prompt":" "}"#, "neither a \"prompt\""),
-            (r#"{"prompt":5}"#, "\"prompt\": invalid type"),
-            (r#"{"prompt":"x","max_tokens":"many"}"#, "\"max_tokens\": invalid type"),
-            (r#"{"prompt":"x","messages":[{"role":"cat","content":""}]}"#, "\"messages\": unknown"),
+            (r#"{"prompt":5}"#, "\"prompt\": must be a text, not 5"),
+            (r#"{"prompt":"x","max_tokens":"many"}"#, "\"max_tokens\": must be a whole number"),
+            (r#"{"prompt":"x","max_tokens":-1}"#, "\"max_tokens\": -1 is not from"),
+            (
+                r#"{"prompt":"x","messages":[{"role":"cat","content":""}]}"#,
+                "there is no role \"cat\"",
+            ),
             (r#"{"id":[],"prompt":"x"}"#, "\"id\" is neither"),
         ] {
             let (label, asked) = read_text(text);

@@ -39,7 +39,7 @@ use self::sink::Sink;
 use self::window::Window;
 use crate::app::with_session;
 use crate::args::BatchArgs;
-use crate::error::{CommandError, CommandResult};
+use crate::error::{CommandError, CommandResult, refused_by_system};
 use crate::prompt::tell_if_stdin_is_silent;
 
 pub(crate) fn run(args: BatchArgs) -> CommandResult {
@@ -67,7 +67,7 @@ pub(crate) fn run(args: BatchArgs) -> CommandResult {
     if from_stdin {
         tell_if_stdin_is_silent();
     }
-    let lines = input.start().map_err(CommandError::from)?;
+    let lines = input.start().map_err(|error| refused_by_system("start a thread", &error))?;
     with_session(home, None, async move |session| {
         let counts = Counts::new(before, total, tokio::time::Instant::now());
         let runner = Runner::new(session, defaults, sink, ledger, seen, counts, window);

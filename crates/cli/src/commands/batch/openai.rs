@@ -8,8 +8,8 @@ use super::answer::ErrorOut;
 use super::line::{Asked, Form, Label, invalid, submission};
 
 /// Keys of a body that are the same in a submission.
-const SAME: [&str; 7] =
-    ["max_tokens", "temperature", "top_p", "top_k", "min_p", "repeat_penalty", "seed"];
+const SAME: [&str; 8] =
+    ["max_tokens", "temperature", "top_p", "top_k", "min_p", "repeat_penalty", "seed", "stop"];
 /// Keys of a body that ask for nothing that could be missed in the answer.
 const HARMLESS: [&str; 6] = ["stream", "stream_options", "user", "metadata", "store", "logprobs"];
 
@@ -20,12 +20,15 @@ pub(super) fn is_one(object: &Map<String, Value>) -> bool {
 
 /// Reads a line in this format.
 pub(super) fn read(mut object: Map<String, Value>, line: u64) -> (Label, Result<Asked, Failure>) {
-    let mut label = Label { form: Form::Chat, id: line.to_string().into(), line };
-    match object.remove("custom_id") {
-        Some(Value::String(id)) => label.id = id.into(),
-        None => {}
-        Some(_) => return (label, Err(invalid("\"custom_id\" is not a text".to_owned()))),
-    }
+    let unnamed = |id: Value| Label::unnamed(Form::Chat, id, line);
+    let mut label = match object.remove("custom_id") {
+        Some(id @ Value::String(_)) => unnamed(Value::Null).named(id),
+        None | Some(Value::Null) => unnamed(line.to_string().into()),
+        Some(_) => {
+            let label = unnamed(Value::Null);
+            return (label, Err(invalid("\"custom_id\" is not a text".to_owned())));
+        }
+    };
     match object.get("method").map(Value::as_str) {
         None | Some(Some("POST")) => {}
         Some(_) => return (label, Err(invalid("\"method\" is not \"POST\"".to_owned()))),
@@ -87,19 +90,18 @@ fn read_body(mut body: Map<String, Value>, form: Form) -> Result<Asked, Failure>
     if let Some(model) = body.remove("model") {
         keys.insert("model".to_owned(), model);
     }
-    match body.remove("stop") {
-        None => {}
-        Some(Value::String(stop)) => {
-            keys.insert("stop".to_owned(), json!([stop]));
-        }
-        Some(stop) => {
-            keys.insert("stop".to_owned(), stop);
+    // There it is the least that can be asked for: the likeliest token alone.
+    if keys.get("top_p").and_then(Value::as_f64) == Some(0.0) {
+        keys.remove("top_p");
+        keys.insert("top_k".to_owned(), 1.into());
+    }
+    for key in ["n", "best_of"] {
+        if body.remove(key).is_some_and(|value| value.as_f64() != Some(1.0)) {
+            return Err(invalid(format!("{key:?} can only be 1")));
         }
     }
-    for (key, only) in [("n", json!(1)), ("best_of", json!(1)), ("echo", json!(false))] {
-        if body.remove(key).is_some_and(|value| value != only) {
-            return Err(invalid(format!("{key:?} can only be {only}")));
-        }
+    if body.remove("echo").is_some_and(|value| value != false) {
+        return Err(invalid("\"echo\" can only be false".to_owned()));
     }
     // One that penalizes nothing need not be understood.
     for key in ["frequency_penalty", "presence_penalty"] {
@@ -112,7 +114,7 @@ fn read_body(mut body: Map<String, Value>, form: Form) -> Result<Asked, Failure>
 }
 
 /// A message whose content may be a list of texts, as that of newer clients is.
-fn message(message: Value) -> Result<Value, Failure> {
+pub(super) fn message(message: Value) -> Result<Value, Failure> {
     let role = match message["role"].as_str() {
         Some("developer") => "system",
         Some(role @ ("system" | "user" | "assistant")) => role,
@@ -164,12 +166,23 @@ pub(super) fn answered(label: &Label, text: &str, end: &EndFrame, created: u64) 
             "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
         },
     });
-    json!({
-        "id": format!("batch_req_{}", end.job),
-        "custom_id": label.id,
-        "response": {"status_code": 200, "request_id": end.job, "body": body},
-        "error": null,
-    })
+    with_number(
+        label,
+        json!({
+            "id": format!("batch_req_{}", end.job),
+            "custom_id": label.id,
+            "response": {"status_code": 200, "request_id": end.job, "body": body},
+            "error": null,
+        }),
+    )
+}
+
+/// The same with the line's number, where that alone tells whose answer this is.
+fn with_number(label: &Label, mut line: Value) -> Value {
+    if let Some(number) = label.number() {
+        line["line"] = number.into();
+    }
+    line
 }
 
 /// The line that answers one that failed: with a response that says so, for those who look at its
@@ -188,12 +201,15 @@ pub(super) fn failed(label: &Label, error: &ErrorOut<'_>) -> Value {
         "param": null,
         "code": error.code,
     }});
-    json!({
-        "id": format!("batch_req_line_{}", error.line),
-        "custom_id": label.id,
-        "response": {"status_code": status, "request_id": error.job, "body": body},
-        "error": error,
-    })
+    with_number(
+        label,
+        json!({
+            "id": format!("batch_req_line_{}", error.line),
+            "custom_id": label.id,
+            "response": {"status_code": status, "request_id": error.job, "body": body},
+            "error": error,
+        }),
+    )
 }
 
 #[cfg(test)]
@@ -219,7 +235,8 @@ mod tests {
                 {"role": "developer", "content": "Be brief."},
                 {"role": "user", "content": [{"type": "text", "text": "Hel"}, {"type": "text", "text": "lo"}]},
             ],
-            "max_completion_tokens": 9, "stop": "END", "temperature": 0, "n": 1, "seed": 4,
+            "max_completion_tokens": 9.0, "stop": "END", "temperature": 0, "n": 1.0,
+            "seed": -9_223_372_036_854_775_808_i64, "top_p": 0,
             "frequency_penalty": 0.0, "stream": false, "tools": null, "logit_bias": {},
         })));
         assert_eq!((label.form, label.id), (Form::Chat, json!("r-1")));
@@ -230,6 +247,8 @@ mod tests {
         assert_eq!(submission.model.as_deref(), Some("small"));
         assert_eq!(submission.params.max_tokens, Some(9));
         assert_eq!(submission.params.stop, ["END"]);
+        assert!(submission.params.seed.is_some());
+        assert_eq!((submission.params.top_p, submission.params.top_k), (None, Some(1)));
         assert_eq!(asked.unknown, ["logit_bias"]);
     }
 
@@ -276,7 +295,7 @@ mod tests {
 
     #[test]
     fn answers_are_in_the_form_that_clients_read() {
-        let label = Label { form: Form::Chat, id: json!("r-1"), line: 3 };
+        let label = Label::unnamed(Form::Chat, Value::Null, 3).named(json!("r-1"));
         let end = EndFrame {
             token: (),
             eos: true,
@@ -301,10 +320,11 @@ mod tests {
             (&body["object"], &body["usage"]["total_tokens"]),
             (&json!("chat.completion"), &json!(5))
         );
-        assert_eq!(line["error"], Value::Null);
-        let label = Label { form: Form::Completion, ..label };
+        assert_eq!((&line["error"], line.get("line")), (&Value::Null, None));
+        let label = Label::unnamed(Form::Completion, "3", 3);
         let line = answered(&label, "Hi", &end, 0);
         assert_eq!(line["response"]["body"]["choices"][0]["text"], "Hi");
         assert_eq!(line["response"]["body"]["object"], "text_completion");
+        assert_eq!((&line["custom_id"], &line["line"]), (&json!("3"), &json!(3)));
     }
 }

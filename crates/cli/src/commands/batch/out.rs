@@ -9,8 +9,9 @@ use serde::Deserialize;
 use serde_json::Value;
 use threadrunner_core::{ErrorCode, Failure};
 
-use super::line::key;
+use super::line::{key, key_of_number};
 use super::seen::Seen;
+use crate::error::unusable as cannot;
 
 /// What an earlier run has written.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +38,8 @@ pub(super) struct OutFile {
 struct OutLine {
     id: Option<Value>,
     custom_id: Option<Value>,
+    /// That of a line without an id of its own.
+    line: Option<u64>,
     error: Option<OutError>,
 }
 
@@ -48,13 +51,16 @@ struct OutError {
 
 impl OutLine {
     fn parse(bytes: &[u8]) -> Option<Self> {
-        serde_json::from_slice(bytes)
-            .ok()
-            .filter(|line: &Self| line.id.is_some() || line.custom_id.is_some())
+        serde_json::from_slice(bytes).ok().filter(|line: &Self| {
+            let unread = line.line.is_some() && line.error.is_some();
+            line.id.is_some() || line.custom_id.is_some() || unread
+        })
     }
 
     fn note(&self, seen: &mut Seen) {
-        if let Some(id) = self.custom_id.as_ref().or(self.id.as_ref()) {
+        if let Some(number) = self.line {
+            seen.in_output(&key_of_number(number), None);
+        } else if let Some(id) = self.custom_id.as_ref().or(self.id.as_ref()) {
             let error = self.error.as_ref();
             let repeated = error.filter(|e| e.duplicate_of.is_some()).and_then(|e| e.line);
             seen.in_output(&key(id), repeated);
@@ -117,8 +123,26 @@ impl OutFile {
         &self.path
     }
 
+    /// Whether the path still names this file, and nobody else has changed it: else answers would go
+    /// where nobody finds them.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        let ours = self.file.metadata().map_err(|error| cannot("look at", &self.path, &error))?;
+        let what = match self.path.metadata() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => "was removed",
+            Err(error) => return Err(cannot("look at", &self.path, &error)),
+            Ok(named) if (named.dev(), named.ino()) != (ours.dev(), ours.ino()) => "was replaced",
+            Ok(_) if ours.len() < self.length => "was cut short",
+            Ok(_) if ours.len() > self.length => "was written by another program",
+            Ok(_) => return Ok(()),
+        };
+        let message = format!("{} {what} while the batch wrote it", self.path.display());
+        Err(Failure::new(ErrorCode::Io, message)
+            .hint("answers may be missing: run the same command again, which asks for those"))
+    }
+
     /// Adds to the file: all of `bytes` or nothing, unless the process is killed in between.
     pub(super) fn append(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.check()?;
         match (&self.file).write_all(bytes) {
             Ok(()) => {
                 self.length += bytes.len() as u64;
@@ -261,10 +285,6 @@ fn lock(path: &Path) -> Result<File, Failure> {
     }
 }
 
-fn cannot(verb: &str, path: &Path, error: &io::Error) -> Failure {
-    Failure::new(ErrorCode::Io, format!("cannot {verb} {}: {error}", path.display()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -300,13 +320,15 @@ mod tests {
     const TEXT: &str = "{\"id\":\"a\",\"text\":\"x\"}\n\
         {\"id\":\"batch_req_1\",\"custom_id\":\"b\",\"response\":{},\"error\":null}\n\
         {\"id\":\"c\",\"error\":{\"line\":3,\"code\":\"timeout\"}}\n\
-        {\"id\":\"a\",\"error\":{\"line\":4,\"duplicate_of\":1}}\n";
+        {\"id\":\"a\",\"error\":{\"line\":4,\"duplicate_of\":1}}\n\
+        {\"id\":null,\"line\":7,\"error\":{\"line\":7}}\n\
+        {\"id\":8,\"line\":8,\"text\":\"y\"}\n";
 
     #[test]
     fn what_is_there_is_known_by_its_ids() {
         let mut story = Story::new(TEXT);
         let (_, before) = story.open(false).unwrap();
-        assert_eq!(before, Before { done: 2, failed: 2, existed: true });
+        assert_eq!(before, Before { done: 3, failed: 3, existed: true });
         for (key, line, met) in [
             ("a", 1, Met::Answered),
             ("b", 2, Met::Answered),
@@ -314,6 +336,10 @@ mod tests {
             ("a", 4, Met::Answered),
             ("a", 5, Met::Repeats { first: 1 }),
             ("d", 6, Met::New),
+            (&key_of_number(7), 7, Met::Answered),
+            (&key_of_number(8), 8, Met::Answered),
+            ("7", 9, Met::New),
+            ("8", 10, Met::New),
         ] {
             assert_eq!(story.seen.meet(key, line), met, "{key} {line}");
         }
@@ -348,11 +374,12 @@ mod tests {
     fn errors_are_dropped_to_be_tried_again() {
         let mut story = Story::new(TEXT);
         let (mut out, before) = story.open(true).unwrap();
-        assert_eq!(before, Before { done: 2, failed: 0, existed: true });
+        assert_eq!(before, Before { done: 3, failed: 0, existed: true });
         assert_eq!(story.seen.meet("c", 3), Met::New);
         assert_eq!(story.seen.meet("a", 1), Met::Answered);
         out.append(b"{\"id\":\"c\"}\n").unwrap();
-        let kept: Vec<_> = TEXT.lines().take(2).collect();
+        let kept = TEXT.lines().filter(|line| !line.contains("\"error\":{"));
+        let kept: Vec<_> = kept.collect();
         assert_eq!(story.text(), format!("{}\n{{\"id\":\"c\"}}\n", kept.join("\n")));
         assert_eq!(fs::read_dir(story.directory.path()).unwrap().count(), 2);
         // The new file is as locked as the old one was.
@@ -366,6 +393,33 @@ mod tests {
             let failure = story.open(false).unwrap_err();
             assert!(failure.message.contains("line 1 is not of a batch"), "{failure}");
             assert_eq!(story.text(), text);
+        }
+    }
+
+    #[test]
+    fn a_file_that_somebody_else_changes_is_written_no_more() {
+        type Change = fn(&Path);
+        let changes: [(&str, Change); 4] = [
+            ("removed", |path| fs::remove_file(path).unwrap()),
+            ("replaced", |path| {
+                fs::write(path.with_extension("new"), TEXT).unwrap();
+                fs::rename(path.with_extension("new"), path).unwrap();
+            }),
+            ("cut short", |path| fs::write(path, "").unwrap()),
+            ("another program", |path| fs::write(path, TEXT.repeat(2)).unwrap()),
+        ];
+        for (what, change) in changes {
+            let mut story = Story::new(TEXT);
+            let (mut out, _) = story.open(false).unwrap();
+            out.append(b"{\"id\":1}\n").unwrap();
+            out.check().unwrap();
+            change(&story.path());
+            let before = fs::read(story.path()).ok();
+            let failure = out.append(b"{\"id\":2}\n").unwrap_err();
+            assert!(failure.message.contains(what), "{failure}");
+            assert_eq!(failure.code, ErrorCode::Io);
+            assert!(out.check().is_err());
+            assert_eq!(fs::read(story.path()).ok(), before);
         }
     }
 

@@ -47,6 +47,14 @@ impl Sink {
         }
     }
 
+    /// Whether what was written is where somebody will look for it.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        match self {
+            Self::File(out) => out.check(),
+            Self::Stdout => Ok(()),
+        }
+    }
+
     /// The file's name, for people.
     pub(super) fn name(&self) -> Option<String> {
         match self {

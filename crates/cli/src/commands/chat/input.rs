@@ -19,6 +19,7 @@ use threadrunner_core::{ErrorCode, Failure, MAX_FRAME_BYTES};
 use tokio::sync::mpsc;
 
 use super::line::{COMMANDS, is_complete};
+use crate::error::refused_by_system;
 use crate::terminal::escapes;
 
 /// What stands before the cursor.
@@ -59,9 +60,10 @@ impl Input {
             (true, false) => pipe(&asked, &tell, io::stdin().lock(), PROMPT),
             (false, _) => pipe(&asked, &tell, io::stdin().lock(), ""),
         };
-        std::thread::Builder::new().name("input".to_owned()).spawn(read).map_err(|error| {
-            Failure::new(ErrorCode::Internal, format!("cannot start a thread: {error}"))
-        })?;
+        std::thread::Builder::new()
+            .name("input".to_owned())
+            .spawn(read)
+            .map_err(|error| refused_by_system("start a thread", &error))?;
         Ok(Self { ask, lines, terminal })
     }
 

@@ -11,7 +11,9 @@ use rustix::process::{Pid, getpriority_process};
 use threadrunner_client::find_program;
 use threadrunner_core::protocol::{DaemonStatus, Op, WorkspaceStatus};
 use threadrunner_core::{BackendKind, ErrorCode};
-use threadrunner_home::{Config, FileLock, Home, list_models, resolve_backend, resolve_model};
+use threadrunner_home::{
+    Config, FileLock, Home, dangling_links, list_models, resolve_backend, resolve_model,
+};
 use tokio::time::timeout;
 
 use super::{Finding, failure};
@@ -301,6 +303,10 @@ pub(super) fn models(home: &Home, config: &Config) -> Vec<Finding> {
             Finding::broken("models", failure(ErrorCode::ModelLoad, message, "fetch it again"))
         })
         .collect();
+    findings.extend(dangling_links(home).into_iter().map(|link| {
+        let detail = format!("{}: {}", link.path.display(), link.why);
+        Finding::warning("models", detail, "put the file back, or remove the link")
+    }));
     if backend == BackendKind::Dummy {
         let mut detail = format!("the backend is the dummy, which needs none; {}", files.len());
         detail.push_str(" in models/");

@@ -1,9 +1,9 @@
 //! `tojson` as Hugging Face defines it: Python's `json.dumps` with `ensure_ascii=False`.
 
-use std::fmt::Write;
-
 use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Error, ErrorKind, Value};
+
+use super::python;
 
 /// How a value is written.
 struct Style {
@@ -57,7 +57,7 @@ impl Style {
         match value.kind() {
             ValueKind::None => out.push_str("null"),
             ValueKind::Bool => out.push_str(if value.is_true() { "true" } else { "false" }),
-            ValueKind::Number => write!(out, "{value}").map_err(Error::from)?,
+            ValueKind::Number => python::number(value, out)?,
             ValueKind::String => self.string(value.as_str().unwrap_or_default(), out),
             ValueKind::Seq | ValueKind::Iterable => {
                 let items: Vec<Value> = value.try_iter()?.collect();
@@ -71,7 +71,7 @@ impl Style {
                     keys.sort();
                 }
                 self.list(['{', '}'], &keys, depth, out, |key, out| {
-                    self.string(&key.to_string(), out);
+                    self.key(key, out)?;
                     out.push_str(&self.key_separator);
                     self.write(&value.get_item(key)?, depth + 1, out)
                 })?;
@@ -114,6 +114,25 @@ impl Style {
             out.push('\n');
             out.push_str(&indent.repeat(depth));
         }
+    }
+
+    /// A key, which JSON wants to be a text.
+    fn key(&self, key: &Value, out: &mut String) -> Result<(), Error> {
+        let mut text = String::new();
+        match key.kind() {
+            ValueKind::String => text.push_str(key.as_str().unwrap_or_default()),
+            ValueKind::None | ValueKind::Bool | ValueKind::Number => {
+                self.write(key, 0, &mut text)?
+            }
+            kind => {
+                return Err(Error::new(
+                    ErrorKind::InvalidOperation,
+                    format!("a key that is {kind} has no JSON form"),
+                ));
+            }
+        }
+        self.string(&text, out);
+        Ok(())
     }
 
     fn string(&self, text: &str, out: &mut String) {

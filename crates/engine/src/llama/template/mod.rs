@@ -4,11 +4,19 @@
 //! llama.cpp knows the common templates by heart and renders no other; those it gets slightly
 //! wrong (it leaves out SmolLM2's default system prompt, for one). A model answers best to exactly
 //! the text it was trained on, so the template itself is run here. What differs between minijinja
-//! and Python's Jinja2 is evened out in `python`; the golden files in `tests/golden` hold what
-//! Python makes of each template.
+//! and Python's Jinja2 is evened out in `python`, `filters` and `strings`; the golden files in
+//! `tests/golden` hold what Python makes of each template, and of expressions that no known template
+//! has. `tests` lists what still differs.
+//!
+//! In one thing this does more than Hugging Face: where a template has no place for instructions,
+//! they go before what the user says next, as with llama.cpp.
 
+mod filters;
 mod json;
 mod python;
+mod strings;
+mod system;
+mod time;
 
 #[cfg(test)]
 mod tests;
@@ -17,6 +25,9 @@ use std::sync::OnceLock;
 
 use minijinja::{Environment, Error, ErrorKind, Value, context};
 use threadrunner_core::{Message, Role};
+
+pub(super) use time::local_time;
+pub(crate) use time::local_zone;
 
 /// More than any template needs by far (a long conversation takes some ten thousand), and used
 /// up within a second: a template is part of a file somebody made.
@@ -37,6 +48,8 @@ pub(super) struct SpecialTokens {
 pub(super) struct ChatTemplate {
     environment: Environment<'static>,
     tokens: SpecialTokens,
+    /// Whether instructions have a place in it, once that was tried.
+    has_place_for_system: OnceLock<bool>,
 }
 
 /// Why a template does not render.
@@ -95,11 +108,12 @@ impl ChatTemplate {
         environment.add_function("strftime_now", move |format: &str| now(format));
         environment
             .add_template_owned(NAME, python::without_generation_tags(source).into_owned())?;
-        Ok(Self { environment, tokens })
+        Ok(Self { environment, tokens, has_place_for_system: OnceLock::new() })
     }
 
-    /// The conversation as text, ending where the assistant is to speak.
-    pub(super) fn render(&self, messages: &[Message]) -> Result<String, TemplateError> {
+    /// The conversation as text, ending where the assistant is to speak: what Hugging Face would make
+    /// of these messages.
+    fn render_as_is(&self, messages: &[Message]) -> Result<String, TemplateError> {
         let list: Vec<Value> = messages
             .iter()
             .map(|message| context! { role => role(message.role), content => message.content })
@@ -123,16 +137,4 @@ fn role(role: Role) -> &'static str {
         Role::User => "user",
         Role::Assistant => "assistant",
     }
-}
-
-/// The local time in a `strftime` format; empty when the format is not understood.
-pub(super) fn local_time(format: &str) -> String {
-    let now = jiff::Timestamp::now().to_zoned(local_zone().clone());
-    jiff::fmt::strtime::format(format, &now).unwrap_or_default()
-}
-
-/// The machine's time zone, asked once: behind the fence its file cannot be read.
-pub(crate) fn local_zone() -> &'static jiff::tz::TimeZone {
-    static ZONE: OnceLock<jiff::tz::TimeZone> = OnceLock::new();
-    ZONE.get_or_init(jiff::tz::TimeZone::system)
 }

@@ -7,25 +7,14 @@ use minijinja::value::{ValueKind, from_args};
 use minijinja::{Environment, Error, ErrorKind, Output, State, Value};
 use minijinja_contrib::pycompat;
 
+use super::{filters, strings};
+
 /// Makes `environment` behave like Python's where templates notice.
 pub(super) fn adapt(environment: &mut Environment<'static>) {
     minijinja_contrib::add_to_environment(environment);
     environment.set_unknown_method_callback(method);
     environment.set_formatter(write);
-    environment.add_filter("length", length);
-    environment.add_filter("count", length);
-}
-
-/// The number of items or characters; what is undefined has none, as in Python.
-fn length(value: &Value) -> Result<usize, Error> {
-    match value.len() {
-        _ if value.is_undefined() => Ok(0),
-        Some(length) => Ok(length),
-        None => Err(Error::new(
-            ErrorKind::InvalidOperation,
-            format!("a value that is {} has no length", value.kind()),
-        )),
-    }
+    filters::add(environment);
 }
 
 /// Hugging Face's `{% generation %}` blocks mark what the assistant said, for training. They
@@ -57,84 +46,25 @@ pub(super) fn without_generation_tags(source: &str) -> Cow<'_, str> {
 /// Python's methods on strings, lists and dictionaries: those of `minijinja-contrib`, and what it
 /// lacks or does otherwise than Python.
 fn method(state: &State, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
-    let Some(text) = value.as_str() else {
-        return pycompat::unknown_method_callback(state, value, name, args);
-    };
-    match name {
-        "removeprefix" => {
-            let (prefix,): (&str,) = from_args(args)?;
-            Ok(Value::from(text.strip_prefix(prefix).unwrap_or(text)))
+    if let Some(text) = value.as_str()
+        && let Some(result) = strings::method(text, name, args)
+    {
+        return result;
+    }
+    match (value.kind(), name) {
+        (ValueKind::Seq | ValueKind::Map, "copy") => {
+            let () = from_args(args)?;
+            // Nothing can be changed here, so that the same is as good as another.
+            Ok(value.clone())
         }
-        "removesuffix" => {
-            let (suffix,): (&str,) = from_args(args)?;
-            Ok(Value::from(text.strip_suffix(suffix).unwrap_or(text)))
-        }
-        // Python counts characters, and `content[:content.find("x")]` cuts by them.
-        "find" | "rfind" | "index" | "rindex" => {
-            let (what,): (&str,) = from_args(args)?;
-            let found = if name.starts_with('r') { text.rfind(what) } else { text.find(what) };
-            match found {
-                Some(at) => Ok(Value::from(text[..at].chars().count())),
-                None if name.ends_with("find") => Ok(Value::from(-1)),
-                None => Err(Error::new(ErrorKind::InvalidOperation, "substring not found")),
-            }
-        }
-        "split" | "rsplit" => split(text, name == "rsplit", args),
-        "partition" | "rpartition" => {
-            let (separator,): (&str,) = from_args(args)?;
-            let parts = match name {
-                "partition" => text.split_once(separator).map(|(a, b)| [a, separator, b]),
-                _ => text.rsplit_once(separator).map(|(a, b)| [a, separator, b]),
-            };
-            let parts = parts.unwrap_or(match name {
-                "partition" => [text, "", ""],
-                _ => ["", "", text],
-            });
-            Ok(parts.into_iter().map(Value::from).collect())
-        }
-        "isupper" | "islower" | "isdigit" | "isnumeric" | "isalpha" | "isalnum" | "isspace"
-            if text.is_empty() =>
-        {
-            Ok(Value::from(false))
+        (ValueKind::Seq, "index") => {
+            let (what,): (&Value,) = from_args(args)?;
+            let found = value.try_iter()?.position(|item| item == *what);
+            let none = || Error::new(ErrorKind::InvalidOperation, "it is not in the list");
+            Ok(Value::from(found.ok_or_else(none)?))
         }
         _ => pycompat::unknown_method_callback(state, value, name, args),
     }
-}
-
-fn split(text: &str, from_right: bool, args: &[Value]) -> Result<Value, Error> {
-    let (separator, most): (Option<&str>, Option<i64>) = from_args(args)?;
-    // Python's limit counts cuts; Rust's counts pieces. Negative is no limit.
-    let pieces = most.and_then(|most| usize::try_from(most).ok()).map(|most| most + 1);
-    let mut parts: Vec<&str> = match (separator, pieces, from_right) {
-        (Some(""), ..) => {
-            return Err(Error::new(ErrorKind::InvalidOperation, "empty separator"));
-        }
-        (Some(separator), None, _) => text.split(separator).collect(),
-        (Some(separator), Some(pieces), false) => text.splitn(pieces, separator).collect(),
-        (Some(separator), Some(pieces), true) => text.rsplitn(pieces, separator).collect(),
-        (None, None, _) => text.split_whitespace().collect(),
-        (None, Some(pieces), false) => {
-            let mut parts = Vec::new();
-            let mut rest = text.trim_start();
-            while parts.len() + 1 < pieces
-                && let Some((word, after)) = rest.split_once(char::is_whitespace)
-            {
-                parts.push(word);
-                rest = after.trim_start();
-            }
-            if !rest.is_empty() {
-                parts.push(rest);
-            }
-            parts
-        }
-        (None, Some(_), true) => {
-            return Err(Error::new(ErrorKind::InvalidOperation, "rsplit needs a separator"));
-        }
-    };
-    if from_right && separator.is_some() && pieces.is_some() {
-        parts.reverse();
-    }
-    Ok(parts.into_iter().map(Value::from).collect())
 }
 
 /// Writes a value as Python's `str()` does.
@@ -144,7 +74,8 @@ fn write(out: &mut Output, _: &State, value: &Value) -> Result<(), Error> {
     out.write_str(&text).map_err(Error::from)
 }
 
-fn str_of(value: &Value, out: &mut String) -> Result<(), Error> {
+/// Writes a value as Python's `str()` does.
+pub(super) fn str_of(value: &Value, out: &mut String) -> Result<(), Error> {
     match value.kind() {
         ValueKind::Undefined => Ok(()),
         ValueKind::String => {
@@ -156,7 +87,7 @@ fn str_of(value: &Value, out: &mut String) -> Result<(), Error> {
 }
 
 /// Writes a value as Python's `repr()` does.
-fn repr(value: &Value, out: &mut String) -> Result<(), Error> {
+pub(super) fn repr(value: &Value, out: &mut String) -> Result<(), Error> {
     match value.kind() {
         ValueKind::None => out.push_str("None"),
         ValueKind::Bool => out.push_str(if value.is_true() { "True" } else { "False" }),
@@ -183,9 +114,31 @@ fn repr(value: &Value, out: &mut String) -> Result<(), Error> {
             }
             out.push('}');
         }
+        ValueKind::Number => number(value, out)?,
         _ => write!(out, "{value}").map_err(Error::from)?,
     }
     Ok(())
+}
+
+/// Writes a number as Python does: a float has a point or an exponent.
+pub(super) fn number(value: &Value, out: &mut String) -> Result<(), Error> {
+    if value.is_integer() {
+        return write!(out, "{value}").map_err(Error::from);
+    }
+    let number = f64::try_from(value.clone())?;
+    let scientific = format!("{number:e}");
+    let written = match scientific.split_once('e') {
+        _ if number.is_nan() => write!(out, "nan"),
+        None => write!(out, "{}", if number < 0.0 { "-inf" } else { "inf" }),
+        Some((digits, exponent)) => match exponent.parse::<i32>() {
+            Ok(exponent) if !(-4..16).contains(&exponent) => {
+                let sign = if exponent < 0 { '-' } else { '+' };
+                write!(out, "{digits}e{sign}{:02}", exponent.unsigned_abs())
+            }
+            _ => write!(out, "{number:?}"),
+        },
+    };
+    written.map_err(Error::from)
 }
 
 fn repr_string(text: &str, out: &mut String) {
@@ -198,11 +151,36 @@ fn repr_string(text: &str, out: &mut String) {
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
             _ if character == quote => out.extend(['\\', quote]),
-            _ if character.is_control() => {
-                out.push_str(&format!("\\x{:02x}", u32::from(character)));
-            }
-            _ => out.push(character),
+            _ if is_printable(character) => out.push(character),
+            _ => out.push_str(&match u32::from(character) {
+                code @ ..=0xff => format!("\\x{code:02x}"),
+                code @ ..=0xffff => format!("\\u{code:04x}"),
+                code => format!("\\U{code:08x}"),
+            }),
         }
     }
     out.push(quote);
+}
+
+/// Whether Python shows a character as it is: no control, no mark without a shape, no blank but the
+/// space.
+pub(super) fn is_printable(character: char) -> bool {
+    let shapeless = matches!(
+        character,
+        '\u{ad}'
+            | '\u{600}'..='\u{605}'
+            | '\u{61c}'
+            | '\u{6dd}'
+            | '\u{70f}'
+            | '\u{180e}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{e000}'..='\u{f8ff}'
+            | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}'
+            | '\u{e0001}'..='\u{e007f}'
+            | '\u{f0000}'..
+    );
+    character == ' ' || !(character.is_control() || character.is_whitespace() || shapeless)
 }

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 
 use super::*;
@@ -13,8 +14,7 @@ fn read_json<T: serde::de::DeserializeOwned>(name: &str) -> BTreeMap<String, T> 
 
 /// The moment at which the golden files were rendered.
 fn then(format: &str) -> String {
-    let time = jiff::civil::date(2025, 7, 4).at(9, 5, 3, 0).in_tz("UTC").unwrap();
-    time.strftime(format).to_string()
+    time::strftime(format, &jiff::civil::date(2025, 7, 4).at(9, 5, 3, 0).in_tz("UTC").unwrap())
 }
 
 fn compile(source: &str) -> Result<ChatTemplate, TemplateError> {
@@ -47,7 +47,7 @@ fn templates_render_as_python_renders_them() {
     }) {
         let source = std::fs::read_to_string(golden().join("templates").join(file)).unwrap();
         let template = compile(&source).unwrap_or_else(|error| panic!("{file}: {error:?}"));
-        let ours = match template.render(&conversations[conversation]) {
+        let ours = match template.render_as_is(&conversations[conversation]) {
             Ok(text) => Expected::Text(text),
             Err(TemplateError::Refused(message)) => Expected::Error(message),
             Err(error) => panic!("{file}, {conversation}: {error:?}"),
@@ -58,6 +58,86 @@ fn templates_render_as_python_renders_them() {
         }
     }
     assert!(different.is_empty(), "Python's, then ours:\n{}", different.join("\n"));
+}
+
+#[derive(serde::Deserialize)]
+struct Expressions {
+    prelude: String,
+    results: BTreeMap<String, Expected>,
+}
+
+/// `differences.json` has what ours makes of those that are known to differ: of each it is seen that it
+/// still does.
+#[test]
+fn expressions_are_what_python_makes_of_them() {
+    let read = |name: &str| std::fs::read_to_string(golden().join(name)).unwrap();
+    let Expressions { prelude, results } = serde_json::from_str(&read("expressions.json")).unwrap();
+    let differences: BTreeMap<String, Expected> =
+        serde_json::from_str(&read("differences.json")).unwrap();
+    assert!(results.len() > 500);
+    let evaluate = |expression: &str| {
+        let template = compile(&format!("{prelude}{{{{ {expression} }}}}"));
+        // minijinja panics at some.
+        let rendered = std::panic::catch_unwind(AssertUnwindSafe(|| template?.render(&[])));
+        match rendered {
+            Ok(Ok(text)) => Expected::Text(text),
+            Ok(Err(_)) | Err(_) => Expected::Error(String::new()),
+        }
+    };
+    let mut wrong = Vec::new();
+    for (expression, python) in &results {
+        let python = match python {
+            Expected::Error(_) => &Expected::Error(String::new()),
+            text => text,
+        };
+        let expected = differences.get(expression).unwrap_or(python);
+        let ours = evaluate(expression);
+        if ours != *expected || (expected == python) == differences.contains_key(expression) {
+            wrong.push(format!("{expression}\n  {python:?}\n  {ours:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "Python's, then ours:\n{}", wrong.join("\n"));
+    assert!(differences.keys().all(|expression| results.contains_key(expression)));
+}
+
+#[test]
+fn instructions_are_in_every_templates_text() {
+    let conversations = read_json::<Vec<Message>>("conversations.json");
+    let messages = &conversations["with a system message"];
+    let system = &messages[0].content;
+    let folder = std::fs::read_dir(golden().join("templates")).unwrap();
+    for path in folder.map(|entry| entry.unwrap().path()) {
+        let template = compile(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        let text = template.render(messages).unwrap();
+        assert!(text.contains(system.as_str()), "{}: {text}", path.display());
+    }
+}
+
+#[test]
+fn a_template_without_a_place_for_instructions_has_them_in_the_users_turn() {
+    let turns = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}";
+    let refuses = "{% for m in messages %}{% if m.role == 'system' %}\
+        {{ raise_exception('System role not supported') }}{% endif %}{% endfor %}";
+    let drops = "{% set messages = messages | rejectattr('role', 'equalto', 'system') | list %}";
+    let first = "{% for m in messages %}{% if m.role == 'system' and not loop.first %}\
+        {{ raise_exception('it must be the first') }}{% endif %}{% endfor %}";
+    let said = |role, content: &str| Message { role, content: content.to_owned() };
+    let begins = [said(Role::System, "Be brief."), said(Role::User, "Hi")];
+    let midway =
+        [&begins[..], &[said(Role::System, "In French."), said(Role::User, "Bye")]].concat();
+    for (template, begun, gone_on) in [
+        (refuses, "<user>Be brief.\nHi", "<user>Be brief.\nHi<user>In French.\nBye"),
+        (drops, "<user>Be brief.\nHi", "<user>Be brief.\nHi<user>In French.\nBye"),
+        (first, "<system>Be brief.<user>Hi", "<system>Be brief.<user>Hi<user>In French.\nBye"),
+        ("", "<system>Be brief.<user>Hi", "<system>Be brief.<user>Hi<system>In French.<user>Bye"),
+    ] {
+        let template = compile(&format!("{template}{turns}")).unwrap();
+        assert_eq!(template.render(&begins).unwrap(), begun);
+        assert_eq!(template.render(&midway).unwrap(), gone_on);
+    }
+    // What is refused for another reason still is.
+    let never = compile("{{ raise_exception('no') }}").unwrap();
+    assert!(matches!(never.render(&begins), Err(TemplateError::Refused(why)) if why == "no"));
 }
 
 #[test]

@@ -1,0 +1,79 @@
+//! What is wrong with a request, in words for whoever wrote it and not for who wrote this.
+
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+/// What is wrong with an object that is no `T`, with the key where it is one key's fault.
+pub fn explain<T: DeserializeOwned>(
+    object: &Map<String, Value>,
+    error: &serde_json::Error,
+) -> String {
+    // The error does not tell: each is tried alone, beside what says how to read it.
+    let alone = |(key, value): (&String, &Value)| {
+        let how = object.get("op").map(|op| ("op".to_owned(), op.clone()));
+        let pair = Map::from_iter(how.into_iter().chain([(key.clone(), value.clone())]));
+        let said = serde_json::from_value::<T>(Value::Object(pair)).err()?.to_string();
+        (!said.starts_with("missing field")).then(|| format!("{key:?}: {}", in_plain_words(&said)))
+    };
+    object.iter().find_map(alone).unwrap_or_else(|| in_plain_words(&error.to_string()))
+}
+
+/// What the parser says of a value of the wrong type, as its writer would.
+fn in_plain_words(said: &str) -> String {
+    let types = said.strip_prefix("invalid type: ").and_then(|said| said.split_once(", expected "));
+    let Some((is, must_be)) = types else { return said.to_owned() };
+    let (kind, value) = is.split_once(' ').unwrap_or((is, ""));
+    let is = match kind {
+        "string" => "a text".to_owned(),
+        "sequence" => "a list".to_owned(),
+        "map" => "an object".to_owned(),
+        "integer" | "boolean" => value.trim_matches('`').to_owned(),
+        "floating" => value.trim_start_matches("point ").trim_matches('`').to_owned(),
+        _ => is.to_owned(),
+    };
+    let must_be = match must_be {
+        "a string" => "a text",
+        "a boolean" => "true or false",
+        "a sequence" => "a list",
+        "a map" => "an object",
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number from 0",
+        "f32" | "f64" => "a number",
+        other => other,
+    };
+    format!("must be {must_be}, not {is}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::Submission;
+    use serde_json::json;
+
+    #[test]
+    fn it_is_said_which_key_must_be_what() {
+        for (value, said) in [
+            (json!({"prompt": 5}), "\"prompt\": must be a text, not 5"),
+            (json!({"prompt": ["x"]}), "\"prompt\": must be a text, not a list"),
+            (json!({"prompt": "x", "raw": "yes"}), "\"raw\": must be true or false, not a text"),
+            (json!({"prompt": "x", "raw": 1.5}), "\"raw\": must be true or false, not 1.5"),
+            (json!({"messages": "hi"}), "\"messages\": must be a list, not a text"),
+            (
+                json!({"prompt": "x", "timeout_s": {}}),
+                "\"timeout_s\": must be a number, not an object",
+            ),
+            (
+                json!({"prompt": "x", "max_attempts": true}),
+                "\"max_attempts\": must be a whole number from 0, not true",
+            ),
+            (json!({"prompt": "x", "seed": "7"}), "\"seed\": must be a whole number, not a text"),
+            (
+                json!({"messages": [{"role": "cat", "content": ""}]}),
+                "\"messages\": unknown variant `cat`",
+            ),
+        ] {
+            let error = serde_json::from_value::<Submission>(value.clone()).unwrap_err();
+            let explained = explain::<Submission>(value.as_object().unwrap(), &error);
+            assert!(explained.starts_with(said), "{explained}");
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! Jinja's filters: those that minijinja lacks, or has otherwise than Jinja.
+
+use minijinja::value::{Kwargs, Rest, ValueKind};
+use minijinja::{Environment, Error, ErrorKind, FormatStyle, State, Value};
+
+use super::python::{repr, str_of};
+use super::strings;
+
+pub(super) fn add(environment: &mut Environment<'static>) {
+    environment.add_filter("length", length);
+    environment.add_filter("count", length);
+    environment.add_filter("string", |value: &Value| text(value));
+    environment.add_filter("join", join);
+    environment.add_filter("replace", replace);
+    environment.add_filter("title", title);
+    environment.add_filter("center", |value: &Value, width: Option<i64>| {
+        strings::center(&text(value)?, width.unwrap_or(80))
+    });
+    environment.add_filter("wordcount", wordcount);
+    environment.add_filter("truncate", truncate);
+    environment.add_filter("int", int);
+    environment.add_filter("float", float);
+    environment.add_filter("round", round);
+    environment.add_filter("sum", sum);
+    environment.add_filter("dictsort", dictsort);
+    environment.add_filter("format", format);
+    for name in ["escape", "e"] {
+        environment.add_filter(name, |value: &Value| match value.is_safe() {
+            true => Ok(value.clone()),
+            false => escaped(value),
+        });
+    }
+    environment.add_filter("forceescape", escaped);
+    environment.add_filter("pprint", |value: &Value| -> Result<String, Error> {
+        let mut text = String::new();
+        repr(value, &mut text)?;
+        Ok(text)
+    });
+    environment.add_test("sequence", |value: &Value| {
+        // Whatever has a length and takes an index: with Python, texts and dictionaries too.
+        let kind = value.kind();
+        matches!(kind, ValueKind::String | ValueKind::Seq | ValueKind::Map | ValueKind::Undefined)
+    });
+    environment.add_test("number", |value: &Value| {
+        matches!(value.kind(), ValueKind::Number | ValueKind::Bool)
+    });
+}
+
+fn wrong(what: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+    Error::new(ErrorKind::InvalidOperation, what)
+}
+
+/// A value as text.
+fn text(value: &Value) -> Result<String, Error> {
+    let mut text = String::new();
+    str_of(value, &mut text)?;
+    Ok(text)
+}
+
+/// Arguments by their order or by their names, as Python takes them.
+struct Arguments {
+    ordered: std::vec::IntoIter<Value>,
+    named: Kwargs,
+}
+
+impl Arguments {
+    fn new(mut given: Rest<Value>) -> Result<Self, Error> {
+        let named = match given.last() {
+            Some(last) if last.is_kwargs() => Kwargs::try_from(given.0.remove(given.len() - 1))?,
+            _ => Kwargs::from_iter(std::iter::empty::<(&str, Value)>()),
+        };
+        Ok(Self { ordered: given.0.into_iter(), named })
+    }
+
+    /// The next one, which has this name.
+    fn next(&mut self, name: &str) -> Result<Option<Value>, Error> {
+        match self.ordered.next() {
+            Some(value) => Ok(Some(value)),
+            None => self.named.get(name),
+        }
+    }
+
+    fn end(mut self) -> Result<(), Error> {
+        match self.ordered.next() {
+            Some(_) => Err(Error::from(ErrorKind::TooManyArguments)),
+            None => self.named.assert_all_used(),
+        }
+    }
+}
+
+/// The number of items or characters; what is undefined has none, as in Python.
+fn length(value: &Value) -> Result<usize, Error> {
+    match value.len() {
+        _ if value.is_undefined() => Ok(0),
+        Some(length) => Ok(length),
+        None => Err(wrong(format!("a value that is {} has no length", value.kind()))),
+    }
+}
+
+fn join(value: &Value, given: Rest<Value>) -> Result<Value, Error> {
+    let mut arguments = Arguments::new(given)?;
+    let separator = arguments.next("d")?.map(|it| text(&it)).transpose()?.unwrap_or_default();
+    let attribute = arguments.next("attribute")?.filter(|it| !it.is_none());
+    arguments.end()?;
+    if value.is_undefined() {
+        return Ok(Value::from(""));
+    }
+    strings::join(&separator, &attributes_of(value, attribute)?)
+}
+
+/// Of each item what an attribute names, by steps with points between them.
+fn attributes_of(items: &Value, attribute: Option<Value>) -> Result<Value, Error> {
+    let Some(attribute) = attribute else { return Ok(items.clone()) };
+    let path = text(&attribute)?;
+    let of = |item: Value| path.split('.').try_fold(item, |item, step| item.get_attr(step));
+    Ok(Value::from(items.try_iter()?.map(of).collect::<Result<Vec<_>, _>>()?))
+}
+
+fn sum(state: &State, value: &Value, given: Rest<Value>) -> Result<Value, Error> {
+    let mut arguments = Arguments::new(given)?;
+    let attribute = arguments.next("attribute")?.filter(|it| !it.is_none());
+    let start = arguments.next("start")?;
+    arguments.end()?;
+    let items = start.into_iter().chain(attributes_of(value, attribute)?.try_iter()?);
+    minijinja::filters::sum(state, items.collect())
+}
+
+/// The keys of a dictionary with their values, in order.
+fn dictsort(value: &Value, given: Rest<Value>) -> Result<Value, Error> {
+    let mut arguments = Arguments::new(given)?;
+    let case_sensitive = arguments.next("case_sensitive")?.is_some_and(|value| value.is_true());
+    let by = arguments.next("by")?.map(|it| text(&it)).transpose()?;
+    let reverse = arguments.next("reverse")?.is_some_and(|value| value.is_true());
+    arguments.end()?;
+    let by_value = match by.as_deref() {
+        None | Some("key") => false,
+        Some("value") => true,
+        Some(_) => return Err(wrong("dictsort: by is key or value")),
+    };
+    let pairs = value.try_iter()?.map(|key| Ok((value.get_item(&key)?, key)));
+    let mut pairs = pairs.collect::<Result<Vec<_>, Error>>()?;
+    pairs.sort_by_cached_key(|(value, key)| {
+        let sorted = if by_value { value } else { key };
+        match sorted.as_str().filter(|_| !case_sensitive) {
+            Some(text) => Value::from(text.to_lowercase()),
+            None => sorted.clone(),
+        }
+    });
+    if reverse {
+        pairs.reverse();
+    }
+    Ok(pairs.into_iter().map(|(value, key)| Value::from(vec![key, value])).collect())
+}
+
+/// `%` with what comes after it; lists and dictionaries are written as Python does.
+fn format(pattern: &Value, given: Rest<Value>) -> Result<String, Error> {
+    let written = |value: &Value| match value.kind() {
+        ValueKind::Map if value.is_kwargs() => Ok(value.clone()),
+        ValueKind::Seq | ValueKind::Map | ValueKind::Iterable => text(value).map(Value::from),
+        _ => Ok(value.clone()),
+    };
+    let values = given.iter().map(written).collect::<Result<Vec<_>, _>>()?;
+    minijinja::format_filter(FormatStyle::Printf, &text(pattern)?, &values)
+}
+
+fn escaped(value: &Value) -> Result<Value, Error> {
+    let mut escaped = String::new();
+    for it in text(value)?.chars() {
+        match it {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&#34;"),
+            '\'' => escaped.push_str("&#39;"),
+            _ => escaped.push(it),
+        }
+    }
+    Ok(Value::from_safe_string(escaped))
+}
+
+fn replace(value: &Value, given: Rest<Value>) -> Result<String, Error> {
+    let mut arguments = Arguments::new(given)?;
+    let missing = || Error::from(ErrorKind::MissingArgument);
+    let old = text(&arguments.next("old")?.ok_or_else(missing)?)?;
+    let new = text(&arguments.next("new")?.ok_or_else(missing)?)?;
+    let count = arguments.next("count")?.filter(|count| !count.is_none());
+    let count = count.map(i64::try_from).transpose()?;
+    arguments.end()?;
+    let value = text(value)?;
+    Ok(match count.and_then(|count| usize::try_from(count).ok()) {
+        Some(count) => value.replacen(&old, &new, count),
+        None => value.replace(&old, &new),
+    })
+}
+
+/// The first letter of each word is a capital; a word begins after a space, a dash or a bracket.
+fn title(value: &Value) -> Result<String, Error> {
+    let value = text(value)?;
+    let mut titled = String::with_capacity(value.len());
+    let mut begins = true;
+    for it in value.chars() {
+        match begins {
+            true => titled.extend(it.to_uppercase()),
+            false => titled.extend(it.to_lowercase()),
+        }
+        begins = it.is_whitespace() || matches!(it, '-' | '(' | '{' | '[' | '<');
+    }
+    Ok(titled)
+}
+
+fn wordcount(value: &Value) -> Result<usize, Error> {
+    let value = text(value)?;
+    let words = value.split(|it: char| !(it.is_alphanumeric() || it == '_'));
+    Ok(words.filter(|word| !word.is_empty()).count())
+}
+
+fn truncate(value: &Value, given: Rest<Value>) -> Result<String, Error> {
+    let mut arguments = Arguments::new(given)?;
+    let number = |value: Option<Value>, usual: usize| -> Result<usize, Error> {
+        value.map_or(Ok(usual), usize::try_from)
+    };
+    let length = number(arguments.next("length")?, 255)?;
+    let kill_words = arguments.next("killwords")?.is_some_and(|value| value.is_true());
+    let end = arguments.next("end")?.map(|it| text(&it)).transpose()?;
+    let end = end.unwrap_or_else(|| "...".to_owned());
+    let leeway = arguments.next("leeway")?.filter(|leeway| !leeway.is_none());
+    let leeway = number(leeway, 5)?;
+    arguments.end()?;
+    let value = text(value)?;
+    let room = length.checked_sub(end.chars().count());
+    let room = room.ok_or_else(|| wrong("truncate: the end is longer than the text may be"))?;
+    if value.chars().count() <= length.saturating_add(leeway) {
+        return Ok(value);
+    }
+    let cut: String = value.chars().take(room).collect();
+    Ok(match cut.rsplit_once(' ') {
+        Some((words, _)) if !kill_words => format!("{words}{end}"),
+        _ => cut + &end,
+    })
+}
+
+/// A whole number, or what is said to be taken where it is none.
+fn int(value: &Value, given: Rest<Value>) -> Result<Value, Error> {
+    let mut arguments = Arguments::new(given)?;
+    let otherwise = arguments.next("default")?.unwrap_or_else(|| Value::from(0));
+    let base = arguments.next("base")?.map_or(Ok(10), u32::try_from)?;
+    arguments.end()?;
+    if !(2..=36).contains(&base) {
+        return Err(wrong("int: a base is from 2 to 36"));
+    }
+    let float = match (value.kind(), value.as_str()) {
+        (ValueKind::Bool, _) => return Ok(Value::from(i64::from(value.is_true()))),
+        (ValueKind::Number, _) if value.is_integer() => return Ok(value.clone()),
+        (ValueKind::Number, _) => f64::try_from(value.clone())?,
+        (_, Some(text)) => match (parse_int(text, base), parse_float(text)) {
+            (Some(number), _) => return Ok(Value::from(number)),
+            (None, Some(number)) => number,
+            (None, None) => return Ok(otherwise),
+        },
+        _ => return Ok(otherwise),
+    };
+    match float.is_finite() && float.abs() < i64::MAX as f64 {
+        true => Ok(Value::from(float as i64)),
+        false => Ok(otherwise),
+    }
+}
+
+fn float(value: &Value, given: Rest<Value>) -> Result<Value, Error> {
+    let mut arguments = Arguments::new(given)?;
+    let otherwise = arguments.next("default")?.unwrap_or_else(|| Value::from(0.0));
+    arguments.end()?;
+    let number = match (value.kind(), value.as_str()) {
+        (ValueKind::Bool, _) => Some(f64::from(u8::from(value.is_true()))),
+        (ValueKind::Number, _) => f64::try_from(value.clone()).ok(),
+        (_, Some(text)) => parse_float(text),
+        _ => None,
+    };
+    Ok(number.map_or(otherwise, Value::from))
+}
+
+/// A number as Python writes it: with blanks around it, with underscores between its digits.
+fn plain(text: &str) -> Option<String> {
+    let text = text.trim();
+    let odd = text.starts_with('_') || text.ends_with('_') || text.contains("__");
+    (!odd).then(|| text.replace('_', ""))
+}
+
+fn parse_int(text: &str, base: u32) -> Option<i64> {
+    let text = plain(text)?;
+    let (sign, digits) = match text.strip_prefix('-') {
+        Some(digits) => ("-", digits),
+        None => ("", text.strip_prefix('+').unwrap_or(&text)),
+    };
+    let prefix = match base {
+        2 => "0b",
+        8 => "0o",
+        16 => "0x",
+        _ => "",
+    };
+    let lower = digits.to_lowercase();
+    let digits = lower.strip_prefix(prefix).unwrap_or(&lower);
+    if digits.starts_with(['+', '-']) {
+        return None;
+    }
+    i64::from_str_radix(&format!("{sign}{digits}"), base).ok()
+}
+
+fn parse_float(text: &str) -> Option<f64> {
+    plain(text)?.parse().ok()
+}
+
+fn round(value: &Value, given: Rest<Value>) -> Result<Value, Error> {
+    let mut arguments = Arguments::new(given)?;
+    let precision = arguments.next("precision")?.map_or(Ok(0), i32::try_from)?;
+    let method = arguments.next("method")?.map(|it| text(&it)).transpose()?;
+    arguments.end()?;
+    if value.is_integer() && precision >= 0 {
+        return Ok(value.clone());
+    }
+    let number = f64::try_from(value.clone())?;
+    let scale = 10_f64.powi(precision);
+    let rounded = match method.as_deref() {
+        Some("ceil") => (number * scale).ceil() / scale,
+        Some("floor") => (number * scale).floor() / scale,
+        None | Some("common") => match usize::try_from(precision) {
+            // Of the number's exact value, which times ten would not be exact any more.
+            Ok(precision) => format!("{number:.0$}", precision.min(64)).parse().unwrap_or(number),
+            Err(_) => (number * scale).round_ties_even() / scale,
+        },
+        Some(_) => return Err(wrong("round: a method is common, ceil or floor")),
+    };
+    Ok(Value::from(rounded))
+}

@@ -1,0 +1,111 @@
+//! Instructions where a template has no place for them.
+//!
+//! Some refuse a message of the system's, some drop it without a word. As with llama.cpp, it then goes
+//! before what the user says next.
+
+use threadrunner_core::{Message, Role};
+
+use super::{ChatTemplate, TemplateError};
+
+/// A text that no template has by itself.
+const PROBE: &str = "threadrunner-5f1c2a";
+
+impl ChatTemplate {
+    /// The conversation as text, ending where the assistant is to speak, with its instructions in it.
+    pub(in crate::llama) fn render(&self, messages: &[Message]) -> Result<String, TemplateError> {
+        let is_system = |message: &Message| message.role == Role::System;
+        let Some(last) = messages.iter().rposition(is_system) else {
+            return self.render_as_is(messages);
+        };
+        if !self.has_place_for_system() {
+            return self.render_as_is(&in_the_users_turns(messages, 0));
+        }
+        match self.render_as_is(messages) {
+            // It may want them at the beginning alone.
+            Err(TemplateError::Refused(_)) if last > 0 => {
+                self.render_as_is(&in_the_users_turns(messages, 1))
+            }
+            rendered => rendered,
+        }
+    }
+
+    /// Whether what the system says is in what the template makes of it. That is tried once.
+    fn has_place_for_system(&self) -> bool {
+        *self.has_place_for_system.get_or_init(|| {
+            let said = |role, content: &str| Message { role, content: content.to_owned() };
+            match self.render_as_is(&[said(Role::System, PROBE), said(Role::User, "Hello")]) {
+                Ok(text) => text.contains(PROBE),
+                Err(TemplateError::Refused(_)) => false,
+                // What is broken will be so for the conversation too, which then says why.
+                Err(TemplateError::Broken(_)) => true,
+            }
+        })
+    }
+}
+
+/// The conversation with its instructions, from this message on, before what the user says next. Those
+/// that the user says nothing after are what the user says.
+fn in_the_users_turns(messages: &[Message], from: usize) -> Vec<Message> {
+    let mut merged = messages[..from].to_vec();
+    let mut waiting: Vec<&str> = Vec::new();
+    for message in &messages[from..] {
+        match message.role {
+            Role::System => {
+                if !message.content.is_empty() {
+                    waiting.push(&message.content);
+                }
+            }
+            Role::User => {
+                waiting.push(&message.content);
+                merged.push(user(&mut waiting));
+            }
+            Role::Assistant => {
+                if !waiting.is_empty() {
+                    merged.push(user(&mut waiting));
+                }
+                merged.push(message.clone());
+            }
+        }
+    }
+    if !waiting.is_empty() {
+        merged.push(user(&mut waiting));
+    }
+    merged
+}
+
+fn user(parts: &mut Vec<&str>) -> Message {
+    Message { role: Role::User, content: std::mem::take(parts).join("\n") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(text: &str) -> Vec<Message> {
+        let said = |line: &str| {
+            let (role, content) = line.split_once(' ').unwrap_or((line, ""));
+            let role = match role {
+                "s" => Role::System,
+                "u" => Role::User,
+                _ => Role::Assistant,
+            };
+            Message { role, content: content.to_owned() }
+        };
+        text.split('|').map(said).collect()
+    }
+
+    #[test]
+    fn instructions_go_before_what_the_user_says_next() {
+        for (from, messages, merged) in [
+            (0, "s be brief|u hi", "u be brief\nhi"),
+            (0, "s a|s b|u hi|a yes|u bye", "u a\nb\nhi|a yes|u bye"),
+            (0, "u hi|a yes|s now in French|u bye", "u hi|a yes|u now in French\nbye"),
+            (0, "s alone", "u alone"),
+            (0, "s a|a yes|u hi", "u a|a yes|u hi"),
+            (0, "s|u hi", "u hi"),
+            (1, "s a|u hi|s b|u bye", "s a|u hi|u b\nbye"),
+        ] {
+            assert_eq!(in_the_users_turns(&said(messages), from), said(merged), "{messages}");
+        }
+    }
+}
