@@ -15,8 +15,8 @@ pub(super) const MOST_EVENT_BYTES: usize = 1 << 20;
 const MOST_WORDS: usize = 4096;
 /// The longest name and version.
 const MOST_NAME: usize = 256;
-/// More sequences than any engine has.
-const MOST_SEQUENCES: u32 = 4096;
+/// More sequences than any engine has; for each the daemon keeps two jobs in memory.
+const MOST_SEQUENCES: u32 = 512;
 /// More memory than any machine has, and few enough bytes to be summed up.
 const MOST_MEMORY: u64 = 1 << 48;
 /// A year, in milliseconds.

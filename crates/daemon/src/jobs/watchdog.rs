@@ -13,6 +13,11 @@ use crate::states;
 /// the machine slept. What engines said meanwhile is still to be read.
 const LATE: Duration = Duration::from_secs(5);
 
+/// What to do about an engine that is too slow, and about one that is not to be trusted.
+const SLOW: &str = "where the machine is just slow, raise engine_timeout in config.toml";
+const UNTRUSTED: &str =
+    "take the model file from somebody you trust, or report a bug of the engine";
+
 /// How often it is looked at how much engines have written.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How many times as much an engine may have written as it was told, and bytes beside that: it
@@ -39,10 +44,8 @@ impl Owner {
         }
         for model in silent {
             let seconds = patience.as_secs_f64();
-            self.end_engine(
-                &model,
-                &format!("made no progress in time (engine_timeout is {seconds} s)"),
-            );
+            let what = format!("made no progress in time (engine_timeout is {seconds} s)");
+            self.kill_engine(&model, &what, SLOW);
         }
     }
 
@@ -76,8 +79,12 @@ impl Owner {
         self.watch_states(now);
     }
 
-    /// Ends an engine because of what it did, in words that go on from "it".
+    /// Ends an engine that did what it may not, in words that go on from "it".
     pub(super) fn end_engine(&mut self, model: &ModelRef, what: &str) {
+        self.kill_engine(model, what, UNTRUSTED);
+    }
+
+    fn kill_engine(&mut self, model: &ModelRef, what: &str, hint: &str) {
         let Some(engine) = self.engines.get(model) else { return };
         tracing::error!(model = model.name(), pid = engine.pid(), what, "the engine is ended");
         engine.kill();
@@ -86,12 +93,12 @@ impl Owner {
                 ErrorCode::ModelLoad,
                 format!("the engine was ended while it loaded {}: it {what}", path_of(model)),
             )
-            .hint("the file may be damaged; for a slow disk, raise engine_timeout in config.toml");
+            .hint(hint);
             self.load_failed(model, &failure, false);
             return;
         }
         let Some(engine) = self.forget_engine(model) else { return };
-        let failure = engine_died(what);
+        let failure = engine_died(what).hint(hint);
         for id in engine.jobs() {
             self.lose_attempt(&id, &failure);
         }
