@@ -71,6 +71,11 @@ pub struct Load {
     /// engine chooses the largest with which it does not take more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<u64>,
+    /// Bytes of private memory that the process is meant to need at most. It gets half as many again
+    /// and what every process needs, and no more, whatever a model file makes of it. `None` is what
+    /// the machine has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
     /// Where the engine keeps the cached state of sessions; `None` is nowhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<StateDirectory>,
@@ -79,7 +84,7 @@ pub struct Load {
 impl Load {
     /// To load `model` with these options, and as much memory as it takes.
     pub fn new(model: ModelRef, options: EngineOptions) -> Self {
-        Self { v: VERSION, model, options, memory: None, state: None }
+        Self { v: VERSION, model, options, memory: None, limit: None, state: None }
     }
 }
 
@@ -167,6 +172,13 @@ pub struct DummyScript {
     /// The answer is to the whole conversation, with who said what, and not to the last prompt.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub transcript: bool,
+    /// Milliseconds that making the prompt's text takes, as with a slow chat template.
+    pub template_ms: u64,
+    /// Making the prompt's text panics where somebody said this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub template_panic: Option<String>,
+    /// Making the prompt's text takes so many bytes of memory.
+    pub template_bytes: usize,
 }
 
 /// One request.

@@ -7,7 +7,7 @@
 
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -58,10 +58,14 @@ impl States {
         self.forgotten.push(state);
     }
 
-    /// Removes again what an engine may have written when it ended.
+    /// Removes again what an engine may have written when it ended, and what is too much.
     pub(crate) fn engine_ended(&self) {
         for state in &self.forgotten {
             self.remove(state);
+        }
+        if self.budget > 0 {
+            // No directory has no path.
+            self.trim_others(Path::new(""), self.budget);
         }
     }
 
@@ -89,6 +93,21 @@ impl States {
         }
         bytes
     }
+}
+
+/// How many bytes the process has in this directory: in files that can be seen, and in those that it
+/// has removed and keeps open.
+pub(crate) fn written(directory: &Path, pid: u32) -> u64 {
+    let seen: u64 = files(directory).iter().map(|file| file.bytes).sum();
+    let Ok(directory) = directory.canonicalize() else { return seen };
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let removed = open.filter_map(|entry| {
+        // Where it was: a model file may be removed, too.
+        let was = fs::read_link(entry.path()).ok()?;
+        let open = fs::metadata(entry.path()).ok()?;
+        (was.starts_with(&directory) && open.is_file() && open.nlink() == 0).then_some(open)
+    });
+    removed.map(|open| open.len()).fold(seen, u64::saturating_add)
 }
 
 #[derive(Debug)]
@@ -168,6 +187,39 @@ mod tests {
         write(&directory, "gone", 1, 0);
         states.engine_ended();
         assert!(!gone.exists() && kept.exists());
+    }
+
+    #[test]
+    fn files_that_were_removed_and_are_open_count_too() {
+        let temp = tempfile::tempdir().unwrap();
+        let states = States::new(temp.path().join("state"), 100);
+        let directory = states.directory(&model("/a")).unwrap();
+        write(&directory, "a", 30, 0);
+        let pid = std::process::id();
+        let gone = write(&directory, "b", 50, 0);
+        let file = File::open(&gone).unwrap();
+        // One of somewhere else.
+        let elsewhere = temp.path().join("model");
+        fs::write(&elsewhere, [0; 1000]).unwrap();
+        let _model = File::open(&elsewhere).unwrap();
+        fs::remove_file(&elsewhere).unwrap();
+        assert_eq!(written(&directory.path, pid), 80);
+        fs::remove_file(&gone).unwrap();
+        assert_eq!(written(&directory.path, pid), 80);
+        drop(file);
+        assert_eq!(written(&directory.path, pid), 30);
+    }
+
+    #[test]
+    fn what_an_engine_wrote_beyond_the_budget_is_removed_when_it_has_ended() {
+        let temp = tempfile::tempdir().unwrap();
+        let states = States::new(temp.path().join("state"), 100);
+        let directory = states.directory(&model("/a")).unwrap();
+        let files: Vec<_> =
+            (0..5).map(|n| write(&directory, &format!("s{n}"), 40, 100 - n)).collect();
+        states.engine_ended();
+        let kept: Vec<_> = files.iter().map(|file| file.exists()).collect();
+        assert_eq!(kept, [false, false, false, true, true]);
     }
 
     #[test]

@@ -166,6 +166,12 @@ impl ModelBackend for Dummy {
 
     /// What the user said last, or all that was said where the script wants it.
     fn render_chat(&self, messages: &[Message]) -> Result<String, BackendError> {
+        thread::sleep(Duration::from_millis(self.script.template_ms));
+        std::hint::black_box(vec![0_u8; self.script.template_bytes]);
+        if let Some(word) = &self.script.template_panic {
+            let said = messages.iter().find(|message| message.content.contains(word));
+            assert!(said.is_none(), "the dummy's script asked to panic at {said:?}");
+        }
         if self.script.transcript {
             let said = |message: &Message| {
                 let role = format!("{:?}", message.role).to_lowercase();

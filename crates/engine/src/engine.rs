@@ -19,12 +19,16 @@ use threadrunner_core::{
     Timings,
 };
 
+use crate::caught::unless_it_panics;
 use crate::coalesce::Coalescer;
 use crate::input::Received;
 use crate::output::EventWriter;
 use crate::pass_times::PassTimes;
 use crate::state::States;
+use crate::watch::{Kind, Watch, Work};
 
+/// How much longer the text that a template makes may be than what was said, and bytes beside that.
+const TEMPLATE_LENGTH: (usize, usize) = (8, 1 << 20);
 /// How many commands are taken in between two forward passes, so that a flood of them does not
 /// hold up those who are being answered.
 const COMMANDS_PER_STEP: usize = 64;
@@ -68,6 +72,7 @@ pub struct Engine<'a, W> {
     coalescer: Coalescer,
     pass_times: PassTimes,
     interrupt: Interrupt,
+    watch: Watch,
     states: Option<States>,
     parked: ParkedStates,
     /// Whether there is something to save: what the reader asks when the stream has ended.
@@ -94,6 +99,7 @@ impl<'a, W: Write> Engine<'a, W> {
             coalescer: Coalescer::default(),
             pass_times: PassTimes::default(),
             interrupt: Interrupt::default(),
+            watch: Watch::default(),
             states: None,
             parked: ParkedStates::default(),
             unsaved: Arc::default(),
@@ -105,6 +111,13 @@ impl<'a, W: Write> Engine<'a, W> {
     pub fn interrupted_by(mut self, interrupt: Interrupt) -> Self {
         self.backend.listen_to(interrupt.clone());
         self.interrupt = interrupt;
+        self
+    }
+
+    /// The same, whose work may take no longer than `watch` allows.
+    #[must_use]
+    pub fn watched_by(mut self, watch: Watch) -> Self {
+        self.watch = watch;
         self
     }
 
@@ -270,14 +283,31 @@ impl<'a, W: Write> Engine<'a, W> {
         let text = match generate.input {
             Input::Raw(text) => text,
             Input::Chat(messages) if self.backend.info().chat_template => {
-                self.backend.render_chat(&messages)?
+                self.render(generate.id, &messages)?
             }
             Input::Chat(messages) => without_template(&messages),
         };
-        let prompt = self.backend.tokenize(&text)?;
+        let work = Work::on_text(Kind::Tokens, generate.id, text.len());
+        let prompt = self.watch.during(work, || self.backend.tokenize(&text))?;
         let session = generate.session.zip(self.states.as_ref());
         let session = session.and_then(|(name, states)| states.session(name));
         Ok(Request { id: generate.id, prompt, params, priority: generate.priority, session })
+    }
+
+    /// What the model's template, which is somebody's program, makes of a conversation.
+    fn render(&self, id: u64, messages: &[Message]) -> Result<String, BackendError> {
+        let said: usize = messages.iter().map(|message| message.content.len()).sum();
+        let work = Work::on_text(Kind::Template, id, said);
+        let text = self
+            .watch
+            .during(work, || unless_it_panics(|| self.backend.render_chat(messages)))
+            .unwrap_or_else(|| Err(template_failure("cannot be rendered: that panics").into()))?;
+        let (times, more) = TEMPLATE_LENGTH;
+        if text.len() > said.saturating_mul(times).saturating_add(more) {
+            let what = format!("makes {} bytes of a conversation of {said}", text.len());
+            return Err(template_failure(&what).into());
+        }
+        Ok(text)
     }
 
     fn plan(&mut self) -> Step {
@@ -296,6 +326,7 @@ impl<'a, W: Write> Engine<'a, W> {
     }
 
     fn carry_out(&mut self, mut step: Step) {
+        let usual = self.expected_time(&step);
         // What else was done, reading a session's state for one, would be taken for computing.
         let only_computes = step.only_computes();
         let tokens = step.forward.n_tokens();
@@ -304,7 +335,11 @@ impl<'a, W: Write> Engine<'a, W> {
             Some(states) => states,
             None => &mut (),
         };
-        let outcome = step.carry_out_with(self.backend, states, &mut self.parked);
+        let mut carry_out = || step.carry_out_with(self.backend, states, &mut self.parked);
+        let outcome = match usual {
+            Duration::MAX => carry_out(),
+            usual => self.watch.during(Work::step(usual), carry_out),
+        };
         if only_computes && outcome.forward.is_ok() {
             let took = start.elapsed();
             self.pass_times.took(tokens, took);
@@ -355,6 +390,12 @@ impl Clock {
             ..Timings::default()
         }
     }
+}
+
+/// What is said where the model's chat template does what it may not.
+pub(crate) fn template_failure(what: &str) -> Failure {
+    Failure::new(ErrorCode::ChatTemplate, format!("the model's chat template {what}"))
+        .hint("Send the prompt without the template: --raw")
 }
 
 fn says_nothing(input: &Input) -> bool {

@@ -8,6 +8,8 @@ use rustix::process::{Resource, Rlimit, setrlimit, setsid};
 use threadrunner_core::ExitCode;
 use tracing_subscriber::EnvFilter;
 
+use crate::caught;
+
 /// Sets the process up: call it first.
 pub fn prepare() {
     let filter =
@@ -17,6 +19,7 @@ pub fn prepare() {
         .with_writer(io::stderr)
         .with_ansi(false)
         .init();
+    caught::install();
 
     // A crash would write the whole model to disk.
     let none = Rlimit { current: Some(0), maximum: Some(0) };

@@ -12,10 +12,11 @@ use std::time::Duration;
 use threadrunner_core::engine_protocol::{Command, Event, Load, VERSION};
 use threadrunner_core::{ErrorCode, ExitCode, Failure, Interrupt};
 
-use crate::engine::{Engine, EngineError};
+use crate::engine::{Engine, EngineError, template_failure};
 use crate::input::{Commands, MAX_WAITING, Received, pass_commands_on};
 use crate::output::EventWriter;
 use crate::state::States;
+use crate::watch::{Kind, Watch, Work};
 use crate::{backends, fence, process};
 
 /// How long sessions may take to be saved once the stream has ended. The daemon kills an engine
@@ -77,7 +78,15 @@ pub fn serve() -> ExitCode {
         tracing::error!("cannot start a thread: {error}");
         return ExitCode::Unknown;
     }
-    match load_and_run(&load, &commands, &interrupt, &unsaved, writing) {
+    let watch = writing.try_clone().and_then(|stream| Watch::start(|work| end_late(work, stream)));
+    let watch = match watch {
+        Ok(watch) => watch,
+        Err(error) => {
+            tracing::error!("cannot start a thread: {error}");
+            return ExitCode::Unknown;
+        }
+    };
+    match load_and_run(&load, &commands, (&interrupt, watch), &unsaved, writing) {
         Ok(code) => code,
         Err(error) => {
             match error {
@@ -89,10 +98,38 @@ pub fn serve() -> ExitCode {
     }
 }
 
+/// Ends the process, for nothing else ends work that goes on and on. Where it is for one request,
+/// that one fails for good; the others may be begun again. The thread that works writes nothing
+/// meanwhile, so this one may.
+fn end_late(work: Work, stream: UnixStream) -> ! {
+    let seconds = work.limit.as_secs();
+    let failure = match work.kind {
+        Kind::Template => {
+            template_failure(&format!("takes more than {seconds} s for the conversation"))
+        }
+        Kind::Tokens => Failure::new(
+            ErrorCode::Inference,
+            format!("cutting the prompt into tokens takes more than {seconds} s"),
+        ),
+        Kind::Step => Failure::new(
+            ErrorCode::Inference,
+            format!("a forward pass takes more than {seconds} s, a hundred times as long as usual"),
+        ),
+    };
+    tracing::error!("{failure}");
+    if let Some(id) = work.id {
+        let mut events = EventWriter::new(stream);
+        events.push(&Event::Failed { id, failure });
+        // A daemon that is gone has no use for it.
+        let _ = events.flush();
+    }
+    process::leave(ExitCode::Timeout)
+}
+
 fn fence_in(load: &Load) {
     let models: Vec<&Path> =
         [&load.model.path, &load.model.draft].into_iter().filter_map(Option::as_deref).collect();
-    for missing in fence::enter(&models, load.state.as_ref()) {
+    for missing in fence::enter(&models, load.state.as_ref(), load.limit) {
         tracing::warn!("the engine is not fenced in wholly: {missing}");
     }
 }
@@ -114,7 +151,7 @@ fn size(load: &Load, writing: UnixStream) -> ExitCode {
 fn load_and_run(
     load: &Load,
     commands: &Receiver<Received>,
-    interrupt: &Interrupt,
+    (interrupt, watch): (&Interrupt, Watch),
     unsaved: &Arc<AtomicBool>,
     stream: UnixStream,
 ) -> Result<ExitCode, EngineError> {
@@ -145,6 +182,7 @@ fn load_and_run(
                 if end.is_ok() {
                     end = Engine::new(backend, &mut events.borrow_mut())
                         .interrupted_by(interrupt.clone())
+                        .watched_by(watch.clone())
                         .keeping(states, unsaved.clone())
                         .run(commands);
                 }

@@ -468,3 +468,50 @@ fn a_draft_model_with_nothing_to_do_is_refused() {
     assert_eq!(failure.code, ErrorCode::Config);
     assert!(failure.message.contains("deterministic"), "{failure}");
 }
+
+#[test]
+fn a_template_that_panics_refuses_its_request_and_tells_nothing_of_it() {
+    let script = DummyScript { template_panic: Some("secret".into()), ..DummyScript::default() };
+    let mut engine = Engine::loaded(script);
+    for id in 1..4 {
+        engine.send(&generate(id, "a secret of mine"));
+        let Some(Event::Failed { failure, .. }) = engine.until(|event| is_end(event, id)).pop()
+        else {
+            panic!("it was answered")
+        };
+        assert_eq!(failure.code, ErrorCode::ChatTemplate);
+        assert!(failure.hint.is_some_and(|hint| hint.contains("--raw")));
+    }
+    engine.send(&generate(4, "Hi"));
+    let events = engine.until(|event| is_end(event, 4));
+    assert_eq!(text(&events, 4), "lorem ipsum dolor sit amet Hi.");
+    let (status, stderr) = engine.close();
+    assert!(status.success(), "{stderr}");
+    assert!(stderr.contains("caught a panic at") && !stderr.contains("secret"), "{stderr}");
+}
+
+#[test]
+fn a_template_that_never_ends_fails_its_request_and_ends_the_process() {
+    let mut engine =
+        Engine::loaded(DummyScript { template_ms: 3_600_000, ..DummyScript::default() });
+    engine.send(&generate(1, "Hi"));
+    let Some(Event::Failed { id: 1, failure }) = engine.next() else { panic!("it was answered") };
+    assert_eq!(failure.code, ErrorCode::ChatTemplate);
+    let (status, stderr) = engine.wait();
+    assert_eq!(status.code(), Some(4), "{stderr}");
+    assert!(stderr.contains("takes more than 10 s"), "{stderr}");
+}
+
+#[test]
+fn a_template_gets_no_more_memory_than_the_model_is_meant_to_need() {
+    let script = DummyScript { template_bytes: 4 << 30, ..DummyScript::default() };
+    let Command::Load(load) = load(script) else { unreachable!() };
+    let mut engine = Engine::start();
+    engine.send(&Command::Load(Load { limit: Some(0), ..load }));
+    engine.until(|event| matches!(event, Event::Ready { .. }));
+    engine.send(&generate(1, "Hi"));
+    assert_eq!(engine.next(), None, "it ends");
+    let (status, stderr) = engine.wait();
+    assert_eq!(status.signal(), Some(6), "{stderr}");
+    assert!(stderr.contains("memory allocation"), "{stderr}");
+}

@@ -30,6 +30,10 @@ pub struct Config {
     /// request ends. Default: 300.
     #[serde(deserialize_with = "seconds")]
     pub idle_timeout: Duration,
+    /// Seconds that an engine may say nothing while it loads a model or answers; then it is ended.
+    /// Default: 300.
+    #[serde(deserialize_with = "seconds")]
+    pub engine_timeout: Duration,
     /// How much memory all loaded models together may take. Default: `"70 %"` of what is free.
     pub memory_budget: MemoryBudget,
     /// Seconds that running jobs get to end when the daemon is stopped. Default: 10.
@@ -104,6 +108,7 @@ impl Default for Config {
             model: None,
             backend: None,
             idle_timeout: Duration::from_secs(300),
+            engine_timeout: Duration::from_secs(300),
             memory_budget: MemoryBudget::default(),
             grace: Duration::from_secs(10),
             durability: Durability::default(),
@@ -170,6 +175,9 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), String> {
+        if self.engine_timeout.is_zero() {
+            return Err("engine_timeout is 0, but an engine needs some time to answer".to_owned());
+        }
         if self.max_attempts == 0 {
             return Err("max_attempts is 0, but a job must be begun at least once".to_owned());
         }
@@ -304,6 +312,7 @@ mod tests {
             model = "small"
             backend = "llama"
             idle_timeout = 0
+            engine_timeout = 60
             memory_budget = "8 GB"
             grace = 2.5
             durability = "relaxed"
@@ -356,6 +365,7 @@ mod tests {
         .unwrap();
         assert_eq!(config.model.as_deref(), Some("small"));
         assert_eq!(config.idle_timeout, Duration::ZERO);
+        assert_eq!(config.engine_timeout, Duration::from_secs(60));
         assert_eq!(config.grace, Duration::from_millis(2500));
         assert_eq!(config.durability, Durability::Relaxed);
         assert_eq!((config.hook_timeout.as_secs(), config.max_hooks), (5, 2));
@@ -399,6 +409,7 @@ mod tests {
     #[test]
     fn values_out_of_range_are_refused() {
         for (text, words) in [
+            ("engine_timeout = 0", "engine_timeout"),
             ("max_attempts = 0", "max_attempts"),
             ("max_queue = 0", "max_queue"),
             ("max_hooks = 0", "max_hooks"),

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use threadrunner_core::engine_protocol::{Command, EngineInfo};
+use threadrunner_core::engine_protocol::{Command, EngineInfo, StateDirectory};
 use threadrunner_core::protocol::LoadedModel;
 use threadrunner_core::{Failure, JobId, KeepAlive, ModelInfo, ModelRef, Usage};
 use tokio::sync::watch;
@@ -13,6 +13,12 @@ use crate::model_files::ModelFiles;
 
 /// Requests that an engine is given before it has said how many it takes.
 const SLOTS_WHILE_LOADING: usize = 8;
+/// The part of loading by which an engine must get on to be seen as alive.
+const LOAD_STEP: f32 = 0.01;
+/// How often an engine may say how far loading is: far more often than anybody looks.
+const MOST_LOADING: u32 = 10_000;
+/// How many times as long as it may say nothing loading may take in all.
+const MOST_LOAD: u32 = 24;
 /// Interactive requests that an engine is given beyond its slots for them, so that the next one is
 /// there when one ends.
 const INTERACTIVE_BEYOND: usize = 8;
@@ -30,10 +36,18 @@ pub(crate) struct Engine {
     view: watch::Sender<LoadView>,
     running: HashSet<JobId>,
     idle_since: Option<Instant>,
+    /// Since when it owes somebody a word: it loads, or has requests.
+    awaited_since: Option<Instant>,
+    /// Since when it loads, as far as this process was awake to see it.
+    loads_since: Instant,
+    /// The last step of loading, and how often it told of one.
+    loaded: (f32, u32),
     stay: Stay,
     /// What it was given room for, and whether that is less than it would have liked.
     reserved: u64,
     shrunk: bool,
+    /// Where it keeps the states of sessions.
+    state: Option<StateDirectory>,
     /// Whether it can be told that somebody follows an answer.
     knows_stream: bool,
     /// What was resident, and when that was looked at.
@@ -107,9 +121,13 @@ impl Engine {
             view,
             running: HashSet::new(),
             idle_since: None,
+            awaited_since: Some(now),
+            loads_since: now,
+            loaded: (0.0, 0),
             stay,
             reserved,
             shrunk: false,
+            state: None,
             knows_stream: false,
             resident: (0, None),
             read: (0, 0),
@@ -169,6 +187,15 @@ impl Engine {
         self.shrunk
     }
 
+    /// Takes note of where it keeps the states of sessions.
+    pub(crate) fn set_state(&mut self, state: Option<StateDirectory>) {
+        self.state = state;
+    }
+
+    pub(crate) fn state(&self) -> Option<&StateDirectory> {
+        self.state.as_ref()
+    }
+
     pub(crate) fn is_pinned(&self) -> bool {
         self.stay.pinned
     }
@@ -213,9 +240,56 @@ impl Engine {
     /// Takes note of how far loading is.
     pub(crate) fn set(&mut self, state: LoadState, now: Instant) {
         if matches!(state, LoadState::Ready(_)) {
+            self.awaited_since = None;
             self.rest_if_idle(now);
         }
         self.view.send_modify(|view| view.state = state);
+    }
+
+    /// Takes note of how far it says that loading is; false if it has said so far too often.
+    pub(crate) fn get_on(&mut self, fraction: f32, now: Instant) -> bool {
+        let (step, told) = &mut self.loaded;
+        if fraction >= *step + LOAD_STEP {
+            *step = fraction;
+            self.awaited_since = Some(now);
+        }
+        *told += 1;
+        *told <= MOST_LOADING
+    }
+
+    /// Takes note that it was given a request.
+    pub(crate) fn asked(&mut self, now: Instant) {
+        self.awaited_since.get_or_insert(now);
+    }
+
+    /// Takes note that it said something of its requests, and whether it has more of them.
+    pub(crate) fn heard(&mut self, awaited: bool, now: Instant) {
+        if self.is_ready() {
+            self.awaited_since = awaited.then_some(now);
+        }
+    }
+
+    /// Waits for it anew from now on.
+    pub(crate) fn wait_anew(&mut self, now: Instant) {
+        self.loads_since = now;
+        self.awaited_since = self.awaited_since.map(|_| now);
+    }
+
+    /// When it has said nothing for too long, of which `patience` is the measure.
+    pub(crate) fn overdue_at(&self, patience: Duration) -> Option<Instant> {
+        let silent = self.awaited_since? + patience;
+        match self.is_ready() {
+            true => Some(silent),
+            false => Some(silent.min(self.loads_since + patience * MOST_LOAD)),
+        }
+    }
+
+    /// The tokens that its cache has room for; 0 where that is not known.
+    pub(crate) fn context(&self) -> u32 {
+        match &self.view.borrow().state {
+            LoadState::Ready(ready) => ready.0.n_ctx,
+            LoadState::Loading(_) | LoadState::Failed(_) => 0,
+        }
     }
 
     /// How many more requests it is given. Interactive ones are never held up by others, which are
@@ -245,8 +319,8 @@ impl Engine {
 
     /// Takes note of what a request took.
     pub(crate) fn count(&mut self, usage: &Usage) {
-        self.read.0 += u64::from(usage.prompt_tokens);
-        self.read.1 += u64::from(usage.cached_tokens);
+        self.read.0 = self.read.0.saturating_add(usage.prompt_tokens.into());
+        self.read.1 = self.read.1.saturating_add(usage.cached_tokens.into());
     }
 
     fn rest_if_idle(&mut self, now: Instant) {
@@ -270,6 +344,11 @@ impl Engine {
     /// Sends a command; false if the process is gone or reads nothing any more.
     pub(crate) fn send(&self, command: Command) -> bool {
         self.process.send(command)
+    }
+
+    /// Ends it at once, whatever it does.
+    pub(crate) fn kill(&self) {
+        self.process.kill();
     }
 
     /// Takes note of whether it can be told that somebody follows an answer.

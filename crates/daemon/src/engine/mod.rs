@@ -1,5 +1,7 @@
 //! Engine processes: starting one, talking to it, and what is known of each.
 
+mod bounds;
+mod last_words;
 mod loaded;
 mod process;
 

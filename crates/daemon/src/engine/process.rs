@@ -4,33 +4,38 @@
 //! process that does not obey within [`EXIT_GRACE`] is killed. Whatever happens, the task's last
 //! message is [`EngineMessage::Exited`].
 
-use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use rustix::io::Errno;
 use threadrunner_core::engine_protocol::{Command, ENGINE_ENVIRONMENT, Event, Load};
 use threadrunner_core::{ErrorCode, Failure, FrameError, decode_frame, encode_frame};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::io::AsyncReadExt;
 use tokio::process::{Child, ChildStderr};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
+use super::bounds::{Allowance, MOST_EVENT_BYTES, bounded};
+use super::last_words::log_stderr;
 use crate::stream::{self, ReadHalf, WriteHalf};
 
 /// How long a process may take to exit once its command stream has ended.
 pub(crate) const EXIT_GRACE: Duration = Duration::from_secs(5);
 /// Commands that may wait for a process that is busy computing.
 const COMMANDS: usize = 1024;
-/// Lines of its stderr that are kept for the message when it dies.
-const LAST_WORDS: usize = 8;
-/// The longest line of stderr that is logged, in bytes.
-const LONGEST_LINE: u64 = 4096;
+/// Bytes of events that are read at once, and each second beyond; an engine that answers thousands
+/// of requests a second says a tenth of it. One that says more is made to wait.
+const READ_OF_EVENTS: (u32, u32) = (16 << 20, 16 << 20);
+/// What an event costs of that beside its bytes: taking it in is more work than reading it.
+const EVENT_COST: usize = 64;
+/// Bytes that one read takes in.
+const CHUNK: usize = 16 << 10;
 
 /// Tells engine processes apart, also two of the same model one after the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -67,6 +72,7 @@ pub(crate) struct EngineProcess {
     pub(crate) id: EngineId,
     pub(crate) pid: u32,
     commands: mpsc::Sender<Command>,
+    kill: CancellationToken,
 }
 
 /// Starts engine processes.
@@ -113,8 +119,10 @@ impl Spawner {
         let pid = child.id().unwrap_or_default();
         let stderr = child.stderr.take();
         let messages = self.messages.clone();
+        let kill = CancellationToken::new();
+        let killed = kill.clone();
         tokio::spawn(async move {
-            let exit = attend(id, child, ours, stderr, orders, &messages).await;
+            let exit = attend(id, child, ours, stderr, orders, &killed, &messages).await;
             let how = &exit.how;
             match loads {
                 true => tracing::info!(pid, model, how, "engine exited"),
@@ -122,7 +130,7 @@ impl Spawner {
             }
             let _ = messages.send((id, EngineMessage::Exited(exit))).await;
         });
-        Ok(EngineProcess { id, pid, commands })
+        Ok(EngineProcess { id, pid, commands, kill })
     }
 
     fn start(&self) -> io::Result<((ReadHalf, WriteHalf), Child)> {
@@ -158,12 +166,17 @@ impl EngineProcess {
     #[cfg(test)]
     pub(crate) fn heard(id: EngineId) -> (Self, mpsc::Receiver<Command>) {
         let (commands, heard) = mpsc::channel(COMMANDS);
-        (Self { id, pid: 0, commands }, heard)
+        (Self { id, pid: 0, commands, kill: CancellationToken::new() }, heard)
     }
 
     /// Sends a command; false if the process is gone or reads nothing any more.
     pub(crate) fn send(&self, command: Command) -> bool {
         self.commands.try_send(command).is_ok()
+    }
+
+    /// Ends the process at once, whatever it does: one that is not to be trusted with an order.
+    pub(crate) fn kill(&self) {
+        self.kill.cancel();
     }
 }
 
@@ -174,11 +187,15 @@ async fn attend(
     (from, to): (ReadHalf, WriteHalf),
     stderr: Option<ChildStderr>,
     orders: mpsc::Receiver<Command>,
+    killed: &CancellationToken,
     messages: &mpsc::Sender<(EngineId, EngineMessage)>,
 ) -> Exit {
-    let last_words = tokio::spawn(log_stderr(child.id().unwrap_or_default(), stderr));
+    let mut last_words = tokio::spawn(log_stderr(child.id().unwrap_or_default(), stderr));
     let mut listening = std::pin::pin!(listen(id, from, messages));
     let spoken = tokio::select! {
+        // Before the order to exit, which comes with it.
+        biased;
+        () = killed.cancelled() => Err("was given up".to_owned()),
         spoken = &mut listening => spoken,
         () = command(id, to, orders, messages) => {
             // Ordered to exit: what it still says is heard, for so long.
@@ -202,11 +219,11 @@ async fn attend(
             Exit::said(how + ", and was killed")
         }
     };
-    // A child of its own may hold its stderr open for as long as it likes.
-    if let Ok(Ok(words)) = tokio::time::timeout(EXIT_GRACE, last_words).await
-        && !words.is_empty()
-    {
-        exit.how = format!("{}: {words}", exit.how);
+    match tokio::time::timeout(EXIT_GRACE, &mut last_words).await {
+        Ok(Ok(words)) if !words.is_empty() => exit.how = format!("{}: {words}", exit.how),
+        Ok(_) => {}
+        // A child of its own may hold its stderr open for as long as it likes.
+        Err(_) => last_words.abort(),
     }
     exit
 }
@@ -247,24 +264,42 @@ async fn listen(
     mut from: ReadHalf,
     messages: &mpsc::Sender<(EngineId, EngineMessage)>,
 ) -> Result<(), String> {
-    let mut buffer = BytesMut::with_capacity(16 << 10);
+    let mut buffer = BytesMut::with_capacity(CHUNK);
+    let mut allowance = Allowance::new(READ_OF_EVENTS.0, READ_OF_EVENTS.1, Instant::now());
     loop {
-        match from.read_buf(&mut buffer).await {
+        let read = match (&mut from).take(CHUNK as u64).read_buf(&mut buffer).await {
             Ok(0) => return Ok(()),
             // A process that was killed with commands unread resets the stream.
             Err(_) => return Ok(()),
-            Ok(_) => {}
-        }
+            Ok(read) => read,
+        };
         let mut events = Vec::new();
-        while let Some(event) = decode_frame(&mut buffer)
-            .map_err(|error| format!("spoke what is not the engine protocol ({error})"))?
-        {
-            events.push(event);
+        loop {
+            if let Some(length) = announced(&buffer).filter(|length| *length > MOST_EVENT_BYTES) {
+                return Err(format!(
+                    "sent an event of {length} bytes, and the most is {MOST_EVENT_BYTES}"
+                ));
+            }
+            let event = decode_frame(&mut buffer)
+                .map_err(|error| format!("spoke what is not the engine protocol ({error})"))?;
+            match event {
+                Some(event) => events.push(bounded(event)),
+                None => break,
+            }
         }
+        let cost = read + events.len() * EVENT_COST;
         if !events.is_empty() && messages.send((id, EngineMessage::Events(events))).await.is_err() {
             return Ok(());
         }
+        if let Some(pause) = allowance.overdraw(cost, Instant::now()) {
+            tokio::time::sleep(pause).await;
+        }
     }
+}
+
+/// The length of the next frame, as soon as it is told.
+fn announced(buffer: &BytesMut) -> Option<usize> {
+    buffer.first_chunk().map(|header| u32::from_le_bytes(*header) as usize)
 }
 
 /// Writes commands until there are none to come, then ends the stream.
@@ -309,32 +344,6 @@ fn too_long(command: &Command, error: &FrameError) -> Option<Event> {
     Some(Event::Failed { id: generate.id, failure })
 }
 
-/// Logs what the process writes to stderr, and returns the last of it as one line.
-async fn log_stderr(pid: u32, stderr: Option<ChildStderr>) -> String {
-    let Some(stderr) = stderr else { return String::new() };
-    let mut lines = BufReader::new(stderr);
-    let mut kept = VecDeque::with_capacity(LAST_WORDS);
-    loop {
-        let mut line = Vec::new();
-        match (&mut lines).take(LONGEST_LINE).read_until(b'\n', &mut line).await {
-            Ok(0) | Err(_) => break,
-            Ok(_) => {}
-        }
-        let line = String::from_utf8_lossy(&line).trim_end().to_owned();
-        if line.is_empty() {
-            continue;
-        }
-        tracing::warn!(pid, "engine: {line}");
-        if kept.len() == LAST_WORDS {
-            kept.pop_front();
-        }
-        kept.push_back(line);
-    }
-    // An assertion says most; it is not always last.
-    let telling = kept.iter().find(|line| line.contains("ASSERT") || line.contains("terminate"));
-    telling.or(kept.back()).cloned().unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -368,7 +377,8 @@ mod tests {
         let (_commands, orders) = mpsc::channel(1);
         let (messages, _heard) = mpsc::channel(1);
         let stderr = child.stderr.take();
-        let exit = attend(EngineId(1), child, ours, stderr, orders, &messages).await;
+        let kill = CancellationToken::new();
+        let exit = attend(EngineId(1), child, ours, stderr, orders, &kill, &messages).await;
         assert_eq!(exit.how, "exited with code 7");
         drop(hold);
     }

@@ -37,17 +37,36 @@ impl Owner {
         match message {
             EngineMessage::Events(events) => {
                 for event in events {
-                    self.engine_event(&model, event);
+                    if let Err(what) = self.engine_event(id, &model, event) {
+                        self.end_engine(&model, &what);
+                    }
+                    if !self.processes.contains_key(&id) {
+                        return;
+                    }
+                }
+                let awaited = self.requests.awaits(id);
+                if let Some(engine) = self.engines.get_mut(&model) {
+                    engine.heard(awaited, Instant::now());
                 }
             }
             EngineMessage::Exited(exit) => self.engine_exited(&model, &exit),
         }
     }
 
-    fn engine_event(&mut self, model: &ModelRef, event: Event) {
+    /// Does what an event says.
+    ///
+    /// # Errors
+    /// The engine may not say it: in words that go on from "it".
+    fn engine_event(
+        &mut self,
+        engine: EngineId,
+        model: &ModelRef,
+        event: Event,
+    ) -> Result<(), String> {
         match event {
-            Event::Loading { fraction } => self.engine_loading(model, fraction),
+            Event::Loading { fraction } => self.engine_loading(model, fraction)?,
             Event::Ready { model: info, engine: built, stream } => {
+                self.must_load(model, "that it is ready")?;
                 if let Some(engine) = self.engines.get_mut(model) {
                     engine.set_knows_stream(stream);
                 }
@@ -56,27 +75,46 @@ impl Owner {
                     self.start(&id);
                 }
             }
-            Event::LoadFailed { failure } => self.load_failed(model, &failure, false),
-            // It was not asked.
-            Event::Sized { .. } => {}
-            Event::Prefill { id, done, total } => {
-                self.set_request_phase(id, Phase::Prefill { done, total });
+            Event::LoadFailed { failure } => {
+                self.must_load(model, "that loading failed")?;
+                self.load_failed(model, &failure, false);
             }
-            Event::Text { id, text } => self.text(id, &text),
+            Event::Sized { .. } => return Err("told a size that nobody asked for".to_owned()),
+            Event::Prefill { id, done, total } => {
+                let job = self.requests.heard(id, engine, 0)?;
+                if let Some(live) = self.live.get(job).filter(|live| live.runs(id)) {
+                    live.set_phase(Phase::Prefill { done, total });
+                }
+            }
+            Event::Text { id, text } => {
+                let job = self.requests.heard(id, engine, text.len())?.clone();
+                self.text(&job, id, &text);
+            }
             Event::Finished { id, finish_reason, usage, timings } => {
+                let job = self.requests.end(id, engine)?;
                 if let Some(engine) = self.engines.get_mut(model) {
                     engine.count(&usage);
                 }
-                if let Some(job) = self.request_ended(id) {
+                if self.leave_engine(model, &job, id) {
                     self.finish(&job, finish_reason, usage, timings);
                 }
             }
             Event::Failed { id, failure } => {
-                if let Some(job) = self.request_ended(id) {
+                let job = self.requests.end(id, engine)?;
+                if self.leave_engine(model, &job, id) {
                     let failure = self.told_to_session(&job, failure);
                     self.fail_claimed(&job, failure);
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Whether an engine still loads, and may tell how that goes on.
+    fn must_load(&self, model: &ModelRef, what: &str) -> Result<(), String> {
+        match self.engines.get(model).and_then(Engine::loading) {
+            Some(_) => Ok(()),
+            None => Err(format!("said {what} when it had loaded the model")),
         }
     }
 
@@ -101,17 +139,23 @@ impl Owner {
         engine.jobs()
     }
 
-    fn engine_loading(&mut self, model: &ModelRef, fraction: f32) {
+    fn engine_loading(&mut self, model: &ModelRef, fraction: f32) -> Result<(), String> {
+        self.must_load(model, "that it loads")?;
         let name = model.name();
+        let gets_on = self.engines.get_mut(model).map(|it| it.get_on(fraction, Instant::now()));
+        if gets_on == Some(false) {
+            return Err("told of loading without end".to_owned());
+        }
         for id in self.set_engine(model, LoadState::Loading(fraction)) {
             if let Some(live) = self.live.get(&id) {
                 live.set_phase(Phase::Loading { model: name.clone(), fraction });
             }
         }
+        Ok(())
     }
 
     /// A model does not load, or it was not its fault and may load the next time.
-    fn load_failed(&mut self, model: &ModelRef, failure: &Failure, may_load: bool) {
+    pub(super) fn load_failed(&mut self, model: &ModelRef, failure: &Failure, may_load: bool) {
         tracing::warn!(model = model.name(), %failure, "the model does not load");
         for id in self.set_engine(model, LoadState::Failed(failure.clone())) {
             // One whose claim is on its way finds no engine then, and asks for another.
@@ -148,7 +192,7 @@ impl Owner {
     }
 
     /// A job's engine died under it: the job is begun again, or fails with this.
-    fn lose_attempt(&mut self, id: &JobId, failure: &Failure) {
+    pub(super) fn lose_attempt(&mut self, id: &JobId, failure: &Failure) {
         let Some(live) = self.live.get_mut(id) else { return };
         let spec = match &live.stage {
             Stage::Running(run) => &run.spec,
@@ -187,49 +231,34 @@ impl Owner {
         engine.keep(work.spec.keep_alive);
         self.next_request += 1;
         let (generate, run) = work.into_request(self.next_request, live.submitted, live.followed);
-        self.requests.insert(run.request, (id.clone(), engine.id()));
+        let (max_tokens, context) = (generate.params.max_tokens, engine.context());
+        self.requests.add(run.request, id.clone(), engine.id(), max_tokens, context);
+        engine.asked(Instant::now());
         live.stage = Stage::Running(Box::new(run));
         live.view(id);
         // One that cannot take it has exited, and its task says so next.
         engine.send(Command::Generate(Box::new(generate)));
     }
 
-    fn set_request_phase(&mut self, request: u64, phase: Phase) {
-        if let Some((job, _)) = self.requests.get(&request)
-            && let Some(live) = self.live.get(job)
-        {
-            live.set_phase(phase);
-        }
-    }
-
-    fn text(&mut self, request: u64, text: &str) {
-        let Some((id, _)) = self.requests.get(&request) else { return };
-        let id = id.clone();
-        let Some(live) = self.live.get_mut(&id) else { return };
-        if !matches!(live.stage, Stage::Running(_)) {
-            return;
-        }
-        live.view(&id).send_modify(|view| {
+    fn text(&mut self, id: &JobId, request: u64, text: &str) {
+        let Some(live) = self.live.get_mut(id).filter(|live| live.runs(request)) else { return };
+        live.view(id).send_modify(|view| {
             view.phase = Phase::Decode;
             view.text.push_str(text);
         });
-        self.flush_soon(&id);
+        self.flush_soon(id);
     }
 
-    /// Frees the place of a request; returns its job if that still runs.
-    fn request_ended(&mut self, request: u64) -> Option<JobId> {
-        let (job, engine) = self.requests.remove(&request)?;
-        let live = self.live.get(&job);
-        let running = live.is_some_and(
-            |live| matches!(&live.stage, Stage::Running(run) if run.request == request),
-        );
+    /// Frees the place that a request had in its engine; returns whether its job still runs.
+    fn leave_engine(&mut self, model: &ModelRef, job: &JobId, request: u64) -> bool {
+        let live = self.live.get(job);
+        let running = live.is_some_and(|live| live.runs(request));
         // A job that was canceled and is begun again by now holds the place anew.
         let begun_again = !running && live.is_some_and(Live::in_engine);
-        let model = self.processes.get(&engine).filter(|_| !begun_again);
-        if let Some(engine) = model.and_then(|model| self.engines.get_mut(model)) {
-            engine.end(&job, Instant::now());
+        if !begun_again && let Some(engine) = self.engines.get_mut(model) {
+            engine.end(job, Instant::now());
         }
-        running.then_some(job)
+        running
     }
 
     fn finish(&mut self, id: &JobId, finish_reason: FinishReason, usage: Usage, timings: Timings) {
@@ -289,12 +318,12 @@ impl Owner {
     }
 }
 
-fn engine_died(how: &str) -> Failure {
+pub(super) fn engine_died(how: &str) -> Failure {
     Failure::new(ErrorCode::EngineDied, format!("the engine died: it {how}"))
         .hint("the daemon goes on; its log has the engine's last words")
 }
 
-fn path_of(model: &ModelRef) -> String {
+pub(super) fn path_of(model: &ModelRef) -> String {
     match &model.path {
         Some(path) => path.display().to_string(),
         None => model.name(),

@@ -128,6 +128,11 @@ impl Live {
         Lane { model: &self.model, priority: self.priority, tag: self.tag.as_deref() }
     }
 
+    /// Whether this request of an engine is its own, and not one of an earlier attempt.
+    pub(super) fn runs(&self, request: u64) -> bool {
+        matches!(&self.stage, Stage::Running(run) if run.request == request)
+    }
+
     /// Whether it holds a place in its engine.
     pub(super) fn in_engine(&self) -> bool {
         matches!(self.stage, Stage::Claiming | Stage::Claimed(_) | Stage::Running(_))

@@ -101,7 +101,8 @@ impl Owner {
             }
             None => {
                 if !self.sizes.is_asked(model) {
-                    let load = self.load_of(model);
+                    // A header needs next to nothing.
+                    let load = Load { limit: Some(0), ..self.load_of(model) };
                     let process = self.spawner.size(load)?;
                     self.sizes.ask(model.clone(), process, now);
                 }
@@ -166,9 +167,16 @@ impl Owner {
         let settings = self.config.model_settings(&self.home, model);
         let options = settings.engine_options(&self.config.engine);
         let state = self.states.directory(model);
-        let load = Load { memory: share.limit, state, ..Load::new(model.clone(), options) };
         // Before it opens them: one that is replaced in between is loaded once more.
         let files = ModelFiles::of(model);
+        // Where nobody knows what it takes, it gets no more than there is for all.
+        let most = if share.bytes > 0 { share.bytes } else { self.limits(now).bytes };
+        let load = Load {
+            memory: share.limit,
+            limit: Some(most),
+            state: state.clone(),
+            ..Load::new(model.clone(), options)
+        };
         let process = self.spawner.spawn(load)?;
         let asked = self.wanted_loads.remove(model);
         let usual = settings.keep_alive.unwrap_or(KeepAlive::For(self.config.idle_timeout));
@@ -181,8 +189,10 @@ impl Owner {
         engine.set_files(files);
         engine.keep(keep_alive);
         engine.set_shrunk(share.limit.is_some());
+        engine.set_state(state);
         self.processes.insert(engine.id(), model.clone());
         self.engines.insert(model.clone(), engine);
+        self.watch_states(now);
         Ok(())
     }
 
@@ -290,7 +300,7 @@ impl Owner {
     pub(super) fn forget_engine(&mut self, model: &ModelRef) -> Option<Engine> {
         let engine = self.engines.remove(model)?;
         self.processes.remove(&engine.id());
-        self.requests.retain(|_, (_, owner)| *owner != engine.id());
+        self.requests.forget(engine.id());
         if engine.is_ready() && !engine.is_shrunk() {
             self.sizes.measured(model, engine.bytes());
         }

@@ -15,10 +15,12 @@ mod loading;
 mod owner;
 mod queue;
 mod records;
+mod requests;
 mod rooms;
 mod sizes;
 mod stored;
 mod view;
+mod watchdog;
 
 pub(crate) use hub::{Awaited, Change, Ending, Hub, NewJob};
 pub(crate) use owner::Owner;

@@ -14,6 +14,7 @@ use super::hub::{Hub, Orders};
 use super::live::{Live, Stage};
 use super::loading::{Leaving, WantedLoad};
 use super::queue::Queue;
+use super::requests::Requests;
 use super::rooms::Rooms;
 use super::sizes::Sizes;
 use crate::engine::{EXIT_GRACE, Engine, EngineId, EngineMessage, Spawner};
@@ -30,6 +31,8 @@ const FLUSH_AFTER: Duration = Duration::from_millis(100);
 const LIST_EVERY: Duration = Duration::from_secs(30);
 /// Messages of engines that may wait for the owner; then the engines' streams wait.
 const ENGINE_MESSAGES: usize = 256;
+/// After so many turns all others go before the engines once, of whose messages there may be no end.
+const ENGINES_FIRST: u32 = 16;
 
 /// Owns all jobs and engines.
 #[derive(Debug)]
@@ -57,8 +60,7 @@ pub(crate) struct Owner {
     pub(super) budget_read: Option<(Instant, u64)>,
     /// The models of the engines that still count, by the name of their process.
     pub(super) processes: HashMap<EngineId, ModelRef>,
-    /// Requests that an engine has not ended yet, and whose they are.
-    pub(super) requests: HashMap<u64, (JobId, EngineId)>,
+    pub(super) requests: Requests,
     pub(super) next_request: u64,
     pub(super) deadlines: BTreeSet<(Instant, JobId)>,
     /// Running jobs with text that is not on disk, and when it shall be.
@@ -77,6 +79,9 @@ pub(crate) struct Owner {
     pub(super) stopping: Option<Instant>,
     /// Whether they have been: a job whose claim is still on its way is, as soon as it is here.
     pub(super) given_up: bool,
+    /// When it is looked at how much engines have written.
+    pub(super) states_at: Option<Instant>,
+    turns: u32,
     orders: Orders,
     from_engines: mpsc::Receiver<(EngineId, EngineMessage)>,
     from_stores: mpsc::Receiver<(WorkspaceId, StoreEvent)>,
@@ -88,6 +93,8 @@ enum Next {
     Store(WorkspaceId, Box<StoreEvent>),
     Hook(PlacedJob, Option<HookOutcome>),
     Time,
+    /// Nobody but perhaps an engine has anything to say.
+    Again,
     Nothing,
 }
 
@@ -127,7 +134,7 @@ impl Owner {
             leaving: HashMap::new(),
             budget_read: None,
             processes: HashMap::new(),
-            requests: HashMap::new(),
+            requests: Requests::default(),
             next_request: 0,
             deadlines: BTreeSet::new(),
             unflushed: HashSet::new(),
@@ -139,6 +146,8 @@ impl Owner {
             places_at: None,
             stopping: None,
             given_up: false,
+            states_at: None,
+            turns: 0,
             orders,
             from_engines,
             from_stores,
@@ -155,6 +164,7 @@ impl Owner {
                 Next::Store(workspace, event) => self.noted(workspace, *event),
                 Next::Hook(job, outcome) => self.hook_ended(job, outcome),
                 Next::Time => self.time(Instant::now()),
+                Next::Again => continue,
                 Next::Nothing => break,
             }
             self.dispatch();
@@ -180,9 +190,12 @@ impl Owner {
 
     async fn next(&mut self) -> Next {
         let deadline = self.next_deadline();
+        self.turns = self.turns.wrapping_add(1);
+        let others_first = self.turns.is_multiple_of(ENGINES_FIRST);
         tokio::select! {
             biased;
-            Some((id, message)) = self.from_engines.recv() => Next::Engine(id, message),
+            Some((id, message)) = self.from_engines.recv(), if !others_first =>
+                Next::Engine(id, message),
             event = self.from_stores.recv() => match event {
                 Some((workspace, event)) => Next::Store(workspace, Box::new(event)),
                 None => Next::Nothing,
@@ -191,6 +204,7 @@ impl Owner {
                 Next::Order(order),
             Some((job, outcome)) = self.hooks.ended() => Next::Hook(job, outcome),
             () = sleep_until(deadline), if deadline.is_some() => Next::Time,
+            () = std::future::ready(()), if others_first => Next::Again,
         }
     }
 
@@ -206,6 +220,8 @@ impl Owner {
             self.rooms.next(),
             self.sizes.next(),
             self.short_until,
+            self.engine_overdue(),
+            self.states_at,
             grace,
             Some(self.list_at),
         ]
@@ -235,6 +251,10 @@ impl Owner {
             self.keep_to_the_budget(now);
         }
         self.sizes.time(now);
+        self.end_silent_engines(now);
+        if self.states_at.is_some_and(|at| at <= now) {
+            self.end_engines_that_fill_the_disk(now);
+        }
         self.unload_idle(now);
         if !self.given_up && self.stopping.is_some_and(|at| at <= now) {
             self.give_up_running();

@@ -30,8 +30,7 @@ struct Asking {
     model: ModelRef,
     files: ModelFiles,
     until: Instant,
-    /// Dropped, it is told to exit.
-    _process: EngineProcess,
+    process: EngineProcess,
 }
 
 /// How a model stands.
@@ -68,13 +67,9 @@ impl Sizes {
 
     /// Takes note that a process was asked.
     pub(super) fn ask(&mut self, model: ModelRef, process: EngineProcess, now: Instant) {
-        let asking = Asking {
-            files: ModelFiles::of(&model),
-            model,
-            until: now + PATIENCE,
-            _process: process,
-        };
-        self.asking.insert(asking._process.id, asking);
+        let asking =
+            Asking { files: ModelFiles::of(&model), model, until: now + PATIENCE, process };
+        self.asking.insert(asking.process.id, asking);
     }
 
     /// Takes note of what a process said, if it is one that was asked.
@@ -82,16 +77,14 @@ impl Sizes {
         if !self.asking.contains_key(&id) {
             return false;
         }
-        let size = events.iter().find_map(|event| match event {
-            Event::Sized { wanted, least } => {
-                Some(Size::Known(Sized { wanted: *wanted, least: *least, measured: None }))
+        let size = match events.first() {
+            Some(Event::Sized { wanted, least }) => {
+                Size::Known(Sized { wanted: *wanted, least: *least, measured: None })
             }
-            Event::LoadFailed { failure } => Some(Size::Failed(failure.clone())),
-            _ => None,
-        });
-        if let Some(size) = size
-            && let Some(asking) = self.asking.remove(&id)
-        {
+            Some(Event::LoadFailed { failure }) => Size::Failed(failure.clone()),
+            _ => return self.gone(id, "spoke of something else"),
+        };
+        if let Some(asking) = self.asking.remove(&id) {
             self.remember(asking, size);
         }
         true
@@ -101,6 +94,7 @@ impl Sizes {
     /// loading the model shows what it takes, or why it cannot be loaded.
     pub(super) fn gone(&mut self, id: EngineId, how: &str) -> bool {
         let Some(asking) = self.asking.remove(&id) else { return false };
+        asking.process.kill();
         tracing::warn!(model = asking.model.name(), how, "nobody says how much memory it takes");
         self.remember(asking, Size::Known(Sized::default()));
         true

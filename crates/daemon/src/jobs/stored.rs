@@ -327,8 +327,9 @@ impl Owner {
             self.deadlines.remove(&(deadline, id.clone()));
         }
         // A request that was canceled keeps its place until the engine says that it is free.
-        let still_asked = self.requests.values().any(|(job, _)| job == id);
-        if !still_asked && let Some(engine) = self.engines.get_mut(&live.model) {
+        if !self.requests.has(id)
+            && let Some(engine) = self.engines.get_mut(&live.model)
+        {
             engine.end(id, Instant::now());
         }
         Some(live)

@@ -4,15 +4,25 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::net::{TcpListener, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::Path;
 use std::process::Command;
 use std::time::SystemTime;
 
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, Timespec, Timestamps};
+use rustix::net::{SendAncillaryBuffer, SendFlags};
 use rustix::process::{Resource, getppid, setrlimit, test_kill_process};
 use serde_json::{Map, Value, json};
 use threadrunner_core::ExitCode;
 use threadrunner_core::engine_protocol::StateDirectory;
+
+/// Bytes that the states may have here.
+const STATES: u64 = 1 << 20;
+/// Of `fcntl`, and of Linux alone.
+const F_SETSIG: libc::c_int = 10;
+const DN_CREATE: libc::c_int = 4;
 
 /// Fences this process in as for `models`, and tries everything. The exit code is 0 where all that
 /// must be refused was, and all that answering needs was not.
@@ -27,8 +37,9 @@ pub(crate) fn probe(models: &[&Path]) -> ExitCode {
     let bound = UnixListener::bind(&socket);
     let states = folder.join(format!("threadrunner-fence-{}", std::process::id()));
     let made = fs::create_dir(&states);
-    let missing =
-        super::enter(models, Some(&StateDirectory { path: states.clone(), max_bytes: 1 << 20 }));
+    let datagrams = UnixDatagram::pair();
+    let state = StateDirectory { path: states.clone(), max_bytes: STATES };
+    let missing = super::enter(models, Some(&state), Some(0));
     let port = listener.as_ref().map_or(1, |(_, port)| *port);
 
     let mut outcome = Outcome::default();
@@ -45,12 +56,35 @@ pub(crate) fn probe(models: &[&Path]) -> ExitCode {
     outcome.refused("speak to another program", || {
         UnixDatagram::unbound().and_then(|socket_| socket_.connect(&socket)).map(drop)
     });
+    outcome.refused("send to another program", || {
+        let (ours, _) = datagrams.as_ref().map_err(|error| io::Error::from(error.kind()))?;
+        ours.send_to(b"hello", &socket).map(drop)
+    });
+    outcome.refused("send a descriptor", || {
+        let (ours, _) = datagrams.as_ref().map_err(|error| io::Error::from(error.kind()))?;
+        let (data, mut rights) = ([io::IoSlice::new(b"hello")], SendAncillaryBuffer::default());
+        Ok(rustix::net::sendmsg(ours, &data, &mut rights, SendFlags::empty()).map(drop)?)
+    });
     outcome.refused("start a program", || Command::new("/bin/true").status().map(drop));
     outcome.refused("start a process", fork);
     outcome.refused("signal another process", || match getppid() {
         Some(parent) => Ok(test_kill_process(parent)?),
         None => Err(io::Error::from(io::ErrorKind::PermissionDenied)),
     });
+    outcome.refused("start a thread in a namespace", thread_in_namespace);
+    let parent = getppid().map_or(1, |parent| parent.as_raw_nonzero().get());
+    for (what, command, argument) in [
+        ("choose who gets signals for a file", libc::F_SETOWN, parent),
+        ("choose the signal", F_SETSIG, libc::SIGTERM),
+        ("have signals sent", libc::F_SETFL, libc::O_ASYNC),
+        ("have signals sent for a directory", libc::F_NOTIFY, DN_CREATE),
+        ("take a lease", libc::F_SETLEASE, libc::F_RDLCK),
+    ] {
+        outcome.refused(what, || {
+            let (ours, _) = datagrams.as_ref().map_err(|error| io::Error::from(error.kind()))?;
+            ask_of_descriptor(ours, command, argument)
+        });
+    }
     outcome.refused("make memory executable", executable_memory);
     outcome.refused("have limits raised", || {
         let mut limit = rustix::process::getrlimit(Resource::Nofile);
@@ -63,16 +97,43 @@ pub(crate) fn probe(models: &[&Path]) -> ExitCode {
         fs::write(&new, "cells")?;
         fs::rename(&new, &kept)?;
         fs::read_dir(&states)?.try_for_each(|entry| entry?.metadata().map(drop))?;
-        let mut file = File::open(&kept)?;
-        io::read_to_string(&mut file)?;
-        file.set_modified(SystemTime::now())?;
+        io::read_to_string(File::open(&kept)?)?;
         fs::write(&kept, "other cells")
+    });
+    let kept = states.join("a.state");
+    outcome.refused("date a file", || {
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let times = Timestamps { last_access: now, last_modification: now };
+        Ok(rustix::fs::utimensat(CWD, &socket, &times, AtFlags::empty())?)
+    });
+    outcome.refused("date an open file", || File::open(&kept)?.set_modified(SystemTime::now()));
+    outcome.refused("let others read a state", || {
+        fs::set_permissions(&kept, fs::Permissions::from_mode(0o644))
+    });
+    outcome.refused("make a file that runs as its owner", || {
+        let mut options = File::options();
+        options.write(true).create(true).mode(0o4755).open(states.join("b.state")).map(drop)
+    });
+    outcome.refused("make a file without a name", || {
+        let flags = OFlags::TMPFILE | OFlags::RDWR;
+        Ok(rustix::fs::openat(CWD, &states, flags, Mode::RUSR).map(drop)?)
+    });
+    outcome.refused("exchange two files", || {
+        let flags = RenameFlags::EXCHANGE;
+        Ok(rustix::fs::renameat_with(CWD, &kept, CWD, &kept, flags)?)
+    });
+    outcome.refused_as(io::ErrorKind::FileTooLarge, "write more than there is room for", || {
+        let written = File::create(states.join("c.state")).and_then(|mut file| {
+            file.write_all(&vec![0; 2 * usize::try_from(STATES).unwrap_or(0)])
+        });
+        fs::remove_file(states.join("c.state"))?;
+        written
     });
     outcome.refused("make a directory among the states", || fs::create_dir(states.join("a")));
     outcome.refused("move a state elsewhere", || {
-        fs::rename(states.join("a.state"), folder.join("threadrunner-fence-state"))
+        fs::rename(&kept, folder.join("threadrunner-fence-state"))
     });
-    outcome.granted("remove a state", || fs::remove_file(states.join("a.state")));
+    outcome.granted("remove a state", || fs::remove_file(&kept));
     for (model, name) in models.iter().zip(["the model", "the draft model"]) {
         let write = || File::options().append(true).open(model).map(drop);
         outcome.refused(&format!("write {name}"), write);
@@ -83,6 +144,10 @@ pub(crate) fn probe(models: &[&Path]) -> ExitCode {
             .spawn(|| ())?
             .join()
             .map_err(|_| io::Error::other("it panicked"))
+    });
+    outcome.refused_as(io::ErrorKind::OutOfMemory, "use more memory than it is meant to", || {
+        // Of addresses there are enough, and none is written to.
+        Vec::<u8>::new().try_reserve_exact(1 << 36).map_err(|_| io::ErrorKind::OutOfMemory.into())
     });
     outcome.granted("use memory", || {
         let memory = vec![1_u8; 8 << 20];
@@ -111,10 +176,18 @@ struct Outcome {
 
 impl Outcome {
     fn refused(&mut self, what: &str, attempt: impl FnOnce() -> io::Result<()>) {
+        self.refused_as(io::ErrorKind::PermissionDenied, what, attempt);
+    }
+
+    fn refused_as(
+        &mut self,
+        kind: io::ErrorKind,
+        what: &str,
+        attempt: impl FnOnce() -> io::Result<()>,
+    ) {
         let result = attempt();
-        let denied =
-            result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
-        self.note(what, denied, &result);
+        let refused = result.as_ref().is_err_and(|error| error.kind() == kind);
+        self.note(what, refused, &result);
     }
 
     fn granted(&mut self, what: &str, attempt: impl FnOnce() -> io::Result<()>) {
@@ -138,6 +211,30 @@ fn fork() -> io::Result<()> {
         -1 => Err(io::Error::last_os_error()),
         // SAFETY: `_exit` has no preconditions.
         0 => unsafe { libc::_exit(0) },
+        _ => Ok(()),
+    }
+}
+
+/// A thread needs a stack, and this one gets none: it is refused before that matters.
+#[expect(unsafe_code, reason = "no safe function says how a thread is started")]
+fn thread_in_namespace() -> io::Result<()> {
+    let flags = libc::CLONE_VM | libc::CLONE_SIGHAND | libc::CLONE_THREAD | libc::CLONE_NEWUTS;
+    // SAFETY: the call is refused; where it is not the process crashes, and the test fails.
+    match unsafe { libc::syscall(libc::SYS_clone, libc::c_long::from(flags), 0_usize, 0, 0, 0) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+#[expect(unsafe_code, reason = "no safe function asks this of a descriptor")]
+fn ask_of_descriptor(
+    descriptor: impl AsFd,
+    command: libc::c_int,
+    argument: libc::c_int,
+) -> io::Result<()> {
+    // SAFETY: the descriptor is open, and the commands take a number.
+    match unsafe { libc::fcntl(descriptor.as_fd().as_raw_fd(), command, argument) } {
+        -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),
     }
 }

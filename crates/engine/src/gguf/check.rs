@@ -19,6 +19,11 @@ const DEFAULT_ALIGNMENT: u64 = 32;
 /// More entries than any model has, and few enough to walk.
 const MAX_KEYS: u64 = 1 << 16;
 const MAX_TENSORS: u64 = 1 << 20;
+/// The longest header, in bytes: vocabularies have some millions.
+const MAX_HEADER: u64 = 1 << 30;
+/// The most strings in a list: no vocabulary has a tenth of them. Each takes time to walk over, also
+/// where a file is long because it has holes.
+const MAX_STRINGS: u64 = 1 << 24;
 /// The longest string that is kept; longer ones are walked over.
 const MAX_KEPT_BYTES: u64 = 4096;
 
@@ -186,6 +191,10 @@ impl<R: Read> Walk<R> {
         if end > self.length {
             return Err(self.truncated(what, end));
         }
+        if end > MAX_HEADER {
+            let what = "the length of its header";
+            return Err(CheckError::TooBig { what, value: end, limit: MAX_HEADER });
+        }
         self.position = end;
         Ok(())
     }
@@ -255,7 +264,11 @@ impl<R: Read> Walk<R> {
                 let kind = self.u32(&what)?;
                 let elements = self.u64(&what)?;
                 if kind == STRING {
-                    // Each string has eight bytes of length, so a false count ends soon.
+                    if elements > MAX_STRINGS {
+                        let what = "the number of strings in a list";
+                        let (value, limit) = (elements, MAX_STRINGS);
+                        return Err(CheckError::TooBig { what, value, limit });
+                    }
                     for _ in 0..elements {
                         let bytes = self.u64(&what)?;
                         self.skip(&what, bytes)?;

@@ -139,3 +139,25 @@ proptest! {
         }
     }
 }
+
+/// A file of 800 GB that is a header with one list of this type, and holes.
+fn full_of_holes(kind: u32, elements: u64) -> String {
+    let mut start = b"GGUF".to_vec();
+    start.extend(3_u32.to_le_bytes());
+    for count in [0_u64, 1, 3] {
+        start.extend(count.to_le_bytes());
+    }
+    start.extend(b"key");
+    start.extend(9_u32.to_le_bytes());
+    start.extend(kind.to_le_bytes());
+    start.extend(elements.to_le_bytes());
+    let file = std::io::Read::chain(&start[..], std::io::repeat(0));
+    check(file, 800 << 30).unwrap_err().to_string()
+}
+
+#[test]
+fn a_header_that_goes_on_and_on_is_refused_before_it_is_walked_over() {
+    assert!(full_of_holes(8, 100_000_000_000).contains("the number of strings"));
+    assert!(full_of_holes(0, 800_000_000_000).contains("the length of its header"));
+    assert!(full_of_holes(12, u64::MAX).contains("cut short"));
+}

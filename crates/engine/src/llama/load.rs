@@ -14,8 +14,9 @@ use threadrunner_core::{ErrorCode, Failure, Memory, ModelBackend, ModelInfo, Pre
 use super::backend::Llama;
 use super::context::{self, Context, ContextSettings};
 use super::draft_load::{estimate_of, load_draft, make_drafter, parts_of_loading};
-use super::template::{self, ChatTemplate};
+use super::template::{self, ChatTemplate, TemplateError};
 use super::{log, metadata};
+use crate::caught::unless_it_panics;
 use crate::estimate::{
     DEFAULT_BATCH, DEFAULT_CONTEXT, Estimate, MOST_DRAFTS, PARKED_PART, SPARE_STATES,
 };
@@ -71,7 +72,8 @@ pub fn with_model(
 
     let template = metadata::text(&model, "tokenizer.chat_template").map(|source| {
         let tokens = metadata::special_tokens(&model.vocab());
-        ChatTemplate::compile(&source, tokens, template::local_time)
+        unless_it_panics(|| ChatTemplate::compile(&source, tokens, template::local_time))
+            .unwrap_or(Err(TemplateError::Panics))
     });
     if let Some(Err(error)) = &template {
         tracing::warn!("{error}; only raw prompts can be answered");

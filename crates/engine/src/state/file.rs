@@ -12,9 +12,8 @@
 //! ```
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
-use std::time::SystemTime;
 
 use crc32fast::Hasher;
 use threadrunner_core::TokenId;
@@ -68,7 +67,8 @@ pub(super) struct Opened {
 
 /// Opens the file at `path`, if it is of this fingerprint; `None` where there is none.
 pub(super) fn open(path: &Path, fingerprint: &str) -> Result<Option<Opened>, Unusable> {
-    let mut file = match File::open(path) {
+    // Writable, so that its use can be noted.
+    let mut file = match File::options().read(true).write(true).open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         file => file?,
     };
@@ -128,10 +128,16 @@ impl Opened {
         if crc32fast::hash(&state) != self.checksum {
             return Err(Unusable::Damaged("the checksum of its state is wrong"));
         }
-        if let Err(error) = self.file.set_modified(SystemTime::now()) {
+        if let Err(error) = self.note_use() {
             tracing::debug!("the time of a state's use is not kept: {error}");
         }
         Ok(state)
+    }
+
+    /// Writes what is there anyway, which dates the file: behind the fence nothing else does.
+    fn note_use(&mut self) -> io::Result<()> {
+        self.file.seek(SeekFrom::Start(0))?;
+        self.file.write_all(&MAGIC[..1])
     }
 }
 

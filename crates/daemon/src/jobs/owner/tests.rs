@@ -1,5 +1,7 @@
 //! The owner event by event, in orders that processes and disks seldom choose.
 
+mod hostile;
+
 use std::sync::Arc;
 use std::time::SystemTime;
 

@@ -61,6 +61,9 @@ pub(super) enum TemplateError {
     /// It is no template that can be rendered.
     #[error("the model's chat template cannot be rendered: {}", describe(.0))]
     Broken(#[source] Error),
+    /// Reading it panics.
+    #[error("the model's chat template cannot be rendered: reading it panics")]
+    Panics,
 }
 
 impl From<Error> for TemplateError {

@@ -1,0 +1,202 @@
+//! Requests that engines work on: whose each is, and how much may still be said to it.
+//!
+//! An engine speaks of the requests that it was given and of no others, and says no more to one than
+//! the request allows. What does not fit comes of an engine that is not to be trusted.
+
+use std::collections::HashMap;
+
+use threadrunner_core::JobId;
+
+use crate::engine::EngineId;
+
+/// More bytes than any token has.
+const MOST_TOKEN: u64 = 1024;
+/// The longest answer, in bytes: some four million tokens.
+const MOST_ANSWER: u64 = 16 << 20;
+/// The most bytes of all answers together that one engine gives at once.
+const MOST_AT_ONCE: u64 = 64 << 20;
+/// Events of a request beside those that come with its tokens.
+const FEW_EVENTS: u64 = 1024;
+/// How often each token of a prompt may be read: again after every pause.
+const MOST_READ: u64 = 16;
+/// The most events of a request, however long it is.
+const MOST_EVENTS: u64 = 1 << 22;
+
+/// The requests that engines have not ended yet.
+#[derive(Debug, Default)]
+pub(super) struct Requests {
+    open: HashMap<u64, Request>,
+    /// Of each engine with requests: how many, and the bytes of their answers so far.
+    engines: HashMap<EngineId, (usize, u64)>,
+}
+
+#[derive(Debug)]
+struct Request {
+    job: JobId,
+    engine: EngineId,
+    text: u64,
+    most_text: u64,
+    events_left: u64,
+}
+
+impl Requests {
+    /// Takes note that an engine with a cache of `context` tokens, 0 where that is unknown, was
+    /// given a request for at most so many tokens.
+    pub(super) fn add(
+        &mut self,
+        id: u64,
+        job: JobId,
+        engine: EngineId,
+        max_tokens: Option<u32>,
+        context: u32,
+    ) {
+        let context = if context == 0 { u64::from(u32::MAX) } else { context.into() };
+        let tokens = max_tokens.map_or(context, |most| context.min(most.into()));
+        let most_text = (tokens + FEW_EVENTS).saturating_mul(MOST_TOKEN).min(MOST_ANSWER);
+        let events_left = (FEW_EVENTS + tokens + MOST_READ * context).min(MOST_EVENTS);
+        self.engines.entry(engine).or_default().0 += 1;
+        self.open.insert(id, Request { job, engine, text: 0, most_text, events_left });
+    }
+
+    /// The job of a request that `engine` says something about, with so many bytes of its answer.
+    ///
+    /// # Errors
+    /// It may not: in words that go on from "it".
+    pub(super) fn heard(
+        &mut self,
+        id: u64,
+        engine: EngineId,
+        text: usize,
+    ) -> Result<&JobId, String> {
+        let request = self.open.get_mut(&id).filter(|request| request.engine == engine);
+        let request = request.ok_or_else(|| not_given(id))?;
+        let text = text as u64;
+        if request.events_left == 0 {
+            return Err(format!("said too much to request {id}, without end"));
+        }
+        request.events_left -= 1;
+        request.text += text;
+        if request.text > request.most_text {
+            let most = request.most_text;
+            return Err(format!(
+                "gave an answer of more than {most} bytes, the most for its request"
+            ));
+        }
+        if let Some((_, all)) = self.engines.get_mut(&engine) {
+            *all += text;
+            if *all > MOST_AT_ONCE {
+                return Err(format!("gave more than {MOST_AT_ONCE} bytes of answers at once"));
+            }
+        }
+        Ok(&request.job)
+    }
+
+    /// Takes note that `engine` has ended a request; returns the job.
+    ///
+    /// # Errors
+    /// As [`Requests::heard`].
+    pub(super) fn end(&mut self, id: u64, engine: EngineId) -> Result<JobId, String> {
+        match self.open.remove(&id) {
+            Some(request) if request.engine == engine => {
+                if let Some((open, text)) = self.engines.get_mut(&engine) {
+                    *open -= 1;
+                    *text -= request.text;
+                }
+                Ok(request.job)
+            }
+            Some(other) => {
+                self.open.insert(id, other);
+                Err(not_given(id))
+            }
+            None => Err(not_given(id)),
+        }
+    }
+
+    /// Whether an engine has requests to end.
+    pub(super) fn awaits(&self, engine: EngineId) -> bool {
+        self.engines.get(&engine).is_some_and(|(open, _)| *open > 0)
+    }
+
+    /// Whether a job's request is not ended yet; of one that was canceled too.
+    pub(super) fn has(&self, job: &JobId) -> bool {
+        self.open.values().any(|request| request.job == *job)
+    }
+
+    /// Forgets all requests of an engine.
+    pub(super) fn forget(&mut self, engine: EngineId) {
+        self.engines.remove(&engine);
+        self.open.retain(|_, request| request.engine != engine);
+    }
+}
+
+fn not_given(id: u64) -> String {
+    format!("spoke of request {id}, which it was not given or has ended")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ENGINE: EngineId = EngineId(1);
+    const OTHER: EngineId = EngineId(2);
+
+    fn job(id: &str) -> JobId {
+        JobId::parse(id).unwrap()
+    }
+
+    #[test]
+    fn an_engine_speaks_of_its_own_requests_until_they_have_ended() {
+        let mut requests = Requests::default();
+        requests.add(1, job("1"), ENGINE, None, 100);
+        requests.add(2, job("2"), OTHER, None, 100);
+        assert_eq!(requests.heard(1, ENGINE, 1), Ok(&job("1")));
+        assert!(requests.heard(2, ENGINE, 1).is_err() && requests.end(2, ENGINE).is_err());
+        assert!(requests.heard(3, ENGINE, 1).is_err() && requests.end(3, ENGINE).is_err());
+        assert_eq!(requests.end(1, ENGINE), Ok(job("1")));
+        assert!(requests.end(1, ENGINE).is_err() && requests.heard(1, ENGINE, 1).is_err());
+        assert!(!requests.awaits(ENGINE) && requests.awaits(OTHER));
+        assert!(!requests.has(&job("1")) && requests.has(&job("2")));
+        requests.forget(OTHER);
+        assert!(!requests.awaits(OTHER) && !requests.has(&job("2")));
+    }
+
+    #[test]
+    fn an_answer_is_no_longer_than_its_tokens_can_be() {
+        for (max_tokens, context, most) in [
+            (Some(5), 4096, (1024 + 5) * 1024),
+            (Some(5000), 100, (1024 + 100) * 1024),
+            (None, 0, MOST_ANSWER),
+            (None, 1 << 30, MOST_ANSWER),
+        ] {
+            let mut requests = Requests::default();
+            requests.add(1, job("1"), ENGINE, max_tokens, context);
+            let most = usize::try_from(most).unwrap();
+            assert!(requests.heard(1, ENGINE, most).is_ok(), "{max_tokens:?} {context}");
+            assert!(requests.heard(1, ENGINE, 0).is_ok() && requests.heard(1, ENGINE, 1).is_err());
+        }
+    }
+
+    #[test]
+    fn events_without_text_end_too() {
+        let mut requests = Requests::default();
+        requests.add(1, job("1"), ENGINE, Some(1), 10);
+        let said = (0..10_000).take_while(|_| requests.heard(1, ENGINE, 0).is_ok()).count();
+        assert_eq!(said as u64, FEW_EVENTS + 1 + 160);
+    }
+
+    #[test]
+    fn many_long_answers_at_once_are_bounded_together_and_ended_ones_do_not_count() {
+        let mut requests = Requests::default();
+        let answer = usize::try_from(MOST_ANSWER).unwrap();
+        for id in 0..20 {
+            requests.add(id, job("1"), ENGINE, None, 0);
+            assert!(requests.heard(id, ENGINE, answer).is_ok());
+            requests.end(id, ENGINE).unwrap();
+        }
+        let full = (20..30).position(|id| {
+            requests.add(id, job("1"), ENGINE, None, 0);
+            requests.heard(id, ENGINE, answer).is_err()
+        });
+        assert_eq!(full, Some(4));
+    }
+}

@@ -1,0 +1,177 @@
+//! A limit on the time that work may take which nobody can interrupt: a template, a tokenizer and a
+//! forward pass are somebody else's code on somebody else's text.
+//!
+//! A thread of its own looks at the clock, for the one that works cannot. It is woken for the first
+//! work after a rest and once a second as long as there is some, not for every piece of it.
+
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a template and the tokenizer may take, whatever the text: a thousand times what they do.
+const TEXT_TIME: Duration = Duration::from_secs(10);
+/// Bytes of a text for each of which they get another second.
+const TEXT_RATE: usize = 1 << 20;
+/// How long a forward pass may take in any case, and how many times as long as usual.
+const STEP_TIME: (Duration, u32) = (Duration::from_secs(60), 100);
+/// How often the clock is looked at.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Work that has a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Work {
+    /// What it is.
+    pub kind: Kind,
+    /// The request that it is done for; `None` where it is for all.
+    pub id: Option<u64>,
+    /// How long it may take.
+    pub limit: Duration,
+}
+
+impl Work {
+    /// Work on so many bytes of a request's text.
+    pub fn on_text(kind: Kind, id: u64, bytes: usize) -> Self {
+        let limit = TEXT_TIME + Duration::from_secs((bytes / TEXT_RATE) as u64);
+        Self { kind, id: Some(id), limit }
+    }
+
+    /// A forward pass that usually takes so long.
+    pub fn step(usual: Duration) -> Self {
+        let (least, times) = STEP_TIME;
+        Self { kind: Kind::Step, id: None, limit: least.max(usual.saturating_mul(times)) }
+    }
+}
+
+/// Kinds of work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Rendering the model's chat template.
+    Template,
+    /// Cutting a text into tokens.
+    Tokens,
+    /// A forward pass.
+    Step,
+}
+
+/// Watches the work of one thread. Without a thread, as it is made by default, it watches nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Watch(Option<Arc<Shared>>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    wake: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    work: Option<(Work, Instant)>,
+    rests: bool,
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Watch {
+    /// Calls `late`, from another thread, with the first work that takes longer than it may.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub fn start(late: impl FnOnce(Work) + Send + 'static) -> io::Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let watched = shared.clone();
+        thread::Builder::new().name("watch".into()).spawn(move || late(first_late(&watched)))?;
+        Ok(Self(Some(shared)))
+    }
+
+    /// Does work that is watched.
+    pub fn during<T>(&self, work: Work, task: impl FnOnce() -> T) -> T {
+        let Some(shared) = &self.0 else { return task() };
+        let until = Instant::now() + work.limit;
+        {
+            let mut state = shared.state();
+            state.work = Some((work, until));
+            if state.rests {
+                state.rests = false;
+                shared.wake.notify_one();
+            }
+        }
+        let done = task();
+        shared.state().work = None;
+        done
+    }
+}
+
+/// Waits for work that takes longer than it may.
+fn first_late(shared: &Shared) -> Work {
+    let mut state = shared.state();
+    loop {
+        let Some((work, until)) = state.work else {
+            state.rests = true;
+            state = shared.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+            continue;
+        };
+        let now = Instant::now();
+        if until <= now {
+            return work;
+        }
+        let pause = EVERY.min(until - now);
+        state = match shared.wake.wait_timeout(state, pause) {
+            Ok((state, _)) => state,
+            Err(poisoned) => poisoned.into_inner().0,
+        };
+        // Where this thread slept far too long the process was stopped, and worked no more than it
+        // looked.
+        let slept = now.elapsed();
+        if slept > pause + EVERY
+            && let Some((_, until)) = &mut state.work
+        {
+            *until += slept;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    fn work(id: u64, limit: Duration) -> Work {
+        Work { kind: Kind::Template, id: Some(id), limit }
+    }
+
+    #[test]
+    fn the_first_work_that_takes_too_long_is_told_while_it_goes_on() {
+        let (sender, late) = channel();
+        let watch = Watch::start(move |work| sender.send(work).unwrap()).unwrap();
+        let hour = Duration::from_secs(3600);
+        for id in 0..100 {
+            assert_eq!(watch.during(work(id, hour), || id), id);
+        }
+        assert!(late.try_recv().is_err());
+        let too_long = work(100, Duration::from_millis(1));
+        assert_eq!(watch.during(too_long, || late.recv()), Ok(too_long));
+    }
+
+    #[test]
+    fn work_after_a_rest_is_watched_too() {
+        let (sender, late) = channel();
+        let watch = Watch::start(move |work| sender.send(work).unwrap()).unwrap();
+        watch.during(work(1, Duration::from_secs(3600)), || ());
+        while !watch.0.as_ref().unwrap().state().rests {
+            thread::yield_now();
+        }
+        let too_long = work(2, Duration::from_millis(1));
+        assert_eq!(watch.during(too_long, || late.recv()), Ok(too_long));
+    }
+
+    #[test]
+    fn without_a_thread_work_is_just_done() {
+        assert_eq!(Watch::default().during(work(1, Duration::ZERO), || 7), 7);
+    }
+}
