@@ -82,6 +82,40 @@ fn an_interrupt_cancels_the_job_and_is_exit_code_130() {
 }
 
 #[test]
+fn an_answer_that_never_ends_is_cut_and_standard_error_says_why() {
+    let home = TestHome::new().dummy(&json!({"loops": ["round", "and", "round"]}));
+    let cut = home.run(["--session", "s", "Hello"]).expect(0);
+    assert!(cut.stdout.ends_with("round and round\n"), "{}", cut.stdout);
+    assert!(cut.stderr.contains("cut after 1056 tokens: it only repeated itself"), "{cut:?}");
+    assert!(cut.stderr.contains("--repeat-limit 0"), "{cut:?}");
+    assert!(cut.stderr.contains("sessions undo s"), "{cut:?}");
+    let told = home.run(["--json", "--repeat-limit", "64", "Hello"]).expect(0);
+    assert_eq!(told.json()["finish_reason"], "repetition");
+    assert_eq!(told.json()["usage"]["completion_tokens"], 96);
+    assert_eq!(told.stderr, "");
+    let job = told.json()["job"].as_str().unwrap().to_owned();
+    let followed = home.run(["follow", &job]).expect(0);
+    assert!(followed.stderr.contains("it only repeated itself"), "{followed:?}");
+    // Whatever is let go on has a bound all the same.
+    let bounded = home.run(["--repeat-limit", "0", "Hello"]).expect(0);
+    assert!(bounded.stderr.contains("cut after 4096 tokens: it may have no more"), "{bounded:?}");
+    let short = home.run(["--max-tokens", "2", "Hello"]).expect(0);
+    assert_eq!(short.stdout, "lorem ipsum\n");
+    assert!(short.stderr.contains("cut after 2 tokens"), "{short:?}");
+}
+
+#[test]
+fn the_configuration_bounds_answers_and_a_full_context_is_told_as_such() {
+    let home = TestHome::new()
+        .config("[defaults]\nrepeat_limit = 0\nmax_tokens = 50\n[engine]\ncontext = 512\n")
+        .dummy(&json!({"loops": ["round"]}));
+    let cut = home.run(["Hello"]).expect(0);
+    assert!(cut.stderr.contains("cut after 50 tokens: it may have no more"), "{cut:?}");
+    let full = home.run(["--max-tokens", "5000", "Hello"]).expect(0);
+    assert!(full.stderr.contains("with the 5 of the prompt, the context is full"), "{full:?}");
+}
+
+#[test]
 fn a_command_for_every_state_of_the_daemon() {
     let home = TestHome::new();
     let stopped = home.run(["daemon", "status"]);

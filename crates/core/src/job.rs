@@ -356,6 +356,8 @@ pub enum FinishReason {
     Stop,
     /// `max_tokens` or the context's end was reached.
     Length,
+    /// It had done nothing but repeat itself for `repeat_limit` tokens.
+    Repetition,
     /// Somebody canceled it.
     Canceled,
 }

@@ -83,6 +83,8 @@ pub enum Op {
     Sessions(SessionsQuery),
     /// What was said in a conversation ([`Conversation`]).
     Session(SessionQuery),
+    /// Take back the last turn of a conversation ([`UndoneTurn`]).
+    UndoSession(SessionQuery),
     /// Forget a conversation, and what is cached of it ([`RemovedSession`]).
     RmSession(RmSessionQuery),
     /// Loaded models and running requests ([`ProcessList`]).

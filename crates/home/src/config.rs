@@ -271,6 +271,8 @@ struct StrictParameters {
     #[serde(default)]
     repeat_penalty: Option<f32>,
     #[serde(default)]
+    repeat_limit: Option<u32>,
+    #[serde(default)]
     seed: Option<u32>,
     #[serde(default)]
     stop: Vec<String>,

@@ -16,5 +16,5 @@ pub(crate) use options::{
 pub(crate) use parse::{parse, short_help};
 pub(crate) use sessions::{
     ChatArgs, ExportArgs, ExportFormat, ListArgs, RmArgs, SessionArgs, SessionsArgs,
-    SessionsCommand, ShowArgs,
+    SessionsCommand, ShowArgs, UndoArgs,
 };

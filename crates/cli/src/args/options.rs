@@ -241,7 +241,7 @@ pub(crate) struct RunArgs {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Sampling (defaults: the model file's, else llama.cpp's)")]
 pub(crate) struct SamplingArgs {
-    /// The most tokens to generate
+    /// The most tokens to generate [default: 4096]
     #[arg(long, value_name = "N")]
     max_tokens: Option<u32>,
     /// How bold; 0 always takes the likeliest token
@@ -259,6 +259,9 @@ pub(crate) struct SamplingArgs {
     /// Make recent tokens less likely; 1 is off
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     repeat_penalty: Option<f32>,
+    /// End an answer whose last N tokens only repeat one passage; 0 is never [default: 1024]
+    #[arg(long, value_name = "N")]
+    repeat_limit: Option<u32>,
     /// The same seed gives the same answer
     #[arg(long, value_name = "N")]
     seed: Option<u32>,
@@ -277,6 +280,7 @@ impl SamplingArgs {
             top_p: self.top_p,
             min_p: self.min_p,
             repeat_penalty: self.repeat_penalty,
+            repeat_limit: self.repeat_limit,
             seed: self.seed,
             stop: self.stop,
         }

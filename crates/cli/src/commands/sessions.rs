@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use threadrunner_core::protocol::{
     Conversation, Op, RemovedSession, RmSessionQuery, SessionList, SessionQuery, SessionRecord,
-    SessionsQuery,
+    SessionsQuery, UndoneTurn,
 };
 use threadrunner_core::{ErrorCode, ExitCode, Failure, SessionName};
 use threadrunner_home::{DEFAULT_WORKSPACE, Home};
@@ -13,7 +13,7 @@ use threadrunner_home::{DEFAULT_WORKSPACE, Home};
 use super::transcript;
 use crate::app::{Session, with_session};
 use crate::args::{
-    ExportArgs, ListArgs, RmArgs, SessionArgs, SessionsArgs, SessionsCommand, ShowArgs,
+    ExportArgs, ListArgs, RmArgs, SessionArgs, SessionsArgs, SessionsCommand, ShowArgs, UndoArgs,
 };
 use crate::error::{CommandError, CommandResult};
 use crate::table::Table;
@@ -24,6 +24,7 @@ pub(crate) fn run(args: SessionsArgs) -> CommandResult {
     with_session(Home::from_env()?, None, async |session| match command {
         SessionsCommand::List(args) => list(session, args).await,
         SessionsCommand::Show(args) => show(session, args).await,
+        SessionsCommand::Undo(args) => undo(session, args).await,
         SessionsCommand::Rm(args) => rm(session, args).await,
         SessionsCommand::Export(args) => export(session, args).await,
     })
@@ -125,6 +126,28 @@ fn tell_what_is_missing(record: &SessionRecord) {
              said until then",
             record.session
         ));
+    }
+}
+
+async fn undo(session: &mut Session, args: UndoArgs) -> CommandResult {
+    let query = SessionQuery { session: args.session, workspace: args.within.workspace };
+    let undone: UndoneTurn = session.call(Op::UndoSession(query)).await?;
+    if args.json {
+        output::print_json(&undone)?;
+    } else {
+        output::print(&format!("{}\n", undone.job))?;
+        output::say(&left(&undone));
+    }
+    Ok(ExitCode::Success)
+}
+
+/// What is left of a conversation.
+pub(super) fn left(undone: &UndoneTurn) -> String {
+    let session = &undone.session;
+    match undone.turns {
+        0 => format!("nothing is left of session '{session}'"),
+        1 => format!("session '{session}' has 1 turn now"),
+        turns => format!("session '{session}' has {turns} turns now"),
     }
 }
 

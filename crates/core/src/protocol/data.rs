@@ -313,6 +313,17 @@ pub struct TurnRecord {
     pub usage: Option<Usage>,
 }
 
+/// A turn that is no longer part of its session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UndoneTurn {
+    /// The session's name.
+    pub session: SessionName,
+    /// The job that was its last turn; it stays, as an ordinary job.
+    pub job: JobId,
+    /// How many turns are left; with none, the session is no more.
+    pub turns: u32,
+}
+
 /// A session that is no more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RemovedSession {
