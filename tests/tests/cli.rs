@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use rustix::process::Signal;
 use serde_json::json;
-use threadrunner_tests::{Finished, TestHome, eventually};
+use threadrunner_tests::{Finished, Terminal, TestHome, eventually};
 
 #[test]
 fn the_dummy_answers_as_promised() {
@@ -30,6 +30,42 @@ fn a_prompt_that_is_a_commands_name_works_behind_run() {
     let home = TestHome::new();
     assert!(home.run(["run", "status"]).expect(0).stdout.ends_with("status.\n"));
     assert!(home.run(["--", "ps"]).expect(0).stdout.ends_with("ps.\n"));
+}
+
+#[test]
+fn a_mistyped_command_is_no_prompt() {
+    let home = TestHome::new();
+    for (typed, command) in
+        [(&["modles"][..], "models"), (&["logs"], "daemon logs"), (&["--json", "serve"], "daemon run")]
+    {
+        let refused = home.run(typed).expect(64);
+        let said = refused.stdout + &refused.stderr;
+        assert!(said.contains(&format!("`threadrunner {command}`")), "{said}");
+        assert!(said.contains("`threadrunner run "), "{said}");
+    }
+    assert!(home.run(["pull", "llama3"]).expect(64).stderr.contains("GGUF"));
+    assert_eq!(home.jobs_in("output"), [] as [&str; 0]);
+    assert!(home.run(["run", "modles"]).expect(0).stdout.ends_with("modles.\n"));
+    assert!(home.run(["logs", "are", "long"]).expect(0).stdout.ends_with("long.\n"));
+}
+
+#[test]
+fn a_person_is_asked_what_a_mistyped_command_was_meant_to_be() {
+    let home = TestHome::new();
+    let typed = |answer: &str| {
+        let mut terminal = Terminal::start(&home.threadrunner(["staus"]));
+        terminal.see("did you mean `threadrunner status`?");
+        terminal.type_keys(answer);
+        terminal
+    };
+    let mut prompt = typed("p\r");
+    prompt.see("amet staus.");
+    assert_eq!(prompt.end(), Some(0));
+    let mut status = typed("y\r");
+    status.see("workspace");
+    assert_eq!(status.end(), Some(0));
+    assert_eq!(typed("\r").end(), Some(64));
+    assert_eq!(home.jobs_in("output").len(), 1);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod batch;
 mod jobs;
+mod mistyped;
 mod options;
 mod parse;
 mod sessions;
@@ -13,7 +14,7 @@ pub(crate) use options::{
     Cli, Command, CompletionsArgs, DaemonCommand, LoadArgs, LogsArgs, Plain, RunArgs, StopArgs,
     UnloadArgs, WorkspaceArg,
 };
-pub(crate) use parse::{parse, short_help};
+pub(crate) use parse::{Refused, parse, short_help};
 pub(crate) use sessions::{
     ChatArgs, ExportArgs, ExportFormat, ListArgs, RmArgs, SessionArgs, SessionsArgs,
     SessionsCommand, ShowArgs, UndoArgs,

@@ -24,6 +24,7 @@ Examples:
 
 A prompt that begins with a command's name goes after `run` or `--`:
   threadrunner run jobs are hard to find
+So does a single word that resembles one.
 
 Exit codes:
   0 done   2 no daemon   3 model   4 timed out   5 queue full   6 job failed
