@@ -1,5 +1,6 @@
 //! `threadrunner` as scripts use it.
 
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
@@ -66,6 +67,27 @@ fn a_person_is_asked_what_a_mistyped_command_was_meant_to_be() {
     assert_eq!(status.end(), Some(0));
     assert_eq!(typed("\r").end(), Some(64));
     assert_eq!(home.jobs_in("output").len(), 1);
+}
+
+#[test]
+fn the_default_model_is_chosen_and_told() {
+    let home = TestHome::new();
+    let none = home.run(["models"]).expect(0);
+    assert!(none.stderr.contains("no models") && none.stderr.contains("https://"), "{none:?}");
+    let models = home.root().join("models");
+    fs::create_dir_all(&models).unwrap();
+    for name in ["a.gguf", "b.gguf"] {
+        fs::write(models.join(name), "GGUF").unwrap();
+    }
+    let open = home.run(["models", "default"]).expect(3);
+    assert!(open.stderr.contains("models default NAME"), "{open:?}");
+    home.run(["models", "default", "c"]).expect(3);
+    let chosen = home.run(["models", "default", "b"]).expect(0);
+    assert_eq!((chosen.stdout.as_str(), chosen.stderr.as_str()), ("b\n", "config.toml says so\n"));
+    let told = home.run(["models", "default", "--json"]).expect(0).json();
+    assert_eq!((&told["name"], &told["chosen_by"]), (&json!("b"), &json!("configuration")));
+    let listed = home.run(["models", "--json"]).expect(0).json();
+    assert_eq!([&listed["models"][0]["default"], &listed["models"][1]["default"]], [false, true]);
 }
 
 #[test]

@@ -18,7 +18,7 @@ use crate::{Home, MemoryBudget, ModelConfig, RetentionConfig, SessionsConfig};
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// The default model: a name in `models/`, an alias, or a path (relative to the home).
-    /// Default: the only file in `models/`.
+    /// Default: the only file in `models/`, else the one used last.
     pub model: Option<String>,
     /// The default backend: `"llama"` or `"dummy"`. Default: llama where it is compiled in.
     pub backend: Option<BackendKind>,

@@ -92,8 +92,8 @@ pub(crate) enum Command {
     Ps(Plain),
     /// Show the daemon's state
     Status(Plain),
-    /// List the models there are
-    Models(Plain),
+    /// List the models there are, or choose the default
+    Models(ModelsArgs),
     /// Load a model, so that the next prompt need not wait for it
     Load(LoadArgs),
     /// Unload a model, or all
@@ -137,7 +137,8 @@ pub(crate) struct RunArgs {
 
     /// The model: a name from `threadrunner models`, an alias, or a path
     ///
-    /// Default: THREADRUNNER_MODEL_PATH, else `model` in config.toml, else the only one there is.
+    /// Default: THREADRUNNER_MODEL_PATH, else the one chosen with `threadrunner models default`, else
+    /// the only one there is, else the one used last.
     #[arg(short, long, value_name = "NAME")]
     pub(crate) model: Option<String>,
 
@@ -308,6 +309,39 @@ impl SamplingArgs {
 /// A command without arguments.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Plain {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Which models.
+#[derive(Debug, Clone, Args)]
+#[command(args_conflicts_with_subcommands = true, after_long_help = "\
+Examples:
+  threadrunner models
+  threadrunner models default                     # which one answers, and why
+  threadrunner models default Qwen3-4B-Q4_K_M")]
+pub(crate) struct ModelsArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<ModelsCommand>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What to do with models; without a word, list them.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum ModelsCommand {
+    /// Choose the model that answers where none is named; alone, say which one that is
+    Default(DefaultArgs),
+}
+
+/// Which model is to be the default.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DefaultArgs {
+    /// A name from `threadrunner models`, an alias, or a path; written to config.toml
+    #[arg(value_name = "NAME")]
+    pub(crate) model: Option<String>,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

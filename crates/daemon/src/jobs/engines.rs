@@ -3,7 +3,9 @@
 use std::time::Instant;
 
 use threadrunner_core::engine_protocol::{Command, Event};
-use threadrunner_core::{ErrorCode, Failure, FinishReason, JobId, ModelRef, Timings, Usage};
+use threadrunner_core::{
+    BackendKind, ErrorCode, Failure, FinishReason, JobId, ModelRef, Timings, Usage,
+};
 
 use super::live::{Live, Stage, milliseconds};
 use super::owner::Owner;
@@ -192,6 +194,19 @@ impl Owner {
         live.view(id);
         // One that cannot take it has exited, and its task says so next.
         engine.send(Command::Generate(Box::new(generate)));
+        let model = live.model.clone();
+        self.note_last_model(&model);
+    }
+
+    /// Notes which model was asked last, where that has changed.
+    fn note_last_model(&mut self, model: &ModelRef) {
+        let Some(path) = &model.path else { return };
+        if model.backend == BackendKind::Llama && self.last_model.as_ref() != Some(path) {
+            self.last_model = Some(path.clone());
+            if let Err(error) = threadrunner_home::note_last_model(&self.home, path) {
+                tracing::warn!(%error, "it is not noted which model was used last");
+            }
+        }
     }
 
     fn set_request_phase(&mut self, request: u64, phase: Phase) {

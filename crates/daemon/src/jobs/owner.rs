@@ -60,6 +60,8 @@ pub(crate) struct Owner {
     /// Requests that an engine has not ended yet, and whose they are.
     pub(super) requests: HashMap<u64, (JobId, EngineId)>,
     pub(super) next_request: u64,
+    /// The file of the model that was asked last, as it is noted for those who name none.
+    pub(super) last_model: Option<PathBuf>,
     pub(super) deadlines: BTreeSet<(Instant, JobId)>,
     /// Running jobs with text that is not on disk, and when it shall be.
     pub(super) unflushed: HashSet<JobId>,
@@ -129,6 +131,7 @@ impl Owner {
             processes: HashMap::new(),
             requests: HashMap::new(),
             next_request: 0,
+            last_model: None,
             deadlines: BTreeSet::new(),
             unflushed: HashSet::new(),
             flush_at: None,
