@@ -2,6 +2,7 @@
 
 mod input;
 mod line;
+mod typed;
 
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -20,6 +21,7 @@ use crate::output;
 use crate::spinner::Spinner;
 use input::{Input, Read};
 use line::Line;
+use typed::Typed;
 
 pub(crate) fn run(args: ChatArgs) -> CommandResult {
     let home = Home::from_env()?;
@@ -123,7 +125,12 @@ impl Chat {
                 return Ok(ExitCode::Success);
             }
             session.forget_interrupt().await;
-            match self.obey(session, line).await {
+            let typed = input.is_terminal().then(Typed::begin);
+            let obeyed = self.obey(session, line).await;
+            if let Some(typed) = typed {
+                input.queue(typed.finish());
+            }
+            match obeyed {
                 Ok(()) => {}
                 Err(error @ CommandError::ReaderGone) => return Err(error),
                 // A script is not to go on as if it had been answered.
