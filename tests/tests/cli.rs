@@ -36,9 +36,11 @@ fn a_prompt_that_is_a_commands_name_works_behind_run() {
 #[test]
 fn a_mistyped_command_is_no_prompt() {
     let home = TestHome::new();
-    for (typed, command) in
-        [(&["modles"][..], "models"), (&["logs"], "daemon logs"), (&["--json", "serve"], "daemon run")]
-    {
+    for (typed, command) in [
+        (&["modles"][..], "models"),
+        (&["logs"], "daemon logs"),
+        (&["--json", "serve"], "daemon run"),
+    ] {
         let refused = home.run(typed).expect(64);
         let said = refused.stdout + &refused.stderr;
         assert!(said.contains(&format!("`threadrunner {command}`")), "{said}");
@@ -88,6 +90,73 @@ fn the_default_model_is_chosen_and_told() {
     assert_eq!((&told["name"], &told["chosen_by"]), (&json!("b"), &json!("configuration")));
     let listed = home.run(["models", "--json"]).expect(0).json();
     assert_eq!([&listed["models"][0]["default"], &listed["models"][1]["default"]], [false, true]);
+}
+
+/// What a shell is offered for the last of these words.
+fn offered(home: &TestHome, words: &[&str]) -> Vec<String> {
+    let words = [&["threadrunner"], words].concat();
+    let mut ask = home.threadrunner([&["--"], words.as_slice()].concat());
+    ask.env("THREADRUNNER_COMPLETE", "zsh");
+    ask.env("_CLAP_COMPLETE_INDEX", (words.len() - 1).to_string());
+    let answered = ask.output().expect("threadrunner can be started");
+    let offered = Finished::from(answered).expect(0).stdout;
+    offered.lines().map(|line| line.split(':').next().unwrap_or_default().to_owned()).collect()
+}
+
+#[test]
+fn a_shell_is_offered_commands_options_and_what_there_is() {
+    let home = TestHome::new().config("[workspaces.code]\n[aliases]\nsmall = \"a.gguf\"\n");
+    assert_eq!(offered(&home, &["sess"]), ["sessions"]);
+    assert_eq!(offered(&home, &["jobs", "--st"]), ["--state"]);
+    assert_eq!(offered(&home, &["jobs", "--state", "c"]), ["canceled"]);
+    assert_eq!(offered(&home, &["--prior"]), ["--priority"]);
+    assert_eq!(offered(&home, &["result", ""]).iter().filter(|it| !it.starts_with('-')).count(), 0);
+    // To look starts nothing.
+    assert!(!home.socket().exists());
+    let models = home.root().join("models");
+    fs::create_dir_all(&models).unwrap();
+    fs::write(models.join("big.gguf"), "GGUF").unwrap();
+    home.run(["--tag", "nightly", "--session", "trip", "Why is the sky blue?"]).expect(0);
+    let id = home.run(["jobs", "--ids"]).expect(0).stdout.trim().to_owned();
+    home.run(["daemon", "stop"]).expect(0);
+    assert_eq!(offered(&home, &["-m", ""]), ["big", "small"]);
+    assert_eq!(offered(&home, &["models", "default", "b"]), ["big"]);
+    assert_eq!(offered(&home, &["jobs", "-w", "c"]), ["code"]);
+    assert_eq!(offered(&home, &["sessions", "show", "t"]), ["trip"]);
+    assert_eq!(offered(&home, &["--session", ""]), ["trip"]);
+    assert_eq!(offered(&home, &["wait", "--tag", "n"]), ["nightly"]);
+    assert_eq!(offered(&home, &["result", &id[..4]]), [id.as_str()]);
+    assert_eq!(offered(&home, &["follow", "l"]), ["last"]);
+    assert_eq!(offered(&home, &["cancel", &id[..4]]), [] as [&str; 0]);
+    assert!(!home.socket().exists());
+}
+
+#[test]
+fn the_completion_script_makes_a_shell_ask() {
+    let home = TestHome::new();
+    let script = home.run(["completions", "bash"]).expect(0).stdout;
+    let programs = threadrunner_tests::program("threadrunner");
+    let path = format!("{}:/usr/bin:/bin", programs.parent().unwrap().display());
+    let ask = "COMP_WORDS=(threadrunner jobs --st); COMP_CWORD=2; COMP_TYPE=9\n\
+               _clap_complete_threadrunner threadrunner --st jobs; echo \"${COMPREPLY[@]}\"";
+    let mut bash = home.threadrunner([] as [&str; 0]);
+    let variables: Vec<_> = bash
+        .get_envs()
+        .map(|(name, value)| (name.to_owned(), value.map(ToOwned::to_owned)))
+        .collect();
+    bash = std::process::Command::new("bash");
+    bash.args(["-c", &format!("{script}\n{ask}")]).env_clear();
+    bash.envs(variables.into_iter().filter_map(|(name, value)| Some((name, value?))));
+    let answered = Finished::from(bash.env("PATH", path).output().unwrap());
+    assert_eq!(answered.stdout.trim(), "--state", "{answered:?}");
+    for shell in ["zsh", "fish", "elvish", "powershell"] {
+        let script = home.run(["completions", shell]).expect(0).stdout;
+        assert!(script.contains("THREADRUNNER_COMPLETE"), "{shell}");
+    }
+    let zsh = home.run(["completions", "zsh"]).expect(0).stdout;
+    assert!(zsh.starts_with("#compdef threadrunner\n"), "{zsh}");
+    let unknown = home.threadrunner(["--"]).env("THREADRUNNER_COMPLETE", "tcsh").output().unwrap();
+    assert!(Finished::from(unknown).expect(64).stderr.contains("tcsh"));
 }
 
 #[test]

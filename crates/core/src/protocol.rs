@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
-    BackendKind, ErrorCode, ErrorType, Failure, FinishReason, JobId, JobState, KeepAlive, Message,
+    BackendKind, ErrorCode, ErrorType, Failure, FinishReason, JobId, JobStatus, KeepAlive, Message,
     Parameters, Priority, SessionName, Timings, Usage,
 };
 
@@ -326,8 +326,8 @@ pub enum Progress {
     Changed {
         /// The job.
         job: JobId,
-        /// Where it stands now; `None` when it was removed.
-        state: Option<JobState>,
+        /// How it stands now; `None` when it was removed.
+        state: Option<JobStatus>,
         /// How many jobs are queued or running now.
         live: u32,
     },

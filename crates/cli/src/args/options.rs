@@ -9,6 +9,7 @@ use threadrunner_core::{BackendKind, ErrorCode, Failure, JobId, KeepAlive, Param
 
 use super::batch::{self, BatchArgs};
 use super::jobs::{self, FollowArgs, JobArgs, JobsArgs, PruneArgs, WaitArgs};
+use super::models::ModelsArgs;
 use super::sessions::{self, ChatArgs, SessionArgs, SessionsArgs};
 use super::values;
 
@@ -314,39 +315,6 @@ pub(crate) struct Plain {
     pub(crate) json: bool,
 }
 
-/// Which models.
-#[derive(Debug, Clone, Args)]
-#[command(args_conflicts_with_subcommands = true, after_long_help = "\
-Examples:
-  threadrunner models
-  threadrunner models default                     # which one answers, and why
-  threadrunner models default Qwen3-4B-Q4_K_M")]
-pub(crate) struct ModelsArgs {
-    #[command(subcommand)]
-    pub(crate) command: Option<ModelsCommand>,
-    /// Print JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-/// What to do with models; without a word, list them.
-#[derive(Debug, Clone, Subcommand)]
-pub(crate) enum ModelsCommand {
-    /// Choose the model that answers where none is named; alone, say which one that is
-    Default(DefaultArgs),
-}
-
-/// Which model is to be the default.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct DefaultArgs {
-    /// A name from `threadrunner models`, an alias, or a path; written to config.toml
-    #[arg(value_name = "NAME")]
-    pub(crate) model: Option<String>,
-    /// Print JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
 /// What to load.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct LoadArgs {
@@ -440,6 +408,9 @@ pub(crate) struct LogsArgs {
 /// Which shell.
 #[derive(Debug, Clone, Args)]
 #[command(after_long_help = "\
+The script has the shell ask `threadrunner` for what there is: models, jobs, sessions, tags,
+workspaces. Write it anew after an update.
+
 Examples:
   threadrunner completions bash > ~/.local/share/bash-completion/completions/threadrunner
   threadrunner completions zsh > ~/.zfunc/_threadrunner

@@ -4,8 +4,8 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use threadrunner_core::protocol::{Op, ProcessList};
 use threadrunner_core::ExitCode;
+use threadrunner_core::protocol::{Op, ProcessList};
 use threadrunner_home::{
     ChosenBy, Config, Home, choose_model, default_model, list_models, where_to_get_one,
 };

@@ -10,6 +10,7 @@ use threadrunner_core::protocol::{
 use threadrunner_core::{ErrorCode, ExitCode, Failure, SessionName};
 use threadrunner_home::{DEFAULT_WORKSPACE, Home};
 
+use super::files::Files;
 use super::transcript;
 use crate::app::{Session, with_session};
 use crate::args::{
@@ -63,7 +64,10 @@ pub(super) async fn choose(
 
 async fn list(session: &mut Session, args: ListArgs) -> CommandResult {
     let query = SessionsQuery { limit: args.limit, workspace: args.within.workspace };
-    let list: SessionList = session.call(Op::Sessions(query)).await?;
+    let list: SessionList = match Files::alone(session, query.workspace.as_deref()).await? {
+        Some(files) => files.sessions(&query)?,
+        None => session.call(Op::Sessions(query)).await?,
+    };
     if args.json {
         output::print_json(&list)?;
         return Ok(ExitCode::Success);
@@ -103,9 +107,18 @@ fn table(sessions: &[SessionRecord], now: SystemTime) -> Table<6> {
     table
 }
 
+/// What was said in a session.
+async fn read(session: &mut Session, query: SessionQuery) -> Result<Conversation, CommandError> {
+    let files = Files::alone(session, query.workspace.as_deref()).await?;
+    match files.and_then(|files| files.session(&query)) {
+        Some(conversation) => Ok(conversation),
+        None => session.call(Op::Session(query)).await,
+    }
+}
+
 async fn show(session: &mut Session, args: ShowArgs) -> CommandResult {
     let query = SessionQuery { session: args.session, workspace: args.within.workspace };
-    let conversation: Conversation = session.call(Op::Session(query)).await?;
+    let conversation = read(session, query).await?;
     if args.json {
         output::print_json(&conversation)?;
         return Ok(ExitCode::Success);
@@ -181,7 +194,7 @@ async fn rm(session: &mut Session, args: RmArgs) -> CommandResult {
 
 async fn export(session: &mut Session, args: ExportArgs) -> CommandResult {
     let query = SessionQuery { session: args.session, workspace: args.within.workspace };
-    let conversation: Conversation = session.call(Op::Session(query)).await?;
+    let conversation = read(session, query).await?;
     tell_what_is_missing(&conversation.record);
     let text = transcript::exported(&conversation, args.format);
     match &args.output {

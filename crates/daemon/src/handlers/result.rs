@@ -1,6 +1,6 @@
 //! `result`: a finished job's answer.
 
-use threadrunner_core::JobState;
+use threadrunner_core::JobStatus;
 use threadrunner_core::protocol::{JobQuery, JobResult};
 
 use super::Stop;
@@ -17,7 +17,7 @@ pub(super) async fn result(
     let job = context.workspaces.find(query).await?;
     let record = record(context, &job).await?;
     match record.state {
-        JobState::Done => {
+        JobStatus::Done => {
             let text = job.read(|reader, id| Ok(reader.result(id)?)).await?;
             let text = String::from_utf8_lossy(&text).into_owned();
             answer.data(&JobResult { record, text }).await?;

@@ -5,7 +5,6 @@ use threadrunner_core::{ErrorCode, Failure, JobId, SessionFile, SessionName, Tur
 use threadrunner_workspace::Reader;
 
 use super::Stop;
-use super::sessions::record;
 use crate::connection::Answer;
 use crate::context::Context;
 use crate::store::{no_such_session, read_turn};
@@ -51,7 +50,7 @@ pub(super) fn find(
 }
 
 fn read(name: SessionName, file: SessionFile, workspace: &Served) -> Result<Conversation, Failure> {
-    let (record, chain) = record(name, file, workspace)?;
+    let (record, chain) = workspace.reader.session_record(name, file, &workspace.settings.name)?;
     let turns = chain.turns.into_iter().map(|id| turn(id, &workspace.reader));
     Ok(Conversation { conversation: turns.collect::<Result<_, _>>()?, record })
 }

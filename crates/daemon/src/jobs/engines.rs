@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use threadrunner_core::engine_protocol::{Command, Event};
+use threadrunner_core::protocol::{KeptModel, Unloaded};
 use threadrunner_core::{
     BackendKind, ErrorCode, Failure, FinishReason, JobId, ModelRef, Timings, Usage,
 };
@@ -276,8 +277,9 @@ impl Owner {
     }
 
     /// Ends a model's engines, also when they are busy or pinned, or all that are neither; returns
-    /// their names. A model without a draft model stands for all that it has one.
-    pub(super) fn unload(&mut self, model: Option<&ModelRef>) -> Vec<String> {
+    /// their names, and those of the others. A model without a draft model stands for all that it
+    /// has one.
+    pub(super) fn unload(&mut self, model: Option<&ModelRef>) -> Unloaded {
         let chosen: Vec<_> = match model {
             Some(model) => {
                 let loaded = self.engines.keys().filter(|loaded| loaded.is_as_asked(model));
@@ -298,9 +300,19 @@ impl Owner {
                 }
             }
         }
-        let mut names: Vec<_> = chosen.iter().map(ModelRef::name).collect();
-        names.sort();
-        names
+        let mut models: Vec<_> = chosen.iter().map(ModelRef::name).collect();
+        models.sort();
+        let kept = |engine: &Engine| KeptModel {
+            name: engine.model().name(),
+            pinned: engine.is_pinned(),
+            running: u32::try_from(engine.jobs().len()).unwrap_or(u32::MAX),
+        };
+        let mut kept: Vec<_> = match model {
+            Some(_) => Vec::new(),
+            None => self.engines.values().map(kept).collect(),
+        };
+        kept.sort();
+        Unloaded { models, kept }
     }
 }
 
