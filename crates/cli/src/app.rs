@@ -19,13 +19,16 @@ use tokio::time::{Instant, sleep_until};
 use crate::args::{self, Cli, Command, Refused};
 use crate::error::{CommandError, CommandResult};
 use crate::spinner::{Spinner, phase_label, progress_label};
-use crate::{commands, output};
+use crate::{commands, complete, output};
 
 /// The longest answer to a question.
 const ANSWER_BYTES: u64 = 1024;
 
 /// Carries out the command line `args`, the program's name first.
 pub(crate) fn main(args: Vec<OsString>) -> ExitCode {
+    if let Some(code) = complete::answer(&args) {
+        return code;
+    }
     let json = args.iter().take_while(|&arg| arg != "--").any(|arg| arg == "--json");
     let result = match parse(args) {
         Ok(cli) => match cli.command {
