@@ -94,6 +94,44 @@ fn a_chat_at_a_terminal_is_typed_stopped_gone_on_with_and_left() {
 }
 
 #[test]
+fn a_turn_is_taken_back_in_a_chat_and_the_one_before_it_is_the_last() {
+    let home = talkative();
+    let chat = b"one\ntwo\n/undo\n/retry\nthree\n/undo\n/undo\nfour\n";
+    let chat = home.run_with_input(["chat", "--session", "s"], chat).expect(0);
+    assert_eq!(chat.stdout.lines().count(), 5, "{}", chat.stdout);
+    assert!(chat.stderr.starts_with("session 's' has 1 turn now\n"), "{}", chat.stderr);
+    assert!(chat.stderr.ends_with("nothing is left of session 's'\n"), "{}", chat.stderr);
+    assert_eq!(prompts(&home, "s"), ["four"]);
+    home.run_with_input(["chat", "--session", "new"], b"/undo\n").expect(7);
+}
+
+#[test]
+fn what_is_typed_during_an_answer_is_answered_after_it() {
+    let home = TestHome::new().dummy(&json!({"step_ms": 20}));
+    home.start_daemon();
+    let mut chat = Terminal::start(&home.threadrunner(["chat", "--session", "s"]));
+    chat.see("> ");
+    chat.type_keys(&format!("{}last\r", "more ".repeat(100)));
+    chat.see("amet more.");
+    // Two that are whole, and one that goes on afterwards.
+    chat.type_keys("second\rthird\\\rand more\rfou");
+    chat.see("more. last.");
+    chat.see("> second");
+    chat.see("amet second.");
+    chat.see("amet third. and. more.");
+    chat.see("> ");
+    chat.type_keys("rth\r");
+    chat.see("amet fourth.");
+    chat.see("> ");
+    chat.type_keys("\x04");
+    assert_eq!(chat.end(), Some(0));
+    let said = prompts(&home, "s");
+    assert_eq!(said[1..], ["second", "third\nand more", "fourth"]);
+    let history = fs::read_to_string(home.root().join("cache/chat_history")).unwrap();
+    assert!(history.contains("second") && history.contains("fourth"), "{history}");
+}
+
+#[test]
 fn two_chats_at_once_lose_nothing_of_each_other() {
     let home = talkative();
     home.start_daemon();

@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use rustix::process::Signal;
 use serde_json::json;
-use threadrunner_tests::{Finished, TestHome, eventually};
+use threadrunner_tests::{Finished, Terminal, TestHome, eventually};
 
 #[test]
 fn the_dummy_answers_as_promised() {
@@ -31,6 +31,132 @@ fn a_prompt_that_is_a_commands_name_works_behind_run() {
     let home = TestHome::new();
     assert!(home.run(["run", "status"]).expect(0).stdout.ends_with("status.\n"));
     assert!(home.run(["--", "ps"]).expect(0).stdout.ends_with("ps.\n"));
+}
+
+#[test]
+fn a_mistyped_command_is_no_prompt() {
+    let home = TestHome::new();
+    for (typed, command) in [
+        (&["modles"][..], "models"),
+        (&["logs"], "daemon logs"),
+        (&["--json", "serve"], "daemon run"),
+    ] {
+        let refused = home.run(typed).expect(64);
+        let said = refused.stdout + &refused.stderr;
+        assert!(said.contains(&format!("`threadrunner {command}`")), "{said}");
+        assert!(said.contains("`threadrunner run "), "{said}");
+    }
+    assert!(home.run(["pull", "llama3"]).expect(64).stderr.contains("GGUF"));
+    assert_eq!(home.jobs_in("output"), [] as [&str; 0]);
+    assert!(home.run(["run", "modles"]).expect(0).stdout.ends_with("modles.\n"));
+    assert!(home.run(["logs", "are", "long"]).expect(0).stdout.ends_with("long.\n"));
+}
+
+#[test]
+fn a_person_is_asked_what_a_mistyped_command_was_meant_to_be() {
+    let home = TestHome::new();
+    let typed = |answer: &str| {
+        let mut terminal = Terminal::start(&home.threadrunner(["staus"]));
+        terminal.see("did you mean `threadrunner status`?");
+        terminal.type_keys(answer);
+        terminal
+    };
+    let mut prompt = typed("p\r");
+    prompt.see("amet staus.");
+    assert_eq!(prompt.end(), Some(0));
+    let mut status = typed("y\r");
+    status.see("workspace");
+    assert_eq!(status.end(), Some(0));
+    assert_eq!(typed("\r").end(), Some(64));
+    assert_eq!(home.jobs_in("output").len(), 1);
+}
+
+#[test]
+fn the_default_model_is_chosen_and_told() {
+    let home = TestHome::new();
+    let none = home.run(["models"]).expect(0);
+    assert!(none.stderr.contains("no models") && none.stderr.contains("https://"), "{none:?}");
+    let models = home.root().join("models");
+    fs::create_dir_all(&models).unwrap();
+    for name in ["a.gguf", "b.gguf"] {
+        fs::write(models.join(name), "GGUF").unwrap();
+    }
+    let open = home.run(["models", "default"]).expect(3);
+    assert!(open.stderr.contains("models default NAME"), "{open:?}");
+    home.run(["models", "default", "c"]).expect(3);
+    let chosen = home.run(["models", "default", "b"]).expect(0);
+    assert_eq!((chosen.stdout.as_str(), chosen.stderr.as_str()), ("b\n", "config.toml says so\n"));
+    let told = home.run(["models", "default", "--json"]).expect(0).json();
+    assert_eq!((&told["name"], &told["chosen_by"]), (&json!("b"), &json!("configuration")));
+    let listed = home.run(["models", "--json"]).expect(0).json();
+    assert_eq!([&listed["models"][0]["default"], &listed["models"][1]["default"]], [false, true]);
+}
+
+/// What a shell is offered for the last of these words.
+fn offered(home: &TestHome, words: &[&str]) -> Vec<String> {
+    let words = [&["threadrunner"], words].concat();
+    let mut ask = home.threadrunner([&["--"], words.as_slice()].concat());
+    ask.env("THREADRUNNER_COMPLETE", "zsh");
+    ask.env("_CLAP_COMPLETE_INDEX", (words.len() - 1).to_string());
+    let answered = ask.output().expect("threadrunner can be started");
+    let offered = Finished::from(answered).expect(0).stdout;
+    offered.lines().map(|line| line.split(':').next().unwrap_or_default().to_owned()).collect()
+}
+
+#[test]
+fn a_shell_is_offered_commands_options_and_what_there_is() {
+    let home = TestHome::new().config("[workspaces.code]\n[aliases]\nsmall = \"a.gguf\"\n");
+    assert_eq!(offered(&home, &["sess"]), ["sessions"]);
+    assert_eq!(offered(&home, &["jobs", "--st"]), ["--state"]);
+    assert_eq!(offered(&home, &["jobs", "--state", "c"]), ["canceled"]);
+    assert_eq!(offered(&home, &["--prior"]), ["--priority"]);
+    assert_eq!(offered(&home, &["result", ""]).iter().filter(|it| !it.starts_with('-')).count(), 0);
+    // To look starts nothing.
+    assert!(!home.socket().exists());
+    let models = home.root().join("models");
+    fs::create_dir_all(&models).unwrap();
+    fs::write(models.join("big.gguf"), "GGUF").unwrap();
+    home.run(["--tag", "nightly", "--session", "trip", "Why is the sky blue?"]).expect(0);
+    let id = home.run(["jobs", "--ids"]).expect(0).stdout.trim().to_owned();
+    home.run(["daemon", "stop"]).expect(0);
+    assert_eq!(offered(&home, &["-m", ""]), ["big", "small"]);
+    assert_eq!(offered(&home, &["models", "default", "b"]), ["big"]);
+    assert_eq!(offered(&home, &["jobs", "-w", "c"]), ["code"]);
+    assert_eq!(offered(&home, &["sessions", "show", "t"]), ["trip"]);
+    assert_eq!(offered(&home, &["--session", ""]), ["trip"]);
+    assert_eq!(offered(&home, &["wait", "--tag", "n"]), ["nightly"]);
+    assert_eq!(offered(&home, &["result", &id[..4]]), [id.as_str()]);
+    assert_eq!(offered(&home, &["follow", "l"]), ["last"]);
+    assert_eq!(offered(&home, &["cancel", &id[..4]]), [] as [&str; 0]);
+    assert!(!home.socket().exists());
+}
+
+#[test]
+fn the_completion_script_makes_a_shell_ask() {
+    let home = TestHome::new();
+    let script = home.run(["completions", "bash"]).expect(0).stdout;
+    let programs = threadrunner_tests::program("threadrunner");
+    let path = format!("{}:/usr/bin:/bin", programs.parent().unwrap().display());
+    let ask = "COMP_WORDS=(threadrunner jobs --st); COMP_CWORD=2; COMP_TYPE=9\n\
+               _clap_complete_threadrunner threadrunner --st jobs; echo \"${COMPREPLY[@]}\"";
+    let mut bash = home.threadrunner([] as [&str; 0]);
+    let variables: Vec<_> = bash
+        .get_envs()
+        .map(|(name, value)| (name.to_owned(), value.map(ToOwned::to_owned)))
+        .collect();
+    bash = std::process::Command::new("bash");
+    bash.args(["-c", &format!("{script}\n{ask}")]).env_clear();
+    bash.envs(variables.into_iter().filter_map(|(name, value)| Some((name, value?))));
+    let answered = Finished::from(bash.env("PATH", path).output().unwrap());
+    assert_eq!(answered.stdout.trim(), "--state", "{answered:?}");
+    for shell in ["zsh", "fish", "elvish", "powershell"] {
+        let script = home.run(["completions", shell]).expect(0).stdout;
+        assert!(script.contains("THREADRUNNER_COMPLETE"), "{shell}");
+    }
+    let zsh = home.run(["completions", "zsh"]).expect(0).stdout;
+    assert!(zsh.starts_with("#compdef threadrunner\n"), "{zsh}");
+    let unknown = home.threadrunner(["--"]).env("THREADRUNNER_COMPLETE", "tcsh").output().unwrap();
+    assert!(Finished::from(unknown).expect(64).stderr.contains("tcsh"));
 }
 
 #[test]
@@ -127,6 +253,40 @@ fn an_interrupt_cancels_the_job_and_is_exit_code_130() {
     home.kill(client.id(), Signal::INT);
     Finished::from(client.wait_with_output().unwrap()).expect(130);
     eventually("its job is canceled", || (home.jobs_in("failed").len() == 1).then_some(()));
+}
+
+#[test]
+fn an_answer_that_never_ends_is_cut_and_standard_error_says_why() {
+    let home = TestHome::new().dummy(&json!({"loops": ["round", "and", "round"]}));
+    let cut = home.run(["--session", "s", "Hello"]).expect(0);
+    assert!(cut.stdout.ends_with("round and round\n"), "{}", cut.stdout);
+    assert!(cut.stderr.contains("cut after 1056 tokens: it only repeated itself"), "{cut:?}");
+    assert!(cut.stderr.contains("--repeat-limit 0"), "{cut:?}");
+    assert!(cut.stderr.contains("sessions undo s"), "{cut:?}");
+    let told = home.run(["--json", "--repeat-limit", "64", "Hello"]).expect(0);
+    assert_eq!(told.json()["finish_reason"], "repetition");
+    assert_eq!(told.json()["usage"]["completion_tokens"], 96);
+    assert_eq!(told.stderr, "");
+    let job = told.json()["job"].as_str().unwrap().to_owned();
+    let followed = home.run(["follow", &job]).expect(0);
+    assert!(followed.stderr.contains("it only repeated itself"), "{followed:?}");
+    // Whatever is let go on has a bound all the same.
+    let bounded = home.run(["--repeat-limit", "0", "Hello"]).expect(0);
+    assert!(bounded.stderr.contains("cut after 4096 tokens: it may have no more"), "{bounded:?}");
+    let short = home.run(["--max-tokens", "2", "Hello"]).expect(0);
+    assert_eq!(short.stdout, "lorem ipsum\n");
+    assert!(short.stderr.contains("cut after 2 tokens"), "{short:?}");
+}
+
+#[test]
+fn the_configuration_bounds_answers_and_a_full_context_is_told_as_such() {
+    let home = TestHome::new()
+        .config("[defaults]\nrepeat_limit = 0\nmax_tokens = 50\n[engine]\ncontext = 512\n")
+        .dummy(&json!({"loops": ["round"]}));
+    let cut = home.run(["Hello"]).expect(0);
+    assert!(cut.stderr.contains("cut after 50 tokens: it may have no more"), "{cut:?}");
+    let full = home.run(["--max-tokens", "5000", "Hello"]).expect(0);
+    assert!(full.stderr.contains("with the 5 of the prompt, the context is full"), "{full:?}");
 }
 
 #[test]

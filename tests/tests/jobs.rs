@@ -167,3 +167,36 @@ fn a_followed_job_streams_from_its_beginning() {
     assert_eq!(followed.split_whitespace().count(), 30);
     assert_eq!(home.run(["result", &id]).expect(0).stdout, followed);
 }
+
+#[test]
+fn to_look_starts_no_daemon() {
+    let home = TestHome::new().dummy(&json!({"fail_after": 7}));
+    assert_eq!(home.run(["jobs"]).expect(0).stderr, "no jobs\n");
+    assert_eq!(home.run(["sessions"]).expect(0).stderr, "no sessions\n");
+    assert!(!home.socket().exists(), "nothing was asked");
+    home.run(["--session", "s", "--tag", "a", "Hello"]).expect(0);
+    home.run(["a longer question than that"]).expect(3);
+    let told = |home: &TestHome| {
+        let told = |arguments: &[&str]| home.run(arguments).expect(0).stdout;
+        [
+            told(&["jobs", "--json"]),
+            told(&["jobs", "--ids"]),
+            told(&["jobs", "--json", "--tag", "a", "--state", "done", "--since", "1h"]),
+            told(&["jobs", "--ids", "--state", "failed"]),
+            told(&["jobs", "--json", "--limit", "1"]),
+            told(&["sessions", "--json"]),
+            told(&["sessions", "show", "--json", "s"]),
+            told(&["sessions", "export", "s"]),
+        ]
+    };
+    let with_a_daemon = told(&home);
+    let done = home.run(["jobs", "--ids", "--state", "done"]).expect(0).stdout;
+    let answer = home.run(["result", "--json", done.trim()]).expect(0).stdout;
+    home.run(["daemon", "stop"]).expect(0);
+    assert_eq!(told(&home), with_a_daemon);
+    assert_eq!(home.run(["result", "--json", done.trim()]).expect(0).stdout, answer);
+    assert!(!home.socket().exists(), "nothing was asked");
+    // What the files do not tell, the daemon does.
+    assert!(home.run(["result", "last"]).expect(6).stderr.contains("failed"));
+    assert!(home.socket().exists());
+}

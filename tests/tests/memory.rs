@@ -66,6 +66,8 @@ fn a_model_in_use_is_not_unloaded_and_the_job_for_another_waits_for_it() {
     let mut waits = home.connect();
     waits.send(&json!({"v": 1, "id": 2, "op": "run", "prompt": "Hello", "model": "b"}));
     while waits.receive().unwrap()["event"] != "queued" {}
+    let left = home.run(["unload", "--json"]).expect(0).json();
+    assert_eq!((&left["models"], &left["kept"][0]["running"]), (&json!([]), &json!(1)));
     assert_eq!(pid(&home, "a"), Some(works));
     let said = busy.answer();
     assert_eq!(said.last().unwrap()["finish_reason"], "stop", "{said:?}");
@@ -85,10 +87,14 @@ fn a_pinned_model_stays_until_it_is_unloaded_by_name() {
         assert_eq!(loaded(&home), ["a", model]);
     }
     assert!(home.run(["ps"]).expect(0).stdout.contains("never: pinned"));
-    home.run(["unload"]).expect(0);
+    let left = home.run(["unload"]).expect(0);
+    assert_eq!(left.stdout, "b\n");
+    assert!(left.stderr.contains("a stays loaded: it is pinned"), "{left:?}");
     assert_eq!(loaded(&home), ["a"]);
     home.run(["unload", "a"]).expect(0);
     assert_eq!(loaded(&home), [""; 0]);
+    assert_eq!(home.run(["unload"]).expect(0).stderr, "no model is loaded\n");
+    assert_eq!(home.run(["unload", "a"]).expect(0).stderr, "a is not loaded\n");
 }
 
 #[test]

@@ -75,7 +75,7 @@ fn an_attached_prompt_waits_and_is_told_for_what() {
     let waiting = waiting.unwrap();
     assert_eq!((&waiting["on"], &waiting["others"]), (&json!(first), &json!(0)));
     let listed = home.run(["jobs"]).expect(0).stdout;
-    assert!(listed.contains(&format!("waits for {first}")), "{listed}");
+    assert!(listed.contains(&format!("queued after {first}")), "{listed}");
     let status = home.status();
     assert_eq!((&status["held"], &status["queued"]), (&json!(1), &json!(0)));
     home.run(["cancel", &first]).expect(0);

@@ -240,7 +240,7 @@ fn what_is_unknown_or_cannot_be_is_refused() {
     let nothing = home.run(["-c", "hi"]).expect(7);
     assert!(nothing.stderr.contains("no session to go on with"), "{}", nothing.stderr);
     home.run(["-c", "--session", "s", "hi"]).expect(7);
-    for command in ["show", "rm", "export"] {
+    for command in ["show", "undo", "rm", "export"] {
         home.run(["sessions", command, "nobody"]).expect(7);
     }
     home.run(["--session", "../s", "hi"]).expect(64);
@@ -303,8 +303,59 @@ fn a_conversation_too_long_for_the_model_is_refused_with_what_to_do() {
     let refused = home.run(["--session", "s", &long]).expect(3);
     assert!(refused.stderr.contains("session 's' has grown too long"), "{}", refused.stderr);
     assert!(refused.stderr.contains("sessions export s"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("sessions undo s"), "{}", refused.stderr);
     home.run(["--session", "s", "--max-tokens", "5", "two"]).expect(0);
     assert_eq!(prompts(&home, "s"), ["one", "two"]);
+}
+
+#[test]
+fn a_session_that_an_answer_filled_goes_on_when_that_is_taken_back() {
+    let home = talkative().config("[engine]\ncontext = 256\n");
+    home.run(["--session", "s", "one"]).expect(0);
+    let long = "word ".repeat(20);
+    let last = home.run(["--session", "s", "--json", &long]).expect(0).json();
+    home.run(["--session", "s", "three"]).expect(3);
+    let undone = home.run(["sessions", "undo", "s"]).expect(0);
+    assert_eq!(undone.stdout.trim(), last["job"]);
+    assert_eq!(undone.stderr, "session 's' has 1 turn now\n");
+    home.run(["--session", "s", "--max-tokens", "5", "four"]).expect(0);
+    assert_eq!(prompts(&home, "s"), ["one", "four"]);
+    // What was taken back is an ordinary job.
+    home.run(["rm", last["job"].as_str().unwrap()]).expect(0);
+}
+
+#[test]
+fn turns_are_taken_back_one_after_the_other_for_good_until_none_is_left() {
+    let home = talkative();
+    for prompt in ["one", "two", "three"] {
+        home.run(["--session", "s", prompt]).expect(0);
+    }
+    home.run(["sessions", "undo", "s"]).expect(0);
+    kill_daemon(&home);
+    assert_eq!(prompts(&home, "s"), ["one", "two"]);
+    let undone = home.run(["sessions", "undo", "--json", "s"]).expect(0).json();
+    assert_eq!((&undone["session"], &undone["turns"]), (&json!("s"), &json!(1)));
+    home.run(["sessions", "undo", "s"]).expect(0);
+    home.run(["sessions", "undo", "s"]).expect(7);
+    home.run(["sessions", "show", "s"]).expect(7);
+    let anew = home.run(["--session", "s", "four"]).expect(0).stdout;
+    assert!(anew.ends_with("amet user. four.\n"), "{anew}");
+    assert_eq!(prompts(&home, "s"), ["four"]);
+}
+
+#[test]
+fn a_turn_is_not_taken_back_under_one_that_has_not_ended_or_after_one_that_is_gone() {
+    let home = TestHome::new().dummy(&json!({"words": 100_000, "step_ms": 20}));
+    home.run(["--session", "s", "--max-tokens", "1", "one"]).expect(0);
+    home.run(["--session", "s", "--max-tokens", "1", "two"]).expect(0);
+    let open = id(home.run(["--session", "s", "--detach", "endless"]));
+    let refused = home.run(["sessions", "undo", "s"]).expect(6);
+    assert!(refused.stderr.contains(&open), "{}", refused.stderr);
+    home.run(["cancel", &open]).expect(0);
+    let first = show(&home, "s")["conversation"][0]["job"].as_str().unwrap().to_owned();
+    fs::remove_dir_all(home.workspace("output").join(first)).unwrap();
+    let refused = home.run(["sessions", "undo", "s"]).expect(6);
+    assert!(refused.stderr.contains("what was said before is gone"), "{}", refused.stderr);
 }
 
 #[test]

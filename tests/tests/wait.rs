@@ -133,11 +133,14 @@ fn ids_pass_from_one_command_to_the_next() {
         home.run_with_input(command.iter().copied(), input.as_bytes())
     };
     assert_eq!(with_input(&["cancel", "-"], &listed).expect(0).stdout, listed);
-    let failed = home.run(["jobs", "--state", "failed", "--ids"]).expect(0).stdout;
-    assert_eq!(sorted(&failed), ids);
+    let canceled = home.run(["jobs", "--state", "canceled", "--ids"]).expect(0).stdout;
+    assert_eq!(sorted(&canceled), ids);
+    assert_eq!(home.run(["jobs", "--state", "failed", "--ids"]).expect(0).stdout, "");
+    let told = home.run(["jobs", "--json", "--state", "canceled"]).expect(0).json();
+    assert_eq!(told["jobs"][0]["state"], "canceled");
     let only = home.run(["jobs", "--ids", "--tag", "a"]).expect(0).stdout;
     assert_eq!(only.trim(), ids[0]);
-    assert_eq!(sorted(&with_input(&["retry", "-"], &failed).expect(0).stdout), ids);
+    assert_eq!(sorted(&with_input(&["retry", "-"], &canceled).expect(0).stdout), ids);
     assert_eq!(with_input(&["cancel"], &listed).expect(0).stdout, listed);
     // One that is not there stops no other.
     let given = format!("123456\n{listed}");
@@ -145,6 +148,33 @@ fn ids_pass_from_one_command_to_the_next() {
     assert_eq!(removed.stdout, listed);
     assert!(removed.stderr.contains("123456"), "{}", removed.stderr);
     assert_eq!(home.run(["jobs", "--ids"]).expect(0).stdout, "");
+}
+
+#[test]
+fn nothing_on_standard_input_is_nothing_to_do_where_it_was_asked_for() {
+    let home = TestHome::new();
+    for command in ["result", "wait", "follow", "cancel", "retry", "rm"] {
+        let done = home.run_with_input([command, "-"], b"\n").expect(0);
+        assert_eq!((done.stdout.as_str(), done.stderr.as_str()), ("", ""), "{command}");
+        // Without the dash it is more likely that something is missing.
+        home.run_with_input([command], b"").expect(64);
+    }
+}
+
+#[test]
+fn a_job_that_is_named_twice_is_one_job() {
+    let home = TestHome::new();
+    for prompt in ["one", "two", "three"] {
+        home.run(["--tag", "a", prompt]).expect(0);
+    }
+    let ids = home.run(["jobs", "--ids"]).expect(0).stdout;
+    let ids: Vec<_> = ids.lines().collect();
+    let removed = home.run(["rm", "last", "last", ids[0]]).expect(0);
+    assert_eq!(removed.stdout.trim(), ids[0]);
+    let left = home.run(["jobs", "--ids"]).expect(0).stdout;
+    assert_eq!(left.lines().collect::<Vec<_>>(), ids[1..]);
+    home.run(["rm", ids[2], ids[2], "123456"]).expect(7);
+    assert_eq!(home.run(["jobs", "--ids"]).expect(0).stdout.trim(), ids[1]);
 }
 
 #[test]

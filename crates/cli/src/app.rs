@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::future::Future;
+use std::io::{self, BufRead, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,15 +18,21 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use crate::args::{self, Command};
+use crate::args::{self, Cli, Command, Refused};
 use crate::error::{CommandError, CommandResult, refused_by_system};
 use crate::spinner::{Spinner, phase_label, progress_label};
-use crate::{commands, output};
+use crate::{commands, complete, output};
+
+/// The longest answer to a question.
+const ANSWER_BYTES: u64 = 1024;
 
 /// Carries out the command line `args`, the program's name first.
 pub(crate) fn main(args: Vec<OsString>) -> ExitCode {
+    if let Some(code) = complete::answer(&args) {
+        return code;
+    }
     let json = args.iter().take_while(|&arg| arg != "--").any(|arg| arg == "--json");
-    let result = match args::parse(args) {
+    let result = match parse(args) {
         Ok(cli) => match cli.command {
             Some(command) => dispatch(command),
             None => commands::run::run(cli.run),
@@ -39,7 +46,9 @@ pub(crate) fn main(args: Vec<OsString>) -> ExitCode {
             Err(CommandError::usage(message, hint.trim()))
         }
         Err(refused) => {
-            output::say(refused.text.trim_end());
+            if !refused.text.is_empty() {
+                output::say(refused.text.trim_end());
+            }
             Err(CommandError::Silent(ExitCode::Usage))
         }
     };
@@ -47,6 +56,28 @@ pub(crate) fn main(args: Vec<OsString>) -> ExitCode {
         output::report(&error, json);
         error.exit_code()
     })
+}
+
+/// Reads the arguments; who can be asked what was meant is asked.
+fn parse(args: Vec<OsString>) -> Result<Cli, Refused> {
+    let program = args.first().cloned();
+    let refused = match args::parse(args) {
+        Err(Refused { question: Some(question), text, help }) => (question, text, help),
+        parsed => return parsed,
+    };
+    let (question, text, help) = refused;
+    let refused = Refused { text, help, question: None };
+    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        return Err(refused);
+    }
+    output::ask(&question.to_a_person());
+    let mut answer = String::new();
+    // What cannot be read is no answer.
+    let _ = io::stdin().lock().take(ANSWER_BYTES).read_line(&mut answer);
+    match question.answered(&answer) {
+        Some(meant) => args::parse(program.into_iter().chain(meant).collect()),
+        None => Err(Refused { text: String::new(), ..refused }),
+    }
 }
 
 fn dispatch(command: Command) -> CommandResult {

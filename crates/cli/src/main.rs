@@ -7,6 +7,7 @@
 mod app;
 mod args;
 mod commands;
+mod complete;
 mod error;
 mod format;
 mod output;

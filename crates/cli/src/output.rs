@@ -69,6 +69,11 @@ fn write_some(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     }
 }
 
+/// Asks something on standard error, and leaves the line open for the answer.
+pub(crate) fn ask(text: &str) {
+    let _ = write_some(io::stderr().as_fd(), text.as_bytes());
+}
+
 /// Says something on standard error. That nobody hears it is no reason to fail.
 pub(crate) fn say(text: &str) {
     let stderr = io::stderr();

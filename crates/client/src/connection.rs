@@ -236,6 +236,7 @@ pub(crate) fn first_reply_limit(op: &Op) -> Option<Duration> {
         | Op::Rm(_)
         | Op::Sessions(_)
         | Op::Session(_)
+        | Op::UndoSession(_)
         | Op::RmSession(_)
         | Op::Load(_)
         | Op::Unload(_) => Some(ANSWER_LIMIT),

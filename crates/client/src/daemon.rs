@@ -296,7 +296,7 @@ impl Daemon {
 /// Whether what `op` begins may go on without the client: also an attached prompt is a job, which
 /// the next daemon runs if the one that took it died.
 fn outlives(op: &Op) -> bool {
-    matches!(op, Op::Submit(_) | Op::Run(_))
+    matches!(op, Op::Submit(_) | Op::Run(_) | Op::UndoSession(_))
 }
 
 async fn begin(client: Client, op: Op) -> Result<Replies, Failure> {

@@ -163,6 +163,9 @@ pub struct DummyScript {
     /// The answer is this many words instead of the prompt's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub words: Option<u32>,
+    /// After that it says these words over and over, as one token each, and never ends by itself.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub loops: Vec<String>,
     /// Every so many-th token that its draft model guesses is wrong; of 1 all are, of 0 none.
     pub draft_wrong: u32,
     /// Bytes that it says its weights take. It takes nothing.

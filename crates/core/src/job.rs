@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{JobId, KeepAlive, Parameters, SessionName};
+use crate::{JobId, JobStatus, KeepAlive, Parameters, SessionName};
 
 /// The version of `job.json` that this program writes. A newer one is refused, never guessed.
 pub const SPEC_VERSION: u32 = 1;
@@ -62,15 +62,9 @@ impl JobState {
         matches!(self, Self::Done | Self::Failed)
     }
 
-    /// The state's name, as it stands on the wire and in `jobs`.
+    /// What is said of a job there.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Writing => "writing",
-            Self::Ready => "ready",
-            Self::Processing => "processing",
-            Self::Done => "done",
-            Self::Failed => "failed",
-        }
+        JobStatus::of(self, None).as_str()
     }
 }
 
@@ -398,6 +392,8 @@ pub enum FinishReason {
     Stop,
     /// `max_tokens` or the context's end was reached.
     Length,
+    /// It had done nothing but repeat itself for `repeat_limit` tokens.
+    Repetition,
     /// Somebody canceled it.
     Canceled,
 }

@@ -18,6 +18,7 @@ mod error;
 mod frame;
 mod id;
 mod job;
+mod job_status;
 mod keep_alive;
 mod params;
 pub mod protocol;
@@ -37,6 +38,7 @@ pub use job::{
     BackendKind, FinishReason, HookOutcome, JobMeta, JobSpec, JobState, JobType, Message, ModelRef,
     Priority, Role, SPEC_VERSION, Timings, Usage,
 };
+pub use job_status::JobStatus;
 pub use keep_alive::{InvalidKeepAlive, KeepAlive};
 pub use params::{InvalidParameter, Parameters};
 pub use session::{

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// one place, [`Parameters::DEFAULT`].
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Parameters {
-    /// The most tokens to generate; `None` is as many as the context has room for.
+    /// The most tokens to generate.
     #[serde(default, deserialize_with = "json::whole", skip_serializing_if = "Option::is_none")]
     pub max_tokens: Option<u32>,
     /// Divides the logits before sampling; 0 is greedy.
@@ -28,6 +28,9 @@ pub struct Parameters {
     /// Divides (or multiplies, below zero) the logits of recent tokens; 1 is off.
     #[serde(default, deserialize_with = "json::number", skip_serializing_if = "Option::is_none")]
     pub repeat_penalty: Option<f32>,
+    /// Generation ends once so many tokens have done nothing but repeat one passage; 0 is never.
+    #[serde(default, deserialize_with = "json::whole", skip_serializing_if = "Option::is_none")]
+    pub repeat_limit: Option<u32>,
     /// Seeds the sampler; the same seed gives the same answer. In JSON it is any whole number of 64
     /// bits, of which those of 32 are themselves.
     #[serde(default, deserialize_with = "json::seed", skip_serializing_if = "Option::is_none")]
@@ -55,15 +58,17 @@ impl Parameters {
     /// The longest stop text, in bytes.
     pub const MAX_STOP_BYTES: usize = 256;
 
-    /// What holds where neither the request nor the model file says otherwise: llama.cpp's own
-    /// defaults (`common_params_sampling`), so that answers resemble those of its tools.
+    /// What holds where neither the request nor the model file says otherwise: for sampling
+    /// llama.cpp's own defaults (`common_params_sampling`), so that answers resemble those of its
+    /// tools; and bounds for a model that would never end by itself.
     pub const DEFAULT: Self = Self {
-        max_tokens: None,
+        max_tokens: Some(4096),
         temperature: Some(0.8),
         top_k: Some(40),
         top_p: Some(0.95),
         min_p: Some(0.05),
         repeat_penalty: Some(1.0),
+        repeat_limit: Some(1024),
         seed: None,
         stop: Vec::new(),
     };
@@ -78,6 +83,7 @@ impl Parameters {
             top_p: self.top_p.or(other.top_p),
             min_p: self.min_p.or(other.min_p),
             repeat_penalty: self.repeat_penalty.or(other.repeat_penalty),
+            repeat_limit: self.repeat_limit.or(other.repeat_limit),
             seed: self.seed.or(other.seed),
             stop: if self.stop.is_empty() { other.stop.clone() } else { self.stop },
         }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
-    BackendKind, ErrorCode, ErrorType, Failure, FinishReason, JobId, JobState, KeepAlive, Message,
+    BackendKind, ErrorCode, ErrorType, Failure, FinishReason, JobId, JobStatus, KeepAlive, Message,
     Parameters, Priority, SessionName, Timings, Usage,
 };
 
@@ -86,6 +86,8 @@ pub enum Op {
     Sessions(SessionsQuery),
     /// What was said in a conversation ([`Conversation`]).
     Session(SessionQuery),
+    /// Take back the last turn of a conversation ([`UndoneTurn`]).
+    UndoSession(SessionQuery),
     /// Forget a conversation, and what is cached of it ([`RemovedSession`]).
     RmSession(RmSessionQuery),
     /// Loaded models and running requests ([`ProcessList`]).
@@ -330,8 +332,8 @@ pub enum Progress {
     Changed {
         /// The job.
         job: JobId,
-        /// Where it stands now; `None` when it was removed.
-        state: Option<JobState>,
+        /// How it stands now; `None` when it was removed.
+        state: Option<JobStatus>,
         /// How many jobs are queued or running now.
         live: u32,
     },

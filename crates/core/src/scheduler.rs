@@ -46,6 +46,7 @@ mod parking;
 mod plan;
 mod queue;
 mod reading;
+mod repetition;
 mod room;
 mod saving;
 mod sequence;

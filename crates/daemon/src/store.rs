@@ -26,7 +26,7 @@ use tokio::sync::{oneshot, watch};
 use crate::workspaces::WorkspaceId;
 pub(crate) use conversation::{read_turn, too_long};
 use keeper::Keeper;
-pub(crate) use sessions::{RemovedSession, no_such_session};
+pub(crate) use sessions::{RemovedSession, Undone, no_such_session};
 pub(crate) use standing::{After, Standing};
 
 /// How many jobs are removed in one operation.
@@ -151,6 +151,7 @@ enum Operation {
     Retry { id: JobId, reply: Reply<()> },
     Remove { id: JobId, reply: Reply<()> },
     RemoveAll { ids: Vec<JobId>, reply: Reply<Vec<JobId>> },
+    UndoTurn { name: SessionName, reply: Reply<Undone> },
     RemoveSession { name: SessionName, reply: Reply<RemovedSession> },
 }
 
@@ -377,6 +378,11 @@ impl Archive {
     /// Removes a job that has ended.
     pub(crate) async fn remove(&self, id: JobId) -> Result<(), Failure> {
         self.ask(|reply| Operation::Remove { id, reply }).await
+    }
+
+    /// Takes back the last turn of a session of which no turn is queued or running. Its job stays.
+    pub(crate) async fn undo_turn(&self, name: SessionName) -> Result<Undone, Failure> {
+        self.ask(|reply| Operation::UndoTurn { name, reply }).await
     }
 
     /// Forgets a session of which no turn is queued or running. Its jobs stay.

@@ -339,12 +339,17 @@ impl Sequence {
                 answer::to(&String::from_utf8_lossy(&bytes.collect::<Vec<u8>>()))
             }
         });
-        let token = TokenId(FIRST_WORD + i32::try_from(generated).unwrap_or(0));
-        let piece = match answer.get(generated) {
+        let place = match generated.checked_sub(answer.len()) {
+            Some(beyond) if !script.loops.is_empty() => answer.len() + beyond % script.loops.len(),
+            _ => generated,
+        };
+        let token = TokenId(FIRST_WORD + i32::try_from(place).unwrap_or(0));
+        let word = answer.iter().chain(&script.loops).nth(place);
+        let piece = match word {
             Some(word) if generated == 0 => word.clone(),
             Some(word) => format!(" {word}"),
             None => String::new(),
         };
-        Sampled { seq, token, end: generated >= answer.len(), piece: piece.into_bytes() }
+        Sampled { seq, token, end: word.is_none(), piece: piece.into_bytes() }
     }
 }

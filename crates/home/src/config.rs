@@ -22,7 +22,7 @@ const MAX_BYTES: u64 = 1 << 20;
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// The default model: a name in `models/`, an alias, or a path (relative to the home).
-    /// Default: the only file in `models/`.
+    /// Default: the only file in `models/`, else the one used last.
     pub model: Option<String>,
     /// The default backend: `"llama"` or `"dummy"`. Default: llama where it is compiled in.
     pub backend: Option<BackendKind>,
@@ -282,6 +282,8 @@ struct StrictParameters {
     min_p: Option<f32>,
     #[serde(default)]
     repeat_penalty: Option<f32>,
+    #[serde(default)]
+    repeat_limit: Option<u32>,
     #[serde(default)]
     seed: Option<u32>,
     #[serde(default)]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use threadrunner_core::{BackendKind, ErrorCode, Failure, ModelRef};
 
 use crate::config::expand;
-use crate::{Config, Home, WorkspaceSettings};
+use crate::{Config, Home, WorkspaceSettings, default_model};
 
 /// A model file in the home's `models/`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,8 +27,7 @@ pub fn resolve_backend(flag: Option<BackendKind>, home: &Home, config: &Config) 
     flag.or(home.backend).or(config.backend).unwrap_or(built)
 }
 
-/// The model that `name` means, or without one the default: `THREADRUNNER_MODEL_PATH`, else the
-/// configured one, else the only file in `models/`.
+/// The model that `name` means, or without one the default ([`default_model`]).
 ///
 /// A name is a path (it has a slash, or it ends in `.gguf` and exists), the name or the stem of a
 /// file in `models/`, or an alias. The path in the answer is absolute, and a file was there.
@@ -49,18 +48,9 @@ pub fn resolve_model(
             draft: None,
         });
     }
-    let path = match (name, &home.model_path, &config.model) {
-        (Some(name), _, _) => by_name(home, config, name, Path::new(""))?,
-        (None, Some(path), _) => file(path).map_err(|why| {
-            Failure::new(
-                ErrorCode::ModelNotFound,
-                format!("THREADRUNNER_MODEL_PATH names {}, but {why}", path.display()),
-            )
-            .hint("let it name a GGUF file, or unset it")
-        })?,
-        // What stands in the configuration means the same from every working directory.
-        (None, None, Some(name)) => by_name(home, config, name, &home.root)?,
-        (None, None, None) => only_one(home)?,
+    let path = match name {
+        Some(name) => by_name(home, config, name, Path::new(""))?,
+        None => default_model(home, config)?.0,
     };
     Ok(ModelRef { backend, path: Some(path), draft: None })
 }
@@ -182,32 +172,6 @@ fn is_later_part(stem: &str) -> bool {
     number(count) && number(part) && part != "00001"
 }
 
-fn only_one(home: &Home) -> Result<PathBuf, Failure> {
-    let models = list_models(home)?;
-    match models.as_slice() {
-        [model] => canonical(&model.path),
-        [] if !dangling_links(home).is_empty() => {
-            Err(dangling_links(home).swap_remove(0).failure())
-        }
-        [] => Err(Failure::new(
-            ErrorCode::NoModel,
-            format!("there is no model: {} holds no .gguf file", home.models_dir.display()),
-        )
-        .hint(format!(
-            "put a GGUF file into {}, or run scripts/quickstart, which fetches a small one",
-            home.models_dir.display()
-        ))),
-        several => {
-            let names: Vec<_> = several.iter().map(|model| model.name.as_str()).collect();
-            Err(Failure::new(
-                ErrorCode::NoModel,
-                format!("which model? There are {}", names.join(", ")),
-            )
-            .hint("name one with --model, or as `model = \"NAME\"` in config.toml"))
-        }
-    }
-}
-
 /// The file that `name` means; relative paths are relative to `base`, and to the working
 /// directory where that is empty.
 pub(crate) fn by_name(
@@ -282,7 +246,7 @@ fn suggestion<'a>(name: &str, names: impl Iterator<Item = &'a String>) -> String
 }
 
 /// The absolute path of `path`, if it is a file; else why not.
-fn file(path: &Path) -> Result<PathBuf, String> {
+pub(crate) fn file(path: &Path) -> Result<PathBuf, String> {
     let metadata =
         fs::metadata(path).map_err(|error| match (fs::read_link(path), error.kind()) {
             (Ok(target), _) => leads_nowhere(&target, &error),
@@ -318,7 +282,7 @@ pub struct DanglingLink {
 }
 
 impl DanglingLink {
-    fn failure(&self) -> Failure {
+    pub(crate) fn failure(&self) -> Failure {
         Failure::new(
             ErrorCode::ModelNotFound,
             format!("no model at {}: {}", self.path.display(), self.why),
@@ -343,7 +307,7 @@ pub fn dangling_links(home: &Home) -> Vec<DanglingLink> {
     links
 }
 
-fn canonical(path: &Path) -> Result<PathBuf, Failure> {
+pub(crate) fn canonical(path: &Path) -> Result<PathBuf, Failure> {
     file(path).map_err(|why| {
         Failure::new(ErrorCode::ModelNotFound, format!("no model at {}: {why}", path.display()))
     })

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use threadrunner_core::protocol::JobRecord;
-use threadrunner_core::{ErrorCode, Failure, JobId, JobSpec, JobState};
+use threadrunner_core::{ErrorCode, Failure, JobId, JobSpec, JobState, JobStatus};
 
 use crate::files::{JobDir, MAX_FILE_BYTES, ReadError, job_dir};
 use crate::job_files::{OutcomeSeal, clear_outcome, load_meta};
@@ -94,7 +94,7 @@ impl Reader {
         };
         Ok(JobRecord {
             job: id.clone(),
-            state,
+            state: JobStatus::of(state, meta.status.as_deref()),
             position: None,
             waits_for: Vec::new(),
             on_done,

@@ -61,6 +61,18 @@ impl Workspace {
         unwritten
     }
 
+    /// Writes a session's file at once, in place of what is prepared. Whoever is told finds it so for
+    /// good.
+    ///
+    /// # Errors
+    /// [`WorkspaceError::Io`].
+    pub fn replace_session(&mut self, name: &SessionName, file: &SessionFile) -> Result<()> {
+        let (dir, path) = self.sessions_dir()?;
+        self.write_file(&dir, &path, name, file)?;
+        self.sessions.remove(name);
+        self.fs.sync(dir.as_fd()).map_err(|error| WorkspaceError::io("sync", &path, error))
+    }
+
     /// Removes a session's file; its jobs stay. Whoever is told finds it gone for good.
     ///
     /// # Errors

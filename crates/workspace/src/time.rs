@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use threadrunner_core::protocol::JobRecord;
+
 /// Microseconds since 1970; 0 for a clock set before that.
 pub fn micros_since_epoch(time: SystemTime) -> u64 {
     let micros = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
@@ -44,6 +46,13 @@ pub fn parse_timestamp(text: &str) -> Option<SystemTime> {
         if fraction.is_empty() { 0 } else { format!("{fraction:0<9}").parse().ok()? };
     let seconds = days_from_civil(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second;
     UNIX_EPOCH.checked_add(Duration::from_secs(seconds) + Duration::from_nanos(nanos))
+}
+
+/// How many seconds before `now` a job was submitted; 0 where nobody can tell.
+pub fn age_s(record: &JobRecord, now: SystemTime) -> f64 {
+    let submitted = record.meta.submitted_at.as_deref().and_then(parse_timestamp);
+    let age = submitted.and_then(|time| now.duration_since(time).ok());
+    age.unwrap_or_default().as_secs_f64()
 }
 
 fn numbers(text: &str, separator: char) -> Option<[u64; 3]> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use threadrunner_core::JobState;
+use threadrunner_core::JobStatus;
 
 use super::{WorkspaceArg, values};
 
@@ -14,7 +14,7 @@ Examples:
   threadrunner jobs --tag nightly --since 1d
   threadrunner jobs --watch
   threadrunner jobs --json --limit 1000 | jq -r '.jobs[] | select(.duration_s > 60) | .job'
-  threadrunner jobs --state failed --ids | threadrunner retry -
+  threadrunner jobs --state failed --state canceled --ids | threadrunner retry -
   threadrunner jobs --older-than 7d --state done --ids | threadrunner rm -";
 
 /// What `wait --help` says at its end.
@@ -41,7 +41,7 @@ Examples:
 pub(crate) struct JobsArgs {
     /// Only in this state (repeatable)
     #[arg(long = "state", value_name = "STATE", value_parser = values::state())]
-    pub(crate) states: Vec<JobState>,
+    pub(crate) states: Vec<JobStatus>,
     /// Only with this tag
     #[arg(long, value_name = "WORD")]
     pub(crate) tag: Option<String>,

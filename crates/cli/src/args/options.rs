@@ -9,6 +9,7 @@ use threadrunner_core::{BackendKind, ErrorCode, Failure, JobId, KeepAlive, Param
 
 use super::batch::{self, BatchArgs};
 use super::jobs::{self, FollowArgs, JobArgs, JobsArgs, PruneArgs, WaitArgs};
+use super::models::ModelsArgs;
 use super::sessions::{self, ChatArgs, SessionArgs, SessionsArgs};
 use super::values;
 
@@ -24,6 +25,7 @@ Examples:
 
 A prompt that begins with a command's name goes after `run` or `--`:
   threadrunner run jobs are hard to find
+So does a single word that resembles one.
 
 Exit codes:
   0 done   2 no daemon   3 model   4 timed out   5 queue full   6 job failed
@@ -93,8 +95,8 @@ pub(crate) enum Command {
     Ps(Plain),
     /// Show the daemon's state
     Status(Plain),
-    /// List the models there are
-    Models(Plain),
+    /// List the models there are, or choose the default
+    Models(ModelsArgs),
     /// Load a model, so that the next prompt need not wait for it
     Load(LoadArgs),
     /// Unload a model, or all
@@ -138,7 +140,8 @@ pub(crate) struct RunArgs {
 
     /// The model: a name from `threadrunner models`, an alias, or a path
     ///
-    /// Default: THREADRUNNER_MODEL_PATH, else `model` in config.toml, else the only one there is.
+    /// Default: THREADRUNNER_MODEL_PATH, else the one chosen with `threadrunner models default`, else
+    /// the only one there is, else the one used last.
     #[arg(short, long, value_name = "NAME")]
     pub(crate) model: Option<String>,
 
@@ -243,7 +246,7 @@ pub(crate) struct RunArgs {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Sampling (defaults: the model file's, else llama.cpp's)")]
 pub(crate) struct SamplingArgs {
-    /// The most tokens to generate
+    /// The most tokens to generate [default: 4096]
     #[arg(long, value_name = "N")]
     max_tokens: Option<u32>,
     /// How bold; 0 always takes the likeliest token
@@ -261,6 +264,9 @@ pub(crate) struct SamplingArgs {
     /// Make recent tokens less likely; 1 is off
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     repeat_penalty: Option<f32>,
+    /// End an answer whose last N tokens only repeat one passage; 0 is never [default: 1024]
+    #[arg(long, value_name = "N")]
+    repeat_limit: Option<u32>,
     /// The same seed gives the same answer
     #[arg(long, value_name = "N")]
     seed: Option<u32>,
@@ -279,6 +285,7 @@ impl SamplingArgs {
             top_p: self.top_p,
             min_p: self.min_p,
             repeat_penalty: self.repeat_penalty,
+            repeat_limit: self.repeat_limit,
             seed: self.seed,
             stop: self.stop,
         }
@@ -405,6 +412,9 @@ pub(crate) struct LogsArgs {
 /// Which shell.
 #[derive(Debug, Clone, Args)]
 #[command(after_long_help = "\
+The script has the shell ask `threadrunner` for what there is: models, jobs, sessions, tags,
+workspaces. Write it anew after an update.
+
 Examples:
   threadrunner completions bash > ~/.local/share/bash-completion/completions/threadrunner
   threadrunner completions zsh > ~/.zfunc/_threadrunner

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 
+use super::mistyped::Question;
 use super::options::Cli;
 
 /// Arguments that are not carried out: a request for help, or a mistake.
@@ -14,13 +15,15 @@ pub(crate) struct Refused {
     pub(crate) text: String,
     /// Whether it was asked for.
     pub(crate) help: bool,
+    /// What a person could be asked.
+    pub(crate) question: Option<Question>,
 }
 
 /// Reads the arguments; the first is the program's name.
 ///
-/// The first argument decides: a command's name begins a command, anything else a prompt. So a
-/// word that only resembles a command is a prompt, and one that is a command's name and stands
-/// behind options is a question back.
+/// The first argument decides: a command's name begins a command, anything else a prompt. One word
+/// that only resembles a command, or is a command's name and stands behind options, is a question
+/// back.
 pub(crate) fn parse(mut args: Vec<OsString>) -> Result<Cli, Refused> {
     let first = args.get(1).and_then(|arg| arg.to_str()).map(str::to_owned);
     let second = args.get(2).and_then(|arg| arg.to_str());
@@ -46,9 +49,22 @@ pub(crate) fn parse(mut args: Vec<OsString>) -> Result<Cli, Refused> {
                  `threadrunner {word} ...`\n"
             ),
             help: false,
+            question: None,
         }),
+        (None, prompt) if !separated => match Question::about(prompt, &words, &command_names()) {
+            Some(question) => {
+                Err(Refused { text: question.to_a_script(), help: false, question: Some(question) })
+            }
+            None => Ok(cli),
+        },
         _ => Ok(cli),
     }
+}
+
+/// The names of all commands.
+pub(crate) fn command_names() -> Vec<String> {
+    let names = Cli::command().get_subcommands().map(|it| it.get_name().to_owned()).collect();
+    [names, vec!["help".to_owned()]].concat()
 }
 
 /// What `-h` says.
@@ -80,7 +96,7 @@ fn refused(error: &clap::Error, words: &[OsString]) -> Refused {
             ));
         }
     }
-    Refused { text, help }
+    Refused { text, help, question: None }
 }
 
 #[cfg(test)]
@@ -119,7 +135,6 @@ mod tests {
         assert_eq!(prompt(&["why", "is", "it"]), ["why", "is", "it"]);
         assert_eq!(prompt(&["tell", "me", "jobs"]), ["tell", "me", "jobs"]);
         assert_eq!(prompt(&["-m", "x", "tell", "jobs"]), ["tell", "jobs"]);
-        assert_eq!(prompt(&["staus"]), ["staus"]);
         assert_eq!(prompt(&["Jobs"]), ["Jobs"]);
         assert_eq!(prompt(&["jobs are hard"]), ["jobs are hard"]);
         assert_eq!(prompt(&["help", "me"]), ["help", "me"]);
@@ -146,6 +161,18 @@ mod tests {
             parse_words(&["result", "last"]).unwrap().command,
             Some(Command::Result(_))
         ));
+    }
+
+    #[test]
+    fn one_word_that_resembles_a_command_is_a_question_back_and_a_prompt_behind_run() {
+        for words in [&["staus"][..], &["--json", "staus"], &["serve"], &["pull", "llama3"]] {
+            let refused = parse_words(words).unwrap_err();
+            assert!(refused.question.is_some(), "{words:?}");
+            assert!(refused.text.contains("as a prompt: `threadrunner run "), "{}", refused.text);
+        }
+        assert_eq!(prompt(&["run", "staus"]), ["staus"]);
+        assert_eq!(prompt(&["--", "staus"]), ["staus"]);
+        assert_eq!(prompt(&["staus", "of", "things"]), ["staus", "of", "things"]);
     }
 
     #[test]

@@ -31,6 +31,7 @@ Examples:
   threadrunner sessions show trip
   threadrunner sessions show --json trip | jq -r '.conversation[].job'
   threadrunner sessions export trip --format markdown > trip.md
+  threadrunner sessions undo trip    # takes the last turn back
   threadrunner sessions rm trip";
 
 /// Which conversation a prompt belongs to.
@@ -95,6 +96,8 @@ pub(crate) enum SessionsCommand {
     List(ListArgs),
     /// Print what was said
     Show(ShowArgs),
+    /// Take back the last turn, question and answer; its job stays
+    Undo(UndoArgs),
     /// Forget conversations, and what is cached of them; their jobs stay, unless --jobs
     Rm(RmArgs),
     /// Print what was said, for other programs
@@ -123,6 +126,19 @@ pub(crate) struct ShowArgs {
     #[command(flatten)]
     pub(crate) within: WorkspaceArg,
     /// Print JSON, with the id of each turn's job
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Which conversation to take a turn back of.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct UndoArgs {
+    /// A name from `threadrunner sessions`
+    #[arg(value_name = "NAME", value_parser = values::session)]
+    pub(crate) session: SessionName,
+    #[command(flatten)]
+    pub(crate) within: WorkspaceArg,
+    /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
-use threadrunner_core::{BackendKind, JobId, JobState, Priority, SessionName};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use threadrunner_core::{BackendKind, JobId, JobStatus, Priority, SessionName};
 
 /// A duration: `30`, `30s`, `1.5m`, `2h`, `7d`, `500ms`. A bare number is seconds.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
@@ -55,16 +55,21 @@ pub(crate) fn priority() -> impl TypedValueParser<Value = Priority> {
     })
 }
 
-/// The name of a job state; `queued` and `running` are what people call two of them.
-pub(crate) fn state() -> impl TypedValueParser<Value = JobState> {
-    PossibleValuesParser::new(["ready", "queued", "processing", "running", "done", "failed"]).map(
-        |text| match text.as_str() {
-            "ready" | "queued" => JobState::Ready,
-            "processing" | "running" => JobState::Processing,
-            "done" => JobState::Done,
-            _ => JobState::Failed,
-        },
-    )
+/// How a job stands, in the words of `jobs`; those of the workspace's directories are understood.
+pub(crate) fn state() -> impl TypedValueParser<Value = JobStatus> {
+    const ALL: [(JobStatus, Option<&str>); 5] = [
+        (JobStatus::Queued, Some("ready")),
+        (JobStatus::Running, Some("processing")),
+        (JobStatus::Done, None),
+        (JobStatus::Failed, None),
+        (JobStatus::Canceled, Some("cancelled")),
+    ];
+    let names = ALL.map(|(status, alias)| PossibleValue::new(status.as_str()).aliases(alias));
+    PossibleValuesParser::new(names).try_map(|text| {
+        let mut all = ALL.into_iter();
+        let named = all.find(|(status, alias)| status.as_str() == text || *alias == Some(&*text));
+        named.map(|(status, _)| status).ok_or("no such state")
+    })
 }
 
 /// A whole job id.

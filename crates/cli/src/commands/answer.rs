@@ -6,11 +6,12 @@ use serde::Serialize;
 use threadrunner_client::Replies;
 use threadrunner_core::protocol::{EndFrame, Progress, ReplyBody};
 use threadrunner_core::{
-    ErrorCode, ExitCode, Failure, FinishReason, JobId, SessionName, Timings, Usage,
+    ErrorCode, ExitCode, Failure, FinishReason, JobId, Parameters, SessionName, Timings, Usage,
 };
+use threadrunner_home::{Config, Home};
 
 use crate::app::{Session, strange};
-use crate::error::{CommandError, CommandResult};
+use crate::error::CommandError;
 use crate::output;
 use crate::spinner::progress_label;
 
@@ -27,13 +28,57 @@ struct Answer {
     timings: Timings,
 }
 
-/// Prints the answer in `replies`: text as it comes, or with `json` one object at its end.
-pub(crate) async fn print_answer(
-    session: &mut Session,
-    replies: Replies,
-    json: bool,
-) -> CommandResult {
-    show_answer(session, replies, json, None).await.map(|_| ExitCode::Success)
+/// What is known of an answer before it comes, and how it is shown.
+#[derive(Debug, Default)]
+pub(crate) struct Expected<'a> {
+    /// As one object at its end.
+    pub(crate) json: bool,
+    /// The conversation that it is part of.
+    pub(crate) session: Option<&'a SessionName>,
+    /// How to take it back from there.
+    pub(crate) undo: Option<String>,
+    /// The most tokens that it may have, where that is known.
+    pub(crate) most_tokens: Option<u32>,
+}
+
+/// The most tokens that an answer may have, which was asked for with so many.
+pub(crate) fn most_tokens(
+    home: &Home,
+    workspace: Option<&str>,
+    asked: Option<u32>,
+) -> Result<Option<u32>, Failure> {
+    if asked.is_some() {
+        return Ok(asked);
+    }
+    let defaults = Config::load(home)?.workspace(home, workspace)?.defaults;
+    Ok(defaults.or(&Parameters::DEFAULT).max_tokens)
+}
+
+/// Says that an answer was cut, why, and what to do about it.
+fn tell_cut(end: &EndFrame, expected: &Expected<'_>) {
+    let said = end.usage.completion_tokens;
+    let (why, what_to_do) = match (end.finish_reason, expected.most_tokens) {
+        (FinishReason::Stop | FinishReason::Canceled, _) => return,
+        (FinishReason::Repetition, _) => {
+            ("it only repeated itself".to_owned(), Some("--repeat-limit 0 lets it go on"))
+        }
+        (FinishReason::Length, None) => {
+            ("max_tokens or the end of the context was reached".to_owned(), None)
+        }
+        (FinishReason::Length, Some(most)) if said >= most => (
+            "it may have no more".to_owned(),
+            Some("--max-tokens, or `max_tokens` in [defaults] of config.toml, allows more"),
+        ),
+        (FinishReason::Length, Some(_)) => (
+            format!("with the {} of the prompt, the context is full", end.usage.prompt_tokens),
+            Some("`context` in [engine] of config.toml makes it larger"),
+        ),
+    };
+    output::say(&format!("threadrunner: the answer was cut after {said} tokens: {why}"));
+    let hints: Vec<_> = what_to_do.into_iter().chain(expected.undo.as_deref()).collect();
+    if !hints.is_empty() {
+        output::say(&hints.join("; "));
+    }
 }
 
 /// Says that a turn which was not answered is not part of its conversation.
@@ -51,15 +96,15 @@ pub(crate) fn tell_void(error: &CommandError, name: &SessionName) {
     }
 }
 
-/// The same of a turn of a conversation; returns the job.
+/// Shows the answer in `replies`: text as it comes, or one object at its end. Returns the job.
 pub(crate) async fn show_answer(
     session: &mut Session,
     mut replies: Replies,
-    json: bool,
-    name: Option<&SessionName>,
+    expected: Expected<'_>,
 ) -> Result<JobId, CommandError> {
     // Until an event says more.
     session.spinner.set("waiting".to_owned());
+    let json = expected.json;
     let mut printer = Printer { json, text: String::new(), last: None };
     let end = match read(session, &mut replies, &mut printer).await {
         Ok(end) => end,
@@ -77,7 +122,7 @@ pub(crate) async fn show_answer(
     session.spinner.end();
     let canceled = end.finish_reason == FinishReason::Canceled;
     let job = end.job.clone();
-    printer.finish(session, end, name).await?;
+    printer.finish(session, end, &expected).await?;
     if canceled {
         let failure = Failure::new(ErrorCode::Canceled, format!("job {job} was canceled"));
         // With --json, the object that was printed says it.
@@ -169,13 +214,13 @@ impl Printer {
         mut self,
         session: &mut Session,
         end: EndFrame,
-        name: Option<&SessionName>,
+        expected: &Expected<'_>,
     ) -> Result<(), CommandError> {
         if self.json {
             let answer = Answer {
                 text: self.text,
                 job: end.job,
-                session: name.cloned(),
+                session: expected.session.cloned(),
                 model: end.model,
                 finish_reason: end.finish_reason,
                 usage: end.usage,
@@ -183,6 +228,8 @@ impl Printer {
             };
             return Ok(output::print_json(&answer)?);
         }
-        self.end_line(session).await
+        self.end_line(session).await?;
+        tell_cut(&end, expected);
+        Ok(())
     }
 }

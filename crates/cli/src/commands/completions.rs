@@ -1,15 +1,12 @@
 //! A completion script for a shell.
 
-use clap::CommandFactory;
 use threadrunner_core::ExitCode;
 
-use crate::args::{Cli, CompletionsArgs};
+use crate::args::CompletionsArgs;
 use crate::error::CommandResult;
-use crate::output;
+use crate::{complete, output};
 
 pub(crate) fn run(args: CompletionsArgs) -> CommandResult {
-    let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "threadrunner", &mut script);
-    output::print(&String::from_utf8_lossy(&script))?;
+    output::print(&complete::script(&args.shell.to_string())?)?;
     Ok(ExitCode::Success)
 }

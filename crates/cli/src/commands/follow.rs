@@ -1,9 +1,10 @@
 //! Jobs' answers from their beginning, wherever they stand.
 
+use threadrunner_core::ExitCode;
 use threadrunner_core::protocol::{FollowQuery, Op};
 use threadrunner_home::Home;
 
-use super::answer::print_answer;
+use super::answer::{Expected, show_answer};
 use super::ids::{each, from_arguments_or_stdin_within};
 use crate::app::{Limit, with_session};
 use crate::args::FollowArgs;
@@ -15,7 +16,9 @@ pub(crate) fn run(args: FollowArgs) -> CommandResult {
     with_session(Home::from_env()?, limit, async |session| {
         each(session, ids, &args.within, args.json, async |session, query| {
             let replies = session.open(Op::Follow(FollowQuery { query, stream: None })).await?;
-            print_answer(session, replies, args.json).await
+            let expected = Expected { json: args.json, ..Expected::default() };
+            show_answer(session, replies, expected).await?;
+            Ok(ExitCode::Success)
         })
         .await
     })

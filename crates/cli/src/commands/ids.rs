@@ -1,6 +1,8 @@
 //! Ids of jobs, from arguments or from standard input.
 
-use threadrunner_core::protocol::JobQuery;
+use std::collections::HashSet;
+
+use threadrunner_core::protocol::{JobQuery, JobRecord, Op};
 use threadrunner_core::{ErrorCode, ExitCode, JobId};
 
 use crate::app::{Limit, Session};
@@ -10,7 +12,8 @@ use crate::output;
 use crate::prompt::{BOM, Patience, read_stdin};
 
 /// The jobs named: the arguments, else the words on standard input, so that commands can be put
-/// in a pipe. A dash among the arguments stands for standard input too.
+/// in a pipe. A dash among the arguments stands for standard input too; who asks for that may find
+/// nothing there, and then there is nothing to do.
 pub(crate) fn from_arguments_or_stdin(ids: Vec<String>) -> Result<Vec<String>, CommandError> {
     from_arguments_or_stdin_within(ids, None)
 }
@@ -31,8 +34,9 @@ pub(crate) fn from_arguments_or_stdin_within(
     }
     let input = read_stdin(Patience::of(limit))?.ok_or_else(missing)?;
     let input = String::from_utf8_lossy(&input);
+    let asked_for = !ids.is_empty();
     let ids = with_input(ids, input.trim_start_matches(BOM));
-    if ids.is_empty() { Err(missing()) } else { Ok(ids) }
+    if ids.is_empty() && !asked_for { Err(missing()) } else { Ok(ids) }
 }
 
 /// The arguments, with the words of the input where the dash stands or where nothing does.
@@ -52,6 +56,40 @@ pub(crate) fn query(job: String, within: &WorkspaceArg) -> JobQuery {
 /// The query for a job by its whole id, wherever it is.
 pub(crate) fn query_of(job: &JobId) -> JobQuery {
     JobQuery { job: job.to_string(), workspace: None }
+}
+
+/// The jobs named, each once: what changes with the first of them, as `last` does, is looked up
+/// before.
+pub(crate) async fn distinct(
+    session: &mut Session,
+    ids: Vec<String>,
+    within: &WorkspaceArg,
+) -> Result<Vec<String>, CommandError> {
+    if ids.len() < 2 {
+        return Ok(ids);
+    }
+    let mut seen = HashSet::new();
+    let mut distinct = Vec::new();
+    for mut id in ids {
+        if !is_whole(&id) {
+            match session.call::<JobRecord>(Op::Job(query(id.clone(), within))).await {
+                Ok(record) => id = record.job.to_string(),
+                // It is told when its turn comes.
+                Err(CommandError::Failed { failure, .. }) if is_about_the_job(failure.code) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if seen.insert(id.clone()) {
+            distinct.push(id);
+        }
+    }
+    Ok(distinct)
+}
+
+/// Whether this is an id as this program makes them, with all its digits.
+fn is_whole(id: &str) -> bool {
+    let time = id.split_once('_').map(|(time, _)| time);
+    time.is_some_and(|time| time.len() == 16) && JobId::parse(id).is_ok()
 }
 
 /// Does something to each job. Of many, one to which it cannot be done is told, and stops no

@@ -22,5 +22,6 @@ pub(crate) mod unload;
 pub(crate) mod wait;
 
 mod answer;
+mod files;
 mod ids;
 mod transcript;

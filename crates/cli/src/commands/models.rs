@@ -1,15 +1,18 @@
-//! The models there are.
+//! The models there are, and the one that answers where none is named.
 
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use threadrunner_core::ExitCode;
 use threadrunner_core::protocol::{Op, ProcessList};
-use threadrunner_core::{BackendKind, ExitCode};
-use threadrunner_home::{Config, Home, dangling_links, list_models, resolve_model};
+use threadrunner_home::{
+    ChosenBy, Config, Home, choose_model, dangling_links, default_model, list_models,
+    where_to_get_one,
+};
 
 use crate::app::with_session;
-use crate::args::Plain;
+use crate::args::{DefaultArgs, ModelsArgs, ModelsCommand};
 use crate::error::CommandResult;
 use crate::table::Table;
 use crate::{format, output};
@@ -30,16 +33,53 @@ struct Entry {
     loaded: bool,
 }
 
-pub(crate) fn run(args: Plain) -> CommandResult {
+/// The model that answers where none is named.
+#[derive(Debug, Serialize)]
+struct Default {
+    name: String,
+    path: PathBuf,
+    /// Why it is this one.
+    chosen_by: &'static str,
+}
+
+pub(crate) fn run(args: ModelsArgs) -> CommandResult {
     let home = Home::from_env()?;
+    match args.command {
+        Some(ModelsCommand::Default(default)) => choose(&home, &default),
+        None => list(home, args.json),
+    }
+}
+
+fn choose(home: &Home, args: &DefaultArgs) -> CommandResult {
+    if let Some(name) = &args.model {
+        home.create()?;
+        choose_model(home, name)?;
+    }
+    let (path, by) = default_model(home, &Config::load(home)?)?;
+    let (chosen_by, why) = match by {
+        ChosenBy::Variable => ("variable", "THREADRUNNER_MODEL_PATH says so, before config.toml"),
+        ChosenBy::Configuration => ("configuration", "config.toml says so"),
+        ChosenBy::Only => ("only", "it is the only one"),
+        ChosenBy::LastUse => ("last_use", "it was used last"),
+    };
+    let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    if args.json {
+        output::print_json(&Default { name, path, chosen_by })?;
+    } else {
+        output::print(&format!("{}\n", format::one_line(&name)))?;
+        output::say(why);
+    }
+    Ok(ExitCode::Success)
+}
+
+fn list(home: Home, json: bool) -> CommandResult {
     let config = Config::load(&home)?;
     let files = list_models(&home)?;
     for link in dangling_links(&home) {
         output::say(&format!("{}: {}", link.path.display(), link.why));
     }
     // That none can be chosen is for whoever needs one to hear.
-    let default = resolve_model(&home, &config, BackendKind::Llama, None).ok();
-    let default = default.and_then(|model| model.path);
+    let default = default_model(&home, &config).ok().map(|(path, _)| path);
     with_session(home, None, async |session| {
         // What is loaded is a bonus; without a daemon nothing is.
         let running = session.call_running::<ProcessList>(Op::Ps).await.ok().flatten();
@@ -60,15 +100,15 @@ pub(crate) fn run(args: Plain) -> CommandResult {
             .collect();
         let directory = session.home().models_dir.clone();
         let listing = Listing { directory, models, aliases: config.aliases };
-        match args.json {
+        match json {
             true => output::print_json(&listing)?,
-            false => print(&listing)?,
+            false => print(&listing, session.home())?,
         }
         Ok(ExitCode::Success)
     })
 }
 
-fn print(listing: &Listing) -> std::io::Result<()> {
+fn print(listing: &Listing, home: &Home) -> std::io::Result<()> {
     let mut table = Table::new(["NAME", "SIZE", "", "PATH"]);
     for model in &listing.models {
         let marks = match (model.default, model.loaded) {
@@ -88,10 +128,8 @@ fn print(listing: &Listing) -> std::io::Result<()> {
         table.row([alias.clone(), String::new(), "alias".to_owned(), target.clone()]);
     }
     if table.is_empty() {
-        output::say(&format!(
-            "no models: put a GGUF file into {}, or run scripts/quickstart",
-            listing.directory.display()
-        ));
+        output::say("no models");
+        output::say(&where_to_get_one(home));
         return Ok(());
     }
     output::print(&table.to_text(output::width()))

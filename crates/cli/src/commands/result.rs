@@ -4,6 +4,7 @@ use threadrunner_core::ExitCode;
 use threadrunner_core::protocol::{JobResult, Op};
 use threadrunner_home::Home;
 
+use super::files::Files;
 use super::ids::{each, from_arguments_or_stdin};
 use crate::app::with_session;
 use crate::args::JobArgs;
@@ -13,8 +14,12 @@ use crate::output;
 pub(crate) fn run(args: JobArgs) -> CommandResult {
     let ids = from_arguments_or_stdin(args.ids)?;
     with_session(Home::from_env()?, None, async |session| {
+        let files = Files::alone(session, args.within.workspace.as_deref()).await?;
         each(session, ids, &args.within, args.json, async |session, job| {
-            let result: JobResult = session.call(Op::Result(job)).await?;
+            let result: JobResult = match files.as_ref().and_then(|files| files.result(&job)) {
+                Some(result) => result,
+                None => session.call(Op::Result(job)).await?,
+            };
             if args.json {
                 output::print_json(&result)?;
                 return Ok(ExitCode::Success);

@@ -4,7 +4,7 @@ use threadrunner_core::ExitCode;
 use threadrunner_core::protocol::{JobRecord, Op};
 use threadrunner_home::Home;
 
-use super::ids::{each, from_arguments_or_stdin};
+use super::ids::{distinct, each, from_arguments_or_stdin};
 use crate::app::with_session;
 use crate::args::JobArgs;
 use crate::error::CommandResult;
@@ -13,6 +13,7 @@ use crate::output;
 pub(crate) fn run(args: JobArgs) -> CommandResult {
     let ids = from_arguments_or_stdin(args.ids)?;
     with_session(Home::from_env()?, None, async |session| {
+        let ids = distinct(session, ids, &args.within).await?;
         each(session, ids, &args.within, args.json, async |session, job| {
             let record: JobRecord = session.call(Op::Retry(job)).await?;
             match args.json {

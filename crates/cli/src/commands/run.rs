@@ -7,7 +7,7 @@ use threadrunner_core::ExitCode;
 use threadrunner_core::protocol::{Op, Submission, Submitted};
 use threadrunner_home::Home;
 
-use super::answer::{show_answer, tell_void};
+use super::answer::{Expected, most_tokens, show_answer, tell_void};
 use super::sessions::choose;
 use crate::app::{AskedModel, Limit, with_session};
 use crate::args::RunArgs;
@@ -32,6 +32,7 @@ pub(crate) fn run(args: RunArgs) -> CommandResult {
     let params = args.sampling.into_checked_parameters()?;
     let home = Home::from_env()?;
     let within = args.workspace.as_deref();
+    let most = most_tokens(&home, within, params.max_tokens)?;
     let converses = args.within.session.is_some() || args.within.continues;
     let usual = converses && args.model.is_none() && args.backend.is_none();
     let asked = match usual {
@@ -79,7 +80,12 @@ pub(crate) fn run(args: RunArgs) -> CommandResult {
         // However this ends, the connection ends with it, and with the connection the job.
         let answered = async {
             let replies = session.open(Op::Run(submission)).await?;
-            show_answer(session, replies, args.json, name.as_ref()).await
+            let undo = name
+                .as_ref()
+                .map(|name| format!("`threadrunner sessions undo {name}` takes this turn back"));
+            let expected =
+                Expected { json: args.json, session: name.as_ref(), undo, most_tokens: most };
+            show_answer(session, replies, expected).await
         };
         match (answered.await, &name) {
             (Ok(_), _) => Ok(ExitCode::Success),

@@ -5,15 +5,16 @@ use std::time::SystemTime;
 
 use threadrunner_core::protocol::{
     Conversation, Op, RemovedSession, RmSessionQuery, SessionList, SessionQuery, SessionRecord,
-    SessionsQuery,
+    SessionsQuery, UndoneTurn,
 };
 use threadrunner_core::{ErrorCode, ExitCode, Failure, SessionName};
 use threadrunner_home::{DEFAULT_WORKSPACE, Home};
 
+use super::files::Files;
 use super::transcript;
 use crate::app::{Session, with_session};
 use crate::args::{
-    ExportArgs, ListArgs, RmArgs, SessionArgs, SessionsArgs, SessionsCommand, ShowArgs,
+    ExportArgs, ListArgs, RmArgs, SessionArgs, SessionsArgs, SessionsCommand, ShowArgs, UndoArgs,
 };
 use crate::error::{CommandError, CommandResult, unusable};
 use crate::table::Table;
@@ -24,6 +25,7 @@ pub(crate) fn run(args: SessionsArgs) -> CommandResult {
     with_session(Home::from_env()?, None, async |session| match command {
         SessionsCommand::List(args) => list(session, args).await,
         SessionsCommand::Show(args) => show(session, args).await,
+        SessionsCommand::Undo(args) => undo(session, args).await,
         SessionsCommand::Rm(args) => rm(session, args).await,
         SessionsCommand::Export(args) => export(session, args).await,
     })
@@ -62,7 +64,10 @@ pub(super) async fn choose(
 
 async fn list(session: &mut Session, args: ListArgs) -> CommandResult {
     let query = SessionsQuery { limit: args.limit, workspace: args.within.workspace };
-    let list: SessionList = session.call(Op::Sessions(query)).await?;
+    let list: SessionList = match Files::alone(session, query.workspace.as_deref()).await? {
+        Some(files) => files.sessions(&query)?,
+        None => session.call(Op::Sessions(query)).await?,
+    };
     if args.json {
         output::print_json(&list)?;
         return Ok(ExitCode::Success);
@@ -102,9 +107,18 @@ fn table(sessions: &[SessionRecord], now: SystemTime) -> Table<6> {
     table
 }
 
+/// What was said in a session.
+async fn read(session: &mut Session, query: SessionQuery) -> Result<Conversation, CommandError> {
+    let files = Files::alone(session, query.workspace.as_deref()).await?;
+    match files.and_then(|files| files.session(&query)) {
+        Some(conversation) => Ok(conversation),
+        None => session.call(Op::Session(query)).await,
+    }
+}
+
 async fn show(session: &mut Session, args: ShowArgs) -> CommandResult {
     let query = SessionQuery { session: args.session, workspace: args.within.workspace };
-    let conversation: Conversation = session.call(Op::Session(query)).await?;
+    let conversation = read(session, query).await?;
     if args.json {
         output::print_json(&conversation)?;
         return Ok(ExitCode::Success);
@@ -125,6 +139,28 @@ fn tell_what_is_missing(record: &SessionRecord) {
              said until then",
             record.session
         ));
+    }
+}
+
+async fn undo(session: &mut Session, args: UndoArgs) -> CommandResult {
+    let query = SessionQuery { session: args.session, workspace: args.within.workspace };
+    let undone: UndoneTurn = session.call(Op::UndoSession(query)).await?;
+    if args.json {
+        output::print_json(&undone)?;
+    } else {
+        output::print(&format!("{}\n", undone.job))?;
+        output::say(&left(&undone));
+    }
+    Ok(ExitCode::Success)
+}
+
+/// What is left of a conversation.
+pub(super) fn left(undone: &UndoneTurn) -> String {
+    let session = &undone.session;
+    match undone.turns {
+        0 => format!("nothing is left of session '{session}'"),
+        1 => format!("session '{session}' has 1 turn now"),
+        turns => format!("session '{session}' has {turns} turns now"),
     }
 }
 
@@ -158,7 +194,7 @@ async fn rm(session: &mut Session, args: RmArgs) -> CommandResult {
 
 async fn export(session: &mut Session, args: ExportArgs) -> CommandResult {
     let query = SessionQuery { session: args.session, workspace: args.within.workspace };
-    let conversation: Conversation = session.call(Op::Session(query)).await?;
+    let conversation = read(session, query).await?;
     tell_what_is_missing(&conversation.record);
     let text = transcript::exported(&conversation, args.format);
     match &args.output {

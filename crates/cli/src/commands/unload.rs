@@ -1,7 +1,7 @@
 //! Unloading a model, or all: the engine's process ends and its memory is free.
 
 use threadrunner_core::ExitCode;
-use threadrunner_core::protocol::{ModelQuery, Op, Unloaded};
+use threadrunner_core::protocol::{KeptModel, ModelQuery, Op, Unloaded};
 use threadrunner_home::Home;
 
 use crate::app::{resolve, with_session};
@@ -11,6 +11,7 @@ use crate::output;
 
 pub(crate) fn run(args: UnloadArgs) -> CommandResult {
     let home = Home::from_env()?;
+    let named = args.model.clone();
     let query = match args.model {
         None => ModelQuery { backend: args.backend, model: None, draft: None },
         Some(name) => match resolve(&home, None, args.backend, Some(&name)) {
@@ -26,11 +27,30 @@ pub(crate) fn run(args: UnloadArgs) -> CommandResult {
         let unloaded: Unloaded = session.call_running(Op::Unload(query)).await?.unwrap_or_default();
         if args.json {
             output::print_json(&unloaded)?;
-        } else if unloaded.models.is_empty() {
-            output::say("no model was loaded");
-        } else {
-            output::print(&(unloaded.models.join("\n") + "\n"))?;
+            return Ok(ExitCode::Success);
+        }
+        let names: String = unloaded.models.iter().map(|name| format!("{name}\n")).collect();
+        output::print(&names)?;
+        unloaded.kept.iter().for_each(|kept| output::say(&stays(kept)));
+        match named {
+            Some(name) if unloaded.models.is_empty() => {
+                output::say(&format!("{name} is not loaded"))
+            }
+            None if unloaded == Unloaded::default() => output::say("no model is loaded"),
+            _ => {}
         }
         Ok(ExitCode::Success)
     })
+}
+
+/// Why a model is still loaded.
+fn stays(kept: &KeptModel) -> String {
+    let name = &kept.name;
+    let why = match (kept.pinned, kept.running) {
+        (true, 0) => "it is pinned".to_owned(),
+        (true, _) => "it is pinned, and busy".to_owned(),
+        (false, 1) => "it is busy with 1 job".to_owned(),
+        (false, running) => format!("it is busy with {running} jobs"),
+    };
+    format!("{name} stays loaded: {why}; `threadrunner unload {name}` unloads it all the same")
 }

@@ -7,7 +7,7 @@ use threadrunner_client::Replies;
 use threadrunner_core::protocol::{
     JobIds, JobList, JobRecord, JobsQuery, Op, Progress, ReplyBody, WatchQuery,
 };
-use threadrunner_core::{ErrorCode, ExitCode, Failure, JobId, JobState};
+use threadrunner_core::{ErrorCode, ExitCode, Failure, JobId, JobStatus};
 use threadrunner_home::Home;
 
 use super::ids::{from_arguments_or_stdin_within, query, query_of};
@@ -24,7 +24,7 @@ const LISTED: u32 = 10_000;
 const LOSSES: u32 = 20;
 /// How much longer to wait after each time.
 const LOSS_PAUSE: Duration = Duration::from_millis(50);
-const UNFINISHED: [JobState; 2] = [JobState::Ready, JobState::Processing];
+const UNFINISHED: [JobStatus; 2] = [JobStatus::Queued, JobStatus::Running];
 
 /// What is waited for.
 enum Target {
@@ -114,7 +114,7 @@ impl Waiting {
             }
             match session.attend(changes.next()).await?? {
                 ReplyBody::Event(Progress::Changed { job, state, .. }) => {
-                    let ended = state.is_none_or(JobState::is_final);
+                    let ended = state.is_none_or(JobStatus::is_final);
                     if ended && self.left.as_mut().is_some_and(|left| left.remove(&job)) {
                         self.tell(session, job, state).await?;
                         if self.any {
@@ -169,7 +169,7 @@ impl Waiting {
         session: &mut Session,
         tag: Option<String>,
     ) -> Result<Option<ExitCode>, CommandError> {
-        let of = |states: &[JobState]| JobsQuery {
+        let of = |states: &[JobStatus]| JobsQuery {
             states: states.to_vec(),
             tag: tag.clone(),
             ids: true,
@@ -184,16 +184,20 @@ impl Waiting {
                 return Err(Failure::new(ErrorCode::JobNotFound, message).into());
             }
         } else if tag.is_some() {
-            let failed = JobsQuery { ids: false, limit: Some(LISTED), ..of(&[JobState::Failed]) };
+            let failed = JobsQuery {
+                ids: false,
+                limit: Some(LISTED),
+                ..of(&[JobStatus::Failed, JobStatus::Canceled])
+            };
             let failed: JobList = session.call(Op::Jobs(failed)).await?;
-            let done: JobIds = session.call(Op::Jobs(of(&[JobState::Done]))).await?;
+            let done: JobIds = session.call(Op::Jobs(of(&[JobStatus::Done]))).await?;
             for record in failed.jobs.iter().rev() {
                 left.remove(&record.job);
                 self.print(session, record)?;
             }
             for job in done.ids.into_iter().rev() {
                 left.remove(&job);
-                self.tell(session, job, Some(JobState::Done)).await?;
+                self.tell(session, job, Some(JobStatus::Done)).await?;
             }
         }
         self.left = Some(left);
@@ -205,9 +209,9 @@ impl Waiting {
         &mut self,
         session: &mut Session,
         job: JobId,
-        state: Option<JobState>,
+        state: Option<JobStatus>,
     ) -> Result<(), CommandError> {
-        if state == Some(JobState::Done) && !self.json {
+        if state == Some(JobStatus::Done) && !self.json {
             // All that is printed is known.
             session.spinner.hide();
             return Ok(output::print(&format!("{job}\n"))?);
@@ -231,7 +235,7 @@ impl Waiting {
             true => output::print_json(record)?,
             false => output::print(&format!("{}\n", record.job))?,
         }
-        if record.state != JobState::Done {
+        if record.state != JobStatus::Done {
             self.code = ExitCode::Failed;
             if let (false, Some(failure)) = (self.json, &record.meta.error) {
                 output::say(&format!("threadrunner: job {}: {failure}", record.job));

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine_protocol::EngineInfo;
 use crate::{
-    FinishReason, HookOutcome, JobId, JobMeta, JobState, Message, ModelInfo, ModelRef, Priority,
+    FinishReason, HookOutcome, JobId, JobMeta, JobStatus, Message, ModelInfo, ModelRef, Priority,
     SessionName, Usage,
 };
 
@@ -22,8 +22,8 @@ pub struct Submitted {
 pub struct JobRecord {
     /// The id.
     pub job: JobId,
-    /// Where it stands.
-    pub state: JobState,
+    /// How it stands.
+    pub state: JobStatus,
     /// Its place in the queue, from 1, when it is queued.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub position: Option<u32>,
@@ -174,6 +174,20 @@ pub struct RunningJob {
 pub struct Unloaded {
     /// The models' names.
     pub models: Vec<String>,
+    /// Where none was named: those that stay.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<KeptModel>,
+}
+
+/// An engine that is ended only by name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct KeptModel {
+    /// The model's name.
+    pub name: String,
+    /// Whether it is pinned.
+    pub pinned: bool,
+    /// Requests running in it.
+    pub running: u32,
 }
 
 /// One workspace of the daemon's.
@@ -311,6 +325,17 @@ pub struct TurnRecord {
     /// Tokens read and generated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
+}
+
+/// A turn that is no longer part of its session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UndoneTurn {
+    /// The session's name.
+    pub session: SessionName,
+    /// The job that was its last turn; it stays, as an ordinary job.
+    pub job: JobId,
+    /// How many turns are left; with none, the session is no more.
+    pub turns: u32,
 }
 
 /// A session that is no more.

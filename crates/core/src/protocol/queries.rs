@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BackendKind, JobState, KeepAlive, SessionName};
+use super::JobRecord;
+use crate::{BackendKind, JobStatus, KeepAlive, SessionName};
 
 /// Names one job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,7 +41,7 @@ pub struct WatchQuery {
 pub struct JobsQuery {
     /// Only in these states.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub states: Vec<JobState>,
+    pub states: Vec<JobStatus>,
     /// Only with this tag.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tag: Option<String>,
@@ -62,6 +63,17 @@ pub struct JobsQuery {
     /// The workspace, by its name in `config.toml`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workspace: Option<String>,
+}
+
+impl JobsQuery {
+    /// Whether a job is among those that are named, submitted so many seconds ago.
+    pub fn fits(&self, record: &JobRecord, age_s: f64) -> bool {
+        (self.states.is_empty() || self.states.contains(&record.state))
+            && self.tag.as_ref().is_none_or(|tag| record.meta.tags.contains(tag))
+            && self.model.as_ref().is_none_or(|name| record.meta.model.as_ref() == Some(name))
+            && self.newer_than_s.is_none_or(|limit| age_s <= limit)
+            && self.older_than_s.is_none_or(|limit| age_s >= limit)
+    }
 }
 
 /// Which jobs that have ended need not be kept.

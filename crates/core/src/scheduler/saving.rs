@@ -106,7 +106,9 @@ impl Scheduler {
     /// A turn ends with this in `seq`. A cache that keeps nothing for others is saved at once.
     pub(super) fn note_unsaved(&mut self, seq: SeqId, sequence: &Sequence) {
         let Some(session) = sequence.session() else { return };
-        let tokens = &sequence.tokens()[..sequence.cached()];
+        // Where an answer ended among drafts, there are cells beyond its end.
+        let known = sequence.tokens();
+        let tokens = &known[..sequence.cached().min(known.len())];
         self.unsaved.retain(|unsaved| unsaved.session != session.name);
         let saved = common(&session.saved, tokens);
         if tokens.len() < saved + WORTH_WAITING {
@@ -114,6 +116,7 @@ impl Scheduler {
         }
         let (name, tokens) = (session.name.clone(), tokens.to_vec());
         if self.prefix_cache == PrefixCache::None {
+            let tokens = self.tree.tokens(seq);
             self.changes.push(Change::Save { seq, session: name, tokens });
             return;
         }

@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 
 use super::draft::{Drafter, Outlook};
 use super::draft_model::Skill;
+use super::repetition::only_repeats;
 use super::{Drafts, Output, Session};
 use crate::text::{StopMatcher, Utf8Stream};
 use crate::{Failure, Feed, FinishReason, Parameters, Priority, Sampled, SeqId, TokenId, Usage};
@@ -355,7 +356,11 @@ impl Sequence {
                 out.extend(self.text(text));
                 return Some(FinishReason::Stop);
             }
-            (self.may_generate(n_ctx) == 0).then_some(FinishReason::Length)
+            if self.may_generate(n_ctx) == 0 {
+                Some(FinishReason::Length)
+            } else {
+                self.is_stuck().then_some(FinishReason::Repetition)
+            }
         };
         if finish.is_some() {
             let mut whole = String::new();
@@ -366,6 +371,12 @@ impl Sequence {
         }
         out.extend(self.text(text));
         finish
+    }
+
+    /// Whether its answer has done nothing but repeat itself for as long as it may.
+    fn is_stuck(&self) -> bool {
+        let limit = self.params.repeat_limit.filter(|limit| *limit > 0);
+        limit.is_some_and(|limit| only_repeats(&self.tokens[self.prompt_len..], limit as usize))
     }
 
     /// Forgets the cells; all tokens will be computed again.

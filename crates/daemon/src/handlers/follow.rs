@@ -1,7 +1,7 @@
 //! `follow`: stream a job's answer from its beginning, wherever the job stands.
 
 use threadrunner_core::protocol::{FollowQuery, ReplyBody};
-use threadrunner_core::{Failure, JobId, JobState};
+use threadrunner_core::{Failure, JobId, JobStatus};
 use threadrunner_workspace::Reader;
 
 use super::Stop;
@@ -39,7 +39,7 @@ pub(super) async fn follow(
     if !text.is_empty() {
         frames.push(ReplyBody::Token { token: text, eos: false });
     }
-    if record.state == JobState::Done {
+    if record.state == JobStatus::Done {
         let done = Done {
             model: record.meta.model.clone().unwrap_or_default(),
             finish_reason: record

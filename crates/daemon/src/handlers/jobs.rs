@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use threadrunner_core::protocol::{JobIds, JobList, JobRecord, JobsQuery};
-use threadrunner_core::{Failure, JobId, JobState, MAX_FRAME_BYTES, json_length};
-use threadrunner_workspace::{by_time, parse_timestamp};
+use threadrunner_core::{Failure, JobId, JobState, JobStatus, MAX_FRAME_BYTES, json_length};
+use threadrunner_workspace::{age_s, by_time};
 
 use super::Stop;
 use crate::connection::Answer;
@@ -47,7 +47,7 @@ pub(super) async fn jobs(context: &Context, query: JobsQuery, answer: &Answer) -
         list.jobs.extend(page.jobs);
         list.more = page.more;
     }
-    let ready = |job: &&mut JobRecord| job.state == JobState::Ready;
+    let ready = |job: &&mut JobRecord| job.state == JobStatus::Queued;
     let mut queued: Vec<_> = list.jobs.iter_mut().filter(ready).collect();
     let ids = queued.iter().map(|job| job.job.clone()).collect();
     for (job, waits_for) in queued.iter_mut().zip(context.hub.waits_for(ids).await?) {
@@ -60,14 +60,17 @@ pub(super) async fn jobs(context: &Context, query: JobsQuery, answer: &Answer) -
 /// Ids alone: a hundred thousand are a small frame, so that there is no limit but the query's.
 async fn ids(among: Vec<Served>, query: JobsQuery, answer: &Answer) -> Result<(), Stop> {
     let limit = query.limit.map_or(usize::MAX, |limit| limit as usize);
+    let asked = |status| query.states.contains(&status);
     // A job's place is all that is asked for, mostly: then no file is read.
-    let by_place = query.tag.is_none()
+    let by_place = asked(JobStatus::Failed) == asked(JobStatus::Canceled)
+        && query.tag.is_none()
         && query.model.is_none()
         && query.newer_than_s.is_none()
         && query.older_than_s.is_none();
     let room = answer.room(limit.saturating_mul(ID_BYTES).min(MAX_FRAME_BYTES)).await?;
     if by_place {
-        let mut ids = blocking(move || by_place_alone(&among, &query.states)).await?;
+        let places = places(&query.states);
+        let mut ids = blocking(move || by_place_alone(&among, &places)).await?;
         let more = ids.len() > limit;
         ids.truncate(limit);
         answer.data_in(JobIds { ids, more }, room).await?;
@@ -90,10 +93,10 @@ async fn ids(among: Vec<Served>, query: JobsQuery, answer: &Answer) -> Result<()
 
 /// From the directories themselves, not from what is remembered of them: nobody looks afterwards
 /// whether a job is still there.
-fn by_place_alone(among: &[Served], states: &[JobState]) -> Result<Vec<JobId>, Failure> {
+fn by_place_alone(among: &[Served], places: &[JobState]) -> Result<Vec<JobId>, Failure> {
     let mut ids = Vec::new();
     for state in JobState::ALL {
-        let asked = states.is_empty() || states.contains(&state);
+        let asked = places.is_empty() || places.contains(&state);
         if asked && state != JobState::Writing {
             for workspace in among {
                 ids.extend(workspace.reader.ids(state)?);
@@ -136,7 +139,8 @@ fn page(
     for (id, workspace) in found {
         // One that was removed since the listing is none any more.
         if let Ok(record) = workspace.reader.record(&id)
-            && matches(query, &record, now)
+            // One that moved since the listing is where it is now.
+            && query.fits(&record, age_s(&record, now))
         {
             if page.jobs.len() == left.jobs || page.bytes >= left.bytes {
                 page.more = true;
@@ -163,12 +167,13 @@ fn newest<'a>(
     room: usize,
 ) -> Result<(Found<'a>, bool), Failure> {
     let mut jobs = Vec::new();
+    let places = places(&query.states);
     // The newest job at which one of the lists was cut: what is older is for the next page.
     let mut cut: Option<JobId> = None;
     for workspace in among {
         let (found, more) = match before {
-            None => workspace.reader.newest(&query.states, FIRST_PAGE.max(room + 1))?,
-            Some(before) => workspace.reader.newest_before(before, &query.states, PAGE)?,
+            None => workspace.reader.newest(&places, FIRST_PAGE.max(room + 1))?,
+            Some(before) => workspace.reader.newest_before(before, &places, PAGE)?,
         };
         if let (true, Some((oldest, _))) = (more, found.last())
             && cut.as_ref().is_none_or(|cut| by_time(cut, oldest).is_lt())
@@ -184,14 +189,7 @@ fn newest<'a>(
     Ok((jobs, cut.is_some()))
 }
 
-fn matches(query: &JobsQuery, record: &JobRecord, now: SystemTime) -> bool {
-    let submitted = record.meta.submitted_at.as_deref().and_then(parse_timestamp);
-    let age = submitted.and_then(|time| now.duration_since(time).ok()).unwrap_or_default();
-    let age = age.as_secs_f64();
-    // A job that moved since the listing is where it is now.
-    (query.states.is_empty() || query.states.contains(&record.state))
-        && query.tag.as_ref().is_none_or(|tag| record.meta.tags.contains(tag))
-        && query.model.as_ref().is_none_or(|name| record.meta.model.as_ref() == Some(name))
-        && query.newer_than_s.is_none_or(|limit| age <= limit)
-        && query.older_than_s.is_none_or(|limit| age >= limit)
+/// Where jobs are that stand so.
+fn places(states: &[JobStatus]) -> Vec<JobState> {
+    states.iter().map(|status| status.place()).collect()
 }

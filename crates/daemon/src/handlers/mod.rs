@@ -20,6 +20,7 @@ mod stop;
 mod stream;
 mod submit;
 mod turn;
+mod undo_session;
 mod unload;
 mod wait;
 mod watch;
@@ -79,6 +80,7 @@ pub(crate) async fn handle(context: Arc<Context>, op: Op, answer: Answer) -> Res
         Op::Prune(query) => prune::prune(context, query, &answer).await,
         Op::Sessions(query) => sessions::sessions(context, query, &answer).await,
         Op::Session(query) => session::session(context, query, &answer).await,
+        Op::UndoSession(query) => undo_session::undo_session(context, query, &answer).await,
         Op::RmSession(query) => rm_session::rm_session(context, query, &answer).await,
         Op::Ps => ps::ps(context, &answer).await,
         Op::Status => status::status(context, &answer).await,
@@ -107,6 +109,7 @@ fn is_reading(op: &Op) -> bool {
         | Op::Retry(_)
         | Op::Rm(_)
         | Op::RmSession(_)
+        | Op::UndoSession(_)
         | Op::Prune(_)
         | Op::Ps
         | Op::Status

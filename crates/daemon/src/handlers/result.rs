@@ -1,7 +1,7 @@
 //! `result`: a finished job's answer.
 
 use threadrunner_core::protocol::{JobQuery, JobResult};
-use threadrunner_core::{JobState, MAX_FRAME_BYTES};
+use threadrunner_core::{JobStatus, MAX_FRAME_BYTES};
 
 use super::Stop;
 use super::job::record;
@@ -17,7 +17,7 @@ pub(super) async fn result(
     let job = context.workspaces.find(query).await?;
     let record = record(context, &job).await?;
     match record.state {
-        JobState::Done => {
+        JobStatus::Done => {
             let bytes = job.read(|reader, id| Ok(reader.answer_bytes(id)?)).await?;
             let room = answer.room(with_frame(bytes)).await?;
             let text = text(job.read(|reader, id| Ok(reader.result(id)?)).await?);

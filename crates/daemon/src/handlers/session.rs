@@ -7,7 +7,6 @@ use threadrunner_core::{
 use threadrunner_workspace::Reader;
 
 use super::Stop;
-use super::sessions::record;
 use crate::connection::Answer;
 use crate::context::Context;
 use crate::store::{no_such_session, read_turn};
@@ -54,7 +53,7 @@ pub(super) fn find(
 }
 
 fn read(name: SessionName, file: SessionFile, workspace: &Served) -> Result<Conversation, Failure> {
-    let (record, chain) = record(name, file, workspace)?;
+    let (record, chain) = workspace.reader.session_record(name, file, &workspace.settings.name)?;
     let mut conversation = Vec::new();
     let mut bytes = 0;
     for id in chain.turns {

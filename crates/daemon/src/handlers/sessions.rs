@@ -1,13 +1,12 @@
 //! `sessions`: the conversations there are, the one last spoken in first.
 
-use threadrunner_core::protocol::{SessionList, SessionRecord, SessionsQuery};
-use threadrunner_core::{Failure, JobId, SessionFile, SessionName, json_length};
-use threadrunner_workspace::{Chain, Reader, WorkspaceError, by_time};
+use threadrunner_core::protocol::SessionsQuery;
+use threadrunner_workspace::list_sessions;
 
 use super::Stop;
 use crate::connection::Answer;
 use crate::context::Context;
-use crate::workspaces::{Served, blocking};
+use crate::workspaces::blocking;
 
 /// Records sent at most.
 const MOST: usize = 10_000;
@@ -24,103 +23,10 @@ pub(super) async fn sessions(
     let among = context.workspaces.among(query.workspace.as_deref())?;
     let limit = query.limit.map_or(MOST, |limit| (limit as usize).min(MOST));
     let room = answer.room((limit * RECORD_BYTES).min(2 * MOST_BYTES)).await?;
-    let list = blocking(move || list(&among, limit)).await?;
-    answer.data_in(list, room).await?;
-    Ok(())
-}
-
-/// A session that was found: as it stands, or why its file cannot be used.
-struct Found<'a> {
-    workspace: &'a Served,
-    name: SessionName,
-    file: Result<SessionFile, String>,
-}
-
-impl Found<'_> {
-    fn last(&self) -> Option<&JobId> {
-        self.file.as_ref().ok().and_then(SessionFile::last)
-    }
-}
-
-fn list(among: &[Served], limit: usize) -> Result<SessionList, Failure> {
-    let mut found = Vec::new();
-    for workspace in among {
-        for name in workspace.reader.session_names()? {
-            let file = match workspace.reader.session(&name) {
-                Ok(Some(file)) => Ok(file),
-                Ok(None) => continue,
-                Err(error @ WorkspaceError::UnfitSession { .. }) => Err(error.to_string()),
-                Err(error) => return Err(error.into()),
-            };
-            found.push(Found { workspace, name, file });
-        }
-    }
-    found.sort_by(|a, b| match (a.last(), b.last()) {
-        (Some(a), Some(b)) => by_time(b, a),
-        (a, b) => b.is_some().cmp(&a.is_some()),
-    });
-    let mut list = SessionList { sessions: Vec::new(), more: found.len() > limit };
-    let mut bytes = 0;
-    for found in found.into_iter().take(limit) {
-        if bytes >= MOST_BYTES {
-            list.more = true;
-            break;
-        }
-        let record = blank(found.name, found.workspace);
-        let record = match found.file {
-            Ok(file) => fill(record, file, &found.workspace.reader)?.0,
-            Err(error) => SessionRecord { error: Some(error), ..record },
-        };
-        bytes += json_length(&record);
-        list.sessions.push(record);
-    }
-    Ok(list)
-}
-
-/// What is known of a session, and its turns.
-pub(super) fn record(
-    name: SessionName,
-    file: SessionFile,
-    workspace: &Served,
-) -> Result<(SessionRecord, Chain), Failure> {
-    fill(blank(name, workspace), file, &workspace.reader)
-}
-
-fn blank(session: SessionName, workspace: &Served) -> SessionRecord {
-    SessionRecord {
-        session,
-        workspace: workspace.settings.name.clone(),
-        head: None,
-        pending: Vec::new(),
-        turns: 0,
-        updated_at: None,
-        model: None,
-        system: None,
-        prompt_start: String::new(),
-        missing: None,
-        error: None,
-    }
-}
-
-fn fill(
-    mut record: SessionRecord,
-    file: SessionFile,
-    reader: &Reader,
-) -> Result<(SessionRecord, Chain), Failure> {
-    let chain = match &file.head {
-        Some(head) => reader.chain(head)?,
-        None => Chain::default(),
+    let list = move || {
+        let among = among.iter().map(|served| (served.settings.name.as_str(), &served.reader));
+        Ok(list_sessions(among, limit, MOST_BYTES)?)
     };
-    // Its job may be gone: then that is what there is to tell.
-    if let Some(last) = file.last()
-        && let (Ok(spec), Ok(job)) = (reader.spec(last), reader.record(last))
-    {
-        record.updated_at = job.meta.submitted_at;
-        record.prompt_start = job.prompt_start;
-        (record.model, record.system) = (spec.model, spec.system);
-    }
-    record.turns = u32::try_from(chain.turns.len()).unwrap_or(u32::MAX);
-    record.missing.clone_from(&chain.missing);
-    (record.head, record.pending) = (file.head, file.pending);
-    Ok((record, chain))
+    answer.data_in(blocking(list).await?, room).await?;
+    Ok(())
 }

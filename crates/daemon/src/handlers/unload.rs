@@ -1,6 +1,6 @@
 //! `unload`: end a model's engine, or all that are idle.
 
-use threadrunner_core::protocol::{ModelQuery, Unloaded};
+use threadrunner_core::protocol::ModelQuery;
 
 use super::Stop;
 use crate::connection::Answer;
@@ -15,7 +15,6 @@ pub(super) async fn unload(
         (None, None, None) => None,
         _ => Some(context.model_to_unload(&query)?),
     };
-    let models = context.hub.unload(model).await?;
-    answer.data(&Unloaded { models }).await?;
+    answer.data(&context.hub.unload(model).await?).await?;
     Ok(())
 }

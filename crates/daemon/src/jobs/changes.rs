@@ -1,6 +1,6 @@
 //! What those are told who watch all jobs.
 
-use threadrunner_core::{JobId, JobState};
+use threadrunner_core::{JobId, JobStatus};
 use tokio::sync::broadcast;
 
 use super::hub::Change;
@@ -25,7 +25,7 @@ impl Owner {
     }
 
     /// Tells whoever watches that a job moved.
-    pub(super) fn tell_change(&self, workspace: WorkspaceId, id: &JobId, state: Option<JobState>) {
+    pub(super) fn tell_change(&self, workspace: WorkspaceId, id: &JobId, state: Option<JobStatus>) {
         // Mostly nobody does, and then it costs nothing.
         if self.changes.receiver_count() > 0 {
             // The last of them may have gone in between.

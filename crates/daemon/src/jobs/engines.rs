@@ -3,7 +3,10 @@
 use std::time::Instant;
 
 use threadrunner_core::engine_protocol::{Command, Event};
-use threadrunner_core::{ErrorCode, Failure, FinishReason, JobId, ModelRef, Timings, Usage};
+use threadrunner_core::protocol::{KeptModel, Unloaded};
+use threadrunner_core::{
+    BackendKind, ErrorCode, Failure, FinishReason, JobId, ModelRef, Timings, Usage,
+};
 
 use super::live::{Live, Stage, milliseconds};
 use super::owner::Owner;
@@ -238,6 +241,19 @@ impl Owner {
         live.view(id);
         // One that cannot take it has exited, and its task says so next.
         engine.send(Command::Generate(Box::new(generate)));
+        let model = live.model.clone();
+        self.note_last_model(&model);
+    }
+
+    /// Notes which model was asked last, where that has changed.
+    fn note_last_model(&mut self, model: &ModelRef) {
+        let Some(path) = &model.path else { return };
+        if model.backend == BackendKind::Llama && self.last_model.as_ref() != Some(path) {
+            self.last_model = Some(path.clone());
+            if let Err(error) = threadrunner_home::note_last_model(&self.home, path) {
+                tracing::warn!(%error, "it is not noted which model was used last");
+            }
+        }
     }
 
     fn text(&mut self, id: &JobId, request: u64, text: &str) {
@@ -290,8 +306,9 @@ impl Owner {
     }
 
     /// Ends a model's engines, also when they are busy or pinned, or all that are neither; returns
-    /// their names. A model without a draft model stands for all that it has one.
-    pub(super) fn unload(&mut self, model: Option<&ModelRef>) -> Vec<String> {
+    /// their names, and those of the others. A model without a draft model stands for all that it
+    /// has one.
+    pub(super) fn unload(&mut self, model: Option<&ModelRef>) -> Unloaded {
         let chosen: Vec<_> = match model {
             Some(model) => {
                 let loaded = self.engines.keys().filter(|loaded| loaded.is_as_asked(model));
@@ -312,9 +329,19 @@ impl Owner {
                 }
             }
         }
-        let mut names: Vec<_> = chosen.iter().map(ModelRef::name).collect();
-        names.sort();
-        names
+        let mut models: Vec<_> = chosen.iter().map(ModelRef::name).collect();
+        models.sort();
+        let kept = |engine: &Engine| KeptModel {
+            name: engine.model().name(),
+            pinned: engine.is_pinned(),
+            running: u32::try_from(engine.jobs().len()).unwrap_or(u32::MAX),
+        };
+        let mut kept: Vec<_> = match model {
+            Some(_) => Vec::new(),
+            None => self.engines.values().map(kept).collect(),
+        };
+        kept.sort();
+        Unloaded { models, kept }
     }
 }
 

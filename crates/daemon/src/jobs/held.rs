@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use threadrunner_core::{ErrorCode, Failure, HookOutcome, JobId, JobState};
+use threadrunner_core::{ErrorCode, Failure, HookOutcome, JobId, JobStatus};
 use threadrunner_workspace::Hook;
 
 use super::dependencies::{Released, Verdict};
@@ -39,7 +39,7 @@ impl Owner {
             live.keep_for_the_next_daemon();
         }
         let workspace = live.workspace;
-        self.tell_change(workspace, id, Some(JobState::Ready));
+        self.tell_change(workspace, id, Some(JobStatus::Queued));
         self.tell_held(id);
     }
 

@@ -1,8 +1,8 @@
 //! How the rest of the daemon speaks to the owner of the jobs.
 
-use threadrunner_core::protocol::ProcessList;
+use threadrunner_core::protocol::{ProcessList, Unloaded};
 use threadrunner_core::{
-    ErrorCode, Failure, JobId, JobMeta, JobSpec, JobState, KeepAlive, ModelRef,
+    ErrorCode, Failure, JobId, JobMeta, JobSpec, JobStatus, KeepAlive, ModelRef,
 };
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
@@ -74,8 +74,8 @@ impl Ending {
 pub(crate) struct Change {
     pub(crate) workspace: WorkspaceId,
     pub(crate) id: JobId,
-    /// Where it is now; `None` when it was removed.
-    pub(crate) state: Option<JobState>,
+    /// How it stands now; `None` when it was removed.
+    pub(crate) state: Option<JobStatus>,
     /// How many jobs are queued or running now.
     pub(crate) live: u32,
 }
@@ -137,7 +137,7 @@ pub(super) enum Order {
     },
     Unload {
         model: Option<ModelRef>,
-        reply: oneshot::Sender<Vec<String>>,
+        reply: oneshot::Sender<Unloaded>,
     },
     Stop {
         now: bool,
@@ -265,8 +265,8 @@ impl Hub {
     }
 
     /// Ends a model's engine, also when it is busy; or all that are idle and not
-    /// pinned. Returns their names.
-    pub(crate) async fn unload(&self, model: Option<ModelRef>) -> Result<Vec<String>, Failure> {
+    /// pinned.
+    pub(crate) async fn unload(&self, model: Option<ModelRef>) -> Result<Unloaded, Failure> {
         self.ask(|reply| Order::Unload { model, reply }).await
     }
 

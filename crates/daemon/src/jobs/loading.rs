@@ -350,15 +350,21 @@ fn too_large(model: &ModelRef, least: &Memory, budget: u64, pinned: u64) -> Fail
         0 => String::new(),
         pinned => format!(", {} of which pinned models have", megabytes(pinned)),
     };
+    let mut parts =
+        vec![("weights", least.weights), ("cache", least.cache), ("buffers", least.buffers)];
+    if least.parked > 0 {
+        parts.push(("kept prompts", least.parked));
+    }
+    // Of the parts as they are shown, so that who adds them up finds the sum.
+    let sum = parts.iter().map(|(_, bytes)| tenths(*bytes)).sum::<u64>() * TENTH;
+    let parts: Vec<_> =
+        parts.iter().map(|(what, bytes)| format!("{what} {}", megabytes(*bytes))).collect();
     Failure::new(
         ErrorCode::ModelTooLarge,
         format!(
-            "{name} does not fit: weights {} + cache {} + buffers {} = {}, and the memory budget is \
-             {}{pinned}",
-            megabytes(least.weights),
-            megabytes(least.cache),
-            megabytes(least.buffers),
-            megabytes(least.total()),
+            "{name} does not fit: {} = {}, and the memory budget is {}{pinned}",
+            parts.join(" + "),
+            megabytes(sum),
             megabytes(budget),
         ),
     )
@@ -370,7 +376,16 @@ fn too_large(model: &ModelRef, least: &Memory, budget: u64, pinned: u64) -> Fail
 
 /// In the unit in which sums are easily checked.
 fn megabytes(bytes: u64) -> String {
-    format!("{:.1} MB", bytes as f64 / 1e6)
+    let tenths = tenths(bytes);
+    format!("{}.{} MB", tenths / 10, tenths % 10)
+}
+
+/// A tenth of a megabyte.
+const TENTH: u64 = 100_000;
+
+/// How many tenths of a megabyte, to the nearest.
+fn tenths(bytes: u64) -> u64 {
+    bytes.saturating_add(TENTH / 2) / TENTH
 }
 
 #[cfg(test)]
@@ -393,5 +408,15 @@ mod tests {
              memory budget is 5.0 MB, 1.0 MB of which pinned models have"
         );
         assert!(failure.hint.unwrap().contains("[models.\"big\"]"));
+        // What is shown adds up, whatever was rounded.
+        let least = Memory {
+            weights: 98_449_000,
+            cache: 47_249_000,
+            buffers: 44_449_000,
+            parked: 23_449_000,
+        };
+        assert!(too_large(&model, &least, 5_000_000, 0).message.contains(
+            "weights 98.4 MB + cache 47.2 MB + buffers 44.4 MB + kept prompts 23.4 MB = 213.4 MB"
+        ));
     }
 }

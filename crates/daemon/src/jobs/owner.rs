@@ -62,6 +62,8 @@ pub(crate) struct Owner {
     pub(super) processes: HashMap<EngineId, ModelRef>,
     pub(super) requests: Requests,
     pub(super) next_request: u64,
+    /// The file of the model that was asked last, as it is noted for those who name none.
+    pub(super) last_model: Option<PathBuf>,
     pub(super) deadlines: BTreeSet<(Instant, JobId)>,
     /// Running jobs with text that is not on disk, and when it shall be.
     pub(super) unflushed: HashSet<JobId>,
@@ -136,6 +138,7 @@ impl Owner {
             processes: HashMap::new(),
             requests: Requests::default(),
             next_request: 0,
+            last_model: None,
             deadlines: BTreeSet::new(),
             unflushed: HashSet::new(),
             flush_at: None,

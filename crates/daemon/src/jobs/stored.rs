@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta, JobState, ModelRef, Priority};
+use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta, JobStatus, ModelRef, Priority};
 use threadrunner_home::WorkspaceSettings;
 
 use super::clients::bounded;
@@ -103,7 +103,7 @@ impl Owner {
         if live.view.is_some() {
             self.watched.insert(id.clone());
         }
-        self.tell_change(workspace, id, Some(JobState::Ready));
+        self.tell_change(workspace, id, Some(JobStatus::Queued));
     }
 
     fn durable(&mut self, id: &JobId) {
@@ -129,7 +129,7 @@ impl Owner {
         let work = Work { prompt, spec, meta, state, since: Instant::now() };
         live.stage = Stage::Claimed(Box::new(work));
         let (workspace, ending) = (live.workspace, live.ending);
-        self.tell_change(workspace, id, Some(JobState::Processing));
+        self.tell_change(workspace, id, Some(JobStatus::Running));
         if let Some(ending) = ending {
             self.fail_claimed(id, ending.failure());
         } else if let Some(failure) = unfit {
@@ -212,8 +212,11 @@ impl Owner {
         }
         let Some(live) = live else { return };
         let state = match &live.stage {
-            Stage::Ending(End::Done(_)) => JobState::Done,
-            _ => JobState::Failed,
+            Stage::Ending(End::Done(_)) => JobStatus::Done,
+            Stage::Ending(End::Failed(failure)) if failure.code == ErrorCode::Canceled => {
+                JobStatus::Canceled
+            }
+            _ => JobStatus::Failed,
         };
         self.tell_change(live.workspace, id, Some(state));
         let Some(view) = &live.view else { return };

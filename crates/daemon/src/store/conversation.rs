@@ -97,7 +97,8 @@ pub(crate) fn too_long(name: &SessionName, why: &Failure) -> Failure {
         format!("session '{name}' has grown too long: {}", why.message),
     )
     .hint(format!(
-        "begin another session, or raise `context` in [engine] of config.toml; `threadrunner \
-         sessions export {name}` has all that was said"
+        "`threadrunner sessions undo {name}` takes its last turn back; or begin another session, or \
+         raise `context` in [engine] of config.toml. `threadrunner sessions export {name}` has all \
+         that was said"
     ))
 }

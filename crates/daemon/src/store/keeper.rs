@@ -235,6 +235,7 @@ impl Keeper {
                 });
                 self.pending_removals.push((ids, reply));
             }
+            Operation::UndoTurn { name, reply } => self.undo_turn(name, reply),
             Operation::RemoveSession { name, reply } => self.remove_session(name, reply),
         }
     }

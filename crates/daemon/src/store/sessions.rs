@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 use threadrunner_core::{
     ErrorCode, Failure, JobId, JobSpec, SessionFile, SessionName, TurnStanding,
 };
-use threadrunner_workspace::Reader;
+use threadrunner_workspace::{Chain, Reader};
 
 use super::conversation::{Conversation, not_the_last};
 use super::keeper::Keeper;
@@ -26,7 +26,9 @@ pub(super) struct Sessions {
     turns: HashMap<JobId, SessionName>,
     /// The jobs that conversations are read from, as far as that was looked for.
     kept: HashMap<SessionName, HashSet<JobId>>,
-    /// Sessions to be forgotten once what was prepared is done.
+    /// Sessions whose last turn is to be taken back once what was prepared is done.
+    undos: Vec<(SessionName, Reply<Undone>)>,
+    /// Sessions to be forgotten then.
     removals: Vec<(SessionName, Reply<RemovedSession>)>,
 }
 
@@ -37,6 +39,17 @@ pub(crate) struct RemovedSession {
     pub(crate) state: String,
     /// Its turns.
     pub(crate) turns: Vec<JobId>,
+}
+
+/// A turn that was taken back.
+#[derive(Debug)]
+pub(crate) struct Undone {
+    /// Its job.
+    pub(crate) turn: JobId,
+    /// How many turns are left.
+    pub(crate) left: usize,
+    /// Where none are, and the session is no more: what engines call its cached state.
+    pub(crate) forgotten: Option<String>,
 }
 
 impl Keeper {
@@ -233,6 +246,48 @@ impl Keeper {
     }
 
     fn remove_one_session(&mut self, name: &SessionName) -> Result<RemovedSession, Failure> {
+        let (file, chain) = self.at_rest(name)?;
+        self.forget_session(name)?;
+        Ok(RemovedSession { state: file.state, turns: chain.turns })
+    }
+
+    /// Takes back a session's last turn when all that was prepared is done.
+    pub(super) fn undo_turn(&mut self, name: SessionName, reply: Reply<Undone>) {
+        self.sessions.undos.push((name, reply));
+    }
+
+    pub(super) fn undo_turns(&mut self) {
+        for (name, reply) in std::mem::take(&mut self.sessions.undos) {
+            // A client that is gone has nobody to be told.
+            let _ = reply.send(self.undo_one_turn(&name));
+        }
+    }
+
+    fn undo_one_turn(&mut self, name: &SessionName) -> Result<Undone, Failure> {
+        let (file, mut chain) = self.at_rest(name)?;
+        let before = chain.turns.iter().rev().nth(1).cloned();
+        let (Some(turn), true) = (chain.turns.pop(), before.is_some() || chain.missing.is_none())
+        else {
+            return Err(Failure::new(
+                ErrorCode::WrongState,
+                format!("session '{name}' cannot go back: what was said before is gone"),
+            )
+            .hint(format!("`threadrunner sessions rm {name}` forgets it")));
+        };
+        let left = chain.turns.len();
+        if before.is_none() {
+            self.forget_session(name)?;
+            return Ok(Undone { turn, left, forgotten: Some(file.state) });
+        }
+        let file = SessionFile { head: before, ..file };
+        self.workspace.replace_session(name, &file)?;
+        self.sessions.known.insert(name.clone(), file);
+        self.sessions.kept.remove(name);
+        Ok(Undone { turn, left, forgotten: None })
+    }
+
+    /// A session of which no turn is queued or running, and its turns.
+    fn at_rest(&mut self, name: &SessionName) -> Result<(SessionFile, Chain), Failure> {
         self.session(name)?;
         self.settle(name);
         let Some(file) = self.sessions.known.get(name).filter(|file| file.last().is_some()) else {
@@ -245,12 +300,17 @@ impl Keeper {
             )
             .hint(format!("wait for it, or `threadrunner cancel {open}`")));
         }
-        let (state, head) = (file.state.clone(), file.head.clone());
-        let chain = head.map(|head| self.workspace.reader().chain(&head)).transpose()?;
+        let file = file.clone();
+        let head = file.head.as_ref();
+        let chain = head.map(|head| self.workspace.reader().chain(head)).transpose()?;
+        Ok((file, chain.unwrap_or_default()))
+    }
+
+    fn forget_session(&mut self, name: &SessionName) -> Result<(), Failure> {
         self.workspace.remove_session(name)?;
         self.sessions.known.remove(name);
         self.sessions.kept.remove(name);
-        Ok(RemovedSession { state, turns: chain.unwrap_or_default().turns })
+        Ok(())
     }
 }
 

@@ -68,6 +68,25 @@ fn the_script_sets_the_number_of_words() {
 }
 
 #[test]
+fn the_script_makes_an_answer_that_never_ends_and_repetition_ends_it() {
+    let loops = vec!["over".into(), "and".into(), "over".into(), "again.".into()];
+    let load = scripted(DummyScript { loops, ..DummyScript::default() });
+    let ended = |repeat_limit, max_tokens| {
+        let params = Parameters { repeat_limit, max_tokens, ..Parameters::default() };
+        let (text, end) = answer(&load, "Hello", params.or(&Parameters::DEFAULT));
+        assert!(
+            text.starts_with("lorem ipsum dolor sit amet Hello. over and over again. over and")
+        );
+        (reason(&end), text.split(' ').count())
+    };
+    // Six words, and then the limit, looked at every 32 tokens.
+    assert_eq!(ended(None, None), (FinishReason::Repetition, 1056));
+    assert_eq!(ended(Some(64), None), (FinishReason::Repetition, 96));
+    assert_eq!(ended(Some(0), None), (FinishReason::Length, 4096));
+    assert_eq!(ended(None, Some(1000)), (FinishReason::Length, 1000));
+}
+
+#[test]
 fn the_script_makes_a_sequence_fail_after_some_words() {
     let load = scripted(DummyScript { fail_after: Some(2), ..DummyScript::default() });
     let (text, end) = answer(&load, "Hello", Parameters::default());

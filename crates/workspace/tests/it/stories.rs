@@ -1,7 +1,7 @@
 //! Jobs on their way through a workspace.
 
 use crate::support::{Fixture, job, now};
-use threadrunner_core::{ErrorCode, Failure, JobMeta, JobState};
+use threadrunner_core::{ErrorCode, Failure, JobMeta, JobState, JobStatus};
 use threadrunner_workspace::{Attempt, Durability, Options, Workspace, WorkspaceError};
 
 #[test]
@@ -86,7 +86,7 @@ fn a_failed_job_says_why_and_can_be_retried() {
     f.ws.retry(&id).unwrap();
     f.sync();
     let record = f.reader().record(&id).unwrap();
-    assert_eq!((record.state, record.attempts, record.meta.status), (JobState::Ready, 0, None));
+    assert_eq!((record.state, record.attempts, record.meta.status), (JobStatus::Queued, 0, None));
     let claimed = f.claim(&id);
     assert_eq!(claimed.spec().attempts, 1);
     assert_eq!(f.files(&id), ["job.json", "meta.json", "prompt.txt"]);
@@ -104,7 +104,7 @@ fn a_released_job_is_queued_and_its_attempt_counts_only_where_asked() {
         f.ws.release(claimed, attempt).unwrap();
         f.sync();
         let record = f.reader().record(&id).unwrap();
-        assert_eq!((record.state, record.attempts), (JobState::Ready, attempts));
+        assert_eq!((record.state, record.attempts), (JobStatus::Queued, attempts));
     }
 }
 
@@ -115,7 +115,10 @@ fn a_queued_job_is_canceled_and_a_finished_one_removed() {
     f.ws.cancel(&id, now()).unwrap();
     f.sync();
     let record = f.reader().record(&id).unwrap();
-    assert_eq!((record.state, record.meta.status.as_deref()), (JobState::Failed, Some("canceled")));
+    assert_eq!(
+        (record.state, record.meta.status.as_deref()),
+        (JobStatus::Canceled, Some("canceled"))
+    );
     f.ws.remove(&id).unwrap();
     f.sync();
     assert!(matches!(f.reader().locate(&id), Err(WorkspaceError::NotFound { .. })));

@@ -198,7 +198,7 @@ async fn follow(daemon: &Arc<Daemon>, job: &JobId) -> Result<(String, EndFrame),
     }
     let record: JobRecord =
         daemon.call(Op::Job(query)).await.map_err(|failure| stopped(failure, None))?;
-    if record.state != JobState::Failed {
+    if record.state.place() != JobState::Failed {
         // It moved between two looks: the next one finds it.
         return Err(Stopped::Lost(failure.clone()));
     }

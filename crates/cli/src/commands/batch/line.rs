@@ -8,7 +8,7 @@ use super::input::Line;
 use super::openai;
 
 /// The keys of a line in ThreadRunner's own form: those of a submission, and `id`.
-const KEYS: [&str; 31] = [
+const KEYS: [&str; 32] = [
     "id",
     "prompt",
     "messages",
@@ -24,6 +24,7 @@ const KEYS: [&str; 31] = [
     "top_p",
     "min_p",
     "repeat_penalty",
+    "repeat_limit",
     "seed",
     "stop",
     "priority",

@@ -8,8 +8,17 @@ use super::answer::ErrorOut;
 use super::line::{Asked, Form, Label, invalid, submission};
 
 /// Keys of a body that are the same in a submission.
-const SAME: [&str; 8] =
-    ["max_tokens", "temperature", "top_p", "top_k", "min_p", "repeat_penalty", "seed", "stop"];
+const SAME: [&str; 9] = [
+    "max_tokens",
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "repeat_penalty",
+    "repeat_limit",
+    "seed",
+    "stop",
+];
 /// Keys of a body that ask for nothing that could be missed in the answer.
 const HARMLESS: [&str; 6] = ["stream", "stream_options", "user", "metadata", "store", "logprobs"];
 
@@ -138,7 +147,7 @@ pub(super) fn message(message: Value) -> Result<Value, Failure> {
 /// The line that answers one that was answered. `created` is in seconds since 1970.
 pub(super) fn answered(label: &Label, text: &str, end: &EndFrame, created: u64) -> Value {
     let finish_reason = match end.finish_reason {
-        FinishReason::Length => "length",
+        FinishReason::Length | FinishReason::Repetition => "length",
         FinishReason::Stop | FinishReason::Canceled => "stop",
     };
     let (prefix, object, said) = match label.form {

@@ -4,6 +4,7 @@
 //! to: an answer that was stopped is given up at once, and not with the next line.
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -19,7 +20,9 @@ use threadrunner_core::{ErrorCode, Failure, MAX_FRAME_BYTES};
 use tokio::sync::mpsc;
 
 use super::line::{COMMANDS, is_complete};
+use super::typed::Texts;
 use crate::error::refused_by_system;
+use crate::output;
 use crate::terminal::escapes;
 
 /// What stands before the cursor.
@@ -43,9 +46,20 @@ pub(super) enum Read {
 /// The lines.
 #[derive(Debug)]
 pub(super) struct Input {
-    ask: SyncSender<()>,
+    ask: SyncSender<Ask>,
     lines: mpsc::Receiver<Read>,
     terminal: bool,
+    /// What was typed while nobody read.
+    queued: VecDeque<Read>,
+    /// What the next text begins with, and what is to be remembered before it.
+    next: Ask,
+}
+
+/// The order to read a text.
+#[derive(Debug, Default)]
+struct Ask {
+    begun: String,
+    remember: Vec<String>,
 }
 
 impl Input {
@@ -64,7 +78,8 @@ impl Input {
             .name("input".to_owned())
             .spawn(read)
             .map_err(|error| refused_by_system("start a thread", &error))?;
-        Ok(Self { ask, lines, terminal })
+        let (queued, next) = (VecDeque::new(), Ask::default());
+        Ok(Self { ask, lines, terminal, queued, next })
     }
 
     /// Whether somebody types.
@@ -74,16 +89,30 @@ impl Input {
 
     /// The next line.
     pub(super) async fn next(&mut self) -> Read {
+        if let Some(read) = self.queued.pop_front() {
+            if let Read::Line(line) = &read {
+                output::say(&format!("{PROMPT}{}", line.trim_end()));
+                self.next.remember.push(line.trim().to_owned());
+            }
+            return read;
+        }
         // The thread ends only with this.
-        if self.ask.send(()).is_err() {
+        if self.ask.send(std::mem::take(&mut self.next)).is_err() {
             return Read::End;
         }
         self.lines.recv().await.unwrap_or(Read::End)
     }
+
+    /// Answers what was typed meanwhile after what was typed before.
+    pub(super) fn queue(&mut self, typed: Texts) {
+        self.queued.extend(typed.whole.into_iter().map(Read::Line));
+        self.queued.extend(typed.ended.then_some(Read::End));
+        self.next.begun.push_str(&typed.begun);
+    }
 }
 
 /// Without an editor; `prompt` is for who types all the same, at a terminal that can do no more.
-fn pipe(asked: &Receiver<()>, tell: &mpsc::Sender<Read>, mut input: impl BufRead, prompt: &str) {
+fn pipe(asked: &Receiver<Ask>, tell: &mpsc::Sender<Read>, mut input: impl BufRead, prompt: &str) {
     while asked.recv().is_ok() {
         let _ = io::stderr().write_all(prompt.as_bytes());
         if tell.blocking_send(read_lines(&mut input)).is_err() {
@@ -112,7 +141,7 @@ fn read_lines(input: &mut impl BufRead) -> Read {
     }
 }
 
-fn edit(asked: &Receiver<()>, tell: &mpsc::Sender<Read>, history: &Path) {
+fn edit(asked: &Receiver<Ask>, tell: &mpsc::Sender<Read>, history: &Path) {
     let mut editor = match editor() {
         Ok(editor) => editor,
         Err(error) => {
@@ -125,12 +154,18 @@ fn edit(asked: &Receiver<()>, tell: &mpsc::Sender<Read>, history: &Path) {
     if kept {
         let _ = editor.load_history(history);
     }
-    while asked.recv().is_ok() {
-        let read = match editor.readline(PROMPT) {
+    let remember = |editor: &mut Editor<Assistance, FileHistory>, line: &str| {
+        if matches!(editor.add_history_entry(line), Ok(true)) && kept {
+            let _ = editor.append_history(history);
+        }
+    };
+    while let Ok(Ask { begun, remember: lines }) = asked.recv() {
+        for line in lines {
+            remember(&mut editor, &line);
+        }
+        let read = match editor.readline_with_initial(PROMPT, (begun.as_str(), "")) {
             Ok(line) => {
-                if matches!(editor.add_history_entry(line.trim()), Ok(true)) && kept {
-                    let _ = editor.append_history(history);
-                }
+                remember(&mut editor, line.trim());
                 Read::Line(line)
             }
             Err(ReadlineError::Interrupted) => Read::Interrupted,

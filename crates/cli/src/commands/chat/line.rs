@@ -10,6 +10,7 @@ pub(super) const HELP: &str = "\
 /model [NAME]    answer with another model from here on; alone: which one it is
 /system [TEXT]   other instructions from here on; alone: what they are
 /retry           ask the last question once more, in the place of its answer
+/undo            take the last question and its answer back
 /show            print the conversation
 /save FILE       write the conversation to a new file: Markdown, or JSON where it ends with .json
 /quit            leave, as Ctrl-D does
@@ -17,8 +18,8 @@ A line that ends with \\ goes on in the next; between two \"\"\" there may be an
 //text says /text. Ctrl-C stops an answer, which is then not part of the conversation.";
 
 /// The commands' names, for completion.
-pub(super) const COMMANDS: [&str; 7] =
-    ["/help", "/model", "/quit", "/retry", "/save", "/show", "/system"];
+pub(super) const COMMANDS: [&str; 8] =
+    ["/help", "/model", "/quit", "/retry", "/save", "/show", "/system", "/undo"];
 
 /// What was typed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +38,8 @@ pub(super) enum Line {
     System(String),
     /// Ask once more.
     Retry,
+    /// Take the last turn back.
+    Undo,
     /// Print the conversation.
     Show,
     /// Write the conversation to a file.
@@ -85,6 +88,7 @@ pub(super) fn read(text: &str) -> Line {
         ("save", "") => Line::Mistake("/save needs the name of a new file".to_owned()),
         ("save", path) => Line::Save(path.into()),
         ("retry", "") => Line::Retry,
+        ("undo", "") => Line::Undo,
         ("show", "") => Line::Show,
         ("help" | "?", _) => Line::Help,
         ("quit" | "exit" | "bye", "") => Line::Quit,
@@ -144,8 +148,9 @@ mod tests {
         assert_eq!(read("/system You are\\\n brief"), Line::System("You are\n brief".into()));
         assert_eq!(read("/save a b.md"), Line::Save("a b.md".into()));
         assert_eq!(read("/retry"), Line::Retry);
+        assert_eq!(read("/undo"), Line::Undo);
         assert_eq!(read("/exit"), Line::Quit);
-        for mistake in ["/modle x", "/", "/save", "/retry now", "/etc/passwd"] {
+        for mistake in ["/modle x", "/", "/save", "/retry now", "/undo 2", "/etc/passwd"] {
             assert!(matches!(read(mistake), Line::Mistake(_)), "{mistake}");
         }
         for command in COMMANDS {

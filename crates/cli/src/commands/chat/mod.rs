@@ -2,16 +2,17 @@
 
 mod input;
 mod line;
+mod typed;
 
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use threadrunner_core::protocol::{Conversation, Op, SessionQuery, Submission};
+use threadrunner_core::protocol::{Conversation, Op, SessionQuery, Submission, UndoneTurn};
 use threadrunner_core::{ErrorCode, ExitCode, Failure, JobId, Parameters, SessionName};
 use threadrunner_home::{DEFAULT_WORKSPACE, Home, utc_date};
 
-use super::answer::{show_answer, tell_void};
-use super::sessions::{choose, save};
+use super::answer::{Expected, most_tokens, show_answer, tell_void};
+use super::sessions::{choose, left, save};
 use super::transcript;
 use crate::app::{AskedModel, Session, with_session};
 use crate::args::{ChatArgs, ExportFormat};
@@ -21,6 +22,7 @@ use crate::prompt::tell_if_stdin_is_silent;
 use crate::spinner::Spinner;
 use input::{Input, Read};
 use line::Line;
+use typed::Typed;
 
 pub(crate) fn run(args: ChatArgs) -> CommandResult {
     let home = Home::from_env()?;
@@ -88,10 +90,7 @@ impl Chat {
         let mut chat = Self { name, workspace, usual, model, system, params, last: None, turns: 0 };
         if named && let Some(conversation) = chat.look(session).await? {
             chat.turns = conversation.conversation.len();
-            chat.last = conversation
-                .conversation
-                .last()
-                .map(|turn| Asked { prompt: turn.prompt.clone(), turn: Some(turn.job.clone()) });
+            chat.last = last_of(&conversation);
         }
         Ok(chat)
     }
@@ -128,7 +127,12 @@ impl Chat {
                 return Ok(ExitCode::Success);
             }
             session.forget_interrupt().await;
-            match self.obey(session, line).await {
+            let typed = input.is_terminal().then(Typed::begin);
+            let obeyed = self.obey(session, line).await;
+            if let Some(typed) = typed {
+                input.queue(typed.finish());
+            }
+            match obeyed {
                 Ok(()) => {}
                 Err(error @ CommandError::ReaderGone) => return Err(error),
                 // A script is not to go on as if it had been answered.
@@ -146,6 +150,7 @@ impl Chat {
                 Some(asked) => self.ask(session, asked).await,
                 None => Err(CommandError::usage("nothing was asked yet", "ask something first")),
             },
+            Line::Undo => self.undo(session).await,
             Line::ShowModel => {
                 let model = match &self.model {
                     Some(model) => model.name(),
@@ -212,10 +217,18 @@ impl Chat {
             replaces: replaces.clone(),
             ..Submission::default()
         };
+        let asked = self.params.max_tokens;
+        let most = most_tokens(session.home(), Some(self.workspace.as_str()), asked)?;
         session.spinner = Spinner::new();
         let answered = async {
             let replies = session.open(Op::Run(Box::new(submission))).await?;
-            show_answer(session, replies, false, Some(&self.name)).await
+            let expected = Expected {
+                session: Some(&self.name),
+                undo: Some("/undo takes this turn back".to_owned()),
+                most_tokens: most,
+                ..Expected::default()
+            };
+            show_answer(session, replies, expected).await
         };
         let error = match answered.await {
             Ok(turn) => {
@@ -232,6 +245,20 @@ impl Chat {
             self.last = Some(Asked { prompt, turn: None });
         }
         Err(error)
+    }
+
+    /// Takes the last turn back.
+    async fn undo(&mut self, session: &mut Session) -> Result<(), CommandError> {
+        let (name, workspace) = (self.name.clone(), Some(self.workspace.clone()));
+        let query = SessionQuery { session: name, workspace };
+        let undone: UndoneTurn = session.call(Op::UndoSession(query)).await?;
+        let conversation = match undone.turns {
+            0 => None,
+            _ => self.look(session).await?,
+        };
+        self.last = conversation.and_then(|said| last_of(&said));
+        output::say(&left(&undone));
+        Ok(())
     }
 
     async fn look(&self, session: &mut Session) -> Result<Option<Conversation>, CommandError> {
@@ -252,6 +279,12 @@ impl Chat {
         let nothing = || CommandError::usage("nothing was said yet", "ask something first");
         self.look(session).await?.ok_or_else(nothing)
     }
+}
+
+/// The last question of a conversation.
+fn last_of(said: &Conversation) -> Option<Asked> {
+    let turn = said.conversation.last()?;
+    Some(Asked { prompt: turn.prompt.clone(), turn: Some(turn.job.clone()) })
 }
 
 fn format_of(path: &Path) -> ExportFormat {

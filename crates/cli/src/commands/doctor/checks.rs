@@ -327,6 +327,12 @@ pub(super) fn models(home: &Home, config: &Config) -> Vec<Finding> {
                 _ => Finding::fine("default model", detail),
             }
         }
+        // There are some, and each can be named.
+        Err(failed) if failed.code == ErrorCode::NoModel && files.len() > 1 => Finding::warning(
+            "default model",
+            failed.message,
+            "`threadrunner models default NAME` chooses one",
+        ),
         Err(failed) => Finding::broken("default model", failed),
     });
     findings
@@ -405,6 +411,22 @@ mod tests {
         assert_eq!(findings[0].verdict, Verdict::Broken);
         assert!(findings[0].detail.contains("bad.gguf"));
         assert_eq!(findings[0].code, ExitCode::Model);
+    }
+
+    #[test]
+    fn several_models_of_which_none_is_chosen_are_no_fault() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = home_at(dir.path());
+        at.create().unwrap();
+        for name in ["a.gguf", "b.gguf"] {
+            fs::write(at.models_dir.join(name), "GGUF...").unwrap();
+        }
+        let config = Config { backend: Some(BackendKind::Llama), ..Config::default() };
+        let findings = models(&at, &config);
+        assert_eq!((findings.len(), findings[0].verdict), (1, Verdict::Warning));
+        assert!(findings[0].mend.as_ref().unwrap().contains("models default"));
+        threadrunner_home::note_last_model(&at, &at.models_dir.join("b.gguf")).unwrap();
+        assert_eq!(models(&at, &config)[0].verdict, Verdict::Fine);
     }
 
     #[test]

@@ -5,9 +5,10 @@ mod watch;
 use std::time::SystemTime;
 
 use threadrunner_core::protocol::{JobIds, JobList, JobRecord, JobsQuery, Op};
-use threadrunner_core::{ExitCode, JobState};
+use threadrunner_core::{ExitCode, JobStatus};
 use threadrunner_home::Home;
 
+use super::files::Files;
 use crate::app::with_session;
 use crate::args::JobsArgs;
 use crate::error::CommandResult;
@@ -36,13 +37,20 @@ pub(crate) fn run(args: JobsArgs) -> CommandResult {
         if args.watch {
             return watch::run(session, query, args.json).await;
         }
+        let files = Files::alone(session, query.workspace.as_deref()).await?;
         if args.ids {
-            let list: JobIds = session.call(Op::Jobs(query)).await?;
-            let ids: String = list.ids.iter().map(|id| format!("{id}\n")).collect();
+            let ids = match files {
+                Some(files) => files.jobs(&query)?.jobs.into_iter().map(|job| job.job).collect(),
+                None => session.call::<JobIds>(Op::Jobs(query)).await?.ids,
+            };
+            let ids: String = ids.iter().map(|id| format!("{id}\n")).collect();
             output::print(&ids)?;
             return Ok(ExitCode::Success);
         }
-        let list: JobList = session.call(Op::Jobs(query)).await?;
+        let list: JobList = match files {
+            Some(files) => files.jobs(&query)?,
+            None => session.call(Op::Jobs(query)).await?,
+        };
         if args.json {
             output::print_json(&list)?;
             return Ok(ExitCode::Success);
@@ -86,22 +94,15 @@ fn table(jobs: &[JobRecord], now: SystemTime, width: Option<usize>) -> Table<6> 
     table
 }
 
-/// The state as people call it.
+/// How it stands, and what it waits for.
 fn state(job: &JobRecord) -> String {
-    match job.state {
-        JobState::Writing => "writing".to_owned(),
-        JobState::Ready => match (job.waits_for.as_slice(), job.position) {
-            ([on], _) => format!("waits for {on}"),
-            ([on, others @ ..], _) => format!("waits for {on} +{}", others.len()),
-            ([], Some(position)) => format!("queued at {position}"),
-            ([], None) => "queued".to_owned(),
-        },
-        JobState::Processing => "running".to_owned(),
-        JobState::Done => "done".to_owned(),
-        // `failed` or `canceled`.
-        JobState::Failed => {
-            job.meta.status.as_deref().map_or("failed".to_owned(), format::one_line)
+    match (job.state, job.waits_for.as_slice(), job.position) {
+        (JobStatus::Queued, [on], _) => format!("queued after {on}"),
+        (JobStatus::Queued, [on, others @ ..], _) => {
+            format!("queued after {on} +{}", others.len())
         }
+        (JobStatus::Queued, [], Some(position)) => format!("queued at {position}"),
+        (state, ..) => state.to_string(),
     }
 }
 
@@ -116,18 +117,20 @@ mod tests {
         let list: Vec<JobRecord> = serde_json::from_value(json!([
             {"job": "3_1", "state": "ready", "position": 2, "prompt_start": "third\u{1b}[2J",
              "submitted_at": "2025-12-31T23:59:50Z", "tags": ["a", "b"]},
-            {"job": "2_1", "state": "failed", "status": "canceled", "prompt_start": "second",
+            {"job": "2_1", "state": "canceled", "status": "canceled", "prompt_start": "second",
              "model": "small", "duration_s": 1.5},
             {"job": "1_1", "state": "done", "status": "done", "prompt_start": "first"},
+            {"job": "0_1", "state": "queued", "prompt_start": "held", "waits_for": ["1_1", "2_1"]},
         ]))
         .unwrap();
         let now = UNIX_EPOCH + Duration::from_secs(1_767_225_600);
         assert_eq!(
             table(&list, now, None).to_text(None),
-            "ID   STATE        AGE  TOOK   MODEL  PROMPT\n\
-             3_1  queued at 2  10s  -      -      [a b] third [2J\n\
-             2_1  canceled     -    1.5 s  small  second\n\
-             1_1  done         -    -      -      first\n"
+            "ID   STATE                AGE  TOOK   MODEL  PROMPT\n\
+             3_1  queued at 2          10s  -      -      [a b] third [2J\n\
+             2_1  canceled             -    1.5 s  small  second\n\
+             1_1  done                 -    -      -      first\n\
+             0_1  queued after 1_1 +1  -    -      -      held\n"
         );
     }
     #[test]

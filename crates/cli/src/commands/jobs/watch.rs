@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use threadrunner_client::Replies;
 use threadrunner_core::protocol::{JobList, JobRecord, JobsQuery, Op, Progress, ReplyBody};
-use threadrunner_core::{ErrorCode, JobId, JobState};
+use threadrunner_core::{ErrorCode, JobId, JobStatus};
+use threadrunner_workspace::age_s;
 use tokio::time::{Instant, sleep_until};
 
 use super::{state, table};
@@ -120,7 +121,8 @@ async fn line_by_line(
                     Err(error) => return Err(error),
                 };
                 // One that has moved on is told of with its next change.
-                if record.state == state && fits(wanted, &record) {
+                if record.state == state && wanted.fits(&record, age_s(&record, SystemTime::now()))
+                {
                     print(&record, json)?;
                 }
             }
@@ -138,18 +140,12 @@ async fn line_by_line(
 async fn next(
     session: &mut Session,
     changes: &mut Replies,
-) -> Result<Option<(JobId, Option<JobState>)>, CommandError> {
+) -> Result<Option<(JobId, Option<JobStatus>)>, CommandError> {
     match session.attend(changes.next()).await?? {
         ReplyBody::Event(Progress::Changed { job, state, .. }) => Ok(Some((job, state))),
         ReplyBody::Event(Progress::Missed { .. }) => Ok(None),
         _ => Err(strange("it stopped watching")),
     }
-}
-
-fn fits(wanted: &JobsQuery, record: &JobRecord) -> bool {
-    (wanted.states.is_empty() || wanted.states.contains(&record.state))
-        && wanted.tag.as_ref().is_none_or(|tag| record.meta.tags.contains(tag))
-        && wanted.model.as_ref().is_none_or(|name| record.meta.model.as_ref() == Some(name))
 }
 
 fn print(record: &JobRecord, json: bool) -> io::Result<()> {

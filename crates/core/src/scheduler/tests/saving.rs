@@ -48,6 +48,29 @@ fn a_turn_after_a_restart_computes_only_what_is_new() {
 }
 
 #[test]
+fn a_turn_that_ends_among_drafts_that_came_true_is_saved_as_it_is() {
+    for prefix_cache in [PrefixCache::Any, PrefixCache::None] {
+        for (stop, repeat_limit) in [(vec!["1000 ".repeat(30)], None), (Vec::new(), Some(32))] {
+            let info = ModelInfo { n_ctx: 1000, n_batch: 64, n_seq_max: 4, ..Default::default() };
+            let info = ModelInfo { n_seq_spare: 8, prefix_cache, n_draft_max: 15, ..info };
+            let mut harness = Harness::of(info);
+            harness.fake.words = 1;
+            let prompt = harness.prompt(30, 500);
+            let params = Parameters { stop, repeat_limit, ..Parameters::default() };
+            let priority = Priority::Normal;
+            let id = harness.submit_turn(Some("a"), prompt.clone(), params, priority).unwrap();
+            harness.finish();
+            harness.save_all();
+            let said = harness.usage(id).unwrap().completion_tokens as usize;
+            assert!(said < 50, "it ended early");
+            let saved = saved(&harness, "a");
+            assert!(saved.len() >= 30 + said - 1, "{}", saved.len());
+            assert_eq!(saved[..30], prompt);
+        }
+    }
+}
+
+#[test]
 fn a_conversation_that_took_another_turn_restores_what_is_still_true() {
     for (kind, restored) in KINDS.into_iter().zip([50, 0, 0]) {
         let mut harness = Harness::small(kind, 0);

@@ -205,6 +205,21 @@ async fn an_engine_is_told_whether_an_answer_is_followed_and_when_somebody_begin
 }
 
 #[tokio::test]
+async fn the_model_that_was_asked_last_is_noted_for_those_who_name_none() {
+    let mut story = Story::new();
+    let note = story.owner.home.cache_dir.join("last_model");
+    for (number, path) in [(7, "/m/a.gguf"), (8, "/m/b.gguf"), (9, "/m/a.gguf")] {
+        let model = ModelRef { backend: BackendKind::Llama, path: Some(path.into()), draft: None };
+        let (process, _heard) = EngineProcess::heard(EngineId(number));
+        let engine = story.loaded(process, &model, Instant::now());
+        story.add(engine);
+        let id = story.submit_to(model);
+        story.until(|owner| matches!(owner.live[&id].stage, Stage::Running(_))).await;
+        assert_eq!(std::fs::read_to_string(&note).unwrap(), path);
+    }
+}
+
+#[tokio::test]
 async fn a_job_retried_before_its_engine_let_go_of_it_keeps_its_place() {
     let mut story = Story::new();
     let id = story.running().await;

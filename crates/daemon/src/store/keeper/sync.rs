@@ -111,6 +111,7 @@ impl Keeper {
             let (session, error) = (unwritten.name, unwritten.error);
             tracing::warn!(%session, %error, "a session's file is written later");
         }
+        self.undo_turns();
         self.remove_sessions();
         self.publish_sessions();
         for (id, error) in synced.failed {

@@ -1,0 +1,137 @@
+//! Answers from the files alone, where no daemon runs: to look is no reason to start one.
+//!
+//! Only what files tell for certain is told. For all else, errors among it, the daemon is started
+//! and asked.
+
+use std::time::SystemTime;
+
+use threadrunner_core::protocol::{
+    Conversation, JobList, JobQuery, JobRecord, JobResult, JobsQuery, SessionList, SessionQuery,
+    SessionsQuery, TurnRecord,
+};
+use threadrunner_core::{Failure, JobId, JobStatus, template};
+use threadrunner_home::Config;
+use threadrunner_workspace::{Reader, age_s, by_time, list_sessions};
+
+use crate::app::Session;
+use crate::error::CommandError;
+
+/// The workspaces that there are, by name.
+pub(super) struct Files(Vec<(String, Reader)>);
+
+impl Files {
+    /// The files of that workspace, or of all; `None` where a daemon runs, or they cannot be read.
+    pub(super) async fn alone(
+        session: &mut Session,
+        workspace: Option<&str>,
+    ) -> Result<Option<Self>, CommandError> {
+        let daemon = session.daemon();
+        if session.attend(daemon.connect()).await??.is_some() {
+            return Ok(None);
+        }
+        let home = session.home();
+        let config = Config::load(home)?;
+        let among = match workspace {
+            Some(name) => vec![config.workspace(home, Some(name))?],
+            None => config.workspaces(home),
+        };
+        let mut files = Vec::new();
+        for workspace in among {
+            // Nothing was put there yet.
+            if !workspace.path.exists() {
+                continue;
+            }
+            match Reader::open(&workspace.path) {
+                Ok(reader) => files.push((workspace.name, reader)),
+                Err(_) => return Ok(None),
+            }
+        }
+        Ok(Some(Self(files)))
+    }
+
+    /// As `jobs` tells it.
+    pub(super) fn jobs(&self, query: &JobsQuery) -> Result<JobList, Failure> {
+        let limit = query.limit.map_or(usize::MAX, |limit| limit as usize);
+        let now = SystemTime::now();
+        let mut jobs = Vec::new();
+        for (name, reader) in &self.0 {
+            let (ids, _) = reader.newest(&[], usize::MAX)?;
+            jobs.extend(ids.into_iter().map(|(id, _)| (id, name, reader)));
+        }
+        jobs.sort_by(|(a, ..), (b, ..)| by_time(b, a));
+        let records = jobs.into_iter().filter_map(|(id, name, reader)| {
+            let record = at_rest(reader.record(&id).ok()?);
+            Some(JobRecord { workspace: Some(name.clone()), ..record })
+        });
+        let mut fitting = records.filter(|record| query.fits(record, age_s(record, now)));
+        let jobs = fitting.by_ref().take(limit).collect();
+        Ok(JobList { jobs, more: fitting.next().is_some() })
+    }
+
+    /// As `result` tells it, of a job that is done.
+    pub(super) fn result(&self, query: &JobQuery) -> Option<JobResult> {
+        let mut found = self
+            .0
+            .iter()
+            .filter_map(|(name, reader)| Some((reader.resolve(&query.job).ok()?, name, reader)));
+        let (id, name, reader) = found.next()?;
+        if found.next().is_some() {
+            return None;
+        }
+        let record = reader.record(&id).ok().filter(|record| record.state == JobStatus::Done)?;
+        let text = String::from_utf8_lossy(&reader.result(&id).ok()?).into_owned();
+        Some(JobResult { record: JobRecord { workspace: Some(name.clone()), ..record }, text })
+    }
+
+    /// As `sessions` tells it.
+    pub(super) fn sessions(&self, query: &SessionsQuery) -> Result<SessionList, Failure> {
+        let among = self.0.iter().map(|(name, reader)| (name.as_str(), reader));
+        let limit = query.limit.map_or(usize::MAX, |limit| limit as usize);
+        Ok(list_sessions(among, limit, usize::MAX)?)
+    }
+
+    /// As `sessions show` tells it, of the only session of that name.
+    pub(super) fn session(&self, query: &SessionQuery) -> Option<Conversation> {
+        let mut found = self.0.iter().filter_map(|(name, reader)| {
+            Some((reader.session(&query.session).ok()??, name, reader))
+        });
+        let (file, name, reader) = found.next()?;
+        if found.next().is_some() {
+            return None;
+        }
+        let (record, chain) = reader.session_record(query.session.clone(), file, name).ok()?;
+        let turns = chain.turns.into_iter().map(|id| turn(id, reader));
+        Some(Conversation { conversation: turns.collect::<Option<_>>()?, record })
+    }
+}
+
+/// Nothing runs without a daemon: what was cut short is begun again by the next one.
+fn at_rest(record: JobRecord) -> JobRecord {
+    match record.state {
+        JobStatus::Running => JobRecord { state: JobStatus::Queued, ..record },
+        _ => record,
+    }
+}
+
+/// A turn that says what it says; `None` of one that has others' answers in it.
+fn turn(job: JobId, reader: &Reader) -> Option<TurnRecord> {
+    let spec = reader.spec(&job).ok()?;
+    let prompt = String::from_utf8_lossy(&reader.prompt(&job).ok()?).into_owned();
+    let refers = |text: &String| template::references(text).next().is_some();
+    let refers = refers(&prompt) || spec.messages.iter().any(|message| refers(&message.content));
+    if spec.template && refers {
+        return None;
+    }
+    let answer = String::from_utf8_lossy(&reader.result(&job).ok()?).into_owned();
+    let meta = reader.record(&job).ok()?.meta;
+    Some(TurnRecord {
+        job,
+        messages: spec.messages,
+        prompt,
+        answer,
+        submitted_at: meta.submitted_at,
+        model: meta.model,
+        finish_reason: meta.finish_reason,
+        usage: meta.usage,
+    })
+}

@@ -1,0 +1,148 @@
+//! What a shell offers where Tab is pressed: commands, options, and the names of what there is.
+//!
+//! The shell asks this program itself, through a variable, each time. Names are looked up in files:
+//! nothing is started for it, and what cannot be read is not offered.
+
+use std::ffi::OsString;
+use std::io;
+
+use clap::{Command, CommandFactory};
+use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
+use clap_complete::env::{CompleteEnv, Shells};
+use threadrunner_core::{ExitCode, JobState};
+use threadrunner_home::{Config, Home, list_models};
+use threadrunner_workspace::Reader;
+
+use crate::args::Cli;
+use crate::{format, output};
+
+/// Set by the script: for which shell.
+const VARIABLE: &str = "THREADRUNNER_COMPLETE";
+/// The program as the shell finds it.
+const NAME: &str = "threadrunner";
+/// So many jobs are offered, of each workspace.
+const JOBS: usize = 50;
+/// In so many jobs tags are looked for.
+const TAGGED: usize = 200;
+
+/// The script that makes a shell ask this program.
+pub(crate) fn script(shell: &str) -> io::Result<String> {
+    let shells = Shells::builtins();
+    let completer = shells.completer(shell).ok_or(io::ErrorKind::Unsupported)?;
+    let mut script = Vec::new();
+    completer.write_registration(VARIABLE, NAME, NAME, NAME, &mut script)?;
+    let mut script = String::from_utf8_lossy(&script).into_owned();
+    if shell == "zsh" {
+        // In a directory of $fpath it is read when it is first asked, and must answer then too.
+        script.push_str(
+            "if [ \"$funcstack[1]\" = \"_threadrunner\" ]; then\n    \
+             _clap_dynamic_completer_threadrunner \"$@\"\nfi\n",
+        );
+    }
+    Ok(script)
+}
+
+/// Answers a shell that asks; `None` where none does.
+pub(crate) fn answer(args: &[OsString]) -> Option<ExitCode> {
+    let here = std::env::current_dir().ok();
+    let asked = CompleteEnv::with_factory(|| with_names(Cli::command())).var(VARIABLE);
+    match asked.try_complete(args.iter().cloned(), here.as_deref()) {
+        Ok(false) => None,
+        Ok(true) => Some(ExitCode::Success),
+        Err(error) => {
+            output::say(&format!("threadrunner: {VARIABLE}: {error}"));
+            Some(ExitCode::Usage)
+        }
+    }
+}
+
+/// The same command, which knows what its arguments may be.
+fn with_names(command: Command) -> Command {
+    let name = command.get_name().to_owned();
+    let known = command.mut_args(|arg| match names_for(&name, arg.get_id().as_str()) {
+        Some(names) => arg.add(names),
+        None => arg,
+    });
+    known.mut_subcommands(with_names)
+}
+
+/// What an argument of a command may be.
+fn names_for(command: &str, argument: &str) -> Option<ArgValueCandidates> {
+    use JobState::{Done, Failed, Processing, Ready};
+    Some(match (command, argument) {
+        (_, "model" | "draft") => ArgValueCandidates::new(models),
+        (_, "workspace") => ArgValueCandidates::new(workspaces),
+        (_, "session" | "sessions") => ArgValueCandidates::new(sessions),
+        (_, "tag" | "tags") => ArgValueCandidates::new(tags),
+        ("result", "ids") => ArgValueCandidates::new(|| jobs(&[Done])),
+        ("retry", "ids") => ArgValueCandidates::new(|| jobs(&[Failed])),
+        ("rm", "ids") => ArgValueCandidates::new(|| jobs(&[Done, Failed])),
+        ("cancel" | "wait", "ids") => ArgValueCandidates::new(|| jobs(&[Ready, Processing])),
+        (_, "ids" | "after" | "parent") => ArgValueCandidates::new(|| jobs(&[])),
+        _ => return None,
+    })
+}
+
+fn home() -> Option<(Home, Config)> {
+    let home = Home::from_env().ok()?;
+    let config = Config::load(&home).ok()?;
+    Some((home, config))
+}
+
+fn readers() -> Vec<Reader> {
+    let Some((home, config)) = home() else { return Vec::new() };
+    let workspaces = config.workspaces(&home).into_iter();
+    workspaces.filter_map(|workspace| Reader::open(&workspace.path).ok()).collect()
+}
+
+fn models() -> Vec<CompletionCandidate> {
+    let Some((home, config)) = home() else { return Vec::new() };
+    let files = list_models(&home).unwrap_or_default().into_iter().map(|model| {
+        CompletionCandidate::new(model.name).help(Some(format::bytes(model.bytes).into()))
+    });
+    let aliases = config.aliases.into_iter().map(|(alias, target)| {
+        CompletionCandidate::new(alias).help(Some(format::one_line(&target).into()))
+    });
+    files.chain(aliases).collect()
+}
+
+fn workspaces() -> Vec<CompletionCandidate> {
+    let Some((home, config)) = home() else { return Vec::new() };
+    config.workspaces(&home).into_iter().map(|it| CompletionCandidate::new(it.name)).collect()
+}
+
+fn sessions() -> Vec<CompletionCandidate> {
+    let names = readers().into_iter().flat_map(|it| it.session_names().unwrap_or_default());
+    let mut names: Vec<_> = names.map(String::from).collect();
+    names.sort();
+    names.dedup();
+    names.into_iter().map(CompletionCandidate::new).collect()
+}
+
+fn tags() -> Vec<CompletionCandidate> {
+    let mut tags = Vec::new();
+    for reader in readers() {
+        let (newest, _) = reader.newest(&[], TAGGED).unwrap_or_default();
+        let records = newest.iter().filter_map(|(id, _)| reader.record(id).ok());
+        tags.extend(records.flat_map(|record| record.meta.tags));
+    }
+    tags.sort();
+    tags.dedup();
+    tags.into_iter().map(CompletionCandidate::new).collect()
+}
+
+/// The newest jobs in these places; in all, where none is named.
+fn jobs(places: &[JobState]) -> Vec<CompletionCandidate> {
+    let mut jobs = Vec::new();
+    for reader in readers() {
+        let (newest, _) = reader.newest(places, JOBS).unwrap_or_default();
+        jobs.extend(newest.iter().filter_map(|(id, _)| reader.record(id).ok()).map(|job| {
+            let about = format!("{}: {}", job.state, format::one_line(&job.prompt_start));
+            CompletionCandidate::new(job.job.to_string()).help(Some(about.into()))
+        }));
+    }
+    let last = (!jobs.is_empty()).then(|| {
+        CompletionCandidate::new("last").help(Some("the newest job of all".to_owned().into()))
+    });
+    last.into_iter().chain(jobs).collect()
+}

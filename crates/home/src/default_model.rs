@@ -1,0 +1,291 @@
+//! The model that answers where none is named: chosen, or used last.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use threadrunner_core::{ErrorCode, Failure};
+use toml::Spanned;
+
+use crate::model::{by_name, canonical, dangling_links, file, list_models};
+use crate::{Config, Home};
+
+/// In the cache: the path of the model that was used last.
+const LAST: &str = "last_model";
+/// The longest path.
+const PATH_BYTES: u64 = 4096;
+
+/// Why a model is the default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChosenBy {
+    /// `THREADRUNNER_MODEL_PATH` names it.
+    Variable,
+    /// `model` in `config.toml` does.
+    Configuration,
+    /// It is the only one in `models/`.
+    Only,
+    /// It was used last.
+    LastUse,
+}
+
+/// The model that answers where a request names none, and why: that of `THREADRUNNER_MODEL_PATH`,
+/// else the configured one, else the only one in `models/`, else the one that was used last.
+///
+/// # Errors
+/// [`ErrorCode::NoModel`] when none can be chosen; [`ErrorCode::ModelNotFound`] when the one that was
+/// chosen is not there.
+pub fn default_model(home: &Home, config: &Config) -> Result<(PathBuf, ChosenBy), Failure> {
+    if let Some(path) = &home.model_path {
+        let path = file(path).map_err(|why| {
+            Failure::new(
+                ErrorCode::ModelNotFound,
+                format!("THREADRUNNER_MODEL_PATH names {}, but {why}", path.display()),
+            )
+            .hint("let it name a GGUF file, or unset it")
+        })?;
+        return Ok((path, ChosenBy::Variable));
+    }
+    if let Some(name) = &config.model {
+        // What stands in the configuration means the same from every working directory.
+        return Ok((by_name(home, config, name, &home.root)?, ChosenBy::Configuration));
+    }
+    let models = list_models(home)?;
+    if let [model] = models.as_slice() {
+        return Ok((canonical(&model.path)?, ChosenBy::Only));
+    }
+    if let Some(path) = last_model(home) {
+        return Ok((path, ChosenBy::LastUse));
+    }
+    if models.is_empty() {
+        if let Some(link) = dangling_links(home).first() {
+            return Err(link.failure());
+        }
+        return Err(Failure::new(
+            ErrorCode::NoModel,
+            format!("there is no model: {} holds no .gguf file", home.models_dir.display()),
+        )
+        .hint(where_to_get_one(home)));
+    }
+    let names: Vec<_> = models.iter().map(|model| model.name.as_str()).collect();
+    Err(Failure::new(ErrorCode::NoModel, format!("which model? There are {}", names.join(", ")))
+        .hint("`threadrunner models default NAME` chooses one; -m NAME asks one this time"))
+}
+
+/// What somebody does who has no model, wherever ThreadRunner came from.
+pub fn where_to_get_one(home: &Home) -> String {
+    format!(
+        "get a GGUF file, for instance from https://huggingface.co/models?library=gguf, and put it or a \
+         link to it into {}; or name it: -m FILE",
+        home.models_dir.display()
+    )
+}
+
+/// Notes that a model was used.
+///
+/// # Errors
+/// The note cannot be written.
+pub fn note_last_model(home: &Home, model: &Path) -> io::Result<()> {
+    replace(&home.cache_dir.join(LAST), model.as_os_str().as_bytes(), 0o600)
+}
+
+/// The model that was used last, if it is still there.
+fn last_model(home: &Home) -> Option<PathBuf> {
+    let note = home.cache_dir.join(LAST);
+    // Anything else may be endless.
+    fs::metadata(&note).ok().filter(fs::Metadata::is_file)?;
+    let mut path = Vec::new();
+    fs::File::open(note).ok()?.take(PATH_BYTES).read_to_end(&mut path).ok()?;
+    file(Path::new(&std::ffi::OsString::from_vec(path))).ok()
+}
+
+/// Makes `name` the default model, in `config.toml`; all else that stands there stays as it is.
+///
+/// # Errors
+/// No model goes by that name, or the file cannot be read, understood or written.
+pub fn choose_model(home: &Home, name: &str) -> Result<PathBuf, Failure> {
+    let config = Config::load(home)?;
+    let path = by_name(home, &config, name, Path::new(""))?;
+    // A path means the same from everywhere only when it is whole.
+    let is_path =
+        name.contains('/') || by_name(home, &config, name, &home.root).ok().as_ref() != Some(&path);
+    let written = match is_path {
+        true => path.to_str().ok_or_else(|| {
+            let message = format!("the model's path is not UTF-8: {}", path.display());
+            Failure::new(ErrorCode::ModelNotFound, message)
+                .hint("rename the file, or link to it from the home's models directory")
+        })?,
+        false => name,
+    };
+    let io = |verb: &str, error: &io::Error| {
+        let file = home.config_file.display();
+        Failure::new(ErrorCode::Io, format!("cannot {verb} {file}: {error}"))
+    };
+    let (text, mode) = match fs::read_to_string(&home.config_file) {
+        Ok(text) => {
+            let metadata = fs::metadata(&home.config_file).map_err(|error| io("read", &error))?;
+            (text, metadata.permissions().mode() & 0o777)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => (String::new(), 0o600),
+        Err(error) => return Err(io("read", &error)),
+    };
+    let changed = with_model(&text, written);
+    if Config::parse(&changed, &home.config_file)?.model.as_deref() != Some(written) {
+        let message = format!("cannot change {}: it is not understood", home.config_file.display());
+        return Err(Failure::new(ErrorCode::Config, message)
+            .hint(format!("write `model = {}` there", quoted(written))));
+    }
+    // Where it is a link, to somebody's own collection of such files, it stays one.
+    let target = fs::canonicalize(&home.config_file).unwrap_or_else(|_| home.config_file.clone());
+    replace(&target, changed.as_bytes(), mode).map_err(|error| io("write", &error))?;
+    Ok(path)
+}
+
+/// The text of a `config.toml` with this model.
+fn with_model(text: &str, model: &str) -> String {
+    #[derive(Deserialize)]
+    struct Model {
+        model: Option<Spanned<String>>,
+    }
+    let place = toml::from_str::<Model>(text).ok().and_then(|it| it.model).map(|it| it.span());
+    match place {
+        Some(place) => {
+            let mut text = text.to_owned();
+            text.replace_range(place, &quoted(model));
+            text
+        }
+        // Before the first table, to which it would belong otherwise.
+        None => format!("model = {}\n{text}", quoted(model)),
+    }
+}
+
+/// A text as TOML.
+fn quoted(text: &str) -> String {
+    let escaped = text.chars().map(|c| match c {
+        '"' | '\\' => format!("\\{c}"),
+        c if c.is_control() => format!("\\u{:04X}", u32::from(c)),
+        c => c.to_string(),
+    });
+    format!("\"{}\"", escaped.collect::<String>())
+}
+
+/// Writes a file in one instant.
+fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let mut next = path.as_os_str().to_owned();
+    next.push(format!(".tmp-{}", std::process::id()));
+    let written = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(&next)
+        .and_then(|mut file| file.write_all(content))
+        .and_then(|()| fs::rename(&next, path));
+    if written.is_err() {
+        // One that is left is in nobody's way but the next one's.
+        let _ = fs::remove_file(&next);
+    }
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn home(models: &[&str]) -> (tempfile::TempDir, Home) {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        let home = Home::resolve(Path::new("/"), |name| {
+            (name == "THREADRUNNER_HOME").then(|| root.clone().into())
+        })
+        .unwrap();
+        home.create().unwrap();
+        for model in models {
+            fs::write(home.models_dir.join(model), "GGUF").unwrap();
+        }
+        (dir, home)
+    }
+
+    fn default(home: &Home) -> Result<(PathBuf, ChosenBy), Failure> {
+        default_model(home, &Config::load(home).unwrap())
+    }
+
+    #[test]
+    fn of_several_the_one_used_last_answers_until_one_is_chosen() {
+        let (_dir, home) = home(&["a.gguf", "b.gguf"]);
+        let model = |name: &str| home.models_dir.join(name);
+        assert!(default(&home).unwrap_err().hint.unwrap().contains("models default"));
+        for name in ["b.gguf", "a.gguf"] {
+            note_last_model(&home, &model(name)).unwrap();
+            assert_eq!(default(&home).unwrap(), (model(name), ChosenBy::LastUse));
+        }
+        assert_eq!(choose_model(&home, "b").unwrap(), model("b.gguf"));
+        assert_eq!(default(&home).unwrap(), (model("b.gguf"), ChosenBy::Configuration));
+    }
+
+    #[test]
+    fn what_was_used_last_counts_only_where_there_is_a_choice_and_while_it_is_there() {
+        let (_dir, home) = home(&["a.gguf"]);
+        let elsewhere = home.root.join("elsewhere.gguf");
+        fs::write(&elsewhere, "GGUF").unwrap();
+        note_last_model(&home, &elsewhere).unwrap();
+        let only = home.models_dir.join("a.gguf");
+        assert_eq!(default(&home).unwrap(), (only.clone(), ChosenBy::Only));
+        fs::remove_file(&only).unwrap();
+        assert_eq!(default(&home).unwrap(), (elsewhere.clone(), ChosenBy::LastUse));
+        fs::remove_file(&elsewhere).unwrap();
+        let failure = default(&home).unwrap_err();
+        assert!(failure.message.contains("holds no .gguf file"), "{failure}");
+        // A note that is none.
+        fs::remove_file(home.cache_dir.join(LAST)).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", home.cache_dir.join(LAST)).unwrap();
+        assert_eq!(default(&home).unwrap_err().code, ErrorCode::NoModel);
+    }
+
+    #[test]
+    fn only_the_models_name_changes_in_the_configuration() {
+        for (before, after) in [
+            ("", "model = \"a\"\n"),
+            ("# mine\n[engine]\nthreads = 2\n", "model = \"a\"\n# mine\n[engine]\nthreads = 2\n"),
+            ("model = 'b' # best\ngrace = 1\n", "model = \"a\" # best\ngrace = 1\n"),
+            ("grace = 1\n\"model\" = \"\"\"b\"\"\"\n", "grace = 1\n\"model\" = \"a\"\n"),
+            ("[workspaces.w]\nmodel = \"b\"\n", "model = \"a\"\n[workspaces.w]\nmodel = \"b\"\n"),
+        ] {
+            assert_eq!(with_model(before, "a"), after);
+        }
+        let odd = "we\"ird\\\u{7f}ä";
+        let config = Config::parse(&with_model("", odd), Path::new("c")).unwrap();
+        assert_eq!(config.model.as_deref(), Some(odd));
+    }
+
+    #[test]
+    fn what_is_chosen_must_be_there_and_a_path_is_written_whole() {
+        let (_dir, home) = home(&["a.gguf", "b.gguf"]);
+        assert_eq!(choose_model(&home, "c").unwrap_err().code, ErrorCode::ModelNotFound);
+        assert!(!home.config_file.exists());
+        let elsewhere = home.root.join("elsewhere.gguf");
+        fs::write(&elsewhere, "GGUF").unwrap();
+        let roundabout = home.models_dir.join("../elsewhere.gguf");
+        choose_model(&home, roundabout.to_str().unwrap()).unwrap();
+        let text = fs::read_to_string(&home.config_file).unwrap();
+        assert_eq!(text, format!("model = \"{}\"\n", elsewhere.display()));
+    }
+
+    #[test]
+    fn a_configuration_that_is_a_link_stays_one_with_its_permissions() {
+        let (dir, home) = home(&["a.gguf", "b.gguf"]);
+        let own = dir.path().join("own.toml");
+        fs::write(&own, "grace = 1\n").unwrap();
+        fs::set_permissions(&own, fs::Permissions::from_mode(0o640)).unwrap();
+        std::os::unix::fs::symlink(&own, &home.config_file).unwrap();
+        choose_model(&home, "a").unwrap();
+        assert!(home.config_file.is_symlink());
+        assert_eq!(fs::read_to_string(&own).unwrap(), "model = \"a\"\ngrace = 1\n");
+        assert_eq!(fs::metadata(&own).unwrap().permissions().mode() & 0o777, 0o640);
+        // One that is not understood is left alone.
+        fs::write(&own, "grace = \n").unwrap();
+        assert_eq!(choose_model(&home, "a").unwrap_err().code, ErrorCode::Config);
+        assert_eq!(fs::read_to_string(&own).unwrap(), "grace = \n");
+    }
+}
