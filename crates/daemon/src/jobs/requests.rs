@@ -11,6 +11,8 @@ use crate::engine::EngineId;
 
 /// More bytes than any token has.
 const MOST_TOKEN: u64 = 1024;
+/// Bytes of an answer beyond that.
+const MORE_TEXT: u64 = 64 << 10;
 /// The longest answer, in bytes: some four million tokens.
 const MOST_ANSWER: u64 = 16 << 20;
 /// The most bytes of all answers together that one engine gives at once.
@@ -52,7 +54,7 @@ impl Requests {
     ) {
         let context = if context == 0 { u64::from(u32::MAX) } else { context.into() };
         let tokens = max_tokens.map_or(context, |most| context.min(most.into()));
-        let most_text = (tokens + FEW_EVENTS).saturating_mul(MOST_TOKEN).min(MOST_ANSWER);
+        let most_text = (tokens * MOST_TOKEN + MORE_TEXT).min(MOST_ANSWER);
         let events_left = (FEW_EVENTS + tokens + MOST_READ * context).min(MOST_EVENTS);
         self.engines.entry(engine).or_default().0 += 1;
         self.open.insert(id, Request { job, engine, text: 0, most_text, events_left });
@@ -163,8 +165,8 @@ mod tests {
     #[test]
     fn an_answer_is_no_longer_than_its_tokens_can_be() {
         for (max_tokens, context, most) in [
-            (Some(5), 4096, (1024 + 5) * 1024),
-            (Some(5000), 100, (1024 + 100) * 1024),
+            (Some(5), 4096, (64 + 5) * 1024),
+            (Some(5000), 100, (64 + 100) * 1024),
             (None, 0, MOST_ANSWER),
             (None, 1 << 30, MOST_ANSWER),
         ] {
