@@ -172,7 +172,7 @@ fn files_that_may_not_grow_are_an_error_and_not_the_end() {
     let usual = set_limit(pid, Resource::Fsize, Some(0));
     let refused = home.run(["Hello"]);
     assert_ne!(refused.code, 0);
-    assert!(refused.stderr.contains("File too large"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("ulimit -f"), "{}", refused.stderr);
     assert!(process_is_alive(pid));
     set_limit(pid, Resource::Fsize, usual);
     assert_eq!(home.run(["Hello"]).expect(0).stdout.trim_end(), ANSWER);
