@@ -1,7 +1,9 @@
 //! What clients cannot take from others: memory, connections, and the daemon's life.
 
+#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
+
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -71,19 +73,20 @@ fn frames_that_never_end_take_bounded_memory_and_make_way() {
     let home = TestHome::new();
     let pid = home.daemon_pid();
     let length: u32 = 63 << 20;
-    for _ in 0..20 {
+    for _ in 0..9 {
         let mut stream = UnixStream::connect(home.socket()).unwrap();
         // It ends with the daemon, if not before.
         thread::spawn(move || {
-            let part = vec![b' '; 1 << 20];
             let _ = stream.write_all(&length.to_le_bytes());
-            while stream.write_all(&part).is_ok() {}
+            let part = vec![b' '; 1 << 20];
+            let _ = (1..63).try_for_each(|_| stream.write_all(&part));
+            let _ = stream.read(&mut [0]);
         });
     }
     let mut client = home.connect();
     client.send(&json!({"v": 1, "id": 1, "op": "ps", "x": "x".repeat(40 << 20)}));
     assert_eq!(client.answer()[0]["code"], "invalid_request");
-    assert!(peak_memory(pid) < 700 << 20, "{} bytes", peak_memory(pid));
+    assert!(peak_memory(pid) < 480 << 20, "{} bytes", peak_memory(pid));
 }
 
 #[test]
@@ -169,7 +172,7 @@ fn files_that_may_not_grow_are_an_error_and_not_the_end() {
     let usual = set_limit(pid, Resource::Fsize, Some(0));
     let refused = home.run(["Hello"]);
     assert_ne!(refused.code, 0);
-    assert!(refused.stderr.contains("File too large"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("ulimit -f"), "{}", refused.stderr);
     assert!(process_is_alive(pid));
     set_limit(pid, Resource::Fsize, usual);
     assert_eq!(home.run(["Hello"]).expect(0).stdout.trim_end(), ANSWER);
@@ -192,7 +195,7 @@ fn a_submission_of_very_many_references_is_refused_at_once() {
     };
     assert!(ask(256, json!({}))["data"]["job"].is_string());
     for (count, more) in [
-        (1_000_000, json!({})),
+        (100_000, json!({})),
         (256, json!({"system": reference})),
         (256, json!({"messages": [{"role": "user", "content": reference}]})),
     ] {
@@ -203,5 +206,5 @@ fn a_submission_of_very_many_references_is_refused_at_once() {
     let many: Vec<_> = (0..10_001).map(|_| &id).collect();
     assert_eq!(ask(1, json!({"after": many}))["code"], "invalid_request");
     // What is not read for references may have as many as it likes.
-    assert!(ask(1_000_000, json!({"template_bytes": 0}))["data"]["job"].is_string());
+    assert!(ask(100_000, json!({"template_bytes": 0}))["data"]["job"].is_string());
 }

@@ -54,7 +54,7 @@ pub(crate) async fn spawn(program: &Path, home: &Home, limit: Duration) -> Resul
     let Some(stdout) = child.stdout.take() else {
         return Err(unavailable("the daemon was started without a pipe".to_owned()));
     };
-    let exited = reap(child).map_err(cannot)?;
+    let exited = reap(child);
     let stdout = pipe::Receiver::from_owned_fd(OwnedFd::from(stdout)).map_err(cannot)?;
     let line = timeout(limit, first_line(stdout)).await.map_err(|_| {
         Failure::new(
@@ -95,15 +95,16 @@ async fn first_line(pipe: pipe::Receiver) -> Vec<u8> {
 
 /// Waits for the process in a thread of its own, so that it never stays behind as a zombie of a
 /// client that lives long.
-fn reap(mut child: Child) -> std::io::Result<oneshot::Receiver<ExitStatus>> {
+fn reap(mut child: Child) -> oneshot::Receiver<ExitStatus> {
     let (tell, exited) = oneshot::channel();
-    thread::Builder::new().name("reap".to_owned()).spawn(move || {
+    // Where the system starts no thread, how the process ended stays unknown.
+    let _ = thread::Builder::new().name("reap".to_owned()).spawn(move || {
         if let Ok(status) = child.wait() {
             // Usually nobody asks: the daemon outlives its client.
             let _ = tell.send(status);
         }
-    })?;
-    Ok(exited)
+    });
+    exited
 }
 
 /// The daemon's own reason for not starting. Whatever is wrong with its files, what the caller

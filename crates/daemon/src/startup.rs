@@ -23,7 +23,7 @@ use crate::context::Context;
 use crate::jobs::{Hub, Owner};
 use crate::peers::Peers;
 use crate::store::{Store, Stores};
-use crate::workspaces::{Configured, Served, Workspaces};
+use crate::workspaces::{Configured, Served, Workspaces, blocking};
 use crate::{inherited, limits, log, reach, retention, server};
 
 /// Events of the workspaces' threads that may wait for the owner; then the threads wait.
@@ -293,9 +293,7 @@ impl Daemon {
             };
             configured.push(Configured { settings, served });
         }
-        // This thread stays: where the system starts no other one, work that may block waits for
-        // it instead of failing.
-        let _ = tokio::task::spawn_blocking(|| ()).await;
+        start_blocking_thread().await?;
         // The owner goes on for as long as any of the threads tells it something.
         drop(events);
         let (owner, hub) =
@@ -323,6 +321,18 @@ impl Daemon {
         let _ = tokio::time::timeout(LAST_FRAMES, ends).await;
         Ok(threads)
     }
+}
+
+/// Starts the first of the threads for what may block. It stays: where the system starts no other
+/// one, work waits for it instead of failing.
+async fn start_blocking_thread() -> Result<(), Failure> {
+    // tokio would panic.
+    std::thread::Builder::new()
+        .spawn(|| ())
+        .map_err(|error| internal("start a thread", &error))?
+        .join()
+        .map_err(|_| Failure::new(ErrorCode::Internal, "a thread that does nothing panicked"))?;
+    blocking(|| Ok(())).await
 }
 
 /// Reads the states' names once, so that the first who asks for the newest jobs does not wait for

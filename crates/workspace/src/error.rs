@@ -236,6 +236,9 @@ fn io_hint(source: &io::Error, path: &Path) -> Option<String> {
             )
         }
         io::ErrorKind::QuotaExceeded => "your disk quota is used up: make room".to_owned(),
+        io::ErrorKind::FileTooLarge => {
+            "a file may not be so long: raise `ulimit -f` where the daemon is started".to_owned()
+        }
         io::ErrorKind::PermissionDenied => {
             format!("make {} readable and writable for your user", path.display())
         }
