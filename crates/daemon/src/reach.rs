@@ -26,6 +26,7 @@ pub(crate) async fn keep(context: Arc<Context>, lock: Arc<FileLock>, closing: Ca
     let usual = context.home.socket.clone();
     let mut path = usual.clone();
     let mut servers = JoinSet::new();
+    let mut complained = false;
     loop {
         tokio::select! {
             () = tokio::time::sleep(LOOK_EVERY) => {}
@@ -38,9 +39,15 @@ pub(crate) async fn keep(context: Arc<Context>, lock: Arc<FileLock>, closing: Ca
             Ok((found, listener)) => {
                 tracing::warn!(socket = %found.display(), "the socket was gone; it listens again");
                 path = found;
+                complained = false;
                 servers.spawn(server::serve(listener, Arc::clone(&context), closing.clone()));
             }
-            Err(failure) => tracing::warn!(%failure, "the socket is gone"),
+            // Perhaps the whole home is: it is said once.
+            Err(failure) if !complained => {
+                tracing::warn!(%failure, "the socket is gone");
+                complained = true;
+            }
+            Err(_) => {}
         }
     }
     if path != usual {
