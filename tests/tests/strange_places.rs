@@ -13,7 +13,7 @@ use threadrunner_tests::{
 const ANSWER: &str = "lorem ipsum dolor sit amet Hello.\n";
 
 fn mode(path: &Path) -> u32 {
-    fs::metadata(path).unwrap().permissions().mode() & 0o777
+    fs::metadata(path).expect("it is there").permissions().mode() & 0o777
 }
 
 /// A command as a user has it whose home nobody chose, with this runtime directory.
@@ -61,13 +61,13 @@ fn a_runtime_directory_that_is_gone_is_not_made() {
 /// What is in a file's place, made by a program of the system's.
 fn in_place_of(home: &TestHome, path: &str, kind: &str) {
     let path = home.root().join(path);
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::create_dir_all(path.parent().expect("a folder")).expect("a folder can be made");
     match kind {
         "pipe" => {
-            let made = Command::new("mkfifo").arg(&path).status().unwrap();
-            assert!(made.success());
+            let made = Command::new("mkfifo").arg(&path).status();
+            assert!(made.is_ok_and(|status| status.success()));
         }
-        _ => symlink("/dev/zero", &path).unwrap(),
+        _ => symlink("/dev/zero", &path).expect("a link can be made"),
     }
 }
 
@@ -202,4 +202,29 @@ fn a_daemon_whose_socket_is_taken_away_is_reached_again() {
     fs::set_permissions(&runtime, fs::Permissions::from_mode(0o700)).unwrap();
     assert_eq!(pid(&run(&["status", "--json"])), first);
     run(&["daemon", "stop", "--now"]);
+}
+
+#[test]
+fn what_another_program_left_is_answered_with_or_told_and_is_no_bug() {
+    let home = TestHome::new();
+    home.start_daemon();
+    let left = |place: &str, id: &str, file: &str, content: &str| {
+        let job = home.workspace(place).join(id);
+        fs::create_dir(&job).unwrap();
+        fs::write(job.join("prompt.txt"), "hello").unwrap();
+        fs::write(job.join(file), content).unwrap();
+    };
+    left("output", "1", "embedding.json", "{\"dim\":1,\"vector\":[1]}\n");
+    left("output", "2", "audio.wav", "RIFF");
+    left("failed", "3", "error.txt", "the model is on fire\n");
+    for command in ["result", "follow"] {
+        let finished = home.run([command, "1"]).expect(0);
+        assert_eq!(finished.stdout, "{\"dim\":1,\"vector\":[1]}\n", "{command}");
+        let finished = home.run([command, "2"]).expect(7);
+        assert!(finished.stderr.contains("there is no text"), "{}", finished.stderr);
+        let finished = home.run([command, "3"]).expect(6);
+        assert!(finished.stderr.contains("the model is on fire"), "{}", finished.stderr);
+    }
+    home.run(["rm", "1", "2", "3"]).expect(0);
+    assert!(home.jobs_in("input/writing").is_empty());
 }

@@ -183,6 +183,8 @@ impl Daemon {
                 return match error.kind() {
                     io::ErrorKind::NotFound
                     | io::ErrorKind::ConnectionRefused
+                    // It died before it took the connection.
+                    | io::ErrorKind::ConnectionReset
                     | io::ErrorKind::NotADirectory => Ok(None),
                     _ => Err(refused(&error)),
                 };

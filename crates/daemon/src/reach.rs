@@ -32,6 +32,7 @@ pub(crate) async fn keep(
     let usual = context.home.socket.clone();
     let mut path = usual.clone();
     let mut servers = JoinSet::new();
+    let mut complained = false;
     loop {
         tokio::select! {
             () = tokio::time::sleep(LOOK_EVERY) => {}
@@ -44,10 +45,16 @@ pub(crate) async fn keep(
             Ok((found, listener)) => {
                 tracing::warn!(socket = %found.display(), "the socket was gone; it listens again");
                 path = found;
+                complained = false;
                 let (peers, context) = (Arc::clone(&peers), Arc::clone(&context));
                 servers.spawn(server::serve(listener, peers, context, closing.clone()));
             }
-            Err(failure) => tracing::warn!(%failure, "the socket is gone"),
+            // Perhaps the whole home is: it is said once.
+            Err(failure) if !complained => {
+                tracing::warn!(%failure, "the socket is gone");
+                complained = true;
+            }
+            Err(_) => {}
         }
     }
     if path != usual {

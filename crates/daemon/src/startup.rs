@@ -111,7 +111,7 @@ fn start(
     home.create()?;
     log::start(&home, foreground, socket.and_then(|_| log::usual_cache()));
     for what in kept {
-        tracing::warn!("whoever started this daemon lends it this for life: {what}");
+        tracing::warn!("this daemon keeps what it was started with: {what}");
     }
     if let Some(unused) = &home.unused_runtime_dir {
         let (path, why) = (unused.path.display(), &unused.why);
