@@ -6,13 +6,19 @@
 
 mod app;
 mod args;
+mod cells;
 mod commands;
 mod error;
 mod format;
+mod keys;
+mod markdown;
 mod output;
+mod pager;
 mod prompt;
 mod spinner;
+mod style;
 mod table;
+mod wrap;
 
 use std::process;
 

@@ -5,6 +5,7 @@
 
 mod connection;
 mod context;
+mod directories;
 mod engine;
 mod fnv;
 mod handlers;
@@ -12,6 +13,7 @@ mod hooks;
 mod jobs;
 mod log;
 mod memory;
+mod pid_note;
 mod retention;
 mod server;
 mod startup;

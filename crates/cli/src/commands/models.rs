@@ -25,7 +25,7 @@ struct Listing {
 struct Entry {
     name: String,
     path: PathBuf,
-    bytes: u64,
+    file_bytes: u64,
     default: bool,
     loaded: bool,
 }
@@ -51,7 +51,7 @@ pub(crate) fn run(args: Plain) -> CommandResult {
                     loaded: loaded.contains(&path),
                     name: file.name,
                     path: file.path,
-                    bytes: file.bytes,
+                    file_bytes: file.bytes,
                 }
             })
             .collect();
@@ -76,7 +76,7 @@ fn print(listing: &Listing) -> std::io::Result<()> {
         };
         table.row([
             format::one_line(&model.name),
-            format::bytes(model.bytes),
+            format::bytes(model.file_bytes),
             marks.to_owned(),
             model.path.display().to_string(),
         ]);

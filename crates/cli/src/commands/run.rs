@@ -16,6 +16,9 @@ use crate::prompt::{assemble, read_stdin};
 use crate::{args, output};
 
 pub(crate) fn run(args: RunArgs) -> CommandResult {
+    if args.quiet {
+        output::be_quiet();
+    }
     let stdin = read_stdin()?;
     if args.words.is_empty() && stdin.is_none() {
         // Nothing was asked for, and there is somebody who may want to know what can be.
@@ -25,7 +28,8 @@ pub(crate) fn run(args: RunArgs) -> CommandResult {
     let prompt = assemble(&args.words, stdin, args.raw)?;
     let params = args.sampling.into_checked_parameters()?;
     let home = Home::from_env()?;
-    let within = args.workspace.as_deref();
+    let workspace = args.workspace.or_else(|| home.asked_workspace());
+    let within = workspace.as_deref();
     let converses = args.within.session.is_some() || args.within.continues;
     let usual = converses && args.model.is_none() && args.backend.is_none();
     let asked = match usual {
@@ -54,12 +58,13 @@ pub(crate) fn run(args: RunArgs) -> CommandResult {
         max_attempts: args.attempts,
         keep_alive: args.keep_alive,
         on_done: args.on_done.as_deref().map(whole_path).transpose()?,
-        workspace: args.workspace.clone(),
+        workspace: workspace.clone(),
         ..Submission::default()
     };
     let limit = args.timeout.map(|after| Limit { after, consequence: "the job was canceled" });
     with_session(home, limit, async |session| {
-        let name = choose(session, &args.within, args.workspace.as_deref()).await?;
+        (session.verbose, session.plain) = (args.verbose, args.plain);
+        let name = choose(session, &args.within, workspace.as_deref()).await?;
         submission.session.clone_from(&name);
         let submission = Box::new(submission);
         if args.detach {

@@ -5,6 +5,7 @@ use threadrunner_core::ExitCode;
 use threadrunner_core::protocol::{DaemonStatus, Op};
 use threadrunner_home::Home;
 
+use super::config::changed_keys;
 use super::ps;
 use crate::app::{strange, with_session};
 use crate::args::Plain;
@@ -32,18 +33,19 @@ pub(crate) fn show(args: Plain, absent: ExitCode) -> CommandResult {
             if let Some(object) = value.as_object_mut() {
                 // `running` is a count there; whether it runs has a name of its own.
                 object.insert("alive".to_owned(), true.into());
+                object.insert("config_changed".to_owned(), changed_keys(session.home()).into());
             }
             output::print_json(&value)?;
             return Ok(ExitCode::Success);
         }
         let status: DaemonStatus =
             serde_json::from_value(value).map_err(|error| strange(&error.to_string()))?;
-        output::print(&text(&status))?;
+        output::print(&text(&status, &changed_keys(session.home())))?;
         Ok(ExitCode::Success)
     })
 }
 
-fn text(status: &DaemonStatus) -> String {
+fn text(status: &DaemonStatus, changed: &[&str]) -> String {
     let state = if status.stopping { "stopping" } else { "running" };
     let mut text = pairs(&[
         ("daemon", format!("{state}, process {}, version {}", status.pid, status.version)),
@@ -59,6 +61,13 @@ fn text(status: &DaemonStatus) -> String {
         ("workspace", status.workspace.display().to_string()),
         ("log", status.log.display().to_string()),
     ]);
+    if !changed.is_empty() {
+        let keys = changed.join(", ");
+        text.push_str(&pairs(&[(
+            "config   ",
+            format!("changed since the daemon started: {keys}; `threadrunner daemon restart`"),
+        )]));
+    }
     for workspace in &status.workspaces {
         match &workspace.error {
             Some(error) => text.push_str(&format!("NOT USABLE {error}\n")),

@@ -1,7 +1,7 @@
 //! `sessions`: the conversations there are, the one last spoken in first.
 
 use threadrunner_core::protocol::{SessionList, SessionRecord, SessionsQuery};
-use threadrunner_core::{Failure, JobId, SessionFile, SessionName};
+use threadrunner_core::{ErrorCode, Failure, JobId, SessionFile, SessionName};
 use threadrunner_workspace::{Chain, Reader, WorkspaceError, by_time};
 
 use super::Stop;
@@ -17,7 +17,7 @@ pub(super) async fn sessions(
     query: SessionsQuery,
     answer: &Answer,
 ) -> Result<(), Stop> {
-    let among = context.workspaces.among(query.workspace.as_deref())?;
+    let among = context.among(query.workspace.as_deref()).await?;
     let limit = query.limit.map_or(MOST, |limit| (limit as usize).min(MOST));
     let list = blocking(move || list(&among, limit)).await?;
     answer.data(&list).await?;
@@ -60,7 +60,10 @@ fn list(among: &[Served], limit: usize) -> Result<SessionList, Failure> {
         let record = blank(found.name, found.workspace);
         match found.file {
             Ok(file) => Ok(fill(record, file, &found.workspace.reader)?.0),
-            Err(error) => Ok(SessionRecord { error: Some(error), ..record }),
+            Err(error) => {
+                let error = Some(Failure::new(ErrorCode::Io, error));
+                Ok(SessionRecord { error, ..record })
+            }
         }
     });
     let sessions = records.collect::<Result<_, Failure>>()?;
@@ -107,7 +110,8 @@ fn fill(
     {
         record.updated_at = job.meta.submitted_at;
         record.prompt_start = job.prompt_start;
-        (record.model, record.system) = (spec.model, spec.system);
+        record.model = spec.model.map(|model| model.name());
+        record.system = spec.system;
     }
     record.turns = u32::try_from(chain.turns.len()).unwrap_or(u32::MAX);
     record.missing.clone_from(&chain.missing);

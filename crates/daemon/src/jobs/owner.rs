@@ -19,7 +19,7 @@ use super::sizes::Sizes;
 use crate::engine::{EXIT_GRACE, Engine, EngineId, EngineMessage, Spawner};
 use crate::hooks::{Hooks, PlacedJob};
 use crate::states::States;
-use crate::store::{StoreEvent, Stores};
+use crate::store::{StoreEvent, StoreEvents, Stores};
 use crate::workspaces::WorkspaceId;
 
 /// Operations under way in the workspace's thread; with more, new requests wait.
@@ -77,6 +77,9 @@ pub(crate) struct Owner {
     pub(super) stopping: Option<Instant>,
     /// Whether they have been: a job whose claim is still on its way is, as soon as it is here.
     pub(super) given_up: bool,
+    /// How the threads of further workspaces tell of them. Weak: the owner does not wait for those
+    /// of none.
+    pub(super) to_owner: mpsc::WeakSender<(WorkspaceId, StoreEvent)>,
     orders: Orders,
     from_engines: mpsc::Receiver<(EngineId, EngineMessage)>,
     from_stores: mpsc::Receiver<(WorkspaceId, StoreEvent)>,
@@ -98,7 +101,7 @@ impl Owner {
         config: Config,
         engine_binary: PathBuf,
         stores: Stores,
-        from_stores: mpsc::Receiver<(WorkspaceId, StoreEvent)>,
+        (to_owner, from_stores): (StoreEvents, mpsc::Receiver<(WorkspaceId, StoreEvent)>),
     ) -> (Self, Hub) {
         let (hub, orders) = Hub::new();
         let (messages, from_engines) = mpsc::channel(ENGINE_MESSAGES);
@@ -139,6 +142,7 @@ impl Owner {
             places_at: None,
             stopping: None,
             given_up: false,
+            to_owner: to_owner.downgrade(),
             orders,
             from_engines,
             from_stores,

@@ -44,7 +44,8 @@ impl Incomplete {
 }
 
 impl Defaults {
-    pub(super) fn new(home: Home, args: BatchArgs, batch: String) -> Result<Self, Failure> {
+    pub(super) fn new(home: Home, mut args: BatchArgs, batch: String) -> Result<Self, Failure> {
+        args.workspace = args.workspace.or_else(|| home.asked_workspace());
         let params = args.sampling.clone().into_checked_parameters()?;
         Ok(Self { home, args, params, batch, models: HashMap::new(), drafts: HashMap::new() })
     }
