@@ -96,6 +96,11 @@ fn a_check_tells_mistakes_and_names_that_lead_nowhere() {
     assert!(wrong.stderr.contains("line 1: 70 without a unit is 70 bytes"), "{}", wrong.stderr);
     let json = home.run(["config", "check", "--json"]).expect(64).json();
     assert_eq!(json["error"]["code"], "config");
+    // What the hint says works also with the mistake.
+    assert!(wrong.stderr.contains("`threadrunner config show --defaults`"), "{}", wrong.stderr);
+    let keys = home.run(["config", "show", "--defaults"]).expect(0);
+    assert!(keys.stdout.contains("memory_budget = \"70 %\""), "{}", keys.stdout);
+    home.run(["config", "show"]).expect(64);
     home.run(["config", "check", "nowhere.toml"]).expect(64);
     write(&home, "model = \"gone\"\n");
     let home = home.with("THREADRUNNER_BACKEND", "llama");

@@ -61,6 +61,27 @@ pub(crate) fn lines(text: &str, most: usize) -> Vec<String> {
     lines
 }
 
+/// A text that begins in column `start` and goes on, between words, in lines indented by `indent`.
+/// A word that is longer than a line stays whole, so that a path can be copied.
+pub(crate) fn hanging(text: &str, start: usize, indent: usize, columns: Option<usize>) -> String {
+    let Some(columns) = columns else { return text.to_owned() };
+    let mut out = String::new();
+    let mut column = start;
+    for word in text.split(' ') {
+        let space = usize::from(!out.is_empty());
+        if column + space + width(word) > columns && column > indent {
+            out.push_str(&format!("\n{}", " ".repeat(indent)));
+            column = indent;
+        } else {
+            out.push_str(&" ".repeat(space));
+            column += space;
+        }
+        out.push_str(word);
+        column += width(word);
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,6 +104,13 @@ mod tests {
             assert_eq!(shortened(text, most), short);
             assert!(width(&shortened(text, most)) <= most);
         }
+    }
+
+    #[test]
+    fn what_goes_on_in_further_lines_is_indented() {
+        assert_eq!(hanging("one two three", 4, 2, Some(11)), "one two\n  three");
+        assert_eq!(hanging("/a/very/long/path", 4, 2, Some(9)), "\n  /a/very/long/path");
+        assert_eq!(hanging("one two", 4, 2, None), "one two");
     }
 
     #[test]

@@ -107,10 +107,11 @@ fn push_lines(text: &mut String, line: &str, width: usize) {
 }
 
 /// `key  value` lines, the keys aligned.
-pub(crate) fn pairs(pairs: &[(&str, String)]) -> String {
+pub(crate) fn pairs(pairs: &[(&str, String)], columns: Option<usize>) -> String {
     let width = pairs.iter().map(|(key, _)| cells::width(key)).max().unwrap_or(0);
     let mut text = String::new();
     for (key, value) in pairs {
+        let value = cells::hanging(value, width + 2, width + 2, columns);
         let _ = writeln!(text, "{key:<width$}  {value}");
     }
     text

@@ -4,8 +4,6 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::Plain;
-
 /// What `config --help` says at its end.
 pub(super) const HELP: &str = "\
 Examples:
@@ -27,9 +25,20 @@ pub(crate) enum ConfigCommand {
     /// Say what is wrong with it; exit code 64 where something is
     Check(CheckArgs),
     /// Show every key, with what is in effect
-    Show(Plain),
+    Show(ShowConfigArgs),
     /// Open it in $VISUAL or $EDITOR; with a mistake in it, it is not saved
     Edit,
+}
+
+/// What to show.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ShowConfigArgs {
+    /// As if there were no file: every key with its default, also where the file has a mistake
+    #[arg(long)]
+    pub(crate) defaults: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Which file to check.

@@ -9,7 +9,7 @@ mod sessions;
 mod values;
 
 pub(crate) use batch::BatchArgs;
-pub(crate) use config::{CheckArgs, ConfigArgs, ConfigCommand};
+pub(crate) use config::{CheckArgs, ConfigArgs, ConfigCommand, ShowConfigArgs};
 pub(crate) use jobs::{FollowArgs, JobArgs, JobsArgs, PruneArgs, WaitArgs};
 pub(crate) use options::{
     Cli, Command, CompletionsArgs, DaemonCommand, ForegroundArgs, LoadArgs, LogsArgs, Plain,

@@ -1,5 +1,7 @@
 //! The daemon's state.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 use threadrunner_core::ExitCode;
 use threadrunner_core::protocol::{DaemonStatus, Op};
@@ -47,7 +49,7 @@ pub(crate) fn show(args: Plain, absent: ExitCode) -> CommandResult {
 
 fn text(status: &DaemonStatus, changed: &[&str]) -> String {
     let state = if status.stopping { "stopping" } else { "running" };
-    let mut text = pairs(&[
+    let told = [
         ("daemon", format!("{state}, process {}, version {}", status.pid, status.version)),
         ("up for", format::seconds(status.uptime_s)),
         ("memory", format::bytes(status.memory_bytes)),
@@ -60,22 +62,25 @@ fn text(status: &DaemonStatus, changed: &[&str]) -> String {
         ("socket", status.socket.display().to_string()),
         ("workspace", status.workspace.display().to_string()),
         ("log", status.log.display().to_string()),
-    ]);
+    ];
+    let columns = output::width();
+    let mut text = pairs(&told, columns);
     if !changed.is_empty() {
         let keys = changed.join(", ");
-        text.push_str(&pairs(&[(
-            "config   ",
-            format!("changed since the daemon started: {keys}; `threadrunner daemon restart`"),
-        )]));
+        let detail = format!("changed since the daemon started: {keys}");
+        text.push_str(&pairs(&[("config   ", detail)], columns));
     }
     for workspace in &status.workspaces {
         match &workspace.error {
             Some(error) => text.push_str(&format!("NOT USABLE {error}\n")),
             None if workspace.path == status.workspace => {}
-            None => text.push_str(&pairs(&[(
-                "workspace",
-                format!("{} ({})", workspace.path.display(), workspace.name),
-            )])),
+            None => {
+                let detail = match Path::new(&workspace.name) == workspace.path {
+                    true => workspace.name.clone(),
+                    false => format!("{} ({})", workspace.path.display(), workspace.name),
+                };
+                text.push_str(&pairs(&[("workspace", detail)], columns));
+            }
         }
     }
     if status.models.is_empty() {

@@ -44,7 +44,7 @@ pub(super) fn misread(path: &Path, text: &str, error: &toml::de::Error) -> Failu
     }
 }
 
-const USUAL_HINT: &str = "`threadrunner config show` lists every key with its value";
+const USUAL_HINT: &str = "`threadrunner config show --defaults` lists every key";
 
 fn failure(place: String, message: &str) -> Failure {
     Failure::new(ErrorCode::Config, format!("{place}: {}", message.trim_end()))

@@ -7,7 +7,7 @@ use threadrunner_core::ExitCode;
 use threadrunner_home::{Config, Home};
 
 use super::changed_keys;
-use crate::args::Plain;
+use crate::args::ShowConfigArgs;
 use crate::error::CommandResult;
 use crate::output;
 
@@ -19,9 +19,9 @@ const VARIABLES: [(&str, &str); 4] = [
     ("THREADRUNNER_SOCKET", "the place of the socket"),
 ];
 
-pub(super) fn run(args: Plain) -> CommandResult {
+pub(super) fn run(args: ShowConfigArgs) -> CommandResult {
     let home = Home::from_env()?;
-    let text = Config::text(&home)?;
+    let text = if args.defaults { None } else { Config::text(&home)? };
     Config::read(text.as_deref().unwrap_or_default(), &home)?;
     let set = VARIABLES.map(|(name, what)| (name, env::var(name).unwrap_or_default(), what));
     let set = set.iter().filter(|(_, value, _)| !value.is_empty());
@@ -37,8 +37,12 @@ pub(super) fn run(args: Plain) -> CommandResult {
         }))?;
         return Ok(ExitCode::Success);
     }
-    let missing = if text.is_none() { " (not there: defaults)" } else { "" };
-    let mut shown = format!("# {}{missing}\n", home.config_file.display());
+    let about = match text {
+        Some(_) => "",
+        None if args.defaults => " may set any of these",
+        None => " (not there: defaults)",
+    };
+    let mut shown = format!("# {}{about}\n", home.config_file.display());
     for (name, value, what) in set {
         shown.push_str(&format!("# {name}={value} goes before {what}\n"));
     }
