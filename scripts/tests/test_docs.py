@@ -83,6 +83,8 @@ class DocsTest(unittest.TestCase):
         text = re.search(r"```toml\n(.*?)```", page, re.S).group(1)
         # The examples are commented out; all of it together must be TOML.
         documented = tomllib.loads(re.sub(r"^# (\w+ = )", r"\1", text, flags=re.M))
+        # `threadrunner config show` prints the same.
+        self.assertEqual(text, read("crates/home/src/config/every_key.toml"))
         source = read("crates/home/src/config.rs")
 
         def fields(struct):

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
 
 use crate::wait::PATIENCE;
 
@@ -26,7 +27,16 @@ impl Terminal {
     /// # Panics
     /// When there is no terminal to be had, or the program cannot be started.
     pub fn start(command: &Command) -> Self {
+        Self::sized(command, 0, 0)
+    }
+
+    /// The same on a terminal of so many columns and rows; one of none does not say how many.
+    ///
+    /// # Panics
+    /// As [`Terminal::start`].
+    pub fn sized(command: &Command, columns: u16, rows: u16) -> Self {
         let keys = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+        tcsetwinsize(&keys, size(columns, rows)).expect("a terminal has a size");
         grantpt(&keys).and_then(|()| unlockpt(&keys)).expect("a terminal can be used");
         let name = ptsname(&keys, Vec::new()).expect("a terminal has a name");
         let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -55,6 +65,14 @@ impl Terminal {
             }
         });
         Self { child, keys, shown, unread: String::new() }
+    }
+
+    /// Makes the terminal larger or smaller, and has the program told.
+    ///
+    /// # Panics
+    /// When the terminal is gone.
+    pub fn resize(&mut self, columns: u16, rows: u16) {
+        tcsetwinsize(&self.keys, size(columns, rows)).expect("a terminal has a size");
     }
 
     /// Types.
@@ -107,4 +125,8 @@ impl Terminal {
     pub fn end(mut self) -> Option<i32> {
         self.child.wait().expect("the program ends").code()
     }
+}
+
+fn size(columns: u16, rows: u16) -> Winsize {
+    Winsize { ws_col: columns, ws_row: rows, ws_xpixel: 0, ws_ypixel: 0 }
 }

@@ -231,7 +231,7 @@ fn json_is_one_object_also_when_it_fails() {
     }
     let home = TestHome::new().dummy(&json!({"load_error": "no such luck"}));
     let answer = home.run(["--json", "Hello"]).expect(3).json();
-    assert_eq!(answer["code"], "model_load", "{answer}");
+    assert_eq!(answer["error"]["code"], "model_load", "{answer}");
 }
 
 #[test]

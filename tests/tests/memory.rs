@@ -42,7 +42,7 @@ fn two_models_within_the_budget_stay_and_a_third_ends_the_least_recently_used() 
     assert_eq!(loaded(&home), ["a", "b"]);
     let used = ps(&home);
     assert_eq!(
-        (&used["memory_budget"], &used["memory_used"]),
+        (&used["memory_budget_bytes"], &used["memory_used_bytes"]),
         (&json!(1e9 as u64), &json!(8e8 as u64))
     );
     assert_eq!(used["models"][0]["size_bytes"], 400_000_000);

@@ -84,7 +84,7 @@ fn a_real_model_with_a_draft_model_says_the_same() {
     let weights = |drafted: bool| {
         let models = ps["models"].as_array().unwrap();
         let model = models.iter().find(|model| model["draft"].is_string() == drafted).unwrap();
-        model["info"]["memory"]["weights"].as_u64().unwrap()
+        model["info"]["memory"]["weights_bytes"].as_u64().unwrap()
     };
     assert!(weights(true) > weights(false) * 19 / 10, "{ps}");
 }

@@ -93,7 +93,7 @@ fn a_workspace_that_cannot_be_used_takes_no_other_down() {
     let status = home.status();
     let bad = &status["workspaces"][1];
     assert_eq!(bad["name"], "bad");
-    assert!(bad["error"].as_str().unwrap().contains("workspaces/bad"), "{bad}");
+    assert!(bad["error"]["message"].as_str().unwrap().contains("workspaces/bad"), "{bad}");
     let doctor = home.run(["doctor"]);
     assert!(doctor.stdout.contains("the workspace 'bad' cannot be used"), "{}", doctor.stdout);
     assert_ne!(doctor.code, 0);

@@ -100,6 +100,7 @@ fn dispatch(command: Command) -> CommandResult {
         Command::Rm(args) => commands::rm::run(args),
         Command::Prune(args) => commands::prune::run(args),
         Command::Daemon(args) => commands::daemon::run(args.command),
+        Command::Config(args) => commands::config::run(args),
         Command::Doctor(args) => commands::doctor::run(args),
         Command::Completions(args) => commands::completions::run(args),
     }
@@ -149,6 +150,12 @@ pub(crate) struct Session {
     interrupt: Option<Signal>,
     limit: Option<Limit>,
     pub(crate) spinner: Spinner,
+    /// Whether the daemon is asked for what `config.toml` has a say in.
+    pub(crate) obeys_config: bool,
+    /// Whether it is told how long an answer took.
+    pub(crate) verbose: bool,
+    /// Whether an answer is shown as it is written, also on a terminal.
+    pub(crate) plain: bool,
 }
 
 /// Has `work` talk with the daemon of `home`.
@@ -177,8 +184,16 @@ pub(crate) fn with_session(
             },
             limit,
             spinner: Spinner::new(),
+            obeys_config: false,
+            verbose: false,
+            plain: false,
         };
-        work(&mut session).await
+        let ended = work(&mut session).await;
+        if session.obeys_config {
+            session.spinner.end();
+            commands::config::tell_of_changes(session.home());
+        }
+        ended
     })
 }
 
@@ -251,6 +266,7 @@ impl Session {
     /// Sends a request; see [`Daemon::open`].
     pub(crate) async fn open(&mut self, op: Op) -> Result<Replies, CommandError> {
         let daemon = self.daemon();
+        self.obeys_config |= matches!(op, Op::Run(_) | Op::Submit(_) | Op::Load(_));
         Ok(self.attend(daemon.open(op)).await??)
     }
 

@@ -2,8 +2,6 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::terminal::glyphs;
-
 /// `1.2 GB`, in powers of ten as disks and `ls -h --si` count.
 pub(crate) fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
@@ -80,14 +78,6 @@ fn parse_utc(time: &str) -> Option<f64> {
     let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1;
     let days = days - 719_468;
     Some(days as f64 * 86_400.0 + hour * 3_600.0 + minute * 60.0 + second)
-}
-
-/// At most so many characters, the last of which says if there were more.
-pub(crate) fn shortened(text: &str, most: usize) -> String {
-    match text.chars().count() > most {
-        true => text.chars().take(most.saturating_sub(1)).chain([glyphs().more]).collect(),
-        false => text.to_owned(),
-    }
 }
 
 /// One line without control characters, so that nothing in a prompt can drive the terminal.

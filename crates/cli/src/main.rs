@@ -6,15 +6,21 @@
 
 mod app;
 mod args;
+mod cells;
 mod commands;
 mod complete;
 mod error;
 mod format;
+mod keys;
+mod markdown;
 mod output;
+mod pager;
 mod prompt;
 mod spinner;
+mod style;
 mod table;
 mod terminal;
+mod wrap;
 
 use std::process;
 

@@ -7,8 +7,8 @@ use threadrunner_client::Phase;
 use threadrunner_core::protocol::Progress;
 use tokio::time::{Instant, sleep_until};
 
-use crate::format;
 use crate::terminal::{escapes, glyphs};
+use crate::{cells, format, output};
 
 /// Whatever takes less than this is not worth a word.
 const DELAY: Duration = Duration::from_millis(100);
@@ -28,7 +28,7 @@ impl Spinner {
     /// A spinner that shows itself after a moment, if standard error is a terminal.
     pub(crate) fn new() -> Self {
         Self {
-            enabled: io::stderr().is_terminal() && escapes(),
+            enabled: io::stderr().is_terminal() && escapes() && !output::is_quiet(),
             label: String::new(),
             frame: 0,
             next: Instant::now() + DELAY,
@@ -60,7 +60,12 @@ impl Spinner {
         let frame = frames[self.frame % frames.len()];
         self.frame += 1;
         self.visible = true;
-        let line = format!("\r{frame} {}\x1b[K", self.label);
+        // One that is broken into two lines could not be taken away again.
+        let label = match output::stderr_width() {
+            Some(columns) => cells::shortened(&self.label, columns.saturating_sub(3)),
+            None => self.label.clone(),
+        };
+        let line = format!("\r{frame} {label}\x1b[K");
         // Talk that nobody hears is no reason to fail.
         let _ = io::stderr().write_all(line.as_bytes());
     }

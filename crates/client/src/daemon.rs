@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use threadrunner_core::protocol::{DaemonStatus, Op};
 use threadrunner_core::{ErrorCode, Failure};
-use threadrunner_home::{FileLock, Home};
+use threadrunner_home::{Config, FileLock, Home};
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -165,6 +165,23 @@ impl Daemon {
         self.open(op).await?.into_value().await
     }
 
+    /// Checks what would keep a daemon from starting: the configuration and the program. Whoever
+    /// ends one to start another asks before, so as not to be left without any.
+    ///
+    /// # Errors
+    /// What would keep it from starting.
+    pub fn check_startable(&self) -> Result<(), Failure> {
+        Config::load(&self.home)?;
+        self.program().map(drop)
+    }
+
+    fn program(&self) -> Result<PathBuf, Failure> {
+        match &self.program {
+            Some(program) => Ok(program.clone()),
+            None => find_program("threadrunner-daemon", "THREADRUNNER_DAEMON"),
+        }
+    }
+
     async fn connect_to(&self, socket: &Path) -> Result<Option<Client>, Failure> {
         let refused = |error: &io::Error| {
             Failure::new(
@@ -219,6 +236,7 @@ impl Daemon {
             }
             (self.on_phase)(Phase::Replacing);
             if replace {
+                self.check_startable()?;
                 self.stop_and_wait(client, deadline).await?;
             } else {
                 self.wait_until_gone(deadline).await?;
@@ -229,11 +247,7 @@ impl Daemon {
                 return Ok(client);
             }
             (self.on_phase)(Phase::Starting);
-            let program = match &self.program {
-                Some(program) => program.clone(),
-                None => find_program("threadrunner-daemon", "THREADRUNNER_DAEMON")?,
-            };
-            spawn(&program, &self.home, READY_LIMIT).await?;
+            spawn(&self.program()?, &self.home, READY_LIMIT).await?;
             if let Some(client) = self.connect().await? {
                 return Ok(client);
             }

@@ -35,12 +35,16 @@ pub enum PrefixCache {
 #[serde(default)]
 pub struct Memory {
     /// The model file's tensors.
+    #[serde(rename = "weights_bytes")]
     pub weights: u64,
     /// The KV cache, and what else is kept of each sequence.
+    #[serde(rename = "cache_bytes")]
     pub cache: u64,
     /// What a forward pass computes in, logits, the vocabulary.
+    #[serde(rename = "buffers_bytes")]
     pub buffers: u64,
     /// What ended requests leave beside the cache, at most.
+    #[serde(rename = "parked_bytes")]
     pub parked: u64,
 }
 

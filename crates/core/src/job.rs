@@ -379,8 +379,8 @@ pub struct HookOutcome {
     /// Whether it was killed because its time was over.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub timed_out: bool,
-    /// Why it could not be run.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Why it could not be run. Other errors are objects; this is only a text.
+    #[serde(default, rename = "reason", skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::{duration_of_seconds, parse_duration};
+
 /// How long a model stays loaded after its last request has ended.
 ///
 /// As JSON or TOML a number of seconds, a text with a unit (`"10m"`), or `"forever"`.
@@ -16,12 +18,6 @@ pub enum KeepAlive {
     /// Until it is unloaded by hand, or makes way for another model.
     Forever,
 }
-
-/// Far beyond any use, and near enough that adding it to a clock cannot overflow.
-const MOST_SECONDS: f64 = 1e9;
-
-const UNITS: [(&str, f64); 6] =
-    [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0), ("d", 86_400.0), ("", 1.0)];
 
 /// A text that says no such time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,11 +32,6 @@ impl KeepAlive {
             Self::Forever => None,
         }
     }
-
-    fn of_seconds(seconds: f64) -> Option<Self> {
-        let possible = (0.0..=MOST_SECONDS).contains(&seconds);
-        possible.then(|| Self::For(Duration::from_secs_f64(seconds)))
-    }
 }
 
 impl FromStr for KeepAlive {
@@ -50,16 +41,7 @@ impl FromStr for KeepAlive {
         if text == "forever" {
             return Ok(Self::Forever);
         }
-        let digits = |number: &str| {
-            !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
-        };
-        UNITS
-            .iter()
-            .find_map(|(unit, factor)| {
-                let number = text.strip_suffix(unit).filter(|number| digits(number))?;
-                Self::of_seconds(number.parse::<f64>().ok()? * factor)
-            })
-            .ok_or_else(|| InvalidKeepAlive(text.to_owned()))
+        parse_duration(text).map(Self::For).map_err(|_| InvalidKeepAlive(text.to_owned()))
     }
 }
 
@@ -91,8 +73,9 @@ impl<'de> Deserialize<'de> for KeepAlive {
         }
         let wrong = |error: InvalidKeepAlive| serde::de::Error::custom(error);
         match Said::deserialize(deserializer)? {
-            Said::Number(seconds) => Self::of_seconds(seconds)
-                .ok_or_else(|| wrong(InvalidKeepAlive(seconds.to_string()))),
+            Said::Number(seconds) => duration_of_seconds(seconds)
+                .map(Self::For)
+                .map_err(|_| wrong(InvalidKeepAlive(seconds.to_string()))),
             Said::Text(text) => text.parse().map_err(wrong),
         }
     }
@@ -114,6 +97,7 @@ mod tests {
             ("\"10m\"", Some(600.0)),
             ("\"2h\"", Some(7200.0)),
             ("\"1d\"", Some(86_400.0)),
+            ("\"1h30m\"", Some(5400.0)),
             ("\"forever\"", None),
         ] {
             assert_eq!(read(json).unwrap(), seconds, "{json}");

@@ -12,6 +12,7 @@
 //! in it waits: time and bytes come in as arguments. That is why all of it is tested without a
 //! runtime.
 
+mod amount;
 mod backend;
 pub mod engine_protocol;
 mod error;
@@ -27,6 +28,7 @@ mod session;
 pub mod template;
 pub mod text;
 
+pub use amount::{InvalidDuration, InvalidSize, duration_of_seconds, parse_duration, parse_size};
 pub use backend::{
     BackendError, Draft, DraftRequest, Drafted, Feed, Interrupt, Memory, ModelBackend, ModelInfo,
     Plan, PrefixCache, Sampled, SeqId, TokenId,

@@ -6,14 +6,16 @@ use threadrunner_core::protocol::{JobQuery, ModelQuery};
 use threadrunner_core::{Failure, JobId, JobState, ModelRef};
 use threadrunner_home::{Config, Home, WorkspaceSettings};
 
+use crate::directories::Directories;
 use crate::jobs::{Awaited, Hub, ViewReader};
-use crate::workspaces::{Located, Workspaces};
+use crate::workspaces::{Located, Workspaces, find_among};
 
 /// What every handler may use.
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) hub: Hub,
     pub(crate) workspaces: Workspaces,
+    pub(crate) directories: Directories,
     pub(crate) home: Home,
     pub(crate) config: Config,
     pub(crate) started: Instant,
@@ -26,12 +28,18 @@ impl Context {
         if let Ok(id) = JobId::parse(&query.job)
             && let Some(workspace) = self.hub.locate(id.clone()).await?
         {
-            let among = self.workspaces.among(query.workspace.as_deref())?;
+            let among = self.among(query.workspace.as_deref()).await?;
             if let Some(workspace) = among.into_iter().find(|served| served.id == workspace) {
                 return Ok(Located { id, workspace });
             }
         }
-        self.workspaces.find(query).await
+        self.find_stored(query).await
+    }
+
+    /// The job that a query names, if it is on disk.
+    pub(crate) async fn find_stored(&self, query: JobQuery) -> Result<Located, Failure> {
+        let among = self.among(query.workspace.as_deref()).await?;
+        find_among(query, among).await
     }
 
     /// A job's view, if it is queued or running. The owner may not have been told yet of one in

@@ -7,6 +7,7 @@
 mod clock;
 mod connection;
 mod context;
+mod directories;
 mod engine;
 mod fnv;
 mod handlers;
@@ -19,6 +20,7 @@ mod log;
 mod memory;
 mod model_files;
 mod peers;
+mod pid_note;
 mod reach;
 mod retention;
 mod room;

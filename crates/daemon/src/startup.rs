@@ -20,11 +20,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
+use crate::directories::{self, Directories};
 use crate::jobs::{Hub, Owner};
 use crate::peers::Peers;
 use crate::store::{Store, Stores};
 use crate::workspaces::{Configured, Served, Workspaces, blocking};
-use crate::{inherited, limits, log, reach, retention, server};
+use crate::{inherited, limits, log, pid_note, reach, retention, server};
 
 /// Events of the workspaces' threads that may wait for the owner; then the threads wait.
 const STORE_EVENTS: usize = 1024;
@@ -117,7 +118,8 @@ fn start(
         let (path, why) = (unused.path.display(), &unused.why);
         tracing::warn!("XDG_RUNTIME_DIR is not used: {path} {why}; the socket is in the home");
     }
-    let config = Config::load(&home)?;
+    let text = Config::text(&home)?;
+    let config = Config::read(text.as_deref().unwrap_or_default(), &home)?;
     let settings = config.workspaces(&home);
     let connections = limits::connections(settings.len())?;
     let Some(lock) = FileLock::try_now(&home.daemon_lock())? else {
@@ -139,19 +141,24 @@ fn start(
     if let Err(error) = lock.write_note(home.socket.as_os_str().as_encoded_bytes()) {
         tracing::warn!(path = %home.daemon_lock().display(), %error, "cannot be written");
     }
-    let mut workspaces: Vec<_> = settings
-        .into_iter()
-        .map(|settings| {
-            let opened = open(&settings, config.durability);
-            (settings, opened)
-        })
-        .collect();
+    // What a caller's differs from is told to the caller.
+    if let Err(error) = fs::write(home.running_config(), text.unwrap_or_default()) {
+        tracing::warn!(path = %home.running_config().display(), %error, "cannot be written");
+    }
+    let open = |settings: WorkspaceSettings| {
+        let opened = open(&settings, config.durability);
+        (settings, opened)
+    };
+    let mut workspaces: Vec<_> = settings.into_iter().map(open).collect();
     // One that cannot be used is told of to those who ask for it. With none there is nobody.
     if workspaces.iter().all(|(_, opened)| opened.is_err())
         && let Some((_, Err(failure))) = workspaces.drain(..).next()
     {
         return Err(failure);
     }
+    let used = directories::used_before(&home, &config).into_iter().map(open);
+    // One of those that cannot be opened now is when it is used again.
+    workspaces.extend(used.filter(|(_, opened)| opened.is_ok()));
     let listener = bind(&home.socket)?;
     let daemon = Daemon { home, config, engine, workspaces, listener, connections, foreground };
     Ok(Some((daemon, lock)))
@@ -173,14 +180,18 @@ fn listens_there(home: &Home) -> Result<(), Failure> {
 }
 
 /// A workspace that is this daemon's, and its queue.
-struct Opened {
-    workspace: Workspace,
-    ready: Vec<JobId>,
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) workspace: Workspace,
+    pub(crate) ready: Vec<JobId>,
     /// When something last happened in it before.
-    last_change: Option<SystemTime>,
+    pub(crate) last_change: Option<SystemTime>,
 }
 
-fn open(settings: &WorkspaceSettings, durability: Durability) -> Result<Opened, Failure> {
+pub(crate) fn open(
+    settings: &WorkspaceSettings,
+    durability: Durability,
+) -> Result<Opened, Failure> {
     let durability = match durability {
         Durability::Durable => threadrunner_workspace::Durability::Durable,
         Durability::Relaxed => threadrunner_workspace::Durability::Relaxed,
@@ -188,12 +199,15 @@ fn open(settings: &WorkspaceSettings, durability: Durability) -> Result<Opened, 
     let options = Options { durability, max_attempts: settings.max_attempts };
     let name = &settings.name;
     let last_change = last_change(&settings.path);
-    let opened = Workspace::open(&settings.path, options, SystemTime::now());
-    let (workspace, recovered) = opened.map_err(Failure::from).map_err(|failure| {
+    let opened = pid_note::check(&settings.path).and_then(|()| {
+        Workspace::open(&settings.path, options, SystemTime::now()).map_err(Failure::from)
+    });
+    let (workspace, recovered) = opened.map_err(|failure| {
         tracing::error!(workspace = name, %failure, "the workspace cannot be used");
         let message = format!("the workspace '{name}' cannot be used: {}", failure.message);
         Failure { message, ..failure }
     })?;
+    pid_note::write(&settings.path);
     tracing::info!(
         workspace = name,
         path = %settings.path.display(),
@@ -249,12 +263,13 @@ impl Daemon {
         runtime.shutdown_timeout(Duration::from_millis(100));
         // With the runtime went all who could ask the workspaces' threads: they let go of their
         // locks.
-        let served = served.map(|threads| {
+        let served = served.map(|(threads, places)| {
             for thread in threads {
                 if thread.join().is_err() {
                     tracing::error!("a workspace's thread had panicked");
                 }
             }
+            places.iter().for_each(|workspace| pid_note::remove(workspace));
         });
         let _ = fs::remove_file(&socket);
         tracing::info!("ended");
@@ -262,7 +277,11 @@ impl Daemon {
         served
     }
 
-    async fn serve_in_runtime(self, lock: Arc<FileLock>) -> Result<Vec<JoinHandle<()>>, Failure> {
+    /// Returns the workspaces' threads, which end with the runtime, and where the workspaces are.
+    async fn serve_in_runtime(
+        self,
+        lock: Arc<FileLock>,
+    ) -> Result<(Vec<JoinHandle<()>>, Vec<PathBuf>), Failure> {
         let signals = Signals::new().map_err(|error| refused_by_system("watch signals", &error))?;
         let listener = UnixListener::from_std(self.listener)
             .map_err(|error| io_failure("listen on", &self.home.socket, &error))?;
@@ -295,12 +314,12 @@ impl Daemon {
         }
         start_blocking_thread().await?;
         // The owner goes on for as long as any of the threads tells it something.
-        drop(events);
-        let (owner, hub) =
-            Owner::new(self.home.clone(), self.config.clone(), self.engine, stores, from_stores);
+        let (home, config) = (self.home.clone(), self.config.clone());
+        let (owner, hub) = Owner::new(home, config, self.engine, stores, (events, from_stores));
         let context = Arc::new(Context {
             hub: hub.clone(),
-            workspaces: Workspaces(configured),
+            workspaces: Workspaces::new(configured),
+            directories: Directories::default(),
             home: self.home,
             config: self.config,
             started: Instant::now(),
@@ -319,7 +338,8 @@ impl Daemon {
         closing.cancel();
         let ends = async { tokio::join!(serving, reachable) };
         let _ = tokio::time::timeout(LAST_FRAMES, ends).await;
-        Ok(threads)
+        threads.append(&mut context.directories.take_threads());
+        Ok((threads, context.workspaces.places()))
     }
 }
 
@@ -329,7 +349,7 @@ async fn start_blocking_thread() -> Result<(), Failure> {
     // tokio would panic.
     std::thread::Builder::new()
         .spawn(|| ())
-        .map_err(|error| internal("start a thread", &error))?
+        .map_err(|error| refused_by_system("start a thread", &error))?
         .join()
         .map_err(|_| Failure::new(ErrorCode::Internal, "a thread that does nothing panicked"))?;
     blocking(|| Ok(())).await
@@ -337,7 +357,7 @@ async fn start_blocking_thread() -> Result<(), Failure> {
 
 /// Reads the states' names once, so that the first who asks for the newest jobs does not wait for
 /// the names of a million. Beside everything else, and after it where the processor is busy.
-fn remember_names(reader: Reader) {
+pub(crate) fn remember_names(reader: Reader) {
     let read = move || {
         // On Linux this is the thread's own priority.
         let _ = rustix::process::nice(19);

@@ -240,6 +240,11 @@ impl Store {
         Ok((store, thread))
     }
 
+    /// An id after all in the workspace when it was opened.
+    pub(crate) fn newest_id(&self) -> &JobId {
+        &self.newest
+    }
+
     /// What holds for the workspace's jobs.
     pub(crate) fn settings(&self) -> &WorkspaceSettings {
         &self.settings

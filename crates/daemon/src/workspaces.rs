@@ -1,12 +1,14 @@
 //! The workspaces of this daemon as handlers use them: by name, and all of them at once.
 
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use threadrunner_core::protocol::{JobQuery, WorkspaceStatus};
 use threadrunner_core::{ErrorCode, Failure, JobId};
 use threadrunner_home::{DEFAULT_WORKSPACE, WorkspaceSettings, no_such_workspace};
 use threadrunner_workspace::{Reader, by_time};
 
+use crate::directories::is_path;
 use crate::store::Archive;
 
 /// Which of the workspaces that are served.
@@ -36,9 +38,9 @@ pub(crate) struct Configured {
     pub(crate) served: Result<Served, Failure>,
 }
 
-/// The workspaces of the configuration.
+/// The workspaces of the configuration, and after them the directories that were used as some.
 #[derive(Debug)]
-pub(crate) struct Workspaces(pub(crate) Vec<Configured>);
+pub(crate) struct Workspaces(RwLock<Vec<Configured>>);
 
 impl Served {
     pub(crate) fn new(
@@ -72,27 +74,59 @@ impl Located {
 }
 
 impl Workspaces {
+    pub(crate) fn new(configured: Vec<Configured>) -> Self {
+        Self(RwLock::new(configured))
+    }
+
+    /// Adds one that was opened since.
+    pub(crate) fn add(&self, configured: Configured) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).push(configured);
+    }
+
+    // Never held while anything is waited for.
+    fn all(&self) -> RwLockReadGuard<'_, Vec<Configured>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The workspace of that name; without one, the default.
-    pub(crate) fn named(&self, name: Option<&str>) -> Result<&Served, Failure> {
+    pub(crate) fn named(&self, name: Option<&str>) -> Result<Served, Failure> {
         let name = name.unwrap_or(DEFAULT_WORKSPACE);
-        match self.0.iter().find(|configured| configured.settings.name == name) {
-            Some(configured) => configured.served.as_ref().map_err(Clone::clone),
-            None => Err(no_such_workspace(name, self.0.iter().map(|it| it.settings.name.as_str()))),
+        let all = self.all();
+        let at = is_path(name).then_some(Path::new(name));
+        let is_named = |settings: &WorkspaceSettings| {
+            settings.name == name || at.is_some_and(|path| settings.path == path)
+        };
+        match all.iter().find(|configured| is_named(&configured.settings)) {
+            Some(configured) => configured.served.clone(),
+            None => {
+                let names = all.iter().map(|it| it.settings.name.as_str());
+                Err(no_such_workspace(name, names.filter(|name| !is_path(name))))
+            }
         }
+    }
+
+    /// The paths of directories that became workspaces by being used.
+    pub(crate) fn directories(&self) -> Vec<String> {
+        let all = self.all();
+        let names = all.iter().map(|configured| &configured.settings.name);
+        names.filter(|name| is_path(name)).cloned().collect()
+    }
+
+    /// Where those that are served are.
+    pub(crate) fn places(&self) -> Vec<PathBuf> {
+        let all = self.all();
+        let served = all.iter().filter(|configured| configured.served.is_ok());
+        served.map(|configured| configured.settings.path.clone()).collect()
     }
 
     /// The workspaces to look for jobs in: the one of that name; without one, all that are served.
     pub(crate) fn among(&self, name: Option<&str>) -> Result<Vec<Served>, Failure> {
         match name {
-            Some(_) => Ok(vec![self.named(name)?.clone()]),
-            None => Ok(self.0.iter().filter_map(|it| it.served.as_ref().ok()).cloned().collect()),
+            Some(_) => Ok(vec![self.named(name)?]),
+            None => {
+                Ok(self.all().iter().filter_map(|it| it.served.as_ref().ok()).cloned().collect())
+            }
         }
-    }
-
-    /// The job that a query names.
-    pub(crate) async fn find(&self, query: JobQuery) -> Result<Located, Failure> {
-        let among = self.among(query.workspace.as_deref())?;
-        blocking(move || find(&query.job, &among)).await
     }
 
     /// What `status` tells of them.
@@ -100,10 +134,15 @@ impl Workspaces {
         let status = |configured: &Configured| WorkspaceStatus {
             name: configured.settings.name.clone(),
             path: configured.settings.path.clone(),
-            error: configured.served.as_ref().err().map(|failure| failure.message.clone()),
+            error: configured.served.as_ref().err().cloned(),
         };
-        self.0.iter().map(status).collect()
+        self.all().iter().map(status).collect()
     }
+}
+
+/// The job that a query names, in any of these workspaces.
+pub(crate) async fn find_among(query: JobQuery, among: Vec<Served>) -> Result<Located, Failure> {
+    blocking(move || find(&query.job, &among)).await
 }
 
 /// The job that a text names in any of these workspaces.

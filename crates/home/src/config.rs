@@ -1,5 +1,9 @@
 //! `config.toml`.
 
+mod names;
+mod show;
+mod wrong;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,10 +11,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 use threadrunner_core::engine_protocol::{DummyScript, EngineOptions};
-use threadrunner_core::{BackendKind, ErrorCode, Failure, Parameters, Priority};
+use threadrunner_core::{BackendKind, ErrorCode, Failure, KeepAlive, Parameters, Priority};
 
+use self::wrong::{misread, wrong};
 use crate::{
-    Home, Links, MemoryBudget, ModelConfig, RetentionConfig, SessionsConfig, read_regular,
+    Home, Links, MemoryBudget, ModelConfig, RetentionConfig, SessionsConfig, amount, read_regular,
 };
 
 /// The longest configuration that is read: a thousand times what anybody writes.
@@ -26,18 +31,17 @@ pub struct Config {
     pub model: Option<String>,
     /// The default backend: `"llama"` or `"dummy"`. Default: llama where it is compiled in.
     pub backend: Option<BackendKind>,
-    /// Seconds without a request after which a model is unloaded. 0 unloads it as soon as its last
-    /// request ends. Default: 300.
-    #[serde(deserialize_with = "seconds")]
-    pub idle_timeout: Duration,
-    /// Seconds that an engine may say nothing while it loads a model or answers; then it is ended.
-    /// Default: 300.
-    #[serde(deserialize_with = "seconds")]
+    /// How long without a request until a model is unloaded. 0 unloads it as soon as its last
+    /// request ends. Default: `"5m"`.
+    pub idle_timeout: KeepAlive,
+    /// How long an engine may say nothing while it loads a model or answers; then it is ended.
+    /// Default: `"5m"`.
+    #[serde(deserialize_with = "amount::duration")]
     pub engine_timeout: Duration,
     /// How much memory all loaded models together may take. Default: `"70 %"` of what is free.
     pub memory_budget: MemoryBudget,
-    /// Seconds that running jobs get to end when the daemon is stopped. Default: 10.
-    #[serde(deserialize_with = "seconds")]
+    /// What running jobs get to end when the daemon is stopped. Default: `"10s"`.
+    #[serde(deserialize_with = "amount::duration")]
     pub grace: Duration,
     /// When an accepted job is answered for. Default: `"durable"`.
     pub durability: Durability,
@@ -46,8 +50,8 @@ pub struct Config {
     /// The most jobs in the queue. Default: 1000000; each takes some 330 bytes of
     /// memory.
     pub max_queue: u32,
-    /// Seconds that a program may take which is run when a job has ended. Default: 60.
-    #[serde(deserialize_with = "seconds")]
+    /// What a program may take which is run when a job has ended. Default: `"60s"`.
+    #[serde(deserialize_with = "amount::duration")]
     pub hook_timeout: Duration,
     /// The most such programs at once. Default: 4.
     pub max_hooks: u32,
@@ -107,7 +111,7 @@ impl Default for Config {
         Self {
             model: None,
             backend: None,
-            idle_timeout: Duration::from_secs(300),
+            idle_timeout: KeepAlive::For(Duration::from_secs(300)),
             engine_timeout: Duration::from_secs(300),
             memory_budget: MemoryBudget::default(),
             grace: Duration::from_secs(10),
@@ -134,18 +138,29 @@ impl Config {
     /// [`ErrorCode::Config`] names the file, the line and what is wrong there;
     /// [`ErrorCode::Io`] when it cannot be read.
     pub fn load(home: &Home) -> Result<Self, Failure> {
+        match Self::text(home)? {
+            Some(text) => Self::read(&text, home),
+            None => Ok(Self::default()),
+        }
+    }
+
+    /// The text of the home's `config.toml`; `None` where there is none.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Config`] or [`ErrorCode::Io`] when it cannot be read.
+    pub fn text(home: &Home) -> Result<Option<String>, Failure> {
         let path = &home.config_file;
         let bytes = match read_regular(path, MAX_BYTES, Links::Followed) {
             Ok(bytes) => bytes,
             Err(error) => {
                 return match error.kind() {
                     io::ErrorKind::NotFound if path.is_symlink() => {
-                        Err(wrong(path, None, "it is a link to a file that is not there"))
+                        Err(wrong(path, "it is a link to a file that is not there"))
                     }
                     // Where the home itself cannot be, whoever makes it will say so.
-                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Ok(Self::default()),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Ok(None),
                     io::ErrorKind::InvalidInput | io::ErrorKind::FileTooLarge => {
-                        Err(wrong(path, None, &error.to_string()))
+                        Err(wrong(path, &error.to_string()))
                     }
                     _ => Err(Failure::new(
                         ErrorCode::Io,
@@ -154,10 +169,18 @@ impl Config {
                 };
             }
         };
-        let text =
-            String::from_utf8(bytes).map_err(|_| wrong(path, None, "the file is not UTF-8"))?;
-        let config = Self::parse(&text, path)?;
-        config.check_workspace_places(home).map_err(|message| wrong(path, None, &message))?;
+        let text = String::from_utf8(bytes).map_err(|_| wrong(path, "the file is not UTF-8"))?;
+        Ok(Some(text))
+    }
+
+    /// Reads `text`, which is what stands in the home's `config.toml`, or shall.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Config`], as [`Config::load`].
+    pub fn read(text: &str, home: &Home) -> Result<Self, Failure> {
+        let path = &home.config_file;
+        let config = Self::parse(text, path)?;
+        config.check_workspace_places(home).map_err(|message| wrong(path, &message))?;
         Ok(config)
     }
 
@@ -166,12 +189,55 @@ impl Config {
     /// # Errors
     /// [`ErrorCode::Config`], as [`Config::load`].
     pub fn parse(text: &str, path: &Path) -> Result<Self, Failure> {
-        let config: Self = toml::from_str(text).map_err(|error| {
-            let line = error.span().map(|span| text[..span.start].matches('\n').count() + 1);
-            wrong(path, line, error.message())
-        })?;
-        config.check().map_err(|message| wrong(path, None, &message))?;
+        let config: Self = toml::from_str(text).map_err(|error| misread(path, text, &error))?;
+        config.check().map_err(|message| wrong(path, &message))?;
         Ok(config)
+    }
+
+    /// The keys in which `other` differs.
+    pub fn changes(&self, other: &Self) -> Vec<&'static str> {
+        // Taken apart, so that no key can be forgotten.
+        let Self {
+            model,
+            backend,
+            idle_timeout,
+            engine_timeout,
+            memory_budget,
+            grace,
+            durability,
+            max_attempts,
+            max_queue,
+            hook_timeout,
+            max_hooks,
+            aliases,
+            engine,
+            models,
+            defaults,
+            retention,
+            sessions,
+            workspaces,
+        } = self;
+        let same = [
+            ("model", *model == other.model),
+            ("backend", *backend == other.backend),
+            ("idle_timeout", *idle_timeout == other.idle_timeout),
+            ("engine_timeout", *engine_timeout == other.engine_timeout),
+            ("memory_budget", *memory_budget == other.memory_budget),
+            ("grace", *grace == other.grace),
+            ("durability", *durability == other.durability),
+            ("max_attempts", *max_attempts == other.max_attempts),
+            ("max_queue", *max_queue == other.max_queue),
+            ("hook_timeout", *hook_timeout == other.hook_timeout),
+            ("max_hooks", *max_hooks == other.max_hooks),
+            ("aliases", *aliases == other.aliases),
+            ("engine", *engine == other.engine),
+            ("models", *models == other.models),
+            ("defaults", *defaults == other.defaults),
+            ("retention", *retention == other.retention),
+            ("sessions", *sessions == other.sessions),
+            ("workspaces", *workspaces == other.workspaces),
+        ];
+        same.into_iter().filter(|(_, same)| !same).map(|(key, _)| key).collect()
     }
 
     fn check(&self) -> Result<(), String> {
@@ -186,6 +252,14 @@ impl Config {
         }
         if self.max_hooks == 0 {
             return Err("max_hooks is 0, but then no job's program would ever be run".to_owned());
+        }
+        let engine = &self.engine;
+        check_engine("engine", engine.context, engine.sequences)?;
+        for (name, value) in [("batch", engine.batch), ("threads", engine.threads)] {
+            above_zero("engine", name, value)?;
+        }
+        for (name, model) in &self.models {
+            check_engine(&format!("models.{name}"), model.context, model.sequences)?;
         }
         self.defaults.validate().map_err(|error| format!("[defaults]: {error}"))?;
         self.check_workspace_names()?;
@@ -213,25 +287,16 @@ pub(crate) fn expand(path: &Path, root: &Path) -> PathBuf {
     }
 }
 
-fn wrong(path: &Path, line: Option<usize>, message: &str) -> Failure {
-    let place = match line {
-        Some(line) => format!("{}, line {line}", path.display()),
-        None => path.display().to_string(),
-    };
-    Failure::new(ErrorCode::Config, format!("{place}: {}", message.trim_end()))
-        .hint("docs/configuration.md lists every key of config.toml with its default")
+fn check_engine(table: &str, context: Option<u32>, sequences: Option<u32>) -> Result<(), String> {
+    above_zero(table, "context", context)?;
+    above_zero(table, "sequences", sequences)
 }
 
-fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    // Far beyond any use, and near enough that adding it to a clock cannot overflow.
-    const MAX_SECONDS: f64 = 1e9;
-    let seconds = f64::deserialize(deserializer)?;
-    if (0.0..=MAX_SECONDS).contains(&seconds) {
-        Ok(Duration::from_secs_f64(seconds))
-    } else {
-        Err(serde::de::Error::custom(format!(
-            "{seconds} is not a number of seconds from 0 to 1000000000"
-        )))
+/// What is to be left to the engine is absent, and not zero.
+fn above_zero(table: &str, key: &str, value: Option<u32>) -> Result<(), String> {
+    match value {
+        Some(0) => Err(format!("[{table}]: {key} is 0, but must be at least 1")),
+        _ => Ok(()),
     }
 }
 
@@ -320,7 +385,7 @@ mod tests {
             durability = "relaxed"
             max_attempts = 5
             max_queue = 10
-            hook_timeout = 5
+            hook_timeout = "5s"
             max_hooks = 2
 
             [aliases]
@@ -366,7 +431,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(config.model.as_deref(), Some("small"));
-        assert_eq!(config.idle_timeout, Duration::ZERO);
+        assert_eq!(config.idle_timeout, KeepAlive::For(Duration::ZERO));
         assert_eq!(config.engine_timeout, Duration::from_secs(60));
         assert_eq!(config.grace, Duration::from_millis(2500));
         assert_eq!(config.durability, Durability::Relaxed);
@@ -409,12 +474,37 @@ mod tests {
     }
 
     #[test]
+    fn a_duration_is_written_alike_everywhere() {
+        let config = parse(
+            "idle_timeout = \"5m\"\ngrace = \"5m\"\nhook_timeout = \"5m\"\n\
+             [models.x]\nkeep_alive = \"5m\"\n[retention]\nmax_age = \"5m\"\n",
+        )
+        .unwrap();
+        let five = Duration::from_secs(300);
+        assert_eq!((config.grace, config.hook_timeout), (five, five));
+        assert_eq!(config.idle_timeout, KeepAlive::For(five));
+        assert_eq!(config.models["x"].keep_alive, Some(KeepAlive::For(five)));
+        assert_eq!(config.retention.max_age, Some(five));
+        assert_eq!(parse("idle_timeout = \"forever\"").unwrap().idle_timeout, KeepAlive::Forever);
+    }
+
+    #[test]
+    fn what_differs_is_named_by_its_key() {
+        let (old, new) = (parse("").unwrap(), parse("# a comment\ngrace = 10\n").unwrap());
+        assert_eq!(old.changes(&new), [] as [&str; 0]);
+        let new = parse("grace = 1\nmodel = \"m\"\n[engine]\nthreads = 1\n").unwrap();
+        assert_eq!(old.changes(&new), ["model", "grace", "engine"]);
+    }
+
+    #[test]
     fn values_out_of_range_are_refused() {
         for (text, words) in [
             ("engine_timeout = 0", "engine_timeout"),
             ("max_attempts = 0", "max_attempts"),
             ("max_queue = 0", "max_queue"),
             ("max_hooks = 0", "max_hooks"),
+            ("[engine]\nthreads = 0", "[engine]: threads is 0"),
+            ("[models.x]\ncontext = 0", "[models.x]: context is 0"),
             ("[defaults]\ntop_p = 3.0", "top_p"),
             ("[workspaces.a]\npath = \"\"", "[workspaces.a]"),
             ("[workspaces.a]\npath = \"p\"\ndefaults = { max_tokens = 0 }", "max_tokens"),

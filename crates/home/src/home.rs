@@ -185,6 +185,13 @@ impl Home {
         Ok(())
     }
 
+    /// The workspace that `THREADRUNNER_WORKSPACE` asks for, as it is sent to a daemon that may have
+    /// been started with another.
+    pub fn asked_workspace(&self) -> Option<String> {
+        let asked = self.chosen_workspace.then_some(&self.workspace);
+        asked.and_then(|path| path.to_str()).map(str::to_owned)
+    }
+
     /// The daemon's log of a day, given as `YYYY-MM-DD` (see [`crate::utc_date`]).
     pub fn log_file(&self, date: &str) -> PathBuf {
         self.cache_dir.join(format!("threadrunner-daemon-{date}.log"))
@@ -201,6 +208,16 @@ impl Home {
             })
             // Dates in names: name order is time order.
             .max()
+    }
+
+    /// The `config.toml` that the daemon runs with, as it was when it started.
+    pub fn running_config(&self) -> PathBuf {
+        self.run_dir.join("config.toml")
+    }
+
+    /// The directories that became workspaces by being used, a path a line.
+    pub fn used_directories(&self) -> PathBuf {
+        self.run_dir.join("workspaces")
     }
 
     /// Held by the daemon for its life.

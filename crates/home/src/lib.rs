@@ -4,6 +4,7 @@
 //! The command line and the daemon both read these, so they read them here, once. A flag beats a
 //! variable beats `config.toml` beats the default.
 
+mod amount;
 mod config;
 mod date;
 mod default_model;

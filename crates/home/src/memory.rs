@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Deserializer};
 use threadrunner_core::engine_protocol::{DummyScript, EngineOptions};
-use threadrunner_core::{BackendKind, KeepAlive, ModelRef};
+use threadrunner_core::{BackendKind, InvalidSize, KeepAlive, ModelRef, parse_size};
 
+use crate::amount::Amount;
 use crate::model::by_name;
-use crate::retention::{SIZES, parse};
 use crate::{Config, Home};
 
 /// How much memory all loaded models together may take.
@@ -25,35 +25,39 @@ impl Default for MemoryBudget {
 
 impl<'de> Deserialize<'de> for MemoryBudget {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged, expecting = "expected bytes, or a text such as \"8 GB\" or \"70 %\"")]
-        enum Said {
-            Number(u64),
-            Text(String),
-        }
-        let budget = match Said::deserialize(deserializer)? {
-            Said::Number(bytes) => Ok(Self::Bytes(bytes)),
-            Said::Text(text) => Self::parse(&text).ok_or(text),
+        let text = match Amount::deserialize(deserializer)? {
+            Amount::Number(number) => number.to_string(),
+            Amount::Text(text) => text,
         };
-        budget.map_err(|text| {
-            serde::de::Error::custom(format!(
-                "'{text}' is neither a size like \"8 GB\" nor a share from \"1 %\" to \"100 %\""
-            ))
-        })
+        Self::parse(&text).map_err(serde::de::Error::custom)
     }
 }
 
+/// No model that answers anything is smaller.
+const SMALLEST: u64 = 1_000_000;
+
 impl MemoryBudget {
-    fn parse(text: &str) -> Option<Self> {
-        match text.trim().strip_suffix('%') {
-            Some(percent) => {
-                let percent = percent.trim().parse::<f64>().ok()?;
-                (1.0..=100.0).contains(&percent).then_some(Self::Share(percent / 100.0))
+    fn parse(text: &str) -> Result<Self, String> {
+        if let Some(percent) = text.trim().strip_suffix('%') {
+            let percent = percent.trim().parse::<f64>().ok();
+            let share = percent.filter(|percent| (1.0..=100.0).contains(percent));
+            return share
+                .map(|percent| Self::Share(percent / 100.0))
+                .ok_or_else(|| format!("'{text}' is not a share from \"1 %\" to \"100 %\""));
+        }
+        match parse_size(text) {
+            Ok(bytes @ SMALLEST..) => Ok(Self::Bytes(bytes)),
+            Ok(_) => Err(format!("'{text}' has room for no model at all")),
+            Err(InvalidSize::NoUnit(number)) => {
+                let share = Self::parse(&format!("{number} %")).is_ok();
+                let share = if share { format!("\"{number} %\" or ") } else { String::new() };
+                Err(format!(
+                    "{number} without a unit is {number} bytes: write {share}\"{number} GB\""
+                ))
             }
-            None => {
-                let bytes = parse(text, SIZES).filter(|bytes| *bytes <= 9e15)?;
-                Some(Self::Bytes(bytes as u64))
-            }
+            Err(InvalidSize::NotASize(text)) => Err(format!(
+                "'{text}' is neither a size like \"8 GB\" nor a share from \"1 %\" to \"100 %\""
+            )),
         }
     }
 }
@@ -118,12 +122,19 @@ mod tests {
         let budget =
             |text: &str| read(&format!("memory_budget = {text}")).map(|it| it.memory_budget);
         assert_eq!(read("").unwrap().memory_budget, MemoryBudget::Share(0.7));
-        assert_eq!(budget("1000"), Ok(MemoryBudget::Bytes(1000)));
+        assert_eq!(budget("8000000000"), Ok(MemoryBudget::Bytes(8_000_000_000)));
         assert_eq!(budget("\"8 GB\""), Ok(MemoryBudget::Bytes(8_000_000_000)));
         assert_eq!(budget("\"2GiB\""), Ok(MemoryBudget::Bytes(2 << 30)));
         assert_eq!(budget("\"50 %\""), Ok(MemoryBudget::Share(0.5)));
-        for wrong in ["\"0 %\"", "\"101%\"", "\"half\"", "\"7d\"", "-1", "0.5", "true"] {
+        for wrong in
+            ["\"0 %\"", "\"101%\"", "\"half\"", "\"7d\"", "-1", "0", "0.5", "\"70 B\"", "true"]
+        {
             assert!(budget(wrong).unwrap_err().contains("line 1"), "{wrong}");
+        }
+        // Whoever writes so means a share, or another unit, and not so many bytes.
+        for slip in ["70", "\"70\""] {
+            let message = budget(slip).unwrap_err();
+            assert!(message.contains("\"70 %\" or \"70 GB\""), "{message}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::retention;
+use crate::amount;
 
 /// What is kept of conversations beside what was said, which is in the workspace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -10,7 +10,7 @@ use crate::retention;
 pub struct SessionsConfig {
     /// The most bytes, in `cache/state`, of what engines have computed of conversations; the oldest
     /// go first, and 0 keeps none. Default: `"4 GiB"`.
-    #[serde(deserialize_with = "retention::bytes")]
+    #[serde(deserialize_with = "amount::bytes")]
     pub state_bytes: u64,
 }
 

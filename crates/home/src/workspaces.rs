@@ -75,13 +75,17 @@ impl Config {
         std::iter::once(default).chain(others).collect()
     }
 
-    /// The workspace of that name; without one, the default.
+    /// The workspace of that name; without one, the default. A name with a slash is a directory,
+    /// which may be one of those with a name, and else is as the default one in all but its place.
     ///
     /// # Errors
-    /// [`ErrorCode::InvalidRequest`], with the names there are.
+    /// [`ErrorCode::InvalidRequest`], with the names there are, or what the directory is inside of.
     pub fn workspace(&self, home: &Home, name: Option<&str>) -> Result<WorkspaceSettings, Failure> {
         let name = name.unwrap_or(DEFAULT_WORKSPACE);
         let mut all = self.workspaces(home);
+        if name.contains('/') {
+            return directory(Path::new(name), all);
+        }
         match all.iter().position(|workspace| workspace.name == name) {
             Some(at) => Ok(all.swap_remove(at)),
             None => Err(no_such_workspace(name, all.iter().map(|it| it.name.as_str()))),
@@ -130,6 +134,37 @@ impl Config {
             }
         }
         Ok(())
+    }
+}
+
+fn directory(path: &Path, all: Vec<WorkspaceSettings>) -> Result<WorkspaceSettings, Failure> {
+    let refused = |message| Failure::new(ErrorCode::InvalidRequest, message);
+    if !path.is_absolute() {
+        return Err(refused(format!("the workspace {} is not an absolute path", path.display())));
+    }
+    let place = real(path);
+    let mut default = None;
+    for known in all {
+        let other = real(&known.path);
+        if other == place {
+            return Ok(known);
+        }
+        if place.starts_with(&other) || other.starts_with(&place) {
+            return Err(refused(format!(
+                "{} cannot be a workspace: it and the workspace '{}' ({}) are one in the other",
+                place.display(),
+                known.name,
+                other.display()
+            ))
+            .hint("name another directory with -w"));
+        }
+        default.get_or_insert(known);
+    }
+    let name = place.to_str().filter(|name| !name.contains('\n')).map(str::to_owned);
+    match (default, name) {
+        (Some(default), Some(name)) => Ok(WorkspaceSettings { name, path: place, ..default }),
+        _ => Err(refused(format!("the path {place:?} cannot be a workspace's name"))
+            .hint("rename the directory")),
     }
 }
 
@@ -263,6 +298,27 @@ mod tests {
         .unwrap();
         let message = config.check_workspace_places(&home(&root, None)).unwrap_err();
         assert!(message.contains("'a' and 'b' are the same"), "{message}");
+    }
+
+    #[test]
+    fn a_path_is_a_workspace_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        let home = home(&root.join("h"), None);
+        let config = Config::parse("[workspaces.code]\n[defaults]\nseed = 1\n", Path::new("c"));
+        let config = config.unwrap();
+        let at = |path: PathBuf| config.workspace(&home, path.to_str());
+        let ws = at(root.join("ws")).unwrap();
+        assert_eq!(
+            (ws.name.as_str(), &ws.path),
+            (root.join("ws").to_str().unwrap(), &root.join("ws"))
+        );
+        assert_eq!(ws.defaults.seed, Some(1));
+        assert_eq!(at(root.join("h/workspaces/code")).unwrap().name, "code");
+        assert_eq!(at(root.join("h/workspace")).unwrap().name, "default");
+        for wrong in [root.join("h/workspace/x"), root.join("h"), "/".into(), "./x".into()] {
+            assert!(at(wrong.clone()).is_err(), "{}", wrong.display());
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What is known of sessions, of several workspaces at once.
 
 use threadrunner_core::protocol::{SessionList, SessionRecord};
-use threadrunner_core::{JobId, SessionFile, SessionName, json_length};
+use threadrunner_core::{ErrorCode, Failure, JobId, SessionFile, SessionName, json_length};
 
 use crate::{Chain, Reader, Result, WorkspaceError, by_time};
 
@@ -55,7 +55,8 @@ pub fn list_sessions<'a>(
         let record = match found.file {
             Ok(file) => found.reader.session_record(found.name, file, found.workspace)?.0,
             Err(error) => {
-                SessionRecord { error: Some(error), ..blank(found.name, found.workspace) }
+                let error = Some(Failure::new(ErrorCode::Io, error));
+                SessionRecord { error, ..blank(found.name, found.workspace) }
             }
         };
         length += json_length(&record);
@@ -86,7 +87,8 @@ impl Reader {
         {
             record.updated_at = job.meta.submitted_at;
             record.prompt_start = job.prompt_start;
-            (record.model, record.system) = (spec.model, spec.system);
+            record.model = spec.model.map(|model| model.name());
+            record.system = spec.system;
         }
         record.turns = u32::try_from(chain.turns.len()).unwrap_or(u32::MAX);
         record.missing.clone_from(&chain.missing);

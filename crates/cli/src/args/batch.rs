@@ -72,8 +72,8 @@ pub(crate) struct BatchArgs {
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
 
-    /// The workspace to keep the jobs in [default: default]
-    #[arg(short, long, value_name = "NAME", help_heading = "Jobs")]
+    /// The workspace to keep the jobs in: a name, or a directory [default: default]
+    #[arg(short, long, value_name = "NAME", help_heading = "Jobs", value_parser = values::workspace)]
     pub(crate) workspace: Option<String>,
 
     /// A word to find the jobs by (repeatable)

@@ -60,7 +60,7 @@ pub(crate) struct JobsArgs {
     /// Print ids alone, for other commands
     #[arg(long, conflicts_with_all = ["json", "watch"])]
     pub(crate) ids: bool,
-    /// Go on as jobs change: the list on a terminal, else a line for each change
+    /// Go on as jobs change: the list on a terminal (q leaves), else a line for each change
     #[arg(long)]
     pub(crate) watch: bool,
     #[command(flatten)]
@@ -114,6 +114,12 @@ pub(crate) struct FollowArgs {
     /// Print one JSON object when a job has ended
     #[arg(long)]
     pub(crate) json: bool,
+    /// Say at the end how long it took: to the first token, and tokens per second
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+    /// Show the answer as it is written, also on a terminal, where Markdown is set off otherwise
+    #[arg(long)]
+    pub(crate) plain: bool,
 }
 
 /// Which jobs.

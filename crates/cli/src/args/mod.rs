@@ -1,6 +1,7 @@
 //! What may stand on the command line.
 
 mod batch;
+mod config;
 mod jobs;
 mod mistyped;
 mod models;
@@ -10,11 +11,12 @@ mod sessions;
 mod values;
 
 pub(crate) use batch::BatchArgs;
+pub(crate) use config::{CheckArgs, ConfigArgs, ConfigCommand, ShowConfigArgs};
 pub(crate) use jobs::{FollowArgs, JobArgs, JobsArgs, PruneArgs, WaitArgs};
 pub(crate) use models::{DefaultArgs, ModelsArgs, ModelsCommand};
 pub(crate) use options::{
-    Cli, Command, CompletionsArgs, DaemonCommand, LoadArgs, LogsArgs, Plain, RunArgs, StopArgs,
-    UnloadArgs, WorkspaceArg,
+    Cli, Command, CompletionsArgs, DaemonCommand, ForegroundArgs, LoadArgs, LogsArgs, Plain,
+    RunArgs, StopArgs, UnloadArgs, WorkspaceArg,
 };
 pub(crate) use parse::{Refused, parse, short_help};
 pub(crate) use sessions::{

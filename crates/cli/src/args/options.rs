@@ -8,6 +8,7 @@ use clap_complete::Shell;
 use threadrunner_core::{BackendKind, ErrorCode, Failure, JobId, KeepAlive, Parameters, Priority};
 
 use super::batch::{self, BatchArgs};
+use super::config::{self, ConfigArgs};
 use super::jobs::{self, FollowArgs, JobArgs, JobsArgs, PruneArgs, WaitArgs};
 use super::models::ModelsArgs;
 use super::sessions::{self, ChatArgs, SessionArgs, SessionsArgs};
@@ -122,6 +123,9 @@ pub(crate) enum Command {
     Prune(PruneArgs),
     /// Start, stop or watch the daemon
     Daemon(DaemonArgs),
+    /// Check, show or edit the configuration
+    #[command(after_long_help = config::HELP)]
+    Config(ConfigArgs),
     /// Check the installation and say how to mend it
     Doctor(Plain),
     /// Print a completion script for a shell
@@ -183,8 +187,22 @@ pub(crate) struct RunArgs {
     #[arg(long, help_heading = "Output")]
     pub(crate) no_stream: bool,
 
-    /// The workspace to keep the job in [default: default]
-    #[arg(short, long, value_name = "NAME", help_heading = "Job")]
+    /// Say at the end how long it took: to the first token, and tokens per second
+    #[arg(short, long, help_heading = "Output", conflicts_with = "quiet")]
+    pub(crate) verbose: bool,
+
+    /// Show the answer as it is written, also on a terminal, where Markdown is set off otherwise
+    #[arg(long, help_heading = "Output")]
+    pub(crate) plain: bool,
+
+    /// Say nothing but the answer, and why it failed
+    #[arg(short, long, help_heading = "Output")]
+    pub(crate) quiet: bool,
+
+    /// The workspace to keep the job in: a name in config.toml, or a directory such as ./ws
+    ///
+    /// A directory that is new or empty becomes a workspace. Default: `default`.
+    #[arg(short, long, value_name = "NAME", help_heading = "Job", value_parser = values::workspace)]
     pub(crate) workspace: Option<String>,
 
     /// Queue the prompt as a job, print its id, and do not wait
@@ -356,8 +374,8 @@ pub(crate) struct UnloadArgs {
 /// Where the jobs are.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct WorkspaceArg {
-    /// Only in this workspace, by its name in config.toml [default: any]
-    #[arg(short, long, value_name = "NAME")]
+    /// Only in this workspace: a name in config.toml, or a directory [default: any]
+    #[arg(short, long, value_name = "NAME", value_parser = values::workspace)]
     pub(crate) workspace: Option<String>,
 }
 
@@ -382,7 +400,18 @@ pub(crate) enum DaemonCommand {
     /// Show the end of the daemon's log
     Logs(LogsArgs),
     /// Be the daemon, in this terminal
-    Run,
+    Run(ForegroundArgs),
+}
+
+/// What the daemon in this terminal serves.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ForegroundArgs {
+    /// The default model: a name from `threadrunner models`, an alias, or a path
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) model: Option<String>,
+    /// The directory of the default workspace; it is made if there is none
+    #[arg(short, long, value_name = "DIRECTORY")]
+    pub(crate) workspace: Option<PathBuf>,
 }
 
 /// How to stop.

@@ -71,12 +71,20 @@ pub(crate) struct ChatArgs {
     #[arg(long, value_name = "NAME", value_parser = values::backend())]
     pub(crate) backend: Option<BackendKind>,
 
-    /// The workspace to keep the conversation in [default: default]
-    #[arg(short, long, value_name = "NAME")]
+    /// The workspace to keep the conversation in: a name, or a directory [default: default]
+    #[arg(short, long, value_name = "NAME", value_parser = values::workspace)]
     pub(crate) workspace: Option<String>,
 
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
+
+    /// Say after each answer how long it took: to the first token, and tokens per second
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+
+    /// Show answers as they are written, where Markdown is set off otherwise
+    #[arg(long)]
+    pub(crate) plain: bool,
 }
 
 /// What to do with conversations.

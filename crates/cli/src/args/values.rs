@@ -3,24 +3,11 @@
 use std::time::Duration;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use threadrunner_core::{BackendKind, JobId, JobStatus, Priority, SessionName};
+use threadrunner_core::{BackendKind, JobId, JobStatus, Priority, SessionName, parse_duration};
 
 /// A duration: `30`, `30s`, `1.5m`, `2h`, `7d`, `500ms`. A bare number is seconds.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    const UNITS: [(&str, f64); 5] =
-        [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0), ("d", 86_400.0)];
-    let wrong = || format!("'{text}' is not a duration: try 30, 30s, 5m, 2h, 7d or 500ms");
-    let (number, factor) = UNITS
-        .iter()
-        .find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, *factor)))
-        .unwrap_or((text, 1.0));
-    let digits = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-    let seconds = if digits { number.parse::<f64>().map_err(|_| wrong())? } else { -1.0 };
-    match Duration::try_from_secs_f64(seconds * factor) {
-        // A hundred years, so that clocks can be added to.
-        Ok(duration) if duration.as_secs() < 3_200_000_000 => Ok(duration),
-        _ => Err(wrong()),
-    }
+    parse_duration(text).map_err(|error| error.to_string())
 }
 
 /// A duration longer than nothing.
@@ -72,6 +59,21 @@ pub(crate) fn state() -> impl TypedValueParser<Value = JobStatus> {
     })
 }
 
+/// A workspace: its name in `config.toml`, or with a slash a directory, from here on by its whole
+/// path.
+pub(crate) fn workspace(text: &str) -> Result<String, String> {
+    if !text.contains('/') && !matches!(text, "." | "..") {
+        return Ok(text.to_owned());
+    }
+    let path = std::path::absolute(text).map_err(|error| error.to_string())?;
+    let whole = path.canonicalize().or_else(|_| match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => Ok(parent.canonicalize()?.join(name)),
+        _ => Err(std::io::ErrorKind::NotFound.into()),
+    });
+    let whole = whole.map_err(|error: std::io::Error| error.to_string())?;
+    whole.into_os_string().into_string().map_err(|_| "the path is not UTF-8".to_owned())
+}
+
 /// A whole job id.
 pub(crate) fn job_id(text: &str) -> Result<JobId, String> {
     JobId::parse(text).map_err(|error| error.to_string())
@@ -87,18 +89,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_seconds_unless_they_say_otherwise() {
-        let seconds = |text| duration(text).unwrap().as_secs_f64();
-        assert_eq!(seconds("30"), 30.0);
-        assert_eq!(seconds("30s"), 30.0);
-        assert_eq!(seconds("1.5m"), 90.0);
-        assert_eq!(seconds("2h"), 7200.0);
-        assert_eq!(seconds("7d"), 604_800.0);
-        assert_eq!(seconds("500ms"), 0.5);
-        assert_eq!(seconds("0"), 0.0);
-        for bad in ["", "s", "-1", "1x", "ten", "1e9", "nan", "inf", ".", "1.2.3", "99999999999d"] {
-            assert!(duration(bad).is_err(), "{bad}");
-        }
+    fn a_workspace_is_a_name_or_a_directory() {
+        assert_eq!(workspace("code").unwrap(), "code");
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        let new = root.join("new");
+        assert_eq!(workspace(new.to_str().unwrap()).unwrap(), new.to_str().unwrap());
+        let around = format!("{}/../{}/new", root.display(), root.file_name().unwrap().display());
+        assert_eq!(workspace(&around).unwrap(), new.to_str().unwrap());
+        let here = std::env::current_dir().unwrap().canonicalize().unwrap();
+        assert_eq!(workspace("./ws").unwrap(), here.join("ws").to_str().unwrap());
+        assert_eq!(workspace(".").unwrap(), here.to_str().unwrap());
+        assert!(workspace("/nowhere/at/all").is_err());
+    }
+
+    #[test]
+    fn a_limit_is_longer_than_nothing() {
+        assert_eq!(limit("1h30m").unwrap().as_secs(), 5400);
         assert!(limit("0").is_err());
+        assert!(limit("soon").unwrap_err().contains("5m"));
     }
 }

@@ -12,8 +12,9 @@ use threadrunner_home::{Config, Home};
 
 use crate::app::{Session, strange};
 use crate::error::CommandError;
-use crate::output;
 use crate::spinner::progress_label;
+use crate::wrap::Screen;
+use crate::{format, output, style};
 
 /// A whole answer, as `--json` prints it.
 #[derive(Debug, Serialize)]
@@ -77,7 +78,7 @@ fn tell_cut(end: &EndFrame, expected: &Expected<'_>) {
     output::say(&format!("threadrunner: the answer was cut after {said} tokens: {why}"));
     let hints: Vec<_> = what_to_do.into_iter().chain(expected.undo.as_deref()).collect();
     if !hints.is_empty() {
-        output::say(&hints.join("; "));
+        output::hint(&hints.join("; "));
     }
 }
 
@@ -105,7 +106,8 @@ pub(crate) async fn show_answer(
     // Until an event says more.
     session.spinner.set("waiting".to_owned());
     let json = expected.json;
-    let mut printer = Printer { json, text: String::new(), last: None };
+    let markdown = style::on_stdout() && !session.plain;
+    let mut printer = Printer { json, screen: Screen::new(markdown), ..Printer::default() };
     let end = match read(session, &mut replies, &mut printer).await {
         Ok(end) => end,
         Err(error) => {
@@ -122,7 +124,11 @@ pub(crate) async fn show_answer(
     session.spinner.end();
     let canceled = end.finish_reason == FinishReason::Canceled;
     let job = end.job.clone();
+    let measured = session.verbose.then(|| measured(&end));
     printer.finish(session, end, &expected).await?;
+    if let Some(measured) = measured {
+        output::say(&measured);
+    }
     if canceled {
         let failure = Failure::new(ErrorCode::Canceled, format!("job {job} was canceled"));
         // With --json, the object that was printed says it.
@@ -162,13 +168,44 @@ async fn read(
     }
 }
 
+/// How long it took, and how fast it was.
+fn measured(end: &EndFrame) -> String {
+    let (usage, timings) = (&end.usage, &end.timings);
+    let rate = |tokens: u32, ms: f64| match tokens {
+        0 => String::new(),
+        _ if ms <= 0.0 => String::new(),
+        tokens => format!(", {:.1} tokens/s", f64::from(tokens) * 1e3 / ms),
+    };
+    let first = format::seconds((timings.queue_ms + timings.prefill_ms) / 1e3);
+    let read = usage.prompt_tokens.saturating_sub(usage.cached_tokens);
+    let cached = match usage.cached_tokens {
+        0 => String::new(),
+        cached => format!(" and {cached} from the cache"),
+    };
+    // The first token is the prompt's, by the clock.
+    let decoded = usage.completion_tokens.saturating_sub(1);
+    format!(
+        "{}: first token after {first}; {read} tokens read{cached} in {}{}; {} tokens in {}{}; {} in all",
+        format::one_line(&end.model),
+        format::seconds(timings.prefill_ms / 1e3),
+        rate(read, timings.prefill_ms),
+        usage.completion_tokens,
+        format::seconds(timings.decode_ms / 1e3),
+        rate(decoded, timings.decode_ms),
+        format::seconds(timings.total_ms / 1e3),
+    )
+}
+
 /// Where text goes.
+#[derive(Default)]
 struct Printer {
     json: bool,
     /// With `json`, all of it.
     text: String,
     /// The last character printed.
     last: Option<char>,
+    /// How it is shown on a terminal.
+    screen: Screen,
 }
 
 impl Printer {
@@ -180,7 +217,11 @@ impl Printer {
         }
         session.spinner.end();
         self.last = token.chars().next_back().or(self.last);
-        Ok(session.attend(output::print_patiently(&token)).await??)
+        let shown = match output::width() {
+            Some(columns) => self.screen.push(&token, columns),
+            None => token,
+        };
+        Ok(session.attend(output::print_patiently(&shown)).await??)
     }
 
     /// What came so far is void. What is printed cannot be unprinted, so it is said.
@@ -195,15 +236,24 @@ impl Printer {
 
     /// Text files end with a newline, also those that a shell makes of an answer.
     async fn end_line(&mut self, session: &mut Session) -> Result<(), CommandError> {
+        if let Some(columns) = output::width() {
+            let held = self.screen.finish(columns);
+            session.attend(output::print_patiently(&held)).await??;
+        }
         if self.last.is_some_and(|last| last != '\n') {
             session.attend(output::print_patiently("\n")).await??;
             self.last = Some('\n');
+            self.screen = Screen::new(self.screen.sets_off());
         }
         Ok(())
     }
 
     /// Lets what is said next on a terminal begin on a line of its own.
     fn leave_line(&mut self) {
+        if let Some(columns) = output::width() {
+            // Whatever was set off is not to be for what follows.
+            let _ = output::print(&self.screen.finish(columns));
+        }
         if self.last.is_some_and(|last| last != '\n') && io::stdout().is_terminal() {
             output::say("");
             self.last = Some('\n');
@@ -231,5 +281,45 @@ impl Printer {
         self.end_line(session).await?;
         tell_cut(&end, expected);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use threadrunner_core::JobId;
+
+    #[test]
+    fn what_was_measured_is_told_in_one_line() {
+        let mut end = EndFrame {
+            token: (),
+            eos: true,
+            job: JobId::parse("1").unwrap(),
+            model: "small".into(),
+            finish_reason: FinishReason::Stop,
+            usage: Usage {
+                prompt_tokens: 50,
+                completion_tokens: 41,
+                cached_tokens: 10,
+                restored_tokens: 0,
+            },
+            timings: Timings {
+                queue_ms: 100.0,
+                prefill_ms: 400.0,
+                decode_ms: 2000.0,
+                total_ms: 2600.0,
+                ..Timings::default()
+            },
+        };
+        assert_eq!(
+            measured(&end),
+            "small: first token after 0.5 s; 40 tokens read and 10 from the cache in 0.4 s, \
+             100.0 tokens/s; 41 tokens in 2.0 s, 20.0 tokens/s; 2.6 s in all"
+        );
+        (end.usage, end.timings) = (Usage::default(), Timings::default());
+        assert_eq!(
+            measured(&end),
+            "small: first token after 0 ms; 0 tokens read in 0 ms; 0 tokens in 0 ms; 0 ms in all"
+        );
     }
 }

@@ -12,11 +12,11 @@ use serde_json::json;
 use threadrunner_client::find_program;
 use threadrunner_core::protocol::{DaemonStatus, Op};
 use threadrunner_core::{ErrorCode, ExitCode, Failure};
-use threadrunner_home::{Home, Links, open_regular};
+use threadrunner_home::{Config, Home, Links, open_regular, resolve_backend, resolve_model};
 
 use super::status;
 use crate::app::{Session, with_session};
-use crate::args::{DaemonCommand, LogsArgs, Plain, StopArgs};
+use crate::args::{DaemonCommand, ForegroundArgs, LogsArgs, Plain, StopArgs};
 use crate::error::{CommandError, CommandResult, unusable};
 use crate::output;
 
@@ -32,7 +32,7 @@ pub(crate) fn run(command: DaemonCommand) -> CommandResult {
         DaemonCommand::Restart(args) => restart(args),
         DaemonCommand::Status(args) => status::show(args, ExitCode::Connection),
         DaemonCommand::Logs(args) => logs(args),
-        DaemonCommand::Run => foreground(),
+        DaemonCommand::Run(args) => foreground(args),
     }
 }
 
@@ -58,6 +58,11 @@ fn stop(args: StopArgs) -> CommandResult {
 
 fn restart(args: StopArgs) -> CommandResult {
     with_session(Home::from_env()?, None, async |session| {
+        // A mistake is told while the old daemon still runs, and it goes on.
+        session.daemon().check_startable().map_err(|failure| Failure {
+            message: format!("not restarted: {}", failure.message),
+            ..failure
+        })?;
         end(session, args.now).await?;
         say_started(session, args.json, "restarted").await
     })
@@ -83,9 +88,24 @@ async fn say_started(session: &mut Session, json: bool, how: &str) -> CommandRes
 }
 
 /// Becomes the daemon: the terminal, its signals and its exit code are the daemon's then.
-fn foreground() -> CommandResult {
+fn foreground(args: ForegroundArgs) -> CommandResult {
     let program = find_program("threadrunner-daemon", "THREADRUNNER_DAEMON")?;
-    let error = process::Command::new(&program).arg("--foreground").exec();
+    let mut command = process::Command::new(&program);
+    command.arg("--foreground");
+    if let Some(name) = args.model {
+        let home = Home::from_env()?;
+        let config = Config::load(&home)?;
+        let backend = resolve_backend(None, &home, &config);
+        if let Some(path) = resolve_model(&home, &config, backend, Some(&name))?.path {
+            command.env("THREADRUNNER_MODEL_PATH", path);
+        }
+    }
+    if let Some(workspace) = args.workspace {
+        let path = std::path::absolute(&workspace)
+            .map_err(|error| CommandError::usage("--workspace", error.to_string()))?;
+        command.env("THREADRUNNER_WORKSPACE", path);
+    }
+    let error = command.exec();
     Err(Failure::new(
         ErrorCode::DaemonUnavailable,
         format!("cannot start {}: {error}", program.display()),

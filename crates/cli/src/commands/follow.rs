@@ -14,6 +14,7 @@ pub(crate) fn run(args: FollowArgs) -> CommandResult {
     let limit = args.timeout.map(|after| Limit::from_now(after, "the job goes on"));
     let ids = from_arguments_or_stdin_within(args.ids, limit.as_ref())?;
     with_session(Home::from_env()?, limit, async |session| {
+        (session.verbose, session.plain) = (args.verbose, args.plain);
         each(session, ids, &args.within, args.json, async |session, query| {
             let replies = session.open(Op::Follow(FollowQuery { query, stream: None })).await?;
             let expected = Expected { json: args.json, ..Expected::default() };

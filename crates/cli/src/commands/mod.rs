@@ -4,6 +4,7 @@ pub(crate) mod batch;
 pub(crate) mod cancel;
 pub(crate) mod chat;
 pub(crate) mod completions;
+pub(crate) mod config;
 pub(crate) mod daemon;
 pub(crate) mod doctor;
 pub(crate) mod follow;

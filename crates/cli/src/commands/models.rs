@@ -28,7 +28,7 @@ struct Listing {
 struct Entry {
     name: String,
     path: PathBuf,
-    bytes: u64,
+    file_bytes: u64,
     default: bool,
     loaded: bool,
 }
@@ -94,7 +94,7 @@ fn list(home: Home, json: bool) -> CommandResult {
                     loaded: loaded.contains(&path),
                     name: file.name,
                     path: file.path,
-                    bytes: file.bytes,
+                    file_bytes: file.bytes,
                 }
             })
             .collect();
@@ -119,7 +119,7 @@ fn print(listing: &Listing, home: &Home) -> std::io::Result<()> {
         };
         table.row([
             format::one_line(&model.name),
-            format::bytes(model.bytes),
+            format::bytes(model.file_bytes),
             marks.to_owned(),
             model.path.display().to_string(),
         ]);

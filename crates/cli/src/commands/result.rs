@@ -26,7 +26,8 @@ pub(crate) fn run(args: JobArgs) -> CommandResult {
             }
             let newline =
                 if result.text.is_empty() || result.text.ends_with('\n') { "" } else { "\n" };
-            session.attend(output::print_patiently(&(result.text + newline))).await??;
+            let text = output::for_terminal(result.text + newline);
+            session.attend(output::print_patiently(&text)).await??;
             Ok(ExitCode::Success)
         })
         .await

@@ -16,6 +16,9 @@ use crate::prompt::{Patience, assemble, read_stdin, said_bytes};
 use crate::{args, output};
 
 pub(crate) fn run(args: RunArgs) -> CommandResult {
+    if args.quiet {
+        output::be_quiet();
+    }
     let limit = args.timeout.map(|after| Limit::from_now(after, "the job was canceled"));
     let stdin = read_stdin(match (&limit, args.detach) {
         (None, true) => Patience::detached(),
@@ -31,7 +34,8 @@ pub(crate) fn run(args: RunArgs) -> CommandResult {
     let template_bytes = said_bytes(&args.words, &prompt);
     let params = args.sampling.into_checked_parameters()?;
     let home = Home::from_env()?;
-    let within = args.workspace.as_deref();
+    let workspace = args.workspace.or_else(|| home.asked_workspace());
+    let within = workspace.as_deref();
     let most = most_tokens(&home, within, params.max_tokens)?;
     let converses = args.within.session.is_some() || args.within.continues;
     let usual = converses && args.model.is_none() && args.backend.is_none();
@@ -62,11 +66,12 @@ pub(crate) fn run(args: RunArgs) -> CommandResult {
         max_attempts: args.attempts,
         keep_alive: args.keep_alive,
         on_done: args.on_done.as_deref().map(whole_path).transpose()?,
-        workspace: args.workspace.clone(),
+        workspace: workspace.clone(),
         ..Submission::default()
     };
     with_session(home, limit, async |session| {
-        let name = choose(session, &args.within, args.workspace.as_deref()).await?;
+        (session.verbose, session.plain) = (args.verbose, args.plain);
+        let name = choose(session, &args.within, workspace.as_deref()).await?;
         submission.session.clone_from(&name);
         let submission = Box::new(submission);
         if args.detach {

@@ -18,7 +18,7 @@ use crate::args::{
 };
 use crate::error::{CommandError, CommandResult, unusable};
 use crate::table::Table;
-use crate::{format, output};
+use crate::{format, output, pager};
 
 pub(crate) fn run(args: SessionsArgs) -> CommandResult {
     let command = args.command.unwrap_or(SessionsCommand::List(args.list));
@@ -88,7 +88,8 @@ fn table(sessions: &[SessionRecord], now: SystemTime) -> Table<6> {
     for session in sessions {
         let dash = || "-".to_owned();
         let age = session.updated_at.as_deref().and_then(|time| format::age(time, now));
-        let trouble = session.error.clone().or_else(|| {
+        let error = session.error.as_ref().map(|failure| failure.message.clone());
+        let trouble = error.or_else(|| {
             let missing = session.missing.as_ref()?;
             Some(format!("[job {missing} is gone]"))
         });
@@ -100,7 +101,7 @@ fn table(sessions: &[SessionRecord], now: SystemTime) -> Table<6> {
                 open => format!("{}+{open}", session.turns),
             },
             age.unwrap_or_else(dash),
-            session.model.as_ref().map_or_else(dash, |model| format::one_line(&model.name())),
+            session.model.as_deref().map_or_else(dash, format::one_line),
             format::one_line(&trouble.unwrap_or_else(|| session.prompt_start.clone())),
         ]);
     }
@@ -124,7 +125,9 @@ async fn show(session: &mut Session, args: ShowArgs) -> CommandResult {
         return Ok(ExitCode::Success);
     }
     tell_what_is_missing(&conversation.record);
-    session.attend(output::print_patiently(&transcript::plain(&conversation))).await??;
+    let text = output::for_terminal(transcript::plain(&conversation));
+    session.spinner.end();
+    session.attend(pager::show(&text)).await??;
     if !conversation.record.pending.is_empty() {
         let ids: Vec<_> = conversation.record.pending.iter().map(ToString::to_string).collect();
         output::say(&format!("not answered yet: {}", ids.join(" ")));

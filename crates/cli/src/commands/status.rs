@@ -1,10 +1,13 @@
 //! The daemon's state.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 use threadrunner_core::ExitCode;
 use threadrunner_core::protocol::{DaemonStatus, Op};
 use threadrunner_home::Home;
 
+use super::config::changed_keys;
 use super::ps;
 use crate::app::{strange, with_session};
 use crate::args::Plain;
@@ -32,20 +35,21 @@ pub(crate) fn show(args: Plain, absent: ExitCode) -> CommandResult {
             if let Some(object) = value.as_object_mut() {
                 // `running` is a count there; whether it runs has a name of its own.
                 object.insert("alive".to_owned(), true.into());
+                object.insert("config_changed".to_owned(), changed_keys(session.home()).into());
             }
             output::print_json(&value)?;
             return Ok(ExitCode::Success);
         }
         let status: DaemonStatus =
             serde_json::from_value(value).map_err(|error| strange(&error.to_string()))?;
-        output::print(&text(&status))?;
+        output::print(&text(&status, &changed_keys(session.home())))?;
         Ok(ExitCode::Success)
     })
 }
 
-fn text(status: &DaemonStatus) -> String {
+fn text(status: &DaemonStatus, changed: &[&str]) -> String {
     let state = if status.stopping { "stopping" } else { "running" };
-    let mut text = pairs(&[
+    let told = [
         ("daemon", format!("{state}, process {}, version {}", status.pid, status.version)),
         ("up for", format::seconds(status.uptime_s)),
         ("memory", format::bytes(status.memory_bytes)),
@@ -58,15 +62,25 @@ fn text(status: &DaemonStatus) -> String {
         ("socket", status.socket.display().to_string()),
         ("workspace", status.workspace.display().to_string()),
         ("log", status.log.display().to_string()),
-    ]);
+    ];
+    let columns = output::width();
+    let mut text = pairs(&told, columns);
+    if !changed.is_empty() {
+        let keys = changed.join(", ");
+        let detail = format!("changed since the daemon started: {keys}");
+        text.push_str(&pairs(&[("config   ", detail)], columns));
+    }
     for workspace in &status.workspaces {
         match &workspace.error {
             Some(error) => text.push_str(&format!("NOT USABLE {error}\n")),
             None if workspace.path == status.workspace => {}
-            None => text.push_str(&pairs(&[(
-                "workspace",
-                format!("{} ({})", workspace.path.display(), workspace.name),
-            )])),
+            None => {
+                let detail = match Path::new(&workspace.name) == workspace.path {
+                    true => workspace.name.clone(),
+                    false => format!("{} ({})", workspace.path.display(), workspace.name),
+                };
+                text.push_str(&pairs(&[("workspace", detail)], columns));
+            }
         }
     }
     if status.models.is_empty() {

@@ -49,7 +49,7 @@ fn json(conversation: &Conversation) -> String {
     let record = &conversation.record;
     let exported = Exported {
         session: &record.session,
-        model: record.model.as_ref().map(threadrunner_core::ModelRef::name),
+        model: record.model.clone(),
         messages: messages(conversation),
     };
     // Plain data with string keys, which serde_json always takes.
@@ -91,7 +91,7 @@ mod tests {
     fn conversation() -> Conversation {
         serde_json::from_value(serde_json::json!({
             "session": "work", "workspace": "default", "turns": 1, "system": "Be brief.",
-            "model": {"backend": "llama", "path": "/m/small.gguf"},
+            "model": "small",
             "conversation": [{"job": "1", "prompt": "Why?\n\nTell me.", "answer": "So.\n"}],
         }))
         .unwrap()

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine_protocol::EngineInfo;
 use crate::{
-    FinishReason, HookOutcome, JobId, JobMeta, JobStatus, Message, ModelInfo, ModelRef, Priority,
-    SessionName, Usage,
+    Failure, FinishReason, HookOutcome, JobId, JobMeta, JobStatus, Message, ModelInfo, ModelRef,
+    Priority, SessionName, Usage,
 };
 
 /// A queued job.
@@ -106,10 +106,10 @@ pub struct ProcessList {
     #[serde(default)]
     pub held: u32,
     /// Bytes that all engines together may take.
-    #[serde(default)]
+    #[serde(default, rename = "memory_budget_bytes")]
     pub memory_budget: u64,
     /// Bytes of it that they take.
-    #[serde(default)]
+    #[serde(default, rename = "memory_used_bytes")]
     pub memory_used: u64,
 }
 
@@ -199,7 +199,7 @@ pub struct WorkspaceStatus {
     pub path: PathBuf,
     /// Why it is not served.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
+    pub error: Option<Failure>,
 }
 
 /// The daemon's own state.
@@ -234,10 +234,10 @@ pub struct DaemonStatus {
     /// Jobs running.
     pub running: u32,
     /// Bytes that all engines together may take.
-    #[serde(default)]
+    #[serde(default, rename = "memory_budget_bytes")]
     pub memory_budget: u64,
     /// Bytes of it that they take.
-    #[serde(default)]
+    #[serde(default, rename = "memory_used_bytes")]
     pub memory_used: u64,
     /// Engines, loading or loaded.
     pub models: Vec<LoadedModel>,
@@ -264,9 +264,9 @@ pub struct SessionRecord {
     /// When the last one was asked: ISO 8601 in UTC with microseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub updated_at: Option<String>,
-    /// The model that answers.
+    /// The name of the model that answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub model: Option<ModelRef>,
+    pub model: Option<String>,
     /// Its instructions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system: Option<String>,
@@ -278,7 +278,7 @@ pub struct SessionRecord {
     pub missing: Option<JobId>,
     /// Why it cannot be gone on with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
+    pub error: Option<Failure>,
 }
 
 /// Many sessions.

@@ -9,7 +9,7 @@ use crate::context::Context;
 use crate::workspaces::Located;
 
 pub(super) async fn job(context: &Context, query: JobQuery, answer: &Answer) -> Result<(), Stop> {
-    let job = context.workspaces.find(query).await?;
+    let job = context.find_stored(query).await?;
     answer.data(&record(context, &job).await?).await?;
     Ok(())
 }

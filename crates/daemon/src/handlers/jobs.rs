@@ -27,7 +27,7 @@ const FIRST_PAGE: usize = 1000;
 const PAGE: usize = 50_000;
 
 pub(super) async fn jobs(context: &Context, query: JobsQuery, answer: &Answer) -> Result<(), Stop> {
-    let among = context.workspaces.among(query.workspace.as_deref())?;
+    let among = context.among(query.workspace.as_deref()).await?;
     if query.ids {
         return ids(among, query, answer).await;
     }

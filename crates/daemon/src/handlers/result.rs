@@ -14,7 +14,7 @@ pub(super) async fn result(
     query: JobQuery,
     answer: &Answer,
 ) -> Result<(), Stop> {
-    let job = context.workspaces.find(query).await?;
+    let job = context.find_stored(query).await?;
     let record = record(context, &job).await?;
     match record.state {
         JobStatus::Done => {

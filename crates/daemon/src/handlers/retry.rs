@@ -8,7 +8,7 @@ use crate::connection::Answer;
 use crate::context::Context;
 
 pub(super) async fn retry(context: &Context, query: JobQuery, answer: &Answer) -> Result<(), Stop> {
-    let job = context.workspaces.find(query).await?;
+    let job = context.find_stored(query).await?;
     job.workspace.archive.retry(job.id.clone()).await?;
     answer.data(&record(context, &job).await?).await?;
     Ok(())

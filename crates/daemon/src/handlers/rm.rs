@@ -7,7 +7,7 @@ use crate::connection::Answer;
 use crate::context::Context;
 
 pub(super) async fn rm(context: &Context, query: JobQuery, answer: &Answer) -> Result<(), Stop> {
-    let job = context.workspaces.find(query).await?;
+    let job = context.find_stored(query).await?;
     job.workspace.archive.remove(job.id.clone()).await?;
     context.hub.removed(job.workspace.id, vec![job.id.clone()]).await?;
     answer.data(&Removed { jobs: vec![job.id] }).await?;

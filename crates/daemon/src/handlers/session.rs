@@ -17,7 +17,7 @@ pub(super) async fn session(
     query: SessionQuery,
     answer: &Answer,
 ) -> Result<(), Stop> {
-    let among = context.workspaces.among(query.workspace.as_deref())?;
+    let among = context.among(query.workspace.as_deref()).await?;
     let conversation = blocking(move || {
         let (workspace, file) = find(&query.session, among)?;
         read(query.session, file, &workspace)

@@ -20,7 +20,7 @@ pub(super) async fn sessions(
     query: SessionsQuery,
     answer: &Answer,
 ) -> Result<(), Stop> {
-    let among = context.workspaces.among(query.workspace.as_deref())?;
+    let among = context.among(query.workspace.as_deref()).await?;
     let limit = query.limit.map_or(MOST, |limit| (limit as usize).min(MOST));
     let room = answer.room((limit * RECORD_BYTES).min(2 * MOST_BYTES)).await?;
     let list = move || {

@@ -34,8 +34,8 @@ pub(super) async fn new_job(
     mut submission: Submission,
     attached: bool,
 ) -> Result<NewJob, Failure> {
-    let workspace = context.workspaces.named(submission.workspace.as_deref())?;
     check(&submission)?;
+    let workspace = &context.workspace(submission.workspace.as_deref()).await?;
     if let Some(program) = submission.on_done.clone() {
         blocking(move || hooks::check(&program)).await?;
     }

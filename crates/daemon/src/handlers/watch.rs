@@ -15,7 +15,7 @@ pub(super) async fn watch(
     answer: &Answer,
 ) -> Result<(), Stop> {
     let only = match query.workspace.as_deref() {
-        Some(name) => Some(context.workspaces.named(Some(name))?.id),
+        Some(name) => context.among(Some(name)).await?.first().map(|workspace| workspace.id),
         None => None,
     };
     let (live, mut changes) = context.hub.changes().await?;

@@ -1,15 +1,18 @@
 //! What clients ask of the owner.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use threadrunner_core::protocol::{ProcessList, RunningJob};
 use threadrunner_core::{ErrorCode, Failure, JobId, engine_protocol};
+use threadrunner_home::WorkspaceSettings;
 
-use super::hub::{Awaited, Ending, JobName, NewJob, Order};
+use super::hub::{Awaited, Ending, JobName, NewJob, Order, Serving};
 use super::live::{Live, Stage};
 use super::owner::Owner;
 use super::view::ViewReader;
-use crate::store::Submission;
+use crate::startup::Opened;
+use crate::store::{Store, Submission};
 
 impl Owner {
     /// Does what a client asks.
@@ -76,6 +79,9 @@ impl Owner {
             Order::Unload { model, reply } => {
                 let _ = reply.send(self.unload(model.as_ref()));
             }
+            Order::Serve { settings, opened, reply } => {
+                let _ = reply.send(self.serve(settings, *opened));
+            }
             Order::Stop { now, reply } => {
                 self.stop(now);
                 let _ = reply.send(());
@@ -87,6 +93,30 @@ impl Owner {
     fn named<'a>(&self, job: &'a JobName) -> Option<&'a JobId> {
         let live = self.live.get(&job.id)?;
         (live.workspace == job.workspace).then_some(&job.id)
+    }
+
+    /// Serves one more workspace.
+    fn serve(
+        &mut self,
+        settings: Arc<WorkspaceSettings>,
+        opened: Opened,
+    ) -> Result<Serving, Failure> {
+        let ending = || Failure::new(ErrorCode::ShuttingDown, "the daemon is ending");
+        if self.stopping.is_some() {
+            return Err(ending());
+        }
+        let events = self.to_owner.upgrade().ok_or_else(ending)?;
+        let Opened { workspace, ready, .. } = opened;
+        let id = self.stores.next_id();
+        let (store, thread) =
+            Store::start(id, settings, workspace, ready, events).map_err(|error| {
+                let message = format!("cannot start a workspace's thread: {error}");
+                Failure::new(ErrorCode::Internal, message)
+            })?;
+        self.ids.after(store.newest_id());
+        let archive = store.archive();
+        self.stores.push(store);
+        Ok((id, archive, thread))
     }
 
     /// Whether there is room for one more job.

@@ -1,13 +1,19 @@
 //! How the rest of the daemon speaks to the owner of the jobs.
 
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
 use threadrunner_core::protocol::{ProcessList, Unloaded};
 use threadrunner_core::{
     ErrorCode, Failure, JobId, JobMeta, JobSpec, JobStatus, KeepAlive, ModelRef,
 };
+use threadrunner_home::WorkspaceSettings;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::view::ViewReader;
 use crate::engine::LoadView;
+use crate::startup::Opened;
+use crate::store::Archive;
 use crate::workspaces::{Located, WorkspaceId};
 
 /// A job, checked and complete, but for an id where the client chose none.
@@ -139,11 +145,19 @@ pub(super) enum Order {
         model: Option<ModelRef>,
         reply: oneshot::Sender<Unloaded>,
     },
+    Serve {
+        settings: Arc<WorkspaceSettings>,
+        opened: Box<Opened>,
+        reply: oneshot::Sender<Result<Serving, Failure>>,
+    },
     Stop {
         now: bool,
         reply: oneshot::Sender<()>,
     },
 }
+
+/// A workspace that is served: its name among the daemon's, its clients' handle, and its thread.
+pub(crate) type Serving = (WorkspaceId, Archive, JoinHandle<()>);
 
 /// Orders that may wait for the owner; then clients wait.
 const ORDERS: usize = 256;
@@ -268,6 +282,15 @@ impl Hub {
     /// pinned.
     pub(crate) async fn unload(&self, model: Option<ModelRef>) -> Result<Unloaded, Failure> {
         self.ask(|reply| Order::Unload { model, reply }).await
+    }
+
+    /// Serves one more workspace.
+    pub(crate) async fn serve(
+        &self,
+        settings: Arc<WorkspaceSettings>,
+        opened: Opened,
+    ) -> Result<Serving, Failure> {
+        self.ask(|reply| Order::Serve { settings, opened: Box::new(opened), reply }).await?
     }
 
     /// Ends the daemon: after the grace time, or now.

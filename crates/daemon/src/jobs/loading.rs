@@ -179,7 +179,7 @@ impl Owner {
         };
         let process = self.spawner.spawn(load)?;
         let asked = self.wanted_loads.remove(model);
-        let usual = settings.keep_alive.unwrap_or(KeepAlive::For(self.config.idle_timeout));
+        let usual = settings.keep_alive.unwrap_or(self.config.idle_timeout);
         let pinned = settings.pin || asked.as_ref().is_some_and(|load| load.pin);
         let stay = Stay::usual(usual, pinned);
         let keep_alive = asked.as_ref().and_then(|load| load.keep_alive);

@@ -20,7 +20,7 @@ use super::sizes::Sizes;
 use crate::engine::{EXIT_GRACE, Engine, EngineId, EngineMessage, Spawner};
 use crate::hooks::{Hooks, PlacedJob};
 use crate::states::States;
-use crate::store::{StoreEvent, Stores};
+use crate::store::{StoreEvent, StoreEvents, Stores};
 use crate::workspaces::WorkspaceId;
 
 /// Operations under way in the workspace's thread; with more, new requests wait.
@@ -84,6 +84,9 @@ pub(crate) struct Owner {
     /// When it is looked at how much engines have written.
     pub(super) states_at: Option<Instant>,
     turns: u32,
+    /// How the threads of further workspaces tell of them. Weak: the owner does not wait for those
+    /// of none.
+    pub(super) to_owner: mpsc::WeakSender<(WorkspaceId, StoreEvent)>,
     orders: Orders,
     from_engines: mpsc::Receiver<(EngineId, EngineMessage)>,
     from_stores: mpsc::Receiver<(WorkspaceId, StoreEvent)>,
@@ -107,7 +110,7 @@ impl Owner {
         config: Config,
         engine_binary: PathBuf,
         stores: Stores,
-        from_stores: mpsc::Receiver<(WorkspaceId, StoreEvent)>,
+        (to_owner, from_stores): (StoreEvents, mpsc::Receiver<(WorkspaceId, StoreEvent)>),
     ) -> (Self, Hub) {
         let (hub, orders) = Hub::new();
         let (messages, from_engines) = mpsc::channel(ENGINE_MESSAGES);
@@ -151,6 +154,7 @@ impl Owner {
             given_up: false,
             states_at: None,
             turns: 0,
+            to_owner: to_owner.downgrade(),
             orders,
             from_engines,
             from_stores,

@@ -191,8 +191,9 @@ fn compare(what: &str, expected: &[f32], found: &[f32], tolerance: f32) -> Resul
 }
 
 fn wrong(message: &str) -> Failure {
-    Failure::new(ErrorCode::Inference, message)
-        .hint("Build it for a plainer processor: scripts/build-engine --portable")
+    Failure::new(ErrorCode::Inference, message).hint(
+        "in a checkout of the sources, `scripts/build-engine --portable` builds a plainer one",
+    )
 }
 
 /// The tiny model as a file, removed at the end.

@@ -47,7 +47,8 @@ impl Defaults {
     /// The tags that every job of a batch has first, and no job of another line.
     pub(super) const OWN_TAGS: usize = 2;
 
-    pub(super) fn new(home: Home, args: BatchArgs, batch: String) -> Result<Self, Failure> {
+    pub(super) fn new(home: Home, mut args: BatchArgs, batch: String) -> Result<Self, Failure> {
+        args.workspace = args.workspace.or_else(|| home.asked_workspace());
         let params = args.sampling.clone().into_checked_parameters()?;
         Ok(Self { home, args, params, batch, models: HashMap::new(), drafts: HashMap::new() })
     }

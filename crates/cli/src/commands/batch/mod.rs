@@ -69,6 +69,7 @@ pub(crate) fn run(args: BatchArgs) -> CommandResult {
     }
     let lines = input.start().map_err(|error| refused_by_system("start a thread", &error))?;
     with_session(home, None, async move |session| {
+        session.obeys_config = true;
         let counts = Counts::new(before, total, tokio::time::Instant::now());
         let runner = Runner::new(session, defaults, sink, ledger, seen, counts, window);
         runner.resume(under_way).run(session, lines).await

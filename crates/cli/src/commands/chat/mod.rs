@@ -24,11 +24,13 @@ use input::{Input, Read};
 use line::Line;
 use typed::Typed;
 
-pub(crate) fn run(args: ChatArgs) -> CommandResult {
+pub(crate) fn run(mut args: ChatArgs) -> CommandResult {
     let home = Home::from_env()?;
+    args.workspace = args.workspace.or_else(|| home.asked_workspace());
     let params = args.sampling.clone().into_checked_parameters()?;
     home.create()?;
     with_session(home, None, async |session| {
+        (session.verbose, session.plain) = (args.verbose, args.plain);
         let chosen = choose(session, &args.within, args.workspace.as_deref()).await?;
         let chat = Chat::begin(session, args, chosen, params).await?;
         let mut input = Input::start(session.home().cache_dir.join("chat_history"))?;
@@ -155,7 +157,7 @@ impl Chat {
                 let model = match &self.model {
                     Some(model) => model.name(),
                     None => match self.look(session).await?.and_then(|said| said.record.model) {
-                        Some(model) => model.name(),
+                        Some(model) => model,
                         None => self.usual.name(),
                     },
                 };
@@ -267,7 +269,11 @@ impl Chat {
         match session.call(op).await {
             Ok(conversation) => Ok(Some(conversation)),
             Err(CommandError::Failed { failure, .. })
-                if failure.code == ErrorCode::SessionNotFound =>
+                if matches!(
+                    failure.code,
+                    // Or there is no such workspace yet.
+                    ErrorCode::SessionNotFound | ErrorCode::JobNotFound
+                ) =>
             {
                 Ok(None)
             }

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use tokio::time::timeout;
 
 use super::{Finding, failure};
 use crate::app::Session;
+use crate::commands::config::changed_keys;
 use crate::error::CommandError;
 use crate::format;
 
@@ -116,6 +118,16 @@ pub(super) fn config(home: &Home) -> Finding {
         true => Finding::fine("config.toml", shown.to_string()),
         false => Finding::fine("config.toml", format!("{shown} is not there: defaults")),
     }
+}
+
+/// Keys that the daemon which runs has read otherwise.
+pub(super) fn config_changes(home: &Home) -> Option<Finding> {
+    let changed = changed_keys(home);
+    let runs = !changed.is_empty() && UnixStream::connect(&home.socket).is_ok();
+    runs.then(|| {
+        let detail = format!("it has changed since the daemon started: {}", changed.join(", "));
+        Finding::warning("config.toml", detail, "threadrunner daemon restart")
+    })
 }
 
 /// The directories of the workspaces beside the default one, as far as they are there.
@@ -254,7 +266,7 @@ fn unusable(workspaces: &[WorkspaceStatus]) -> Vec<Finding> {
     broken
         .map(|error| {
             let mend = "mend it, then `threadrunner daemon restart`";
-            Finding::broken("workspace", failure(ErrorCode::Io, error, mend))
+            Finding::broken("workspace", failure(ErrorCode::Io, &error.message, mend))
         })
         .collect()
 }

@@ -16,7 +16,8 @@ use super::{Finding, failure};
 /// How long an engine may take to test itself.
 const TEST_LIMIT: Duration = Duration::from_secs(20);
 
-const REBUILD: &str = "build it for this machine: scripts/quickstart, or scripts/build-engine";
+const REBUILD: &str =
+    "in a checkout of the sources, scripts/build-engine builds it for this machine";
 
 /// What came of asking an engine to test itself.
 #[derive(Debug)]
@@ -163,7 +164,8 @@ fn processor(cpu: &Cpu, report: Option<&Value>) -> Finding {
         Finding::warning(
             "processor",
             format!("{detail}; the engine was built without {}", unused.join(" and ")),
-            "scripts/build-engine builds it for this machine, which can be several times as fast",
+            "in a checkout of the sources, scripts/build-engine builds it for this machine; that can be \
+             several times as fast",
         )
     }
 }

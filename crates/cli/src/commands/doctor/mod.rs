@@ -11,7 +11,8 @@ use threadrunner_home::{Config, Home};
 use crate::app::with_session;
 use crate::args::Plain;
 use crate::error::CommandResult;
-use crate::output;
+use crate::style::{self, Style};
+use crate::{cells, output};
 
 /// What one check found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -78,7 +79,7 @@ pub(crate) fn run(args: Plain) -> CommandResult {
     if args.json {
         output::print_json(&Report { ok: worst.is_none(), findings: &findings })?;
     } else {
-        output::print(&text(&findings))?;
+        output::print(&text(&findings, style::on_stdout(), output::width()))?;
     }
     Ok(worst.map_or(ExitCode::Success, |finding| finding.code))
 }
@@ -88,6 +89,7 @@ fn examine(home: &Home) -> Result<Vec<Finding>, crate::error::CommandError> {
     let config = match Config::load(home) {
         Ok(config) => {
             findings.push(checks::config(home));
+            findings.extend(checks::config_changes(home));
             findings.extend(checks::workspaces(home, &config));
             config
         }
@@ -109,16 +111,18 @@ fn examine(home: &Home) -> Result<Vec<Finding>, crate::error::CommandError> {
     Ok(findings)
 }
 
-fn text(findings: &[Finding]) -> String {
+fn text(findings: &[Finding], coloured: bool, columns: Option<usize>) -> String {
     let width = findings.iter().map(|finding| finding.name.len()).max().unwrap_or(0);
     let mut text = String::new();
     for finding in findings {
-        let mark = match finding.verdict {
-            Verdict::Fine => "ok  ",
-            Verdict::Warning => "warn",
-            Verdict::Broken => "BAD ",
+        let (style, mark) = match finding.verdict {
+            Verdict::Fine => (Style::Green, "ok  "),
+            Verdict::Warning => (Style::Yellow, "warn"),
+            Verdict::Broken => (Style::Red, "BAD "),
         };
-        text.push_str(&format!("{mark}  {:<width$}  {}\n", finding.name, finding.detail));
+        let mark = style.paint(mark, coloured);
+        let detail = cells::hanging(&finding.detail, width + 8, 6, columns);
+        text.push_str(&format!("{mark}  {:<width$}  {detail}\n", finding.name));
         if let Some(mend) = &finding.mend {
             for line in mend.lines() {
                 text.push_str(&format!("      {:<width$}  -> {line}\n", ""));
@@ -151,7 +155,7 @@ mod tests {
             Finding::broken("models", failure(ErrorCode::NoModel, "none", "get one")),
         ];
         assert_eq!(
-            text(&findings),
+            text(&findings, false, None),
             "ok    home       /h\n\
              warn  processor  could be faster\n                 -> build again\n\
              BAD   models     none\n                 -> get one\n\

@@ -12,14 +12,15 @@ use super::files::Files;
 use crate::app::with_session;
 use crate::args::JobsArgs;
 use crate::error::CommandResult;
+use crate::style::Style;
 use crate::table::Table;
-use crate::{format, output};
+use crate::{cells, format, output};
 
 /// So many are listed, unless somebody says otherwise.
 const USUAL: u32 = 50;
 /// On a terminal narrower than this, a model's name is cut.
 const WIDE: usize = 110;
-/// To so many characters.
+/// To so many cells.
 const NAME: usize = 12;
 
 pub(crate) fn run(args: JobsArgs) -> CommandResult {
@@ -70,7 +71,14 @@ pub(crate) fn run(args: JobsArgs) -> CommandResult {
 
 fn table(jobs: &[JobRecord], now: SystemTime, width: Option<usize>) -> Table<6> {
     let narrow = width.is_some_and(|width| width < WIDE);
-    let mut table = Table::new(["ID", "STATE", "AGE", "TOOK", "MODEL", "PROMPT"]);
+    let headings = ["ID", "STATE", "AGE", "TOOK", "MODEL", "PROMPT"];
+    let mut table = Table::new(headings).painted(1, |state| match state {
+        "done" => Some(Style::Green),
+        "failed" => Some(Style::Red),
+        "canceled" => Some(Style::Yellow),
+        "running" => Some(Style::Cyan),
+        _ => None,
+    });
     for job in jobs {
         let dash = || "-".to_owned();
         let age = job.meta.submitted_at.as_deref().and_then(|time| format::age(time, now));
@@ -85,7 +93,7 @@ fn table(jobs: &[JobRecord], now: SystemTime, width: Option<usize>) -> Table<6> 
             age.unwrap_or_else(dash),
             job.meta.duration_s.map_or_else(dash, format::seconds),
             job.meta.model.as_deref().map_or_else(dash, |name| match narrow {
-                true => format::shortened(&format::one_line(name), NAME),
+                true => cells::shortened(&format::one_line(name), NAME),
                 false => format::one_line(name),
             }),
             prompt,

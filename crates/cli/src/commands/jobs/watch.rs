@@ -5,15 +5,17 @@ use std::time::{Duration, SystemTime};
 
 use threadrunner_client::Replies;
 use threadrunner_core::protocol::{JobList, JobRecord, JobsQuery, Op, Progress, ReplyBody};
-use threadrunner_core::{ErrorCode, JobId, JobStatus};
+use threadrunner_core::{ErrorCode, ExitCode, JobId, JobStatus};
 use threadrunner_workspace::age_s;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 
 use super::{state, table};
 use crate::app::{Session, strange};
 use crate::commands::ids::query_of;
 use crate::commands::wait::{is_loss, watch};
-use crate::error::{CommandError, CommandResult};
+use crate::error::{CommandError, CommandResult, refused_by_system};
+use crate::keys::Keys;
 use crate::terminal::escapes;
 use crate::{format, output};
 
@@ -26,49 +28,89 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 /// Shows the list until somebody has seen enough.
 pub(super) async fn run(session: &mut Session, query: JobsQuery, json: bool) -> CommandResult {
-    let mut shown = 0;
+    let drawn = !json && io::stdout().is_terminal() && escapes();
+    let mut keys = if drawn { Keys::listen() } else { None };
+    let quit = async {
+        match &mut keys {
+            Some(keys) => keys.quit().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        ended = show(session, &query, drawn, json) => ended,
+        () = quit => Ok(ExitCode::Success),
+    }
+}
+
+async fn show(session: &mut Session, query: &JobsQuery, drawn: bool, json: bool) -> CommandResult {
+    let mut screen = Screen::default();
     let mut listed = false;
     loop {
-        let ended = if !json && io::stdout().is_terminal() && escapes() {
-            on_a_terminal(session, &query, &mut shown).await
-        } else {
-            line_by_line(session, &query, json, &mut listed).await
+        let ended = match drawn {
+            true => on_a_terminal(session, query, &mut screen).await,
+            false => line_by_line(session, query, json, &mut listed).await,
         };
         match ended {
             Err(CommandError::Failed { failure, .. }) if is_loss(&failure) => {
                 session.attend(tokio::time::sleep(PAUSE)).await?;
             }
-            Err(CommandError::Interrupted) => return Err(CommandError::Interrupted),
             Err(error) => return Err(error),
             Ok(never) => match never {},
         }
     }
 }
 
-/// Draws the list in place. `shown` is how many lines of it are on the screen.
+/// What is drawn in place.
+#[derive(Debug, Default)]
+struct Screen {
+    /// The columns and rows that it was drawn for.
+    size: (usize, usize),
+    /// How many lines of it are on the screen.
+    shown: usize,
+}
+
+impl Screen {
+    /// Draws in the place of what was drawn before.
+    fn draw(&mut self, text: &str, size: (usize, usize)) -> io::Result<()> {
+        // One that is taller than the screen could not be drawn over.
+        let lines: Vec<_> = text.lines().take(size.1.saturating_sub(1)).collect();
+        let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        let back = match self.shown {
+            0 => String::new(),
+            // The terminal has broken the lines anew, nobody knows into how many.
+            _ if self.size != size => "\x1b[2J\x1b[H".to_owned(),
+            shown => format!("\x1b[{shown}A\r\x1b[J"),
+        };
+        *self = Self { size, shown: lines.len() };
+        output::print(&format!("{back}{text}"))
+    }
+}
+
+/// Draws the list in place.
 async fn on_a_terminal(
     session: &mut Session,
     query: &JobsQuery,
-    shown: &mut usize,
+    screen: &mut Screen,
 ) -> Result<std::convert::Infallible, CommandError> {
     let (mut changes, _) = watch(session, query.workspace.as_deref()).await?;
+    let mut resized = signal(SignalKind::window_change())
+        .map_err(|error| refused_by_system("watch the terminal's size", &error))?;
     loop {
-        let (columns, rows) = output::size().unwrap_or((80, 24));
+        let size = output::size().unwrap_or((80, 24));
         // The headings and the line that the cursor is on.
-        let room = u32::try_from(rows.saturating_sub(2)).unwrap_or(u32::MAX);
+        let room = u32::try_from(size.1.saturating_sub(2)).unwrap_or(u32::MAX);
         let limit = query.limit.map_or(room, |limit| limit.min(room));
         let list: JobList =
             session.call(Op::Jobs(JobsQuery { limit: Some(limit), ..query.clone() })).await?;
         let earliest = Instant::now() + AT_MOST_EVERY;
         loop {
-            let text = table(&list.jobs, SystemTime::now(), Some(columns)).to_text(Some(columns));
-            let up = if *shown > 0 { format!("\x1b[{shown}A") } else { String::new() };
-            output::print(&format!("{up}\r\x1b[J{text}"))?;
-            *shown = text.lines().count();
+            let columns = Some(size.0);
+            screen.draw(&table(&list.jobs, SystemTime::now(), columns).to_text(columns), size)?;
             let older = Instant::now() + AT_LEAST_EVERY;
             let changed = async {
                 tokio::select! {
                     change = changes.next() => change.map(|_| true),
+                    _ = resized.recv() => Ok(true),
                     () = sleep_until(older) => Ok(false),
                 }
             };

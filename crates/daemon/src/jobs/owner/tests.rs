@@ -76,7 +76,7 @@ impl Story {
             served.push(Served::new(id, settings, reader, store.archive()));
             stores.push(store);
         }
-        let (owner, _) = Owner::new(home, config, "true".into(), stores, from_stores);
+        let (owner, _) = Owner::new(home, config, "true".into(), stores, (events, from_stores));
         Self { owner, served, _directory: directory }
     }
 

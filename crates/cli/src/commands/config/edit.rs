@@ -1,0 +1,169 @@
+//! Editing the configuration: what is saved has no mistakes.
+
+use std::env;
+use std::fs::{self, OpenOptions};
+use std::io::{self, IsTerminal, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{self, Command};
+
+use threadrunner_core::{ErrorCode, ExitCode, Failure};
+use threadrunner_home::{Config, Home};
+
+use super::changed_keys;
+use crate::error::{CommandError, CommandResult};
+use crate::output;
+
+pub(super) fn run() -> CommandResult {
+    let home = Home::from_env()?;
+    home.create()?;
+    let old = Config::text(&home)?;
+    let begun = old.clone().unwrap_or_else(Config::template);
+    let draft = Draft::new(&home, &begun)?;
+    let text = loop {
+        open_editor(&draft.0)?;
+        let text = draft.read()?;
+        if text == begun {
+            output::say("nothing has changed");
+            return Ok(ExitCode::Success);
+        }
+        match Config::read(&text, &home) {
+            Ok(_) => break text,
+            Err(failure) => {
+                output::report(&failure.into(), false);
+                if !wants_to_go_on() {
+                    output::say(&format!("not saved; what you wrote is in {}", draft.keep()));
+                    return Err(CommandError::Silent(ExitCode::Usage));
+                }
+            }
+        }
+    };
+    let path = home.config_file.display();
+    if Config::text(&home)? != old {
+        return Err(CommandError::usage(
+            format!("{path} was changed by somebody else meanwhile: not saved"),
+            format!("what you wrote is in {}", draft.keep()),
+        ));
+    }
+    if let Err(error) = replace(&home.config_file, &text) {
+        let failure = Failure::new(ErrorCode::Io, format!("cannot write {path}: {error}"));
+        return Err(failure.hint(format!("what you wrote is in {}", draft.keep())).into());
+    }
+    output::say(&format!("saved: {path}"));
+    let changed = changed_keys(&home);
+    if !changed.is_empty() && UnixStream::connect(&home.socket).is_ok() {
+        output::say(&format!("the daemon runs with another {}", changed.join(", ")));
+        output::hint("`threadrunner daemon restart` takes it up");
+    }
+    Ok(ExitCode::Success)
+}
+
+/// What is being edited, beside the file itself. It is removed, unless somebody wants it kept.
+struct Draft(PathBuf);
+
+impl Draft {
+    fn new(home: &Home, text: &str) -> Result<Self, Failure> {
+        let path = home.run_dir.join(format!("config-{}.toml", process::id()));
+        write_new(&path, text).map_err(|error| failed("write", &path, &error))?;
+        Ok(Self(path))
+    }
+
+    fn read(&self) -> Result<String, Failure> {
+        fs::read_to_string(&self.0).map_err(|error| failed("read", &self.0, &error))
+    }
+
+    /// Leaves it where it is, and says where.
+    fn keep(self) -> String {
+        let path = self.0.display().to_string();
+        std::mem::forget(self);
+        path
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Runs the editor as other programs do: its variable is a command of the shell, with options.
+fn open_editor(path: &Path) -> Result<(), CommandError> {
+    let chosen = ["VISUAL", "EDITOR"].into_iter().find_map(|name| {
+        let value = env::var(name).unwrap_or_default();
+        (!value.trim().is_empty()).then_some(value)
+    });
+    let editor = chosen.unwrap_or_else(|| "vi".to_owned());
+    let script = format!("{editor} \"$1\"");
+    let status = Command::new("sh").args(["-c", &script, "sh"]).arg(path).status();
+    let hint = "set EDITOR to your editor's command";
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(CommandError::usage(
+            format!("the editor '{editor}' ended with {status}: nothing is saved"),
+            hint,
+        )),
+        Err(error) => Err(CommandError::usage(format!("cannot run '{editor}': {error}"), hint)),
+    }
+}
+
+/// Whether a person at the terminal says so.
+fn wants_to_go_on() -> bool {
+    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        return false;
+    }
+    let _ = write!(io::stderr(), "edit it again? [Y/n] ");
+    let mut answer = String::new();
+    match io::stdin().read_line(&mut answer) {
+        Ok(0) | Err(_) => false,
+        Ok(_) => !answer.trim_start().to_lowercase().starts_with('n'),
+    }
+}
+
+/// Puts `text` in the place of a file at one stroke. A link stays, and the mode.
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let mut fresh = target.clone().into_os_string();
+    fresh.push(format!(".{}", process::id()));
+    let fresh = PathBuf::from(fresh);
+    let replaced = write_new(&fresh, text).and_then(|()| {
+        if let Ok(old) = fs::metadata(&target) {
+            fs::set_permissions(&fresh, old.permissions())?;
+        }
+        fs::rename(&fresh, &target)
+    });
+    if replaced.is_err() {
+        let _ = fs::remove_file(&fresh);
+    }
+    replaced
+}
+
+fn write_new(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+fn failed(verb: &str, path: &Path, error: &io::Error) -> Failure {
+    Failure::new(ErrorCode::Io, format!("cannot {verb} {}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    #[test]
+    fn a_link_and_the_mode_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let (real, link) = (dir.path().join("real.toml"), dir.path().join("config.toml"));
+        fs::write(&real, "old").unwrap();
+        fs::set_permissions(&real, fs::Permissions::from_mode(0o640)).unwrap();
+        symlink("real.toml", &link).unwrap();
+        replace(&link, "new").unwrap();
+        assert!(link.is_symlink());
+        assert_eq!(fs::read_to_string(&real).unwrap(), "new");
+        assert_eq!(fs::metadata(&real).unwrap().permissions().mode() & 0o777, 0o640);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+}

@@ -1,0 +1,210 @@
+//! Directories that became workspaces by being used: opened while the daemon runs, and again by the
+//! next one, so that what is queued in them survives as it does elsewhere.
+
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use threadrunner_core::{ErrorCode, Failure};
+use threadrunner_home::{Config, Home, WorkspaceSettings};
+
+use crate::context::Context;
+use crate::retention;
+use crate::startup::{open, remember_names};
+use crate::workspaces::{Configured, Served, blocking};
+
+/// The most of them. Each costs a thread and some descriptors.
+const MOST: usize = 64;
+
+/// What is needed to open them.
+#[derive(Debug, Default)]
+pub(crate) struct Directories {
+    /// Whose turn it is: one is opened at a time.
+    turn: tokio::sync::Mutex<()>,
+    /// Their threads, for who ends the daemon.
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Directories {
+    /// The threads of what was opened.
+    pub(crate) fn take_threads(&self) -> Vec<JoinHandle<()>> {
+        std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Whether a workspace's name is a path and none of `config.toml`'s names.
+pub(crate) fn is_path(name: &str) -> bool {
+    name.contains('/')
+}
+
+impl Context {
+    /// The workspace of that name, or the default one. A directory that is none yet becomes one.
+    pub(crate) async fn workspace(&self, name: Option<&str>) -> Result<Served, Failure> {
+        match name {
+            Some(path) if is_path(path) => self.directory(path, true).await,
+            name => self.workspaces.named(name),
+        }
+    }
+
+    /// The workspaces to look for jobs in: the one of that name, or all.
+    pub(crate) async fn among(&self, name: Option<&str>) -> Result<Vec<Served>, Failure> {
+        match name {
+            Some(path) if is_path(path) => Ok(vec![self.directory(path, false).await?]),
+            name => self.workspaces.among(name),
+        }
+    }
+
+    async fn directory(&self, name: &str, make: bool) -> Result<Served, Failure> {
+        // By far the most often it is known, by just this name.
+        if let Ok(served) = self.workspaces.named(Some(name)) {
+            return Ok(served);
+        }
+        let _turn = self.directories.turn.lock().await;
+        let (config, home, text) = (self.config.clone(), self.home.clone(), name.to_owned());
+        let settings = blocking(move || {
+            let settings = config.workspace(&home, Some(&text))?;
+            check(&settings.path, make)?;
+            Ok(settings)
+        })
+        .await?;
+        if let Ok(served) = self.workspaces.named(Some(&settings.name)) {
+            return Ok(served);
+        }
+        let known = self.workspaces.directories();
+        if known.len() >= MOST {
+            return Err(Failure::new(
+                ErrorCode::Overloaded,
+                format!("{MOST} directories are workspaces already, and no more are served"),
+            )
+            .hint("`threadrunner daemon restart` forgets those that are gone"));
+        }
+        let (durability, settings) = (self.config.durability, Arc::new(settings));
+        let opening = Arc::clone(&settings);
+        let opened = blocking(move || open(&opening, durability)).await?;
+        let (reader, last_change) = (opened.workspace.reader(), opened.last_change);
+        let (id, archive, thread) = self.hub.serve(Arc::clone(&settings), opened).await?;
+        self.directories.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+        remember_names(reader.clone());
+        let served = Served::new(id, Arc::clone(&settings), reader, archive);
+        tokio::spawn(retention::keep(served.clone(), last_change));
+        self.workspaces.add(Configured { settings, served: Ok(served.clone()) });
+        let (home, paths) = (self.home.clone(), self.workspaces.directories());
+        blocking(move || {
+            // Without the note the next daemon serves it when it is used again.
+            if let Err(error) = fs::write(home.used_directories(), paths.join("\n")) {
+                tracing::warn!(%error, "cannot note which directories are workspaces");
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(served)
+    }
+}
+
+/// The directories that the last daemon served, as far as they are there.
+pub(crate) fn used_before(home: &Home, config: &Config) -> Vec<WorkspaceSettings> {
+    let text = fs::read_to_string(home.used_directories()).unwrap_or_default();
+    let mut used: Vec<WorkspaceSettings> = Vec::new();
+    for line in text.lines().filter(|line| is_path(line)).take(MOST) {
+        let settings = config.workspace(home, Some(line)).and_then(|settings| {
+            check(&settings.path, false)?;
+            Ok(settings)
+        });
+        match settings {
+            // It may have been given a name in `config.toml` since.
+            Ok(settings) if !is_path(&settings.name) => {}
+            Ok(settings) if used.iter().any(|known| known.path == settings.path) => {}
+            Ok(settings) => used.push(settings),
+            Err(failure) => tracing::warn!(%failure, "no longer a workspace"),
+        }
+    }
+    used
+}
+
+/// Checks that a directory is a workspace, or with `make` may become one: nobody's files are to be
+/// found among the jobs because of a slip, and nobody else is to put jobs in.
+fn check(path: &Path, make: bool) -> Result<(), Failure> {
+    let shown = path.display();
+    let metadata = match fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound && make => {
+            return match path.parent().map(Path::is_dir) {
+                Some(true) => Ok(()),
+                _ => Err(refused(format!("{shown} cannot be made: its directory is missing"))
+                    .hint("make that, or name another with -w")),
+            };
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(none_there(path));
+        }
+        Err(error) => return Err(refused(format!("cannot look at {shown}: {error}"))),
+    };
+    check_owner(path, &metadata)?;
+    if path.join("input/ready").is_dir() {
+        return Ok(());
+    }
+    let mut entries = fs::read_dir(path)
+        .map_err(|error| refused(format!("cannot read the directory {shown}: {error}")))?;
+    match (entries.next(), make) {
+        (_, false) => Err(none_there(path)),
+        (None, true) => Ok(()),
+        (Some(_), true) => Err(refused(format!(
+            "{shown} has files in it and is no workspace: jobs would be put among them"
+        ))
+        .hint(format!("name a new directory, such as -w {shown}/ws"))),
+    }
+}
+
+fn check_owner(path: &Path, metadata: &Metadata) -> Result<(), Failure> {
+    let shown = path.display();
+    if !metadata.is_dir() {
+        return Err(refused(format!("{shown} is not a directory")).hint("name another with -w"));
+    }
+    if metadata.uid() != rustix::process::geteuid().as_raw() {
+        let owner = metadata.uid();
+        return Err(refused(format!("{shown} belongs to user {owner}"))
+            .hint("a workspace is its user's own: name another with -w"));
+    }
+    if metadata.mode() & 0o002 != 0 {
+        return Err(refused(format!("everybody can write into {shown}"))
+            .hint(format!("who can put jobs there can run programs as you: `chmod o-w {shown}`")));
+    }
+    Ok(())
+}
+
+fn none_there(path: &Path) -> Failure {
+    Failure::new(ErrorCode::JobNotFound, format!("there is no workspace at {}", path.display()))
+        .hint("the first prompt with -w makes one")
+}
+
+fn refused(message: String) -> Failure {
+    Failure::new(ErrorCode::InvalidRequest, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_directory_is_a_workspace_or_can_become_one_or_neither() {
+        let dir = tempfile::tempdir().unwrap();
+        let new = dir.path().join("new");
+        assert!(check(&new, true).is_ok());
+        assert_eq!(check(&new, false).unwrap_err().code, ErrorCode::JobNotFound);
+        assert!(check(&new.join("deeper"), true).is_err());
+        fs::create_dir(&new).unwrap();
+        assert!(check(&new, true).is_ok());
+        fs::write(new.join("file"), "").unwrap();
+        let failure = check(&new, true).unwrap_err();
+        assert!(failure.message.contains("has files in it"), "{failure}");
+        fs::create_dir_all(new.join("input/ready")).unwrap();
+        assert!(check(&new, true).is_ok() && check(&new, false).is_ok());
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(check(&new, true).unwrap_err().message.contains("everybody can write"));
+        assert!(check(&new.join("file"), true).unwrap_err().message.contains("not a directory"));
+    }
+}
