@@ -26,7 +26,7 @@ pub struct Config {
     /// request ends. Default: 300.
     #[serde(deserialize_with = "seconds")]
     pub idle_timeout: Duration,
-    /// Seconds that an engine may say nothing while it loads a model or answers; then it is ended.
+    /// Seconds that an engine may load a model or answer without progress; then it is ended.
     /// Default: 300.
     #[serde(deserialize_with = "seconds")]
     pub engine_timeout: Duration,
