@@ -34,8 +34,8 @@ pub struct Config {
     /// How long without a request until a model is unloaded. 0 unloads it as soon as its last
     /// request ends. Default: `"5m"`.
     pub idle_timeout: KeepAlive,
-    /// How long an engine may say nothing while it loads a model or answers; then it is ended.
-    /// Default: `"5m"`.
+    /// How long an engine may load a model or answer without progress; then it is ended. Default:
+    /// `"5m"`.
     #[serde(deserialize_with = "amount::duration")]
     pub engine_timeout: Duration,
     /// How much memory all loaded models together may take. Default: `"70 %"` of what is free.

@@ -36,7 +36,7 @@ pub(crate) struct Engine {
     view: watch::Sender<LoadView>,
     running: HashSet<JobId>,
     idle_since: Option<Instant>,
-    /// Since when it owes somebody a word: it loads, or has requests.
+    /// Since when it owes somebody progress: it loads, or has requests.
     awaited_since: Option<Instant>,
     /// Since when it loads, as far as this process was awake to see it.
     loads_since: Instant,
@@ -262,7 +262,7 @@ impl Engine {
         self.awaited_since.get_or_insert(now);
     }
 
-    /// Takes note that it said something of its requests, and whether it has more of them.
+    /// Takes note that it got on with a request, and whether it has any left.
     pub(crate) fn heard(&mut self, awaited: bool, now: Instant) {
         if self.is_ready() {
             self.awaited_since = awaited.then_some(now);

@@ -39,16 +39,18 @@ impl Owner {
         let Some(model) = self.processes.get(&id).cloned() else { return };
         match message {
             EngineMessage::Events(events) => {
+                let mut gets_on = false;
                 for event in events {
-                    if let Err(what) = self.engine_event(id, &model, event) {
-                        self.end_engine(&model, &what);
+                    match self.engine_event(id, &model, event) {
+                        Ok(progress) => gets_on |= progress,
+                        Err(what) => self.end_engine(&model, &what),
                     }
                     if !self.processes.contains_key(&id) {
                         return;
                     }
                 }
                 let awaited = self.requests.awaits(id);
-                if let Some(engine) = self.engines.get_mut(&model) {
+                if gets_on && let Some(engine) = self.engines.get_mut(&model) {
                     engine.heard(awaited, Instant::now());
                 }
             }
@@ -56,7 +58,7 @@ impl Owner {
         }
     }
 
-    /// Does what an event says.
+    /// Does what an event says; returns whether that is progress of a request.
     ///
     /// # Errors
     /// The engine may not say it: in words that go on from "it".
@@ -65,7 +67,8 @@ impl Owner {
         engine: EngineId,
         model: &ModelRef,
         event: Event,
-    ) -> Result<(), String> {
+    ) -> Result<bool, String> {
+        let mut progress = true;
         match event {
             Event::Loading { fraction } => self.engine_loading(model, fraction)?,
             Event::Ready { model: info, engine: built, stream } => {
@@ -88,10 +91,12 @@ impl Owner {
                 if let Some(live) = self.live.get(job).filter(|live| live.runs(id)) {
                     live.set_phase(Phase::Prefill { done, total });
                 }
+                progress = self.requests.read(id, done);
             }
             Event::Text { id, text } => {
                 let job = self.requests.heard(id, engine, text.len())?.clone();
                 self.text(&job, id, &text);
+                progress = !text.is_empty();
             }
             Event::Finished { id, finish_reason, usage, timings } => {
                 let job = self.requests.end(id, engine)?;
@@ -110,7 +115,7 @@ impl Owner {
                 }
             }
         }
-        Ok(())
+        Ok(progress)
     }
 
     /// Whether an engine still loads, and may tell how that goes on.

@@ -21,6 +21,8 @@ const MOST_AT_ONCE: u64 = 64 << 20;
 const FEW_EVENTS: u64 = 1024;
 /// How often each token of a prompt may be read: again after every pause.
 const MOST_READ: u64 = 16;
+/// How often a prompt may be begun anew, after a pause.
+const MOST_BEGUN: u32 = 64;
 /// The most events of a request, however long it is.
 const MOST_EVENTS: u64 = 1 << 22;
 
@@ -39,6 +41,8 @@ struct Request {
     text: u64,
     most_text: u64,
     events_left: u64,
+    /// Tokens of its prompt that were read, and how often fewer were than before.
+    read: (u32, u32),
 }
 
 impl Requests {
@@ -57,7 +61,8 @@ impl Requests {
         let most_text = (tokens * MOST_TOKEN + MORE_TEXT).min(MOST_ANSWER);
         let events_left = (FEW_EVENTS + tokens + MOST_READ * context).min(MOST_EVENTS);
         self.engines.entry(engine).or_default().0 += 1;
-        self.open.insert(id, Request { job, engine, text: 0, most_text, events_left });
+        self.open
+            .insert(id, Request { job, engine, text: 0, most_text, events_left, read: (0, 0) });
     }
 
     /// The job of a request that `engine` says something about, with so many bytes of its answer.
@@ -91,6 +96,16 @@ impl Requests {
             }
         }
         Ok(&request.job)
+    }
+
+    /// Takes note of how much of a prompt was read; returns whether that is progress. The same again
+    /// is none.
+    pub(super) fn read(&mut self, id: u64, done: u32) -> bool {
+        let Some(request) = self.open.get_mut(&id) else { return false };
+        let (read, begun) = request.read;
+        let begun = begun + u32::from(done < read);
+        request.read = (done, begun);
+        done != read && begun <= MOST_BEGUN
     }
 
     /// Takes note that `engine` has ended a request; returns the job.
@@ -176,6 +191,17 @@ mod tests {
             assert!(requests.heard(1, ENGINE, most).is_ok(), "{max_tokens:?} {context}");
             assert!(requests.heard(1, ENGINE, 0).is_ok() && requests.heard(1, ENGINE, 1).is_err());
         }
+    }
+
+    #[test]
+    fn a_prompt_is_read_on_or_begun_anew_sometimes_and_not_for_ever() {
+        let mut requests = Requests::default();
+        requests.add(1, job("1"), ENGINE, None, 100);
+        assert!(requests.read(1, 5) && requests.read(1, 9) && !requests.read(1, 9));
+        assert!(requests.read(1, 2) && requests.read(1, 3));
+        let progress = (0..1000).take_while(|n| requests.read(1, n % 2)).count();
+        assert!((100..200).contains(&progress), "{progress}");
+        assert!(!requests.read(2, 1), "there is none");
     }
 
     #[test]

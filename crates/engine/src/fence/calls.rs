@@ -139,8 +139,8 @@ const ASKED_OF_DESCRIPTORS: &[libc::c_int] =
 
 /// A file without a name, which nobody finds and counts.
 const NAMELESS: libc::c_int = libc::O_TMPFILE & !libc::O_DIRECTORY;
-/// Bits of a new file's mode that are nobody's to give: as another user, as another group, sticky.
-const SPECIAL_MODES: u64 = 0o7000;
+/// Bits of a new file's mode that no state needs: to be run, and as another user or group; sticky.
+const SPECIAL_MODES: u64 = 0o7111;
 
 /// Refuses this process every other call, in all its threads, for good.
 pub(super) fn confine(keeps_files: bool) -> Result<(), String> {

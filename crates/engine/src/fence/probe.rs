@@ -110,10 +110,12 @@ pub(crate) fn probe(models: &[&Path]) -> ExitCode {
     outcome.refused("let others read a state", || {
         fs::set_permissions(&kept, fs::Permissions::from_mode(0o644))
     });
-    outcome.refused("make a file that runs as its owner", || {
-        let mut options = File::options();
-        options.write(true).create(true).mode(0o4755).open(states.join("b.state")).map(drop)
-    });
+    for (what, mode) in [("make a program", 0o700), ("make a file that sets its user", 0o4600)] {
+        outcome.refused(what, || {
+            let mut options = File::options();
+            options.write(true).create(true).mode(mode).open(states.join("b.state")).map(drop)
+        });
+    }
     outcome.refused("make a file without a name", || {
         let flags = OFlags::TMPFILE | OFlags::RDWR;
         Ok(rustix::fs::openat(CWD, &states, flags, Mode::RUSR).map(drop)?)

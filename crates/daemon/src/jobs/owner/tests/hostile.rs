@@ -159,3 +159,26 @@ async fn a_process_that_is_asked_for_a_size_and_says_anything_else_is_not_believ
     story.owner.dispatch();
     assert!(story.owner.engines.contains_key(&named("a")), "loading it shows what it takes");
 }
+
+#[tokio::test]
+async fn to_say_the_same_again_is_no_progress() {
+    let mut story = Story::new();
+    story.running().await;
+    let prefill = |done| Event::Prefill { id: 1, done, total: 9 };
+    let text = |text: &str| Event::Text { id: 1, text: text.to_owned() };
+    story.says(prefill(1));
+    let mut overdue = story.owner.engine_overdue().unwrap();
+    for (event, is_progress) in [
+        (prefill(1), false),
+        (prefill(2), true),
+        (prefill(2), false),
+        (text(""), false),
+        (text("a"), true),
+    ] {
+        let words = format!("{event:?}");
+        story.says(event);
+        let now = story.owner.engine_overdue().unwrap();
+        assert_eq!(now > overdue, is_progress, "{words}");
+        overdue = now;
+    }
+}
