@@ -9,6 +9,7 @@
 
 mod connection;
 mod daemon;
+mod drive;
 mod end;
 mod program;
 mod spawn;
