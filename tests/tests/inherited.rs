@@ -58,7 +58,7 @@ fn what_a_caller_has_open_is_closed_in_the_daemon_and_its_engine() {
 #[test]
 fn signals_limits_and_places_of_a_caller_are_not_the_daemons() {
     let home = TestHome::new();
-    let line = "mkdir -p \"$HOME/there\" && cd \"$HOME/there\" && umask 0 \
+    let line = "echo 700 > /proc/self/oom_score_adj; mkdir -p \"$HOME/there\" && cd \"$HOME/there\" && umask 0 \
         && ulimit -S -n 100 && ulimit -S -f 100000 && ulimit -S -t 1000 && ulimit -S -s 500 \
         && exec env --ignore-signal=HUP,INT,QUIT,USR1,CHLD,TSTP,XFSZ --block-signal=TERM,ALRM \
         nice -n 5 \"$1\" Hello";
@@ -80,6 +80,10 @@ fn signals_limits_and_places_of_a_caller_are_not_the_daemons() {
     for limit in ["Max open files", "Max stack size"] {
         let line = field(daemon, "limits", limit);
         assert!(!["100", "512000"].contains(&line.split_whitespace().next().unwrap()), "{line}");
+    }
+    let oom = |pid: &str| fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
+    if rustix::process::geteuid().is_root() {
+        assert_eq!(oom(&daemon.to_string()), oom("1"));
     }
     // Where nobody but root may raise it again, it is told.
     let pid = i32::try_from(daemon).ok().and_then(rustix::process::Pid::from_raw);

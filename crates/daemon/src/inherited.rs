@@ -51,6 +51,7 @@ pub(crate) fn let_go(foreground: bool) -> Vec<String> {
     }
     heed_ignored_signals();
     use_all_processors();
+    restore_oom_score();
     let mut kept = Vec::new();
     kept.extend(restore_priority());
     kept.extend(raise_limits());
@@ -134,6 +135,18 @@ fn restore_priority() -> Option<String> {
     // Upwards only root may, or who has RLIMIT_NICE.
     let kept = setpriority_process(None, 0).is_err();
     kept.then(|| format!("the nice level {nice}"))
+}
+
+/// Undoes a caller's `choom`: whoever is first to go when memory runs out is the system's to say.
+fn restore_oom_score() {
+    let own = "/proc/self/oom_score_adj";
+    let score = |path| fs::read_to_string(path).ok()?.trim().parse::<i32>().ok();
+    if let (Some(now), Some(usual)) = (score(own), score("/proc/1/oom_score_adj"))
+        && now > usual
+    {
+        // Not below what a service manager has given its processes.
+        let _ = fs::write(own, usual.to_string());
+    }
 }
 
 fn raise_limits() -> Vec<String> {

@@ -46,6 +46,7 @@ impl Workspace {
         self.flush(id);
         let fd = self.open_in(JobState::Ready, id, "inspected")?;
         let dir = job_dir(&fd, self.layout.job_path(JobState::Ready, id));
+        self.refuse_namesake(id, &dir, now)?;
         match job_files::load(&dir)? {
             Ok(Description { spec, mut meta, prompt_bytes, .. }) => {
                 clear_outcome(&mut meta);
@@ -64,6 +65,7 @@ impl Workspace {
         self.note_id(id, now);
         let fd = self.open_in(JobState::Ready, id, "claimed")?;
         let dir = job_dir(&fd, self.layout.job_path(JobState::Ready, id));
+        self.refuse_namesake(id, &dir, now)?;
         let (spec, mut meta, prompt) = match self.load_next_attempt(&dir)? {
             Ok(loaded) => loaded,
             Err(failure) => return Err(self.reject(id, &dir, failure, now)?),
@@ -143,6 +145,23 @@ impl Workspace {
 
     pub(crate) fn max_attempts(&self, spec: &JobSpec) -> u32 {
         spec.max_attempts.unwrap_or(self.options.max_attempts).max(1)
+    }
+
+    /// Refuses a job by whose id another has ended already: it could never end itself.
+    fn refuse_namesake(&mut self, id: &JobId, dir: &JobDir<'_>, now: SystemTime) -> Result<()> {
+        let ended = [JobState::Failed, JobState::Done];
+        match ended.into_iter().find(|&at| self.layout.holds(at, id)) {
+            None => Ok(()),
+            // Its own failure has no place either: it stays where it is.
+            Some(JobState::Failed) => {
+                Err(WorkspaceError::Exists { id: id.clone(), state: JobState::Failed })
+            }
+            Some(state) => {
+                let exists = WorkspaceError::Exists { id: id.clone(), state };
+                let failure = Failure::from(exists).hint("give its directory another name");
+                Err(self.reject(id, dir, failure, now)?)
+            }
+        }
     }
 
     /// Prepares a malformed job's move to `failed`; the error is for whoever asked for it.

@@ -53,12 +53,7 @@ impl Workspace {
     pub fn forget_hook(&mut self, id: &JobId) -> Result<()> {
         let dir = self.hooks_dir()?;
         // Not synced: should the power fail now, the hook runs once more.
-        match self.fs.remove_file(dir.as_fd(), id.as_str().as_ref()) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(self.hook_error("remove", id, error))
-            }
-            _ => Ok(()),
-        }
+        job_dir(&dir, self.path().join(HOOKS_DIR)).remove(&*self.fs, id.as_str())
     }
 
     /// The jobs that are known to have a hook that has not run, oldest first.

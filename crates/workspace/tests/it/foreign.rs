@@ -478,3 +478,37 @@ fn a_byte_order_mark_is_no_part_of_what_a_file_says() {
     assert_eq!((claimed.prompt(), claimed.meta().tags.len()), ("hello", 1));
     assert_eq!(claimed.spec().priority, threadrunner_core::Priority::Batch);
 }
+
+#[test]
+fn a_job_by_whose_id_another_has_ended_is_refused_and_the_other_stays() {
+    let mut f = Fixture::new();
+    let id = put(&f, "1", write("prompt.txt", "first"));
+    run(&mut f, &id);
+    put(&f, "1", write("prompt.txt", "second"));
+    match f.ws.inspect(&id, now()) {
+        Err(WorkspaceError::Rejected { failure, .. }) => {
+            assert_eq!(failure.code, ErrorCode::JobExists);
+        }
+        other => panic!("{other:?}"),
+    }
+    f.sync();
+    assert_eq!(f.reader().result(&id).unwrap(), b"answer");
+    assert!(f.dir("failed/1/error.txt").exists());
+    // Where even its failure has no place it is left where it is.
+    put(&f, "1", write("prompt.txt", "third"));
+    for result in [f.ws.inspect(&id, now()).map(drop), f.ws.claim(&id, now()).map(drop)] {
+        assert!(matches!(result, Err(WorkspaceError::Exists { .. })), "{result:?}");
+    }
+    f.sync();
+    assert!(f.dir("input/ready/1/prompt.txt").exists());
+}
+
+#[test]
+fn a_directory_in_the_place_of_a_hooks_note_does_not_make_it_due_for_ever() {
+    let mut f = Fixture::new();
+    let id = put(&f, "1", write("prompt.txt", "hello"));
+    fs::create_dir_all(f.dir(".hooks/1/inside")).unwrap();
+    assert_eq!(f.ws.expected_hooks().unwrap(), std::slice::from_ref(&id));
+    f.ws.forget_hook(&id).unwrap();
+    assert_eq!(f.ws.expected_hooks().unwrap(), []);
+}
