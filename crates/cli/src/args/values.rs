@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use threadrunner_core::{BackendKind, JobId, JobState, Priority, SessionName};
+use threadrunner_core::{BackendKind, JobId, JobState, Parameters, Priority, SessionName};
 
 /// A duration: `30`, `30s`, `1.5m`, `2h`, `7d`, `500ms`. A bare number is seconds.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
@@ -37,6 +37,12 @@ pub(crate) fn concurrency(text: &str) -> Result<usize, String> {
         Ok(number @ 1..=512) => Ok(number),
         _ => Err("must be a number from 1 to 512".to_owned()),
     }
+}
+
+/// A seed: a whole number of at most 64 bits, as requests may have too.
+pub(crate) fn seed(text: &str) -> Result<u32, String> {
+    let seed = text.parse().ok().and_then(Parameters::seed_of);
+    seed.ok_or_else(|| "must be a whole number of at most 64 bits".to_owned())
 }
 
 /// `llama` or `dummy`.
@@ -95,5 +101,17 @@ mod tests {
             assert!(duration(bad).is_err(), "{bad}");
         }
         assert!(limit("0").is_err());
+    }
+
+    #[test]
+    fn seeds_have_64_bits() {
+        assert_eq!(seed("7"), Ok(7));
+        assert_eq!(seed("4294967295"), Ok(u32::MAX));
+        for large in ["-1", "-9223372036854775808", "18446744073709551615"] {
+            assert!(seed(large).is_ok(), "{large}");
+        }
+        for bad in ["", "x", "1.5", "18446744073709551616", "-9223372036854775809"] {
+            assert!(seed(bad).is_err(), "{bad}");
+        }
     }
 }
