@@ -203,6 +203,21 @@ fn output_that_cannot_be_written_is_exit_code_74_and_never_silent() {
 }
 
 #[test]
+fn a_file_that_may_not_grow_is_exit_code_74_too() {
+    let home = TestHome::new();
+    home.start_daemon();
+    for arguments in ["Hello", "--json Hello", "jobs --json"] {
+        let command = home.threadrunner([""; 0]);
+        let script = format!("ulimit -f 0; exec \"$0\" {arguments} > \"$1\"");
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", &script]).arg(command.get_program()).arg(home.root().join("out"));
+        shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let finished = Finished::from(shell.stdin(Stdio::null()).output().unwrap()).expect(74);
+        assert!(finished.stderr.contains("File too large"), "{arguments}: {finished:?}");
+    }
+}
+
+#[test]
 fn a_directory_in_the_place_of_a_file_is_no_bug() {
     let home = TestHome::new();
     home.start_daemon();

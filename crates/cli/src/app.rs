@@ -175,6 +175,9 @@ pub(crate) fn with_session(
             // A session that has ended wants to know no more.
             let _ = tell.send(phase);
         });
+        // Caught, a file that may not grow any more is an error of the write, and no sudden end.
+        let _file_limit = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))
+            .map_err(refused)?;
         let mut session = Session {
             daemon: Arc::new(daemon),
             phases,

@@ -89,6 +89,14 @@ impl Parameters {
         }
     }
 
+    /// The seed that stands for a number of at most 64 bits, with or without a sign. The sampler's has
+    /// 32: small ones are themselves, and of a longer one both halves count.
+    pub fn seed_of(number: i128) -> Option<u32> {
+        let signed = |number| i64::try_from(number).map(i64::cast_unsigned);
+        let bits = u64::try_from(number).or_else(|_| signed(number)).ok()?;
+        Some((bits >> 32) as u32 ^ bits as u32)
+    }
+
     /// Whether the same request is to get the same answer again: it is greedy, or has a seed.
     pub fn repeatable(&self) -> bool {
         self.seed.is_some() || self.temperature == Some(0.0)

@@ -286,7 +286,7 @@ pub(crate) struct SamplingArgs {
     #[arg(long, value_name = "N")]
     repeat_limit: Option<u32>,
     /// The same seed gives the same answer
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = values::seed, allow_negative_numbers = true)]
     seed: Option<u32>,
     /// End before this text appears (repeatable)
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]

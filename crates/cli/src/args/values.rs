@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use threadrunner_core::{BackendKind, JobId, JobStatus, Priority, SessionName, parse_duration};
+use threadrunner_core::{
+    BackendKind, JobId, JobStatus, Parameters, Priority, SessionName, parse_duration,
+};
 
 /// A duration: `30`, `30s`, `1.5m`, `2h`, `7d`, `500ms`. A bare number is seconds.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
@@ -24,6 +26,12 @@ pub(crate) fn concurrency(text: &str) -> Result<usize, String> {
         Ok(number @ 1..=512) => Ok(number),
         _ => Err("must be a number from 1 to 512".to_owned()),
     }
+}
+
+/// A seed: a whole number of at most 64 bits, as requests may have too.
+pub(crate) fn seed(text: &str) -> Result<u32, String> {
+    let seed = text.parse().ok().and_then(Parameters::seed_of);
+    seed.ok_or_else(|| "must be a whole number of at most 64 bits".to_owned())
 }
 
 /// `llama` or `dummy`.
@@ -108,5 +116,17 @@ mod tests {
         assert_eq!(limit("1h30m").unwrap().as_secs(), 5400);
         assert!(limit("0").is_err());
         assert!(limit("soon").unwrap_err().contains("5m"));
+    }
+
+    #[test]
+    fn seeds_have_64_bits() {
+        assert_eq!(seed("7"), Ok(7));
+        assert_eq!(seed("4294967295"), Ok(u32::MAX));
+        for large in ["-1", "-9223372036854775808", "18446744073709551615"] {
+            assert!(seed(large).is_ok(), "{large}");
+        }
+        for bad in ["", "x", "1.5", "18446744073709551616", "-9223372036854775809"] {
+            assert!(seed(bad).is_err(), "{bad}");
+        }
     }
 }

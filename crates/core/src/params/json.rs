@@ -8,6 +8,8 @@ use std::fmt;
 use serde::Deserializer;
 use serde::de::{Error, SeqAccess, Visitor};
 
+use super::Parameters;
+
 /// A whole number from 0, if there is one.
 pub(super) fn whole<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u32>, D::Error> {
     match from.deserialize_any(Scalar("a whole number"))? {
@@ -29,20 +31,15 @@ pub(super) fn number<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f32>, 
     }))
 }
 
-/// A seed, if there is one. The sampler's has 32 bits: of a longer one both halves count.
+/// A seed, if there is one.
 pub(super) fn seed<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u32>, D::Error> {
-    let wrong =
-        |number: &dyn fmt::Display| format!("{number} is not a whole number of at most 64 bits");
-    match from.deserialize_any(Scalar("a whole number"))? {
-        None => Ok(None),
-        Some(Number::Whole(number)) => {
-            let bits =
-                u64::try_from(number).or_else(|_| i64::try_from(number).map(i64::cast_unsigned));
-            let bits = bits.map_err(|_| D::Error::custom(wrong(&number)))?;
-            Ok(Some((bits >> 32) as u32 ^ bits as u32))
-        }
-        Some(Number::Float(number)) => Err(D::Error::custom(wrong(&number))),
-    }
+    let (seed, number) = match from.deserialize_any(Scalar("a whole number"))? {
+        None => return Ok(None),
+        Some(Number::Whole(number)) => (Parameters::seed_of(number), number.to_string()),
+        Some(Number::Float(number)) => (None, number.to_string()),
+    };
+    let wrong = || D::Error::custom(format!("{number} is not a whole number of at most 64 bits"));
+    seed.map(Some).ok_or_else(wrong)
 }
 
 /// Texts: one, several, or none.
