@@ -122,6 +122,8 @@ fn what_is_edited_is_saved_only_without_a_mistake() {
         let run = fs::read_dir(home.root().join("run")).unwrap().flatten();
         run.filter(|entry| entry.file_name().to_string_lossy().starts_with("config-")).count()
     };
+    let none = home.run(["config", "edit"]).expect(64);
+    assert!(none.stderr.contains("set EDITOR"), "{}", none.stderr);
     let home = with_editor(home, "true");
     let same = home.run(["config", "edit"]).expect(0);
     assert!(same.stderr.contains("nothing has changed"), "{}", same.stderr);

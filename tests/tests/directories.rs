@@ -109,6 +109,11 @@ fn a_directory_that_cannot_be_a_workspace_is_refused() {
     let inside = home.workspace("mine");
     let refused = home.run(["-w", text(&inside), "Hello"]).expect(64);
     assert!(refused.stderr.contains("the workspace 'default'"), "{}", refused.stderr);
+    let ws = beside(&home, "ws");
+    home.run(["-w", text(&ws), "Hello"]).expect(0);
+    let refused = home.run(["-w", text(&ws.join("inside")), "Hello"]).expect(64);
+    assert!(refused.stderr.contains("are one in the other"), "{}", refused.stderr);
+    assert!(!ws.join("inside").exists());
     // One with a name in the configuration is that one.
     fs::create_dir_all(home.root().join("workspaces")).unwrap();
     let code = home.root().join("workspaces/code");
@@ -149,6 +154,9 @@ fn a_daemon_for_a_directory_is_one_line() {
     let result = ws.join("output/123/result.txt");
     eventually("it is answered", || fs::read_to_string(&result).ok());
     let pid = daemon.id();
+    // One that runs already is no answer to who asks for another workspace.
+    let second = home.run(["daemon", "run", "--workspace", text(&beside(&home, "other"))]);
+    assert!(second.expect(64).stderr.contains("runs already"));
     home.kill(pid, Signal::TERM);
     assert!(daemon.wait().unwrap().success());
     assert!(!process_is_alive(pid) && !ws.join(".nrvnad.pid").exists());

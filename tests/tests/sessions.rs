@@ -289,7 +289,7 @@ fn a_session_keeps_its_model_until_another_is_named() {
     // The caller's default is another now; the dummy needs no file, and llama would.
     let home = home.with("THREADRUNNER_BACKEND", "llama");
     home.run(["--session", "s", "two"]).expect(0);
-    assert_eq!(show(&home, "s")["model"]["backend"], "dummy");
+    assert_eq!(show(&home, "s")["model"], "dummy");
     home.run(["--session", "other", "one"]).expect(3);
     home.run(["--session", "s", "-m", "nothing", "three"]).expect(3);
     assert_eq!(prompts(&home, "s"), ["one", "two"]);

@@ -74,6 +74,7 @@ impl Context {
             return Ok(served);
         }
         let known = self.workspaces.directories();
+        apart(&settings, &known)?;
         if known.len() >= MOST {
             return Err(Failure::new(
                 ErrorCode::Overloaded,
@@ -116,12 +117,31 @@ pub(crate) fn used_before(home: &Home, config: &Config) -> Vec<WorkspaceSettings
         match settings {
             // It may have been given a name in `config.toml` since.
             Ok(settings) if !is_path(&settings.name) => {}
-            Ok(settings) if used.iter().any(|known| known.path == settings.path) => {}
-            Ok(settings) => used.push(settings),
+            Ok(settings) => {
+                let known: Vec<_> = used.iter().map(|known| known.name.clone()).collect();
+                if apart(&settings, &known).is_ok() {
+                    used.push(settings);
+                }
+            }
             Err(failure) => tracing::warn!(%failure, "no longer a workspace"),
         }
     }
     used
+}
+
+/// Checks that a directory is not inside of another that is a workspace, nor around it.
+fn apart(settings: &WorkspaceSettings, known: &[String]) -> Result<(), Failure> {
+    let within = |other: &&String| {
+        settings.path.starts_with(other) || Path::new(other).starts_with(&settings.path)
+    };
+    match known.iter().find(within) {
+        Some(other) => {
+            let path = settings.path.display();
+            Err(refused(format!("{path} and the workspace {other} are one in the other"))
+                .hint("name another directory with -w"))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Checks that a directory is a workspace, or with `make` may become one: nobody's files are to be

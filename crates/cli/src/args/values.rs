@@ -78,7 +78,10 @@ pub(crate) fn workspace(text: &str) -> Result<String, String> {
         (Some(parent), Some(name)) => Ok(parent.canonicalize()?.join(name)),
         _ => Err(std::io::ErrorKind::NotFound.into()),
     });
-    let whole = whole.map_err(|error: std::io::Error| error.to_string())?;
+    let whole = whole.map_err(|error: std::io::Error| {
+        let parent = path.parent().unwrap_or(&path);
+        format!("cannot look for it in {}: {error}", parent.display())
+    })?;
     whole.into_os_string().into_string().map_err(|_| "the path is not UTF-8".to_owned())
 }
 
@@ -108,7 +111,7 @@ mod tests {
         let here = std::env::current_dir().unwrap().canonicalize().unwrap();
         assert_eq!(workspace("./ws").unwrap(), here.join("ws").to_str().unwrap());
         assert_eq!(workspace(".").unwrap(), here.to_str().unwrap());
-        assert!(workspace("/nowhere/at/all").is_err());
+        assert!(workspace("/nowhere/at/all").unwrap_err().contains("/nowhere/at: "));
     }
 
     #[test]

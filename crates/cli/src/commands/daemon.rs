@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process;
@@ -90,6 +91,13 @@ async fn say_started(session: &mut Session, json: bool, how: &str) -> CommandRes
 /// Becomes the daemon: the terminal, its signals and its exit code are the daemon's then.
 fn foreground(args: ForegroundArgs) -> CommandResult {
     let program = find_program("threadrunner-daemon", "THREADRUNNER_DAEMON")?;
+    let asks = args.model.is_some() || args.workspace.is_some();
+    if asks && UnixStream::connect(Home::from_env()?.socket).is_ok() {
+        return Err(CommandError::usage(
+            "a daemon of this home runs already, with a model and a workspace of its own",
+            "use it with -m and -w, or `threadrunner daemon stop` first",
+        ));
+    }
     let mut command = process::Command::new(&program);
     command.arg("--foreground");
     if let Some(name) = args.model {

@@ -93,10 +93,15 @@ fn open_editor(path: &Path) -> Result<(), CommandError> {
         let value = env::var(name).unwrap_or_default();
         (!value.trim().is_empty()).then_some(value)
     });
-    let editor = chosen.unwrap_or_else(|| "vi".to_owned());
+    let hint = "set EDITOR to your editor's command";
+    let editor = match chosen {
+        Some(editor) => editor,
+        None if io::stdin().is_terminal() => "vi".to_owned(),
+        // The usual one needs a terminal.
+        None => return Err(CommandError::usage("no editor is chosen", hint)),
+    };
     let script = format!("{editor} \"$1\"");
     let status = Command::new("sh").args(["-c", &script, "sh"]).arg(path).status();
-    let hint = "set EDITOR to your editor's command";
     match status {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(CommandError::usage(
