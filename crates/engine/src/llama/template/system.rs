@@ -37,7 +37,7 @@ impl ChatTemplate {
                 Ok(text) => text.contains(PROBE),
                 Err(TemplateError::Refused(_)) => false,
                 // What is broken will be so for the conversation too, which then says why.
-                Err(TemplateError::Broken(_)) => true,
+                Err(TemplateError::Broken(_) | TemplateError::Panics) => true,
             }
         })
     }
