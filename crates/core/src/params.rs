@@ -28,7 +28,7 @@ pub struct Parameters {
     /// Divides (or multiplies, below zero) the logits of recent tokens; 1 is off.
     #[serde(default, deserialize_with = "json::number", skip_serializing_if = "Option::is_none")]
     pub repeat_penalty: Option<f32>,
-    /// Generation ends once so many tokens have done nothing but repeat one passage; 0 is never.
+    /// Generation ends once so many tokens have done nothing but repeat what was said; 0 is never.
     #[serde(default, deserialize_with = "json::whole", skip_serializing_if = "Option::is_none")]
     pub repeat_limit: Option<u32>,
     /// Seeds the sampler; the same seed gives the same answer. In JSON it is any whole number of 64
@@ -55,6 +55,8 @@ pub struct InvalidParameter {
 impl Parameters {
     /// The most stop texts in a request.
     pub const MAX_STOPS: usize = 16;
+    /// The least [`Parameters::repeat_limit`]: fewer tokens tell nothing.
+    pub const LEAST_REPEAT_LIMIT: u32 = 64;
     /// The longest stop text, in bytes.
     pub const MAX_STOP_BYTES: usize = 256;
 
@@ -129,6 +131,14 @@ impl Parameters {
             |x| x > 0.0 && x <= 10.0,
             "over 0, at most 10",
         )?;
+        let repeats = self.repeat_limit.filter(|limit| *limit > 0);
+        if let Some(limit) = repeats.filter(|limit| *limit < Self::LEAST_REPEAT_LIMIT) {
+            return Err(InvalidParameter {
+                name: "repeat_limit",
+                value: limit.to_string(),
+                range: "0 or at least 64",
+            });
+        }
         if self.stop.len() > Self::MAX_STOPS {
             return Err(InvalidParameter {
                 name: "stop",
@@ -171,6 +181,8 @@ mod tests {
         assert_eq!(bad(Parameters { top_p: Some(0.0), ..base() }), "top_p");
         assert_eq!(bad(Parameters { min_p: Some(1.5), ..base() }), "min_p");
         assert_eq!(bad(Parameters { repeat_penalty: Some(0.0), ..base() }), "repeat_penalty");
+        assert_eq!(bad(Parameters { repeat_limit: Some(63), ..base() }), "repeat_limit");
+        assert!(Parameters { repeat_limit: Some(0), ..base() }.validate().is_ok());
         assert_eq!(bad(Parameters { stop: vec![String::new()], ..base() }), "stop");
         assert_eq!(bad(Parameters { stop: vec!["x".into(); 17], ..base() }), "stop");
         assert!(Parameters::DEFAULT.validate().is_ok());

@@ -282,7 +282,7 @@ pub(crate) struct SamplingArgs {
     /// Make recent tokens less likely; 1 is off
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     repeat_penalty: Option<f32>,
-    /// End an answer whose last N tokens only repeat one passage; 0 is never [default: 1024]
+    /// End an answer whose last N tokens only repeat what was said; 0 is never [default: 1024]
     #[arg(long, value_name = "N")]
     repeat_limit: Option<u32>,
     /// The same seed gives the same answer

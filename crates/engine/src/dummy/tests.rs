@@ -79,8 +79,8 @@ fn the_script_makes_an_answer_that_never_ends_and_repetition_ends_it() {
         );
         (reason(&end), text.split(' ').count())
     };
-    // Six words, and then the limit, looked at every 32 tokens.
-    assert_eq!(ended(None, None), (FinishReason::Repetition, 1056));
+    // It is looked at every 32 tokens.
+    assert_eq!(ended(None, None), (FinishReason::Repetition, 1024));
     assert_eq!(ended(Some(64), None), (FinishReason::Repetition, 96));
     assert_eq!(ended(Some(0), None), (FinishReason::Length, 4096));
     assert_eq!(ended(None, Some(1000)), (FinishReason::Length, 1000));
