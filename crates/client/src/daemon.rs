@@ -157,6 +157,22 @@ impl Daemon {
         begin(client, op).await
     }
 
+    /// Sends a request to the daemon if one runs, and waits for the answer to begin; `None` where
+    /// none does, or where it ends before it answers. None is started.
+    ///
+    /// # Errors
+    /// As [`Daemon::connect`], and what the daemon answers.
+    pub async fn open_running(&self, op: Op) -> Result<Option<Replies>, Failure> {
+        let Some(client) = self.connect().await? else { return Ok(None) };
+        match begin(client, op).await {
+            Ok(replies) => Ok(Some(replies)),
+            Err(failure) => match failure.code {
+                ErrorCode::ShuttingDown | ErrorCode::ConnectionLost => Ok(None),
+                _ => Err(failure),
+            },
+        }
+    }
+
     /// Sends a request that is answered by one value, as [`Daemon::open`].
     ///
     /// # Errors
