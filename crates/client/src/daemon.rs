@@ -189,16 +189,21 @@ impl Daemon {
             )
             .hint("`threadrunner doctor` checks the socket and its permissions")
         };
-        let stream = match UnixStream::connect(socket).await {
-            Ok(stream) => stream,
+        let connected = match UnixStream::connect(socket).await {
             // The daemon's backlog is full. Only a connect that blocks waits for its turn.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                connect_in_turn(socket).await.map_err(|error| refused(&error))?
+                connect_in_turn(socket).await
             }
+            connected => connected,
+        };
+        let stream = match connected {
+            Ok(stream) => stream,
             Err(error) => {
                 return match error.kind() {
                     io::ErrorKind::NotFound
+                    // It has ended, at this moment perhaps.
                     | io::ErrorKind::ConnectionRefused
+                    | io::ErrorKind::ConnectionReset
                     | io::ErrorKind::NotADirectory => Ok(None),
                     _ => Err(refused(&error)),
                 };
