@@ -275,7 +275,14 @@ impl Session {
 
     /// Sends a request that is answered by one value, and says what happens until it comes.
     pub(crate) async fn call<T: DeserializeOwned>(&mut self, op: Op) -> Result<T, CommandError> {
-        let mut replies = self.open(op).await?;
+        let replies = self.open(op).await?;
+        self.value(replies).await
+    }
+
+    async fn value<T: DeserializeOwned>(
+        &mut self,
+        mut replies: Replies,
+    ) -> Result<T, CommandError> {
         loop {
             match self.attend(replies.next()).await?? {
                 ReplyBody::Event(progress) => {
@@ -295,14 +302,14 @@ impl Session {
         }
     }
 
-    /// Sends a request to the daemon if one runs; `None` where none does.
+    /// Sends a request to the daemon if one runs; `None` where none does. None is started.
     pub(crate) async fn call_running<T: DeserializeOwned>(
         &mut self,
         op: Op,
     ) -> Result<Option<T>, CommandError> {
         let daemon = self.daemon();
-        match self.attend(daemon.connect()).await?? {
-            Some(_) => self.call(op).await.map(Some),
+        match self.attend(daemon.open_running(op)).await?? {
+            Some(replies) => self.value(replies).await.map(Some),
             None => Ok(None),
         }
     }

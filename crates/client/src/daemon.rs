@@ -157,6 +157,22 @@ impl Daemon {
         begin(client, op).await
     }
 
+    /// Sends a request to the daemon if one runs, and waits for the answer to begin; `None` where
+    /// none does, or where it ends before it answers. None is started.
+    ///
+    /// # Errors
+    /// As [`Daemon::connect`], and what the daemon answers.
+    pub async fn open_running(&self, op: Op) -> Result<Option<Replies>, Failure> {
+        let Some(client) = self.connect().await? else { return Ok(None) };
+        match begin(client, op).await {
+            Ok(replies) => Ok(Some(replies)),
+            Err(failure) => match failure.code {
+                ErrorCode::ShuttingDown | ErrorCode::ConnectionLost => Ok(None),
+                _ => Err(failure),
+            },
+        }
+    }
+
     /// Sends a request that is answered by one value, as [`Daemon::open`].
     ///
     /// # Errors
@@ -190,17 +206,20 @@ impl Daemon {
             )
             .hint("`threadrunner doctor` checks the socket and its permissions")
         };
-        let stream = match UnixStream::connect(socket).await {
-            Ok(stream) => stream,
+        let connected = match UnixStream::connect(socket).await {
             // The daemon's backlog is full. Only a connect that blocks waits for its turn.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                connect_in_turn(socket).await.map_err(|error| refused(&error))?
+                connect_in_turn(socket).await
             }
+            connected => connected,
+        };
+        let stream = match connected {
+            Ok(stream) => stream,
             Err(error) => {
                 return match error.kind() {
                     io::ErrorKind::NotFound
+                    // It has ended, at this moment perhaps.
                     | io::ErrorKind::ConnectionRefused
-                    // It died before it took the connection.
                     | io::ErrorKind::ConnectionReset
                     | io::ErrorKind::NotADirectory => Ok(None),
                     _ => Err(refused(&error)),

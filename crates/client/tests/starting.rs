@@ -205,6 +205,20 @@ async fn two_of_another_version_in_a_row_are_an_error_and_no_loop() {
 }
 
 #[tokio::test]
+async fn who_asks_a_daemon_that_runs_starts_none() {
+    let f = Fixture::new();
+    let daemon = f.daemon(&f.working(1));
+    assert!(daemon.open_running(Op::Ps).await.unwrap().is_none());
+    daemon.connect_or_start().await.unwrap();
+    assert!(daemon.open_running(Op::Ps).await.unwrap().is_some());
+    // It goes away before it has answered.
+    let submit = Op::Submit(Box::new(Submission { prompt: "x".into(), ..Default::default() }));
+    assert!(daemon.open_running(submit).await.unwrap().is_none());
+    daemon.stop(false).await.unwrap();
+    assert_eq!(f.started(), 1);
+}
+
+#[tokio::test]
 async fn what_is_submitted_to_a_daemon_that_vanishes_is_not_submitted_again() {
     let f = Fixture::new();
     let daemon = f.daemon(&f.working(1));

@@ -219,6 +219,7 @@ impl ErrorCode {
             | Self::InvalidRequest
             | Self::EmptyPrompt
             | Self::JobNotFound
+            | Self::NoText
             | Self::JobExists
             | Self::AmbiguousId
             | Self::SessionNotFound
@@ -274,7 +275,6 @@ impl ErrorCode {
             | Self::Canceled
             | Self::DependencyFailed
             | Self::JobNotFound
-            | Self::NoText
             | Self::SessionNotFound
             | Self::JobExists
             | Self::AmbiguousId

@@ -199,7 +199,7 @@ mod tests {
             r#"{{"event":"ready","stream":true,"engine":{{"version":"{long}","system_info":"a\u001b[2Jb"}},
                "model":{{"name":"{long}","n_ctx":8,"n_batch":8,"n_seq_max":0,
                "recommended":{{"temperature":-3.0,"stop":["{long}"]}},
-               "memory":{{"weights":18446744073709551615,"cache":18446744073709551615}}}}}}"#
+               "memory":{{"weights_bytes":18446744073709551615,"cache_bytes":18446744073709551615}}}}}}"#
         );
         let Event::Ready { model, engine, .. } = event(&json) else { panic!() };
         assert!(model.name.len() < 300 && engine.version.len() < 300);

@@ -92,7 +92,7 @@ pub(super) async fn carry_out(
         let asked = work.state != WorkState::New;
         let stopped = match work.state {
             WorkState::New => begin(daemon, work, tell).await,
-            WorkState::Asked | WorkState::Theirs => match resume(daemon, work).await {
+            WorkState::Asked | WorkState::Theirs => match resume(daemon, work, clashed).await {
                 // It was not heard, or it was removed. If it is heard only now, of one id there is
                 // one job, and this is refused.
                 Err(Stopped::Failed { failure, job: None })
@@ -170,9 +170,14 @@ async fn begin(
 }
 
 /// Goes on with a job that was asked for before. What an earlier run noted is believed only where
-/// the job itself says that it is this line's: an answer on a wrong line is worse than one more job.
-async fn resume(daemon: &Arc<Daemon>, work: &Work) -> Result<(String, EndFrame), Stopped> {
-    if work.state == WorkState::Theirs {
+/// the job itself says that it is this line's: an answer on a wrong line is worse than one more job. One
+/// that `clashed` was heard just now, and is on its way to the disk: it says nothing yet.
+async fn resume(
+    daemon: &Arc<Daemon>,
+    work: &Work,
+    clashed: bool,
+) -> Result<(String, EndFrame), Stopped> {
+    if work.state == WorkState::Theirs && !clashed {
         let record: JobRecord = daemon
             .call(Op::Job(query_of(&work.job)))
             .await
