@@ -243,7 +243,6 @@ impl ErrorCode {
             | Self::JobFailed
             | Self::Canceled
             | Self::DependencyFailed
-            | Self::NoText
             | Self::Config
             | Self::Internal
             | Self::Unknown => ErrorType::Unknown,
@@ -275,6 +274,7 @@ impl ErrorCode {
             | Self::Canceled
             | Self::DependencyFailed
             | Self::JobNotFound
+            | Self::NoText
             | Self::SessionNotFound
             | Self::JobExists
             | Self::AmbiguousId
