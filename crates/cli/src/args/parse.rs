@@ -1,6 +1,7 @@
 //! From arguments to a [`Cli`]: a prompt or a command?
 
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
@@ -40,17 +41,21 @@ pub(crate) fn parse(mut args: Vec<OsString>) -> Result<Cli, Refused> {
     }
     let separated = args.iter().any(|arg| arg == "--");
     let words = args.get(1..).unwrap_or_default().to_vec();
+    let begins_with_an_option = words.first().is_some_and(|word| word.as_bytes().starts_with(b"-"));
     let cli = Cli::try_parse_from(args).map_err(|error| refused(&error, &words))?;
     match (&cli.command, cli.run.words.as_slice()) {
-        (None, [word]) if !separated && words.len() > 1 && is_command(word) => Err(Refused {
-            text: format!(
-                "threadrunner: is '{word}' the prompt, or the command of that name?\n\
-                 as a prompt: `threadrunner run ... {word}`; as a command, it comes first: \
-                 `threadrunner {word} ...`\n"
-            ),
-            help: false,
-            question: None,
-        }),
+        (None, [word, more @ ..]) if !separated && begins_with_an_option && is_command(word) => {
+            let what = if more.is_empty() { "the prompt" } else { "the beginning of a prompt" };
+            Err(Refused {
+                text: format!(
+                    "threadrunner: is '{word}' {what}, or the command of that name?\n\
+                     as a prompt: `threadrunner run ... {word}`; as a command, it comes first: \
+                     `threadrunner {word} ...`\n"
+                ),
+                help: false,
+                question: None,
+            })
+        }
         (None, prompt) if !separated => match Question::about(prompt, &words, &command_names()) {
             Some(question) => {
                 Err(Refused { text: question.to_a_script(), help: false, question: Some(question) })
@@ -161,6 +166,17 @@ mod tests {
             parse_words(&["result", "last"]).unwrap().command,
             Some(Command::Result(_))
         ));
+    }
+
+    #[test]
+    fn a_command_behind_options_is_neither_a_prompt_nor_a_command() {
+        for words in
+            [&["--json", "ps"][..], &["-w", "x", "result", "last"], &["-m", "x", "run", "it"]]
+        {
+            let refused = parse_words(words).unwrap_err();
+            assert!(refused.text.contains("as a command, it comes first"), "{}", refused.text);
+        }
+        assert_eq!(prompt(&["-m", "x", "result of it"]), ["result of it"]);
     }
 
     #[test]
