@@ -1,17 +1,16 @@
 //! The model that answers where none is named: chosen, or used last.
 
-use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use threadrunner_core::{ErrorCode, Failure};
 use toml::Spanned;
 
+use crate::file::put;
 use crate::model::{by_name, canonical, dangling_links, file, list_models};
-use crate::{Config, Home};
+use crate::{Config, Home, Links, read_regular, replace_file};
 
 /// In the cache: the path of the model that was used last.
 const LAST: &str = "last_model";
@@ -88,16 +87,12 @@ pub fn where_to_get_one(home: &Home) -> String {
 /// # Errors
 /// The note cannot be written.
 pub fn note_last_model(home: &Home, model: &Path) -> io::Result<()> {
-    replace(&home.cache_dir.join(LAST), model.as_os_str().as_bytes(), 0o600)
+    put(&home.cache_dir.join(LAST), |file| file.write_all(model.as_os_str().as_bytes()))
 }
 
 /// The model that was used last, if it is still there.
 fn last_model(home: &Home) -> Option<PathBuf> {
-    let note = home.cache_dir.join(LAST);
-    // Anything else may be endless.
-    fs::metadata(&note).ok().filter(fs::Metadata::is_file)?;
-    let mut path = Vec::new();
-    fs::File::open(note).ok()?.take(PATH_BYTES).read_to_end(&mut path).ok()?;
+    let path = read_regular(&home.cache_dir.join(LAST), PATH_BYTES, Links::Followed).ok()?;
     file(Path::new(&std::ffi::OsString::from_vec(path))).ok()
 }
 
@@ -119,27 +114,17 @@ pub fn choose_model(home: &Home, name: &str) -> Result<PathBuf, Failure> {
         })?,
         false => name,
     };
-    let io = |verb: &str, error: &io::Error| {
-        let file = home.config_file.display();
-        Failure::new(ErrorCode::Io, format!("cannot {verb} {file}: {error}"))
-    };
-    let (text, mode) = match fs::read_to_string(&home.config_file) {
-        Ok(text) => {
-            let metadata = fs::metadata(&home.config_file).map_err(|error| io("read", &error))?;
-            (text, metadata.permissions().mode() & 0o777)
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => (String::new(), 0o600),
-        Err(error) => return Err(io("read", &error)),
-    };
+    let text = Config::text(home)?.unwrap_or_default();
     let changed = with_model(&text, written);
     if Config::parse(&changed, &home.config_file)?.model.as_deref() != Some(written) {
         let message = format!("cannot change {}: it is not understood", home.config_file.display());
         return Err(Failure::new(ErrorCode::Config, message)
             .hint(format!("write `model = {}` there", quoted(written))));
     }
-    // Where it is a link, to somebody's own collection of such files, it stays one.
-    let target = fs::canonicalize(&home.config_file).unwrap_or_else(|_| home.config_file.clone());
-    replace(&target, changed.as_bytes(), mode).map_err(|error| io("write", &error))?;
+    replace_file(&home.config_file, changed.as_bytes()).map_err(|error| {
+        let file = home.config_file.display();
+        Failure::new(ErrorCode::Io, format!("cannot write {file}: {error}"))
+    })?;
     Ok(path)
 }
 
@@ -171,41 +156,12 @@ fn quoted(text: &str) -> String {
     format!("\"{}\"", escaped.collect::<String>())
 }
 
-/// Writes a file in one instant.
-fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    let mut next = path.as_os_str().to_owned();
-    next.push(format!(".tmp-{}", std::process::id()));
-    let written = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(&next)
-        .and_then(|mut file| file.write_all(content))
-        .and_then(|()| fs::rename(&next, path));
-    if written.is_err() {
-        // One that is left is in nobody's way but the next one's.
-        let _ = fs::remove_file(&next);
-    }
-    written
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn home(models: &[&str]) -> (tempfile::TempDir, Home) {
-        let dir = tempfile::tempdir().unwrap();
-        let root = dir.path().canonicalize().unwrap();
-        let home = Home::resolve(Path::new("/"), |name| {
-            (name == "THREADRUNNER_HOME").then(|| root.clone().into())
-        })
-        .unwrap();
-        home.create().unwrap();
-        for model in models {
-            fs::write(home.models_dir.join(model), "GGUF").unwrap();
-        }
-        (dir, home)
-    }
+    use crate::model::tests::home_with as home;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
 
     fn default(home: &Home) -> Result<(PathBuf, ChosenBy), Failure> {
         default_model(home, &Config::load(home).unwrap())

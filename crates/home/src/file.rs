@@ -1,9 +1,10 @@
-//! Opening files that may be anything: a named pipe would be waited for, `/dev/zero` never ends.
+//! Opening files that may be anything: a named pipe would be waited for, `/dev/zero` never ends. And
+//! replacing files in one instant.
 
 use std::fs::{self, File, FileType, OpenOptions};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
@@ -57,6 +58,41 @@ pub fn read_regular(path: &Path, most: u64, links: Links) -> io::Result<Vec<u8>>
     Ok(bytes)
 }
 
+/// Puts `content` in the place of a file in one instant. A link stays one, what it leads to is
+/// replaced, and the mode of what was there stays; a new file is its user's alone.
+///
+/// # Errors
+/// It cannot be written; then what was there is as it was.
+pub fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
+    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    put(&target, |file| {
+        file.write_all(content)?;
+        if let Ok(old) = fs::metadata(&target) {
+            file.set_permissions(old.permissions())?;
+        }
+        file.sync_all()
+    })
+}
+
+/// Has a file be made beside `path`, and then be what `path` names.
+pub(crate) fn put(path: &Path, make: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+    let mut next = path.as_os_str().to_owned();
+    next.push(format!(".tmp-{}", std::process::id()));
+    let next = PathBuf::from(next);
+    let put = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&next)
+        .and_then(|mut file| make(&mut file))
+        .and_then(|()| fs::rename(&next, path));
+    if put.is_err() {
+        // One that is left is in nobody's way but the next one's.
+        let _ = fs::remove_file(&next);
+    }
+    put
+}
+
 fn name_of(kind: FileType) -> &'static str {
     if kind.is_dir() {
         "a directory"
@@ -74,11 +110,25 @@ fn name_of(kind: FileType) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{PermissionsExt, symlink};
     use std::os::unix::net::UnixListener;
 
     fn refusal(path: &Path, links: Links) -> String {
         read_regular(path, 100, links).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_link_and_the_mode_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let (real, link) = (dir.path().join("real.toml"), dir.path().join("config.toml"));
+        fs::write(&real, "old").unwrap();
+        fs::set_permissions(&real, fs::Permissions::from_mode(0o640)).unwrap();
+        symlink("real.toml", &link).unwrap();
+        replace_file(&link, b"new").unwrap();
+        assert!(link.is_symlink());
+        assert_eq!(fs::read_to_string(&real).unwrap(), "new");
+        assert_eq!(fs::metadata(&real).unwrap().permissions().mode() & 0o777, 0o640);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
     }
 
     #[test]

@@ -23,7 +23,7 @@ mod workspaces;
 pub use config::{Config, Durability, WorkspaceConfig};
 pub use date::utc_date;
 pub use default_model::{ChosenBy, choose_model, default_model, note_last_model, where_to_get_one};
-pub use file::{Links, open_regular, read_regular};
+pub use file::{Links, open_regular, read_regular, replace_file};
 pub use home::Home;
 pub use lock::FileLock;
 pub use memory::{MemoryBudget, ModelConfig};

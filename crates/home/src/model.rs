@@ -314,4 +314,4 @@ pub(crate) fn canonical(path: &Path) -> Result<PathBuf, Failure> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -9,7 +9,7 @@ use threadrunner_core::protocol::{
     Conversation, JobList, JobQuery, JobRecord, JobResult, JobsQuery, SessionList, SessionQuery,
     SessionsQuery, TurnRecord,
 };
-use threadrunner_core::{Failure, JobId, JobStatus, template};
+use threadrunner_core::{Failure, JobId, JobStatus, Turn, template};
 use threadrunner_home::Config;
 use threadrunner_workspace::{Reader, age_s, by_time, list_sessions};
 
@@ -124,14 +124,5 @@ fn turn(job: JobId, reader: &Reader) -> Option<TurnRecord> {
     }
     let answer = String::from_utf8_lossy(&reader.result(&job).ok()?).into_owned();
     let meta = reader.record(&job).ok()?.meta;
-    Some(TurnRecord {
-        job,
-        messages: spec.messages,
-        prompt,
-        answer,
-        submitted_at: meta.submitted_at,
-        model: meta.model,
-        finish_reason: meta.finish_reason,
-        usage: meta.usage,
-    })
+    Some(TurnRecord::new(job, Turn { messages: spec.messages, prompt, answer }, meta))
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine_protocol::EngineInfo;
 use crate::{
     Failure, FinishReason, HookOutcome, JobId, JobMeta, JobStatus, Message, ModelInfo, ModelRef,
-    Priority, SessionName, Usage,
+    Priority, SessionName, Turn, Usage,
 };
 
 /// A queued job.
@@ -325,6 +325,15 @@ pub struct TurnRecord {
     /// Tokens read and generated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
+}
+
+impl TurnRecord {
+    /// The turn that a job is, with what is known of the job.
+    pub fn new(job: JobId, turn: Turn, meta: JobMeta) -> Self {
+        let Turn { messages, prompt, answer } = turn;
+        let JobMeta { submitted_at, model, finish_reason, usage, .. } = meta;
+        Self { job, messages, prompt, answer, submitted_at, model, finish_reason, usage }
+    }
 }
 
 /// A turn that is no longer part of its session.

@@ -2,7 +2,7 @@
 
 use threadrunner_core::protocol::{Conversation, SessionQuery, TurnRecord};
 use threadrunner_core::{
-    ErrorCode, Failure, JobId, MAX_FRAME_BYTES, SessionFile, SessionName, Turn, json_length,
+    ErrorCode, Failure, JobId, MAX_FRAME_BYTES, SessionFile, SessionName, json_length,
 };
 use threadrunner_workspace::Reader;
 
@@ -75,16 +75,7 @@ fn read(name: SessionName, file: SessionFile, workspace: &Served) -> Result<Conv
 }
 
 fn turn(job: JobId, reader: &Reader) -> Result<TurnRecord, Failure> {
-    let Turn { messages, prompt, answer } = read_turn(&job, reader)?;
+    let turn = read_turn(&job, reader)?;
     let meta = reader.record(&job)?.meta;
-    Ok(TurnRecord {
-        job,
-        messages,
-        prompt,
-        answer,
-        submitted_at: meta.submitted_at,
-        model: meta.model,
-        finish_reason: meta.finish_reason,
-        usage: meta.usage,
-    })
+    Ok(TurnRecord::new(job, turn, meta))
 }

@@ -1,6 +1,22 @@
 use super::*;
 use tempfile::TempDir;
 
+/// A home with these files in its `models/`.
+pub(crate) fn home_with(models: &[&str]) -> (TempDir, Home) {
+    let dir = tempfile::tempdir().unwrap();
+    // Answers are canonical, and the system's directory for such files may be a link.
+    let root = dir.path().canonicalize().unwrap();
+    let home = Home::resolve(Path::new("/"), |name| {
+        (name == "THREADRUNNER_HOME").then(|| root.clone().into())
+    })
+    .unwrap();
+    home.create().unwrap();
+    for model in models {
+        fs::write(home.models_dir.join(model), "GGUF").unwrap();
+    }
+    (dir, home)
+}
+
 struct Fixture {
     dir: TempDir,
     home: Home,
@@ -9,17 +25,7 @@ struct Fixture {
 
 impl Fixture {
     fn new(models: &[&str]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        // Answers are canonical, and the system's directory for such files may be a link.
-        let root = dir.path().canonicalize().unwrap();
-        let home = Home::resolve(Path::new("/"), |name| {
-            (name == "THREADRUNNER_HOME").then(|| root.clone().into())
-        })
-        .unwrap();
-        home.create().unwrap();
-        for model in models {
-            fs::write(home.models_dir.join(model), "GGUF").unwrap();
-        }
+        let (dir, home) = home_with(models);
         Self { dir, home, config: Config::default() }
     }
 

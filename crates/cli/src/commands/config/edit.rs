@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{self, Command};
 
 use threadrunner_core::{ErrorCode, ExitCode, Failure};
-use threadrunner_home::{Config, Home};
+use threadrunner_home::{Config, Home, replace_file};
 
 use super::changed_keys;
 use crate::error::{CommandError, CommandResult};
@@ -46,7 +46,7 @@ pub(super) fn run() -> CommandResult {
             format!("what you wrote is in {}", draft.keep()),
         ));
     }
-    if let Err(error) = replace(&home.config_file, &text) {
+    if let Err(error) = replace_file(&home.config_file, text.as_bytes()) {
         let failure = Failure::new(ErrorCode::Io, format!("cannot write {path}: {error}"));
         return Err(failure.hint(format!("what you wrote is in {}", draft.keep())).into());
     }
@@ -125,24 +125,6 @@ fn wants_to_go_on() -> bool {
     }
 }
 
-/// Puts `text` in the place of a file at one stroke. A link stays, and the mode.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let mut fresh = target.clone().into_os_string();
-    fresh.push(format!(".{}", process::id()));
-    let fresh = PathBuf::from(fresh);
-    let replaced = write_new(&fresh, text).and_then(|()| {
-        if let Ok(old) = fs::metadata(&target) {
-            fs::set_permissions(&fresh, old.permissions())?;
-        }
-        fs::rename(&fresh, &target)
-    });
-    if replaced.is_err() {
-        let _ = fs::remove_file(&fresh);
-    }
-    replaced
-}
-
 fn write_new(path: &Path, text: &str) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(text.as_bytes())?;
@@ -151,24 +133,4 @@ fn write_new(path: &Path, text: &str) -> io::Result<()> {
 
 fn failed(verb: &str, path: &Path, error: &io::Error) -> Failure {
     Failure::new(ErrorCode::Io, format!("cannot {verb} {}: {error}", path.display()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::{PermissionsExt, symlink};
-
-    #[test]
-    fn a_link_and_the_mode_stay() {
-        let dir = tempfile::tempdir().unwrap();
-        let (real, link) = (dir.path().join("real.toml"), dir.path().join("config.toml"));
-        fs::write(&real, "old").unwrap();
-        fs::set_permissions(&real, fs::Permissions::from_mode(0o640)).unwrap();
-        symlink("real.toml", &link).unwrap();
-        replace(&link, "new").unwrap();
-        assert!(link.is_symlink());
-        assert_eq!(fs::read_to_string(&real).unwrap(), "new");
-        assert_eq!(fs::metadata(&real).unwrap().permissions().mode() & 0o777, 0o640);
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
-    }
 }
