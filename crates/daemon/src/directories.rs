@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use threadrunner_core::{ErrorCode, Failure};
-use threadrunner_home::{Config, Home, WorkspaceSettings};
+use threadrunner_home::{Config, Home, Links, WorkspaceSettings, read_regular, replace_file};
 
 use crate::context::Context;
 use crate::retention;
@@ -18,6 +18,8 @@ use crate::workspaces::{Configured, Served, blocking};
 
 /// The most of them. Each costs a thread and some descriptors.
 const MOST: usize = 64;
+/// The most bytes of the list of them: paths have at most 4096.
+const LIST_BYTES: u64 = MOST as u64 * 4097;
 
 /// What is needed to open them.
 #[derive(Debug, Default)]
@@ -95,7 +97,8 @@ impl Context {
         let (home, paths) = (self.home.clone(), self.workspaces.directories());
         blocking(move || {
             // Without the note the next daemon serves it when it is used again.
-            if let Err(error) = fs::write(home.used_directories(), paths.join("\n")) {
+            if let Err(error) = replace_file(&home.used_directories(), paths.join("\n").as_bytes())
+            {
                 tracing::warn!(%error, "cannot note which directories are workspaces");
             }
             Ok(())
@@ -107,7 +110,15 @@ impl Context {
 
 /// The directories that the last daemon served, as far as they are there.
 pub(crate) fn used_before(home: &Home, config: &Config) -> Vec<WorkspaceSettings> {
-    let text = fs::read_to_string(home.used_directories()).unwrap_or_default();
+    let list = home.used_directories();
+    let text = match read_regular(&list, LIST_BYTES, Links::Followed) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        Err(error) => {
+            tracing::warn!(list = %list.display(), %error, "cannot read which directories are workspaces");
+            String::new()
+        }
+    };
     let mut used: Vec<WorkspaceSettings> = Vec::new();
     for line in text.lines().filter(|line| is_path(line)).take(MOST) {
         let settings = config.workspace(home, Some(line)).and_then(|settings| {

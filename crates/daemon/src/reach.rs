@@ -1,17 +1,20 @@
 //! The socket's file, while the daemon lives.
 //!
-//! A runtime directory is taken away when its user's last session ends, and the daemon goes on. So it
-//! looks whether its socket is there still. Where it is not it listens at another, in the home
-//! if need be, and says so in its lock: there clients look that find none where they expect it.
+//! A runtime directory is removed when its user's last session ends, and the daemon goes on. So it
+//! watches its socket's directory. When the socket is gone it listens again, in the home if need be,
+//! and writes the new path into its lock, where clients look that find nothing at the usual place.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use notify::event::{EventKind, ModifyKind};
+use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use threadrunner_core::Failure;
 use threadrunner_home::FileLock;
 use tokio::net::UnixListener;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -19,10 +22,54 @@ use crate::context::Context;
 use crate::peers::Peers;
 use crate::{server, startup};
 
-/// How long the daemon may be out of reach.
+/// How often it looks where it cannot watch, or could not listen again.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// Sees to it that clients find the daemon, until `closing`.
+/// Tells when something leaves the socket's directory.
+struct Watch {
+    left: Arc<Notify>,
+    /// None where the system has no watch to give.
+    watcher: Option<RecommendedWatcher>,
+}
+
+impl Watch {
+    /// Watches the directory that `socket` is in.
+    fn start(socket: &Path) -> Self {
+        let left = Arc::new(Notify::new());
+        let tell = Arc::clone(&left);
+        let handler = move |event: notify::Result<notify::Event>| {
+            // Files come and change here all the time; only what leaves matters.
+            let stays = event.is_ok_and(|event| match event.kind {
+                EventKind::Access(_) | EventKind::Create(_) => true,
+                EventKind::Modify(what) => !matches!(what, ModifyKind::Name(_)),
+                _ => false,
+            });
+            if !stays {
+                tell.notify_one();
+            }
+        };
+        let watch = || -> notify::Result<_> {
+            let mut watcher = notify::recommended_watcher(handler)?;
+            let directory = socket.parent().unwrap_or(Path::new("/"));
+            watcher.watch(directory, RecursiveMode::NonRecursive)?;
+            Ok(watcher)
+        };
+        let watcher = watch()
+            .inspect_err(|error| tracing::info!(%error, "cannot watch the socket's directory"))
+            .ok();
+        Self { left, watcher }
+    }
+
+    /// Waits until it is time to look.
+    async fn changed(&self) {
+        match self.watcher {
+            Some(_) => self.left.notified().await,
+            None => tokio::time::sleep(LOOK_EVERY).await,
+        }
+    }
+}
+
+/// Keeps the daemon within its clients' reach, until `closing`.
 pub(crate) async fn keep(
     peers: Arc<Peers>,
     context: Arc<Context>,
@@ -33,28 +80,36 @@ pub(crate) async fn keep(
     let mut path = usual.clone();
     let mut servers = JoinSet::new();
     let mut complained = false;
+    let mut watch = Watch::start(&path);
     loop {
-        tokio::select! {
-            () = tokio::time::sleep(LOOK_EVERY) => {}
-            () = closing.cancelled() => break,
-        }
+        // It may have left before the watch began.
         if !is_gone(&path) {
+            tokio::select! {
+                () = watch.changed() => {}
+                () = closing.cancelled() => break,
+            }
             continue;
         }
         match listen_again(&context, &lock) {
             Ok((found, listener)) => {
                 tracing::warn!(socket = %found.display(), "the socket was gone; it listens again");
                 path = found;
+                watch = Watch::start(&path);
                 complained = false;
                 let (peers, context) = (Arc::clone(&peers), Arc::clone(&context));
                 servers.spawn(server::serve(listener, peers, context, closing.clone()));
             }
-            // Perhaps the whole home is: it is said once.
-            Err(failure) if !complained => {
-                tracing::warn!(%failure, "the socket is gone");
-                complained = true;
+            Err(failure) => {
+                // Perhaps the whole home is gone: say so once.
+                if !complained {
+                    tracing::warn!(%failure, "the socket is gone");
+                    complained = true;
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(LOOK_EVERY) => {}
+                    () = closing.cancelled() => break,
+                }
             }
-            Err(_) => {}
         }
     }
     if path != usual {

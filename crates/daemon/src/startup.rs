@@ -451,7 +451,7 @@ pub(crate) fn io_failure(verb: &str, path: &Path, error: &io::Error) -> Failure 
         .hint("`threadrunner doctor` checks the home and its permissions")
 }
 
-fn refused_by_system(what: &str, error: &io::Error) -> Failure {
-    // The system refuses a thread, a descriptor: no bug.
+/// The system refuses a thread or a descriptor, which is no bug.
+pub(crate) fn refused_by_system(what: &str, error: &io::Error) -> Failure {
     Failure::new(ErrorCode::Io, format!("cannot {what}: {error}"))
 }

@@ -11,7 +11,7 @@ use super::hub::{Awaited, Ending, JobName, NewJob, Order, Serving};
 use super::live::{Live, Stage};
 use super::owner::Owner;
 use super::view::ViewReader;
-use crate::startup::Opened;
+use crate::startup::{Opened, refused_by_system};
 use crate::store::{Store, Submission};
 
 impl Owner {
@@ -108,11 +108,8 @@ impl Owner {
         let events = self.to_owner.upgrade().ok_or_else(ending)?;
         let Opened { workspace, ready, .. } = opened;
         let id = self.stores.next_id();
-        let (store, thread) =
-            Store::start(id, settings, workspace, ready, events).map_err(|error| {
-                let message = format!("cannot start a workspace's thread: {error}");
-                Failure::new(ErrorCode::Internal, message)
-            })?;
+        let (store, thread) = Store::start(id, settings, workspace, ready, events)
+            .map_err(|error| refused_by_system("start a workspace's thread", &error))?;
         self.ids.after(store.newest_id());
         let archive = store.archive();
         self.stores.push(store);

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use threadrunner_core::FinishReason;
 use tokio::time::Instant;
 
 use super::out::Before;
@@ -22,6 +23,8 @@ pub(super) struct Counts {
     /// Lines answered or failed, by this run.
     done: u64,
     failed: u64,
+    /// Of those answered, the ones that were cut.
+    cut: u64,
     /// Tokens generated for them.
     tokens: u64,
     /// Lines that were in the output already, and how many of those tell of an error.
@@ -38,6 +41,7 @@ impl Counts {
         Self {
             done: 0,
             failed: 0,
+            cut: 0,
             tokens: 0,
             before,
             total,
@@ -47,8 +51,9 @@ impl Counts {
     }
 
     /// Notes a line that was answered.
-    pub(super) fn answered(&mut self, tokens: u32, now: Instant) {
+    pub(super) fn answered(&mut self, tokens: u32, finish: FinishReason, now: Instant) {
         self.done += 1;
+        self.cut += u64::from(finish != FinishReason::Stop);
         self.tokens += u64::from(tokens);
         self.point(now);
     }
@@ -123,6 +128,9 @@ impl Counts {
         let failed = self.failed + self.before.failed;
         let seconds = (now - self.began).as_secs_f64();
         let mut text = format!("{} done", thousands(done));
+        if self.cut > 0 {
+            text.push_str(&format!(" ({} cut short)", thousands(self.cut)));
+        }
         if failed > 0 {
             text.push_str(&format!(", {} failed", thousands(failed)));
         }
@@ -180,7 +188,7 @@ mod tests {
         assert_eq!(counts.label(start), format!("{} 10/2,000 0 %", bar(0, 20)));
         for second in 1..=10 {
             for _ in 0..99 {
-                counts.answered(2, start + Duration::from_secs(second));
+                counts.answered(2, FinishReason::Stop, start + Duration::from_secs(second));
             }
         }
         counts.failed(start + Duration::from_secs(10));
@@ -196,6 +204,10 @@ mod tests {
             "1,000 done, 1 failed (10 of them before), in 10 s: 99 jobs/s, 198 tokens/s"
         );
         assert!(counts.any_failed());
+        counts.answered(2, FinishReason::Repetition, start + Duration::from_secs(10));
+        counts.answered(2, FinishReason::Length, start + Duration::from_secs(10));
+        let summary = counts.summary(start + Duration::from_secs(10));
+        assert!(summary.starts_with("1,002 done (2 cut short), 1 failed"), "{summary}");
     }
 
     #[test]
@@ -204,7 +216,7 @@ mod tests {
         let mut counts = Counts::new(Before::default(), None, start);
         for second in 1..=100 {
             for _ in 0..if second <= 50 { 100 } else { 1 } {
-                counts.answered(0, start + Duration::from_secs(second));
+                counts.answered(0, FinishReason::Stop, start + Duration::from_secs(second));
             }
         }
         let (jobs, _) = counts.rate(start + Duration::from_secs(100)).unwrap();

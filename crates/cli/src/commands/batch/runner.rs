@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use threadrunner_client::Daemon;
-use threadrunner_core::protocol::{Op, ProcessList, Submission};
+use threadrunner_core::protocol::{ProcessList, Submission, ask};
 use threadrunner_core::{ErrorCode, Failure, JobId, JobIdSource};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -209,7 +209,7 @@ impl Runner {
     fn ask_what_is_loaded(&mut self) {
         if self.window.asks(Instant::now()) {
             let daemon = Arc::clone(&self.daemon);
-            self.asked.spawn(async move { daemon.call(Op::Ps).await });
+            self.asked.spawn(async move { daemon.call(ask::Ps).await });
         }
     }
 
@@ -298,7 +298,7 @@ impl Runner {
                 let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 let line = answer::answered(&work.label, &text, &end, created.as_secs());
                 self.sink.write(session, &line).await?;
-                self.counts.answered(end.usage.completion_tokens, now);
+                self.counts.answered(end.usage.completion_tokens, end.finish_reason, now);
             }
             Ended::Failed { failure, job } => {
                 self.fail(session, &work.label, &failure, job.as_ref(), None).await?;
