@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::de::DeserializeOwned;
 use threadrunner_client::{Daemon, Phase, Replies};
-use threadrunner_core::protocol::{Op, ReplyBody};
+use threadrunner_core::protocol::{Ask, Op, ReplyBody};
 use threadrunner_core::{BackendKind, ErrorCode, ExitCode, Failure, ModelRef};
 use threadrunner_home::{
     Config, Home, interrupt_is_ignored, resolve_backend, resolve_draft, resolve_workspace_model,
@@ -274,15 +273,12 @@ impl Session {
     }
 
     /// Sends a request that is answered by one value, and says what happens until it comes.
-    pub(crate) async fn call<T: DeserializeOwned>(&mut self, op: Op) -> Result<T, CommandError> {
-        let replies = self.open(op).await?;
-        self.value(replies).await
+    pub(crate) async fn call<A: Ask>(&mut self, ask: A) -> Result<A::Answer, CommandError> {
+        let replies = self.open(ask.into()).await?;
+        self.answer::<A>(replies).await
     }
 
-    async fn value<T: DeserializeOwned>(
-        &mut self,
-        mut replies: Replies,
-    ) -> Result<T, CommandError> {
+    async fn answer<A: Ask>(&mut self, mut replies: Replies) -> Result<A::Answer, CommandError> {
         loop {
             match self.attend(replies.next()).await?? {
                 ReplyBody::Event(progress) => {
@@ -295,7 +291,10 @@ impl Session {
                     return serde_json::from_value(data)
                         .map_err(|error| strange(&error.to_string()));
                 }
-                ReplyBody::Token { .. } | ReplyBody::End(_) | ReplyBody::Error(_) => {
+                ReplyBody::Token { .. }
+                | ReplyBody::End(_)
+                | ReplyBody::Error(_)
+                | ReplyBody::Unknown {} => {
                     return Err(strange("text where a value was expected"));
                 }
             }
@@ -303,13 +302,13 @@ impl Session {
     }
 
     /// Sends a request to the daemon if one runs; `None` where none does. None is started.
-    pub(crate) async fn call_running<T: DeserializeOwned>(
+    pub(crate) async fn call_running<A: Ask>(
         &mut self,
-        op: Op,
-    ) -> Result<Option<T>, CommandError> {
+        ask: A,
+    ) -> Result<Option<A::Answer>, CommandError> {
         let daemon = self.daemon();
-        match self.attend(daemon.open_running(op)).await?? {
-            Some(replies) => self.value(replies).await.map(Some),
+        match self.attend(daemon.open_running(ask.into())).await?? {
+            Some(replies) => self.answer::<A>(replies).await.map(Some),
             None => Ok(None),
         }
     }
@@ -413,7 +412,7 @@ pub(crate) fn resolve_asked_draft(
     match (draft, backend) {
         (Some(path), BackendKind::Llama) => sendable(path),
         // The dummy has no files.
-        (Some(_), BackendKind::Dummy) | (None, _) => Ok(name.to_owned()),
+        (Some(_), BackendKind::Dummy | BackendKind::Unknown) | (None, _) => Ok(name.to_owned()),
     }
 }
 

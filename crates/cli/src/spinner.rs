@@ -106,7 +106,8 @@ pub(crate) fn progress_label(progress: &Progress) -> Option<String> {
         Progress::Accepted { .. }
         | Progress::Watching { .. }
         | Progress::Changed { .. }
-        | Progress::Missed { .. } => None,
+        | Progress::Missed { .. }
+        | Progress::Unknown => None,
         Progress::Queued { position } => Some(format!("queued at {position}")),
         Progress::Waiting { on, others: 0 } => Some(format!("waiting for job {on}")),
         Progress::Waiting { on, others: 1 } => Some(format!("waiting for job {on} and another")),

@@ -6,8 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use serde::de::DeserializeOwned;
-use threadrunner_core::protocol::{Op, Progress, ReplyBody, Request, RequestId};
+use threadrunner_core::protocol::{Ask, FirstReply, Op, Progress, ReplyBody, Request, RequestId};
 use threadrunner_core::{ErrorCode, Failure, JobId, encode_frame};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
@@ -76,7 +75,8 @@ impl Client {
     /// # Errors
     /// [`ErrorCode::InvalidRequest`] when it is too long for a frame;
     /// [`ErrorCode::ConnectionLost`] when the connection is gone.
-    pub async fn request(&self, op: Op) -> Result<Replies, Failure> {
+    pub async fn request(&self, op: impl Into<Op>) -> Result<Replies, Failure> {
+        let op = op.into();
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let request = Request { id: Some(RequestId::Number(id)), op };
         let mut frame = BytesMut::new();
@@ -95,8 +95,8 @@ impl Client {
     /// # Errors
     /// What the daemon answers, or [`Client::request`]'s errors; [`ErrorCode::BadFrame`] when the
     /// answer is of another kind.
-    pub async fn call<T: DeserializeOwned>(&self, op: Op) -> Result<T, Failure> {
-        self.request(op).await?.into_value().await
+    pub async fn call<A: Ask>(&self, ask: A) -> Result<A::Answer, Failure> {
+        self.request(ask).await?.into_answer::<A>().await
     }
 
     fn lost(&self, job: Option<&JobId>) -> Failure {
@@ -172,7 +172,7 @@ impl Replies {
     ///
     /// # Errors
     /// As [`Replies::next`]; [`ErrorCode::BadFrame`] when the answer is of another kind.
-    pub async fn into_value<T: DeserializeOwned>(mut self) -> Result<T, Failure> {
+    pub async fn into_answer<A: Ask>(mut self) -> Result<A::Answer, Failure> {
         loop {
             match self.next().await? {
                 ReplyBody::Data { data } => {
@@ -181,7 +181,10 @@ impl Replies {
                     });
                 }
                 ReplyBody::Event(_) => {}
-                ReplyBody::Token { .. } | ReplyBody::End(_) | ReplyBody::Error(_) => {
+                ReplyBody::Unknown {}
+                | ReplyBody::Token { .. }
+                | ReplyBody::End(_)
+                | ReplyBody::Error(_) => {
                     return Err(strange("the daemon answered with text, not a value".to_owned()));
                 }
             }
@@ -199,31 +202,13 @@ impl Replies {
     }
 }
 
-/// How long to wait for the first frame that answers `op`; `None` where that may rightly take as
+/// How long to wait for the first frame that answers `op`; `None` if that may rightly take as
 /// long as a job.
 pub(crate) fn first_reply_limit(op: &Op) -> Option<Duration> {
-    match op {
-        Op::Wait(_) | Op::Prune(_) | Op::Stop { .. } => None,
-        // An answer in one piece still begins with the event that the job was accepted; the
-        // simplest form has no events.
-        Op::Simple(_) => None,
-        Op::Ps | Op::Status => Some(STATUS_LIMIT),
-        Op::Run(_)
-        | Op::Follow(_)
-        | Op::Submit(_)
-        | Op::Watch(_)
-        | Op::Job(_)
-        | Op::Result(_)
-        | Op::Jobs(_)
-        | Op::Cancel(_)
-        | Op::Retry(_)
-        | Op::Rm(_)
-        | Op::Sessions(_)
-        | Op::Session(_)
-        | Op::UndoSession(_)
-        | Op::RmSession(_)
-        | Op::Load(_)
-        | Op::Unload(_) => Some(ANSWER_LIMIT),
+    match op.treatment().first_reply {
+        FirstReply::AtOnce => Some(STATUS_LIMIT),
+        FirstReply::Soon => Some(ANSWER_LIMIT),
+        FirstReply::Whenever => None,
     }
 }
 

@@ -9,8 +9,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use serde::de::DeserializeOwned;
-use threadrunner_core::protocol::{DaemonStatus, Op};
+use threadrunner_core::protocol::{Ask, Op, ask};
 use threadrunner_core::{ErrorCode, Failure};
 use threadrunner_home::{Config, FileLock, Home};
 use tokio::net::UnixStream;
@@ -177,8 +176,8 @@ impl Daemon {
     ///
     /// # Errors
     /// As [`Daemon::open`].
-    pub async fn call<T: DeserializeOwned>(&self, op: Op) -> Result<T, Failure> {
-        self.open(op).await?.into_value().await
+    pub async fn call<A: Ask>(&self, ask: A) -> Result<A::Answer, Failure> {
+        self.open(ask.into()).await?.into_answer::<A>().await
     }
 
     /// Checks what would keep a daemon from starting: the configuration and the program. Whoever
@@ -285,7 +284,7 @@ impl Daemon {
     /// another version. Another client may have replaced it while this one waited for the lock.
     async fn is_going(&self, client: &Client, replace: bool) -> Result<bool, Failure> {
         let status = match begin(client.clone(), Op::Status).await {
-            Ok(replies) => replies.into_value::<DaemonStatus>().await,
+            Ok(replies) => replies.into_answer::<ask::Status>().await,
             Err(failure) => Err(failure),
         };
         match status {
@@ -331,7 +330,7 @@ impl Daemon {
 /// Whether what `op` begins may go on without the client: also an attached prompt is a job, which
 /// the next daemon runs if the one that took it died.
 fn outlives(op: &Op) -> bool {
-    matches!(op, Op::Submit(_) | Op::Run(_) | Op::UndoSession(_))
+    op.treatment().outlives
 }
 
 async fn begin(client: Client, op: Op) -> Result<Replies, Failure> {

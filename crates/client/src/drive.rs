@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use threadrunner_core::protocol::{ErrorFrame, Op, Reply, ReplyBody, Request, RequestId};
+use threadrunner_core::protocol::{ErrorFrame, Op, Progress, Reply, ReplyBody, Request, RequestId};
 use threadrunner_core::{ErrorCode, Failure, FrameError, decode_frame, encode_frame};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -155,7 +155,12 @@ async fn deliver(reply: Reply, waiting: &mut HashMap<u64, mpsc::Sender<ReplyBody
     let last = match &reply.body {
         ReplyBody::Error(_) | ReplyBody::End(_) | ReplyBody::Data { .. } => true,
         ReplyBody::Token { .. } | ReplyBody::Event(_) => false,
+        // Whatever a newer daemon adds is for clients that asked for it.
+        ReplyBody::Unknown {} => return,
     };
+    if matches!(reply.body, ReplyBody::Event(Progress::Unknown)) {
+        return;
+    }
     match reply.id {
         Some(RequestId::Number(id)) => {
             let gone = match waiting.get(&id) {
@@ -197,6 +202,7 @@ mod tests {
 
     use super::*;
     use crate::Client;
+    use threadrunner_core::protocol::Ask;
 
     /// A connection to a daemon that the test plays, whose silence is long after `silence`.
     fn pair(silence: Duration, probe: Duration) -> (Client, UnixStream) {
@@ -214,6 +220,19 @@ mod tests {
         }
     }
 
+    /// A request that the other end here answers with a number.
+    struct Number;
+
+    impl From<Number> for Op {
+        fn from(_: Number) -> Self {
+            Self::Ps
+        }
+    }
+
+    impl Ask for Number {
+        type Answer = u32;
+    }
+
     #[tokio::test]
     async fn whoever_waits_for_a_daemon_that_has_stopped_answering_is_told() {
         let (client, _theirs) = pair(Duration::from_millis(1), Duration::from_millis(1));
@@ -229,7 +248,7 @@ mod tests {
     #[tokio::test]
     async fn a_daemon_that_says_that_it_is_there_is_waited_for() {
         let (client, mut theirs) = pair(Duration::from_millis(1), Duration::from_secs(60));
-        let job = tokio::spawn(async move { client.call::<u32>(Op::Ps).await });
+        let job = tokio::spawn(async move { client.call(Number).await });
         let mut unread = BytesMut::new();
         let (asked, _) = op(&mut theirs, &mut unread).await;
         let mut say = async |id: u64, data: u32| {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use threadrunner_core::protocol::Op;
+use threadrunner_core::protocol::{StopQuery, ask};
 use threadrunner_core::{ErrorCode, Failure};
 use threadrunner_home::FileLock;
 use tokio::time::{Instant, timeout};
@@ -47,7 +47,7 @@ impl Daemon {
         client: Client,
         deadline: Instant,
     ) -> Result<(), Failure> {
-        let mut replies = client.request(Op::Stop { now: false }).await?;
+        let mut replies = client.request(ask::Stop(StopQuery { now: false })).await?;
         drop(client);
         // Whatever it says to it: its end is what is waited for.
         if timeout(ANSWER_LIMIT, replies.next()).await.is_err() {
@@ -95,7 +95,9 @@ impl Daemon {
     /// Whether the daemon has heard that it is to end.
     async fn order_to_end(&self) -> bool {
         let Ok(Some(client)) = self.connect().await else { return false };
-        let Ok(mut replies) = client.request(Op::Stop { now: true }).await else { return false };
+        let Ok(mut replies) = client.request(ask::Stop(StopQuery { now: true })).await else {
+            return false;
+        };
         drop(client);
         match replies.next().await {
             Ok(_) => true,

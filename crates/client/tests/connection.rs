@@ -8,11 +8,24 @@ use bytes::BytesMut;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use threadrunner_client::{Client, Daemon, Replies};
-use threadrunner_core::protocol::{JobQuery, Op, Progress, ReplyBody, Submission};
+use threadrunner_core::protocol::{Ask, Op, Progress, ReplyBody, Submission};
 use threadrunner_core::{ErrorCode, Failure, decode_frame, encode_frame};
 use threadrunner_home::Home;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
+
+/// A request that the other end here answers with a number.
+struct Number;
+
+impl From<Number> for Op {
+    fn from(_: Number) -> Self {
+        Self::Ps
+    }
+}
+
+impl Ask for Number {
+    type Answer = u32;
+}
 
 /// The daemon's end of a connection.
 struct Peer {
@@ -166,7 +179,7 @@ async fn an_answer_that_was_dropped_holds_up_nobody() {
         peer
     });
     drop(unwanted);
-    assert_eq!(status.into_value::<u32>().await.unwrap(), 7);
+    assert_eq!(status.into_answer::<Number>().await.unwrap(), 7);
     talk.await.unwrap();
 }
 
@@ -190,8 +203,7 @@ async fn a_prompt_too_long_for_a_frame_is_refused_before_it_is_sent() {
 #[tokio::test]
 async fn a_value_of_another_kind_is_refused() {
     let (client, mut peer) = Peer::pair();
-    let query = JobQuery { job: "last".into(), workspace: None };
-    let job = tokio::spawn(async move { client.call::<u32>(Op::Job(query)).await });
+    let job = tokio::spawn(async move { client.call(Number).await });
     let id = peer.request().await["id"].clone();
     peer.say(json!({"id": id, "data": "seven"})).await;
     assert_eq!(job.await.unwrap().unwrap_err().code, ErrorCode::BadFrame);

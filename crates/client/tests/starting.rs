@@ -13,9 +13,22 @@ use std::{env, thread};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use threadrunner_client::Daemon;
-use threadrunner_core::protocol::{Op, Submission, Submitted};
+use threadrunner_core::protocol::{Ask, Op, Submission};
 use threadrunner_core::{ErrorCode, MAX_FRAME_BYTES};
 use threadrunner_home::{FileLock, Home};
+
+/// A request that the other end here answers with a number.
+struct Number;
+
+impl From<Number> for Op {
+    fn from(_: Number) -> Self {
+        Self::Ps
+    }
+}
+
+impl Ask for Number {
+    type Answer = u32;
+}
 
 /// A home, and a program in it that plays the daemon.
 struct Fixture {
@@ -138,7 +151,7 @@ async fn ten_clients_at_once_make_one_daemon() {
     let clients: Vec<_> = (0..10)
         .map(|_| {
             let daemon = Daemon::new(f.home.clone()).with_program(program.clone());
-            tokio::spawn(async move { daemon.call::<u32>(Op::Ps).await.unwrap() })
+            tokio::spawn(async move { daemon.call(Number).await.unwrap() })
         })
         .collect();
     let mut pids = Vec::new();
@@ -187,10 +200,10 @@ async fn a_daemon_of_another_version_is_replaced() {
     let f = Fixture::new();
     let old = f.daemon(&f.working(99));
     let client = old.connect_or_start().await.unwrap();
-    assert_eq!(client.call::<u32>(Op::Ps).await.unwrap_err().code, ErrorCode::UnsupportedVersion);
+    assert_eq!(client.call(Number).await.unwrap_err().code, ErrorCode::UnsupportedVersion);
     drop(client);
     let new = f.daemon(&f.working(1));
-    new.call::<u32>(Op::Ps).await.unwrap();
+    new.call(Number).await.unwrap();
     assert_eq!(f.started(), 2);
     new.stop(false).await.unwrap();
 }
@@ -199,7 +212,7 @@ async fn a_daemon_of_another_version_is_replaced() {
 async fn two_of_another_version_in_a_row_are_an_error_and_no_loop() {
     let f = Fixture::new();
     let daemon = f.daemon(&f.working(99));
-    let failure = daemon.call::<u32>(Op::Ps).await.unwrap_err();
+    let failure = daemon.call(Number).await.unwrap_err();
     assert_eq!(failure.code, ErrorCode::UnsupportedVersion);
     daemon.stop(false).await.unwrap();
 }
@@ -223,7 +236,7 @@ async fn what_is_submitted_to_a_daemon_that_vanishes_is_not_submitted_again() {
     let f = Fixture::new();
     let daemon = f.daemon(&f.working(1));
     let submit = Op::Submit(Box::new(Submission { prompt: "x".into(), ..Default::default() }));
-    let failure = daemon.call::<Submitted>(submit).await.unwrap_err();
+    let failure = daemon.open(submit).await.unwrap_err();
     assert_eq!(failure.code, ErrorCode::ConnectionLost);
     daemon.stop(false).await.unwrap();
 }
@@ -235,7 +248,7 @@ async fn a_daemon_that_another_environment_started_is_found_by_its_note() {
     let mut elsewhere = f.home.clone();
     elsewhere.socket = f.dir.path().join("other.sock");
     let daemon = Daemon::new(elsewhere).with_program("/nowhere".into());
-    daemon.call::<u32>(Op::Ps).await.unwrap();
+    daemon.call(Number).await.unwrap();
     daemon.stop(false).await.unwrap();
 }
 
@@ -259,7 +272,7 @@ async fn a_daemon_that_is_starting_already_is_waited_for() {
             serve(stream.unwrap(), 1);
         }
     });
-    daemon.call::<u32>(Op::Ps).await.unwrap();
+    daemon.call(Number).await.unwrap();
     drop(lock);
 }
 
@@ -273,7 +286,7 @@ async fn a_daemon_that_is_ending_is_waited_for_and_then_there_is_a_new_one() {
             lock.lock().unwrap().take();
         }
     });
-    daemon.call::<u32>(Op::Ps).await.unwrap();
+    daemon.call(Number).await.unwrap();
     assert_eq!(f.started(), 1);
     daemon.stop(false).await.unwrap();
 }

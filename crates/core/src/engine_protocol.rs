@@ -55,6 +55,10 @@ pub enum Command {
         /// The request. One that has ended is no error.
         id: u64,
     },
+    /// A command from a newer daemon, which is ignored: a daemon sends what is new only to engines
+    /// whose [`Event::Ready`] says that they know it.
+    #[serde(other, skip_serializing)]
+    Unknown,
 }
 
 /// What to load, and within which limits.
@@ -213,12 +217,32 @@ fn yes() -> bool {
 
 /// What to answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", try_from = "InputKeys")]
 pub enum Input {
-    /// A text to go on with, as it is.
+    /// A text to continue, as it is.
     Raw(String),
     /// A conversation, put through the model's chat template.
     Chat(Vec<Message>),
+}
+
+/// [`Input`] as it is read: beside the one key that is needed there may be others.
+#[derive(Deserialize)]
+struct InputKeys {
+    raw: Option<String>,
+    chat: Option<Vec<Message>>,
+}
+
+impl TryFrom<InputKeys> for Input {
+    type Error = &'static str;
+
+    fn try_from(InputKeys { raw, chat }: InputKeys) -> Result<Self, Self::Error> {
+        match (raw, chat) {
+            (Some(text), None) => Ok(Self::Raw(text)),
+            (None, Some(messages)) => Ok(Self::Chat(messages)),
+            (Some(_), Some(_)) => Err("`input` has both `raw` and `chat`"),
+            (None, None) => Err("`input` has neither `raw` nor `chat`"),
+        }
+    }
 }
 
 /// The name of the file that a session's cached state is kept in; `None` where that is no name of a
@@ -296,6 +320,9 @@ pub enum Event {
         /// Why.
         failure: Failure,
     },
+    /// An event from a newer engine. It tells nothing that this daemon needs, and is ignored.
+    #[serde(other, skip_serializing)]
+    Unknown,
 }
 
 /// How an engine was built and runs.

@@ -3,8 +3,9 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::open_enum::{OpenEnum, known, open_enum};
 use crate::{JobId, JobStatus, KeepAlive, Parameters, SessionName};
 
 /// The version of `job.json` that this program writes. A newer one is refused, never guessed.
@@ -74,62 +75,31 @@ impl fmt::Display for JobState {
     }
 }
 
-/// What kind of answer is asked for: the content of `type.txt`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum JobType {
-    /// A text.
-    #[default]
-    Text,
-    /// A vector.
-    Embed,
-    /// A text about images.
-    Vision,
-    /// Speech.
-    Tts,
-    /// What was said in a recording.
-    Stt,
-}
-
-impl JobType {
-    /// Every type.
-    pub const ALL: [Self; 5] = [Self::Text, Self::Embed, Self::Vision, Self::Tts, Self::Stt];
-
-    /// The type as it stands in `type.txt` and in `meta.json`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Text => "text",
-            Self::Embed => "embed",
-            Self::Vision => "vision",
-            Self::Tts => "tts",
-            Self::Stt => "stt",
-        }
+open_enum! {
+    /// The kind of answer a job asks for: the content of `type.txt`.
+    #[derive(Default)]
+    pub enum JobType {
+        /// A text.
+        #[default]
+        Text = "text",
+        /// A vector.
+        Embed = "embed",
+        /// A text about images.
+        Vision = "vision",
+        /// Speech.
+        Tts = "tts",
+        /// The transcript of a recording.
+        Stt = "stt",
     }
 }
 
-/// Which backend runs a model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum BackendKind {
-    /// llama.cpp, for GGUF files.
-    Llama,
-    /// No model: answers with the words of the prompt. For tests and CI.
-    Dummy,
-}
-
-impl BackendKind {
-    /// The name on the command line, in the environment and on the wire.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Llama => "llama",
-            Self::Dummy => "dummy",
-        }
-    }
-}
-
-impl fmt::Display for BackendKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+open_enum! {
+    /// Which backend runs a model.
+    pub enum BackendKind {
+        /// llama.cpp, for GGUF files.
+        Llama = "llama",
+        /// No model: answers with the words of the prompt. For tests and CI.
+        Dummy = "dummy",
     }
 }
 
@@ -168,16 +138,16 @@ fn stem(path: &Path) -> Option<String> {
     path.file_stem().map(|stem| stem.to_string_lossy().into_owned())
 }
 
-/// Who speaks in a conversation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Role {
-    /// Instructions.
-    System,
-    /// The person.
-    User,
-    /// The model.
-    Assistant,
+open_enum! {
+    /// Who speaks in a conversation.
+    pub enum Role {
+        /// Instructions.
+        System = "system",
+        /// The person.
+        User = "user",
+        /// The model.
+        Assistant = "assistant",
+    }
 }
 
 /// One message of a conversation.
@@ -189,19 +159,42 @@ pub struct Message {
     pub content: String,
 }
 
-/// Who goes first. Waiting raises a job's rank, so that none waits for ever.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+/// Reads a conversation that is to be answered: a role that means nothing here cannot be.
+pub(crate) fn known_roles<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Message>, D::Error> {
+    #[derive(Deserialize)]
+    struct Known {
+        #[serde(deserialize_with = "known")]
+        role: Role,
+        content: String,
+    }
+    let messages = Vec::<Known>::deserialize(from)?;
+    Ok(messages.into_iter().map(|Known { role, content }| Message { role, content }).collect())
+}
+
+/// Who goes first. Waiting raises a job's rank, so none waits forever.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Priority {
     /// Thousands of prompts overnight.
     Batch,
-    /// A detached job.
+    /// A detached job. Also any word from a newer program: a priority only orders jobs.
     #[default]
     Normal,
     /// A person is waiting.
     Interactive,
+}
+
+impl<'de> Deserialize<'de> for Priority {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let word = String::deserialize(from)?;
+        let known = Self::WORDS.iter().find(|(_, known)| *known == word);
+        Ok(known.map_or(Self::Normal, |(value, _)| *value))
+    }
+}
+
+impl OpenEnum for Priority {
+    const WORDS: &'static [(Self, &'static str)] =
+        &[(Self::Batch, "batch"), (Self::Normal, "normal"), (Self::Interactive, "interactive")];
 }
 
 /// Everything that is asked of a job but the prompt's bytes, which are `prompt.txt`.
@@ -219,7 +212,7 @@ pub struct JobSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub system: Option<String>,
     /// A conversation that goes before the prompt (which may then be empty).
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(deserialize_with = "known_roles", skip_serializing_if = "Vec::is_empty")]
     pub messages: Vec<Message>,
     /// The prompt goes to the model as it is, without a chat template.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -384,18 +377,18 @@ pub struct HookOutcome {
     pub error: Option<String>,
 }
 
-/// Why generation ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FinishReason {
-    /// The model ended its turn, or a stop text appeared.
-    Stop,
-    /// `max_tokens` or the context's end was reached.
-    Length,
-    /// It had done nothing but repeat itself for `repeat_limit` tokens.
-    Repetition,
-    /// Somebody canceled it.
-    Canceled,
+open_enum! {
+    /// Why generation ended.
+    pub enum FinishReason {
+        /// The model ended its turn, or produced a stop text.
+        Stop = "stop",
+        /// It reached `max_tokens` or the end of the context.
+        Length = "length",
+        /// It did nothing but repeat itself for `repeat_limit` tokens.
+        Repetition = "repetition",
+        /// It was canceled.
+        Canceled = "canceled",
+    }
 }
 
 /// Tokens of one request.
@@ -473,6 +466,7 @@ mod tests {
             "submitted_at":"2026-01-01T00:00:00Z","error":"no luck","tags":["b"]}"#;
         let meta = JobMeta::read(text.as_bytes()).unwrap();
         let expected = JobMeta {
+            mode: JobType::Unknown,
             tags: vec!["b".to_owned()],
             submitted_at: Some("2026-01-01T00:00:00Z".to_owned()),
             other: [("mood".to_owned(), "good".into())].into_iter().collect(),

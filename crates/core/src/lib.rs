@@ -21,6 +21,7 @@ mod id;
 mod job;
 mod job_status;
 mod keep_alive;
+pub mod open_enum;
 mod params;
 pub mod protocol;
 pub mod scheduler;

@@ -8,6 +8,7 @@
 
 mod bounds;
 mod data;
+mod ops;
 mod queries;
 mod words;
 
@@ -16,12 +17,15 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::job::known_roles;
+use crate::open_enum::known_if_any;
 use crate::{
     BackendKind, ErrorCode, ErrorType, Failure, FinishReason, JobId, JobStatus, KeepAlive, Message,
     Parameters, Priority, SessionName, Timings, Usage,
 };
 
 pub use data::*;
+pub use ops::{Ask, FirstReply, Ids, Op, Treatment, ask};
 pub use queries::*;
 pub use words::explain;
 
@@ -50,62 +54,6 @@ pub struct Request {
     pub op: Op,
 }
 
-/// What can be asked, by `"op"`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "op", rename_all = "snake_case")]
-pub enum Op {
-    /// The simplest form: no `op` on the wire, and an answer of token frames only.
-    #[serde(skip)]
-    Simple(Box<Submission>),
-    /// Run a job and stream its answer. The client's going away cancels it, unless it is detached.
-    Run(Box<Submission>),
-    /// Queue a job and answer with its id ([`Submitted`]).
-    Submit(Box<Submission>),
-    /// Stream the answer of a job from its beginning, wherever it stands. Going away is harmless.
-    Follow(FollowQuery),
-    /// Wait for the end of a job, then its record ([`JobRecord`]).
-    Wait(JobQuery),
-    /// A job's record, at once ([`JobRecord`]).
-    Job(JobQuery),
-    /// A finished job's answer ([`JobResult`]).
-    Result(JobQuery),
-    /// Many jobs' records, newest first ([`JobList`]).
-    Jobs(JobsQuery),
-    /// Tell of every job that changes, for as long as the client listens ([`Progress::Watching`],
-    /// [`Progress::Changed`]).
-    Watch(WatchQuery),
-    /// Cancel a job, queued or running ([`JobRecord`]).
-    Cancel(JobQuery),
-    /// Queue a failed or canceled job again, as if it had never begun ([`JobRecord`]).
-    Retry(JobQuery),
-    /// Remove a job that has ended, with all its files ([`Removed`]).
-    Rm(JobQuery),
-    /// Remove jobs that ended long ago ([`Removed`]).
-    Prune(PruneQuery),
-    /// The conversations there are, the one last spoken in first ([`SessionList`]).
-    Sessions(SessionsQuery),
-    /// What was said in a conversation ([`Conversation`]).
-    Session(SessionQuery),
-    /// Take back the last turn of a conversation ([`UndoneTurn`]).
-    UndoSession(SessionQuery),
-    /// Forget a conversation, and what is cached of it ([`RemovedSession`]).
-    RmSession(RmSessionQuery),
-    /// Loaded models and running requests ([`ProcessList`]).
-    Ps,
-    /// The daemon's own state ([`DaemonStatus`]).
-    Status,
-    /// Load a model, with progress events ([`LoadedModel`]).
-    Load(LoadQuery),
-    /// Unload a model, or all ([`Unloaded`]).
-    Unload(ModelQuery),
-    /// End the daemon: running jobs get a grace time. Understood in every version of the protocol.
-    Stop {
-        /// Do not wait for running jobs.
-        #[serde(default)]
-        now: bool,
-    },
-}
-
 /// A prompt and everything that goes with it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -118,7 +66,7 @@ pub struct Submission {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub prompt: String,
     /// A conversation that goes before the prompt.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(deserialize_with = "known_roles", skip_serializing_if = "Vec::is_empty")]
     pub messages: Vec<Message>,
     /// Instructions.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -133,7 +81,7 @@ pub struct Submission {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub detach: bool,
     /// The backend; else the daemon's default.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "known_if_any", skip_serializing_if = "Option::is_none")]
     pub backend: Option<BackendKind>,
     /// The model: a path, a name in `models/`, or an alias; else the daemon's default.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -145,7 +93,7 @@ pub struct Submission {
     #[serde(flatten)]
     pub params: Parameters,
     /// Who goes first; an attached request is interactive unless it says otherwise.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "known_if_any", skip_serializing_if = "Option::is_none")]
     pub priority: Option<Priority>,
     /// Seconds from now to the deadline.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -221,9 +169,11 @@ pub enum ReplyBody {
     Event(Progress),
     /// The answer to anything but a prompt: the last frame.
     Data {
-        /// By the request: the type that [`Op`] names.
+        /// By the request: [`Ask::Answer`].
         data: Value,
     },
+    /// A frame from a newer program. It says nothing that this one needs, and is not the last.
+    Unknown {},
 }
 
 /// The request failed.
@@ -342,6 +292,9 @@ pub enum Progress {
         /// How many were not.
         count: u64,
     },
+    /// An event from a newer program.
+    #[serde(other, skip_serializing)]
+    Unknown,
 }
 
 impl Request {

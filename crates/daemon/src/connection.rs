@@ -25,7 +25,7 @@ use self::answer::{FRAMES_OUT, Outgoing};
 use self::incoming::{Frame, Incoming, Trouble};
 use crate::context::Context;
 use crate::handlers;
-use crate::peers::{Peer, UnderWay, looks_after};
+use crate::peers::{Peer, UnderWay};
 use crate::room::{Piece, SMALL};
 use crate::stream::{self, ReadHalf, WriteHalf};
 use crate::workspaces::blocking;
@@ -138,8 +138,8 @@ impl Connection {
             Err((id, failure)) => return self.answer.to(id).fail(failure, None).await,
         };
         let answer = self.answer.to(request.id.clone());
-        let looks_after = looks_after(&request.op);
-        if self.peer.is_reserved && !looks_after {
+        let control = request.op.treatment().control;
+        if self.peer.is_reserved && !control {
             let failure = Failure::new(
                 ErrorCode::Overloaded,
                 "the daemon serves as many connections as it can, and none of them is idle",
@@ -159,7 +159,7 @@ impl Connection {
         if next.request.id.is_none() {
             return self.begin_in_order(next).await;
         }
-        if self.requests.len() >= REQUESTS && !looks_after {
+        if self.requests.len() >= REQUESTS && !control {
             let failure = Failure::new(
                 ErrorCode::Overloaded,
                 format!("more than {REQUESTS} requests at once on one connection"),

@@ -131,7 +131,7 @@ impl Peer {
     /// Notes a request; `None` where there are too many of all connections together.
     pub(crate) fn begin(self: &Arc<Self>, op: &Op) -> Option<UnderWay> {
         let one_of_all = self.all.requests.clone().try_acquire_owned().ok();
-        if one_of_all.is_none() && !looks_after(op) {
+        if one_of_all.is_none() && !op.treatment().control {
             return None;
         }
         if let Some(entry) = self.all.open().peers.get_mut(&self.key) {
@@ -162,15 +162,10 @@ impl Drop for UnderWay {
     }
 }
 
-/// Whether a request looks after the daemon, so that it must be heard also where nothing else is.
-pub(crate) fn looks_after(op: &Op) -> bool {
-    matches!(op, Op::Status | Op::Ps | Op::Stop { .. } | Op::Cancel(_) | Op::Unload(_))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use threadrunner_core::protocol::WatchQuery;
+    use threadrunner_core::protocol::{StopQuery, WatchQuery};
 
     fn idle_for_long(peers: &Peers, peer: &Peer, seconds: u64) {
         let long_ago = Instant::now() - Duration::from_secs(seconds);
@@ -227,7 +222,7 @@ mod tests {
         let peer = peers.admit().unwrap();
         let all = peers.requests.clone().try_acquire_many_owned(u32::try_from(REQUESTS).unwrap());
         assert!(peer.begin(&Op::Watch(WatchQuery::default())).is_none());
-        peer.begin(&Op::Stop { now: true }).unwrap();
+        peer.begin(&Op::Stop(StopQuery { now: true })).unwrap();
         drop(all.unwrap());
         peer.begin(&Op::Watch(WatchQuery::default())).unwrap();
     }

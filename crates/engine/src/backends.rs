@@ -24,6 +24,7 @@ pub fn with_model(
         BackendKind::Llama => crate::llama::with_model(load, progress, serve),
         #[cfg(not(feature = "llama"))]
         BackendKind::Llama => Err(without_llama()),
+        BackendKind::Unknown => Err(unknown()),
     }
 }
 
@@ -38,7 +39,13 @@ pub fn size(load: &Load) -> Result<Event, Failure> {
         BackendKind::Llama => crate::llama::size(load),
         #[cfg(not(feature = "llama"))]
         BackendKind::Llama => Err(without_llama()),
+        BackendKind::Unknown => Err(unknown()),
     }
+}
+
+fn unknown() -> Failure {
+    Failure::new(ErrorCode::BackendUnavailable, "this engine does not know the model's backend")
+        .hint("update the engine; `threadrunner doctor` shows which one is used")
 }
 
 #[cfg(not(feature = "llama"))]

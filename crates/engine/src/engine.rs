@@ -242,6 +242,7 @@ impl<'a, W: Write> Engine<'a, W> {
                 self.tell();
                 Ok(())
             }
+            Command::Unknown => Ok(()),
             Command::Stream { id } => {
                 self.coalescer.follow(id);
                 Ok(())

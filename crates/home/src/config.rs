@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 use threadrunner_core::engine_protocol::{DummyScript, EngineOptions};
+use threadrunner_core::open_enum::known_if_any;
 use threadrunner_core::{BackendKind, ErrorCode, Failure, KeepAlive, Parameters, Priority};
 
 use self::wrong::{misread, wrong};
@@ -30,6 +31,7 @@ pub struct Config {
     /// Default: the only file in `models/`, else the one used last.
     pub model: Option<String>,
     /// The default backend: `"llama"` or `"dummy"`. Default: llama where it is compiled in.
+    #[serde(deserialize_with = "known_if_any")]
     pub backend: Option<BackendKind>,
     /// How long without a request until a model is unloaded. 0 unloads it as soon as its last
     /// request ends. Default: `"5m"`.
@@ -96,6 +98,7 @@ pub struct WorkspaceConfig {
     /// Instructions for jobs that bring none.
     pub system: Option<String>,
     /// The priority of jobs that do not say otherwise.
+    #[serde(deserialize_with = "known_if_any")]
     pub priority: Option<Priority>,
     /// How often a job is begun before it fails. Default: the general number.
     pub max_attempts: Option<u32>,

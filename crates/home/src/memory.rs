@@ -89,7 +89,7 @@ impl Config {
             (BackendKind::Llama, Some(path)) => {
                 by_name(home, self, name, &home.root).is_ok_and(|file| file == *path)
             }
-            (_, None) => false,
+            (BackendKind::Unknown, Some(_)) | (_, None) => false,
         });
         named.map(|(_, settings)| settings.clone()).unwrap_or_default()
     }

@@ -115,7 +115,7 @@ pub fn resolve_draft(
     }
     let draft = match model.backend {
         // There is no file, and the name is enough.
-        BackendKind::Dummy => home.models_dir.join(name),
+        BackendKind::Dummy | BackendKind::Unknown => home.models_dir.join(name),
         BackendKind::Llama => by_name(home, config, name, base).map_err(|failure| Failure {
             message: format!("the draft model: {}", failure.message),
             ..failure

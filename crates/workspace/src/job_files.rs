@@ -279,7 +279,7 @@ fn parse_type(bytes: &[u8]) -> Result<JobType, Failure> {
     if said.is_empty() {
         return Err(malformed("type.txt is empty".to_owned()));
     }
-    JobType::ALL.into_iter().find(|kind| kind.as_str() == said).ok_or_else(|| {
+    JobType::ALL.iter().copied().find(|kind| kind.as_str() == said).ok_or_else(|| {
         let shown: String = said.chars().take(40).collect();
         malformed(format!("type.txt says '{shown}', which is no kind of job"))
             .hint("write 'text' into it, or remove it")

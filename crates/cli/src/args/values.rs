@@ -36,9 +36,9 @@ pub(crate) fn seed(text: &str) -> Result<u32, String> {
 
 /// `llama` or `dummy`.
 pub(crate) fn backend() -> impl TypedValueParser<Value = BackendKind> {
-    const ALL: [BackendKind; 2] = [BackendKind::Llama, BackendKind::Dummy];
-    PossibleValuesParser::new(ALL.map(BackendKind::as_str))
-        .try_map(|text| ALL.into_iter().find(|kind| kind.as_str() == text).ok_or("no such backend"))
+    let all = || BackendKind::ALL.iter().copied();
+    PossibleValuesParser::new(all().map(BackendKind::as_str))
+        .try_map(move |text| all().find(|kind| kind.as_str() == text).ok_or("no such backend"))
 }
 
 /// The name of a priority.

@@ -59,7 +59,7 @@ pub(crate) fn most_tokens(
 fn tell_cut(end: &EndFrame, expected: &Expected<'_>) {
     let said = end.usage.completion_tokens;
     let (why, what_to_do) = match (end.finish_reason, expected.most_tokens) {
-        (FinishReason::Stop | FinishReason::Canceled, _) => return,
+        (FinishReason::Stop | FinishReason::Canceled | FinishReason::Unknown, _) => return,
         (FinishReason::Repetition, _) => {
             ("it only repeated itself".to_owned(), Some("--repeat-limit 0 lets it go on"))
         }
@@ -161,7 +161,7 @@ async fn read(
                     session.spinner.set(label);
                 }
             }
-            ReplyBody::Data { .. } | ReplyBody::Error(_) => {
+            ReplyBody::Data { .. } | ReplyBody::Error(_) | ReplyBody::Unknown {} => {
                 return Err(strange("a value where text was expected"));
             }
         }

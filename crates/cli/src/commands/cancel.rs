@@ -1,7 +1,7 @@
 //! Canceling jobs.
 
 use threadrunner_core::ExitCode;
-use threadrunner_core::protocol::{JobRecord, Op};
+use threadrunner_core::protocol::ask;
 use threadrunner_home::Home;
 
 use super::ids::{distinct, each, from_arguments_or_stdin};
@@ -15,7 +15,7 @@ pub(crate) fn run(args: JobArgs) -> CommandResult {
     with_session(Home::from_env()?, None, async |session| {
         let ids = distinct(session, ids, &args.within).await?;
         each(session, ids, &args.within, args.json, async |session, job| {
-            let record: JobRecord = session.call(Op::Cancel(job)).await?;
+            let record = session.call(ask::Cancel(job)).await?;
             match args.json {
                 true => output::print_json(&record)?,
                 false => output::print(&format!("{}\n", record.job))?,

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use threadrunner_client::find_program;
-use threadrunner_core::protocol::{DaemonStatus, Op};
+use threadrunner_core::protocol::ask;
 use threadrunner_core::{ErrorCode, ExitCode, Failure};
 use threadrunner_home::{Config, Home, Links, open_regular, resolve_backend, resolve_model};
 
@@ -79,7 +79,7 @@ async fn end(session: &mut Session, now: bool) -> Result<bool, CommandError> {
 
 /// Asks the daemon for its state, which starts it where none runs.
 async fn say_started(session: &mut Session, json: bool, how: &str) -> CommandResult {
-    let status: DaemonStatus = session.call(Op::Status).await?;
+    let status = session.call(ask::Status).await?;
     session.spinner.end();
     match json {
         true => output::print_json(&status)?,

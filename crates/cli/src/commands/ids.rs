@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use threadrunner_core::protocol::{JobQuery, JobRecord, Op};
+use threadrunner_core::protocol::{JobQuery, ask};
 use threadrunner_core::{ErrorCode, ExitCode, JobId};
 
 use crate::app::{Limit, Session};
@@ -72,7 +72,7 @@ pub(crate) async fn distinct(
     let mut distinct = Vec::new();
     for mut id in ids {
         if !is_whole(&id) {
-            match session.call::<JobRecord>(Op::Job(query(id.clone(), within))).await {
+            match session.call(ask::Job(query(id.clone(), within))).await {
                 Ok(record) => id = record.job.to_string(),
                 // It is told when its turn comes.
                 Err(CommandError::Failed { failure, .. }) if is_about_the_job(failure.code) => {}

@@ -1,7 +1,7 @@
 //! Loading a model ahead of its first prompt.
 
 use threadrunner_core::ExitCode;
-use threadrunner_core::protocol::{LoadQuery, LoadedModel, ModelQuery, Op};
+use threadrunner_core::protocol::{LoadQuery, ModelQuery, ask};
 use threadrunner_home::Home;
 
 use crate::app::{AskedModel, with_session};
@@ -16,7 +16,7 @@ pub(crate) fn run(args: LoadArgs) -> CommandResult {
     let query = ModelQuery { backend: asked.backend, model: asked.path, draft: asked.draft };
     let query = LoadQuery { query, pin: args.pin, keep_alive: args.keep_alive };
     with_session(home, None, async |session| {
-        let loaded: LoadedModel = session.call(Op::Load(query)).await?;
+        let loaded = session.call(ask::Load(query)).await?;
         match args.json {
             true => output::print_json(&loaded)?,
             false => output::print(&format!("{}\n", loaded.name))?,

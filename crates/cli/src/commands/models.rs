@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use threadrunner_core::ExitCode;
-use threadrunner_core::protocol::{Op, ProcessList};
+use threadrunner_core::protocol::ask;
 use threadrunner_home::{
     ChosenBy, Config, Home, choose_model, dangling_links, default_model, list_models,
     where_to_get_one,
@@ -82,7 +82,7 @@ fn list(home: Home, json: bool) -> CommandResult {
     let default = default_model(&home, &config).ok().map(|(path, _)| path);
     with_session(home, None, async |session| {
         // What is loaded is a bonus; without a daemon nothing is.
-        let running = session.call_running::<ProcessList>(Op::Ps).await.ok().flatten();
+        let running = session.call_running(ask::Ps).await.ok().flatten();
         let loaded: Vec<_> =
             running.unwrap_or_default().models.into_iter().filter_map(|m| m.model.path).collect();
         let models = files

@@ -1,7 +1,7 @@
 //! Removing jobs that ended long ago.
 
 use threadrunner_core::ExitCode;
-use threadrunner_core::protocol::{Op, PruneQuery, Removed};
+use threadrunner_core::protocol::{PruneQuery, ask};
 use threadrunner_home::Home;
 
 use super::rm::print_ids;
@@ -17,7 +17,7 @@ pub(crate) fn run(args: PruneArgs) -> CommandResult {
         workspace: args.within.workspace,
     };
     with_session(Home::from_env()?, None, async |session| {
-        let removed: Removed = session.call(Op::Prune(query)).await?;
+        let removed = session.call(ask::Prune(query)).await?;
         match args.json {
             true => output::print_json(&removed)?,
             false => print_ids(&removed)?,

@@ -1,7 +1,7 @@
 //! Loaded models and running requests.
 
 use threadrunner_core::ExitCode;
-use threadrunner_core::protocol::{LoadedModel, Op, ProcessList, RunningJob};
+use threadrunner_core::protocol::{LoadedModel, RunningJob, ask};
 use threadrunner_home::Home;
 
 use crate::app::with_session;
@@ -13,7 +13,7 @@ use crate::{format, output};
 pub(crate) fn run(args: Plain) -> CommandResult {
     with_session(Home::from_env()?, None, async |session| {
         // Where no daemon runs, nothing does: none is started to hear that.
-        let list: ProcessList = session.call_running(Op::Ps).await?.unwrap_or_default();
+        let list = session.call_running(ask::Ps).await?.unwrap_or_default();
         if args.json {
             output::print_json(&list)?;
             return Ok(ExitCode::Success);

@@ -1,7 +1,7 @@
 //! A finished job's answer.
 
 use threadrunner_core::ExitCode;
-use threadrunner_core::protocol::{JobResult, Op};
+use threadrunner_core::protocol::{JobResult, ask};
 use threadrunner_home::Home;
 
 use super::files::Files;
@@ -18,7 +18,7 @@ pub(crate) fn run(args: JobArgs) -> CommandResult {
         each(session, ids, &args.within, args.json, async |session, job| {
             let result: JobResult = match files.as_ref().and_then(|files| files.result(&job)) {
                 Some(result) => result,
-                None => session.call(Op::Result(job)).await?,
+                None => session.call(ask::Result(job)).await?,
             };
             if args.json {
                 output::print_json(&result)?;

@@ -1,7 +1,7 @@
 //! Removing jobs that have ended.
 
 use threadrunner_core::ExitCode;
-use threadrunner_core::protocol::{Op, Removed};
+use threadrunner_core::protocol::{Removed, ask};
 use threadrunner_home::Home;
 
 use super::ids::{distinct, each, from_arguments_or_stdin};
@@ -15,7 +15,7 @@ pub(crate) fn run(args: JobArgs) -> CommandResult {
     with_session(Home::from_env()?, None, async |session| {
         let ids = distinct(session, ids, &args.within).await?;
         each(session, ids, &args.within, args.json, async |session, job| {
-            let removed: Removed = session.call(Op::Rm(job)).await?;
+            let removed = session.call(ask::Rm(job)).await?;
             match args.json {
                 true => output::print_json(&removed)?,
                 false => print_ids(&removed)?,

@@ -4,7 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use threadrunner_core::ExitCode;
-use threadrunner_core::protocol::{Op, Submission, Submitted};
+use threadrunner_core::protocol::{Op, Submission, ask};
 use threadrunner_home::Home;
 
 use super::answer::{Expected, most_tokens, show_answer, tell_void};
@@ -75,7 +75,7 @@ pub(crate) fn run(args: RunArgs) -> CommandResult {
         submission.session.clone_from(&name);
         let submission = Box::new(submission);
         if args.detach {
-            let submitted: Submitted = session.call(Op::Submit(submission)).await?;
+            let submitted = session.call(ask::Submit(submission)).await?;
             match args.json {
                 true => output::print_json(&submitted)?,
                 false => output::print(&format!("{}\n", submitted.job))?,

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use threadrunner_core::protocol::{
-    Conversation, Op, RemovedSession, RmSessionQuery, SessionList, SessionQuery, SessionRecord,
-    SessionsQuery, UndoneTurn,
+    Conversation, RmSessionQuery, SessionList, SessionQuery, SessionRecord, SessionsQuery,
+    UndoneTurn, ask,
 };
 use threadrunner_core::{ErrorCode, ExitCode, Failure, SessionName};
 use threadrunner_home::{DEFAULT_WORKSPACE, Home};
@@ -43,12 +43,12 @@ pub(super) async fn choose(
         (Some(name), true) => {
             let query =
                 SessionQuery { session: name.clone(), workspace: Some(workspace.to_owned()) };
-            let _: Conversation = session.call(Op::Session(query)).await?;
+            session.call(ask::Session(query)).await?;
             Ok(Some(name.clone()))
         }
         (None, true) => {
             let query = SessionsQuery { limit: Some(1), workspace: Some(workspace.to_owned()) };
-            let list: SessionList = session.call(Op::Sessions(query)).await?;
+            let list = session.call(ask::Sessions(query)).await?;
             match list.sessions.into_iter().next() {
                 Some(last) => Ok(Some(last.session)),
                 None => Err(Failure::new(
@@ -66,7 +66,7 @@ async fn list(session: &mut Session, args: ListArgs) -> CommandResult {
     let query = SessionsQuery { limit: args.limit, workspace: args.within.workspace };
     let list: SessionList = match Files::alone(session, query.workspace.as_deref()).await? {
         Some(files) => files.sessions(&query)?,
-        None => session.call(Op::Sessions(query)).await?,
+        None => session.call(ask::Sessions(query)).await?,
     };
     if args.json {
         output::print_json(&list)?;
@@ -113,7 +113,7 @@ async fn read(session: &mut Session, query: SessionQuery) -> Result<Conversation
     let files = Files::alone(session, query.workspace.as_deref()).await?;
     match files.and_then(|files| files.session(&query)) {
         Some(conversation) => Ok(conversation),
-        None => session.call(Op::Session(query)).await,
+        None => session.call(ask::Session(query)).await,
     }
 }
 
@@ -147,7 +147,7 @@ fn tell_what_is_missing(record: &SessionRecord) {
 
 async fn undo(session: &mut Session, args: UndoArgs) -> CommandResult {
     let query = SessionQuery { session: args.session, workspace: args.within.workspace };
-    let undone: UndoneTurn = session.call(Op::UndoSession(query)).await?;
+    let undone = session.call(ask::UndoSession(query)).await?;
     if args.json {
         output::print_json(&undone)?;
     } else {
@@ -172,8 +172,8 @@ async fn rm(session: &mut Session, args: RmArgs) -> CommandResult {
     let alone = args.sessions.len() == 1;
     for name in args.sessions {
         let query = SessionQuery { session: name, workspace: args.within.workspace.clone() };
-        let op = Op::RmSession(RmSessionQuery { query, jobs: args.jobs });
-        match session.call::<RemovedSession>(op).await {
+        let ask = ask::RmSession(RmSessionQuery { query, jobs: args.jobs });
+        match session.call(ask).await {
             Ok(removed) if args.json => output::print_json(&removed)?,
             Ok(removed) => output::print(&format!("{}\n", removed.session))?,
             // As with jobs: one to which it cannot be done stops no other.

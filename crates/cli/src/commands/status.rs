@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use threadrunner_core::ExitCode;
-use threadrunner_core::protocol::{DaemonStatus, Op};
+use threadrunner_core::protocol::{DaemonStatus, ask};
 use threadrunner_home::Home;
 
 use super::config::changed_keys;
 use super::ps;
-use crate::app::{strange, with_session};
+use crate::app::with_session;
 use crate::args::Plain;
 use crate::error::CommandResult;
 use crate::table::pairs;
@@ -22,7 +22,7 @@ pub(crate) fn run(args: Plain) -> CommandResult {
 /// Prints the state; where no daemon runs, that is the state, and `absent` the exit code.
 pub(crate) fn show(args: Plain, absent: ExitCode) -> CommandResult {
     with_session(Home::from_env()?, None, async |session| {
-        let Some(value) = session.call_running::<Value>(Op::Status).await? else {
+        let Some(status) = session.call_running(ask::Status).await? else {
             match args.json {
                 true => output::print_json(&json!({"alive": false}))?,
                 false => output::print("the daemon is not running; the first prompt starts it\n")?,
@@ -30,8 +30,7 @@ pub(crate) fn show(args: Plain, absent: ExitCode) -> CommandResult {
             return Ok(absent);
         };
         if args.json {
-            // As it came: a newer daemon may say more than is known here.
-            let mut value = value;
+            let mut value = serde_json::to_value(&status).unwrap_or_default();
             if let Some(object) = value.as_object_mut() {
                 // `running` is a count there; whether it runs has a name of its own.
                 object.insert("alive".to_owned(), true.into());
@@ -40,8 +39,6 @@ pub(crate) fn show(args: Plain, absent: ExitCode) -> CommandResult {
             output::print_json(&value)?;
             return Ok(ExitCode::Success);
         }
-        let status: DaemonStatus =
-            serde_json::from_value(value).map_err(|error| strange(&error.to_string()))?;
         output::print(&text(&status, &changed_keys(session.home())))?;
         Ok(ExitCode::Success)
     })

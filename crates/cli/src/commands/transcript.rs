@@ -27,7 +27,7 @@ pub(super) fn plain(conversation: &Conversation) -> String {
         let mark = match message.role {
             Role::User => "> ",
             Role::System => "# ",
-            Role::Assistant => "",
+            Role::Assistant | Role::Unknown => "",
         };
         for line in message.content.trim_end().lines() {
             // Writing to a text never fails.
@@ -65,6 +65,7 @@ fn markdown(conversation: &Conversation) -> String {
             Role::System => "Instructions",
             Role::User => "Question",
             Role::Assistant => "Answer",
+            Role::Unknown => "Message",
         };
         let _ = write!(text, "\n## {heading}\n\n{}\n", message.content.trim_end());
     }

@@ -1,7 +1,7 @@
 //! Unloading a model, or all: the engine's process ends and its memory is free.
 
 use threadrunner_core::ExitCode;
-use threadrunner_core::protocol::{KeptModel, ModelQuery, Op, Unloaded};
+use threadrunner_core::protocol::{KeptModel, ModelQuery, Unloaded, ask};
 use threadrunner_home::Home;
 
 use crate::app::{resolve, with_session};
@@ -24,7 +24,7 @@ pub(crate) fn run(args: UnloadArgs) -> CommandResult {
         },
     };
     with_session(home, None, async |session| {
-        let unloaded: Unloaded = session.call_running(Op::Unload(query)).await?.unwrap_or_default();
+        let unloaded = session.call_running(ask::Unload(query)).await?.unwrap_or_default();
         if args.json {
             output::print_json(&unloaded)?;
             return Ok(ExitCode::Success);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use threadrunner_client::Replies;
 use threadrunner_core::protocol::{
-    JobIds, JobList, JobRecord, JobsQuery, Op, Progress, ReplyBody, WatchQuery,
+    Ids, JobRecord, JobsQuery, Op, Progress, ReplyBody, WatchQuery, ask,
 };
 use threadrunner_core::{ErrorCode, ExitCode, Failure, JobId, JobStatus};
 use threadrunner_home::Home;
@@ -176,7 +176,7 @@ impl Waiting {
             workspace: self.within.workspace.clone(),
             ..JobsQuery::default()
         };
-        let unfinished: JobIds = session.call(Op::Jobs(of(&UNFINISHED))).await?;
+        let unfinished = session.call(Ids(of(&UNFINISHED))).await?;
         let mut left: HashSet<JobId> = unfinished.ids.into_iter().collect();
         if self.any {
             if left.is_empty() {
@@ -189,8 +189,8 @@ impl Waiting {
                 limit: Some(LISTED),
                 ..of(&[JobStatus::Failed, JobStatus::Canceled])
             };
-            let failed: JobList = session.call(Op::Jobs(failed)).await?;
-            let done: JobIds = session.call(Op::Jobs(of(&[JobStatus::Done]))).await?;
+            let failed = session.call(ask::Jobs(failed)).await?;
+            let done = session.call(Ids(of(&[JobStatus::Done]))).await?;
             for record in failed.jobs.iter().rev() {
                 left.remove(&record.job);
                 self.print(session, record)?;
@@ -216,7 +216,7 @@ impl Waiting {
             session.spinner.hide();
             return Ok(output::print(&format!("{job}\n"))?);
         }
-        match session.call::<JobRecord>(Op::Job(query_of(&job))).await {
+        match session.call(ask::Job(query_of(&job))).await {
             Ok(record) => self.print(session, &record),
             Err(CommandError::Failed { failure, job })
                 if failure.code == ErrorCode::JobNotFound =>
@@ -251,10 +251,10 @@ async fn idle(session: &mut Session, mut changes: Replies, mut live: u32) -> Com
     loop {
         if live == 0 {
             // What was put on disk before the daemon started may not have come to its mind yet.
-            let listed: JobIds = session.call(Op::Jobs(unfinished.clone())).await?;
+            let listed = session.call(Ids(unfinished.clone())).await?;
             let mut waited = false;
             for job in listed.ids {
-                match session.call::<JobRecord>(Op::Wait(query_of(&job))).await {
+                match session.call(ask::Wait(query_of(&job))).await {
                     Ok(record) => waited |= record.state.is_final(),
                     // It ended and was removed meanwhile.
                     Err(CommandError::Failed { failure, .. })
@@ -295,11 +295,11 @@ async fn records(
             let client = daemon.connect_or_start().await?;
             let mut asked = Vec::with_capacity(some.len());
             for id in some {
-                asked.push(client.request(Op::Job(query(id.clone(), within))).await?);
+                asked.push(client.request(ask::Job(query(id.clone(), within))).await?);
             }
             let mut records = Vec::with_capacity(asked.len());
             for replies in asked {
-                records.push(replies.into_value::<JobRecord>().await?);
+                records.push(replies.into_answer::<ask::Job>().await?);
             }
             Ok::<_, Failure>(records)
         };

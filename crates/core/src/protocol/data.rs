@@ -244,6 +244,9 @@ pub struct DaemonStatus {
     /// Whether it is ending.
     #[serde(default)]
     pub stopping: bool,
+    /// What a newer daemon says beside that.
+    #[serde(flatten)]
+    pub other: serde_json::Map<String, serde_json::Value>,
 }
 
 /// What is known of a session.
@@ -355,4 +358,13 @@ pub struct RemovedSession {
     /// Its turns whose jobs are gone too.
     #[serde(default)]
     pub jobs: Vec<JobId>,
+}
+
+/// A daemon that is ending.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stopping {
+    /// Always true.
+    pub stopping: bool,
+    /// The daemon's process id.
+    pub pid: u32,
 }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::JobRecord;
+use crate::open_enum::{all_known, known_if_any};
 use crate::{BackendKind, JobStatus, KeepAlive, SessionName};
 
 /// Names one job.
@@ -40,7 +41,7 @@ pub struct WatchQuery {
 #[serde(default)]
 pub struct JobsQuery {
     /// Only in these states.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(deserialize_with = "all_known", skip_serializing_if = "Vec::is_empty")]
     pub states: Vec<JobStatus>,
     /// Only with this tag.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -95,7 +96,7 @@ pub struct PruneQuery {
 #[serde(default)]
 pub struct ModelQuery {
     /// The backend; else the daemon's default.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "known_if_any", skip_serializing_if = "Option::is_none")]
     pub backend: Option<BackendKind>,
     /// A path, a name or an alias; absent, `load` takes the default and `unload` takes all.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -152,4 +153,12 @@ pub struct SessionsQuery {
     /// The workspace, by its name in `config.toml`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workspace: Option<String>,
+}
+
+/// How the daemon ends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StopQuery {
+    /// Do not wait for running jobs.
+    pub now: bool,
 }

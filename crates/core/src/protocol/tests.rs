@@ -53,7 +53,7 @@ fn every_op_survives_the_wire() {
             ..Default::default()
         }),
         Op::Unload(ModelQuery::default()),
-        Op::Stop { now: true },
+        Op::Stop(StopQuery { now: true }),
     ] {
         let request = Request { id: Some(RequestId::Number(3)), op };
         assert_eq!(parse(&request.to_json()).unwrap(), request);
@@ -73,7 +73,7 @@ fn an_unknown_version_is_answered_with_those_spoken_and_the_id() {
 #[test]
 fn stop_is_understood_in_every_version() {
     let request = parse(&json!({"v": 99, "op": "stop"})).unwrap();
-    assert_eq!(request.op, Op::Stop { now: false });
+    assert_eq!(request.op, Op::Stop(StopQuery { now: false }));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use serde::Serialize;
-use threadrunner_core::protocol::{ErrorFrame, Reply, ReplyBody, RequestId};
+use threadrunner_core::protocol::{Ask, ErrorFrame, Reply, ReplyBody, RequestId};
 use threadrunner_core::{ErrorCode, Failure, FrameError, JobId, encode_frame};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
@@ -147,15 +147,15 @@ impl Answer {
     }
 
     /// Sends the last frame of an answer that is data.
-    pub(crate) async fn data<T: Serialize>(&self, data: &T) -> Result<(), Gone> {
+    pub(crate) async fn data<A: Ask>(&self, data: &A::Answer) -> Result<(), Gone> {
         let bytes = data_frame(self.id.as_ref(), data);
         self.put(bytes, None).await
     }
 
     /// The same of data for which room was taken.
-    pub(crate) async fn data_in<T: Serialize + Send + 'static>(
+    pub(crate) async fn data_in<A: Ask<Answer: Send + 'static>>(
         &self,
-        data: T,
+        data: A::Answer,
         room: Option<Piece>,
     ) -> Result<(), Gone> {
         let id = self.id.clone();

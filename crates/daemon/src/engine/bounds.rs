@@ -36,7 +36,7 @@ pub(super) fn bounded(event: Event) -> Event {
         },
         Event::LoadFailed { failure } => Event::LoadFailed { failure: of_load(failure) },
         Event::Prefill { id, done, total } => Event::Prefill { id, done: done.min(total), total },
-        Event::Text { .. } => event,
+        Event::Text { .. } | Event::Unknown => event,
         Event::Finished { id, finish_reason, usage, timings } => Event::Finished {
             id,
             finish_reason,
@@ -226,7 +226,8 @@ mod tests {
 
     #[test]
     fn codes_that_are_not_an_engines_to_say_are_not_passed_on() {
-        for (code, text) in ErrorCode::ALL {
+        for code in ErrorCode::ALL {
+            let text = code.as_str();
             let json = format!(
                 r#"{{"event":"failed","id":1,"failure":{{"code":"{text}","message":"\u001b]0;x"}}}}"#
             );

@@ -1,6 +1,6 @@
 //! `cancel`: end a job, queued or running.
 
-use threadrunner_core::protocol::JobQuery;
+use threadrunner_core::protocol::{JobQuery, ask};
 use threadrunner_core::{ErrorCode, Failure};
 
 use super::Stop;
@@ -28,6 +28,6 @@ pub(super) async fn cancel(
     };
     let _ = view.wait_for(|view| view.end.is_some()).await;
     let _turn = answer.turn().await?;
-    answer.data(&record(context, &job).await?).await?;
+    answer.data::<ask::Cancel>(&record(context, &job).await?).await?;
     Ok(())
 }

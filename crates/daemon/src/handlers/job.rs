@@ -1,7 +1,7 @@
 //! `job`: a job's record, at once.
 
 use threadrunner_core::Failure;
-use threadrunner_core::protocol::{JobQuery, JobRecord};
+use threadrunner_core::protocol::{JobQuery, JobRecord, ask};
 
 use super::Stop;
 use crate::connection::Answer;
@@ -10,7 +10,7 @@ use crate::workspaces::Located;
 
 pub(super) async fn job(context: &Context, query: JobQuery, answer: &Answer) -> Result<(), Stop> {
     let job = context.find_stored(query).await?;
-    answer.data(&record(context, &job).await?).await?;
+    answer.data::<ask::Job>(&record(context, &job).await?).await?;
     Ok(())
 }
 

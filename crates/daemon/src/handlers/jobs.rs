@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use threadrunner_core::protocol::{JobIds, JobList, JobRecord, JobsQuery};
+use threadrunner_core::protocol::{Ids, JobIds, JobList, JobRecord, JobsQuery, ask};
 use threadrunner_core::{Failure, JobId, JobState, JobStatus, MAX_FRAME_BYTES, json_length};
 use threadrunner_workspace::{age_s, by_time};
 
@@ -53,7 +53,7 @@ pub(super) async fn jobs(context: &Context, query: JobsQuery, answer: &Answer) -
     for (job, waits_for) in queued.iter_mut().zip(context.hub.waits_for(ids).await?) {
         job.waits_for = waits_for;
     }
-    answer.data_in(list, room).await?;
+    answer.data_in::<ask::Jobs>(list, room).await?;
     Ok(())
 }
 
@@ -73,7 +73,7 @@ async fn ids(among: Vec<Served>, query: JobsQuery, answer: &Answer) -> Result<()
         let mut ids = blocking(move || by_place_alone(&among, &places)).await?;
         let more = ids.len() > limit;
         ids.truncate(limit);
-        answer.data_in(JobIds { ids, more }, room).await?;
+        answer.data_in::<Ids>(JobIds { ids, more }, room).await?;
         return Ok(());
     }
     let query = Arc::new(query);
@@ -87,7 +87,7 @@ async fn ids(among: Vec<Served>, query: JobsQuery, answer: &Answer) -> Result<()
         list.ids.extend(page.jobs.into_iter().map(|record| record.job));
         list.more = page.more;
     }
-    answer.data_in(list, room).await?;
+    answer.data_in::<Ids>(list, room).await?;
     Ok(())
 }
 
@@ -191,5 +191,5 @@ fn newest<'a>(
 
 /// Where jobs are that stand so.
 fn places(states: &[JobStatus]) -> Vec<JobState> {
-    states.iter().map(|status| status.place()).collect()
+    states.iter().filter_map(|status| status.place()).collect()
 }

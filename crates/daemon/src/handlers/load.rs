@@ -2,7 +2,7 @@
 
 use threadrunner_core::ErrorCode;
 use threadrunner_core::Failure;
-use threadrunner_core::protocol::{LoadQuery, Progress, ReplyBody};
+use threadrunner_core::protocol::{LoadQuery, Progress, ReplyBody, ask};
 
 use super::Stop;
 use crate::connection::Answer;
@@ -33,7 +33,7 @@ pub(super) async fn load(context: &Context, query: LoadQuery, answer: &Answer) -
     let list = context.hub.ps().await?;
     let loaded = list.models.into_iter().find(|loaded| loaded.model == model);
     match loaded {
-        Some(loaded) => answer.data(&loaded).await?,
+        Some(loaded) => answer.data::<ask::Load>(&loaded).await?,
         None => {
             let failure = Failure::new(ErrorCode::EngineDied, "the engine ended after loading");
             return Err(failure.into());

@@ -60,7 +60,7 @@ impl From<Failure> for Stop {
 pub(crate) async fn handle(context: Arc<Context>, op: Op, answer: Answer) -> Result<(), Gone> {
     let context = &*context;
     // What changes something is done also for a client that does not stay to hear of it.
-    let _turn = match is_reading(&op) {
+    let _turn = match op.treatment().reads {
         true => Some(answer.turn().await?),
         false => None,
     };
@@ -86,35 +86,11 @@ pub(crate) async fn handle(context: Arc<Context>, op: Op, answer: Answer) -> Res
         Op::Status => status::status(context, &answer).await,
         Op::Load(query) => load::load(context, query, &answer).await,
         Op::Unload(query) => unload::unload(context, query, &answer).await,
-        Op::Stop { now } => stop::stop(context, now, &answer).await,
+        Op::Stop(query) => stop::stop(context, query.now, &answer).await,
     };
     match handled {
         Ok(()) => Ok(()),
         Err(Stop::Gone) => Err(Gone),
         Err(Stop::Failed(failure)) => answer.fail(failure, None).await,
-    }
-}
-
-/// Whether a request only reads what is on disk. Of such, a connection has a few answered at once.
-fn is_reading(op: &Op) -> bool {
-    match op {
-        Op::Job(_) | Op::Result(_) | Op::Jobs(_) | Op::Sessions(_) | Op::Session(_) => true,
-        Op::Simple(_)
-        | Op::Run(_)
-        | Op::Submit(_)
-        | Op::Follow(_)
-        | Op::Wait(_)
-        | Op::Watch(_)
-        | Op::Cancel(_)
-        | Op::Retry(_)
-        | Op::Rm(_)
-        | Op::RmSession(_)
-        | Op::UndoSession(_)
-        | Op::Prune(_)
-        | Op::Ps
-        | Op::Status
-        | Op::Load(_)
-        | Op::Unload(_)
-        | Op::Stop { .. } => false,
     }
 }

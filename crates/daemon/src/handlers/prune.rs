@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use threadrunner_core::protocol::{PruneQuery, Removed};
+use threadrunner_core::protocol::{PruneQuery, Removed, ask};
 use threadrunner_core::{ErrorCode, Failure};
 use threadrunner_workspace::Retention;
 
@@ -37,6 +37,6 @@ pub(super) async fn prune(
         context.hub.removed(workspace.id, jobs.clone()).await?;
         removed.jobs.append(&mut jobs);
     }
-    answer.data(&removed).await?;
+    answer.data::<ask::Prune>(&removed).await?;
     Ok(())
 }

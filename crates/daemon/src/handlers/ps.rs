@@ -1,10 +1,12 @@
 //! `ps`: loaded models and running requests.
 
+use threadrunner_core::protocol::ask;
+
 use super::Stop;
 use crate::connection::Answer;
 use crate::context::Context;
 
 pub(super) async fn ps(context: &Context, answer: &Answer) -> Result<(), Stop> {
-    answer.data(&context.hub.ps().await?).await?;
+    answer.data::<ask::Ps>(&context.hub.ps().await?).await?;
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! `result`: a finished job's answer.
 
-use threadrunner_core::protocol::{JobQuery, JobResult};
+use threadrunner_core::protocol::{JobQuery, JobResult, ask};
 use threadrunner_core::{JobStatus, MAX_FRAME_BYTES};
 
 use super::Stop;
@@ -21,7 +21,7 @@ pub(super) async fn result(
             let bytes = job.read(|reader, id| Ok(reader.answer_bytes(id)?)).await?;
             let room = answer.room(with_frame(bytes)).await?;
             let text = text(job.read(|reader, id| Ok(reader.result(id)?)).await?);
-            answer.data_in(JobResult { record, text }, room).await?;
+            answer.data_in::<ask::Result>(JobResult { record, text }, room).await?;
         }
         _ => answer.fail(job_failure(&record), Some(job.id)).await?,
     }

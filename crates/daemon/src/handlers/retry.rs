@@ -1,6 +1,6 @@
 //! `retry`: queue a failed or canceled job again, as if it had never begun.
 
-use threadrunner_core::protocol::JobQuery;
+use threadrunner_core::protocol::{JobQuery, ask};
 
 use super::Stop;
 use super::job::record;
@@ -10,6 +10,6 @@ use crate::context::Context;
 pub(super) async fn retry(context: &Context, query: JobQuery, answer: &Answer) -> Result<(), Stop> {
     let job = context.find_stored(query).await?;
     job.workspace.archive.retry(job.id.clone()).await?;
-    answer.data(&record(context, &job).await?).await?;
+    answer.data::<ask::Retry>(&record(context, &job).await?).await?;
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! `rm`: remove a job that has ended, with all its files.
 
-use threadrunner_core::protocol::{JobQuery, Removed};
+use threadrunner_core::protocol::{JobQuery, Removed, ask};
 
 use super::Stop;
 use crate::connection::Answer;
@@ -10,6 +10,6 @@ pub(super) async fn rm(context: &Context, query: JobQuery, answer: &Answer) -> R
     let job = context.find_stored(query).await?;
     job.workspace.archive.remove(job.id.clone()).await?;
     context.hub.removed(job.workspace.id, vec![job.id.clone()]).await?;
-    answer.data(&Removed { jobs: vec![job.id] }).await?;
+    answer.data::<ask::Rm>(&Removed { jobs: vec![job.id] }).await?;
     Ok(())
 }

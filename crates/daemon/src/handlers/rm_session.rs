@@ -1,6 +1,6 @@
 //! `rm_session`: forget a conversation, and what is cached of it.
 
-use threadrunner_core::protocol::{RemovedSession, RmSessionQuery};
+use threadrunner_core::protocol::{RemovedSession, RmSessionQuery, ask};
 
 use super::Stop;
 use super::session::find;
@@ -25,6 +25,6 @@ pub(super) async fn rm_session(
         removed.jobs = workspace.archive.remove_all(&left.turns).await?;
         context.hub.removed(workspace.id, removed.jobs.clone()).await?;
     }
-    answer.data(&removed).await?;
+    answer.data::<ask::RmSession>(&removed).await?;
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! `session`: what was said in a conversation.
 
-use threadrunner_core::protocol::{Conversation, SessionQuery, TurnRecord};
+use threadrunner_core::protocol::{Conversation, SessionQuery, TurnRecord, ask};
 use threadrunner_core::{
     ErrorCode, Failure, JobId, MAX_FRAME_BYTES, SessionFile, SessionName, json_length,
 };
@@ -23,7 +23,7 @@ pub(super) async fn session(
         read(query.session, file, &workspace)
     });
     let room = answer.room(2 * MAX_FRAME_BYTES).await?;
-    answer.data_in(conversation.await?, room).await?;
+    answer.data_in::<ask::Session>(conversation.await?, room).await?;
     Ok(())
 }
 

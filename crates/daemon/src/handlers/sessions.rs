@@ -1,6 +1,6 @@
 //! `sessions`: the conversations there are, the one last spoken in first.
 
-use threadrunner_core::protocol::SessionsQuery;
+use threadrunner_core::protocol::{SessionsQuery, ask};
 use threadrunner_workspace::list_sessions;
 
 use super::Stop;
@@ -27,6 +27,6 @@ pub(super) async fn sessions(
         let among = among.iter().map(|served| (served.settings.name.as_str(), &served.reader));
         Ok(list_sessions(among, limit, MOST_BYTES)?)
     };
-    answer.data_in(blocking(list).await?, room).await?;
+    answer.data_in::<ask::Sessions>(blocking(list).await?, room).await?;
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use threadrunner_core::protocol::{DaemonStatus, VERSIONS};
+use threadrunner_core::protocol::{DaemonStatus, VERSIONS, ask};
 use threadrunner_home::utc_date;
 
 use super::Stop;
@@ -31,7 +31,8 @@ pub(super) async fn status(context: &Context, answer: &Answer) -> Result<(), Sto
         memory_used: list.memory_used,
         models: list.models,
         stopping,
+        other: serde_json::Map::new(),
     };
-    answer.data(&status).await?;
+    answer.data::<ask::Status>(&status).await?;
     Ok(())
 }

@@ -1,12 +1,14 @@
 //! `stop`: end the daemon.
 
+use threadrunner_core::protocol::{Stopping, ask};
+
 use super::Stop;
 use crate::connection::Answer;
 use crate::context::Context;
 
 pub(super) async fn stop(context: &Context, now: bool, answer: &Answer) -> Result<(), Stop> {
     // Answered first: the order ends this connection too.
-    answer.data(&serde_json::json!({ "stopping": true, "pid": std::process::id() })).await?;
+    answer.data::<ask::Stop>(&Stopping { stopping: true, pid: std::process::id() }).await?;
     context.hub.stop(now).await?;
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! `submit`: queue a job and answer with its id, once it would survive a crash.
 
-use threadrunner_core::protocol::{ModelQuery, Submission, Submitted};
+use threadrunner_core::protocol::{ModelQuery, Submission, Submitted, ask};
 use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta, JobSpec, ModelRef, Priority};
 
 use super::{Stop, references, turn};
@@ -24,7 +24,7 @@ pub(super) async fn submit(
 ) -> Result<(), Stop> {
     let job = new_job(context, submission, false).await?;
     let job: JobId = context.hub.submit_detached(job).await?;
-    answer.data(&Submitted { job }).await?;
+    answer.data::<ask::Submit>(&Submitted { job }).await?;
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! `undo_session`: take back the last turn of a conversation.
 
-use threadrunner_core::protocol::{SessionQuery, UndoneTurn};
+use threadrunner_core::protocol::{SessionQuery, UndoneTurn, ask};
 
 use super::Stop;
 use super::session::find;
@@ -21,6 +21,8 @@ pub(super) async fn undo_session(
         context.hub.forget_state(state).await?;
     }
     let turns = u32::try_from(undone.left).unwrap_or(u32::MAX);
-    answer.data(&UndoneTurn { session: query.session, job: undone.turn, turns }).await?;
+    answer
+        .data::<ask::UndoSession>(&UndoneTurn { session: query.session, job: undone.turn, turns })
+        .await?;
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! `unload`: end a model's engine, or all that are idle.
 
-use threadrunner_core::protocol::ModelQuery;
+use threadrunner_core::protocol::{ModelQuery, ask};
 
 use super::Stop;
 use crate::connection::Answer;
@@ -15,6 +15,6 @@ pub(super) async fn unload(
         (None, None, None) => None,
         _ => Some(context.model_to_unload(&query)?),
     };
-    answer.data(&context.hub.unload(model).await?).await?;
+    answer.data::<ask::Unload>(&context.hub.unload(model).await?).await?;
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! `wait`: wait for the end of a job, then its record.
 
-use threadrunner_core::protocol::JobQuery;
+use threadrunner_core::protocol::{JobQuery, ask};
 
 use super::Stop;
 use super::job::record;
@@ -18,6 +18,6 @@ pub(super) async fn wait(context: &Context, query: JobQuery, answer: &Answer) ->
         }
     }
     let _turn = answer.turn().await?;
-    answer.data(&record(context, &job).await?).await?;
+    answer.data::<ask::Wait>(&record(context, &job).await?).await?;
     Ok(())
 }

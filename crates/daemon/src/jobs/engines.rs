@@ -85,6 +85,8 @@ impl Owner {
                 self.must_load(model, "that loading failed")?;
                 self.load_failed(model, &failure, false);
             }
+            // It says nothing of a request, so it is no progress of one either.
+            Event::Unknown => progress = false,
             Event::Sized { .. } => return Err("told a size that nobody asked for".to_owned()),
             Event::Prefill { id, done, total } => {
                 let job = self.requests.heard(id, engine, 0)?;

@@ -5,7 +5,7 @@ use threadrunner_core::{ErrorCode, Failure, JobState};
 
 /// Why there is no answer to a job that is not done.
 pub(crate) fn job_failure(record: &JobRecord) -> Failure {
-    if record.state.place() != JobState::Failed {
+    if record.state.place() != Some(JobState::Failed) {
         let message = format!("job {} is not done yet: it is {}", record.job, record.state);
         return Failure::new(ErrorCode::WrongState, message)
             .hint(format!("wait for it with `threadrunner wait {}`", record.job));

@@ -217,7 +217,7 @@ impl Model {
                 None => assert!(reader.locate(id).is_err(), "{id}"),
                 Some(job) => {
                     let record = reader.record(id).unwrap();
-                    assert_eq!(record.state.place(), job.state, "{id}");
+                    assert_eq!(record.state.place(), Some(job.state), "{id}");
                     assert_eq!(record.attempts, job.attempts, "{id}");
                     assert_eq!(record.meta.status.is_some(), job.state.is_final(), "{id}");
                     if job.state == JobState::Done {

@@ -18,7 +18,10 @@ fn a_job_is_never_missing_while_it_moves() {
             let mut looks = 0_u64;
             while !over.load(Ordering::Relaxed) {
                 let record = reader.record(&id).unwrap();
-                assert!(matches!(record.state.place(), JobState::Ready | JobState::Processing));
+                assert!(matches!(
+                    record.state.place(),
+                    Some(JobState::Ready | JobState::Processing)
+                ));
                 assert_eq!(record.prompt_start, "hi");
                 assert!(reader.locate(&id).is_ok());
                 looks += 1;

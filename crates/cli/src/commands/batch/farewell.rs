@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use threadrunner_core::ExitCode;
-use threadrunner_core::protocol::{JobRecord, Op};
+use threadrunner_core::protocol::ask;
 use tokio::time::{Instant, timeout};
 
 use super::job::Accepted;
@@ -86,12 +86,12 @@ impl Runner {
         let mut replies = Vec::new();
         for (slot, entry) in self.slots.iter().enumerate() {
             let Some(Entry { job, .. }) = entry else { continue };
-            let Ok(reply) = client.request(Op::Cancel(query_of(job))).await else { return };
+            let Ok(reply) = client.request(ask::Cancel(query_of(job))).await else { return };
             replies.push((slot, reply));
         }
         for (slot, reply) in replies {
             // One that ended meanwhile keeps its answer, for the next run.
-            if reply.into_value::<JobRecord>().await.is_ok() {
+            if reply.into_answer::<ask::Cancel>().await.is_ok() {
                 canceled.push(slot);
             }
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use threadrunner_client::{Daemon, Replies};
 use threadrunner_core::protocol::{
-    EndFrame, FollowQuery, JobRecord, Op, Progress, ReplyBody, Submission,
+    EndFrame, FollowQuery, JobRecord, Op, Progress, ReplyBody, Submission, ask,
 };
 use threadrunner_core::{ErrorCode, Failure, JobId, JobState};
 use tokio::sync::mpsc;
@@ -179,7 +179,7 @@ async fn resume(
 ) -> Result<(String, EndFrame), Stopped> {
     if work.state == WorkState::Theirs && !clashed {
         let record: JobRecord = daemon
-            .call(Op::Job(query_of(&work.job)))
+            .call(ask::Job(query_of(&work.job)))
             .await
             .map_err(|failure| stopped(failure, None))?;
         let ours = work.submission.tags.iter().take(Defaults::OWN_TAGS);
@@ -201,9 +201,8 @@ async fn follow(daemon: &Arc<Daemon>, job: &JobId) -> Result<(String, EndFrame),
         ErrorCode::JobFailed | ErrorCode::WrongState => {}
         _ => return result,
     }
-    let record: JobRecord =
-        daemon.call(Op::Job(query)).await.map_err(|failure| stopped(failure, None))?;
-    if record.state.place() != JobState::Failed {
+    let record = daemon.call(ask::Job(query)).await.map_err(|failure| stopped(failure, None))?;
+    if record.state.place() != Some(JobState::Failed) {
         // It moved between two looks: the next one finds it.
         return Err(Stopped::Lost(failure.clone()));
     }
@@ -230,7 +229,7 @@ async fn read(
             }
             Ok(ReplyBody::Event(Progress::Restarted { .. })) => text.clear(),
             Ok(ReplyBody::Event(_)) => {}
-            Ok(ReplyBody::Data { .. } | ReplyBody::Error(_)) => {
+            Ok(ReplyBody::Data { .. } | ReplyBody::Error(_) | ReplyBody::Unknown {}) => {
                 let failure =
                     Failure::new(ErrorCode::BadFrame, "the daemon's answer is a value, not a text");
                 return Err(Stopped::Failed { failure, job: None });

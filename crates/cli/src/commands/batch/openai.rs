@@ -148,7 +148,7 @@ pub(super) fn message(message: Value) -> Result<Value, Failure> {
 pub(super) fn answered(label: &Label, text: &str, end: &EndFrame, created: u64) -> Value {
     let finish_reason = match end.finish_reason {
         FinishReason::Length | FinishReason::Repetition => "length",
-        FinishReason::Stop | FinishReason::Canceled => "stop",
+        FinishReason::Stop | FinishReason::Canceled | FinishReason::Unknown => "stop",
     };
     let (prefix, object, said) = match label.form {
         Form::Completion => ("cmpl", "text_completion", json!({"text": text})),

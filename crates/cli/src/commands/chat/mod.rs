@@ -7,7 +7,7 @@ mod typed;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use threadrunner_core::protocol::{Conversation, Op, SessionQuery, Submission, UndoneTurn};
+use threadrunner_core::protocol::{Conversation, Op, SessionQuery, Submission, ask};
 use threadrunner_core::{ErrorCode, ExitCode, Failure, JobId, Parameters, SessionName};
 use threadrunner_home::{DEFAULT_WORKSPACE, Home, utc_date};
 
@@ -253,7 +253,7 @@ impl Chat {
     async fn undo(&mut self, session: &mut Session) -> Result<(), CommandError> {
         let (name, workspace) = (self.name.clone(), Some(self.workspace.clone()));
         let query = SessionQuery { session: name, workspace };
-        let undone: UndoneTurn = session.call(Op::UndoSession(query)).await?;
+        let undone = session.call(ask::UndoSession(query)).await?;
         let conversation = match undone.turns {
             0 => None,
             _ => self.look(session).await?,
@@ -265,8 +265,8 @@ impl Chat {
 
     async fn look(&self, session: &mut Session) -> Result<Option<Conversation>, CommandError> {
         let (name, workspace) = (self.name.clone(), Some(self.workspace.clone()));
-        let op = Op::Session(SessionQuery { session: name, workspace });
-        match session.call(op).await {
+        let ask = ask::Session(SessionQuery { session: name, workspace });
+        match session.call(ask).await {
             Ok(conversation) => Ok(Some(conversation)),
             Err(CommandError::Failed { failure, .. })
                 if matches!(

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::fs::Access;
 use rustix::process::{Pid, getpriority_process};
 use threadrunner_client::find_program;
-use threadrunner_core::protocol::{DaemonStatus, Op, WorkspaceStatus};
+use threadrunner_core::protocol::{WorkspaceStatus, ask};
 use threadrunner_core::{BackendKind, ErrorCode};
 use threadrunner_home::{
     Config, FileLock, Home, dangling_links, list_models, resolve_backend, resolve_model,
@@ -211,7 +211,7 @@ pub(super) async fn daemon(session: &mut Session) -> Result<Vec<Finding>, Comman
     let daemon = session.daemon();
     let asked = async {
         match daemon.connect().await? {
-            Some(client) => client.call::<DaemonStatus>(Op::Status).await.map(Some),
+            Some(client) => client.call(ask::Status).await.map(Some),
             None => Ok(None),
         }
     };

@@ -4,7 +4,7 @@ mod watch;
 
 use std::time::SystemTime;
 
-use threadrunner_core::protocol::{JobIds, JobList, JobRecord, JobsQuery, Op};
+use threadrunner_core::protocol::{Ids, JobList, JobRecord, JobsQuery, ask};
 use threadrunner_core::{ExitCode, JobStatus};
 use threadrunner_home::Home;
 
@@ -42,7 +42,7 @@ pub(crate) fn run(args: JobsArgs) -> CommandResult {
         if args.ids {
             let ids = match files {
                 Some(files) => files.jobs(&query)?.jobs.into_iter().map(|job| job.job).collect(),
-                None => session.call::<JobIds>(Op::Jobs(query)).await?.ids,
+                None => session.call(Ids(query)).await?.ids,
             };
             let ids: String = ids.iter().map(|id| format!("{id}\n")).collect();
             output::print(&ids)?;
@@ -50,7 +50,7 @@ pub(crate) fn run(args: JobsArgs) -> CommandResult {
         }
         let list: JobList = match files {
             Some(files) => files.jobs(&query)?,
-            None => session.call(Op::Jobs(query)).await?,
+            None => session.call(ask::Jobs(query)).await?,
         };
         if args.json {
             output::print_json(&list)?;

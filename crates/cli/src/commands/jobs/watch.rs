@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal};
 use std::time::{Duration, SystemTime};
 
 use threadrunner_client::Replies;
-use threadrunner_core::protocol::{JobList, JobRecord, JobsQuery, Op, Progress, ReplyBody};
+use threadrunner_core::protocol::{JobList, JobRecord, JobsQuery, Progress, ReplyBody, ask};
 use threadrunner_core::{ErrorCode, ExitCode, JobId, JobStatus};
 use threadrunner_workspace::age_s;
 use tokio::signal::unix::{SignalKind, signal};
@@ -101,7 +101,7 @@ async fn on_a_terminal(
         let room = u32::try_from(size.1.saturating_sub(2)).unwrap_or(u32::MAX);
         let limit = query.limit.map_or(room, |limit| limit.min(room));
         let list: JobList =
-            session.call(Op::Jobs(JobsQuery { limit: Some(limit), ..query.clone() })).await?;
+            session.call(ask::Jobs(JobsQuery { limit: Some(limit), ..query.clone() })).await?;
         let earliest = Instant::now() + AT_MOST_EVERY;
         loop {
             let columns = Some(size.0);
@@ -143,7 +143,7 @@ async fn line_by_line(
 ) -> Result<std::convert::Infallible, CommandError> {
     let (mut changes, _) = watch(session, wanted.workspace.as_deref()).await?;
     if !*listed {
-        let list: JobList = session.call(Op::Jobs(wanted.clone())).await?;
+        let list = session.call(ask::Jobs(wanted.clone())).await?;
         // Oldest first: the newest change is the last line, here and later.
         for record in list.jobs.iter().rev() {
             print(record, json)?;
@@ -153,7 +153,7 @@ async fn line_by_line(
     loop {
         match next(session, &mut changes).await? {
             Some((job, Some(state))) => {
-                let record: JobRecord = match session.call(Op::Job(query_of(&job))).await {
+                let record = match session.call(ask::Job(query_of(&job))).await {
                     Ok(record) => record,
                     Err(CommandError::Failed { failure, .. })
                         if failure.code == ErrorCode::JobNotFound =>

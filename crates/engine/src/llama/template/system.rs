@@ -59,7 +59,7 @@ fn in_the_users_turns(messages: &[Message], from: usize) -> Vec<Message> {
                 waiting.push(&message.content);
                 merged.push(user(&mut waiting));
             }
-            Role::Assistant => {
+            Role::Assistant | Role::Unknown => {
                 if !waiting.is_empty() {
                     merged.push(user(&mut waiting));
                 }

@@ -1,0 +1,151 @@
+//! Enums that are words on a wire or on disk, and stay readable when a newer program adds one.
+//!
+//! Readers of answers, events and records take any word: one they do not know becomes the
+//! `Unknown` arm and costs nothing else. Readers of orders (requests, `job.json`) are strict where
+//! guessing would do something nobody asked for: [`known`] refuses the word and names it.
+
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
+
+/// An enum made by [`open_enum!`].
+pub trait OpenEnum: Copy + 'static {
+    /// Every known value, with its word.
+    const WORDS: &'static [(Self, &'static str)];
+    /// Words that earlier versions wrote, and still mean a value.
+    const EARLIER: &'static [(Self, &'static str)] = &[];
+}
+
+/// Defines an enum from its values and their words: serde both ways, `ALL`, `as_str`, `Display`.
+/// `Value = "word" | "earlier"` also reads what earlier versions wrote.
+macro_rules! open_enum {
+    ($(#[$meta:meta])* pub enum $name:ident {
+        $($(#[$doc:meta])* $value:ident = $word:literal $(| $earlier:literal)*,)*
+    }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(serde::Serialize, serde::Deserialize)]
+        pub enum $name {
+            $($(#[$doc])* #[serde(rename = $word $(, alias = $earlier)*)] $value,)*
+            /// A word from a newer program that this one does not know.
+            #[serde(other, rename = "unknown")]
+            Unknown,
+        }
+
+        impl $name {
+            /// Every known value.
+            pub const ALL: &[Self] = &[$(Self::$value,)*];
+
+            /// The word on the wire and on disk.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$value => $word,)*
+                    Self::Unknown => "unknown",
+                }
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+
+        impl $crate::open_enum::OpenEnum for $name {
+            const WORDS: &'static [(Self, &'static str)] = &[$((Self::$value, $word),)*];
+            const EARLIER: &'static [(Self, &'static str)] =
+                &[$($((Self::$value, $earlier),)*)*];
+        }
+    };
+}
+
+pub(crate) use open_enum;
+
+/// Reads a word that must be known: for `deserialize_with`.
+///
+/// # Errors
+/// It is none of those known, which are named.
+pub fn known<'de, D: Deserializer<'de>, T: OpenEnum>(from: D) -> Result<T, D::Error> {
+    find(&String::deserialize(from)?)
+}
+
+/// [`known`] for a field that may be absent.
+///
+/// # Errors
+/// As [`known`].
+pub fn known_if_any<'de, D: Deserializer<'de>, T: OpenEnum>(
+    from: D,
+) -> Result<Option<T>, D::Error> {
+    Option::<String>::deserialize(from)?.map(|word| find(&word)).transpose()
+}
+
+/// [`known`] for a list.
+///
+/// # Errors
+/// As [`known`].
+pub fn all_known<'de, D: Deserializer<'de>, T: OpenEnum>(from: D) -> Result<Vec<T>, D::Error> {
+    Vec::<String>::deserialize(from)?.iter().map(|word| find(word)).collect()
+}
+
+fn find<T: OpenEnum, E: Error>(word: &str) -> Result<T, E> {
+    let found = T::WORDS.iter().chain(T::EARLIER).find(|(_, known)| *known == word);
+    found.map(|(value, _)| *value).ok_or_else(|| {
+        let words: Vec<_> = T::WORDS.iter().map(|(_, known)| format!("`{known}`")).collect();
+        E::custom(format_args!("unknown variant `{word}`, expected one of {}", words.join(", ")))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    use fruit::Fruit;
+
+    #[expect(unreachable_pub, reason = "the macro's enums are public")]
+    mod fruit {
+        crate::open_enum::open_enum! {
+            /// For these tests.
+            pub enum Fruit {
+                /// Red or green.
+                Apple = "apple",
+                /// Yellow.
+                Quince = "quince" | "golden apple",
+            }
+        }
+    }
+
+    #[derive(Deserialize)]
+    struct Order {
+        #[serde(deserialize_with = "known")]
+        one: Fruit,
+        #[serde(default, deserialize_with = "known_if_any")]
+        other: Option<Fruit>,
+        #[serde(default, deserialize_with = "all_known")]
+        more: Vec<Fruit>,
+    }
+
+    #[test]
+    fn a_record_takes_any_word_and_an_order_only_those_it_knows() {
+        for (value, word) in Fruit::WORDS {
+            assert_eq!(serde_json::to_value(value).unwrap(), *word);
+            assert_eq!((value.as_str(), value.to_string()), (*word, (*word).to_owned()));
+            assert_eq!(serde_json::from_value::<Fruit>((*word).into()).unwrap(), *value);
+        }
+        assert_eq!(Fruit::ALL, [Fruit::Apple, Fruit::Quince]);
+        assert_eq!(serde_json::from_value::<Fruit>("medlar".into()).unwrap(), Fruit::Unknown);
+
+        let order = json!({"one": "apple", "other": null, "more": ["quince", "golden apple"]});
+        let order: Order = serde_json::from_value(order).unwrap();
+        assert_eq!((order.one, order.other), (Fruit::Apple, None));
+        assert_eq!(order.more, [Fruit::Quince, Fruit::Quince]);
+        for order in [
+            json!({"one": "medlar"}),
+            json!({"one": "apple", "other": "medlar"}),
+            json!({"one": "apple", "more": ["medlar"]}),
+            json!({"one": "unknown"}),
+        ] {
+            let refused = serde_json::from_value::<Order>(order).err().unwrap().to_string();
+            assert!(refused.ends_with("expected one of `apple`, `quince`"), "{refused}");
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! What is written on the wires and on disk, line by line in `golden/`: lines are added, never
+//! edited. Each is read and written again as it was, and then read as a newer program might write
+//! it: with keys that nobody knows yet, and with words that nobody knows yet.
+
+#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use threadrunner_core::engine_protocol::{Command, Event};
+use threadrunner_core::protocol::{JobRecord, Reply, ReplyBody, Request};
+use threadrunner_core::{FinishReason, JobMeta, JobSpec, JobStatus};
+
+/// Keys whose values are words.
+const WORDS: [&str; 11] = [
+    "op",
+    "event",
+    "state",
+    "mode",
+    "backend",
+    "priority",
+    "role",
+    "finish_reason",
+    "code",
+    "error_type",
+    "status",
+];
+const FUTURE: &str = "from_the_future";
+
+fn lines(file: &str) -> Vec<Value> {
+    file.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Visits every object in a value, the outermost first.
+fn objects(value: &mut Value, visit: &mut impl FnMut(&mut serde_json::Map<String, Value>)) {
+    match value {
+        Value::Object(object) => {
+            visit(object);
+            object.values_mut().for_each(|value| objects(value, visit));
+        }
+        Value::Array(values) => values.iter_mut().for_each(|value| objects(value, visit)),
+        _ => {}
+    }
+}
+
+/// The line with one more key in each object.
+fn with_more(line: &Value) -> Value {
+    let mut line = line.clone();
+    objects(&mut line, &mut |object| {
+        object.insert(FUTURE.to_owned(), json!([1, "a", null]));
+    });
+    line
+}
+
+/// The line once for each word in it, with that word replaced.
+fn with_words(line: &Value) -> Vec<(String, Value)> {
+    let word = |(key, value): (&String, &Value)| {
+        (WORDS.contains(&key.as_str()) && value.is_string()).then(|| key.clone())
+    };
+    let mut found = Vec::new();
+    objects(&mut line.clone(), &mut |object| found.extend(object.iter().filter_map(word)));
+    let replaced = |(which, key): (usize, String)| {
+        let (mut line, mut seen) = (line.clone(), 0);
+        objects(&mut line, &mut |object| {
+            let words: Vec<_> = object.iter().filter_map(word).collect();
+            for key in words {
+                if seen == which {
+                    object.insert(key, FUTURE.into());
+                }
+                seen += 1;
+            }
+        });
+        (key, line)
+    };
+    found.into_iter().enumerate().map(replaced).collect()
+}
+
+fn read<T: DeserializeOwned>(line: &Value) -> T {
+    serde_json::from_value(line.clone()).unwrap_or_else(|error| panic!("{line}: {error}"))
+}
+
+/// What reads answers, events and records reads those of the future too.
+fn is_open<T: Serialize + DeserializeOwned>(file: &str) {
+    for line in lines(file) {
+        assert_eq!(serde_json::to_value(read::<T>(&line)).unwrap(), line);
+        read::<T>(&with_more(&line));
+        for (_, line) in with_words(&line) {
+            read::<T>(&line);
+        }
+    }
+}
+
+/// What takes orders takes keys that it does not know, and refuses words that it does not know by
+/// their name. In `lenient` keys it takes them too.
+fn is_strict<T>(file: &str, lenient: &[&str], read: impl Fn(&Value) -> Result<T, String>) {
+    for line in lines(file) {
+        read(&line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        read(&with_more(&line)).unwrap_or_else(|error| panic!("{line}: {error}"));
+        for (key, line) in with_words(&line) {
+            match read(&line) {
+                Ok(_) => assert!(lenient.contains(&key.as_str()), "{line}"),
+                Err(error) => assert!(error.contains(FUTURE), "{line}: {error}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn answers_events_and_records_of_the_future_are_read() {
+    is_open::<Reply>(include_str!("golden/replies.jsonl"));
+    is_open::<Event>(include_str!("golden/events.jsonl"));
+    is_open::<JobMeta>(include_str!("golden/meta.jsonl"));
+    is_open::<JobRecord>(include_str!("golden/records.jsonl"));
+}
+
+#[test]
+fn orders_of_the_future_are_refused_where_they_ask_for_what_nobody_knows() {
+    let request = |line: &Value| {
+        let read = Request::parse(line.to_string().as_bytes());
+        read.map(|request| request.to_json()).map_err(|(_, failure)| failure.message)
+    };
+    is_strict(include_str!("golden/requests.jsonl"), &[], request);
+    for line in lines(include_str!("golden/requests.jsonl")) {
+        assert_eq!(request(&line).unwrap(), line);
+    }
+
+    let job = |line: &Value| {
+        serde_json::from_value::<JobSpec>(line.clone()).map_err(|error| error.to_string())
+    };
+    // An engine says whether it knows a backend, and a priority only orders jobs.
+    is_strict(include_str!("golden/job.jsonl"), &["backend", "priority"], job);
+    for line in lines(include_str!("golden/job.jsonl")) {
+        assert_eq!(serde_json::to_value(read::<JobSpec>(&line)).unwrap(), line);
+    }
+
+    for line in lines(include_str!("golden/commands.jsonl")) {
+        assert_eq!(serde_json::to_value(read::<Command>(&line)).unwrap(), line);
+        read::<Command>(&with_more(&line));
+    }
+}
+
+#[test]
+fn what_is_not_known_says_so() {
+    let event = json!({"id": 1, "event": FUTURE, "job": 7});
+    assert!(
+        matches!(read::<Reply>(&event).body, ReplyBody::Event(event) if event == read(&event_of(FUTURE)))
+    );
+    assert_eq!(read::<Reply>(&json!({"id": 1, FUTURE: 7})).body, ReplyBody::Unknown {});
+    assert_eq!(read::<Event>(&event_of(FUTURE)), Event::Unknown);
+    assert_eq!(read::<Command>(&json!({"op": FUTURE, "id": 1})), Command::Unknown);
+    assert_eq!(read::<FinishReason>(&FUTURE.into()), FinishReason::Unknown);
+    assert_eq!(read::<JobStatus>(&FUTURE.into()), JobStatus::Unknown);
+    assert!(!JobStatus::Unknown.is_final());
+}
+
+fn event_of(word: &str) -> Value {
+    json!({"event": word})
+}
