@@ -1,15 +1,16 @@
-//! Durations and sizes as people write them. There is one syntax for each, wherever they stand: on
-//! the command line, in `config.toml`, on the wire.
+//! Durations and sizes as people write them. Command line, `config.toml` and wire share one syntax
+//! for each.
 
 use std::time::Duration;
 
-/// Far beyond any use, and near enough that adding it to a clock cannot overflow: 31 years.
+/// The longest duration, in seconds: 31 years. Beyond any use, and small enough that adding it to a
+/// clock cannot overflow.
 const MOST_SECONDS: f64 = 1e9;
 
-/// The largest size that a floating-point number holds exactly.
+/// The largest size, in bytes. Up to here an `f64` holds every integer exactly.
 const MOST_BYTES: f64 = 9e15;
 
-/// A number of bytes below this is a slip: somebody thought of a larger unit.
+/// Sizes below this need a unit: so small a bare number is a slip, meant in a larger unit.
 const FEWEST_BYTES: f64 = 1e6;
 
 const TIMES: [(&str, f64); 6] =
@@ -27,18 +28,18 @@ const SIZES: [(&str, f64); 9] = [
     ("TiB", 1_099_511_627_776.0),
 ];
 
-/// A text that is no duration.
+/// A text that is not a duration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("'{0}' is not a duration: try 30, 30s, 5m, 2h, 1h30m, 7d or 500ms")]
 pub struct InvalidDuration(pub String);
 
-/// A text that is no size.
+/// A text that is not a size.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidSize {
-    /// It is none at all.
+    /// Not a number with a known unit, or too large.
     #[error("'{0}' is not a size: try \"500 MB\", \"10 GB\" or \"4 GiB\"")]
     NotASize(String),
-    /// It is a small number, and nobody means so few bytes.
+    /// A small number without a unit, probably meant in a larger unit.
     #[error("{0} without a unit is {0} bytes: write \"{0} MB\" or \"{0} GB\"")]
     NoUnit(String),
 }
@@ -46,15 +47,15 @@ pub enum InvalidSize {
 /// Reads a duration: `30`, `30s`, `1.5m`, `2h`, `7d`, `500ms`, `1h30m`. A bare number is seconds.
 ///
 /// # Errors
-/// It is none, or is longer than 31 years.
+/// If the text is not a duration, or is one longer than 31 years.
 pub fn parse_duration(text: &str) -> Result<Duration, InvalidDuration> {
     duration_of(text.trim()).ok_or_else(|| InvalidDuration(text.to_owned()))
 }
 
-/// So many seconds, as a duration.
+/// A duration of this many seconds.
 ///
 /// # Errors
-/// It is less than none, or more than 31 years.
+/// If `seconds` is negative, not a number, or more than 31 years.
 pub fn duration_of_seconds(seconds: f64) -> Result<Duration, InvalidDuration> {
     let possible = (0.0..=MOST_SECONDS).contains(&seconds);
     possible
@@ -62,10 +63,10 @@ pub fn duration_of_seconds(seconds: f64) -> Result<Duration, InvalidDuration> {
         .ok_or_else(|| InvalidDuration(seconds.to_string()))
 }
 
-/// Reads a size in bytes: `500 MB`, `4 GiB`, `8000000000`. The case of the unit does not matter.
+/// Reads a size in bytes: `500 MB`, `4 GiB`, `8000000000`. The unit's case does not matter.
 ///
 /// # Errors
-/// It is none, or it is a number below a million without a unit (`0` is no slip).
+/// If the text is not a size, or is a number between 0 and a million without a unit.
 pub fn parse_size(text: &str) -> Result<u64, InvalidSize> {
     let trimmed = text.trim();
     let not_a_size = || InvalidSize::NotASize(text.to_owned());
@@ -89,7 +90,7 @@ fn duration_of(text: &str) -> Option<Duration> {
     loop {
         let (number, unit, after) = split(rest)?;
         seconds += match unit {
-            // Only what stands alone needs no unit: `1h30` could be minutes as well as seconds.
+            // Only a lone number may lack a unit: in `1h30`, the 30 could be minutes or seconds.
             "" if rest == text && after.is_empty() => number,
             unit => number * TIMES.iter().find(|(name, _)| *name == unit)?.1,
         };
@@ -100,7 +101,7 @@ fn duration_of(text: &str) -> Option<Duration> {
     }
 }
 
-/// A number without a sign or an exponent, its unit, and what follows.
+/// Splits off a number without sign or exponent and its unit; returns both and the rest.
 fn split(text: &str) -> Option<(f64, &str, &str)> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, rest) = text.split_at(end);

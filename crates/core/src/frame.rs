@@ -1,4 +1,7 @@
-//! Framing: a 4-byte little-endian length, then that many bytes of UTF-8 JSON, one object.
+//! Framing: a 4-byte little-endian length, then that many bytes of UTF-8 JSON holding one object.
+//!
+//! [`FrameCodec`] splits a stream into frames without parsing them; [`encode_frame`] and
+//! [`decode_frame`] convert between frames and values.
 
 use std::io;
 
@@ -7,33 +10,33 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_util::codec::{Decoder, Encoder};
 
-/// The longest frame, in bytes of JSON: 64 MiB.
+/// The maximum length of a frame, in bytes of JSON: 64 MiB.
 pub const MAX_FRAME_BYTES: usize = 64 << 20;
 
 const HEADER_BYTES: usize = 4;
 
-/// Cuts a byte stream into frames and frames into a byte stream; looks at no JSON.
+/// Splits a byte stream into frames and writes frames into one. Does not parse JSON.
 ///
-/// Memory for a frame grows with the bytes that arrive, never with the length that is announced.
+/// Memory for a frame grows with the bytes that arrive, never with the announced length.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct FrameCodec;
 
 /// Why bytes are not a frame.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
-    /// The length announced is over [`MAX_FRAME_BYTES`].
+    /// The announced length, or that of the frame to write, exceeds [`MAX_FRAME_BYTES`].
     #[error("a frame of {length} bytes is over the limit of {MAX_FRAME_BYTES} bytes")]
     TooLong {
-        /// The length announced or to be written, in bytes.
+        /// The length of the frame, in bytes.
         length: usize,
     },
     /// The stream ended inside a frame.
     #[error("the stream ended inside a frame: {missing} more bytes were announced")]
     Truncated {
-        /// Bytes that never came.
+        /// The number of announced bytes that did not arrive.
         missing: usize,
     },
-    /// The bytes are not the JSON that was expected.
+    /// The bytes are not the expected JSON.
     #[error("the frame is not the JSON expected: {}", without_content(.0))]
     Json(#[from] serde_json::Error),
     /// The socket failed.
@@ -41,13 +44,13 @@ pub enum FrameError {
     Io(#[from] std::io::Error),
 }
 
-/// What is wrong with a frame, and nothing of what it holds: that may be a prompt or an answer, and
-/// this may be logged.
+/// Describes what is wrong with a frame without quoting it: the frame may hold a prompt or an
+/// answer, and the description may be logged.
 fn without_content(error: &serde_json::Error) -> String {
     match error.classify() {
         serde_json::error::Category::Data => {
             format!(
-                "a value is of the wrong kind at line {} column {}",
+                "a value does not have the expected type at line {} column {}",
                 error.line(),
                 error.column()
             )
@@ -108,7 +111,7 @@ fn frame_length(length: usize) -> Result<u32, FrameError> {
     }
 }
 
-/// Takes as many bytes as a frame may have, and only counts the rest.
+/// Writes as many bytes as a frame may have and only counts the rest.
 struct Bounded<'a> {
     dst: &'a mut BytesMut,
     length: usize,
@@ -128,10 +131,10 @@ impl io::Write for Bounded<'_> {
     }
 }
 
-/// Appends `value` to `dst` as one whole frame, header included.
+/// Appends `value` to `dst` as a whole frame, header included.
 ///
 /// # Errors
-/// [`FrameError::TooLong`] or [`FrameError::Json`]; `dst` is then as it was.
+/// [`FrameError::TooLong`] or [`FrameError::Json`]; `dst` is then unchanged.
 pub fn encode_frame<T: Serialize>(value: &T, dst: &mut BytesMut) -> Result<(), FrameError> {
     let start = dst.len();
     dst.put_u32_le(0);
@@ -151,7 +154,7 @@ pub fn encode_frame<T: Serialize>(value: &T, dst: &mut BytesMut) -> Result<(), F
     }
 }
 
-/// How many bytes `value` takes as JSON; 0 where it cannot be written as such.
+/// The length of `value` as JSON, in bytes; 0 if it cannot be serialized.
 pub fn json_length<T: Serialize>(value: &T) -> usize {
     let mut counted = Count(0);
     serde_json::to_writer(&mut counted, value).map_or(0, |()| counted.0)
@@ -170,7 +173,7 @@ impl io::Write for Count {
     }
 }
 
-/// Takes the next whole frame out of `src` and reads it as a `T`; `None` until one is whole.
+/// Takes the next whole frame from `src` and parses it as a `T`; `None` if no frame is complete.
 ///
 /// # Errors
 /// [`FrameError::TooLong`] or [`FrameError::Json`].
@@ -234,14 +237,14 @@ mod tests {
     #[test]
     fn a_frame_too_long_to_send_leaves_the_buffer_as_it_was() {
         let mut bytes = BytesMut::from(&b"before"[..]);
-        // Six bytes for each in JSON.
+        // JSON writes each NUL as six bytes.
         let long = "\0".repeat(MAX_FRAME_BYTES / 2);
         let length = MAX_FRAME_BYTES * 3 + 2;
         assert!(
             matches!(encode_frame(&long, &mut bytes), Err(FrameError::TooLong { length: it }) if it == length)
         );
         assert_eq!(&bytes[..], b"before");
-        // What is too much to be sent is not in memory either.
+        // A frame that is too long to send is not held in memory either.
         assert!(bytes.capacity() <= 2 * MAX_FRAME_BYTES, "{}", bytes.capacity());
         assert_eq!(json_length(&long), length);
     }

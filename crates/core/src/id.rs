@@ -1,4 +1,4 @@
-//! Job ids: digits and single underscores, in name order also in time order.
+//! Job ids: digits and single underscores, so that name order is time order.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 /// The name of a job and of its directory.
 ///
 /// Digits and single underscores, at most [`JobId::MAX_LEN`] bytes, beginning and ending with a
-/// digit: so an id is never a path, a flag, or a hidden file. Ids that ThreadRunner makes are
-/// `<microseconds since 1970, 16 digits>_<process>`; other programs may make theirs otherwise.
-/// Cheap to clone: each of 100,000 queued jobs is named in several places.
+/// digit. So an id is never a path, a flag, or a hidden file. ThreadRunner's own ids are
+/// `<microseconds since 1970, 16 digits>_<process>`; other programs may form theirs differently.
+/// Cheap to clone: with 100,000 queued jobs, each id is stored in several places.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct JobId(Arc<str>);
@@ -24,19 +24,19 @@ pub struct JobId(Arc<str>);
     JobId::MAX_LEN
 )]
 pub struct InvalidJobId {
-    /// What was given, cut to a length fit for a message.
+    /// The text given, truncated for use in a message.
     pub text: String,
 }
 
 impl JobId {
-    /// The longest id accepted, in bytes.
+    /// The maximum length of an id, in bytes.
     pub const MAX_LEN: usize = 128;
 
-    /// Checks `text` against the id rule.
+    /// Checks `text` against the rule for ids.
     ///
     /// # Errors
-    /// [`InvalidJobId`] when it is empty, too long, or has anything but digits and single
-    /// underscores between digits.
+    /// [`InvalidJobId`] if `text` is empty, too long, or anything but digits with single
+    /// underscores between them.
     pub fn parse(text: &str) -> Result<Self, InvalidJobId> {
         let well_formed = text.len() <= Self::MAX_LEN
             && text
@@ -49,15 +49,16 @@ impl JobId {
         }
     }
 
-    /// When it was made, in microseconds since 1970, if it was made as ThreadRunner makes ids. Another
-    /// program's first part may be no time at all, such as sixteen nines; only a plausible one counts.
+    /// When the id was made, in microseconds since 1970, if it has the form of ThreadRunner's ids.
+    /// The first part of another program's id may not be a time (sixteen nines, say), so only
+    /// plausible times count.
     pub fn micros(&self) -> Option<u64> {
         let digits = self.0.split('_').next().unwrap_or_default();
         let micros = digits.parse().ok().filter(|&micros| micros <= LATEST)?;
         (digits.len() == 16).then_some(micros)
     }
 
-    /// The id as it stands on disk and on the wire.
+    /// The id as written on disk and on the wire.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -95,11 +96,12 @@ impl From<JobId> for String {
     }
 }
 
-/// The latest time, in microseconds, that an id may begin with (in the year 2255): ids go on after
-/// it for decades before they need a 17th digit, with which they would come before all others.
+/// The latest time that an id may begin with, in microseconds (in the year 2255). Ids keep
+/// increasing past it for decades before they need a 17th digit, which would sort them before all
+/// others.
 const LATEST: u64 = 9_000_000_000_000_000;
 
-/// Makes ids that never repeat and never go back, also when the clock does.
+/// Makes ids that never repeat and always increase, even if the clock goes back.
 #[derive(Debug, Clone)]
 pub struct JobIdSource {
     process: u32,
@@ -107,30 +109,30 @@ pub struct JobIdSource {
 }
 
 impl JobIdSource {
-    /// A source for the process with this number, which keeps ids of two programs apart.
+    /// A source of ids for this process. The process number keeps the ids of two programs apart.
     pub fn new(process: u32) -> Self {
         Self { process, last_micros: 0 }
     }
 
-    /// Never makes an id at or before `id` again: call with the newest id found on disk.
+    /// Makes every further id sort after `id`. Call it with the newest id found on disk.
     pub fn after(&mut self, id: &JobId) {
         if let Some(micros) = id.micros() {
             self.last_micros = self.last_micros.max(micros);
         }
     }
 
-    /// The time of the newest id that it knows of, in microseconds since 1970.
+    /// The time of the newest id seen or made, in microseconds since 1970.
     pub fn newest_micros(&self) -> u64 {
         self.last_micros
     }
 
-    /// The next id, for the time `now`.
+    /// Makes the next id, at time `now`.
     pub fn next_at(&mut self, now: SystemTime) -> JobId {
         let micros = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
         self.next(u64::try_from(micros).unwrap_or(u64::MAX))
     }
 
-    /// The next id, for the time `now_micros` in microseconds since 1970.
+    /// Makes the next id, at time `now_micros` in microseconds since 1970.
     pub fn next(&mut self, now_micros: u64) -> JobId {
         self.last_micros = now_micros.min(LATEST).max(self.last_micros + 1);
         JobId(format!("{:016}_{}", self.last_micros, self.process).into())

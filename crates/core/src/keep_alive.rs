@@ -1,4 +1,4 @@
-//! How long a model stays loaded when nobody asks for it.
+//! How long an idle model stays loaded.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,22 +10,22 @@ use crate::{duration_of_seconds, parse_duration};
 
 /// How long a model stays loaded after its last request has ended.
 ///
-/// As JSON or TOML a number of seconds, a text with a unit (`"10m"`), or `"forever"`.
+/// In JSON and TOML: a number of seconds, a text with a unit (`"10m"`), or `"forever"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeepAlive {
-    /// So long; zero is not at all.
+    /// For this long. Zero unloads the model at once.
     For(Duration),
-    /// Until it is unloaded by hand, or makes way for another model.
+    /// Until it is unloaded by hand or makes way for another model.
     Forever,
 }
 
-/// A text that says no such time.
+/// A text that is not a [`KeepAlive`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is not how long a model is kept: try 0, 30s, 10m, 2h or forever")]
+#[error("'{0}' is not a keep-alive time: try 0, 30s, 10m, 2h or forever")]
 pub struct InvalidKeepAlive(String);
 
 impl KeepAlive {
-    /// Seconds; `None` is for ever.
+    /// The time in seconds; `None` is forever.
     pub fn seconds(self) -> Option<f64> {
         match self {
             Self::For(time) => Some(time.as_secs_f64()),

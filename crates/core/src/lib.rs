@@ -1,16 +1,14 @@
 //! The vocabulary and the decisions of ThreadRunner.
 //!
-//! Everything that two processes must agree on is here: job ids ([`JobId`]), what a job is
-//! ([`JobSpec`]), the states it passes through ([`JobState`]), the frames on the wire
+//! This crate defines everything that two processes must agree on: job ids ([`JobId`]), what a job
+//! is ([`JobSpec`]), the states it passes through ([`JobState`]), the frames on the wire
 //! ([`FrameCodec`], [`protocol`], [`engine_protocol`]), how things fail ([`Failure`],
-//! [`ErrorCode`], [`ExitCode`]), and what an inference backend must be able to do
-//! ([`ModelBackend`]). Two parts decide and wait for nothing: who goes into the next forward pass
-//! ([`scheduler`]), and which text of an answer may be shown already ([`text`]). What a prompt says of other jobs'
-//! answers is read by [`template`].
+//! [`ErrorCode`], [`ExitCode`]), and what an inference backend must provide ([`ModelBackend`]). Two
+//! modules make decisions: [`scheduler`] plans the forward passes, and [`text`] decides which part
+//! of an answer can be shown. [`template`] reads a prompt's references to other jobs' answers.
 //!
-//! Nothing in this crate reads a clock, a file, a socket or an environment variable, and nothing
-//! in it waits: time and bytes come in as arguments. That is why all of it is tested without a
-//! runtime.
+//! Nothing in this crate waits, or reads a clock, a file, a socket or an environment variable: time
+//! and bytes come in as arguments. So all of it is tested without a runtime.
 
 mod amount;
 mod backend;

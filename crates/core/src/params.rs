@@ -1,4 +1,4 @@
-//! What a request may say about how its answer is generated.
+//! How to generate an answer: the parameters of a request.
 
 mod json;
 
@@ -6,33 +6,32 @@ use serde::{Deserialize, Serialize};
 
 /// Generation parameters of one request.
 ///
-/// `None` means: what the model file recommends, else the engine's default. The defaults live in
-/// one place, [`Parameters::DEFAULT`].
+/// `None` uses what the model file recommends, or else the default in [`Parameters::DEFAULT`].
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Parameters {
-    /// The most tokens to generate.
+    /// The maximum number of tokens to generate.
     #[serde(default, deserialize_with = "json::whole", skip_serializing_if = "Option::is_none")]
     pub max_tokens: Option<u32>,
     /// Divides the logits before sampling; 0 is greedy.
     #[serde(default, deserialize_with = "json::number", skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f32>,
-    /// Only the k most likely tokens are candidates; 0 is all of them.
+    /// Samples from the k most likely tokens only; 0 samples from all.
     #[serde(default, deserialize_with = "json::whole", skip_serializing_if = "Option::is_none")]
     pub top_k: Option<u32>,
-    /// Only the most likely tokens that together reach this probability are candidates; 1 is all.
+    /// Samples only from the most likely tokens that together reach this probability; 1 is all.
     #[serde(default, deserialize_with = "json::number", skip_serializing_if = "Option::is_none")]
     pub top_p: Option<f32>,
-    /// Only tokens at least this likely, relative to the most likely one, are candidates; 0 is all.
+    /// Samples only from tokens at least this likely relative to the most likely one; 0 is all.
     #[serde(default, deserialize_with = "json::number", skip_serializing_if = "Option::is_none")]
     pub min_p: Option<f32>,
-    /// Divides (or multiplies, below zero) the logits of recent tokens; 1 is off.
+    /// Divides the logits of recent tokens, or multiplies them if negative; 1 disables it.
     #[serde(default, deserialize_with = "json::number", skip_serializing_if = "Option::is_none")]
     pub repeat_penalty: Option<f32>,
-    /// Generation ends once so many tokens have done nothing but repeat what was said; 0 is never.
+    /// Ends generation after this many tokens that only repeat what was said; 0 disables it.
     #[serde(default, deserialize_with = "json::whole", skip_serializing_if = "Option::is_none")]
     pub repeat_limit: Option<u32>,
-    /// Seeds the sampler; the same seed gives the same answer. In JSON it is any whole number of 64
-    /// bits, of which those of 32 are themselves.
+    /// Seeds the sampler; the same seed gives the same answer. JSON accepts any 64-bit integer:
+    /// values that fit 32 bits are used as they are, larger ones are folded to 32 bits.
     #[serde(default, deserialize_with = "json::seed", skip_serializing_if = "Option::is_none")]
     pub seed: Option<u32>,
     /// Generation ends before any of these texts appears.
@@ -40,29 +39,29 @@ pub struct Parameters {
     pub stop: Vec<String>,
 }
 
-/// A parameter out of its range.
+/// A parameter that is out of range.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{name} is {value}, but must be {range}")]
 pub struct InvalidParameter {
-    /// The parameter, as it is named on the wire.
+    /// The parameter's name on the wire.
     pub name: &'static str,
     /// The value given.
     pub value: String,
-    /// What is allowed.
+    /// The accepted values.
     pub range: &'static str,
 }
 
 impl Parameters {
-    /// The most stop texts in a request.
+    /// The maximum number of stop texts in a request.
     pub const MAX_STOPS: usize = 16;
-    /// The least [`Parameters::repeat_limit`]: fewer tokens tell nothing.
+    /// The smallest [`Parameters::repeat_limit`]; fewer tokens are too few to detect a loop.
     pub const LEAST_REPEAT_LIMIT: u32 = 64;
-    /// The longest stop text, in bytes.
+    /// The maximum length of a stop text, in bytes.
     pub const MAX_STOP_BYTES: usize = 256;
 
-    /// What holds where neither the request nor the model file says otherwise: for sampling
-    /// llama.cpp's own defaults (`common_params_sampling`), so that answers resemble those of its
-    /// tools; and bounds for a model that would never end by itself.
+    /// The defaults for what neither the request nor the model file sets. Sampling uses llama.cpp's
+    /// defaults (`common_params_sampling`), so that answers resemble those of its tools; the limits
+    /// stop a model that would never end by itself.
     pub const DEFAULT: Self = Self {
         max_tokens: Some(4096),
         temperature: Some(0.8),
@@ -75,7 +74,7 @@ impl Parameters {
         stop: Vec::new(),
     };
 
-    /// Each parameter from `self`, or where `self` says nothing from `other`.
+    /// Takes each parameter from `self`, or from `other` if `self` does not set it.
     #[must_use]
     pub fn or(self, other: &Self) -> Self {
         Self {
@@ -91,15 +90,16 @@ impl Parameters {
         }
     }
 
-    /// The seed that stands for a number of at most 64 bits, with or without a sign. The sampler's has
-    /// 32: small ones are themselves, and of a longer one both halves count.
+    /// Converts a signed or unsigned number of at most 64 bits to a 32-bit sampler seed, by XOR of
+    /// its halves; a number from 0 to `u32::MAX` stays as it is. `None` if it has more than 64
+    /// bits.
     pub fn seed_of(number: i128) -> Option<u32> {
         let signed = |number| i64::try_from(number).map(i64::cast_unsigned);
         let bits = u64::try_from(number).or_else(|_| signed(number)).ok()?;
         Some((bits >> 32) as u32 ^ bits as u32)
     }
 
-    /// Whether the same request is to get the same answer again: it is greedy, or has a seed.
+    /// Whether the same request should get the same answer again: it is greedy or has a seed.
     pub fn repeatable(&self) -> bool {
         self.seed.is_some() || self.temperature == Some(0.0)
     }
@@ -107,7 +107,7 @@ impl Parameters {
     /// Checks every parameter against its range.
     ///
     /// # Errors
-    /// [`InvalidParameter`] names the first that is out of range.
+    /// [`InvalidParameter`] for the first parameter that is out of range.
     pub fn validate(&self) -> Result<(), InvalidParameter> {
         let float = |name, value: Option<f32>, ok: fn(f32) -> bool, range| match value {
             Some(value) if !ok(value) => {
@@ -123,13 +123,13 @@ impl Parameters {
             });
         }
         float("temperature", self.temperature, |x| (0.0..=100.0).contains(&x), "from 0 to 100")?;
-        float("top_p", self.top_p, |x| x > 0.0 && x <= 1.0, "over 0 and at most 1")?;
+        float("top_p", self.top_p, |x| x > 0.0 && x <= 1.0, "above 0 and at most 1")?;
         float("min_p", self.min_p, |x| (0.0..=1.0).contains(&x), "from 0 to 1")?;
         float(
             "repeat_penalty",
             self.repeat_penalty,
             |x| x > 0.0 && x <= 10.0,
-            "over 0, at most 10",
+            "above 0 and at most 10",
         )?;
         let repeats = self.repeat_limit.filter(|limit| *limit > 0);
         if let Some(limit) = repeats.filter(|limit| *limit < Self::LEAST_REPEAT_LIMIT) {
@@ -152,7 +152,7 @@ impl Parameters {
             return Err(InvalidParameter {
                 name: "stop",
                 value: format!("a text of {} bytes", stop.len()),
-                range: "1 to 256 bytes each",
+                range: "1 to 256 bytes long",
             });
         }
         Ok(())

@@ -1,41 +1,43 @@
-//! Who goes into the next forward pass: continuous batching, as a value.
+//! Continuous batching, as a value: decides which sequences go into the next forward pass.
 //!
-//! The scheduler decides and waits for nothing. A loop drives it:
+//! The scheduler only decides and never waits. A loop drives it:
 //!
 //! ```text
 //! submit / cancel            requests join and leave between steps
 //! plan   -> Step             what to do now
 //! Step::carry_out -> Outcome the backend does it
-//! apply  -> Output           what the clients are to hear
+//! apply  -> Output           what to tell the clients
 //! ```
 //!
-//! Each step has one token for every sequence that is decoding, and prompt chunks in what remains
-//! of the time that it may take (`pace`): those of each priority by its weight, and within one the
-//! prompt with the least left to read first (`reading`).
+//! Each step has one token for every sequence that is decoding. Chunks of prompts fill what remains
+//! of the time allowed for a pass (`pace`): each priority gets a share by its weight, and within a
+//! priority the prompt with the least left to read goes first (`reading`).
 //!
-//! All sequences share the cells of one KV cache; `tree` knows which. A prompt begins with the
-//! longest prefix that any sequence has cached, whether its request runs, waits or has
-//! ended; and one that begins like another that is being read waits for that one to get to where
-//! they part. So a prefix is computed once.
+//! All sequences share the cells of one KV cache; `tree` records which sequence holds which cells.
+//! A prompt starts with the longest prefix that any sequence has cached, whether that sequence's
+//! request is running, waiting or ended. A prompt that begins like another one that is being read
+//! waits until the other reaches the point where the two diverge. So a shared prefix is computed
+//! once.
 //!
-//! Where a pass does nothing but decode, a sequence may be fed guesses at its next tokens with its
-//! last one; those that turn out to be what is sampled come at once (`draft`). They are looked up,
-//! or computed by a draft model (`draft_model`).
+//! In a pass that only decodes, a sequence may be fed guesses at its next tokens along with its
+//! last one; guesses that equal the sampled tokens save a pass each (`draft`, `drafting`). Guesses
+//! are looked up in the sequence itself, or computed by a draft model (`draft_model`).
 //!
-//! A request is admitted while its prompt and a little of its answer fit beside what the running
-//! ones are committed to. An interactive one does not wait for the others: the least of them are
-//! paused. Cells that are needed are taken from ended requests first, least recently used before
-//! others, then from paused ones, and where the running ones outgrow the cache, from the
-//! least of these (lowest priority, then youngest). Who loses cells computes them again later,
-//! while its sampler and the text it has already sent stay. The first in rank never loses
-//! its cells, and alone it fits, so there is always one that proceeds.
+//! A request is admitted if its prompt and a little of its answer fit beside what the running
+//! requests are committed to. An interactive request does not wait for others: the lowest-ranked of
+//! them are paused. When cells run out (`room`), they are taken first from ended requests, least
+//! recently used first; then from paused requests; and if the running requests outgrow the cache,
+//! from the lowest-ranked of these (lowest priority, then youngest). A request that loses its cells
+//! recomputes them later; it keeps its sampler and the text already sent. The highest-ranked
+//! request never loses its cells and fits the cache alone, so there is always one that makes
+//! progress.
 //!
-//! What is taken from ended requests is copied to memory beside the cache, and back when it is asked
-//! for again. Where forward passes look at all cells, ended requests keep none while others run
+//! Cells taken from ended requests are copied to memory outside the cache, and back when a prompt
+//! needs them again. If forward passes read all cells, ended requests keep none while others run
 //! (`parking`).
 //!
-//! Of a session, which is a conversation that goes on with further requests, the cells are saved
-//! and restored (`saving`), so that it outlives the cache.
+//! The cells of a session, a conversation that continues over several requests, are saved and
+//! restored (`saving`), so that they outlive the cache.
 
 mod apply;
 mod draft;
@@ -73,27 +75,27 @@ pub use saving::{SavedStates, Session};
 pub use sequence::Request;
 pub use step::{Change, Outcome, Step};
 
-/// What a client is to hear of its request.
+/// Something to tell a client about its request.
 ///
-/// Of each accepted request there is exactly one [`Output::Finished`] or [`Output::Failed`], and
-/// nothing after it.
+/// Each accepted request gets exactly one [`Output::Finished`] or [`Output::Failed`], and nothing
+/// after it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Output {
-    /// A prompt that takes more than one forward pass is being read.
+    /// Progress in reading a prompt that takes more than one forward pass.
     Prefill {
         /// The request.
         id: u64,
         /// Tokens read.
         done: u32,
-        /// Tokens to read.
+        /// Tokens in the prompt.
         total: u32,
     },
-    /// The first token was generated. Its text may come later.
+    /// The first token was generated. Its text may follow later.
     Started {
         /// The request.
         id: u64,
     },
-    /// More of the answer, in whole characters.
+    /// More text of the answer, in whole characters.
     Text {
         /// The request.
         id: u64,
@@ -106,81 +108,85 @@ pub enum Output {
         id: u64,
         /// Why it ended.
         finish_reason: FinishReason,
-        /// Tokens.
+        /// Token counts.
         usage: Usage,
-        /// Tokens that were guessed at.
+        /// Counts of drafts.
         drafts: Drafts,
     },
     /// The request cannot be answered.
     Failed {
         /// The request.
         id: u64,
-        /// Why.
+        /// The reason.
         failure: Failure,
     },
 }
 
-/// Tokens of an answer that were guessed at before they were sampled.
+/// Counts of an answer's drafts: tokens guessed before they were sampled.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Drafts {
-    /// How many were computed.
+    /// How many drafts were computed.
     pub drafted: u32,
-    /// How many of them came true.
+    /// How many of them were accepted.
     pub accepted: u32,
 }
 
-/// Decides who goes into the next forward pass.
+/// Plans forward passes for many requests at once; see the module page.
 #[derive(Debug)]
 pub struct Scheduler {
-    /// Cells of the KV cache.
+    /// The number of cells in the KV cache.
     n_ctx: usize,
-    /// The most tokens in a forward pass.
+    /// The maximum number of tokens in a forward pass.
     n_batch: usize,
-    /// The most sequences in a forward pass.
+    /// The maximum number of sequences in a forward pass.
     most_running: usize,
-    /// The most sequences that may have cells.
+    /// The maximum number of sequences that may hold cells.
     most_holding: usize,
     prefix_cache: PrefixCache,
-    /// Whether cells cost nothing to those who do not look at them.
+    /// Whether forward passes read only the cells of their own sequences, so that other cells cost
+    /// nothing.
     own_cells_only: bool,
-    /// The most drafts in a forward pass.
+    /// The maximum number of drafts in a forward pass.
     most_drafts: usize,
-    /// Whether requests that are to get the same answer again have drafts too.
+    /// Whether requests with repeatable answers get drafts too.
     draft_repeatable: bool,
-    /// Whether greedy ones without a seed have.
+    /// Whether greedy requests without a seed get drafts too.
     draft_greedy: bool,
-    /// Whether there is a draft model, how well it guesses, and what that takes.
+    /// Whether there is a draft model; then how well it guesses, what its guesses cost, and when to
+    /// try it.
     draft_model: bool,
     skill: Skill,
     guess_costs: GuessCosts,
     probes: Probes,
-    /// Whether there was a forward pass that only decoded, without drafts.
+    /// Whether any forward pass so far only decoded, without drafts.
     decoded_plainly: bool,
-    /// What forward passes take.
+    /// What forward passes that only decode cost.
     costs: Costs,
-    /// The same of those that read prompts.
+    /// What forward passes that read prompts cost.
     pace: Pace,
-    /// Whose turn is next, where not all answers take part in a forward pass.
+    /// Where the next turn starts, when not all answers fit beside an interactive request.
     turn: usize,
-    /// Whether the last forward pass found the cache full because of its drafts.
+    /// Whether the last forward pass failed and had drafts; then the next one has none.
     no_drafts: bool,
-    /// Whether each request's forward passes are to be the same whatever else there is to do.
+    /// Whether each request's forward passes must be the same whatever else runs.
     deterministic: bool,
-    /// Cells that admission counts on: `n_ctx`, or what the backend turned out to have.
+    /// The cells that admission counts on: `n_ctx`, or fewer if the backend turned out to have
+    /// fewer.
     capacity: usize,
     queue: Queue,
     running: BTreeMap<SeqId, Sequence>,
     tree: Tree,
-    /// Sequences that hold nothing, neither cells nor the sampler of one that waits.
+    /// Sequences that hold neither cells nor the sampler of a waiting request.
     free: BTreeSet<SeqId>,
-    /// What the backend is to do before the next forward pass.
+    /// Changes for the backend to make before the next forward pass.
     changes: Vec<Change>,
-    /// The most prompt tokens in the next forward pass, after one found the cache full.
+    /// The maximum number of prompt tokens in the next forward pass, after one found the cache
+    /// full.
     chunk_limit: Option<usize>,
-    /// The sequences of a forward pass that was refused for the sake of one of them; each goes
-    /// alone until that one is found.
+    /// The sequences of a forward pass that failed because of one of them. Each runs alone until
+    /// that one is found.
     suspects: VecDeque<SeqId>,
-    /// Sessions of which the cache has more than was saved, the last one last.
+    /// Sessions with more in the cache than was saved, latest last.
     unsaved: Vec<Unsaved>,
     parked: Parked,
     arrivals: u64,
@@ -188,7 +194,7 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    /// A scheduler for a backend that holds this much.
+    /// A scheduler for a backend with these limits.
     pub fn new(info: &ModelInfo) -> Self {
         let n_batch = info.n_batch.max(1);
         // A step has a token for each decoding sequence, so no more may run than fit a batch.
@@ -233,18 +239,18 @@ impl Scheduler {
         }
     }
 
-    /// Takes a request in.
+    /// Accepts a request.
     ///
     /// # Errors
-    /// The request is not accepted, and no [`Output`] will tell of it: an empty prompt, one with
-    /// no room for an answer in the context, or a backend that has broken down.
+    /// If the prompt is empty or leaves no room for an answer in the context, or if the backend has
+    /// broken down. The request is then not accepted and gets no [`Output`].
     pub fn submit(&mut self, request: Request) -> Result<(), Failure> {
         if let Some(failure) = &self.broken {
             return Err(failure.clone());
         }
         if request.prompt.is_empty() {
             return Err(Failure::new(ErrorCode::EmptyPrompt, "the prompt is empty")
-                .hint("Give a prompt with at least one word."));
+                .hint("give a prompt with at least one word"));
         }
         if request.prompt.len() >= self.n_ctx {
             let message = format!(
@@ -253,7 +259,7 @@ impl Scheduler {
                 self.n_ctx
             );
             return Err(Failure::new(ErrorCode::ContextExceeded, message)
-                .hint("Shorten the prompt, or give the model a larger context."));
+                .hint("shorten the prompt, or give the model a larger context"));
         }
         self.arrivals += 1;
         let drafts = self.may_have_drafts(&request.params);
@@ -268,7 +274,7 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Ends a request, wherever it stands. Returns whether there was one.
+    /// Ends a request, in whatever state it is. Returns whether there was one.
     pub fn cancel(&mut self, id: u64, out: &mut Vec<Output>) -> bool {
         let running = self.running.iter().find(|(_, sequence)| sequence.id == id);
         let (seq, sequence) = if let Some((&seq, _)) = running {
@@ -293,22 +299,22 @@ impl Scheduler {
         self.running.is_empty() && self.queue.is_empty() && self.changes.is_empty()
     }
 
-    /// Why the backend cannot go on, if it broke down. Every request has failed then.
+    /// Why the backend cannot go on, if it broke down. Every request has then failed.
     pub fn broken(&self) -> Option<&Failure> {
         self.broken.as_ref()
     }
 
-    /// Requests in the batch.
+    /// The number of requests in the batch.
     pub fn running(&self) -> usize {
         self.running.len()
     }
 
-    /// Requests that wait, also those that were paused or preempted.
+    /// The number of requests that wait, including paused and preempted ones.
     pub fn waiting(&self) -> usize {
         self.queue.len()
     }
 
-    /// Cells of the KV cache in use, also those of requests that have ended.
+    /// Cells of the KV cache in use, including those of ended requests.
     pub fn cells_used(&self) -> usize {
         self.tree.cells()
     }
@@ -317,7 +323,7 @@ impl Scheduler {
         self.n_ctx.saturating_sub(self.cells_used())
     }
 
-    /// Gives a sequence back, to be forgotten by the backend before it is used again.
+    /// Frees a sequence; the backend closes it before it is used again.
     fn close(&mut self, seq: SeqId) {
         self.tree.close(seq);
         self.changes.push(Change::Close { seq });

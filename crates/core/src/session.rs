@@ -1,8 +1,8 @@
 //! A conversation, by name.
 //!
-//! A session is a name for the last job of a chain: each turn's job names the turn before it as its
-//! `parent`, and walking the parents gives the conversation. What was said stands in the jobs and
-//! nowhere else.
+//! A session names the last job of a chain. Each turn's job names the turn before it as its
+//! `parent`, so following the parents gives the conversation. The messages are stored only in the
+//! jobs.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,35 +11,36 @@ use serde::{Deserialize, Serialize};
 
 use crate::{JobId, Message, Role};
 
-/// The version of a session's file that this program writes. A newer one is refused, never guessed.
+/// The version of the session file that this program writes. Newer versions are refused, never
+/// guessed at.
 pub const SESSION_VERSION: u32 = 1;
 
-/// The name of a session: 1 to 64 of `A`–`Z`, `a`–`z`, `0`–`9`, `.`, `_` and `-`, the first of them
-/// no dot. So a name is never a path or a hidden file.
+/// The name of a session: 1 to 64 of `A`–`Z`, `a`–`z`, `0`–`9`, `.`, `_` and `-`, not beginning
+/// with a dot. So a name is never a path or a hidden file.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct SessionName(Box<str>);
 
-/// Why a text is not a session's name.
+/// Why a text is not a session name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "'{text}' is not a session's name: a name is 1 to {} letters, digits, '.', '_' and '-', and does \
+    "'{text}' is not a session name: a name is 1 to {} letters, digits, '.', '_' and '-', and does \
      not begin with a dot",
     SessionName::MAX_LEN
 )]
 pub struct InvalidSessionName {
-    /// What was given, cut to a length fit for a message.
+    /// The text given, truncated for use in a message.
     pub text: String,
 }
 
 impl SessionName {
-    /// The longest name, in bytes.
+    /// The maximum length of a name, in bytes.
     pub const MAX_LEN: usize = 64;
 
     /// Checks `text` against the rule for names.
     ///
     /// # Errors
-    /// [`InvalidSessionName`].
+    /// [`InvalidSessionName`] if it breaks the rule.
     pub fn parse(text: &str) -> Result<Self, InvalidSessionName> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
         let named = (1..=Self::MAX_LEN).contains(&text.len())
@@ -52,7 +53,7 @@ impl SessionName {
         }
     }
 
-    /// The name as it stands on disk and on the wire.
+    /// The name as written on disk and on the wire.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -90,7 +91,7 @@ impl From<SessionName> for String {
     }
 }
 
-/// What is kept of a session: the content of its file.
+/// The content of a session's file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionFile {
     /// The format's version: [`SESSION_VERSION`].
@@ -98,44 +99,45 @@ pub struct SessionFile {
     /// The last turn that was answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub head: Option<JobId>,
-    /// Turns that have been asked and have not ended, in the order in which they are answered.
+    /// Turns that were submitted and have not ended, in the order in which they are answered.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pending: Vec<JobId>,
-    /// What the engine calls the session's cached state. No other session has it, also none of the
-    /// same name in another workspace or at another time.
+    /// The engine's name for the session's cached state. Unique: a session of the same name in
+    /// another workspace, or created at another time, has a different one.
     pub state: String,
 }
 
-/// How a turn that was asked stands.
+/// How a submitted turn stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TurnStanding {
-    /// It has not ended, or nobody can tell now.
+    /// It has not ended, or its state is unknown for now.
     Open,
     /// It has an answer.
     Done,
-    /// It failed, was canceled, or is no more: it is not part of the conversation.
+    /// It failed, was canceled or removed: it is not part of the conversation.
     Void,
 }
 
 impl SessionFile {
-    /// A session of which nothing was said yet.
+    /// A session without turns.
     pub fn new(state: String) -> Self {
         Self { v: SESSION_VERSION, head: None, pending: Vec::new(), state }
     }
 
-    /// The turn asked last, whatever became of it so far.
+    /// The turn submitted last, whether or not it was answered.
     pub fn last(&self) -> Option<&JobId> {
         self.pending.last().or(self.head.as_ref())
     }
 
-    /// The turn after which this one that was asked is answered.
+    /// The pending turn directly before `turn`, if any. For a turn that is not pending, the last
+    /// pending one.
     pub fn before(&self, turn: &JobId) -> Option<&JobId> {
         let at = self.pending.iter().position(|id| id == turn).unwrap_or(self.pending.len());
         self.pending.get(at.checked_sub(1)?)
     }
 
-    /// Moves the head over the turns that have ended, in their order; one that is void is left
-    /// out. With `until`, only over those that go before it. Returns whether anything changed.
+    /// Moves the head over the turns that are done, in order, up to the first open one, and removes
+    /// void turns. With `until`, stops before that turn. Returns whether anything changed.
     pub fn settle(
         &mut self,
         until: Option<&JobId>,
@@ -167,16 +169,16 @@ impl SessionFile {
 /// What one turn adds to a conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Turn {
-    /// The messages that it brought along, before its prompt.
+    /// Messages that it came with, before its prompt.
     pub messages: Vec<Message>,
-    /// What was asked.
+    /// The prompt.
     pub prompt: String,
-    /// What was answered.
+    /// The answer.
     pub answer: String,
 }
 
 impl Turn {
-    /// As the model reads it.
+    /// The turn as messages for the model.
     pub fn into_messages(self) -> impl Iterator<Item = Message> {
         let asked =
             (!self.prompt.is_empty()).then_some(Message { role: Role::User, content: self.prompt });
@@ -220,7 +222,7 @@ mod tests {
         };
         assert!(session.settle(None, stands));
         assert_eq!(session.head, Some(id(1)));
-        // What is answered out of its turn waits for it.
+        // A turn answered out of order waits for the ones before it.
         assert_eq!(session.pending, [id(3), id(4)]);
         assert!(!session.settle(None, stands));
         assert!(session.settle(None, |_| Done));

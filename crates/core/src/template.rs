@@ -1,22 +1,22 @@
 //! References to other jobs' answers in a prompt: `{{result:ID}}`.
 //!
-//! Only what is exactly of this form is a reference: two braces, `result:`, digits and underscores
-//! (a job's id, or a prefix or suffix of one, or the word `last`), two braces, and nothing between
-//! them. Everything else stays as it is, so that there is nothing to escape.
+//! A reference has exactly one form: two braces, `result:`, a job's id (or a prefix or suffix of
+//! one, or the word `last`), and two braces, without spaces. Anything else is plain text, so
+//! nothing needs escaping.
 
 use crate::{ErrorCode, Failure, JobId};
 
-/// The most references in all texts of a prompt.
+/// The maximum number of references in all texts of a prompt.
 pub const MOST: usize = 256;
 
 const OPEN: &str = "{{result:";
 const CLOSE: &str = "}}";
 
-/// A piece of a text that may have references in it.
+/// A piece of a text that may contain references.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Piece<'a> {
     Text(&'a str),
-    /// What a reference names.
+    /// The name in a reference.
     Reference(&'a str),
 }
 
@@ -51,12 +51,12 @@ impl<'a> Iterator for Pieces<'a> {
     }
 }
 
-/// The name that a reference's rest begins with, if it is one.
+/// The name at the start of `text`, if the closing braces follow it.
 fn name_at_start(text: &str) -> Option<&str> {
     let in_an_id = |byte: &u8| byte.is_ascii_digit() || *byte == b'_';
     let length = match text.strip_prefix("last") {
         Some(_) => "last".len(),
-        // No longer than an id, so that a text of nothing but beginnings is read once.
+        // Stops after an id's length, so that a text of unclosed references takes linear time.
         None => text.bytes().take(JobId::MAX_LEN + 1).take_while(in_an_id).count(),
     };
     let fits = (1..=JobId::MAX_LEN).contains(&length) && text[length..].starts_with(CLOSE);
@@ -67,7 +67,7 @@ fn pieces(text: &str) -> Pieces<'_> {
     Pieces { rest: text, next: None }
 }
 
-/// What the references in a text name, in their order.
+/// The names in the references of a text, in order.
 pub fn references(text: &str) -> impl Iterator<Item = &str> {
     pieces(text).filter_map(|piece| match piece {
         Piece::Reference(name) => Some(name),
@@ -75,11 +75,11 @@ pub fn references(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// A text's part that is read for references, of so many bytes, and the rest; without a number all
-/// of it is read.
+/// Splits a text after `bytes` bytes into the part that is read for references and the rest. With
+/// `None`, all of it is read.
 ///
 /// # Errors
-/// When the number is beyond the text's end or within a character.
+/// If `bytes` is past the end of the text or inside a character.
 pub fn read_part(text: &str, bytes: Option<u64>) -> Result<(&str, &str), Failure> {
     let Some(bytes) = bytes else { return Ok((text, "")) };
     let cut = usize::try_from(bytes).ok().and_then(|bytes| text.split_at_checked(bytes));
@@ -87,25 +87,25 @@ pub fn read_part(text: &str, bytes: Option<u64>) -> Result<(&str, &str), Failure
         Failure::new(
             ErrorCode::InvalidRequest,
             format!(
-                "template_bytes is {bytes}, which is no place between characters of the prompt, \
-                 which has {}",
+                "template_bytes is {bytes}, but must be a character boundary in the prompt, \
+                 which has {} bytes",
                 text.len()
             ),
         )
     })
 }
 
-/// Why there may not be so many references.
+/// The failure for a prompt with more than [`MOST`] references.
 pub fn too_many() -> Failure {
     Failure::new(ErrorCode::InvalidRequest, format!("more than {MOST} references to other jobs"))
-        .hint("have jobs in between gather some of the answers")
+        .hint("let intermediate jobs gather some of the answers")
 }
 
-/// The text with each reference replaced by what `with` makes of its name, which is not looked
-/// at again.
+/// Replaces each reference by what `with` returns for its name. The replacement is not scanned for
+/// references.
 ///
 /// # Errors
-/// The first of `with`.
+/// The first error of `with`.
 pub fn replace<E>(
     text: &str,
     mut with: impl FnMut(&str) -> Result<String, E>,
@@ -120,7 +120,7 @@ pub fn replace<E>(
     Ok(replaced)
 }
 
-/// A reference to a job's answer, as it stands in a prompt.
+/// The reference to `name`, as written in a prompt.
 pub fn reference(name: &str) -> String {
     format!("{OPEN}{name}{CLOSE}")
 }

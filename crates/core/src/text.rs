@@ -1,20 +1,20 @@
-//! Text as it streams: bytes into whole characters, and the end at a stop text.
+//! Streaming text: assembles bytes into whole characters and ends at stop texts.
 //!
-//! Tokens are cut without regard to characters, and stop texts without regard to tokens. Both
-//! types here hold back only what cannot be decided yet, so that whatever the cutting, the text
-//! that comes out is the same.
+//! Tokens split characters, and stop texts span tokens. [`Utf8Stream`] and [`StopMatcher`] hold
+//! back only what is still undecided, so the resulting text does not depend on how the input is
+//! split.
 
-/// Joins bytes to whole characters.
+/// Assembles bytes into whole characters.
 ///
-/// What is no UTF-8 becomes U+FFFD exactly as in [`String::from_utf8_lossy`] of all the bytes
-/// together. At most three bytes are held back: the beginning of a character.
+/// Invalid UTF-8 becomes U+FFFD, exactly as [`String::from_utf8_lossy`] would replace it in all the
+/// bytes together. Holds back at most three bytes, the beginning of a character.
 #[derive(Debug, Clone, Default)]
 pub struct Utf8Stream {
     pending: Vec<u8>,
 }
 
 impl Utf8Stream {
-    /// Takes `bytes` and appends the characters that are whole now to `out`.
+    /// Takes `bytes` and appends all characters that are now complete to `out`.
     pub fn push(&mut self, bytes: &[u8], out: &mut String) {
         if self.pending.is_empty() {
             let tail = decode(bytes, out);
@@ -26,7 +26,7 @@ impl Utf8Stream {
         }
     }
 
-    /// There will be no more bytes: the beginning of a character becomes U+FFFD.
+    /// Ends the stream: an incomplete character becomes U+FFFD.
     pub fn finish(&mut self, out: &mut String) {
         if !self.pending.is_empty() {
             self.pending.clear();
@@ -35,7 +35,7 @@ impl Utf8Stream {
     }
 }
 
-/// Appends the characters of `bytes` to `out`; what is returned may be the beginning of one more.
+/// Appends the characters in `bytes` to `out`; returns the beginning of an incomplete last one.
 fn decode<'a>(bytes: &'a [u8], out: &mut String) -> &'a [u8] {
     let mut end = 0;
     for chunk in bytes.utf8_chunks() {
@@ -56,9 +56,9 @@ fn decode<'a>(bytes: &'a [u8], out: &mut String) -> &'a [u8] {
 
 /// Ends a text before the first of several stop texts.
 ///
-/// The stop text that is complete first counts, and of those complete at the same place the
-/// longest. So a stop is reported with the very piece that completes it, and the text before it
-/// never depends on how the text was cut.
+/// The stop text that completes first wins; of several that complete at the same place, the
+/// longest. So a stop is reported with the piece that completes it, and the text before it does not
+/// depend on how the text was split.
 #[derive(Debug, Clone, Default)]
 pub struct StopMatcher {
     stops: Vec<String>,
@@ -66,14 +66,15 @@ pub struct StopMatcher {
 }
 
 impl StopMatcher {
-    /// A matcher for these texts. Empty ones are no stops.
+    /// A matcher for these stop texts. Ignores empty ones.
     pub fn new(stops: &[String]) -> Self {
         let stops = stops.iter().filter(|stop| !stop.is_empty()).cloned().collect();
         Self { stops, held: String::new() }
     }
 
-    /// Takes `text` and appends to `out` what cannot be part of a stop text any more. Returns
-    /// whether a stop text is complete: then the text before it is out, and nothing may follow.
+    /// Takes `text` and appends to `out` whatever can no longer be part of a stop text. Returns
+    /// true once a stop text is complete: then `out` has all the text before it, and nothing may
+    /// follow.
     pub fn push(&mut self, text: &str, out: &mut String) -> bool {
         if self.stops.is_empty() {
             out.push_str(text);
@@ -96,13 +97,13 @@ impl StopMatcher {
         false
     }
 
-    /// There will be no more text: what was held back is no stop.
+    /// Ends the text: what was held back is not a stop text.
     pub fn finish(&mut self, out: &mut String) {
         out.push_str(&self.held);
         self.held.clear();
     }
 
-    /// Where the longest end of the held text that begins a stop text starts.
+    /// The start of the longest suffix of the held text that begins a stop text.
     fn first_possible_stop(&self) -> usize {
         let longest = self.stops.iter().map(String::len).max().unwrap_or(0);
         let from = (self.held.len() + 1).saturating_sub(longest);
@@ -129,7 +130,7 @@ mod tests {
         out
     }
 
-    /// The text that comes out, and whether a stop ended it.
+    /// The resulting text, and whether a stop text ended it.
     fn stopped(stops: &[String], pieces: &[&str]) -> (String, bool) {
         let (mut matcher, mut out) = (StopMatcher::new(stops), String::new());
         for piece in pieces {
@@ -198,7 +199,7 @@ mod tests {
         assert_eq!(stopped(&strings(&[""]), &["a", "b"]), ("ab".into(), false));
     }
 
-    /// The rule of [`StopMatcher`] on a whole text.
+    /// [`StopMatcher`]'s rule, applied to a whole text.
     fn reference(stops: &[String], text: &str) -> (String, bool) {
         let ends = |end: usize| stops.iter().filter(move |stop| text[..end].ends_with(*stop));
         for end in (0..=text.len()).filter(|&end| text.is_char_boundary(end)) {

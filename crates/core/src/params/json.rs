@@ -1,7 +1,7 @@
-//! Parameters as other people's programs write them: what OpenAI's API takes is taken here too.
+//! Lenient JSON parsing of parameters: accepts what OpenAI's API accepts.
 //!
-//! `3.0` is 3, because languages without whole numbers write it so; one stop text needs no list;
-//! `null` is what was left out; a seed has 64 bits.
+//! `3.0` is read as 3, because languages without integers write it so; a single stop text needs no
+//! list; `null` is the same as leaving a parameter out; a seed has up to 64 bits.
 
 use std::fmt;
 
@@ -10,20 +10,20 @@ use serde::de::{Error, SeqAccess, Visitor};
 
 use super::Parameters;
 
-/// A whole number from 0, if there is one.
+/// Reads an optional whole number from 0 to `u32::MAX`.
 pub(super) fn whole<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u32>, D::Error> {
     match from.deserialize_any(Scalar("a whole number"))? {
         None => Ok(None),
         Some(Number::Whole(number)) => u32::try_from(number)
             .map(Some)
-            .map_err(|_| D::Error::custom(format!("{number} is not from 0 to {}", u32::MAX))),
+            .map_err(|_| D::Error::custom(format!("{number} is not between 0 and {}", u32::MAX))),
         Some(Number::Float(number)) => {
             Err(D::Error::custom(format!("{number} is not a whole number from 0 to {}", u32::MAX)))
         }
     }
 }
 
-/// A number, if there is one.
+/// Reads an optional number.
 pub(super) fn number<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f32>, D::Error> {
     Ok(from.deserialize_any(Scalar("a number"))?.map(|number| match number {
         Number::Whole(number) => number as f32,
@@ -31,7 +31,7 @@ pub(super) fn number<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f32>, 
     }))
 }
 
-/// A seed, if there is one.
+/// Reads an optional seed.
 pub(super) fn seed<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u32>, D::Error> {
     let (seed, number) = match from.deserialize_any(Scalar("a whole number"))? {
         None => return Ok(None),
@@ -42,7 +42,7 @@ pub(super) fn seed<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u32>, D:
     seed.map(Some).ok_or_else(wrong)
 }
 
-/// Texts: one, several, or none.
+/// Reads one text, a list of texts, or none.
 pub(super) fn texts<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
     from.deserialize_any(Texts)
 }
@@ -50,11 +50,11 @@ pub(super) fn texts<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D
 #[derive(Debug, PartialEq)]
 enum Number {
     Whole(i128),
-    /// One that is not whole.
+    /// Not whole, or too large to be exact.
     Float(f64),
 }
 
-/// A number or nothing, and what is said of anything else.
+/// Visits an optional number. Holds the name of what is expected, for the error message.
 struct Scalar(&'static str);
 
 impl Scalar {
@@ -79,8 +79,8 @@ impl<'de> Visitor<'de> for Scalar {
     }
 
     fn visit_f64<E: Error>(self, number: f64) -> Result<Self::Value, E> {
-        // Beyond this not every whole number has a float of its own, and none is meant to the last
-        // digit.
+        // Beyond this, an `f64` cannot represent every integer, so the number given may not be
+        // exact.
         const EXACT: f64 = (1_u64 << f64::MANTISSA_DIGITS) as f64;
         let whole = number.fract() == 0.0 && number.abs() <= EXACT;
         Ok(Some(if whole { Number::Whole(number as i128) } else { Number::Float(number) }))
@@ -157,7 +157,7 @@ mod tests {
     use crate::protocol::Submission;
 
     fn read(value: Value) -> Result<Parameters, String> {
-        // As it stands in a request, whose parameters are read through a buffer.
+        // In a request, serde reads the flattened parameters through a buffer.
         let submission: Result<Submission, _> = serde_json::from_value(value.clone());
         let plain: Result<Parameters, _> = serde_json::from_value(value);
         let submission = submission.map(|it| it.params).map_err(|error| error.to_string());
@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said_in_plain_words() {
         for (value, said) in [
-            (json!({"max_tokens": -1}), "-1 is not from 0 to 4294967295"),
+            (json!({"max_tokens": -1}), "-1 is not between 0 and 4294967295"),
             (json!({"max_tokens": 3.5}), "3.5 is not a whole number from 0"),
             (json!({"max_tokens": "many"}), "must be a whole number, not a text"),
             (json!({"top_k": true}), "must be a whole number, not true"),

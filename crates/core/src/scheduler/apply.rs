@@ -1,10 +1,10 @@
-//! Taking in what came of a step.
+//! Applies the outcome of a step to the scheduler.
 
 use super::{Outcome, Output, Scheduler, Step};
 use crate::{BackendError, ErrorCode, Failure, FinishReason, Plan, Sampled, SeqId};
 
 impl Scheduler {
-    /// Takes in what came of `step`. Never fails: whatever the backend did, each request goes on
+    /// Applies the outcome of `step`. Never fails: whatever the backend did, each request continues
     /// or ends.
     pub fn apply(&mut self, step: Step, outcome: Outcome, out: &mut Vec<Output>) {
         for (seq, failure) in outcome.refused {
@@ -35,7 +35,7 @@ impl Scheduler {
                 self.learn_from_guesses(&step, outcome.drafting, &sampled);
                 self.advance(&step.forward, &sampled, out);
             }
-            // Who was canceled meanwhile leaves; the others are planned again.
+            // Requests canceled meanwhile are gone; the others are planned again.
             Err(BackendError::Interrupted) => {}
             Err(BackendError::CacheFull) => self.cache_full(&step.forward, out),
             Err(BackendError::Request(failure)) => self.one_failed(&step.forward, failure, out),
@@ -52,7 +52,7 @@ impl Scheduler {
         }
         for feed in &forward.feeds {
             let sampled = sampled.iter().filter(|sampled| sampled.seq == feed.seq).count();
-            // Also for one that was canceled meanwhile: its cells are there.
+            // Even if its request was canceled meanwhile: the cells exist.
             self.tree.append(feed.seq, &feed.tokens[..feed.kept(sampled)]);
             if let Some(sequence) = self.running.get_mut(&feed.seq) {
                 sequence.fed(feed, sampled, out);
@@ -65,7 +65,7 @@ impl Scheduler {
             }
         }
         for feed in &forward.feeds {
-            // Nothing would ever be fed to it again.
+            // It would never be fed again.
             if self.running.get(&feed.seq).is_some_and(|sequence| sequence.remaining() == 0) {
                 let failure = Failure::new(ErrorCode::Internal, "the backend sampled no token");
                 self.fail(feed.seq, failure, out);
@@ -73,9 +73,9 @@ impl Scheduler {
         }
     }
 
-    /// The backend has fewer cells than were counted. Do without drafts; then take those of who
-    /// does not run; then read less; then let fewer run; one alone that does not fit has come to
-    /// the end of its context.
+    /// Handles a backend that has fewer cells than were counted. Gives up, in this order: drafts;
+    /// cells of requests that are not running; prompt tokens per pass; running requests. A request
+    /// that does not fit even alone has reached the end of its context.
     fn cache_full(&mut self, forward: &Plan, out: &mut Vec<Output>) {
         if self.without_drafts(forward) {
             return;
@@ -110,8 +110,8 @@ impl Scheduler {
         }
     }
 
-    /// One of the sequences cannot go on, and the backend does not say which: each is tried alone.
-    /// Not so if it may be for a draft, which nobody asked for.
+    /// Handles a failure of one sequence when the backend does not say which: tries each alone. If
+    /// the pass had drafts, first tries again without them, as they may be the cause.
     fn one_failed(&mut self, forward: &Plan, failure: Failure, out: &mut Vec<Output>) {
         if self.without_drafts(forward) {
             return;
@@ -126,7 +126,7 @@ impl Scheduler {
         if let Some(sequence) = self.running.remove(&seq) {
             self.note_unsaved(seq, &sequence);
             self.keep(seq);
-            // If the cache was smaller than it should be, this may have been what made it so.
+            // If the cache was smaller than it should be, this request may have been the cause.
             self.capacity = self.n_ctx;
             out.push(sequence.finished(reason));
         }
@@ -139,7 +139,8 @@ impl Scheduler {
         }
     }
 
-    /// The backend has forgotten `seq` already; its request may run or wait, or have ended.
+    /// Handles a sequence that the backend refused and has already closed. Its request may be
+    /// running, waiting or ended.
     fn refused(&mut self, seq: SeqId, failure: Failure, out: &mut Vec<Output>) {
         if self.tree.hold(seq).is_none() {
             return;

@@ -1,39 +1,39 @@
-//! Guessing what comes next in an answer, by looking it up: what followed the last few tokens when
-//! they occurred before, in the prompt or in the answer, may follow again.
+//! Guesses the next tokens of an answer by lookup: what followed the last few tokens where they
+//! occurred before, in the prompt or in the answer, may follow again.
 //!
-//! A guess costs nothing as long as nobody computes it, so each sequence guesses at all times and
-//! counts how often it was right. Drafts are fed only where that count, and what wider forward
-//! passes were seen to cost, say that it is quicker: see [`allot`].
+//! A guess is free until it is computed, so each sequence's [`Drafter`] guesses all the time and
+//! tracks how often it was right. Drafts are fed only if that record ([`Outlook`]) and the measured
+//! [`Costs`] of wider forward passes promise a speedup: see [`allot`].
 
 use std::collections::HashMap;
 
 use crate::TokenId;
 
-/// How many tokens must be the same for what followed to be a guess. Two are found too often where
-/// nothing repeats; after four, a text that was changed in places is found again too late.
+/// How many tokens must match for what followed them to be a guess. Two match too often in text
+/// that does not repeat; with four, a copy is found again too late after a change.
 const SAME: usize = 3;
 
-/// After how many right guesses a wrong one is taken for a word that was changed.
+/// After this many right guesses, a wrong one counts as a changed word in a copy.
 const COPIES: u32 = 4;
 
-/// The weight of the last guess in the count of right ones.
+/// The weight of the latest guess in the moving average of right ones.
 pub(super) const RECENT: f64 = 0.15;
 
-/// What is thought of a sequence's guesses before it has made any: of the first of a run, and of
-/// one that follows a right one.
+/// The assumed probabilities before a sequence has made any guesses: that the first of a run is
+/// right, and that one after a right one is.
 const FIRST_AT_FIRST: f64 = 0.3;
 const NEXT_AT_FIRST: f64 = 0.6;
 
-/// What a sequence expects to come next, and how good it is at that.
+/// What a sequence expects to come next, and how often it was right.
 #[derive(Debug)]
 pub(super) struct Drafter {
-    /// Where tokens in a row came last; the place is that of what followed.
+    /// Where each run of tokens occurred last; the value is the position after it.
     places: HashMap<[TokenId; SAME], usize>,
-    /// How many of the sequence's tokens are in it.
+    /// How many of the sequence's tokens `places` covers.
     known: usize,
-    /// Where the token is that is expected next.
+    /// The position of the token that is expected next.
     source: Option<usize>,
-    /// How many guesses from there were right so far.
+    /// How many guesses in a row from there were right.
     run: u32,
     first: f64,
     next: f64,
@@ -53,13 +53,13 @@ impl Default for Drafter {
 }
 
 impl Drafter {
-    /// Takes in a token that came at the end of `tokens`, which has it already.
+    /// Takes in a new token, the last of `tokens`.
     pub(super) fn came(&mut self, tokens: &[TokenId]) {
         if let Some(source) = self.source {
             let right = tokens.get(source) == tokens.last();
             let estimate = if self.run == 0 { &mut self.first } else { &mut self.next };
             *estimate += (f64::from(u8::from(right)) - *estimate) * RECENT;
-            // Who copies and changes a word goes on after it.
+            // A copy usually continues after a changed word.
             let goes_on = right || self.run >= COPIES;
             self.run = if right { self.run + 1 } else { 0 };
             self.source = goes_on.then_some(source + 1);
@@ -70,11 +70,12 @@ impl Drafter {
         }
     }
 
-    /// What followed the last tokens when they came last before. What came since is noted down.
+    /// Finds what followed the last tokens at their latest earlier occurrence. Indexes all tokens
+    /// that came since the last call.
     fn look_up(&mut self, tokens: &[TokenId]) -> Option<usize> {
         let last: [TokenId; SAME] =
             tokens.get(tokens.len().checked_sub(SAME)?..)?.try_into().ok()?;
-        // All that end before the last token does: what follows them is known.
+        // Only runs that end before the last token, because what follows them is known.
         for end in self.known.max(SAME)..tokens.len() {
             if let Ok(run) = <[TokenId; SAME]>::try_from(&tokens[end - SAME..end]) {
                 self.places.insert(run, end);
@@ -84,15 +85,15 @@ impl Drafter {
         self.places.get(&last).copied()
     }
 
-    /// How likely the next guesses are to be right; `None` where there is none.
+    /// How likely the next guesses are to be right; `None` if there are none.
     pub(super) fn outlook(&self) -> Option<Outlook> {
         self.source?;
         let first = if self.run == 0 { self.first } else { self.next };
         Some(Outlook { first, next: self.next })
     }
 
-    /// The next `n` tokens as they are expected after `tokens`. Where they lead to the end, they go
-    /// on as they began: what repeats itself goes round.
+    /// The `n` tokens expected after `tokens`. If the source reaches the end of `tokens`, it starts
+    /// over, because a repeating text loops.
     pub(super) fn drafts(&self, tokens: &[TokenId], n: usize) -> Vec<TokenId> {
         let Some(known) = self.source.and_then(|source| tokens.get(source..)) else {
             return Vec::new();
@@ -101,26 +102,26 @@ impl Drafter {
     }
 }
 
-/// How likely the drafts of a sequence are to come true.
+/// How likely a sequence's drafts are to be accepted.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Outlook {
-    /// The first.
+    /// The probability of the first draft.
     pub(super) first: f64,
-    /// Each further one, if those before it have.
+    /// The probability of each further draft, if all before it are accepted.
     pub(super) next: f64,
 }
 
-/// By how much drafts must make it quicker to be fed.
+/// The speedup that drafts must promise to be fed.
 const WORTH_IT: f64 = 1.05;
 
-/// How many drafts each of some decoding sequences should get, `most` in all, for the most tokens a
-/// second. `cost` is what a forward pass with so many drafts for each takes, and computing them; only
+/// Distributes up to `most` drafts over decoding sequences so as to maximize tokens per second.
+/// `cost` is what a forward pass with these drafts costs, including computing the drafts; only
 /// ratios matter.
 ///
-/// A pass of `n` sequences and `k` drafts gives `n` tokens and, of the drafts, as many as are
-/// expected to come true: for a sequence with outlook `p, q` the i-th draft does with probability
-/// `p * q^(i-1)`. The likeliest drafts go first; of all numbers of them the one is taken with the most
-/// tokens for the time, if that is worth it.
+/// A pass of `n` sequences and `k` drafts yields `n` tokens plus the drafts expected to be
+/// accepted: the i-th draft of a sequence with outlook `p, q` is accepted with probability
+/// `p * q^(i-1)`. Adds the likeliest draft at a time and keeps the count with the most tokens per
+/// cost, if that beats a pass without drafts by [`WORTH_IT`].
 pub(super) fn allot(
     sequences: &[Option<Outlook>],
     most: usize,
@@ -148,48 +149,47 @@ pub(super) fn allot(
     best
 }
 
-/// How many drafts each sequence is to get.
+/// How many drafts each sequence gets.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Allotment {
     pub(super) drafts: Vec<usize>,
-    /// How many tokens that is expected to give for the time of a pass of one token.
+    /// The tokens expected in the time of a one-token pass.
     pub(super) rate: f64,
 }
 
-/// What forward passes that only decode were seen to take, by how many tokens they have.
+/// Measured costs of forward passes that only decode, by their number of tokens.
 #[derive(Debug, Default)]
 pub(super) struct Costs {
-    /// Seconds for one token.
+    /// Seconds for a pass of one token.
     one: Option<f64>,
-    /// The same, from passes of any width: where there are always several sequences, none has one.
+    /// The same, estimated from passes of any width: with several sequences, no pass has one token.
     seconds: Option<f64>,
-    /// How much longer a pass of `2 + place` tokens takes than one of one token.
+    /// What a pass of `2 + index` tokens costs, relative to a pass of one token.
     ratios: Vec<f64>,
 }
 
-/// Tokens up to which passes are told apart; a wider one takes in proportion longer.
+/// The widest pass, in tokens, with a ratio of its own; wider ones scale in proportion.
 const WIDEST: usize = 32;
 
-/// What each further token is thought to cost before it was measured: little, so that it is
-/// tried.
+/// The assumed cost of each further token before it is measured; low, so that drafts get tried.
 const FURTHER_AT_FIRST: f64 = 0.3;
 
-/// The weight of a pass in what is known of its width: of one token, of which there are many, and
-/// of more.
+/// The weight of a pass in the average of its width: for passes of one token, which are frequent,
+/// and for wider ones.
 const NARROW: f64 = 0.2;
 const WIDE: f64 = 0.4;
 
-/// With each pass of one token, what was measured of wider ones loses this much of its weight: what
-/// is not tried any more because it was slow once will be tried again some time.
+/// How much of their weight the measured ratios lose with each pass of one token. So widths
+/// abandoned as slow are eventually tried again.
 pub(super) const FORGET: f64 = 0.0005;
 
 impl Costs {
-    /// Seconds that a pass of one token takes, as it follows from passes of any width.
+    /// Seconds for a pass of one token, estimated from passes of any width.
     pub(super) fn seconds(&self) -> Option<f64> {
         self.seconds
     }
 
-    /// All passes are thought to take this part of what they were thought to take.
+    /// Scales the estimated time of all passes by `part`.
     pub(super) fn cheapen(&mut self, part: f64) {
         self.seconds = self.seconds.map(|seconds| seconds * part);
     }
@@ -198,7 +198,7 @@ impl Costs {
         1.0 + FURTHER_AT_FIRST * (width as f64 - 1.0)
     }
 
-    /// What a pass takes, as a multiple of what one of one token takes.
+    /// The cost of a pass, relative to a pass of one token.
     pub(super) fn ratio(&self, width: usize) -> f64 {
         let place = width.min(WIDEST).saturating_sub(2);
         let ratio = match width {
@@ -208,7 +208,7 @@ impl Costs {
         if width > WIDEST { ratio * width as f64 / WIDEST as f64 } else { ratio }
     }
 
-    /// A pass of so many tokens took so long.
+    /// Records that a pass of `width` tokens took this long.
     pub(super) fn observe(&mut self, width: usize, seconds: f64) {
         if self.ratios.is_empty() {
             self.ratios = (2..=WIDEST).map(Self::at_first).collect();
@@ -228,14 +228,14 @@ impl Costs {
                 }
             }
             2..=WIDEST => {
-                // Where none has one token, this is what others are compared to.
+                // Without passes of one token, this estimate is the reference.
                 let one = *self.one.get_or_insert(seconds / Self::at_first(width));
                 if one <= 0.0 {
                     return;
                 }
-                // A wider one takes no less time, whatever held up the first.
+                // A wider pass cannot be faster; if it looks so, something held up the narrow one.
                 let seen = (seconds / one).max(1.0);
-                // Passes that are nearly as wide take nearly as long for each token.
+                // Passes of nearly the same width have nearly the same cost per token.
                 for (other, ratio) in (2_usize..).zip(&mut self.ratios) {
                     let weight = WIDE * 0.5_f64.powi(other.abs_diff(width) as i32);
                     let here = 1.0 + (seen - 1.0) * (other as f64 - 1.0) / (width as f64 - 1.0);
@@ -255,7 +255,7 @@ mod tests {
         text.bytes().map(|byte| TokenId(byte.into())).collect()
     }
 
-    /// A drafter to which these tokens came, after the first few of them.
+    /// A drafter that saw these tokens come in, and the tokens.
     fn after(text: &str) -> (Drafter, Vec<TokenId>) {
         let all = tokens(text);
         let mut drafter = Drafter::default();
@@ -291,14 +291,14 @@ mod tests {
 
     #[test]
     fn a_run_goes_on_where_it_was_copied_from() {
-        // "bcd" came later with another end, but the run that is being copied is the first.
+        // "bcd" occurred later with another continuation, but the current copy is of the first.
         assert_eq!(drafts("abcde--bcdX--zabcd", 1), "e");
         let (mut drafter, mut all) = after("1234567--3459--12");
         for token in tokens("34") {
             all.push(token);
             drafter.came(&all);
         }
-        // Found by "123"; that "234" and "345" came elsewhere changes nothing.
+        // Found by "123"; that "234" occurs elsewhere changes nothing.
         assert_eq!(drafter.drafts(&all, 3), tokens("567"));
     }
 
@@ -328,7 +328,8 @@ mod tests {
         Some(Outlook { first: p, next: p })
     }
 
-    /// The drafts of each, where a pass of so many tokens costs so much and drafts nothing.
+    /// The number of drafts for each sequence, given the cost of a pass by its width, if drafts
+    /// themselves cost nothing.
     fn given(outlooks: &[Option<Outlook>], most: usize, cost: impl Fn(usize) -> f64) -> Vec<usize> {
         let width = |drafts: &[usize]| outlooks.len() + drafts.iter().sum::<usize>();
         allot(outlooks, most, |drafts| cost(width(drafts))).drafts
@@ -356,7 +357,7 @@ mod tests {
 
     #[test]
     fn a_full_batch_leaves_no_room_for_guesses_that_may_be_wrong() {
-        // From eight tokens on each costs the same.
+        // From eight tokens on, each costs the same.
         let cost = |width: usize| 4.0 + (width as f64 - 8.0) * 0.5;
         assert_eq!(given(&[sure(0.8); 8], 8, cost), [0; 8]);
     }
@@ -387,7 +388,7 @@ mod tests {
             costs.observe(8, 0.080);
         }
         assert!((7.0..9.0).contains(&costs.ratio(8)), "{costs:?}");
-        // Of one nearly as wide the same is thought.
+        // A nearly equal width is estimated alike.
         assert!(costs.ratio(7) > 5.0, "{costs:?}");
         for _ in 0..20_000 {
             costs.observe(1, 0.010);

@@ -1,59 +1,59 @@
-//! What is known of a draft model: how often it is right, and what its guesses cost.
+//! Tracks a draft model: how often it is right ([`Skill`]) and what its guesses cost
+//! ([`GuessCosts`]).
 //!
-//! Unlike what is looked up, a guess of a model has to be computed before it is known whether it
-//! was right. So it is counted only where it was computed. Where it turned out not to pay it is not
-//! computed any more, but for a few forward passes now and then ([`Probes`]), and what was thought of
-//! it fades.
+//! Unlike a looked-up guess, a model's guess has to be computed before anyone knows whether it was
+//! right, so only computed guesses count. A model that does not pay off is no longer asked, except
+//! for a few forward passes now and then ([`Probes`]), and what was measured fades.
 
 use super::draft::{Costs, FORGET, Outlook, RECENT};
 
-/// What is thought of a draft model that has not guessed yet.
+/// The assumed skill of a draft model that has not guessed yet.
 const AT_FIRST: Outlook = Outlook { first: 0.7, next: 0.75 };
 
-/// The weight of a run of guesses in what is thought of the model whoever is answered.
+/// The weight of a run of guesses in the skill averaged over all requests.
 const GENERAL: f64 = 0.05;
 
-/// What one guess is thought to take before it was measured, beside a forward pass of one token of
-/// the model that it guesses for: little, so that it is tried.
+/// The assumed cost of one guess before it is measured, relative to a one-token pass of the main
+/// model; low, so that the draft model gets tried.
 const COST_AT_FIRST: f64 = 0.15;
 
-/// With each token that is sampled without asking the draft model, what is thought of it loses this
-/// much of its weight.
+/// How much of its weight a measured skill loses with each token sampled without asking the draft
+/// model.
 const FADE: f64 = 0.0005;
 
-/// After so many forward passes without a draft model it is tried: what side by side it is right in,
-/// and takes, is known from nothing else.
+/// The draft model is tried after this many forward passes without it, because its skill and cost
+/// at the current number of sequences cannot be learned in any other way.
 const PROBE_AFTER: u32 = 512;
 
-/// How many passes it is tried for then.
+/// How many passes a try lasts.
 const PROBE: u32 = 4;
 
-/// When to try a draft model that nobody would ask.
+/// When to try a draft model that does not seem to pay off.
 #[derive(Debug)]
 pub(super) struct Probes {
-    /// Passes without it; beyond [`PROBE_AFTER`], those of the probe.
+    /// Passes without it; from [`PROBE_AFTER`] on, passes of the current try.
     passes: u32,
 }
 
 impl Default for Probes {
-    /// One that was never tried is tried at once.
+    /// A model that was never tried is tried at once.
     fn default() -> Self {
         Self { passes: PROBE_AFTER }
     }
 }
 
 impl Probes {
-    /// Whether it is to be tried now.
+    /// Whether to try it now.
     pub(super) fn due(&self) -> bool {
         self.passes >= PROBE_AFTER
     }
 
-    /// A pass was done without it.
+    /// Records a pass without it.
     pub(super) fn not_asked(&mut self) {
         self.passes = (self.passes + 1).min(PROBE_AFTER);
     }
 
-    /// A pass was done with its guesses.
+    /// Records a pass with its guesses.
     pub(super) fn asked(&mut self) {
         self.passes = match self.passes {
             probing if (PROBE_AFTER..PROBE_AFTER + PROBE - 1).contains(&probing) => probing + 1,
@@ -62,7 +62,7 @@ impl Probes {
     }
 }
 
-/// How often the guesses of a draft model come true.
+/// How often the guesses of a draft model are accepted.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Skill(Outlook);
 
@@ -77,37 +77,38 @@ impl Skill {
         self.0
     }
 
-    /// Of so many guesses in a row the first `right` came true.
+    /// Records that the first `right` of `guesses` guesses in a row were accepted.
     pub(super) fn observe(&mut self, guesses: usize, right: usize) {
         self.weigh(guesses, right, RECENT);
     }
 
-    /// The same of any sequence, which says less about the others.
+    /// The same for guesses in any sequence, which says less about the others.
     pub(super) fn observe_any(&mut self, guesses: usize, right: usize) {
         self.weigh(guesses, right, GENERAL);
     }
 
     fn weigh(&mut self, guesses: usize, right: usize, weight: f64) {
-        // What follows the first wrong one was never compared to anything.
+        // Guesses after the first wrong one were never checked.
         for place in 0..guesses.min(right + 1) {
             let estimate = if place == 0 { &mut self.0.first } else { &mut self.0.next };
             *estimate += (f64::from(u8::from(place < right)) - *estimate) * weight;
         }
     }
 
-    /// A token came without it.
+    /// Records a token sampled without the draft model.
     pub(super) fn fade(&mut self) {
         self.0.first += (AT_FIRST.first - self.0.first) * FADE;
         self.0.next += (AT_FIRST.next - self.0.next) * FADE;
     }
 }
 
-/// What a draft model was seen to take for one token more of each of some sequences.
+/// Measured cost of one forward pass of the draft model, by the number of sequences in it.
 #[derive(Debug, Default)]
 pub(super) struct GuessCosts(Costs);
 
 impl GuessCosts {
-    /// That many guesses in a row took so long, for so many sequences side by side.
+    /// Records that `guesses` guesses in a row, for `sequences` sequences side by side, took this
+    /// long.
     pub(super) fn observe(&mut self, sequences: usize, guesses: usize, seconds: f64) {
         if sequences == 0 || guesses == 0 {
             return;
@@ -115,8 +116,8 @@ impl GuessCosts {
         self.0.observe(sequences, seconds / guesses as f64);
     }
 
-    /// What all of these guesses take: the i-th of each sequence is computed in one pass. A multiple of
-    /// what a pass of one token takes of the model that `costs` are of.
+    /// The cost of these numbers of guesses, relative to a one-token pass of the main model, whose
+    /// `costs` are given. One pass computes the i-th guess of every sequence.
     pub(super) fn of(&self, guesses: &[usize], costs: &Costs) -> f64 {
         let one = match (self.0.seconds(), costs.seconds()) {
             (Some(one), Some(whole)) if whole > 0.0 => one / whole,
@@ -127,7 +128,7 @@ impl GuessCosts {
         (0..most).map(|pass| one * self.0.ratio(width(pass))).sum()
     }
 
-    /// A pass was done without them.
+    /// Records a pass without guesses.
     pub(super) fn fade(&mut self) {
         self.0.cheapen(1.0 - FORGET);
     }
@@ -192,7 +193,7 @@ mod tests {
         costs.observe(1, 0.100);
         guesses.observe(1, 4, 0.080);
         assert!((guesses.of(&[3], &costs) - 0.6).abs() < 1e-9);
-        // Side by side they are cheaper than one after the other.
+        // Side by side is cheaper than one after the other.
         let both = guesses.of(&[3, 3], &costs);
         assert!(0.6 < both && both < 1.2, "{both}");
         for _ in 0..2000 {

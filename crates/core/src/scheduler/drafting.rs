@@ -1,4 +1,4 @@
-//! Who gets drafts in a forward pass, and what came of them.
+//! Chooses which sequences get drafts in a forward pass, and learns from the results.
 
 use std::time::Duration;
 
@@ -8,16 +8,16 @@ use super::{Scheduler, Step};
 use crate::{DraftRequest, Feed, Parameters, Plan, Sampled};
 
 impl Scheduler {
-    /// Whether a request with these parameters has drafts at all: not where they could change what
-    /// is to come out the same again.
+    /// Whether a request with these parameters may have drafts. Repeatable answers, which drafts
+    /// could change, get them only if that is enabled.
     pub(super) fn may_have_drafts(&self, params: &Parameters) -> bool {
         let greedy = self.draft_greedy && params.seed.is_none();
         self.most_drafts > 0 && (self.draft_repeatable || greedy || !params.repeatable())
     }
 
-    /// Adds drafts to a forward pass in which nothing but decoding is done, where they are expected
-    /// to make it quicker and there are cells for them that nobody else has. Those of the draft model
-    /// are still to be computed.
+    /// Adds drafts to a forward pass that only decodes, if they are expected to make it faster and
+    /// there are free cells for them. Returns the requests for the draft model, whose guesses are
+    /// added later.
     pub(super) fn add_drafts(&self, forward: &mut Plan) -> Vec<DraftRequest> {
         let most = self
             .most_drafts
@@ -45,19 +45,19 @@ impl Scheduler {
         drafting
     }
 
-    /// How many drafts each sequence gets, and which of them are the draft model's.
+    /// How many drafts each sequence gets, and for which sequences the draft model makes them.
     fn choose(&self, running: &[Option<&Sequence>], most: usize) -> (Vec<usize>, Vec<bool>) {
         let pass = |drafts: &[usize]| self.costs.ratio(drafts.len() + drafts.iter().sum::<usize>());
         let looked_up: Vec<Option<Outlook>> =
             running.iter().map(|sequence| (*sequence)?.outlook()).collect();
         let plain = allot(&looked_up, most, pass);
-        // What passes without drafts take must be known first, or it would never be found out.
+        // Passes without drafts come first; otherwise their cost would never be measured.
         if !self.draft_model || !self.decoded_plainly {
             return (plain.drafts, vec![false; running.len()]);
         }
         let model = |sequence: &Option<&Sequence>| (*sequence)?.model_outlook(self.skill);
         let computed: Vec<Option<Outlook>> = running.iter().map(model).collect();
-        // What is looked up costs nothing, so it goes first where it is as likely.
+        // Lookup is free, so it wins unless the model is likelier to be right.
         let by_model: Vec<bool> = looked_up
             .iter()
             .zip(&computed)
@@ -92,7 +92,7 @@ impl Scheduler {
         }
     }
 
-    /// A forward pass took so long. From this it is learnt what drafts cost, and prompts.
+    /// Records how long a forward pass took, to learn the cost of drafts and of reading prompts.
     pub fn took(&mut self, forward: &Plan, elapsed: Duration) {
         let seconds = elapsed.as_secs_f64();
         if !forward.feeds.iter().all(Feed::decodes) {
@@ -102,7 +102,7 @@ impl Scheduler {
         }
     }
 
-    /// Takes note of which guesses of the draft model came true, and of how long it took.
+    /// Records which of the draft model's guesses were accepted, and how long it took.
     pub(super) fn learn_from_guesses(&mut self, step: &Step, took: Duration, sampled: &[Sampled]) {
         if !self.draft_model {
             return;
@@ -125,7 +125,7 @@ impl Scheduler {
                 (false, _) => sequence.not_guessed(),
             }
         }
-        // Where it had to read what was said so far, that took most of the time.
+        // If it was still reading a sequence, that took most of the time.
         if all {
             self.guess_costs.observe(step.drafting.len(), longest, took.as_secs_f64());
         }
@@ -138,7 +138,8 @@ impl Scheduler {
         }
     }
 
-    /// After a forward pass that could not be done: if it had drafts, the next has none.
+    /// Called after a forward pass failed. If it had drafts, the next one has none; returns whether
+    /// it had.
     pub(super) fn without_drafts(&mut self, forward: &Plan) -> bool {
         self.no_drafts = forward.feeds.iter().any(|feed| feed.drafts > 0);
         self.no_drafts

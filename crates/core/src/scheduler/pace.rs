@@ -1,36 +1,37 @@
-//! How long forward passes that read prompts take, and so how wide to make them.
+//! Measures how long forward passes that read prompts take, and so how wide they may be.
 //!
-//! Every token that a pass reads delays all answers under way by what it takes. So a pass is as wide
-//! as fits a time, and the time depends on who waits. What a token takes is measured: it differs by
-//! a factor of a hundred between models and machines, and narrow passes cost more for each token.
+//! Every token that a pass reads delays all current answers. So a pass is as wide as fits a time
+//! limit, which depends on who is waiting. The cost of a token is measured: it differs by a factor
+//! of a hundred between models and machines, and narrow passes cost more per token.
 
-/// What an answer that somebody watches is to be held up for by a prompt. A reader notices a quarter
-/// of a second; a pass may take half as long again as expected.
+/// How long a prompt may hold up an answer that somebody watches, in seconds. Readers notice a
+/// quarter of a second, and a pass may take half as long again as expected.
 const WATCHED: f64 = 0.17;
-/// The longest pass where nobody watches an answer: whoever comes waits for it.
+/// The longest pass while nobody watches an answer, in seconds: a new request has to wait for it.
 const UNWATCHED: f64 = 0.5;
-/// The longest that the tokens of others hold up each token of an interactive request.
+/// How long other requests' tokens may hold up each token of an interactive request, in seconds.
 const BESIDE_INTERACTIVE: f64 = 0.1;
-/// A pass is not cut below the width from which a token takes at most so many times what it takes
-/// in the best one: it would hold up everybody more often than it is worth. Nor does it take longer
-/// than so many times its limit for that, or than a pass of the fewest tokens takes anyway.
+/// The tolerated waste, as a factor. A pass is not narrowed below the width where a token costs at
+/// most this many times its lowest cost: narrower passes hold up everybody more often than they are
+/// worth. But that width must not make a pass longer than this many times the limit, or this many
+/// times a pass of [`LEAST`] tokens, whichever is longer.
 const WASTE: f64 = 1.5;
-/// Nor below this.
+/// A pass is never narrowed below this many tokens.
 const LEAST: usize = 16;
-/// The weight of a pass in what is known of its width.
+/// The weight of a pass in the average of its width.
 const RECENT: f64 = 0.3;
-/// Widths are told apart by powers of two, up to 2^14.
+/// Widths are grouped by powers of two, up to 2^14.
 const CLASSES: usize = 15;
 
-/// What forward passes that read prompts were seen to take.
+/// The measured cost of forward passes that read prompts.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
-    /// Seconds for a token, by the binary logarithm of the width.
+    /// Seconds per token, by the binary logarithm of the width.
     per_token: [Option<f64>; CLASSES],
 }
 
 impl Pace {
-    /// A pass of so many tokens took so long.
+    /// Records that a pass of `tokens` tokens took this long.
     pub(super) fn observe(&mut self, tokens: usize, seconds: f64) {
         if tokens == 0 || !seconds.is_finite() {
             return;
@@ -40,7 +41,8 @@ impl Pace {
         *known += (seen - *known) * RECENT;
     }
 
-    /// The most tokens of the next pass, `most` at most: prompts, and one of each answer under way.
+    /// The maximum number of tokens in the next pass, including one for each current answer; at
+    /// most `most`.
     pub(super) fn width(&self, watched: bool, most: usize) -> usize {
         let limit = if watched { WATCHED } else { UNWATCHED };
         let Some(best) = self.per_token.iter().flatten().copied().reduce(f64::min) else {
@@ -54,14 +56,14 @@ impl Pace {
         self.within(limit, most).max(least).min(most)
     }
 
-    /// The most tokens of others in a pass that an interactive request takes part in; `None` where no
-    /// pass was seen.
+    /// The maximum number of tokens of other requests in a pass with an interactive request; `None`
+    /// if no pass was measured yet.
     pub(super) fn beside_interactive(&self, most: usize) -> Option<usize> {
         let known = self.per_token.iter().any(Option::is_some);
         known.then(|| self.within(BESIDE_INTERACTIVE, most).max(LEAST / 2))
     }
 
-    /// The most tokens of a pass that takes so many seconds.
+    /// The maximum number of tokens in a pass of this many seconds.
     fn within(&self, seconds: f64, most: usize) -> usize {
         let fits = |class: usize| {
             let tokens = (seconds / self.seconds(class)) as usize;
@@ -70,8 +72,8 @@ impl Pace {
         (0..=class(most)).rev().find_map(fits).unwrap_or(1).min(most)
     }
 
-    /// Seconds for a token in passes of this class: where none was seen as in wider ones, else as in
-    /// narrower ones. So a width that was never tried is.
+    /// Seconds per token in passes of this class. If it was never measured, uses the next wider
+    /// class, or else the next narrower one; so new widths get tried.
     fn seconds(&self, class: usize) -> f64 {
         let (narrower, wider) = self.per_token.split_at(class);
         let known = wider.iter().flatten().next();
@@ -87,7 +89,7 @@ fn class(tokens: usize) -> usize {
 mod tests {
     use super::*;
 
-    /// A machine on which a token takes so long, and each pass a little more.
+    /// A pace measured on a machine with these costs, in seconds.
     fn seen(per_token: f64, per_pass: f64, widths: &[usize]) -> Pace {
         let mut pace = Pace::default();
         for width in widths {
@@ -112,7 +114,7 @@ mod tests {
 
     #[test]
     fn a_large_model_is_not_cut_to_where_it_would_crawl() {
-        // A second for any pass up to 32 tokens.
+        // Any pass of up to 32 tokens takes a second.
         let mut pace = Pace::default();
         for width in [1, 2, 4, 8, 16, 32] {
             pace.observe(width, 1.0);
@@ -124,13 +126,13 @@ mod tests {
 
     #[test]
     fn what_was_fast_once_is_no_reason_for_a_long_pass() {
-        // 128 tokens took 3 ms each at the beginning of a text; far into it 64 take 5 ms each.
+        // 128 tokens took 3 ms each at the beginning of a text; far into it, 64 take 5 ms each.
         let mut pace = Pace::default();
         pace.observe(128, 0.384);
         pace.observe(64, 0.320);
         pace.observe(32, 0.160);
         assert_eq!(pace.width(true, 512), 34);
-        // Where 64 take hardly longer than the limit, and narrower ones as long, they are right.
+        // If 64 take hardly longer than the limit, and narrower passes take as long, 64 is right.
         pace.observe(16, 0.16);
         for _ in 0..30 {
             pace.observe(64, 0.24);
@@ -152,7 +154,7 @@ mod tests {
         for _ in 0..20 {
             pace.observe(400, 4.0);
         }
-        // Ten times as slow; narrower ones were not tried yet.
+        // Ten times as slow, and narrower passes were not tried yet.
         assert!((48..=50).contains(&pace.width(false, 512)), "{}", pace.width(false, 512));
     }
 }

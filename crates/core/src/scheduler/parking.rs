@@ -1,11 +1,13 @@
-//! What ended requests leave behind is put where it costs nothing: their cells are copied to memory
-//! beside the cache, and back when a prompt begins like one of them.
+//! Parks the cells of ended requests: copies them to memory outside the cache, and back when a
+//! prompt begins like one of them.
 //!
-//! llama.cpp's own attention looks at all cells up to the last in use, for each token, to see that
-//! they are not that token's. With SmolLM2-135M on two processors some 250 cells cost it a hundredth
-//! of its time, and a few that lie behind many free ones as much as all of these. So where it
-//! computes, ended requests have no cells while others run; elsewhere they keep theirs until others
-//! need them.
+//! llama.cpp's own attention reads all cells up to the last one in use, for each token, to see that
+//! they belong to other sequences. With SmolLM2-135M on two processors, about 250 such cells cost a
+//! hundredth of the time; a few cells behind many free ones cost as much as if all were used. So
+//! with llama.cpp's attention, ended requests hold no cells while others run; otherwise they keep
+//! them until others need them.
+//!
+//! [`Parked`] is the scheduler's index of what is parked; [`ParkedStates`] holds the bytes.
 
 use std::collections::HashMap;
 
@@ -14,15 +16,15 @@ use super::tree::{Hold, common};
 use super::{Change, Scheduler};
 use crate::{ModelInfo, PrefixCache, SeqId, TokenId};
 
-/// Fewer tokens are computed again when they are asked for: it takes one forward pass.
+/// Fewer tokens than this are recomputed instead, which takes one forward pass.
 const WORTH_PARKING: usize = 32;
 
-/// All cells of a sequence are copied, also those that others have too; not where only this part is
-/// its own. A token is copied in less than a hundredth of the time in which it is computed, but few
-/// are ever asked for again.
+/// Parking copies all cells of a sequence, even those that others hold too, so a sequence must be
+/// the only holder of at least one in this many of them. Copying a token takes less than a
+/// hundredth of the time of computing it, but few are ever needed again.
 const OF_ITS_OWN: usize = 8;
 
-/// States of sequences that are parked: what the backend saved, by the scheduler's number.
+/// Parked states of sequences: what the backend saved, by the scheduler's number.
 #[derive(Debug, Default)]
 pub struct ParkedStates(HashMap<u64, Vec<u8>>);
 
@@ -45,12 +47,12 @@ impl ParkedStates {
     }
 }
 
-/// What is parked, as far as the scheduler knows it.
+/// The scheduler's index of parked states.
 #[derive(Debug, Default)]
 pub(super) struct Parked {
-    /// Who was of use last is last.
+    /// The parked texts, most recently used last.
     texts: Vec<Text>,
-    /// The most tokens of all together.
+    /// The maximum number of tokens in all texts together.
     most: usize,
     last: u64,
 }
@@ -65,7 +67,7 @@ struct Text {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Found {
     pub(super) number: u64,
-    /// Tokens that it has.
+    /// The number of tokens in the state.
     pub(super) tokens: usize,
     /// How many of them the prompt begins with.
     pub(super) keep: usize,
@@ -76,8 +78,8 @@ impl Parked {
         Self { most: info.n_parked as usize, ..Self::default() }
     }
 
-    /// Takes a text in, under the number that is returned; those that have to go for it are
-    /// `gone`. `None` where it is too long, or part of another.
+    /// Adds a text and returns its new number; appends the numbers of texts evicted for it to
+    /// `gone`. `None` if it is too long or a prefix of another.
     fn put(&mut self, tokens: Vec<TokenId>, gone: &mut Vec<u64>) -> Option<u64> {
         let number = self.last + 1;
         self.insert(Text { number, tokens }, gone).then(|| {
@@ -86,14 +88,14 @@ impl Parked {
         })
     }
 
-    /// The same under a number that it has; returns whether it was taken in.
+    /// The same for a text that has a number; returns whether it was added.
     fn insert(&mut self, text: Text, gone: &mut Vec<u64>) -> bool {
         let tokens = &text.tokens;
         if tokens.len() > self.most || self.texts.iter().any(|it| it.tokens.starts_with(tokens)) {
             return false;
         }
         let mut left = self.most - tokens.len();
-        // The newest first: they stay while there is room.
+        // Newest first: they stay while there is room.
         for place in (0..self.texts.len()).rev() {
             let other = &self.texts[place].tokens;
             match left.checked_sub(other.len()).filter(|_| !tokens.starts_with(other)) {
@@ -105,7 +107,7 @@ impl Parked {
         true
     }
 
-    /// Which of them a prompt has most of.
+    /// The state that covers most of a prompt.
     pub(super) fn longest(&self, prompt: &[TokenId], rule: PrefixCache) -> Option<Found> {
         let found = self.texts.iter().map(|text| Found {
             number: text.number,
@@ -115,7 +117,7 @@ impl Parked {
         found.filter(|found| found.keep > 0).max_by_key(|found| found.keep)
     }
 
-    /// Takes one out.
+    /// Removes a text.
     fn take(&mut self, number: u64) -> Option<Text> {
         let place = self.texts.iter().position(|text| text.number == number)?;
         Some(self.texts.remove(place))
@@ -135,16 +137,15 @@ impl Parked {
     }
 }
 
-/// How many tokens of a state a prompt can begin with: of a cache that cannot be cut all or none.
+/// How many tokens of a state a prompt can reuse. A cache that cannot be cut reuses all or none.
 pub(super) fn usable(state: &[TokenId], prompt: &[TokenId], rule: PrefixCache) -> usize {
     let same = common(state, prompt);
     if rule == PrefixCache::Any || same == state.len() { same } else { 0 }
 }
 
 impl Scheduler {
-    /// Takes the cells of ended requests while others run, where forward passes look at all cells and
-    /// they can be parked. Sessions that are
-    /// not saved yet stay.
+    /// Frees the cells of ended requests while others run, if forward passes read all cells and
+    /// parking is enabled. Cells of unsaved sessions stay.
     pub(super) fn clear_stale(&mut self) {
         if self.own_cells_only || self.running.is_empty() || self.parked.most == 0 {
             return;
@@ -156,7 +157,7 @@ impl Scheduler {
         }
     }
 
-    /// The cells of `seq` from `start` on are about to be taken: parks them, if they are worth it.
+    /// Parks `seq`, whose cells from `start` on are about to be freed, if it is worth it.
     pub(super) fn park(&mut self, seq: SeqId, start: usize) {
         let cached = self.tree.cached(seq);
         let own = cached.saturating_sub(start);
@@ -169,9 +170,10 @@ impl Scheduler {
         self.changes.extend(number.map(|number| Change::Park { seq, number }));
     }
 
-    /// Lets `seq` begin with it. What is in the cache again as a whole is parked no longer.
+    /// Makes `seq` begin with a parked state. A state that is now in the cache as a whole is no
+    /// longer parked.
     pub(super) fn unpark(&mut self, seq: SeqId, found: Found) {
-        // Out of the way of those that are parked to make room for it.
+        // Taken out first, so that parking others to make room cannot evict it.
         let text = self.parked.take(found.number);
         self.make_room_for(found.tokens);
         let Found { number, tokens, keep } = found;

@@ -1,4 +1,4 @@
-//! Deciding on the next step.
+//! Plans the next step: admits requests and fills the batch.
 
 use std::collections::BTreeSet;
 
@@ -7,17 +7,17 @@ use super::tree::Hold;
 use super::{Change, Scheduler, Step};
 use crate::{Plan, Priority, SeqId};
 
-/// While an interactive request runs, the prompts of others get this part of a batch at most: each of
-/// its tokens, and the first of all, waits for theirs.
+/// While an interactive request runs, prompts of other requests get at most this fraction of a
+/// batch: every token of the interactive answer waits for theirs, above all its first.
 const SHARE_BESIDE_INTERACTIVE: usize = 8;
 
-/// Cells that are kept for the answer of each running request, at most: most answers of a batch are
-/// no longer, and one that is preempted computes all of its prompt again.
+/// The maximum number of cells reserved for the answer of each running request. Most answers of
+/// batch jobs are no longer, and a preempted request has to recompute its whole prompt.
 const MOST_HEADROOM: usize = 128;
 
 impl Scheduler {
-    /// What to do now. The step must be carried out and given to [`Scheduler::apply`] before the
-    /// next is planned.
+    /// Decides what to do now. Carry out the step and pass it to [`Scheduler::apply`] before
+    /// planning the next.
     pub fn plan(&mut self) -> Step {
         let (forward, drafting) = match self.next_suspect() {
             Some(seq) => {
@@ -39,10 +39,10 @@ impl Scheduler {
         Step { changes: std::mem::take(&mut self.changes), drafting, forward, interactive }
     }
 
-    /// Lets requests join while there is a sequence for them and their prompt fits beside what
-    /// the running ones are committed to. The next in turn is waited for, not passed by, or a long
-    /// prompt would starve behind short ones; only an interactive one passes by others, by pausing
-    /// some of those that run.
+    /// Admits requests while there is a sequence for them and their prompt fits beside what the
+    /// running requests are committed to. The next in line is waited for rather than passed by;
+    /// otherwise short prompts would starve a long one. Only an interactive request passes others
+    /// by, by pausing some of the running ones.
     fn admit(&mut self) {
         let mut fresh = BTreeSet::new();
         loop {
@@ -80,7 +80,7 @@ impl Scheduler {
         }
     }
 
-    /// Whether there is room for one more, this one.
+    /// Whether there is room to run `next` as well.
     fn fits(&self, next: &Sequence) -> bool {
         if self.running.is_empty() {
             return true;
@@ -91,15 +91,15 @@ impl Scheduler {
         let headroom = self.headroom();
         let running: usize = self.running.values().map(|s| s.needs(self.n_ctx, headroom)).sum();
         let committed = self.tree.cells_for(Hold::Running) + running;
-        // What it has itself, while it waits, counts for the waiting ones.
+        // While it waits, its own cells do not count as running.
         let needed = next.cached() + next.needs(self.n_ctx, headroom);
         let shared = self.shared_with_running(next);
         committed + needed.saturating_sub(shared) <= self.capacity
     }
 
-    /// Makes room for the next interactive request by pausing the least of the others, as many as
-    /// are needed; if all together are too few, none. Not those that were admitted just now: each
-    /// gets one step at least, so that none is paused for ever.
+    /// Makes room for the next interactive request by pausing as many of the lowest-ranked others
+    /// as needed; none if pausing all of them would not suffice. Spares requests admitted in this
+    /// step: each gets at least one step, so none is paused forever.
     fn make_way(&mut self, sequence_free: bool, fresh: &BTreeSet<SeqId>) -> bool {
         let mut paused = Vec::new();
         while let Some(next) = self.queue.peek_interactive(sequence_free) {
@@ -125,14 +125,14 @@ impl Scheduler {
         false
     }
 
-    /// Cells kept for the answer of each running request, so that one is not admitted only to be
-    /// preempted a few tokens later.
+    /// Cells reserved for the answer of each running request, so that a request is not admitted
+    /// only to be preempted a few tokens later.
     fn headroom(&self) -> usize {
         (self.n_ctx / 64).min(MOST_HEADROOM)
     }
 
-    /// One token of each answer under way, and pieces of prompts. Beside an interactive request not
-    /// all of the others' answers take part where these would hold it up: they take turns.
+    /// Plans one token for each current answer, and pieces of prompts. If all other answers
+    /// together would hold up an interactive request, they take turns.
     fn fill_batch(&mut self) -> Plan {
         let answers = self.running.iter().filter(|(_, sequence)| sequence.decodes());
         let (interactive, mut others): (Vec<_>, Vec<_>) =
@@ -156,7 +156,7 @@ impl Scheduler {
         plan
     }
 
-    /// The first suspect that still runs.
+    /// The first suspect that is still running.
     fn next_suspect(&mut self) -> Option<SeqId> {
         while let Some(seq) = self.suspects.front() {
             if self.running.contains_key(seq) {
@@ -167,7 +167,7 @@ impl Scheduler {
         None
     }
 
-    /// A forward pass of one sequence, at most what a batch and the cache can take.
+    /// A forward pass with only this sequence, as wide as the batch and the cache allow.
     fn alone(&self, seq: SeqId) -> Plan {
         let limit = self.chunk_limit.unwrap_or(usize::MAX).max(1);
         let limit = limit.min(self.n_batch).min(self.cells_free());

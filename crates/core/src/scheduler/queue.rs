@@ -1,4 +1,4 @@
-//! Who waits, and who is next.
+//! The queue of waiting requests, and which of them is next.
 
 use std::collections::VecDeque;
 
@@ -10,15 +10,15 @@ use crate::{Priority, SeqId};
 pub(super) struct Waiting {
     pub(super) sequence: Sequence,
     /// The sequence that a paused or preempted request keeps: its sampler, and its cells unless
-    /// they were needed.
+    /// others needed them.
     pub(super) kept: Option<SeqId>,
 }
 
-/// Requests by priority, and the oldest first in each.
+/// Waiting requests by priority, oldest first within each.
 ///
-/// Ageing counts admissions: a priority that was passed over [`PATIENCE`] times goes next, whoever
-/// else waits. So of every so many requests admitted one is of the lowest priority, and nobody
-/// waits for ever; and no amount of waiting batch work comes between two interactive requests.
+/// Aging counts admissions: a priority that was passed over [`PATIENCE`] times goes next, whatever
+/// else waits. So a fixed share of admissions goes to the lowest priority and nothing waits
+/// forever, yet no amount of waiting batch work comes between two interactive requests.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     classes: [VecDeque<Waiting>; CLASSES],
@@ -29,7 +29,7 @@ pub(super) struct Queue {
 const CLASSES: usize = 3;
 const INTERACTIVE: usize = 2;
 
-/// How often each priority lets a higher one go first.
+/// How many admissions of higher priorities each priority lets pass, from batch to interactive.
 const PATIENCE: [u32; CLASSES] = [16, 8, u32::MAX];
 
 fn class(priority: Priority) -> usize {
@@ -49,7 +49,7 @@ impl Queue {
         self.classes.iter().all(VecDeque::is_empty)
     }
 
-    /// Puts a request in its place: a preempted one is older than many and goes before them.
+    /// Inserts a request by age: a preempted one is older than most and goes before them.
     pub(super) fn push(&mut self, waiting: Waiting) {
         self.kept += usize::from(waiting.kept.is_some());
         let queue = &mut self.classes[class(waiting.sequence.standing)];
@@ -58,13 +58,13 @@ impl Queue {
         queue.insert(place, waiting);
     }
 
-    /// Who is next. When no sequence is free, only those that kept one can be.
+    /// The next request. If no sequence is free, only a request that kept its own can be next.
     pub(super) fn peek(&self, sequence_free: bool) -> Option<&Sequence> {
         let (class, place) = self.next(sequence_free)?;
         self.classes[class].get(place).map(|waiting| &waiting.sequence)
     }
 
-    /// Takes out whom [`Queue::peek`] shows.
+    /// Removes the request that [`Queue::peek`] shows.
     pub(super) fn pop(&mut self, sequence_free: bool) -> Option<Waiting> {
         let (class, place) = self.next(sequence_free)?;
         self.pop_at(class, place)
@@ -78,19 +78,19 @@ impl Queue {
         self.take(class, place)
     }
 
-    /// Who is next of those that were interactive from the beginning, whoever was passed over.
+    /// The next request submitted as interactive, whatever was passed over.
     pub(super) fn peek_interactive(&self, sequence_free: bool) -> Option<&Sequence> {
         let (class, place) = self.first_interactive(sequence_free)?;
         self.classes[class].get(place).map(|waiting| &waiting.sequence)
     }
 
-    /// Takes out whom [`Queue::peek_interactive`] shows.
+    /// Removes the request that [`Queue::peek_interactive`] shows.
     pub(super) fn pop_interactive(&mut self, sequence_free: bool) -> Option<Waiting> {
         let (class, place) = self.first_interactive(sequence_free)?;
         self.pop_at(class, place)
     }
 
-    /// Of those that kept a sequence which `matches`, the least.
+    /// The sequence of the lowest-ranked request that kept one which `matches`.
     pub(super) fn least_kept(&self, matches: impl Fn(SeqId) -> bool) -> Option<SeqId> {
         if self.kept == 0 {
             return None;
@@ -102,22 +102,22 @@ impl Queue {
         self.classes.iter().flatten().filter_map(kept).min().map(|(_, seq)| seq)
     }
 
-    /// Takes out one request, by its id.
+    /// Removes a request by its id.
     pub(super) fn remove(&mut self, id: u64) -> Option<Waiting> {
         self.remove_where(|waiting| waiting.sequence.id == id)
     }
 
-    /// Takes out the request that kept `seq`.
+    /// Removes the request that kept `seq`.
     pub(super) fn remove_kept(&mut self, seq: SeqId) -> Option<Waiting> {
         self.remove_where(|waiting| waiting.kept == Some(seq))
     }
 
-    /// All of them.
+    /// All waiting requests.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Waiting> {
         self.classes.iter().flatten()
     }
 
-    /// Takes out all.
+    /// Removes all requests.
     pub(super) fn drain(&mut self) -> impl Iterator<Item = Waiting> {
         std::mem::take(self).classes.into_iter().rev().flatten()
     }
@@ -148,7 +148,7 @@ impl Queue {
         impatient.chain((0..CLASSES).rev()).find_map(|class| self.first(class, sequence_free))
     }
 
-    /// The first of a class that can go.
+    /// The first request of a class that can run.
     fn first(&self, class: usize, sequence_free: bool) -> Option<(usize, usize)> {
         self.first_where(class, |waiting| sequence_free || waiting.kept.is_some())
     }

@@ -1,19 +1,19 @@
-//! Which prompts are read next, and how much of each.
+//! Chooses which prompts to read next, and how much of each.
 //!
-//! One after the other: two prompts that are read side by side are both late, and each of their
-//! tokens pays for the cells of both. The one with the least left to read goes first, which makes
-//! the mean wait the least there can be; but each token that is read of others in its place brings
-//! a prompt forward, so that none waits for ever.
+//! Prompts are read one after the other: two prompts read side by side are both late, and each of
+//! their tokens pays for the cells of both. The prompt with the least left to read goes first,
+//! which minimizes the mean wait. Tokens read of other prompts move a waiting prompt forward, so
+//! none waits forever.
 
 use super::Scheduler;
 use super::sequence::Sequence;
 use crate::{Feed, Plan, PrefixCache, Priority, SeqId};
 
-/// So many tokens that are read of others make a prompt one token shorter in the order. One of
-/// 3,000 tokens lets some 10,000 of prompts of 400 pass by.
+/// This many tokens read of others make a prompt count as one token shorter. A prompt of 3,000
+/// tokens lets about 10,000 tokens of 400-token prompts go first.
 const PATIENCE: usize = 4;
 
-/// Prompts of one priority, in the order in which they are read.
+/// Prompts of one priority, in reading order.
 struct Class<'a> {
     weight: usize,
     prompts: Vec<(SeqId, &'a Sequence, usize)>,
@@ -26,11 +26,11 @@ impl Class<'_> {
 }
 
 impl Scheduler {
-    /// Adds pieces of prompts to a forward pass that has the answers under way: of those that are not
-    /// interactive `others` tokens at most.
+    /// Adds pieces of prompts to a forward pass that has the current answers; at most `others`
+    /// tokens from requests that are not interactive.
     pub(super) fn add_prompts(&self, plan: &mut Plan, mut others: usize) {
         let mut budget = self.prompt_tokens(plan);
-        // Shares by weight, and what one class does not need is the others'.
+        // Shares by weight; what one class does not need goes to the others.
         let mut classes: Vec<Class<'_>> =
             [Priority::Interactive, Priority::Normal, Priority::Batch]
                 .into_iter()
@@ -58,7 +58,7 @@ impl Scheduler {
         }
     }
 
-    /// The most tokens of prompts in a forward pass that has all answers under way.
+    /// The maximum number of prompt tokens in a forward pass that has all current answers.
     fn prompt_tokens(&self, plan: &Plan) -> usize {
         let answers = plan.feeds.len();
         let watched = |seq| self.running.get(seq).is_some_and(|s| s.priority() > Priority::Batch);
@@ -67,7 +67,7 @@ impl Scheduler {
             true => self.n_batch,
             false => self.pace.width(watched, self.n_batch),
         };
-        // However many answers are under way, prompts get on.
+        // Prompts advance however many answers are in progress.
         let prompts = width.saturating_sub(answers).max(width / 4);
         prompts
             .min(self.n_batch.min(self.cells_free()).saturating_sub(answers))
@@ -85,14 +85,15 @@ impl Scheduler {
         Class { weight: weight(priority), prompts }
     }
 
-    /// How far the first token is: its own, or that of one that waits for what it is to compute.
+    /// The tokens left until a first token: its own, or that of a request that waits for its
+    /// prefix.
     fn distance(&self, sequence: &Sequence) -> usize {
         let others = self.running.values().filter(|other| other.awaits(sequence).is_some());
         others.chain([sequence]).map(left_to_read).min().unwrap_or(0)
     }
 
-    /// How many tokens it can be fed: where cells can only be shared as a whole, no more than others
-    /// have in common with it.
+    /// How many tokens it can be fed. If cells can be shared only as a whole, it stops where a
+    /// waiting request diverges from it.
     fn wants(&self, sequence: &Sequence) -> usize {
         let wants = sequence.piece().min(sequence.until_parting());
         if !matches!(self.prefix_cache, PrefixCache::Window(_)) {
@@ -101,7 +102,7 @@ impl Scheduler {
         self.running.values().filter_map(|s| s.awaits(sequence)).fold(wants, usize::min)
     }
 
-    /// A forward pass read these prompts: who could have been read in their place has waited.
+    /// Ages the prompts that a forward pass did not read.
     pub(super) fn age_prompts(&mut self, plan: &Plan) {
         let prompts = plan.feeds.iter().filter(|feed| !feed.decodes());
         let read: usize = prompts.map(Feed::known).sum();
@@ -113,12 +114,12 @@ impl Scheduler {
     }
 }
 
-/// Tokens that are left to read, less for what it has waited.
+/// The tokens left to read, reduced by what it has waited.
 fn left_to_read(sequence: &Sequence) -> usize {
     sequence.remaining().saturating_sub(sequence.passed_by() / PATIENCE)
 }
 
-/// How much of a batch a priority gets beside others.
+/// A priority's relative share of a batch.
 fn weight(priority: Priority) -> usize {
     match priority {
         Priority::Interactive => 16,

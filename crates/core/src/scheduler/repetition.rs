@@ -1,28 +1,28 @@
-//! Whether an answer does nothing but repeat itself.
+//! Detects answers that only repeat themselves.
 //!
-//! Small models fall into loops, and nothing gets them out again: what was just said makes saying
-//! it once more the likeliest of all. Seldom is a loop exact: at usual temperatures two or three
-//! sentences take turns, with a word changed now and then. So it is counted how many different runs of
-//! tokens there are in a long stretch. A number that counts up makes each row of a table different, and
-//! even random bits are far more varied than a loop. The rule looks at tokens alone: the same answer
-//! ends at the same place whatever else runs.
+//! Small models fall into loops and do not recover: what was just said makes saying it again the
+//! likeliest continuation. Loops are seldom exact; at usual temperatures, two or three sentences
+//! alternate, with a word changed now and then. So the test counts the different runs of tokens in
+//! a long stretch. A counter makes each row of a table different, and even random bits vary far
+//! more than a loop. The test looks at tokens alone, so the same answer ends at the same place
+//! whatever else runs.
 
 use std::collections::HashSet;
 
 use crate::TokenId;
 
-/// The length of a run. Of shorter ones there are few different ones also in a long row of bits.
+/// The length of a run, in tokens. Shorter runs repeat too often even in random bits.
 const RUN: usize = 16;
 
-/// How often each run must be there, on average.
+/// How often each run must occur, on average.
 const TIMES: usize = 8;
 
-/// After how many tokens it is looked again.
+/// Tokens between two checks.
 const EVERY: usize = 32;
 
-/// Whether the last `limit` tokens of `answer`, or the last twice as many, have so few different runs
-/// of [`RUN`] tokens that each was said [`TIMES`] times on average, the last of them before as well. Of
-/// an answer that grows by a token at a time, it is looked at only every [`EVERY`] tokens.
+/// Whether the answer is stuck: in its last `limit` tokens, or its last `2 * limit`, each run of
+/// [`RUN`] tokens occurs [`TIMES`] times on average, and the last run more than once. An answer
+/// that grows by a token at a time is checked only every [`EVERY`] tokens.
 pub(super) fn only_repeats(answer: &[TokenId], limit: usize) -> bool {
     answer.len().is_multiple_of(EVERY)
         && [limit, limit.saturating_mul(2)].into_iter().any(|span| {
@@ -37,7 +37,7 @@ fn is_loop(stretch: &[TokenId]) -> bool {
     let Some(last) = runs.next() else { return false };
     different.insert(last);
     let mut again = false;
-    // Ends early where it is no loop, which is nearly always.
+    // Stops early if it is not a loop, which is the usual case.
     let few = runs.all(|run| {
         again |= run == last;
         different.insert(run);
@@ -53,7 +53,7 @@ mod tests {
 
     const LIMIT: usize = 1024;
 
-    /// After how many of these tokens it ends.
+    /// After how many of these tokens the answer ends.
     fn ends(tokens: impl IntoIterator<Item = i32>) -> Option<usize> {
         let tokens: Vec<TokenId> = tokens.into_iter().map(TokenId).collect();
         (1..=tokens.len()).find(|&said| only_repeats(&tokens[..said], LIMIT))
@@ -63,7 +63,7 @@ mod tests {
         (0..passage).cycle().take(tokens)
     }
 
-    /// Numbers that look random.
+    /// Pseudorandom numbers.
     fn random(below: u64) -> impl Iterator<Item = i32> {
         let next = |seed: &u64| Some(seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
         std::iter::successors(Some(7_u64), next).map(move |seed| ((seed >> 40) % below) as i32)
@@ -74,13 +74,13 @@ mod tests {
         for (passage, after) in [(1, 1024), (7, 1024), (60, 1024), (128, 1024), (200, 2048)] {
             assert_eq!(ends(repeated(passage, 4096)), Some(after), "{passage}");
         }
-        // Too long a passage to be a loop: a document that is copied again and again.
+        // Too long a passage to be a loop: a document copied over and over.
         assert_eq!(ends(repeated(300, 8192)), None);
     }
 
     #[test]
     fn sentences_that_take_turns_end_it_and_what_was_said_before_does_not_hide_them() {
-        // Of eight tokens each, in no order, and differing in one.
+        // Eight tokens each, in random order, differing in one.
         let sentences = || random(2).flat_map(|which| [100 + which, 1, 2, 3, 4, 5, 6, 7]);
         assert_eq!(ends(sentences().take(4096)), Some(1024));
         let after = ends((1000..1500).chain(sentences().take(4096))).unwrap();
@@ -89,18 +89,18 @@ mod tests {
 
     #[test]
     fn tables_lists_and_code_go_on() {
-        // A row of 40 tokens of which only the number changes.
+        // Rows of 40 tokens in which only the number changes.
         let table = (0..80).flat_map(|row| (0..39).chain([1000 + row]));
         assert_eq!(ends(table), None);
-        // The same with numbers of three digits, each a token.
+        // The same with three-digit numbers, one token per digit.
         let digits = |n: i32| [50 + n / 100, 50 + n / 10 % 10, 50 + n % 10];
         assert_eq!(ends((0..300).flat_map(|row| digits(row).into_iter().chain(0..9))), None);
-        // A truth table of ten inputs: a bar after each of them.
+        // A truth table of ten inputs, each followed by a bar.
         let row = |row: i32| (0..10).rev().flat_map(move |bit| [row >> bit & 1, 2]).chain([3]);
         assert_eq!(ends((0..150).flat_map(row)), None);
-        // Coins that are flipped, each on a line of its own.
+        // Coin flips, one per line.
         assert_eq!(ends(random(2).flat_map(|coin| [coin, 2]).take(3000)), None);
-        // A line written a hundred times as a punishment, a matrix of zeros: then it goes on.
+        // A line written a hundred times, or a matrix of zeros; then the text continues.
         assert_eq!(ends(repeated(9, 900).chain(500..1500)), None);
         assert_eq!(ends(repeated(2, 992).chain(500..1500)), None);
     }

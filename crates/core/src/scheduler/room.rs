@@ -1,4 +1,4 @@
-//! Taking cells and sequences from those who need them least.
+//! Makes room: takes cells and sequences from the requests that need them least.
 
 use super::queue::Waiting;
 use super::sequence::Sequence;
@@ -7,9 +7,10 @@ use super::{Change, Scheduler};
 use crate::{PrefixCache, SeqId};
 
 impl Scheduler {
-    /// Makes room for the next forward pass: a cell for every decoding sequence, or one if none is
-    /// decoding, at the cost of whoever is least; and as many as the prompts could use at the cost
-    /// of those that do not run. One alone always has room: its prompt and answer fit the context.
+    /// Makes room for the next forward pass. Frees as many cells as the running sequences can use,
+    /// but only those of requests that are not running. If that leaves less than a cell for every
+    /// decoding sequence, or none if none is decoding, preempts the lowest-ranked. A sequence alone
+    /// always has room, because its prompt and answer fit the context.
     pub(super) fn make_room(&mut self) {
         while self.holding() > self.most_holding
             && (self.evict() || self.drop_paused() || self.give_up_kept())
@@ -22,7 +23,7 @@ impl Scheduler {
                 break;
             }
             self.preempt_least();
-            // Whom it shared cells with may be one that does not run.
+            // Cells that the preempted request shared may still be held by one that is not running.
             while self.cells_free() == 0 && (self.evict() || self.drop_paused()) {}
         }
     }
@@ -31,13 +32,13 @@ impl Scheduler {
         self.running.len() + self.tree.sequences(Hold::Paused) + self.tree.sequences(Hold::Kept)
     }
 
-    /// Cells that the running sequences can use in one forward pass.
+    /// The cells that the running sequences can use in one forward pass.
     fn wanted_cells(&self) -> usize {
         let wants = self.running.values().filter(|s| !s.follows()).map(Sequence::remaining);
         wants.sum::<usize>().clamp(1, self.n_batch)
     }
 
-    /// The request of `seq` has ended; its cells stay for those who will begin like it.
+    /// Keeps the cells of `seq`, whose request has ended, for later requests that begin like it.
     pub(super) fn keep(&mut self, seq: SeqId) {
         if self.prefix_cache == PrefixCache::None || self.tree.cached(seq) == 0 {
             self.close(seq);
@@ -47,7 +48,7 @@ impl Scheduler {
         while let Some(redundant) = self.tree.redundant(self.prefix_cache) {
             self.close(redundant);
         }
-        // A forward pass looks at every cell once to see that it is not its own.
+        // A forward pass reads every cell once, if only to see that it belongs to another sequence.
         while !self.own_cells_only
             && self.tree.cells_for(Hold::Kept) > self.n_ctx / 2
             && self.tree.least_recent(|_| true).is_some_and(|(least, _)| least != seq)
@@ -55,15 +56,16 @@ impl Scheduler {
         {}
     }
 
-    /// Forgets the end of a branch that no request has and that was of use least recently. False
-    /// where there is none.
+    /// Frees the least recently used end of a branch that only ended requests hold. Returns false
+    /// if there is none.
     pub(super) fn evict(&mut self) -> bool {
         let Some((seq, start)) = self.tree.least_recent(|_| true) else { return false };
         self.evict_end(seq, start);
         true
     }
 
-    /// Takes the cells of `seq` from `start` on, which it alone has; elsewhere they may live on.
+    /// Frees the cells of `seq` from `start` on, first saving them if they are an unsaved
+    /// session's, or parking them if that is worth it.
     pub(super) fn evict_end(&mut self, seq: SeqId, start: usize) {
         if !self.save_before_loss(seq) {
             self.park(seq, start);
@@ -77,7 +79,7 @@ impl Scheduler {
         }
     }
 
-    /// A sequence that holds nothing; made so if it must be.
+    /// A sequence that holds nothing, taken from an ended request if necessary.
     pub(super) fn free_sequence(&mut self) -> Option<SeqId> {
         if self.free.is_empty() {
             self.give_up_kept();
@@ -85,7 +87,7 @@ impl Scheduler {
         self.free.pop_first()
     }
 
-    /// Closes the kept sequence that is of least use. False where there is none.
+    /// Closes the least useful kept sequence. Returns false if there is none.
     fn give_up_kept(&mut self) -> bool {
         let least = || self.tree.least_recent(|_| true).map(|(seq, _)| seq);
         let redundant = self.tree.redundant(self.prefix_cache);
@@ -101,13 +103,13 @@ impl Scheduler {
         }
     }
 
-    /// Lets a request wait that was running, with its cells.
+    /// Puts a paused request into the queue with its cells.
     pub(super) fn queue_paused(&mut self, seq: SeqId, mut sequence: Sequence) {
         sequence.follow(None);
         self.queue.push(Waiting { sequence, kept: Some(seq) });
     }
 
-    /// Takes the cells of the least of the paused requests. False where none has any.
+    /// Frees the cells of the lowest-ranked paused request. Returns false if none has any.
     pub(super) fn drop_paused(&mut self) -> bool {
         let least = self.queue.least_kept(|seq| self.tree.cached(seq) > 0);
         let Some(waiting) = least.and_then(|seq| self.queue.remove_kept(seq)) else {
@@ -117,7 +119,7 @@ impl Scheduler {
         true
     }
 
-    /// Takes the cells of the least of the running requests and lets it wait for its turn again.
+    /// Frees the cells of the lowest-ranked running request and puts it back into the queue.
     pub(super) fn preempt_least(&mut self) {
         let least = self.running.iter().min_by_key(|(_, sequence)| sequence.rank());
         let Some((&seq, _)) = least else { return };

@@ -1,9 +1,11 @@
-//! What a conversation has cached outlives the cache: it is saved, and restored for its next turn.
+//! Saves a session's cached cells and restores them for its next turn, so that they outlive the
+//! cache.
 //!
-//! A request that is a turn of a session says what its saved state holds. Where that is more of its
-//! prompt than the cache has, the cells are restored instead of computed, at its admission, when
-//! there is room for them. When a turn ends its session is noted as unsaved, and saved when the
-//! loop finds time for it ([`Scheduler::save_next`]), or before its cells are taken for another.
+//! A request that is a turn of a session says which tokens the session's saved state holds
+//! ([`Session`]). If the state covers more of its prompt than the cache does, and there is room,
+//! the cells are restored at admission instead of computed. When a turn ends, its session is noted
+//! as unsaved. It is saved when the loop has time for it ([`Scheduler::save_next`]), or before its
+//! cells are taken for another request.
 
 use super::parking::usable;
 use super::sequence::{Sequence, count};
@@ -12,15 +14,15 @@ use super::tree::{Hold, common};
 use super::{Change, Scheduler, Step};
 use crate::{Parameters, PrefixCache, SeqId, TokenId};
 
-/// Where the states of sessions are kept. `()` keeps none.
+/// Storage for the states of sessions. `()` stores none.
 pub trait SavedStates {
-    /// The most bytes that one of them may have.
+    /// The maximum size of a state, in bytes.
     fn most_bytes(&self) -> usize;
 
-    /// The state that was saved of `session`, if that is still of these tokens.
+    /// The saved state of `session`, if it still holds exactly these tokens.
     fn read(&mut self, session: &str, tokens: &[TokenId]) -> Option<Vec<u8>>;
 
-    /// Takes the state of `session`, which has these tokens, in place of an earlier one.
+    /// Stores the state of `session`, which holds these tokens, and replaces an earlier one.
     fn write(&mut self, session: &str, tokens: &[TokenId], state: &[u8]);
 }
 
@@ -41,40 +43,40 @@ impl SavedStates for () {
 pub struct Session {
     /// Its name.
     pub name: String,
-    /// The tokens of its saved state; none where there is none.
+    /// The tokens of its saved state; empty if there is none.
     pub saved: Vec<TokenId>,
 }
 
-/// A turn has ended, and what its session has cached is not saved.
+/// A session whose turn has ended and whose cells are not saved yet.
 #[derive(Debug)]
 pub(super) struct Unsaved {
     session: String,
     tokens: Vec<TokenId>,
-    /// How many of them are in what was saved before.
+    /// How many of the tokens were saved before.
     saved: usize,
 }
 
-/// A token is restored in less than this part of the time in which it is computed. All of a state is
-/// restored, also where the prompt has less in common with it.
+/// Restoring a token takes less than 1/32 of the time of computing it. A state is always restored as
+/// a whole, so the prompt must need at least this fraction of it.
 const WORTH_RESTORING: usize = 32;
 
-/// What is noted at most. Who is noted longest without being saved is forgotten.
+/// The maximum number of unsaved sessions noted; beyond it, the oldest is dropped.
 const MOST_UNSAVED: usize = 256;
 
 impl Scheduler {
-    /// Whether there is anything to save.
+    /// Whether any session is unsaved.
     pub fn has_unsaved(&self) -> bool {
         !self.unsaved.is_empty()
     }
 
-    /// Whether a request of a session runs or waits.
+    /// Whether a request of a session is running or waiting.
     pub fn has_sessions(&self) -> bool {
         let waiting = || self.queue.iter().map(|waiting| &waiting.sequence);
         self.running.values().chain(waiting()).any(|sequence| sequence.session().is_some())
     }
 
-    /// Saves the session that had a turn last, for when nothing else is to be done: a step to be
-    /// carried out and applied like any other. `None` where there is nothing (left) to save.
+    /// Saves the session whose turn ended last; for use when there is nothing else to do. Carry out
+    /// and apply the step like any other. `None` if there is nothing left to save.
     pub fn save_next(&mut self) -> Option<Step> {
         while let Some(unsaved) = self.unsaved.pop() {
             let Some((seq, n)) = self.tree.longest(&unsaved.tokens, self.prefix_cache) else {
@@ -88,8 +90,8 @@ impl Scheduler {
             if self.tree.cached(seq) == n {
                 self.changes.push(Change::Save { seq, session, tokens });
             } else {
-                // Another goes on from here: what is the session's alone is in a sequence by
-                // itself for as long as it takes to save it.
+                // Another request continues from here. The session's tokens are copied to a
+                // sequence of their own, just while they are saved.
                 let Some(&alone) = self.free.first() else { continue };
                 let (params, prompt) = (Parameters::DEFAULT, Vec::new());
                 self.changes.push(Change::Open { seq: alone, params, prompt });
@@ -103,10 +105,11 @@ impl Scheduler {
         None
     }
 
-    /// A turn ends with this in `seq`. A cache that keeps nothing for others is saved at once.
+    /// Notes that a session's turn ended in `seq`. If the cache keeps nothing for later requests,
+    /// saves it at once.
     pub(super) fn note_unsaved(&mut self, seq: SeqId, sequence: &Sequence) {
         let Some(session) = sequence.session() else { return };
-        // Where an answer ended among drafts, there are cells beyond its end.
+        // If the answer ended among accepted drafts, there are cells beyond its end.
         let known = sequence.tokens();
         let tokens = &known[..sequence.cached().min(known.len())];
         self.unsaved.retain(|unsaved| unsaved.session != session.name);
@@ -126,14 +129,14 @@ impl Scheduler {
         self.unsaved.push(Unsaved { session: name, tokens, saved });
     }
 
-    /// Whether all that `seq` has is what a session has, and not saved.
+    /// Whether the cells of `seq` are exactly those of an unsaved session.
     pub(super) fn is_unsaved(&self, seq: SeqId) -> bool {
         let cached = self.tree.cached(seq);
         let mut alike = self.unsaved.iter().filter(|unsaved| unsaved.tokens.len() == cached);
         alike.any(|unsaved| unsaved.tokens == self.tree.tokens(seq))
     }
 
-    /// The end of what `seq` has is about to be taken: saves it, if it is all that a session has.
+    /// Saves `seq`, whose last cells are about to be freed, if it is exactly an unsaved session.
     /// Returns whether it was.
     pub(super) fn save_before_loss(&mut self, seq: SeqId) -> bool {
         if self.unsaved.is_empty() {
@@ -147,9 +150,9 @@ impl Scheduler {
         self.unsaved.len() < before
     }
 
-    /// Lets a request that was just admitted begin with what was saved of its session, or what
-    /// another left, if that is more than anybody has cached and there is room. A cache that cannot
-    /// be cut takes all of it or nothing.
+    /// Makes a newly admitted request begin with its session's saved state or with a parked state,
+    /// if that has more of its prompt than the cache and there is room. A cache that cannot be cut
+    /// takes all of a state or nothing.
     pub(super) fn restore_saved(&mut self, seq: SeqId) {
         let Some(sequence) = self.running.get(&seq).filter(|it| it.cached() == 0) else { return };
         let wanted = sequence.sharable();
@@ -168,7 +171,7 @@ impl Scheduler {
         };
         let session = session.filter(|(session, keep)| worth_it(*keep, session.saved.len()));
         let parked = parked.filter(|found| worth_it(found.keep, found.tokens));
-        // What is in memory goes first where it is as much.
+        // Memory goes first if it has as much.
         let in_session = session.map_or(0, |(_, keep)| keep);
         if let Some(found) = parked.filter(|found| found.keep >= in_session) {
             let prefix = wanted[..found.keep].to_vec();
@@ -188,7 +191,8 @@ impl Scheduler {
         }
     }
 
-    /// Takes cells of those who do not run, until so many are free or there are none.
+    /// Frees cells of requests that are not running, until `tokens` cells are free or there are
+    /// none.
     pub(super) fn make_room_for(&mut self, tokens: usize) {
         while self.cells_free() < tokens && (self.evict() || self.drop_paused()) {}
     }

@@ -1,4 +1,7 @@
 //! One request on its way through the batch.
+//!
+//! A [`Request`] comes in tokenized. A [`Sequence`] is that request with its answer so far: which
+//! of its tokens are cached, how it samples and stops, and what it waits for.
 
 use std::cmp::Reverse;
 
@@ -12,69 +15,69 @@ use crate::{Failure, Feed, FinishReason, Parameters, Priority, Sampled, SeqId, T
 /// A request, tokenized.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// Unique among those that have not ended.
+    /// Unique among the requests that have not ended.
     pub id: u64,
     /// The prompt.
     pub prompt: Vec<TokenId>,
-    /// How to answer; complete, as [`crate::ModelBackend::open`] asks.
+    /// How to generate; complete, as [`crate::ModelBackend::open`] requires.
     pub params: Parameters,
-    /// Who goes first.
+    /// Its priority among waiting and running requests.
     pub priority: Priority,
-    /// The conversation that it is a turn of, where that is to be saved.
+    /// The session that it is a turn of, if that should be saved.
     pub session: Option<Session>,
 }
 
-/// A request that is about to compute what another needs too.
+/// A request that will compute tokens which another one needs too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Leader {
-    /// How many of their first tokens both have in common.
+    /// The length of the prefix that both share, in tokens.
     pub(super) tokens: usize,
-    /// Whose they are.
+    /// The leader's arrival number.
     pub(super) arrival: u64,
 }
 
-/// A request and what has become of it so far.
+/// A request and its progress.
 ///
-/// Reading a prompt, decoding and computing again after a preemption are one and the same: feed
-/// the tokens that are not cached, and sample after the last.
+/// Reading a prompt, decoding, and recomputing after a preemption are the same operation: feed the
+/// tokens that are not cached, and sample after the last.
 #[derive(Debug)]
 pub(super) struct Sequence {
     pub(super) id: u64,
-    /// Counts submissions: the lower, the older.
+    /// Counts submissions: lower is older.
     pub(super) arrival: u64,
-    /// As it was asked for.
+    /// The priority it was submitted with.
     priority: Priority,
-    /// The priority, raised by each preemption, so that nobody is preempted for ever.
+    /// The priority, raised by each preemption, so that nothing is preempted forever.
     pub(super) standing: Priority,
     params: Parameters,
-    /// The prompt and the answer.
+    /// The prompt and the answer so far.
     tokens: Vec<TokenId>,
     prompt_len: usize,
     /// How many of the tokens are in the KV cache.
     cached: usize,
-    /// How many of them another request computed.
+    /// How many of those another request computed.
     shared: usize,
-    /// How many of those were restored.
+    /// How many of those were restored from a saved state.
     restored: usize,
     session: Option<Session>,
-    /// The one that it waits for.
+    /// The request it waits for.
     follows: Option<Leader>,
-    /// After how many tokens others that have cells part from it, where it could not be cut later.
+    /// Where other cached sequences diverge from it, if the cache cannot be cut there later.
     parting: Option<usize>,
-    /// Whether it computes everything itself: the backend could not share cells with it.
+    /// Whether it computes everything itself, because the backend could not share cells with it.
     alone: bool,
     utf8: Utf8Stream,
     stops: StopMatcher,
-    /// What it expects to come next; `None` where it is to have no drafts.
+    /// What it expects to come next; `None` if it may not have drafts.
     drafter: Option<Drafter>,
     /// Whether the draft model guesses too.
     draft_model: bool,
-    /// How well it does that here; `None` before it has.
+    /// How well the draft model guesses here; `None` before its first guess.
     skill: Option<Skill>,
     drafts: Drafts,
-    /// Whether what it lost is computed again in the pieces in which it was computed first.
+    /// Whether lost cells are recomputed in the pieces in which they were first computed.
     same_pieces: bool,
-    /// Tokens of others' prompts that were read while its own waited.
+    /// Prompt tokens of others that were read while its own prompt waited.
     passed_by: usize,
 }
 
@@ -106,22 +109,22 @@ impl Sequence {
         }
     }
 
-    /// The same, which guesses what comes next, or lets the draft model do so.
+    /// Enables drafts, by lookup and optionally by the draft model.
     pub(super) fn drafting(self, draft_model: bool) -> Self {
         Self { drafter: Some(Drafter::default()), draft_model, ..self }
     }
 
-    /// The same, of which the tokens of the answer are always computed one by one.
+    /// Makes it compute the tokens of its answer one by one, even after a preemption.
     pub(super) fn in_the_same_pieces(self) -> Self {
         Self { same_pieces: true, ..self }
     }
 
-    /// The least of all is the first to be preempted: low priority, then late arrival.
+    /// The preemption order, lowest first: low priority, then late arrival.
     pub(super) fn rank(&self) -> (Priority, Reverse<u64>) {
         (self.standing, Reverse(self.arrival))
     }
 
-    /// As it was asked for, whatever it has risen to.
+    /// The priority it was submitted with, not the raised one.
     pub(super) fn priority(&self) -> Priority {
         self.priority
     }
@@ -143,27 +146,27 @@ impl Sequence {
         self.cached
     }
 
-    /// Whether a token of the answer was generated.
+    /// Whether it has generated any tokens.
     pub(super) fn has_answer(&self) -> bool {
         self.tokens.len() > self.prompt_len
     }
 
-    /// Tokens to be fed before the next can be sampled.
+    /// The number of tokens to feed before the next can be sampled.
     pub(super) fn remaining(&self) -> usize {
         self.tokens.len() - self.cached
     }
 
-    /// Tokens of others' prompts that were read while its own waited.
+    /// Prompt tokens of others that were read while its own prompt waited.
     pub(super) fn passed_by(&self) -> usize {
         self.passed_by
     }
 
-    /// So many more were.
+    /// Adds to [`Sequence::passed_by`].
     pub(super) fn was_passed_by(&mut self, tokens: usize) {
         self.passed_by = self.passed_by.saturating_add(tokens);
     }
 
-    /// The most tokens that it can be fed at once.
+    /// The maximum number of tokens that it can be fed at once.
     pub(super) fn piece(&self) -> usize {
         match self.prompt_len.checked_sub(self.cached) {
             _ if !self.same_pieces => self.remaining(),
@@ -172,42 +175,42 @@ impl Sequence {
         }
     }
 
-    /// How likely guesses at its next tokens are to be right; `None` where it makes none.
+    /// How likely looked-up guesses are to be right; `None` if there are none.
     pub(super) fn outlook(&self) -> Option<Outlook> {
         self.drafter.as_ref().filter(|_| self.has_answer())?.outlook()
     }
 
-    /// How likely the draft model is to be right, of which is thought so in `general`; `None` where
-    /// it is not asked.
+    /// How likely the draft model is to be right here, given its skill in `general`; `None` if it
+    /// is not asked.
     pub(super) fn model_outlook(&self, general: Skill) -> Option<Outlook> {
         let asked = self.draft_model && self.has_answer();
         asked.then(|| self.skill.unwrap_or(general).outlook())
     }
 
-    /// Of so many guesses of the draft model, so many came true.
+    /// Records that the first `right` of the draft model's guesses were accepted.
     pub(super) fn guessed(&mut self, guesses: usize, right: usize, general: Skill) {
         self.skill.get_or_insert(general).observe(guesses, right);
     }
 
-    /// A token came without the draft model.
+    /// Records a token sampled without the draft model.
     pub(super) fn not_guessed(&mut self) {
         if let Some(skill) = &mut self.skill {
             skill.fade();
         }
     }
 
-    /// The draft model is not asked any more.
+    /// Stops asking the draft model.
     pub(super) fn without_model(&mut self) {
         self.draft_model = false;
     }
 
-    /// As many drafts of `n` as it may have: with the token that is sampled after them it must not
-    /// generate more than it may.
+    /// The maximum number of drafts, up to `n`: together with the token sampled after them, they
+    /// must stay within what it may generate.
     pub(super) fn most_drafts(&self, n: usize, n_ctx: usize) -> usize {
         n.min(self.may_generate(n_ctx).saturating_sub(1))
     }
 
-    /// Adds `n` drafts to its next token; fewer where it may not generate so many tokens.
+    /// Adds up to `n` looked-up drafts to its next token, as far as it may generate that many.
     pub(super) fn add_drafts(&self, feed: &mut Feed, n: usize, n_ctx: usize) {
         let n = self.most_drafts(n, n_ctx);
         if let Some(drafter) = &self.drafter {
@@ -217,13 +220,13 @@ impl Sequence {
         }
     }
 
-    /// Whether its next token is sampled by feeding it one.
+    /// Whether feeding it one token samples the next.
     pub(super) fn decodes(&self) -> bool {
         self.remaining() == 1
     }
 
-    /// The tokens of which others may have computed the cells: all but the last, after which a
-    /// token is to be sampled. None if it computes everything itself.
+    /// The tokens whose cells it can take from others: all but the last, which it feeds to sample
+    /// the next. Empty if it computes everything itself.
     pub(super) fn sharable(&self) -> &[TokenId] {
         match self.tokens.split_last() {
             Some((_, before)) if !self.alone => before,
@@ -231,7 +234,7 @@ impl Sequence {
         }
     }
 
-    /// Its first `tokens` tokens are cached now: another computed them.
+    /// Records that its first `tokens` tokens are cached, computed by another request.
     pub(super) fn joined(&mut self, tokens: usize) {
         let gained = tokens - self.cached;
         self.shared = (self.shared + gained).min(tokens);
@@ -239,13 +242,13 @@ impl Sequence {
         self.follows = None;
     }
 
-    /// Its first `tokens` tokens are cached now: they were saved at an earlier turn.
+    /// Records that its first `tokens` tokens are cached, restored from its session's saved state.
     pub(super) fn restored(&mut self, tokens: usize) {
         self.joined(tokens);
         self.restored = tokens;
     }
 
-    /// What it was to begin with, saved of its session or parked, is of no use.
+    /// Records that a saved or parked state could not be restored.
     pub(super) fn not_restored(&mut self) {
         if let Some(session) = self.session.as_mut().filter(|_| self.restored > 0) {
             session.saved.clear();
@@ -253,7 +256,7 @@ impl Sequence {
         self.forget_cells();
     }
 
-    /// The conversation that it is a turn of.
+    /// The session that it is a turn of.
     pub(super) fn session(&self) -> Option<&Session> {
         self.session.as_ref()
     }
@@ -262,50 +265,51 @@ impl Sequence {
         (self.cached, self.shared, self.restored) = (0, 0, 0);
     }
 
-    /// The backend could not share cells with it.
+    /// Records that the backend could not share cells with it.
     pub(super) fn not_joined(&mut self) {
         self.forget_cells();
         self.alone = true;
     }
 
-    /// Others part from it after so many tokens, if it is not there already. Returns whether it
-    /// has just come to where they do.
+    /// Sets where others diverge from it, if that is still ahead. Returns whether it has just
+    /// reached the previous such place.
     pub(super) fn part_at(&mut self, tokens: Option<usize>) -> bool {
         let parted = self.parting.is_some_and(|parting| parting == self.cached);
         self.parting = tokens.filter(|tokens| *tokens > self.cached);
         parted
     }
 
-    /// How many tokens it is to be fed until others part from it.
+    /// How many tokens to feed until others diverge from it; unlimited if none do.
     pub(super) fn until_parting(&self) -> usize {
         let parting = self.parting.and_then(|parting| parting.checked_sub(self.cached));
         parting.filter(|tokens| *tokens > 0).unwrap_or(usize::MAX)
     }
 
-    /// It waits for another to compute what both need, or for nobody.
+    /// Sets the request that it waits for, if any.
     pub(super) fn follow(&mut self, leader: Option<Leader>) {
         self.follows = leader;
     }
 
-    /// How many tokens `leader` is to compute for this one.
+    /// How many more tokens `leader` has to compute for this one; `None` if it does not wait for
+    /// `leader`.
     pub(super) fn awaits(&self, leader: &Self) -> Option<usize> {
         let follows = self.follows.filter(|follows| follows.arrival == leader.arrival)?;
         follows.tokens.checked_sub(leader.cached).filter(|tokens| *tokens > 0)
     }
 
-    /// Whether it waits for another to compute what both need.
+    /// Whether it waits for another request to compute a shared prefix.
     pub(super) fn follows(&self) -> bool {
         self.follows.is_some()
     }
 
-    /// Cells that it will need beyond those that it has: for the tokens that nobody else is about
-    /// to compute, and for `headroom` tokens more if it may still generate so many.
+    /// The number of cells that it needs beyond those it has: for tokens that no leader will
+    /// compute, and for up to `headroom` tokens of its answer.
     pub(super) fn needs(&self, n_ctx: usize, headroom: usize) -> usize {
         let others = self.follows.map_or(0, |leader| leader.tokens).max(self.cached);
         self.tokens.len() - others + headroom.min(self.may_generate(n_ctx))
     }
 
-    /// The next `n` tokens, to be appended to `seq`.
+    /// A feed of its next `n` tokens to `seq`.
     pub(super) fn feed(&self, seq: SeqId, n: usize) -> Feed {
         let end = self.cached + n;
         Feed {
@@ -317,8 +321,8 @@ impl Sequence {
         }
     }
 
-    /// The tokens of `feed` are cached, but for drafts that did not come true; `sampled` tokens are
-    /// to be accepted.
+    /// Records that `feed` was computed and `sampled` tokens will be accepted. Rejected drafts are
+    /// not cached.
     pub(super) fn fed(&mut self, feed: &Feed, sampled: usize, out: &mut Vec<Output>) {
         self.cached += feed.known();
         let reading_first_time = self.remaining() > 0 && !self.has_answer();
@@ -332,7 +336,7 @@ impl Sequence {
         self.cached += came_true;
     }
 
-    /// Takes a sampled token; the reason is given when it was the last.
+    /// Accepts a sampled token. Returns why generation ends, if this was the last one.
     pub(super) fn accept(
         &mut self,
         sampled: &Sampled,
@@ -373,13 +377,13 @@ impl Sequence {
         finish
     }
 
-    /// Whether its answer has done nothing but repeat itself for as long as it may.
+    /// Whether its answer has only repeated itself for `repeat_limit` tokens.
     fn is_stuck(&self) -> bool {
         let limit = self.params.repeat_limit.filter(|limit| *limit > 0);
         limit.is_some_and(|limit| only_repeats(&self.tokens[self.prompt_len..], limit as usize))
     }
 
-    /// Forgets the cells; all tokens will be computed again.
+    /// Forgets its cells, so that all tokens are recomputed, and raises its standing.
     pub(super) fn preempt(&mut self) {
         self.forget_cells();
         (self.follows, self.parting) = (None, None);
@@ -389,7 +393,7 @@ impl Sequence {
         };
     }
 
-    /// Tells its client that the answer is complete.
+    /// The output for a complete answer.
     pub(super) fn finished(&self, finish_reason: FinishReason) -> Output {
         let usage = Usage {
             prompt_tokens: count(self.prompt_len),
@@ -400,12 +404,12 @@ impl Sequence {
         Output::Finished { id: self.id, finish_reason, usage, drafts: self.drafts }
     }
 
-    /// Tells its client that there will be no answer.
+    /// The output for a failed request.
     pub(super) fn failed(&self, failure: Failure) -> Output {
         Output::Failed { id: self.id, failure }
     }
 
-    /// Tokens that it may still generate: prompt and answer together fit the context.
+    /// How many more tokens it may generate, within `max_tokens` and the context.
     fn may_generate(&self, n_ctx: usize) -> usize {
         let generated = self.tokens.len() - self.prompt_len;
         let wanted = self.params.max_tokens.map_or(usize::MAX, |max| max as usize);
@@ -417,7 +421,7 @@ impl Sequence {
     }
 }
 
-/// A number of tokens: at most the context's, which is a `u32`.
+/// Converts a number of tokens, which is at most the context's `u32`.
 pub(super) fn count(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }

@@ -1,4 +1,4 @@
-//! Requests that begin alike compute what they have in common once.
+//! Shares prefixes: requests that begin alike compute their common tokens once.
 
 use std::cmp::Reverse;
 
@@ -7,14 +7,14 @@ use super::tree::{Hold, common};
 use super::{Change, Scheduler};
 use crate::{Parameters, PrefixCache, SeqId};
 
-/// How many tokens another must be about to compute to be waited for: a forward pass takes about as
-/// long as some prompt tokens in one that takes place anyway.
+/// How many tokens a leader must be about to compute to be worth waiting for: a forward pass takes
+/// about as long as this many prompt tokens in a pass that runs anyway.
 pub(super) const WORTH_WAITING: usize = 16;
 
 impl Scheduler {
-    /// Lets every prompt that is being read begin with what is cached, or wait for one before it
-    /// that is about to compute more of it. The first of all waits for nobody, so each that waits
-    /// does so for one that gets on.
+    /// Makes every prompt that is being read begin with what is cached, or wait for an earlier one
+    /// that is about to compute more of it. The first one never waits, so every leader makes
+    /// progress.
     pub(super) fn share_prefixes(&mut self) {
         let mut order: Vec<_> = self
             .running
@@ -28,7 +28,7 @@ impl Scheduler {
         }
     }
 
-    /// The same for one.
+    /// Shares the prefix of one request.
     pub(super) fn share_prefix(&mut self, seq: SeqId) {
         let Some(sequence) = self.running.get(&seq) else { return };
         let tokens = sequence.sharable();
@@ -56,7 +56,7 @@ impl Scheduler {
             self.tree.truncate(seq, 0);
             self.copy(from, seq, n);
         }
-        // Others will come that part here from this one.
+        // Further requests that begin alike will probably diverge here too.
         let led =
             there.is_some_and(|(from, n)| n >= WORTH_WAITING && self.running.contains_key(&from));
         if parted || (led && matches!(self.prefix_cache, PrefixCache::Window(_))) {
@@ -64,8 +64,8 @@ impl Scheduler {
         }
     }
 
-    /// Keeps all that `seq` has so far for those who begin with it, where later, when more has
-    /// been added, it could not be cut off again.
+    /// Keeps a copy of everything `seq` has cached, for requests that begin with it. Used where the
+    /// cache cannot be cut there after more has been added.
     fn keep_copy(&mut self, seq: SeqId) {
         if self.tree.is_kept(seq) {
             return;
@@ -83,7 +83,7 @@ impl Scheduler {
         self.changes.push(Change::Copy { from, to, tokens: count(n) });
     }
 
-    /// How many of the tokens of one that is to run those have, or will have, that do.
+    /// How many tokens `next` shares with a running request, which has cells for them or will.
     pub(super) fn shared_with_running(&self, next: &Sequence) -> usize {
         if self.prefix_cache != PrefixCache::Any {
             return 0;
@@ -93,17 +93,17 @@ impl Scheduler {
     }
 }
 
-/// Whether the one may be waited for by the other.
+/// Whether `other` may wait for `one`.
 fn precedes(one: &Sequence, other: &Sequence) -> bool {
     !one.decodes()
         && (Reverse(one.standing), one.arrival) < (Reverse(other.standing), other.arrival)
 }
 
-/// What `leader` will have computed of what both need, if that is more than it has now, and enough
-/// more than is `at_hand`.
+/// The prefix that `leader` will have computed for both, if it is ahead of what it has now and far
+/// enough ahead of `at_hand`.
 fn leads(leader: &Sequence, follower: &Sequence, at_hand: usize) -> Option<Leader> {
     let (theirs, ours) = (leader.tokens(), follower.sharable());
-    // Most prompts differ early; one comparison of memory shows it.
+    // Most prompts differ early, which one slice comparison shows.
     let least = (at_hand + WORTH_WAITING).max(leader.cached() + 1);
     let alike = theirs.get(..least)? == ours.get(..least)?;
     let tokens = least + common(theirs.get(least..)?, ours.get(least..)?);

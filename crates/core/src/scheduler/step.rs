@@ -1,4 +1,4 @@
-//! One step: what the backend is to do, and what came of it.
+//! One step: what the backend should do ([`Step`], [`Change`]), and the result ([`Outcome`]).
 
 use std::time::Duration;
 
@@ -9,43 +9,43 @@ use crate::{
     SeqId, TokenId,
 };
 
-/// Something the backend is to do before a forward pass.
+/// Something for the backend to do before a forward pass.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
-    /// Begin a sequence.
+    /// Open a sequence.
     Open {
         /// The sequence.
         seq: SeqId,
         /// How to sample.
         params: Parameters,
-        /// What will be fed.
+        /// The tokens that will be fed.
         prompt: Vec<TokenId>,
     },
-    /// Let a sequence begin with the first tokens of another, and forget what it had.
+    /// Make a sequence begin with the first tokens of another; free what it had.
     Copy {
-        /// Whose cells.
+        /// The sequence that has the cells.
         from: SeqId,
-        /// Who shares them from now on.
+        /// The sequence that shares them from now on.
         to: SeqId,
-        /// How many.
+        /// The number of tokens.
         tokens: u32,
     },
-    /// Forget all but the first tokens of a sequence.
+    /// Free all but the first tokens of a sequence.
     Trim {
         /// The sequence.
         seq: SeqId,
-        /// How many to keep.
+        /// The number of tokens to keep.
         keep: u32,
     },
-    /// Let a sequence, which has nothing cached, begin with what was saved of a session.
+    /// Make a sequence with nothing cached begin with a session's saved state.
     Restore {
         /// The sequence.
         seq: SeqId,
         /// The session.
         session: String,
-        /// What was saved: cells of these tokens.
+        /// The tokens in the saved state.
         tokens: Vec<TokenId>,
-        /// How many of them to keep.
+        /// The number of tokens to keep.
         keep: u32,
     },
     /// Save what a sequence has cached as the state of a session.
@@ -54,78 +54,78 @@ pub enum Change {
         seq: SeqId,
         /// The session.
         session: String,
-        /// The tokens that it has cached.
+        /// The tokens that the sequence has cached.
         tokens: Vec<TokenId>,
     },
-    /// Copy what a sequence has cached to memory beside the cache.
+    /// Copy what a sequence has cached to memory outside the cache.
     Park {
         /// The sequence.
         seq: SeqId,
-        /// What it is called there.
+        /// The number to store it under.
         number: u64,
     },
-    /// Let a sequence, which has nothing cached, begin with what was parked.
+    /// Make a sequence with nothing cached begin with a parked state.
     Unpark {
         /// The sequence.
         seq: SeqId,
-        /// What is parked.
+        /// The parked state's number.
         number: u64,
-        /// How many tokens that is.
+        /// The number of tokens in the parked state.
         tokens: u32,
-        /// How many of them to keep.
+        /// The number of tokens to keep.
         keep: u32,
     },
-    /// Forget what was parked.
+    /// Delete a parked state.
     Discard {
-        /// What it is called.
+        /// The parked state's number.
         number: u64,
     },
-    /// Forget a sequence.
+    /// Close a sequence.
     Close {
         /// The sequence.
         seq: SeqId,
     },
 }
 
-/// What the backend is to do: changes in order, drafts, then a forward pass unless it is empty.
+/// What the backend should do: changes in order, then drafts, then a forward pass unless it is
+/// empty.
 #[derive(Debug, Default, PartialEq)]
 pub struct Step {
-    /// Before the forward pass.
+    /// Changes to make first.
     pub changes: Vec<Change>,
-    /// For which of the sequences in the forward pass the draft model is to guess. What it says
-    /// is added to the forward pass.
+    /// The sequences of the forward pass for which the draft model should guess. Its guesses are
+    /// added to the forward pass.
     pub drafting: Vec<DraftRequest>,
     /// The forward pass.
     pub forward: Plan,
-    /// Whether interactive requests take part in it.
+    /// Whether the forward pass includes interactive requests.
     pub interactive: bool,
 }
 
-/// What came of a [`Step`].
+/// The result of a [`Step`].
 #[derive(Debug)]
 pub struct Outcome {
-    /// Sequences that could not be opened or trimmed. The backend has forgotten them, and they
-    /// were left out of the forward pass.
+    /// Sequences that could not be opened or trimmed. The backend has closed them, and the forward
+    /// pass left them out.
     pub refused: Vec<(SeqId, Failure)>,
-    /// Sequences that could not be made to begin like another. They have nothing cached, and were
-    /// left out of the forward pass.
+    /// Sequences that could not share another's cells. They have nothing cached, and the forward
+    /// pass left them out.
     pub not_copied: Vec<SeqId>,
-    /// Sequences that could not be restored. They have nothing cached, and were left out of the
-    /// forward pass.
+    /// Sequences that could not be restored. They have nothing cached, and the forward pass left
+    /// them out.
     pub not_restored: Vec<SeqId>,
-    /// What could not be parked, or not be brought back.
+    /// Numbers of states that could not be parked or restored.
     pub lost: Vec<u64>,
     /// Sequences in which the draft model cannot guess.
     pub not_drafted: Vec<SeqId>,
     /// How long the draft model took.
     pub drafting: Duration,
-    /// What the forward pass sampled.
+    /// The tokens that the forward pass sampled.
     pub forward: Result<Vec<Sampled>, BackendError>,
 }
 
 impl Step {
-    /// Whether what is to be done before the forward pass takes no time to speak of: no cells are read
-    /// or written.
+    /// Whether the changes take negligible time, because none of them reads or writes cells.
     pub fn only_computes(&self) -> bool {
         use Change::{Park, Restore, Save, Unpark};
         let moves_cells = |change: &Change| {
@@ -134,13 +134,13 @@ impl Step {
         !self.changes.iter().any(moves_cells)
     }
 
-    /// Lets `backend` do it, where no states are kept.
+    /// Carries out the step on `backend`, without any stored states.
     pub fn carry_out(&mut self, backend: &mut dyn ModelBackend) -> Outcome {
         self.carry_out_with(backend, &mut (), &mut ParkedStates::default())
     }
 
-    /// Lets `backend` do it, with the `states` of sessions to read from and write to, and with what
-    /// is `parked`.
+    /// Carries out the step on `backend`, with the saved `states` of sessions and the `parked`
+    /// states.
     pub fn carry_out_with(
         &mut self,
         backend: &mut dyn ModelBackend,
@@ -173,7 +173,7 @@ impl Step {
                 }
                 Change::Save { seq, session, tokens } => {
                     let there = !gone(&refused, seq) && !not_copied.contains(&seq);
-                    // What is not saved is computed again when it is asked for.
+                    // What is not saved is recomputed when it is needed.
                     if there && let Ok(Some(state)) = backend.save(seq, states.most_bytes()) {
                         states.write(&session, &tokens, &state);
                     }
@@ -237,8 +237,8 @@ impl Step {
         Outcome { refused, not_copied, not_restored, lost, not_drafted, drafting, forward }
     }
 
-    /// Asks the draft model, and adds its guesses to the forward pass. Gives the sequences in which it
-    /// cannot guess, and how long it took.
+    /// Asks the draft model and adds its guesses to the forward pass. Returns the sequences in
+    /// which it cannot guess, and how long it took.
     fn add_guesses(&mut self, backend: &mut dyn ModelBackend) -> (Vec<SeqId>, Duration) {
         let feeds = &mut self.forward.feeds;
         self.drafting.retain(|request| feeds.iter().any(|feed| feed.seq == request.seq));
@@ -274,8 +274,8 @@ fn restore(
     if keep < tokens { backend.trim(seq, keep) } else { Ok(()) }
 }
 
-/// A sequence that could not begin with what it was to goes on with nothing, also where it had
-/// something before.
+/// Makes a sequence that could not be given its cells continue with none, even if it had some
+/// before.
 fn or_nothing(
     backend: &mut dyn ModelBackend,
     seq: SeqId,

@@ -1,23 +1,23 @@
-//! Which tokens the cells of the cache hold, and which sequences hold the cells: a radix tree.
+//! A radix tree of the tokens in the cache, and of which sequences hold their cells.
 //!
-//! A run is some tokens in a row and the cells in which they are cached. The runs from a root down
-//! to one of them are what a sequence has cached, from its first token on. Sequences share
-//! the runs that they have in common where one began as a copy of the other; two that computed
-//! the same tokens have cells of their own, in runs side by side. A run that nobody holds any more
-//! is gone, and its cells are free.
+//! A run is a series of consecutive tokens and the cells that cache them. The path of runs from a
+//! root down to a sequence's last run is what the sequence has cached. A sequence that began as a
+//! copy of another shares runs with it; two sequences that each computed the same tokens have
+//! separate cells, in sibling runs. A run without holders is removed, and its cells are free.
 
 use std::collections::BTreeMap;
 
 use crate::{PrefixCache, SeqId, TokenId};
 
-/// Why a sequence holds cells. Those of a run count for the first of its holders' reasons.
+/// Why a sequence holds cells. A run with several holders counts under the first of their reasons,
+/// in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Hold {
     /// Its request is in the batch.
     Running,
-    /// Its request waits for its turn to come again.
+    /// Its request is waiting to continue.
     Paused,
-    /// Its request has ended; another may begin with the same tokens.
+    /// Its request has ended; another one may begin with the same tokens.
     Kept,
 }
 
@@ -33,9 +33,9 @@ struct Run {
     /// The position of the first token.
     start: usize,
     tokens: Vec<TokenId>,
-    /// How many sequences hold it, by why they do.
+    /// The number of sequences that hold it, by [`Hold`].
     holders: [u32; HOLDS],
-    /// When it was last of use.
+    /// When it was last used.
     used: u64,
 }
 
@@ -52,43 +52,43 @@ impl Run {
 #[derive(Debug)]
 struct Held {
     hold: Hold,
-    /// The last run; `None` is nothing cached.
+    /// The last run; `None` if nothing is cached.
     tail: Option<RunId>,
-    /// The most tokens that it ever had cached: some of the first may have been overwritten.
+    /// The most tokens it ever had cached. With a sliding window, the first may be overwritten.
     longest: usize,
 }
 
-/// See the module.
+/// The radix tree; see the module page.
 #[derive(Debug, Default)]
 pub(super) struct Tree {
     runs: BTreeMap<RunId, Run>,
     roots: Vec<RunId>,
     sequences: BTreeMap<SeqId, Held>,
-    /// Cells, by what their runs count for.
+    /// The number of cells, by the [`Hold`] under which their runs count.
     cells: [usize; HOLDS],
     next: u64,
-    /// Counts uses.
+    /// A clock that counts uses.
     now: u64,
 }
 
 impl Tree {
-    /// Cells in use.
+    /// The number of cells in use.
     pub(super) fn cells(&self) -> usize {
         self.cells.iter().sum()
     }
 
-    /// Cells that count for `hold`.
+    /// The number of cells that count under `hold`.
     pub(super) fn cells_for(&self, hold: Hold) -> usize {
         self.cells[hold as usize]
     }
 
-    /// Sequences that hold cells for this reason.
+    /// The number of sequences that hold cells for this reason.
     pub(super) fn sequences(&self, hold: Hold) -> usize {
         let holding = |held: &&Held| held.hold == hold && held.tail.is_some();
         self.sequences.values().filter(holding).count()
     }
 
-    /// How many tokens `seq` has cached.
+    /// The number of tokens that `seq` has cached.
     pub(super) fn cached(&self, seq: SeqId) -> usize {
         let tail = self.sequences.get(&seq).and_then(|held| held.tail);
         tail.and_then(|tail| self.runs.get(&tail)).map_or(0, Run::end)
@@ -106,41 +106,41 @@ impl Tree {
         runs.concat()
     }
 
-    /// Why `seq` holds cells, if it is known.
+    /// Why `seq` holds cells, if it is open.
     pub(super) fn hold(&self, seq: SeqId) -> Option<Hold> {
         self.sequences.get(&seq).map(|held| held.hold)
     }
 
-    /// The sequences whose requests have ended.
+    /// The sequences of ended requests.
     pub(super) fn kept(&self) -> impl Iterator<Item = SeqId> {
         let kept = self.sequences.iter().filter(|(_, held)| held.hold == Hold::Kept);
         kept.map(|(seq, _)| *seq)
     }
 
-    /// Whether a request that has ended holds just what `seq` does.
+    /// Whether a kept sequence holds exactly what `seq` does.
     pub(super) fn is_kept(&self, seq: SeqId) -> bool {
         let tail = self.sequences.get(&seq).and_then(|held| held.tail);
         self.sequences.values().any(|held| held.hold == Hold::Kept && held.tail == tail)
     }
 
-    /// Makes `seq` known, for a request in the batch.
+    /// Opens `seq`, empty, for a request in the batch.
     pub(super) fn open(&mut self, seq: SeqId) {
         self.close(seq);
         self.sequences.insert(seq, Held { hold: Hold::Running, tail: None, longest: 0 });
     }
 
-    /// Forgets `seq` and the cells that nobody else holds.
+    /// Closes `seq` and frees the cells that no other sequence holds.
     pub(super) fn close(&mut self, seq: SeqId) {
         self.truncate(seq, 0);
         self.sequences.remove(&seq);
     }
 
-    /// Forgets everything.
+    /// Removes everything.
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }
 
-    /// `seq` holds its cells for another reason from now on, and they are of use now.
+    /// Changes the reason why `seq` holds its cells, and marks them as used now.
     pub(super) fn hold_for(&mut self, seq: SeqId, hold: Hold) {
         self.now += 1;
         let Some(held) = self.sequences.get_mut(&seq) else { return };
@@ -155,7 +155,7 @@ impl Tree {
         }
     }
 
-    /// `tokens` were computed at the end of `seq`.
+    /// Appends computed `tokens` to `seq`.
     pub(super) fn append(&mut self, seq: SeqId, tokens: &[TokenId]) {
         let end = self.cached(seq);
         let Some(held) = self.sequences.get_mut(&seq) else { return };
@@ -182,7 +182,7 @@ impl Tree {
         self.recount(id, None, Some(hold));
     }
 
-    /// `to`, which has nothing cached, begins with the first `n` tokens of `from`.
+    /// Makes `to`, which has nothing cached, share the first `n` tokens of `from`.
     pub(super) fn share(&mut self, from: SeqId, to: SeqId, n: usize) {
         let mut at = self.sequences.get(&from).and_then(|held| held.tail);
         while let Some(id) = at
@@ -205,7 +205,7 @@ impl Tree {
         }
     }
 
-    /// `seq` keeps its first `keep` tokens only.
+    /// Frees all but the first `keep` tokens of `seq`.
     pub(super) fn truncate(&mut self, seq: SeqId, keep: usize) {
         let Some(held) = self.sequences.get(&seq) else { return };
         let (hold, mut at) = (held.hold, held.tail);
@@ -226,7 +226,7 @@ impl Tree {
         }
     }
 
-    /// Whose first tokens, as many as possible, `tokens` begins with, and how many these are.
+    /// The sequence that shares the longest usable prefix with `tokens`, and the prefix's length.
     pub(super) fn longest(&self, tokens: &[TokenId], rule: PrefixCache) -> Option<(SeqId, usize)> {
         if rule == PrefixCache::None {
             return None;
@@ -264,8 +264,8 @@ impl Tree {
         self.sequences.iter().filter_map(of).max().map(|(n, seq)| (seq, n))
     }
 
-    /// A kept sequence that `may_go` and holds the end of a branch, of all those the one that was of
-    /// use least recently; and where that end begins.
+    /// The least recently used kept sequence that `may_go` and whose last run is a leaf held only
+    /// by kept sequences; and the position where that run begins.
     pub(super) fn least_recent(&self, may_go: impl Fn(SeqId) -> bool) -> Option<(SeqId, usize)> {
         let end = |seq: SeqId| {
             let tail = self.sequences.get(&seq)?.tail?;
@@ -280,7 +280,8 @@ impl Tree {
             .map(|(_, seq, start)| (seq, start))
     }
 
-    /// A kept sequence whose cells are all held by another too, for as good a use.
+    /// A kept sequence that is superfluous: it has no cells, or another sequence holds all of them
+    /// and can share them just as well.
     pub(super) fn redundant(&self, rule: PrefixCache) -> Option<SeqId> {
         self.kept().find(|seq| {
             let Some(tail) = self.sequences.get(seq).and_then(|held| held.tail) else {
@@ -305,8 +306,8 @@ impl Tree {
         }
     }
 
-    /// Makes a run end at position `at`; what comes after is a run of its own, which keeps the
-    /// name, for it is what the holders end with.
+    /// Splits a run at position `at`, if it reaches beyond; returns the first part. The second part
+    /// keeps the id, because holders refer to their last run.
     fn split(&mut self, id: RunId, at: usize) -> RunId {
         let Some(run) = self.runs.get_mut(&id).filter(|run| run.end() > at) else { return id };
         self.next += 1;
@@ -327,7 +328,7 @@ impl Tree {
         upper
     }
 
-    /// One holder of a run holds it for another reason, or begins or ceases to.
+    /// Updates one holder's reason for holding a run: changed, added or removed.
     fn recount(&mut self, id: RunId, before: Option<Hold>, after: Option<Hold>) {
         let Some(run) = self.runs.get_mut(&id) else { return };
         if let Some(hold) = run.hold() {
@@ -350,7 +351,7 @@ impl Tree {
     }
 }
 
-/// How many tokens two texts have in common at their beginning.
+/// The number of tokens that two texts have in common at their beginning.
 pub(super) fn common(one: &[TokenId], other: &[TokenId]) -> usize {
     one.iter().zip(other).take_while(|(one, other)| one == other).count()
 }

@@ -1,4 +1,4 @@
-//! Forward passes that are the same whatever else there is to do.
+//! Forward passes are the same whatever else runs.
 
 use std::collections::BTreeSet;
 
@@ -19,14 +19,14 @@ fn model(n_batch: u32) -> ModelInfo {
     }
 }
 
-/// Where pieces began, and what was in them.
+/// Where pieces began, and their tokens.
 fn pieces(passes: &[Plan]) -> BTreeSet<(u32, Vec<TokenId>)> {
     let piece = |feed: &Feed| (feed.start, feed.tokens.clone());
     passes.iter().flat_map(|plan| &plan.feeds).map(piece).collect()
 }
 
 proptest! {
-    // The fake backend checks that nobody else has cells in a forward pass.
+    // The fake backend checks that no other sequence has cells in a forward pass.
     #[test]
     fn what_is_computed_is_computed_in_the_same_pieces(
         n_batch in 1u32..40,

@@ -1,4 +1,4 @@
-//! A draft model makes it quicker and changes nothing.
+//! A draft model speeds up answers and does not change them.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ fn with_model(n_ctx: u32, n_batch: u32, n_seq_max: u32) -> ModelInfo {
     ModelInfo { prefix_cache, n_draft_max, draft_model: Some("small".into()), ..info }
 }
 
-/// A harness with a draft model, whose answers repeat nothing.
+/// A harness with a draft model, whose answers do not repeat themselves.
 fn harness() -> Harness {
     Harness::of(with_model(2000, 64, 4))
 }
@@ -25,8 +25,8 @@ fn drafts_of(harness: &Harness, id: u64) -> Drafts {
     harness.outputs.iter().find_map(of).unwrap()
 }
 
-/// Runs to the end, on a machine on which a forward pass of one token takes 10 ms, and each further
-/// token so long. Returns how many guesses were asked for in each step.
+/// Runs to the end on a machine where a forward pass of one token takes 10 ms, and each further
+/// token takes `further`. Returns how many guesses each step asked for.
 fn run_for(harness: &mut Harness, further: Duration) -> Vec<usize> {
     let mut asked = Vec::new();
     while !harness.scheduler.is_idle() {
@@ -51,7 +51,7 @@ fn right_guesses_take_fewer_forward_passes_and_say_the_same() {
     assert_eq!((harness.ends(id), harness.text(id)), (STOPPED.into(), alone));
     assert!(harness.fake.passes.len() < 60, "{}", harness.fake.passes.len());
     let drafts = drafts_of(&harness, id);
-    // The last of them went beyond the end.
+    // The last guesses went beyond the end.
     assert!(drafts.accepted > 240 && drafts.accepted + 16 > drafts.drafted, "{drafts:?}");
 }
 
@@ -81,7 +81,7 @@ fn a_draft_model_that_is_always_wrong_is_soon_left_alone_and_changes_nothing() {
     assert!(0 < drafts.drafted && drafts.drafted < 60 && drafts.accepted == 0, "{drafts:?}");
     let late = asked[asked.len() / 4..].iter().filter(|n| **n > 0).count();
     assert!(late < 10, "{asked:?}");
-    // The next one is told what the first found out.
+    // The next request starts with what the first learned.
     let next = harness.submit(10, 300);
     run_for(&mut harness, CHEAP);
     assert!(drafts_of(&harness, next).drafted < 10, "{:?}", drafts_of(&harness, next));
@@ -141,7 +141,7 @@ fn where_it_cannot_guess_it_is_not_asked_again_and_what_repeats_itself_is_looked
 fn what_is_looked_up_goes_first_where_it_is_as_likely() {
     let mut harness = harness();
     harness.fake.words = 1;
-    // Half of what it says is wrong, and looking up is always right.
+    // Half of the model's guesses are wrong, and lookup is always right.
     harness.fake.draft_wrong = 2;
     let prompt = harness.prompt(10, 400);
     let alone = answer_in_words(prompt.clone(), Parameters::default(), 1);

@@ -1,4 +1,4 @@
-//! Drafts make it quicker and change nothing.
+//! Drafts speed up answers and do not change them.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ fn with_drafts(n_ctx: u32, n_batch: u32, n_seq_max: u32) -> ModelInfo {
     ModelInfo { prefix_cache, n_draft_max, ..info }
 }
 
-/// A harness that has drafts, and answers in so many different words.
+/// A harness with drafts, whose answers use this many different words.
 fn harness(words: u64) -> Harness {
     let mut harness = Harness::of(with_drafts(1000, 64, 4));
     harness.fake.words = words;
@@ -142,7 +142,7 @@ fn a_full_cache_costs_the_drafts_and_nobody_else_anything() {
     harness.finish();
     let id = harness.submit(10, 500);
     while drafted(&harness.step()) == 0 {}
-    // The backend has one cell left, and says so.
+    // The backend has one cell left and reports a full cache.
     harness.fake.cells = harness.scheduler.cells_used() + 1;
     let refused = harness.step();
     assert!(drafted(&refused) > 0);

@@ -1,4 +1,4 @@
-//! The backend does not do what it is asked.
+//! The backend fails in various ways.
 
 use super::fake::POISON;
 use super::harness::{CANCELED, End, Harness, STOPPED, answer_alone};
@@ -16,7 +16,7 @@ fn a_request_that_the_backend_refuses_fails_alone() {
     harness.finish();
     assert_eq!(harness.ends(bad), [End::Failed(ErrorCode::Inference)]);
     assert_eq!((harness.ends(before), harness.ends(after)), (STOPPED.into(), STOPPED.into()));
-    // Each went alone only once; then those who were left went together again.
+    // Each ran alone only once; then those that were left ran together again.
     let together = harness.fake.passes.iter().filter(|pass| pass.feeds.len() == 2).count();
     assert!(together >= 4, "{together} passes of two");
 }
@@ -100,7 +100,7 @@ fn whose_fault_it_is_is_found_also_in_a_cache_that_is_short() {
     let mut prompt = harness.prompt(40, 5);
     prompt[1] = TokenId(POISON);
     let bad = harness.submit_prompt(prompt, Parameters::default(), Priority::Normal).unwrap();
-    // Refused together; refused alone for want of cells; half of it alone.
+    // Fails together; fails alone for lack of cells; then half of it runs alone.
     for passes in [0, 0, 1] {
         harness.step();
         assert_eq!(harness.fake.passes.len(), passes);

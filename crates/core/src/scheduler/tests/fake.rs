@@ -1,4 +1,4 @@
-//! A backend that checks what it is asked.
+//! A fake backend that checks every call.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -12,16 +12,16 @@ use crate::{
 /// Tokens from here on are answers.
 const ANSWER: i32 = 1000;
 
-/// A token that makes any forward pass fail that has it.
+/// A token that fails any forward pass it is in.
 pub(super) const POISON: i32 = 666;
 
 #[derive(Clone)]
 pub(super) struct Open {
-    /// The cells, and the tokens in them. Several sequences may have the same cell.
+    /// The cells and their tokens. Several sequences may hold the same cell.
     pub(super) cells: Vec<(u64, TokenId)>,
-    /// The most that it ever had.
+    /// The most cells it ever had.
     longest: usize,
-    /// Stands for the sampler's state: every answer depends on it.
+    /// Stands in for the sampler's state, on which every answer depends.
     draws: u32,
 }
 
@@ -39,12 +39,12 @@ impl Open {
     }
 }
 
-/// Answers with as many tokens as the first token of the prompt says, each of which depends on
-/// all tokens before it and on the sampler. It panics when asked what no scheduler may ask.
+/// Answers with as many tokens as the first token of the prompt says. Each depends on all tokens
+/// before it and on the sampler. Panics on calls that no scheduler may make.
 pub(super) struct Fake {
     pub(super) info: ModelInfo,
     pub(super) sequences: BTreeMap<SeqId, Open>,
-    /// Cells that it really has.
+    /// The number of cells it really has.
     pub(super) cells: usize,
     pub(super) refuse_open: bool,
     pub(super) refuse_trim: bool,
@@ -53,22 +53,22 @@ pub(super) struct Fake {
     pub(super) mute: bool,
     pub(super) breaks: bool,
     pub(super) interrupts: bool,
-    /// How many tokens its answers are made of: the fewer, the more they repeat themselves.
+    /// The number of different tokens in its answers; the fewer, the more they repeat themselves.
     pub(super) words: u64,
-    /// Every so many-th token that its draft model says is wrong: of 1 all, of 0 none.
+    /// Every n-th token of its draft model is wrong: with 1 all, with 0 none.
     pub(super) draft_wrong: usize,
-    /// What its draft model says in place of guesses.
+    /// What its draft model replies instead of guessing.
     pub(super) draft_says: Option<Draft>,
-    /// What each guess in a row takes.
+    /// How long each guess in a row takes.
     pub(super) draft_takes: Duration,
     /// What its draft model was asked.
     pub(super) guesses: Vec<(SeqId, usize)>,
-    /// Every forward pass that was done.
+    /// Every forward pass so far.
     pub(super) passes: Vec<Plan>,
     next_cell: u64,
 }
 
-/// How many cells these have together.
+/// The number of different cells in these sequences.
 pub(super) fn distinct(sequences: &BTreeMap<SeqId, Open>) -> usize {
     let cells = sequences.values().flat_map(|open| open.cells.iter().map(|(cell, _)| *cell));
     cells.collect::<BTreeSet<_>>().len()
@@ -101,12 +101,12 @@ impl Fake {
         distinct(&self.sequences)
     }
 
-    /// Tokens computed so far.
+    /// The number of tokens computed so far.
     pub(super) fn computed(&self) -> usize {
         self.passes.iter().map(Plan::n_tokens).sum()
     }
 
-    /// What it will answer, but for every so many-th token.
+    /// The tokens it will answer, except that every n-th is wrong.
     fn guess(&mut self, request: &DraftRequest) -> Draft {
         let DraftRequest { seq, tokens, n } = request;
         assert!(*n > 0);
@@ -259,7 +259,7 @@ impl ModelBackend for Fake {
         }
         assert!(keep == 0 || self.info.prefix_cache == PrefixCache::Any, "it cannot be cut");
         open.cells.truncate(keep as usize);
-        // What is fed from now on overwrites nothing.
+        // Tokens fed from now on overwrite nothing.
         open.longest = if keep == 0 { 0 } else { open.longest };
         Ok(())
     }

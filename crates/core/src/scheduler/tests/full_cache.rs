@@ -1,4 +1,4 @@
-//! The cache has fewer cells than all together want.
+//! The cache has too few cells for all requests together.
 
 use super::super::Output;
 use super::harness::{CUT, End, Harness, STOPPED, answer_alone};
@@ -34,7 +34,7 @@ fn preemption_keeps_the_answer_identical() {
         preempted |= !ended && harness.scheduler.running() < running;
     }
     let told = |output: &Output| matches!(output, Output::Prefill { .. });
-    assert!(!harness.outputs.iter().any(told), "reading again is nobody's business");
+    assert!(!harness.outputs.iter().any(told), "reading a prompt again is not reported");
     assert!(preempted, "three answers of 45 tokens do not fit 60 cells together");
     for (id, prompt) in prompts {
         assert_eq!(harness.ends(id), STOPPED);
@@ -101,7 +101,7 @@ fn one_request_that_outgrows_the_real_cache_ends() {
 
 #[test]
 fn a_request_is_not_admitted_only_to_be_preempted_soon() {
-    // A 64th of the cache is kept for each answer.
+    // A 64th of the cache is reserved for each answer.
     let mut harness = Harness::new(640, 640, 2);
     harness.submit(300, 100);
     harness.submit(325, 100);

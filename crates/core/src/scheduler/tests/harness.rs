@@ -1,4 +1,4 @@
-//! A loop around the fake backend, without threads and time.
+//! A loop around the fake backend, without threads or time.
 
 use std::collections::BTreeMap;
 
@@ -10,11 +10,11 @@ use crate::{
     TokenId, Usage,
 };
 
-/// States of sessions, by name.
+/// The states of sessions, by name.
 #[derive(Default)]
 pub(super) struct States {
     pub(super) saved: BTreeMap<String, (Vec<TokenId>, Vec<u8>)>,
-    /// How often one was written, and read.
+    /// How often a state was written, and read.
     pub(super) written: usize,
     pub(super) read: usize,
 }
@@ -44,7 +44,7 @@ pub(super) const STOPPED: [End; 1] = [End::Finished(FinishReason::Stop)];
 pub(super) const CUT: [End; 1] = [End::Finished(FinishReason::Length)];
 pub(super) const CANCELED: [End; 1] = [End::Finished(FinishReason::Canceled)];
 
-/// What became of a request.
+/// How a request ended.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum End {
     Finished(FinishReason),
@@ -67,7 +67,7 @@ impl Harness {
         Self::of(ModelInfo { prefix_cache, ..info })
     }
 
-    /// One of 200 cells, which reads 64 tokens at once and answers two at a time.
+    /// A harness with 200 cells, which reads 64 tokens at once and answers two requests at a time.
     pub(super) fn small(prefix_cache: PrefixCache, n_parked: u32) -> Self {
         let info = ModelInfo { n_ctx: 200, n_batch: 64, n_seq_max: 2, ..ModelInfo::default() };
         Self::of(ModelInfo { n_seq_spare: 8, prefix_cache, n_parked, ..info })
@@ -101,7 +101,7 @@ impl Harness {
         self.submit_turn(None, prompt, params, priority)
     }
 
-    /// A turn of `session`, of which is known what was saved.
+    /// Submits a turn of `session`, with what was saved of it.
     pub(super) fn submit_turn(
         &mut self,
         session: Option<&str>,
@@ -119,7 +119,7 @@ impl Harness {
         Ok(id)
     }
 
-    /// Saves one session, if one is unsaved.
+    /// Saves one session, if any is unsaved.
     pub(super) fn save_one(&mut self) {
         if let Some(mut step) = self.scheduler.save_next() {
             let outcome = step.carry_out_with(&mut self.fake, &mut self.states, &mut self.parked);
@@ -128,14 +128,14 @@ impl Harness {
         }
     }
 
-    /// Saves all that is unsaved.
+    /// Saves all unsaved sessions.
     pub(super) fn save_all(&mut self) {
         while self.scheduler.has_unsaved() {
             self.save_one();
         }
     }
 
-    /// The same states, and nothing else of what was.
+    /// A new harness that keeps only the saved states and the outputs.
     pub(super) fn restarted(self) -> Self {
         let Self { fake, states, outputs, next_id, .. } = self;
         Self { states, outputs, next_id, ..Self::of(fake.info) }
@@ -154,7 +154,7 @@ impl Harness {
         self.scheduler.cancel(id, &mut self.outputs)
     }
 
-    /// One step; gives the feeds that the backend was asked for.
+    /// Runs one step; returns its forward pass.
     pub(super) fn step(&mut self) -> Plan {
         let mut step = self.scheduler.plan();
         let outcome = step.carry_out_with(&mut self.fake, &mut self.states, &mut self.parked);
@@ -164,7 +164,7 @@ impl Harness {
         plan
     }
 
-    /// The scheduler knows which cells the backend has, but for changes that are to come.
+    /// Checks that the scheduler and the backend agree on all cells, pending changes included.
     fn compare(&self) {
         let mut sequences = self.fake.sequences.clone();
         let mut parked = self.parked.len();
@@ -191,7 +191,7 @@ impl Harness {
         assert!(texts.concat().len() <= self.fake.info.n_parked as usize);
     }
 
-    /// Whether so many answers are under way.
+    /// Whether exactly `n` answers are in progress.
     pub(super) fn answers_under_way(&self, n: usize) -> bool {
         self.scheduler.running.values().filter(|sequence| sequence.decodes()).count() == n
     }
@@ -226,7 +226,7 @@ impl Harness {
         self.text(id).split_whitespace().count()
     }
 
-    /// Sequences that are of no use to anybody any more.
+    /// The number of sequences that were leaked.
     pub(super) fn sequences_lost(&self) -> usize {
         let all = (self.fake.info.n_seq_max + self.fake.info.n_seq_spare) as usize;
         let scheduler = &self.scheduler;
@@ -239,7 +239,7 @@ impl Harness {
         self.usage(id).map(|usage| usage.cached_tokens)
     }
 
-    /// The tokens of a finished request.
+    /// The token counts of a finished request.
     pub(super) fn usage(&self, id: u64) -> Option<Usage> {
         self.outputs.iter().find_map(|output| match output {
             Output::Finished { id: of, usage, .. } if *of == id => Some(*usage),
@@ -263,12 +263,12 @@ fn all_of(hold: Hold, scheduler: &Scheduler) -> usize {
     (0..1000).filter(|seq| scheduler.tree.hold(SeqId(*seq)) == Some(hold)).count()
 }
 
-/// What is answered to `prompt` when nothing else runs and there is room for everything.
+/// The answer to `prompt` when nothing else runs and there is room for everything.
 pub(super) fn answer_alone(prompt: Vec<TokenId>, params: Parameters) -> String {
     answer_in_words(prompt, params, 1000)
 }
 
-/// The same, in so many different words.
+/// The same, with this many different words.
 pub(super) fn answer_in_words(prompt: Vec<TokenId>, params: Parameters, words: u64) -> String {
     let mut alone = Harness::new(100_000, 64, 1);
     alone.fake.words = words;

@@ -1,11 +1,11 @@
-//! What ended requests leave beside the cache.
+//! Parking of what ended requests leave behind.
 
 use super::harness::{Harness, STOPPED, answer_alone};
 use crate::{ModelInfo, Parameters, PrefixCache, Priority, TokenId};
 
 const KINDS: [PrefixCache; 2] = [PrefixCache::Any, PrefixCache::Window(20)];
 
-/// It is answered with four tokens.
+/// A prompt that is answered with four tokens.
 fn prompt(kind: i32, length: usize) -> Vec<TokenId> {
     let mut prompt = vec![TokenId(kind); length];
     prompt[0] = TokenId(4);
@@ -16,7 +16,8 @@ fn and(before: &[TokenId], more: std::ops::Range<i32>) -> Vec<TokenId> {
     before.iter().copied().chain(more.map(TokenId)).collect()
 }
 
-/// Asks, waits for the answer, and returns how many tokens of the prompt were not computed.
+/// Submits a prompt, waits for the answer, and returns how many tokens of the prompt were not
+/// computed.
 fn ask(harness: &mut Harness, prompt: &[TokenId]) -> u32 {
     let params = Parameters::default();
     let id = harness.submit_prompt(prompt.to_vec(), params.clone(), Priority::Normal).unwrap();
@@ -37,7 +38,7 @@ fn where_cells_of_others_cost_nothing_they_stay_until_they_are_needed() {
             assert!(harness.scheduler.cells_used() > cells, "{prefix_cache:?}");
             assert_eq!(harness.parked.len(), 0);
         }
-        // The one that was of use least recently makes way, and is parked.
+        // The least recently used one makes way and is parked.
         ask(&mut harness, &prompt(600, 60));
         assert_eq!(harness.parked.len(), 1, "{prefix_cache:?}");
         // A window cannot be cut where this prompt ends.
@@ -68,11 +69,12 @@ fn what_was_parked_is_not_computed_again() {
         ask(&mut harness, &first);
         ask(&mut harness, &prompt(400, 30));
         assert_eq!(harness.parked.len(), 1);
-        // All that was cached of the first, and more: what is in the cache again is parked no more.
+        // All that was cached for the first prompt, and more: a state that is back in the cache is
+        // no longer parked.
         let answered = harness.scheduler.parked.texts().remove(0);
         assert_eq!(answered.len(), 40 + 4);
         assert_eq!(ask(&mut harness, &and(&answered, 500..510)), 44, "{kind:?}");
-        // The other's 34 went there in its turn.
+        // The other prompt's 34 tokens were parked in turn.
         assert_eq!(harness.parked.len(), 1);
     }
 }
@@ -111,10 +113,10 @@ fn who_was_of_use_longest_ago_goes_first() {
     for kind in [300, 400, 500, 600] {
         ask(&mut harness, &prompt(kind, 36));
     }
-    // Two of 40 tokens fit, and the last is in the cache.
+    // Two texts of 40 tokens fit, and the last one is in the cache.
     assert_eq!(harness.parked.len(), 2);
     assert_eq!(ask(&mut harness, &prompt(400, 36)), 35);
-    // Which made that of 400 the last, and left that of 600 in its place.
+    // That made 400 the most recent, and 600 took the place of 500.
     assert_eq!(ask(&mut harness, &prompt(500, 36)), 1);
     // All prompts begin with the same token.
     assert_eq!(ask(&mut harness, &prompt(300, 36)), 1);
@@ -138,7 +140,7 @@ fn a_state_that_is_gone_or_refused_is_computed_again() {
     assert_eq!(ask(&mut harness, &and(&first, 500..510)), 0);
     assert_eq!(harness.sequences_lost(), 0);
     harness.fake.refuse_restore = false;
-    // Nothing of what was refused is left.
+    // Nothing is left of the refused state.
     ask(&mut harness, &prompt(600, 30));
     assert_eq!(ask(&mut harness, &and(&first, 500..510)), 49);
 }

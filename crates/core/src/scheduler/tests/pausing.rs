@@ -1,4 +1,4 @@
-//! A person does not wait for a batch.
+//! A person does not wait for batch work.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ fn submit_known(
     (id, prompt)
 }
 
-/// That all were answered as if each were alone.
+/// Checks that each was answered as if it were alone.
 fn all_answered(harness: &Harness, requests: &[(u64, Vec<TokenId>)]) {
     for (id, prompt) in requests {
         assert_eq!(harness.ends(*id), STOPPED);
@@ -43,7 +43,7 @@ fn an_interactive_prompt_is_read_at_the_next_step_though_all_sequences_are_busy(
         requests.push(person);
         harness.finish();
         all_answered(&harness, &requests);
-        // Nothing was computed twice: each prompt, and each answer.
+        // Nothing was computed twice: each prompt and each answer.
         let all = 6 * (10 + 40) + 10 + 5;
         assert!((all - 12..=all).contains(&harness.fake.computed()));
     }
@@ -123,7 +123,7 @@ fn a_batch_job_gets_on_under_a_stream_of_interactive_prompts() {
         last = harness.submit_as(Priority::Interactive, 4, 1).max(last);
         harness.step();
     }
-    panic!("it waits for ever");
+    panic!("it waits forever");
 }
 
 #[test]
@@ -134,7 +134,7 @@ fn an_interactive_prompt_gets_most_of_a_batch_and_a_batch_prompt_some() {
     let plan = harness.step();
     let shares: Vec<usize> = plan.feeds.iter().map(|feed| feed.tokens.len()).collect();
     let of = |seq| plan.feeds.iter().position(|feed| feed.seq == SeqId(seq)).unwrap();
-    // The interactive one was admitted first.
+    // The interactive request was admitted first.
     assert_eq!((shares[of(0)], shares[of(1)]), (160, 10));
     harness.finish();
 }
@@ -169,7 +169,7 @@ fn beside_an_interactive_answer_the_others_take_turns_where_all_would_hold_it_up
     while !harness.answers_under_way(20) {
         harness.step();
     }
-    // A token takes 10 ms: ten of them fit into the tenth of a second that others may take.
+    // A token takes 10 ms: ten of them fit into the 0.1 s that others may take.
     let read = Plan { feeds: vec![Feed { sample: false, ..feed(10) }] };
     harness.scheduler.took(&read, Duration::from_millis(100));
     harness.submit_as(Priority::Interactive, 2, 100);
@@ -178,7 +178,7 @@ fn beside_an_interactive_answer_the_others_take_turns_where_all_would_hold_it_up
     for _ in 0..4 {
         assert_eq!(harness.step().n_tokens(), 11);
     }
-    // In four passes each had two turns.
+    // In four passes, each had two turns.
     let after: Vec<usize> = others.iter().map(|id| harness.words(*id)).collect();
     assert!(before.iter().zip(&after).all(|(before, after)| after - before == 2), "{after:?}");
 }

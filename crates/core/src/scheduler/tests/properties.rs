@@ -15,30 +15,30 @@ enum Act {
         answer: usize,
         /// Prompts of one family begin alike.
         family: i32,
-        /// How many tokens are the family's.
+        /// How many tokens it shares with its family.
         shared: usize,
         max_tokens: Option<u32>,
         poisoned: bool,
-        /// The session that it is a turn of, and whether it goes on from what was saved.
+        /// The session that it is a turn of, and whether it continues from what was saved.
         session: Option<(u8, bool)>,
     },
     Cancel {
         which: usize,
     },
     Steps(usize),
-    /// The backend has this share of the cells that it promised, in percent.
+    /// Reduces the backend's cells to this percentage of what it promised.
     Squeeze(usize),
-    /// From now on the backend shares no cells, or does again.
+    /// From now on, the backend refuses to share cells, or shares them again.
     RefuseCopies(bool),
-    /// From now on the backend restores nothing, or does again.
+    /// From now on, the backend refuses to restore, or restores again.
     RefuseRestores(bool),
-    /// Saves so many sessions.
+    /// Saves this many sessions.
     Save(usize),
-    /// Somebody removes a session's state.
+    /// Removes a session's state.
     Lose(u8),
 }
 
-/// The request's own prompt, of which the first tokens are those of its family.
+/// A prompt with its first tokens replaced by those of its family.
 fn familial(mut prompt: Vec<TokenId>, family: i32, shared: usize) -> Vec<TokenId> {
     for (n, token) in prompt.iter_mut().enumerate().skip(1).take(shared) {
         *token = TokenId(300 + family * 50 + n as i32 % 40);
@@ -118,14 +118,14 @@ struct Submitted {
 }
 
 proptest! {
-    // The fake backend checks with each forward pass that cells stay within n_ctx, sequences
-    // within n_seq_max, tokens within n_batch, that positions join up, and that nothing is shared
-    // that its kind of cache does not have any more.
+    // The fake backend checks in each forward pass that cells stay within n_ctx, sequences within
+    // n_seq_max, and tokens within n_batch; that positions are contiguous; and that nothing is
+    // shared that its kind of cache no longer has.
     #[test]
     fn every_request_ends_exactly_once_and_as_if_it_were_alone(
         info in models(70..200),
         acts in acts(),
-        // One word goes round; of three, some drafts come true.
+        // One word loops; with three, some drafts are accepted.
         words in prop::sample::select(vec![1u64, 3, 1000]),
         draft_wrong in 0usize..5,
         draft_says in prop::sample::select(vec![
@@ -189,7 +189,7 @@ proptest! {
             match &ends[0] {
                 End::Finished(FinishReason::Stop) => prop_assert_eq!(text, alone),
                 End::Finished(_) => prop_assert!(alone.starts_with(&text)),
-                // Only where the backend really had no room even for one.
+                // Only if the backend really had no room even for one request.
                 End::Failed(code) => prop_assert_eq!(*code, ErrorCode::ContextExceeded),
             }
         }
@@ -226,7 +226,7 @@ proptest! {
         n_seq_max in 1u32..6,
         others in prop::collection::vec((1usize..60, 1usize..40, any::<bool>(), 0usize..4), 1..20),
     ) {
-        // A cache and a batch that have room for all prompts.
+        // A cache and a batch with room for all prompts.
         let mut harness = Harness::new(4000, 4000, n_seq_max);
         for (length, answer, batch, steps) in others {
             let priority = if batch { Priority::Batch } else { Priority::Normal };
@@ -258,7 +258,7 @@ proptest! {
         }
         harness.finish();
         for (id, prompt, answer) in submitted {
-            // A prompt and its answer, but for the last token, that fit alone are answered.
+            // A request is answered if its prompt and answer, except the last token, fit alone.
             let fits = prompt.len() + answer <= cells;
             let ends = harness.ends(id);
             prop_assert_eq!(ends.len(), 1, "{} ended so: {:?}", id, ends);

@@ -1,4 +1,4 @@
-//! Conversations whose cells outlive the cache.
+//! Sessions whose cells outlive the cache.
 
 use super::harness::{CANCELED, Harness, STOPPED, answer_alone};
 use crate::{ErrorCode, ModelInfo, Parameters, PrefixCache, Priority, TokenId};
@@ -10,7 +10,7 @@ fn turn(harness: &mut Harness, session: &str, prompt: &[TokenId]) -> u64 {
     harness.submit_turn(Some(session), prompt.to_vec(), params, Priority::Normal).unwrap()
 }
 
-/// A turn from its beginning to its end.
+/// Runs a turn from beginning to end.
 fn whole_turn(harness: &mut Harness, session: &str, prompt: &[TokenId]) -> u64 {
     let id = turn(harness, session, prompt);
     harness.finish();
@@ -18,7 +18,7 @@ fn whole_turn(harness: &mut Harness, session: &str, prompt: &[TokenId]) -> u64 {
     id
 }
 
-/// What was said before, and more.
+/// A text with more tokens appended.
 fn and(before: &[TokenId], more: std::ops::Range<i32>) -> Vec<TokenId> {
     before.iter().copied().chain(more.map(TokenId)).collect()
 }
@@ -105,7 +105,7 @@ fn a_session_is_saved_once_for_each_time_that_it_changed() {
     harness.save_all();
     harness.save_all();
     assert_eq!(harness.states.written, 1);
-    // The same again.
+    // The same turn again.
     whole_turn(&mut harness, "a", &prompt);
     assert!(!harness.scheduler.has_unsaved());
     let longer = and(&saved(&harness, "a"), 600..620);
@@ -143,7 +143,8 @@ fn a_session_that_is_another_s_beginning_is_saved_without_the_rest() {
     let prompt = harness.prompt(30, 10);
     whole_turn(&mut harness, "a", &prompt);
     harness.save_all();
-    // Another goes on from these cells; the first, which held them alone, is closed.
+    // Another request continues from these cells; the first sequence, which held only them, is
+    // closed.
     let known = saved(&harness, "a");
     harness.states.saved.clear();
     whole_turn(&mut harness, "a", &prompt);
@@ -174,7 +175,7 @@ fn who_was_to_join_what_could_not_be_restored_begins_anew_as_well() {
     whole_turn(&mut harness, "a", &prompt);
     harness.save_all();
     let mut harness = harness.restarted();
-    // Has read a part of it by itself when it could go on from all of it.
+    // It has read a part by itself when it could continue from all of it.
     let params = Parameters::default();
     let reads = harness.submit_prompt(prompt.clone(), params.clone(), Priority::Normal).unwrap();
     harness.step();
@@ -263,7 +264,7 @@ fn a_state_is_not_restored_where_running_requests_have_the_cells() {
     let first = harness.submit(110, 10);
     harness.step();
     harness.step();
-    // Its own tokens fit beside the other's, those of the whole state do not.
+    // Its own tokens fit beside the other request's; those of the whole state do not.
     let id = turn(&mut harness, "a", &and(&prompt[..30], 600..601));
     harness.finish();
     assert_eq!((harness.ends(first), harness.ends(id)), (STOPPED.into(), STOPPED.into()));

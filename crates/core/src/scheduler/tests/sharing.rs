@@ -1,10 +1,10 @@
-//! What begins alike is computed once.
+//! A common prefix is computed once.
 
 use super::harness::{Harness, STOPPED, answer_alone};
 use crate::{ModelInfo, Parameters, PrefixCache, Priority, TokenId};
 
-/// A prompt that is answered by `answer` tokens: a prefix that all of one `family` have in
-/// common, and a tail of its own.
+/// A prompt that is answered by `answer` tokens: a prefix common to its `family`, and a tail of its
+/// own.
 fn prompt(family: i32, prefix: usize, tail: i32, length: usize, answer: i32) -> Vec<TokenId> {
     let prefix = (0..prefix as i32).map(|n| TokenId(if n == 0 { answer } else { family + n % 7 }));
     prefix.chain((0..length as i32).map(|n| TokenId(500 + (tail + n) % 90))).collect()
@@ -26,7 +26,7 @@ fn window(tokens: u32) -> ModelInfo {
     }
 }
 
-/// Submits these together and waits for their answers, which must be as if each were alone.
+/// Submits these together and checks that each is answered as if it were alone.
 fn all_answered(harness: &mut Harness, prompts: &[Vec<TokenId>]) -> Vec<u64> {
     let ids: Vec<u64> =
         prompts.iter().map(|prompt| submit(harness, prompt, Priority::Normal)).collect();
@@ -44,7 +44,7 @@ fn eight_that_come_together_read_their_prefix_once() {
         let mut harness = info.map_or_else(|| Harness::new(2000, 64, 8), Harness::of);
         let prompts: Vec<_> = (0..8).map(|tail| prompt(100, 500, tail, 20, 5)).collect();
         let ids = all_answered(&mut harness, &prompts);
-        // The prefix, the tails, and each answer's tokens but the last.
+        // The prefix, the tails, and each answer's tokens except the last.
         assert_eq!(harness.fake.computed(), 500 + 8 * (20 + 5));
         let cached: Vec<_> = ids.iter().map(|id| harness.cached(*id).unwrap()).collect();
         assert_eq!(cached, [0, 500, 500, 500, 500, 500, 500, 500]);
@@ -91,7 +91,7 @@ fn a_conversation_goes_on_from_its_own_answer() {
     let id = all_answered(&mut harness, std::slice::from_ref(&first))[0];
     let answer = harness.text(id);
     let said = answer.split_whitespace().map(|word| TokenId(word.parse().unwrap()));
-    // It has the answer's five tokens, which are cached, and says ten more.
+    // The five answer tokens, which are cached, and ten more.
     let mut second = first;
     second.extend(said);
     second.extend(prompt(700, 10, 0, 0, 700));
@@ -106,7 +106,7 @@ fn a_more_urgent_one_that_begins_alike_leads_and_the_first_joins_it() {
     let batch = submit(&mut harness, &prompt(100, 500, 1, 20, 5), Priority::Batch);
     harness.step();
     let person = submit(&mut harness, &prompt(100, 500, 2, 20, 5), Priority::Interactive);
-    // What remains of the prefix is read in seven more steps, as the person's.
+    // The rest of the prefix is read in seven more steps, for the interactive request.
     for _ in 0..7 {
         let feeds = harness.step().feeds;
         assert_eq!(feeds.len(), 1, "the other one waits");
@@ -168,7 +168,7 @@ fn a_window_that_slid_is_not_cut_and_one_that_did_not_is() {
     for (length, cached) in [(50, 40), (500, 0)] {
         let mut harness = Harness::of(window(100));
         all_answered(&mut harness, &[prompt(100, length, 1, 20, 5)]);
-        // It parts from the first ten tokens before the tail.
+        // It diverges ten tokens before the tail.
         let mut other = prompt(100, length, 1, 20, 5);
         other[length - 10] = TokenId(99);
         let other = all_answered(&mut harness, &[other])[0];
@@ -207,7 +207,7 @@ fn what_was_of_use_least_recently_makes_room_and_a_prefix_outlives_its_tails() {
         assert!(harness.scheduler.cells_used() <= 500, "half of the cache at most is kept");
     }
     assert_eq!(harness.fake.computed(), 300 + 40 * (60 + 5));
-    // A long one takes what it needs, and is answered.
+    // A long prompt takes the cells it needs and is answered.
     all_answered(&mut harness, &[prompt(200, 900, 0, 60, 5)]);
     assert!(harness.scheduler.cells_used() <= 1000);
 }

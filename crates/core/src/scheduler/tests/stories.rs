@@ -33,7 +33,7 @@ fn prompts_are_read_one_after_the_other_in_what_decoding_leaves_the_shortest_fir
     let lengths = [40, 3, 20];
     let ids = lengths.map(|length| harness.submit(length, 1));
     assert_eq!(shares(&harness.step()), [1, 3, 12]);
-    // The long one has what the others spare.
+    // The long prompt gets what the others leave.
     assert_eq!(shares(&harness.step()), [1, 6, 1, 8]);
     harness.finish();
     let [long, shortest, short] = ids;
@@ -46,12 +46,12 @@ fn a_long_prompt_is_not_passed_by_for_ever() {
     let long = harness.submit(200, 1);
     let mut others = 0;
     while harness.ends(long).is_empty() {
-        // Another short one comes before the last is read.
+        // Another short prompt comes before the last one is read.
         harness.submit(16, 1);
         harness.step();
         others += 1;
     }
-    // Sixteen tokens of others bring it forward by four: (200 - 16) / 4, and its own 200 / 16.
+    // Sixteen tokens of others move it forward by four: (200 - 16) / 4, plus 200 / 16 for its own.
     assert!((40..70).contains(&others), "{others} went before it");
 }
 

@@ -33,7 +33,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
     prop::collection::vec(act, 1..80)
 }
 
-/// The same, without a tree: each sequence has a list of cells.
+/// The same without a tree: each sequence has a list of cells.
 #[derive(Default)]
 struct Model {
     sequences: BTreeMap<SeqId, (Hold, Vec<(u64, TokenId)>)>,
