@@ -95,7 +95,7 @@ fn an_answer_without_end_is_cut_off_and_the_daemon_stays_small() {
         );
         let home = home("max_attempts = 1\n", &evil);
         let finished = home.run(["-m", "evil", "--max-tokens", "5", "Hello"]).expect(3);
-        let why = if text.is_empty() { "without end" } else { "gave an answer of more than" };
+        let why = if text.is_empty() { "too many events" } else { "sent an answer of more than" };
         assert!(finished.stderr.contains(why), "{}", finished.stderr);
         let peak = peak_memory(&home);
         assert!(peak < 200 << 20, "{peak} bytes");
@@ -129,7 +129,7 @@ fn an_event_that_is_too_long_or_no_event_ends_the_engine() {
             "daemon.sendall(struct.pack('<I', 1 << 19) + b'[' * (1 << 19))",
             "not the engine protocol",
         ),
-        ("ready(); ready()", "said that it is ready when it had loaded"),
+        ("ready(); ready()", "sent `ready` after it had loaded"),
     ] {
         let home = home("max_attempts = 1\n", &format!("{evil}\nwhile True: hear()\n"));
         let finished = home.run(["-m", "evil", "Hello"]).expect(3);
@@ -143,8 +143,8 @@ fn an_engine_that_says_nothing_is_ended_whether_it_loads_or_answers() {
     // Who is to load has some time for it.
     let forever = "for n in range(10**9): say('loading', fraction=0.001); time.sleep(0.01)";
     for (evil, timeout, why) in [
-        ("", 0.5, "was ended while it loaded"),
-        (forever, 0.5, "was ended while it loaded"),
+        ("", 0.5, "was killed while loading"),
+        (forever, 0.5, "was killed while loading"),
         ("ready(); hear()", 6.0, "the engine died: it made no progress"),
     ] {
         let evil = format!("{evil}\nwhile True: time.sleep(1)\n");
@@ -196,7 +196,7 @@ fn a_flood_of_events_holds_up_nobody() {
         home.run(["status"]).expect(0);
     }
     let finished = threadrunner_tests::Finished::from(evil.wait_with_output().unwrap());
-    assert!(finished.expect(3).stderr.contains("without end"));
+    assert!(finished.expect(3).stderr.contains("sent too many events"));
     let peak = peak_memory(&home);
     assert!(peak < 200 << 20, "{peak} bytes");
 }
@@ -219,5 +219,5 @@ fn an_engine_that_fills_the_disk_is_ended_and_what_it_wrote_is_removed() {
     eventually("they are removed", || (bytes() <= 1_000_000).then_some(()));
     let ps = home.connect().ask(&json!({"v": 1, "id": 1, "op": "ps"}));
     assert_eq!(ps[0]["data"]["models"], json!([]));
-    assert!(home.log().contains("bytes of sessions' states"), "{}", home.log());
+    assert!(home.log().contains("bytes of session state"), "{}", home.log());
 }

@@ -1,4 +1,4 @@
-//! What those are told who watch all jobs.
+//! Broadcasts the changes of all jobs to the clients that watch them.
 
 use threadrunner_core::{JobId, JobStatus};
 use tokio::sync::broadcast;
@@ -7,28 +7,28 @@ use super::hub::Change;
 use super::owner::Owner;
 use crate::workspaces::WorkspaceId;
 
-/// Changes that a watcher may be behind; then it misses the oldest, and is told so.
+/// How many changes a watcher may lag behind. Beyond that it misses the oldest and is told so.
 const BEHIND: usize = 4096;
 
-/// The owner's end.
+/// The owner's end of the broadcast channel.
 pub(super) type Changes = broadcast::Sender<Change>;
 
-/// A new way to tell watchers.
+/// Creates the broadcast channel.
 pub(super) fn changes() -> Changes {
     broadcast::channel(BEHIND).0
 }
 
 impl Owner {
-    /// How many jobs are queued or running.
+    /// The number of live jobs: queued, held or running.
     pub(super) fn live_count(&self) -> u32 {
         u32::try_from(self.live.len()).unwrap_or(u32::MAX)
     }
 
-    /// Tells whoever watches that a job moved.
+    /// Tells watchers that a job moved.
     pub(super) fn tell_change(&self, workspace: WorkspaceId, id: &JobId, state: Option<JobStatus>) {
-        // Mostly nobody does, and then it costs nothing.
+        // Usually nobody watches; then this clones nothing.
         if self.changes.receiver_count() > 0 {
-            // The last of them may have gone in between.
+            // The last watcher may have gone since the check.
             let live = self.live_count();
             let _ = self.changes.send(Change { workspace, id: id.clone(), state, live });
         }

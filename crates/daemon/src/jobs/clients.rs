@@ -1,4 +1,4 @@
-//! What clients ask of the owner.
+//! What the owner does for clients: one arm of [`Owner::order`] for each [`Order`].
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -15,9 +15,9 @@ use crate::startup::{Opened, refused_by_system};
 use crate::store::{Store, Submission};
 
 impl Owner {
-    /// Does what a client asks.
+    /// Carries out an order and sends the reply.
     pub(super) fn order(&mut self, order: Order) {
-        // A client that is gone has nobody to be answered.
+        // A reply that cannot be sent is one whose client has gone.
         match order {
             Order::SubmitAttached { job, awaited, reply } => {
                 let submitted = self.submit(*job);
@@ -89,13 +89,13 @@ impl Owner {
         }
     }
 
-    /// The job of that name, if it is live and in that workspace.
+    /// The id of a job, if it is live and in the named workspace.
     fn named<'a>(&self, job: &'a JobName) -> Option<&'a JobId> {
         let live = self.live.get(&job.id)?;
         (live.workspace == job.workspace).then_some(&job.id)
     }
 
-    /// Serves one more workspace.
+    /// Starts serving another workspace.
     fn serve(
         &mut self,
         settings: Arc<WorkspaceSettings>,
@@ -116,13 +116,13 @@ impl Owner {
         Ok((id, archive, thread))
     }
 
-    /// Whether there is room for one more job.
+    /// Checks that another job may be queued: the daemon is not stopping and the queue is not full.
     fn admit(&self) -> Result<(), Failure> {
         if self.stopping.is_some() {
             return Err(Failure::new(ErrorCode::ShuttingDown, "the daemon is ending"));
         }
         let limit = self.config.max_queue as usize;
-        // Hooks that are due take room as jobs do.
+        // Due hooks count like jobs.
         let jobs = self.live.len() + self.hooks.due();
         if jobs >= limit {
             return Err(Failure::new(
@@ -140,7 +140,7 @@ impl Owner {
         let NewJob { id: chosen, workspace, prompt, model, spec, meta } = job;
         if let Some(id) = &chosen {
             if self.live.contains_key(id) {
-                let message = format!("there is a job {id} already, queued or running");
+                let message = format!("job {id} already exists and is queued or running");
                 return Err(Failure::new(ErrorCode::JobExists, message));
             }
             self.ids.after(id);
@@ -206,7 +206,8 @@ impl Owner {
         }
     }
 
-    /// Ends a job before it is done, or notes that it is to end once that can be done.
+    /// Ends a job before it is done. If the workspace's thread is moving it, the end follows after
+    /// the move.
     pub(super) fn end_early(&mut self, id: &JobId, ending: Ending) {
         let Some(live) = self.live.get_mut(id) else { return };
         match &live.stage {
@@ -230,7 +231,8 @@ impl Owner {
         }
     }
 
-    /// Tells a job's engine to stop. It frees its slot within a step; nobody here waits for that.
+    /// Tells a job's engine to cancel its request. The engine frees the slot within one step;
+    /// nobody here waits for that.
     pub(super) fn cancel_request(&self, id: &JobId) {
         if let Some(live) = self.live.get(id)
             && let Stage::Running(run) = &live.stage
@@ -245,7 +247,7 @@ impl Owner {
         let (memory_used, memory_budget) = self.memory_use(now);
         let mut models: Vec<_> = self.engines.values().map(|e| e.describe(now)).collect();
         models.sort_by(|a, b| a.model.cmp(&b.model));
-        // By the engines, whose jobs are few: a status must not go through a long queue.
+        // Goes through the engines, which have few jobs: a status must not walk a long queue.
         let begun = self.engines.values().flat_map(|engine| engine.jobs());
         let mut running: Vec<_> = begun
             .filter_map(|id| {
@@ -274,13 +276,14 @@ impl Owner {
         ProcessList { models, running, queued, held, memory_budget, memory_used }
     }
 
-    /// Takes no new work. Running jobs get the grace time; a second order ends it.
+    /// Stops taking new work. Running jobs get the grace time; `now`, or a second order, ends it at
+    /// once.
     fn stop(&mut self, now: bool) {
         let grace = if now || self.stopping.is_some() { Duration::ZERO } else { self.config.grace };
         tracing::info!(grace_s = grace.as_secs_f64(), "stopping");
         self.stopping = Some(Instant::now() + grace);
         self.hooks.stop();
-        // Queued jobs stay on disk for the next daemon; who waits for one is told so now.
+        // Queued jobs stay on disk for the next daemon. Tell their readers now.
         for live in self.live.values_mut() {
             if matches!(live.stage, Stage::Queued(_) | Stage::Held) {
                 live.keep_for_the_next_daemon();
@@ -288,7 +291,7 @@ impl Owner {
         }
     }
 
-    /// Puts running jobs back, for the next daemon.
+    /// Moves running jobs back to `ready`, for the next daemon.
     pub(super) fn give_up_running(&mut self) {
         self.given_up = true;
         self.hooks.give_up();
@@ -301,7 +304,7 @@ impl Owner {
         for id in running {
             let Some(live) = self.live.get_mut(&id) else { continue };
             if matches!(live.stage, Stage::Claiming) {
-                // Its answer is on its way; it is released when that is here.
+                // Its claim is under way; it is released when the claim arrives.
                 continue;
             }
             live.stage = Stage::Releasing;
@@ -311,13 +314,14 @@ impl Owner {
     }
 }
 
-/// What those are told whose job the ending daemon leaves to the next one.
+/// What clients are told about a job that is left to the next daemon.
 pub(super) fn kept() -> Failure {
     Failure::new(ErrorCode::ShuttingDown, "the daemon is ending; the job is kept")
         .hint("it runs when the daemon starts again: `threadrunner follow last`")
 }
 
-/// A submitter's seconds as a time that can be added to a clock's: a year is as good as for ever.
+/// A client's seconds as a duration that is safe to add to an `Instant`: at most a year, which is
+/// as good as forever.
 pub(super) fn bounded(seconds: f64) -> Duration {
     Duration::from_secs_f64(seconds.clamp(0.0, 31_536_000.0))
 }

@@ -1,8 +1,8 @@
-//! Which jobs wait for the end of which others: a value that is told, and waits for nothing.
+//! Which jobs wait for the end of which others: a value that is told and never waits.
 //!
-//! It knows the jobs that are held and nothing of the others, so it is told how each dependency
-//! stands when a job is held, and of every end after that. Each edge is made once and taken away
-//! once: a chain or a fan of n jobs costs n steps.
+//! It knows only the held jobs. So it is told how each dependency stands when a job is held, and of
+//! every end after that. Each edge is added once and removed once: a chain or a fan of n jobs costs
+//! n steps.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -14,7 +14,7 @@ use crate::store::{After, Standing};
 #[derive(Debug, Default)]
 pub(crate) struct Dependencies {
     held: HashMap<JobId, Held>,
-    /// By dependency: the held jobs that wait for it.
+    /// For each dependency, the held jobs that wait for it.
     waiting: HashMap<JobId, HashSet<JobId>>,
 }
 
@@ -22,9 +22,9 @@ pub(crate) struct Dependencies {
 struct Held {
     /// What it still waits for.
     on: BTreeSet<JobId>,
-    /// Whether a failure is as good as an answer.
+    /// Whether it may begin even if a dependency fails or is canceled.
     any: bool,
-    /// Of what it waits for, the turn that goes before it, however that ends.
+    /// The one of `on` that is the previous turn of its session; the job begins however that ends.
     turn: Option<JobId>,
 }
 
@@ -33,11 +33,11 @@ struct Held {
 pub(crate) enum Broken {
     /// What it waits for ended without an answer.
     Dependency { on: JobId, how: Standing },
-    /// It waits for itself, by way of this job.
+    /// It waits for itself through this job.
     Cycle { by: JobId },
 }
 
-/// What is to become of a job that may have to wait.
+/// What happens to a job that may have to wait.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// It may begin.
@@ -48,26 +48,26 @@ pub(crate) enum Verdict {
     Broken(Broken),
 }
 
-/// Whom the end of a job concerns.
+/// What a job's end means for held jobs.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Released {
-    /// These are held no more and may begin.
+    /// No longer held: these may begin.
     pub(crate) free: Vec<JobId>,
-    /// These are held no more and fail, each after those because of which it does.
+    /// No longer held: these fail, each listed after the job that makes it fail.
     pub(crate) broken: Vec<(JobId, Broken)>,
-    /// These still wait for others.
+    /// Still held: these wait for other jobs too.
     pub(crate) held: Vec<JobId>,
 }
 
 impl Broken {
-    /// What is written down and told.
+    /// The failure to record and report.
     pub(crate) fn failure(&self) -> Failure {
         match self {
             Self::Cycle { by } => Failure::new(
                 ErrorCode::InvalidRequest,
-                format!("the job waits for itself, by way of job {by}"),
+                format!("the job waits for itself through job {by}"),
             )
-            .hint("take the cycle out of \"after\" in job.json, then `threadrunner retry`"),
+            .hint("remove the cycle from \"after\" in job.json, then `threadrunner retry`"),
             Self::Dependency { on, how } => {
                 let how = match how {
                     Standing::Canceled => "was canceled",
@@ -91,7 +91,7 @@ impl Broken {
 }
 
 impl Dependencies {
-    /// Held jobs.
+    /// The number of held jobs.
     pub(crate) fn len(&self) -> usize {
         self.held.len()
     }
@@ -101,17 +101,17 @@ impl Dependencies {
         self.held.get(id).map(|held| &held.on)
     }
 
-    /// One of the held jobs that wait for this one.
+    /// One of the held jobs that wait for this job.
     pub(crate) fn waiter(&self, id: &JobId) -> Option<&JobId> {
         self.waiting.get(id)?.iter().next()
     }
 
-    /// The jobs whose end is waited for.
+    /// The jobs that held jobs wait for.
     pub(crate) fn waited_for(&self) -> impl Iterator<Item = &JobId> {
         self.waiting.keys()
     }
 
-    /// Decides about a job that waits for others, and holds it if it must wait.
+    /// Decides whether a job may begin, and holds it if it must wait.
     pub(crate) fn hold(&mut self, id: &JobId, after: After) -> Verdict {
         let mut on = BTreeSet::new();
         for (dependency, how) in after.jobs {
@@ -120,7 +120,7 @@ impl Dependencies {
                     on.insert(dependency);
                 }
                 Standing::Done => {}
-                // Even for one that goes on after failures: it was meant to wait for something.
+                // Fails even with `any`: the job was meant to wait for something.
                 Standing::Missing => {
                     return Verdict::Broken(Broken::Dependency { on: dependency, how });
                 }
@@ -130,7 +130,7 @@ impl Dependencies {
                 }
             }
         }
-        // Who also said that he waits for that turn means it.
+        // If the job names that turn as a dependency too, how the turn ends does count.
         let turn = after.turn.filter(|turn| on.insert(turn.clone()));
         if on.is_empty() {
             return Verdict::Free;
@@ -145,7 +145,7 @@ impl Dependencies {
         Verdict::Held
     }
 
-    /// Takes note of a job's end. Those that fail because of it end too, and so on down the chain.
+    /// Records a job's end. Held jobs that fail because of it end too, and so on down the chain.
     pub(crate) fn ended(&mut self, id: &JobId, how: Standing) -> Released {
         let mut released = Released::default();
         let mut ends = vec![(id.clone(), how)];
@@ -177,12 +177,12 @@ impl Dependencies {
                 }
             }
         }
-        // One may have been told of first and have failed by another way after that.
+        // A job listed here may have failed after that because of another dependency.
         released.held.retain(|job| self.held.contains_key(job));
         released
     }
 
-    /// Forgets a held job, whatever becomes of it: those that wait for it go on waiting.
+    /// Forgets a held job, whatever becomes of it. Jobs that wait for it keep waiting.
     pub(crate) fn forget(&mut self, id: &JobId) {
         let Some(held) = self.held.remove(id) else { return };
         for dependency in held.on {
@@ -195,11 +195,12 @@ impl Dependencies {
         }
     }
 
-    /// The job by way of which `id` would wait for itself, if it waited for `on`.
+    /// Finds a job through which `id` would wait for itself if it waited for `on`.
     ///
-    /// What is submitted here cannot: it waits for what was there before. A `job.json` from
-    /// elsewhere can. It is looked for from both ends at once, until one of them comes to nothing,
-    /// so that a chain found in any order costs n log n steps, and one in its order none.
+    /// A job submitted to the daemon never does, because it waits only for jobs that exist already.
+    /// One whose `job.json` comes from another program may. The search goes from both ends at once
+    /// until one of them is exhausted, so a chain found in any order costs n log n steps in all,
+    /// and one found in order costs none.
     fn cycle_through(&self, id: &JobId, on: &BTreeSet<JobId>) -> Option<JobId> {
         if on.contains(id) {
             return Some(id.clone());

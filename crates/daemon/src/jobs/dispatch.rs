@@ -1,4 +1,4 @@
-//! Which job begins where: between the queue and the engines.
+//! Moves jobs from the queue to the engines: which job begins where, and when.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use super::live::Stage;
 use super::owner::Owner;
 use super::view::Phase;
 
-/// How often places are told at most: each change moves everybody's.
+/// The shortest time between two reports of places: each change of the queue moves everyone's.
 const PLACES_EVERY: Duration = Duration::from_millis(50);
 
 impl Owner {
@@ -16,7 +16,7 @@ impl Owner {
     pub(super) fn dispatch(&mut self) {
         self.assign_rooms();
         if self.stopping.is_none() && self.short_until.is_none() {
-            // Work is grouped by loaded model: loading takes long.
+            // Loaded models go first: loading is slow.
             let loaded = self.queue.models().filter(|model| self.engines.contains_key(*model));
             for model in loaded.cloned().collect::<Vec<_>>() {
                 self.dispatch_model(&model);
@@ -42,13 +42,12 @@ impl Owner {
             Ok(true) => {}
             Ok(false) => return,
             Err(failure) if failure.code == ErrorCode::Overloaded => {
-                // It is tried again with whatever happens next, a listing at the latest.
+                // Tried again with whatever happens next, at the latest with the next listing.
                 tracing::debug!(%failure, "queued jobs wait");
                 return;
             }
             Err(failure) => {
-                // Every job of this model would end so: none is left to wait for what does not
-                // come.
+                // Every job of this model would fail like this, so leave none waiting.
                 while let Some(id) = self.queue.pop(model, false) {
                     self.fail_queued(&id, failure.clone());
                 }
@@ -68,7 +67,7 @@ impl Owner {
         }
     }
 
-    /// The next job for which this model's engine has a place.
+    /// Takes the next job for which this model's engine has a slot.
     fn pop_fitting(&mut self, model: &ModelRef) -> Option<JobId> {
         let engine = self.engines.get(model)?;
         if engine.free_slots(false) > 0 {
@@ -103,7 +102,7 @@ impl Owner {
         Ok(self.engines.get(model).is_some_and(|engine| engine.free_slots(interactive) > 0))
     }
 
-    /// Has those told their places who watch queued jobs: now, or when it is time again.
+    /// Reports places to the readers of queued jobs now, or later if the last report was just now.
     fn places_changed(&mut self) {
         if self.watched.is_empty() {
             return;
@@ -115,7 +114,7 @@ impl Owner {
         }
     }
 
-    /// Tells those who watch queued jobs their places.
+    /// Reports their places to the readers of all queued jobs.
     pub(super) fn tell_places(&mut self, now: Instant) {
         self.places_told = Some(now);
         self.places_at = None;
@@ -124,7 +123,7 @@ impl Owner {
         }
     }
 
-    /// Tells those who watch a queued job its place.
+    /// Reports a queued job's place to its readers.
     pub(super) fn tell_place(&self, id: &JobId) {
         if let Some(live) = self.live.get(id)
             && let Some(position) = self.position(id)

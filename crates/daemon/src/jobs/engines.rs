@@ -1,4 +1,4 @@
-//! What engines tell the owner.
+//! Handles what engines tell the owner: events, and exits.
 
 use std::time::Instant;
 
@@ -15,7 +15,7 @@ use crate::engine::{Engine, EngineId, EngineMessage, Exit, LoadState};
 use crate::store::too_long;
 
 impl Owner {
-    /// Takes note of what an engine says, or that it is gone.
+    /// Handles what an engine sends, or that it has exited.
     pub(super) fn engine(&mut self, id: EngineId, message: EngineMessage) {
         let speaks_of_sizes = match &message {
             EngineMessage::Events(events) => self.sizes.heard(id, events),
@@ -27,15 +27,15 @@ impl Owner {
         let exited = matches!(message, EngineMessage::Exited(_));
         self.engine_said(id, message);
         if exited {
-            // Only now is its memory free.
+            // Its memory is not free before this.
             self.leaving.remove(&id);
-            // And only now does it save no more.
+            // And until now it may have written session states.
             self.states.engine_ended();
         }
     }
 
     fn engine_said(&mut self, id: EngineId, message: EngineMessage) {
-        // One that was told to exit may still speak; nobody listens.
+        // An engine that was told to exit may still send events; they are ignored.
         let Some(model) = self.processes.get(&id).cloned() else { return };
         match message {
             EngineMessage::Events(events) => {
@@ -58,10 +58,10 @@ impl Owner {
         }
     }
 
-    /// Does what an event says; returns whether that is progress of a request.
+    /// Handles an event. Returns whether it is progress of a request.
     ///
     /// # Errors
-    /// The engine may not say it: in words that go on from "it".
+    /// If the engine may not send the event. The text continues a sentence that begins with "it".
     fn engine_event(
         &mut self,
         engine: EngineId,
@@ -72,7 +72,7 @@ impl Owner {
         match event {
             Event::Loading { fraction } => self.engine_loading(model, fraction)?,
             Event::Ready { model: info, engine: built, stream } => {
-                self.must_load(model, "that it is ready")?;
+                self.must_load(model, "ready")?;
                 if let Some(engine) = self.engines.get_mut(model) {
                     engine.set_knows_stream(stream);
                 }
@@ -82,12 +82,12 @@ impl Owner {
                 }
             }
             Event::LoadFailed { failure } => {
-                self.must_load(model, "that loading failed")?;
+                self.must_load(model, "load_failed")?;
                 self.load_failed(model, &failure, false);
             }
-            // It says nothing of a request, so it is no progress of one either.
+            // It is about no request, so it is no progress of one.
             Event::Unknown => progress = false,
-            Event::Sized { .. } => return Err("told a size that nobody asked for".to_owned()),
+            Event::Sized { .. } => return Err("sent `sized` without being asked".to_owned()),
             Event::Prefill { id, done, total } => {
                 let job = self.requests.heard(id, engine, 0)?;
                 if let Some(live) = self.live.get(job).filter(|live| live.runs(id)) {
@@ -120,15 +120,15 @@ impl Owner {
         Ok(progress)
     }
 
-    /// Whether an engine still loads, and may tell how that goes on.
+    /// Checks that an engine is still loading, so that it may send the event `what`.
     fn must_load(&self, model: &ModelRef, what: &str) -> Result<(), String> {
         match self.engines.get(model).and_then(Engine::loading) {
             Some(_) => Ok(()),
-            None => Err(format!("said {what} when it had loaded the model")),
+            None => Err(format!("sent `{what}` after it had loaded the model")),
         }
     }
 
-    /// What is said of a failure where the job is a turn of a session.
+    /// Rewords a failure if the job is a turn of a session that has outgrown the context.
     fn told_to_session(&self, id: &JobId, failure: Failure) -> Failure {
         let session = match self.live.get(id).map(|live| &live.stage) {
             Some(Stage::Running(run)) => run.spec.session.as_ref(),
@@ -142,7 +142,7 @@ impl Owner {
         }
     }
 
-    /// Sets how far an engine is; returns the jobs that it was given.
+    /// Sets an engine's load state. Returns the jobs that it was given.
     fn set_engine(&mut self, model: &ModelRef, state: LoadState) -> Vec<JobId> {
         let Some(engine) = self.engines.get_mut(model) else { return Vec::new() };
         engine.set(state, Instant::now());
@@ -150,11 +150,11 @@ impl Owner {
     }
 
     fn engine_loading(&mut self, model: &ModelRef, fraction: f32) -> Result<(), String> {
-        self.must_load(model, "that it loads")?;
+        self.must_load(model, "loading")?;
         let name = model.name();
         let gets_on = self.engines.get_mut(model).map(|it| it.get_on(fraction, Instant::now()));
         if gets_on == Some(false) {
-            return Err("told of loading without end".to_owned());
+            return Err("sent too many `loading` events".to_owned());
         }
         for id in self.set_engine(model, LoadState::Loading(fraction)) {
             if let Some(live) = self.live.get(&id) {
@@ -164,17 +164,18 @@ impl Owner {
         Ok(())
     }
 
-    /// A model does not load, or it was not its fault and may load the next time.
+    /// Ends the engine of a model that cannot be loaded. Its jobs fail; with `may_load`, the model
+    /// was not to blame, and they only lose an attempt.
     pub(super) fn load_failed(&mut self, model: &ModelRef, failure: &Failure, may_load: bool) {
-        tracing::warn!(model = model.name(), %failure, "the model does not load");
+        tracing::warn!(model = model.name(), %failure, "cannot load the model");
         for id in self.set_engine(model, LoadState::Failed(failure.clone())) {
-            // One whose claim is on its way finds no engine then, and asks for another.
+            // A job whose claim is still under way later finds no engine, and asks for another.
             let claimed =
                 matches!(self.live.get(&id).map(|live| &live.stage), Some(Stage::Claimed(_)));
             if claimed && !may_load {
                 self.fail_claimed(&id, failure.clone());
             } else {
-                // Else only of an engine that was loaded before, and says what it may not.
+                // Costs a claimed job an attempt, and does nothing to one whose claim is under way.
                 self.lose_attempt(&id, failure);
             }
         }
@@ -183,14 +184,14 @@ impl Owner {
 
     fn engine_exited(&mut self, model: &ModelRef, exit: &Exit) {
         let how = &exit.how;
-        tracing::warn!(model = model.name(), how, "the engine is gone");
+        tracing::warn!(model = model.name(), how, "the engine exited unexpectedly");
         let died_loading = self.engines.get(model).and_then(Engine::loading).is_some();
         if died_loading {
             let failure = Failure::new(
                 ErrorCode::ModelLoad,
-                format!("the engine died while it loaded {}: it {how}", path_of(model)),
+                format!("the engine died while loading {}: it {how}", path_of(model)),
             )
-            .hint("the file may be damaged, or need more memory than there is");
+            .hint("the file may be damaged, or need more memory than is available");
             self.load_failed(model, &failure, exit.was_killed);
             return;
         }
@@ -201,7 +202,8 @@ impl Owner {
         }
     }
 
-    /// A job's engine died under it: the job is begun again, or fails with this.
+    /// Retries a job whose engine died, or fails it with `failure` if it has no attempts left or an
+    /// attached client has seen some of its text.
     pub(super) fn lose_attempt(&mut self, id: &JobId, failure: &Failure) {
         let Some(live) = self.live.get_mut(id) else { return };
         let spec = match &live.stage {
@@ -212,7 +214,7 @@ impl Owner {
         let usual = self.stores[live.workspace].settings().max_attempts;
         let most = spec.max_attempts.unwrap_or(usual);
         let shown = live.view.as_ref().is_some_and(|view| !view.borrow().text.is_empty());
-        // What an attached client was sent cannot be taken back from its pipe.
+        // Text that an attached client was sent cannot be taken back from its pipe.
         if spec.attempts >= most || (live.attached && shown) {
             let message = format!("{} (attempt {} of {most})", failure.message, spec.attempts);
             self.fail_claimed(id, Failure { message, ..failure.clone() });
@@ -229,7 +231,7 @@ impl Owner {
         self.stores[live.workspace].release(id.clone(), true);
     }
 
-    /// Sends a claimed job to its engine, which is loaded.
+    /// Sends a claimed job to its engine, which has loaded the model.
     pub(super) fn start(&mut self, id: &JobId) {
         let Some(live) = self.live.get_mut(id) else { return };
         let Some(engine) = self.engines.get_mut(&live.model) else { return };
@@ -246,19 +248,19 @@ impl Owner {
         engine.asked(Instant::now());
         live.stage = Stage::Running(Box::new(run));
         live.view(id);
-        // One that cannot take it has exited, and its task says so next.
+        // If this fails, the engine is gone, and its task says so next.
         engine.send(Command::Generate(Box::new(generate)));
         let model = live.model.clone();
         self.note_last_model(&model);
     }
 
-    /// Notes which model was asked last, where that has changed.
+    /// Records which model was used last, if that has changed.
     fn note_last_model(&mut self, model: &ModelRef) {
         let Some(path) = &model.path else { return };
         if model.backend == BackendKind::Llama && self.last_model.as_ref() != Some(path) {
             self.last_model = Some(path.clone());
             if let Err(error) = threadrunner_home::note_last_model(&self.home, path) {
-                tracing::warn!(%error, "it is not noted which model was used last");
+                tracing::warn!(%error, "cannot record the model used last");
             }
         }
     }
@@ -272,11 +274,12 @@ impl Owner {
         self.flush_soon(id);
     }
 
-    /// Frees the place that a request had in its engine; returns whether its job still runs.
+    /// Frees the slot that a request had in its engine. Returns whether the job still runs that
+    /// request.
     fn leave_engine(&mut self, model: &ModelRef, job: &JobId, request: u64) -> bool {
         let live = self.live.get(job);
         let running = live.is_some_and(|live| live.runs(request));
-        // A job that was canceled and is begun again by now holds the place anew.
+        // A job that was canceled and has begun again since holds the slot anew.
         let begun_again = !running && live.is_some_and(Live::in_engine);
         if !begun_again && let Some(engine) = self.engines.get_mut(model) {
             engine.end(job, Instant::now());
@@ -286,7 +289,7 @@ impl Owner {
 
     fn finish(&mut self, id: &JobId, finish_reason: FinishReason, usage: Usage, timings: Timings) {
         if finish_reason == FinishReason::Canceled {
-            // Nobody here asked for it, or the job would have ended already.
+            // The daemon did not ask for this: a job that it cancels has ended already.
             let failure = Failure::new(ErrorCode::Canceled, "the engine canceled the job");
             self.fail_claimed(id, failure);
             return;
@@ -312,9 +315,9 @@ impl Owner {
         self.stores[live.workspace].complete(id.clone(), text, meta);
     }
 
-    /// Ends a model's engines, also when they are busy or pinned, or all that are neither; returns
-    /// their names, and those of the others. A model without a draft model stands for all that it
-    /// has one.
+    /// Unloads a model, even if it is busy or pinned; with `None`, all models that are neither.
+    /// Returns the names of the unloaded models and, with `None`, the models kept. A model without
+    /// a draft model stands for all of its engines, whatever their draft models.
     pub(super) fn unload(&mut self, model: Option<&ModelRef>) -> Unloaded {
         let chosen: Vec<_> = match model {
             Some(model) => {
@@ -329,7 +332,7 @@ impl Owner {
                 .collect(),
         };
         for model in &chosen {
-            tracing::info!(model = model.name(), "unloaded: asked for");
+            tracing::info!(model = model.name(), "unloaded: requested");
             if let Some(engine) = self.forget_engine(model) {
                 for job in engine.jobs() {
                     self.lose_attempt(&job, &engine_died("was unloaded"));
@@ -354,7 +357,7 @@ impl Owner {
 
 pub(super) fn engine_died(how: &str) -> Failure {
     Failure::new(ErrorCode::EngineDied, format!("the engine died: it {how}"))
-        .hint("the daemon goes on; its log has the engine's last words")
+        .hint("the daemon keeps running; its log has the engine's last output")
 }
 
 pub(super) fn path_of(model: &ModelRef) -> String {

@@ -1,5 +1,6 @@
-//! What one job's end means for others and for the programs that wait for it. Jobs that wait are
-//! held on disk in `ready`, and out of the queue.
+//! What a job's end sets off: held jobs that waited for it, and its hook.
+//!
+//! Jobs that wait for others stay in `ready` on disk, and out of the queue.
 
 use std::time::Instant;
 
@@ -14,7 +15,7 @@ use crate::hooks::PlacedJob;
 use crate::store::{After, Standing};
 
 impl Owner {
-    /// Goes on with a job that is in `ready`: it begins, waits for others, or fails.
+    /// Moves on a job in `ready`: queues it, holds it, or fails it.
     pub(super) fn hold_or_enqueue(&mut self, id: &JobId, after: After) {
         match self.dependencies.hold(id, after) {
             Verdict::Free => self.enqueue(id, false),
@@ -26,7 +27,8 @@ impl Owner {
     fn held(&mut self, id: &JobId) {
         let Some(live) = self.live.get_mut(id) else { return };
         live.stage = Stage::Held;
-        // It was to begin at once, before another turn of its session was known.
+        // Submitted to begin at once, it already has a slot, but an earlier turn of its session is
+        // still open.
         if let Some(engine) = self.engines.get_mut(&live.model) {
             engine.end(id, Instant::now());
         }
@@ -43,7 +45,7 @@ impl Owner {
         self.tell_held(id);
     }
 
-    /// Tells those who watch a held job what it waits for.
+    /// Tells the readers of a held job what it waits for.
     pub(super) fn tell_held(&self, id: &JobId) {
         let (Some(live), Some(on)) = (self.live.get(id), self.dependencies.waits_for(id)) else {
             return;
@@ -54,7 +56,7 @@ impl Owner {
         }
     }
 
-    /// Takes note of how a job ended, for those that wait for it.
+    /// Records how a job ended, and moves on the jobs that waited for it.
     pub(super) fn settle(&mut self, id: &JobId, how: Standing) {
         let Released { free, broken, held } = self.dependencies.ended(id, how);
         for id in free {
@@ -68,7 +70,8 @@ impl Owner {
         }
     }
 
-    /// Takes note that a live job is no more, and has not ended as it should.
+    /// Settles a job that is no longer live but did not end as it should. Unless it is missing,
+    /// asks its workspace how it stands.
     pub(super) fn settle_lost(&mut self, id: &JobId, failure: &Failure) {
         if failure.code == ErrorCode::JobNotFound {
             self.settle(id, Standing::Missing);
@@ -77,8 +80,8 @@ impl Owner {
         }
     }
 
-    /// Asks how a job stands, in the workspace of those that wait for it: they wait for none of
-    /// another's.
+    /// Asks how a job stands, in the workspace of a job that waits for it: jobs wait only for jobs
+    /// of their own workspace.
     fn ask_standing(&self, id: &JobId) {
         let waiter = self.dependencies.waiter(id).and_then(|waiter| self.live.get(waiter));
         if let Some(waiter) = waiter {
@@ -86,7 +89,7 @@ impl Owner {
         }
     }
 
-    /// A job with a hook has ended.
+    /// Notes that a job with a hook has ended, and runs due hooks.
     pub(super) fn hook_due(&mut self, job: PlacedJob) {
         self.hooks.job_ended(job);
         self.begin_hooks();
@@ -98,32 +101,32 @@ impl Owner {
         }
     }
 
-    /// The workspace has prepared what a hook needs.
+    /// Runs a hook that the workspace's thread has prepared.
     pub(super) fn hook_ready(&mut self, job: PlacedJob, hook: Result<Option<Hook>, Failure>) {
         match hook {
-            // With the daemon ending, it is left to the next one.
+            // While the daemon stops, the hook is left to the next one.
             Ok(Some(hook)) if self.stopping.is_none() => return self.hooks.run(job, hook),
             Ok(_) => {}
-            Err(failure) => tracing::warn!(job = %job.1, %failure, "its hook is not run"),
+            Err(failure) => tracing::warn!(job = %job.1, %failure, "cannot run the job's hook"),
         }
         self.hooks.done(&job);
         self.begin_hooks();
     }
 
-    /// A hook has ended, or was given up.
+    /// Records how a hook ended. `None` means that it was given up and runs again later.
     pub(super) fn hook_ended(&mut self, job: PlacedJob, outcome: Option<HookOutcome>) {
         if self.hooks.done(&job)
             && let Some(outcome) = outcome
         {
             let (workspace, id) = job;
-            tracing::info!(job = %id, ?outcome, "its hook has ended");
+            tracing::info!(job = %id, ?outcome, "the job's hook ended");
             self.stores[workspace].end_hook(id, outcome);
         }
         self.begin_hooks();
     }
 
-    /// Asks about jobs that are waited for and that nobody here knows of: somebody moved them by
-    /// hand, or they could not be read before.
+    /// Asks about jobs that held jobs wait for but that are not live: another program moved them,
+    /// or they could not be read before.
     pub(super) fn ask_about_strangers(&self) {
         for id in self.dependencies.waited_for().filter(|id| !self.live.contains_key(id)) {
             self.ask_standing(id);
@@ -131,7 +134,7 @@ impl Owner {
     }
 }
 
-/// How a job that is ending stands.
+/// The standing of a job whose end is being written.
 pub(super) fn standing_of(live: &Live) -> Standing {
     match &live.stage {
         Stage::Ending(End::Done(_)) => Standing::Done,

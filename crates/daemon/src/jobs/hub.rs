@@ -1,4 +1,7 @@
-//! How the rest of the daemon speaks to the owner of the jobs.
+//! The handle through which the rest of the daemon talks to the owner of the jobs.
+//!
+//! A method of [`Hub`] sends an [`Order`] with a channel for the reply. When too many orders are
+//! waiting, clients wait.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -16,7 +19,7 @@ use crate::startup::Opened;
 use crate::store::Archive;
 use crate::workspaces::{Located, WorkspaceId};
 
-/// A job, checked and complete, but for an id where the client chose none.
+/// A job to submit: checked and complete, except for the id if the client chose none.
 #[derive(Debug)]
 pub(crate) struct NewJob {
     pub(crate) id: Option<JobId>,
@@ -27,8 +30,8 @@ pub(crate) struct NewJob {
     pub(crate) meta: JobMeta,
 }
 
-/// Names a live job. Ids are unique among those that this daemon makes; another program may have
-/// given one of them to a job in another workspace.
+/// Names a live job. The ids that this daemon makes are unique, but another program may have given
+/// one of them to a job in another workspace.
 #[derive(Debug, Clone)]
 pub(super) struct JobName {
     pub(super) workspace: WorkspaceId,
@@ -41,52 +44,52 @@ impl From<&Located> for JobName {
     }
 }
 
-/// What somebody waits for who looks at a job.
+/// What a reader of a job waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Awaited {
-    /// Its text, as it comes.
+    /// Its text, as it is generated.
     Text,
     /// Its end.
     End,
 }
 
-/// Why a job is ended before it is done.
+/// Why a job ends before it is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ending {
-    /// The client that waited for it went away.
+    /// Its attached client went away.
     ClientGone,
-    /// Somebody asked for it.
+    /// A client asked for it.
     Canceled,
-    /// Its time is over.
+    /// It timed out.
     TimedOut,
 }
 
 impl Ending {
-    /// What is written down and told.
+    /// The failure to record and report.
     pub(crate) fn failure(self) -> Failure {
         match self {
             Self::ClientGone => {
-                Failure::new(ErrorCode::Canceled, "canceled: the client that waited went away")
+                Failure::new(ErrorCode::Canceled, "canceled: the waiting client disconnected")
             }
             Self::Canceled => Failure::new(ErrorCode::Canceled, "the job was canceled"),
-            Self::TimedOut => Failure::new(ErrorCode::Timeout, "the job's time is over")
-                .hint("give it more with --timeout"),
+            Self::TimedOut => Failure::new(ErrorCode::Timeout, "the job timed out")
+                .hint("give it more time with `--timeout`"),
         }
     }
 }
 
-/// A job's move, as those are told who watch all jobs.
+/// A job's change of state, as reported to those who watch all jobs.
 #[derive(Debug, Clone)]
 pub(crate) struct Change {
     pub(crate) workspace: WorkspaceId,
     pub(crate) id: JobId,
-    /// How it stands now; `None` when it was removed.
+    /// Its new state; `None` if it was removed.
     pub(crate) state: Option<JobStatus>,
-    /// How many jobs are queued or running now.
+    /// How many jobs are queued or running after the change.
     pub(crate) live: u32,
 }
 
-/// What the owner is asked. Each carries the way back for its answer.
+/// An order to the owner, with a channel for the reply.
 #[derive(Debug)]
 pub(super) enum Order {
     SubmitAttached {
@@ -156,10 +159,10 @@ pub(super) enum Order {
     },
 }
 
-/// A workspace that is served: its name among the daemon's, its clients' handle, and its thread.
+/// A workspace that is served: its id, the handle for clients, and its thread.
 pub(crate) type Serving = (WorkspaceId, Archive, JoinHandle<()>);
 
-/// Orders that may wait for the owner; then clients wait.
+/// How many orders may wait for the owner; beyond that, clients wait.
 const ORDERS: usize = 256;
 
 /// A handle to the owner of the jobs.
@@ -181,7 +184,7 @@ impl Hub {
         answer.await.map_err(|_| ending())
     }
 
-    /// Runs a job whose client waits. Its view comes at once.
+    /// Submits a job whose client waits for it. Returns its view at once.
     pub(crate) async fn submit_attached(
         &self,
         job: NewJob,
@@ -190,17 +193,17 @@ impl Hub {
         self.ask(|reply| Order::SubmitAttached { job: Box::new(job), awaited, reply }).await?
     }
 
-    /// Queues a job. Its id comes when the job would survive a crash.
+    /// Submits a job. Returns its id once the job would survive a crash.
     pub(crate) async fn submit_detached(&self, job: NewJob) -> Result<JobId, Failure> {
         self.ask(|reply| Order::SubmitDetached { job: Box::new(job), reply }).await?
     }
 
-    /// The workspace of a job that is queued or running, or on its way to the disk.
+    /// The workspace of a job that is queued, running, or on its way to the disk.
     pub(crate) async fn locate(&self, id: JobId) -> Result<Option<WorkspaceId>, Failure> {
         self.ask(|reply| Order::Locate { id, reply }).await
     }
 
-    /// A job's view, while it is queued or running.
+    /// A job's view, if it is queued or running.
     pub(crate) async fn watch(
         &self,
         job: &Located,
@@ -209,7 +212,7 @@ impl Hub {
         self.ask(|reply| Order::Watch { job: job.into(), awaited, reply }).await
     }
 
-    /// Ends a job; `None` when it is neither queued nor running.
+    /// Ends a job. Returns its view, or `None` if it is neither queued nor running.
     pub(crate) async fn cancel(
         &self,
         job: &Located,
@@ -218,7 +221,7 @@ impl Hub {
         self.ask(|reply| Order::Cancel { job: job.into(), ending, reply }).await
     }
 
-    /// Ends a job that this daemon was given; nothing, where it has ended already.
+    /// Ends a job that this daemon was given. Does nothing if it has ended already.
     pub(crate) async fn end(
         &self,
         workspace: WorkspaceId,
@@ -229,17 +232,17 @@ impl Hub {
         self.ask(|reply| Order::Cancel { job, ending, reply }).await.map(drop)
     }
 
-    /// A job's place in the queue, from 1.
+    /// A job's place in the queue, from 1; `None` if it is not queued.
     pub(crate) async fn position(&self, job: &Located) -> Result<Option<u32>, Failure> {
         self.ask(|reply| Order::Position { job: job.into(), reply }).await
     }
 
-    /// How many jobs are queued or running, and every change from now on.
+    /// How many jobs are queued or running, and a receiver for every change from now on.
     pub(crate) async fn changes(&self) -> Result<(u32, broadcast::Receiver<Change>), Failure> {
         self.ask(|reply| Order::Changes { reply }).await
     }
 
-    /// Tells those who watch that jobs were removed. The owner knows only of live ones.
+    /// Tells watchers that jobs were removed. The owner knows only of live jobs.
     pub(crate) async fn removed(
         &self,
         workspace: WorkspaceId,
@@ -248,7 +251,7 @@ impl Hub {
         self.ask(|reply| Order::Removed { workspace, ids, reply }).await
     }
 
-    /// Removes what is cached of a session that is no more.
+    /// Removes the cached state of a session that no longer exists.
     pub(crate) async fn forget_state(&self, state: String) -> Result<(), Failure> {
         self.ask(|reply| Order::ForgetState { state, reply }).await
     }
@@ -263,12 +266,12 @@ impl Hub {
         Ok(self.status().await?.0)
     }
 
-    /// The same, and whether the daemon is ending.
+    /// As [`Hub::ps`], and whether the daemon is stopping.
     pub(crate) async fn status(&self) -> Result<(ProcessList, bool), Failure> {
         self.ask(|reply| Order::Status { reply }).await
     }
 
-    /// Loads a model, if it is not, and says how long it stays; the view tells how far it is.
+    /// Loads a model if it is not loaded, and sets how long it stays. The view shows the progress.
     pub(crate) async fn load(
         &self,
         model: ModelRef,
@@ -278,13 +281,12 @@ impl Hub {
         self.ask(|reply| Order::Load { model, pin, keep_alive, reply }).await?
     }
 
-    /// Ends a model's engine, also when it is busy; or all that are idle and not
-    /// pinned.
+    /// Unloads a model, even a busy one; with `None`, every model that is idle and not pinned.
     pub(crate) async fn unload(&self, model: Option<ModelRef>) -> Result<Unloaded, Failure> {
         self.ask(|reply| Order::Unload { model, reply }).await
     }
 
-    /// Serves one more workspace.
+    /// Starts serving another workspace.
     pub(crate) async fn serve(
         &self,
         settings: Arc<WorkspaceSettings>,
@@ -293,7 +295,7 @@ impl Hub {
         self.ask(|reply| Order::Serve { settings, opened: Box::new(opened), reply }).await?
     }
 
-    /// Ends the daemon: after the grace time, or now.
+    /// Stops the daemon: after the grace time, or now.
     pub(crate) async fn stop(&self, now: bool) -> Result<(), Failure> {
         self.ask(|reply| Order::Stop { now, reply }).await
     }

@@ -1,4 +1,4 @@
-//! A job that is queued or running, as its owner keeps it.
+//! A live job, queued or running, as its owner keeps it.
 
 use std::time::Instant;
 
@@ -20,41 +20,41 @@ pub(super) struct Live {
     pub(super) workspace: WorkspaceId,
     pub(super) model: ModelRef,
     pub(super) priority: Priority,
-    /// Its first tag, for whose jobs it waits in turn with others.
+    /// Its first tag, which decides which jobs it takes turns with.
     pub(super) tag: Option<Box<str>>,
-    /// Whether a client waits for it whose going away cancels it.
+    /// Whether it is canceled if the client that waits for it goes away.
     pub(super) attached: bool,
-    /// Whether somebody reads its text as it comes, or did.
+    /// Whether a client reads its text as it is generated, or has done so.
     pub(super) followed: bool,
     pub(super) submitted: Instant,
     pub(super) deadline: Option<Instant>,
     /// Whether it would survive a crash.
     pub(super) durable: bool,
-    /// Who is told its id once it would.
+    /// Where to send its id once it would survive a crash.
     pub(super) tell: Option<oneshot::Sender<Result<JobId, Failure>>>,
-    /// What its readers see; only made when there are any.
+    /// What its readers see; created when first needed.
     pub(super) view: Option<ViewSender>,
-    /// Why it is to end, when that could not be done at once.
+    /// Why it will end, if it could not be ended at once.
     pub(super) ending: Option<Ending>,
     pub(super) stage: Stage,
 }
 
-/// How far a live job is. Each stage has just what it needs.
+/// How far a live job is. Each stage holds only what it needs.
 #[derive(Debug)]
 pub(super) enum Stage {
-    /// Being written; then it is queued.
+    /// Being written to disk, to be queued next.
     Storing,
-    /// In `ready`, and held until other jobs have ended.
+    /// In `ready`, held until other jobs have ended.
     Held,
     /// In the queue.
     Queued(Ticket),
-    /// Being moved to `processing`; then it is claimed.
+    /// Being moved to `processing`, to be claimed next.
     Claiming,
-    /// Claimed, and waiting for its engine to be loaded.
+    /// Claimed, and waiting for its engine to load the model.
     Claimed(Box<Work>),
-    /// In its engine.
+    /// Running in its engine.
     Running(Box<Run>),
-    /// Being moved back to `ready`; then it is queued.
+    /// Being moved back to `ready`, to be queued next.
     Releasing,
     /// Its end is being written.
     Ending(End),
@@ -66,7 +66,7 @@ pub(super) struct Work {
     pub(super) prompt: String,
     pub(super) spec: JobSpec,
     pub(super) meta: JobMeta,
-    /// What the engine calls the cached state of its session.
+    /// The engine's name for the cached state of its session.
     pub(super) state: Option<String>,
     /// When it was claimed.
     pub(super) since: Instant,
@@ -75,7 +75,7 @@ pub(super) struct Work {
 /// What a running job holds.
 #[derive(Debug)]
 pub(super) struct Run {
-    /// Its name in the engine.
+    /// Its id in the engine protocol.
     pub(super) request: u64,
     pub(super) spec: JobSpec,
     pub(super) meta: JobMeta,
@@ -87,7 +87,7 @@ pub(super) struct Run {
 }
 
 impl Live {
-    /// A reader of the job's view.
+    /// Adds a reader of the job's view.
     pub(super) fn watch(&mut self, id: &JobId) -> ViewReader {
         match &self.view {
             Some(view) => view.subscribe(),
@@ -99,13 +99,14 @@ impl Live {
         }
     }
 
-    /// The owner's end of the view; made if there is none, for the answer has to go somewhere.
+    /// The owner's end of the view. Creates the view if needed, since the answer has to go
+    /// somewhere.
     pub(super) fn view(&mut self, id: &JobId) -> &ViewSender {
         self.view
             .get_or_insert_with(|| watch::channel(JobView::queued(id.clone(), 0, self.durable)).0)
     }
 
-    /// Changes what the readers see of what is happening.
+    /// Sets the phase that readers see.
     pub(super) fn set_phase(&self, phase: Phase) {
         if let Some(view) = &self.view {
             view.send_if_modified(|view| {
@@ -116,31 +117,31 @@ impl Live {
         }
     }
 
-    /// Tells its readers that it is left to the next daemon.
+    /// Tells its readers that the job is left to the next daemon.
     pub(super) fn keep_for_the_next_daemon(&mut self) {
         if let Some(view) = self.view.take() {
             view.send_modify(|view| view.end = Some(End::Failed(kept())));
         }
     }
 
-    /// Whom it takes turns with in the queue.
+    /// Which jobs it takes turns with in the queue.
     pub(super) fn lane(&self) -> Lane<'_> {
         Lane { model: &self.model, priority: self.priority, tag: self.tag.as_deref() }
     }
 
-    /// Whether this request of an engine is its own, and not one of an earlier attempt.
+    /// Whether it runs as this request, and not one of an earlier attempt.
     pub(super) fn runs(&self, request: u64) -> bool {
         matches!(&self.stage, Stage::Running(run) if run.request == request)
     }
 
-    /// Whether it holds a place in its engine.
+    /// Whether it holds a slot in its engine.
     pub(super) fn in_engine(&self) -> bool {
         matches!(self.stage, Stage::Claiming | Stage::Claimed(_) | Stage::Running(_))
     }
 }
 
 impl Work {
-    /// What the engine is asked, and what stays here.
+    /// Splits into the engine's request and what the owner keeps.
     pub(super) fn into_request(
         self,
         request: u64,
@@ -171,7 +172,7 @@ impl Work {
     }
 }
 
-/// System message, conversation so far, prompt: what of them there is.
+/// The system message, the conversation so far and the prompt, as far as there are any.
 fn conversation(spec: &JobSpec, prompt: String) -> Vec<Message> {
     let system = spec.system.iter().map(|content| (Role::System, content.clone()));
     let prompt = (!prompt.is_empty()).then_some((Role::User, prompt));
@@ -182,7 +183,7 @@ fn conversation(spec: &JobSpec, prompt: String) -> Vec<Message> {
         .collect()
 }
 
-/// Milliseconds from `start` to `end`.
+/// Milliseconds from `start` to `end`; 0 if `end` comes first.
 pub(super) fn milliseconds(start: Instant, end: Instant) -> f64 {
     end.saturating_duration_since(start).as_secs_f64() * 1e3
 }

@@ -1,4 +1,4 @@
-//! Which models are loaded: what they take, the budget, and who makes way.
+//! Which models are loaded: what they take, the memory budget, and which make way.
 
 use std::time::{Duration, Instant};
 
@@ -14,15 +14,15 @@ use crate::engine::{Engine, LoadView, Stay};
 use crate::memory;
 use crate::model_files::ModelFiles;
 
-/// Engines at once, however little they take.
+/// The most engines at once, however little memory they take.
 const ENGINES: usize = 16;
-/// How long what was read of the system's memory is believed.
+/// How long a reading of the system's memory stays valid.
 const BELIEVED: Duration = Duration::from_secs(1);
 
-/// The part of the budget by which what is loaded may exceed it, once it has become less.
+/// Loaded engines may exceed a budget that has shrunk by one part in this many.
 const TOLERATED: u64 = 4;
 
-/// A model that somebody wants to be loaded, and that is not yet.
+/// A model that a client asked to load and that has no engine yet.
 #[derive(Debug)]
 pub(super) struct WantedLoad {
     view: watch::Sender<LoadView>,
@@ -37,25 +37,26 @@ pub(super) struct Leaving {
     pid: u32,
 }
 
-/// What a model is given.
+/// The memory that a model is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Share {
     bytes: u64,
-    /// What it has to make do with, where that is less than it would like.
+    /// The memory it has to make do with, if that is less than it wants.
     limit: Option<u64>,
 }
 
 impl Owner {
-    /// Decides which engines take no new jobs, because other models have waited long for one.
+    /// Decides which engines take no new jobs because other models have waited too long.
     pub(super) fn assign_rooms(&mut self) {
         let now = Instant::now();
-        // Who asked for a model to be loaded and went away wants it no more, unless it is to stay.
+        // Once the client that asked for a load has gone, only a model to be pinned is still
+        // wanted.
         self.wanted_loads.retain(|_, load| load.pin || !load.view.is_closed());
         let queued = self.queue.models().filter(|model| !self.engines.contains_key(*model));
         let mut models: Vec<_> =
             queued.map(|model| (model.clone(), self.queue.interactive_waits(model))).collect();
         for model in self.wanted_loads.keys() {
-            // Somebody waits for it.
+            // A client waits for the load.
             match models.iter_mut().find(|(known, _)| known == model) {
                 Some((_, interactive)) => *interactive = true,
                 None => models.push((model.clone(), true)),
@@ -81,11 +82,12 @@ impl Owner {
         self.rooms.decide(now, &wanted, &rooms, limits);
     }
 
-    /// Whether a model has an engine, which is started where there is room for it. One that is not
-    /// there yet is tried again with whatever happens next.
+    /// Whether a model has an engine. Starts one if there is room. If there is none yet, this is
+    /// tried again with whatever happens next.
     ///
     /// # Errors
-    /// It can have none: it takes too much, or is no model.
+    /// If the model cannot have an engine: it takes too much memory, is not a model, or its engine
+    /// cannot be started.
     pub(super) fn try_engine(&mut self, model: &ModelRef) -> Result<bool, Failure> {
         if self.engines.contains_key(model) {
             return Ok(true);
@@ -95,13 +97,13 @@ impl Owner {
             Some(Size::Known(sized)) => *sized,
             Some(Size::Failed(failure)) => {
                 let failure = failure.clone();
-                // Whoever asks next may find another file.
+                // The file may be another one by the next attempt.
                 self.sizes.forget(model);
                 return Err(failure);
             }
             None => {
                 if !self.sizes.is_asked(model) {
-                    // A header needs next to nothing.
+                    // Reading a header takes next to no memory.
                     let load = Load { limit: Some(0), ..self.load_of(model) };
                     let process = self.spawner.size(load)?;
                     self.sizes.ask(model.clone(), process, now);
@@ -121,7 +123,7 @@ impl Owner {
                         tracing::info!(
                             model = other.name(),
                             for_model = model.name(),
-                            "unloaded: makes way"
+                            "unloaded: making way"
                         );
                         self.forget_engine(&other);
                     }
@@ -131,8 +133,8 @@ impl Owner {
         }
     }
 
-    /// Whether a model's engine has loaded files that others have replaced since, and is at work: it
-    /// is given nothing new. One that is not ends, and the next one loads what is there now.
+    /// Whether a model's engine is still at work with files that have been replaced since; it gets
+    /// no new jobs. An idle one is ended, and the next engine loads the new files.
     pub(super) fn finishes_with_old_files(&mut self, model: &ModelRef) -> bool {
         let Some(engine) = self.engines.get_mut(model) else { return false };
         if !engine.was_replaced() {
@@ -145,7 +147,8 @@ impl Owner {
         let pinned = engine.is_pinned();
         self.forget_engine(model);
         if pinned {
-            // It was to stay until it is unloaded by name. Nobody waits for it.
+            // A pinned model stays until it is unloaded by name, so load it again. No client waits
+            // for that.
             let view = watch::channel(LoadView::waiting(model)).0;
             let load = WantedLoad { view, pin: true, keep_alive: None };
             self.wanted_loads.entry(model.clone()).or_insert(load).pin = true;
@@ -167,9 +170,10 @@ impl Owner {
         let settings = self.config.model_settings(&self.home, model);
         let options = settings.engine_options(&self.config.engine);
         let state = self.states.directory(model);
-        // Before it opens them: one that is replaced in between is loaded once more.
+        // Noted before the engine opens the files: if one is replaced in between, the model is
+        // loaded again.
         let files = ModelFiles::of(model);
-        // Where nobody knows what it takes, it gets no more than there is for all.
+        // If its size is unknown, it may take as much as the whole budget.
         let most = if share.bytes > 0 { share.bytes } else { self.limits(now).bytes };
         let load = Load {
             memory: share.limit,
@@ -196,8 +200,7 @@ impl Owner {
         Ok(())
     }
 
-    /// Loads a model because somebody wants it, as soon as there is room; the view tells how far
-    /// it is.
+    /// Loads a model for a client, as soon as there is room. The view shows the progress.
     pub(super) fn load(
         &mut self,
         model: ModelRef,
@@ -226,7 +229,7 @@ impl Owner {
         Ok(load.view.subscribe())
     }
 
-    /// Tells those who wanted a model to be loaded that it will not be.
+    /// Tells the clients that wait for a model that it cannot be loaded.
     pub(super) fn fail_load(&mut self, model: &ModelRef, failure: &Failure) {
         if let Some(load) = self.wanted_loads.remove(model) {
             let state = crate::engine::LoadState::Failed(failure.clone());
@@ -234,7 +237,11 @@ impl Owner {
         }
     }
 
-    /// What a model is given of the budget: what it wants, or what there is at most.
+    /// What a model is given of the budget: what it wants or, if that is less, all that pinned
+    /// models leave.
+    ///
+    /// # Errors
+    /// If the model does not fit even with the least it can do with.
     fn share(
         &self,
         model: &ModelRef,
@@ -274,9 +281,10 @@ impl Owner {
     fn share_of_what_is_free(&self, share: f64) -> u64 {
         let engines = self.engines.values().map(Engine::pid);
         let leaving = self.leaving.values().map(|leaving| leaving.pid);
-        // What the engines have is theirs to share. The pages of their model files count as free.
+        // Memory that the engines hold is theirs to share. The pages of their model files already
+        // count as free.
         let held: u64 = engines.chain(leaving).map(memory::anonymous_bytes).sum();
-        // Where nobody says how much there is, there is no limit.
+        // If that is unknown, there is no limit.
         let free = memory::available_bytes().unwrap_or(u64::MAX);
         (free.saturating_add(held) as f64 * share) as u64
     }
@@ -289,14 +297,15 @@ impl Owner {
         engines.chain(self.leaving.values().map(|leaving| leaving.room)).collect()
     }
 
-    /// How many bytes the engines take, of how many.
+    /// How many bytes the engines take, and the budget.
     pub(super) fn memory_use(&mut self, now: Instant) -> (u64, u64) {
         let budget = self.limits(now).bytes;
         let used = self.rooms_there(now, Duration::ZERO).iter().map(|room| room.bytes).sum();
         (used, budget)
     }
 
-    /// Orders an engine to exit and keeps nothing of it but that its memory is still taken.
+    /// Forgets an engine, except that its memory is still taken. Dropping the returned engine tells
+    /// it to exit.
     pub(super) fn forget_engine(&mut self, model: &ModelRef) -> Option<Engine> {
         let engine = self.engines.remove(model)?;
         self.processes.remove(&engine.id());
@@ -309,7 +318,7 @@ impl Owner {
         Some(engine)
     }
 
-    /// Ends engines that nobody has asked for long enough.
+    /// Unloads models that have been idle for as long as they stay.
     pub(super) fn unload_idle(&mut self, now: Instant) {
         let idle = self.engines.values().filter(|it| it.unload_at().is_some_and(|at| at <= now));
         for model in idle.map(|engine| engine.model().clone()).collect::<Vec<_>>() {
@@ -318,8 +327,8 @@ impl Owner {
         }
     }
 
-    /// Ends idle engines where the budget is much less than it was, because other programs take
-    /// more. A little less is no reason: what is free goes up and down all the time.
+    /// Ends idle engines if the budget has shrunk a lot because other programs take more memory.
+    /// Small changes are no reason: free memory goes up and down all the time.
     pub(super) fn keep_to_the_budget(&mut self, now: Instant) {
         if self.engines.is_empty() {
             return;
@@ -328,7 +337,7 @@ impl Owner {
         let bytes = limits.bytes.saturating_add(limits.bytes / TOLERATED);
         for id in beyond(&rooms, Limits { bytes, ..limits }) {
             if let Some(model) = self.processes.get(&id).cloned() {
-                tracing::info!(model = model.name(), "unloaded: there is less memory than before");
+                tracing::info!(model = model.name(), "unloaded: the memory budget has shrunk");
                 self.forget_engine(&model);
             }
         }
@@ -348,14 +357,14 @@ fn too_large(model: &ModelRef, least: &Memory, budget: u64, pinned: u64) -> Fail
     let name = model.name();
     let pinned = match pinned {
         0 => String::new(),
-        pinned => format!(", {} of which pinned models have", megabytes(pinned)),
+        pinned => format!(", {} of which pinned models take", megabytes(pinned)),
     };
     let mut parts =
         vec![("weights", least.weights), ("cache", least.cache), ("buffers", least.buffers)];
     if least.parked > 0 {
         parts.push(("kept prompts", least.parked));
     }
-    // Of the parts as they are shown, so that who adds them up finds the sum.
+    // Adds up the parts as they are shown, so that a reader gets the same sum.
     let sum = parts.iter().map(|(_, bytes)| tenths(*bytes)).sum::<u64>() * TENTH;
     let parts: Vec<_> =
         parts.iter().map(|(what, bytes)| format!("{what} {}", megabytes(*bytes))).collect();
@@ -370,20 +379,20 @@ fn too_large(model: &ModelRef, least: &Memory, budget: u64, pinned: u64) -> Fail
     )
     .hint(format!(
         "in config.toml, raise memory_budget or set a smaller context under [models.{name:?}]; or \
-         take a smaller model"
+         use a smaller model"
     ))
 }
 
-/// In the unit in which sums are easily checked.
+/// Formats bytes as megabytes, the unit in which sums are easy to check.
 fn megabytes(bytes: u64) -> String {
     let tenths = tenths(bytes);
     format!("{}.{} MB", tenths / 10, tenths % 10)
 }
 
-/// A tenth of a megabyte.
+/// A tenth of a megabyte, in bytes.
 const TENTH: u64 = 100_000;
 
-/// How many tenths of a megabyte, to the nearest.
+/// Tenths of a megabyte, rounded to the nearest.
 fn tenths(bytes: u64) -> u64 {
     bytes.saturating_add(TENTH / 2) / TENTH
 }
@@ -405,10 +414,10 @@ mod tests {
         assert_eq!(
             failure.message,
             "big does not fit: weights 4.0 MB + cache 2.5 MB + buffers 0.5 MB = 7.0 MB, and the \
-             memory budget is 5.0 MB, 1.0 MB of which pinned models have"
+             memory budget is 5.0 MB, 1.0 MB of which pinned models take"
         );
         assert!(failure.hint.unwrap().contains("[models.\"big\"]"));
-        // What is shown adds up, whatever was rounded.
+        // The parts shown add up, despite rounding.
         let least = Memory {
             weights: 98_449_000,
             cache: 47_249_000,

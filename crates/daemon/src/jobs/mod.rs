@@ -1,7 +1,10 @@
-//! The owner of all jobs: what is queued, what runs where, and how each ends.
+//! The owner of all jobs: what is queued, what runs where, and how each job ends.
 //!
-//! [`Hub`] is how others speak to it. [`Owner`] waits in one place and decides in functions that
-//! do not wait; the workspace's thread and the engines' tasks answer it by messages.
+//! [`Owner`] holds all state of jobs and engines in one task. It waits in one place and decides in
+//! functions that never wait; the workspaces' threads and the engines' tasks report back by
+//! message. [`Hub`] is the handle through which the rest of the daemon talks to it. Decisions that
+//! need no clock or channel are values of their own: the queue, the dependencies, the rooms, the
+//! open requests.
 
 mod changes;
 mod clients;

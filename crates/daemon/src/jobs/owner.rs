@@ -1,4 +1,4 @@
-//! The owner: one place that waits, and the state that everything is decided on.
+//! The owner: the one place that waits, and the state that all decisions are based on.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
@@ -23,15 +23,15 @@ use crate::states::States;
 use crate::store::{StoreEvent, StoreEvents, Stores};
 use crate::workspaces::WorkspaceId;
 
-/// Operations under way in the workspace's thread; with more, new requests wait.
+/// Operations that may be under way in the workspaces' threads; beyond that, new requests wait.
 const STORE_OPERATIONS: usize = 512;
 /// How long generated text may stay off the disk.
 const FLUSH_AFTER: Duration = Duration::from_millis(100);
-/// How often `ready` is listed, for file systems that do not tell what others put there.
+/// How often `ready` is listed, for file systems that do not report what other programs put there.
 const LIST_EVERY: Duration = Duration::from_secs(30);
-/// Messages of engines that may wait for the owner; then the engines' streams wait.
+/// Messages of engines that may wait for the owner; beyond that, the engines' streams wait.
 const ENGINE_MESSAGES: usize = 256;
-/// After so many turns all others go before the engines once, of whose messages there may be no end.
+/// Once in this many turns, everything else goes before the engines, whose messages may never stop.
 const ENGINES_FIRST: u32 = 16;
 
 /// Owns all jobs and engines.
@@ -48,44 +48,45 @@ pub(crate) struct Owner {
     pub(super) states: States,
     pub(super) live: HashMap<JobId, Live>,
     pub(super) engines: HashMap<ModelRef, Engine>,
-    /// Which of them make way for the models that have none.
+    /// Which engines make way for models that have none.
     pub(super) rooms: Rooms,
-    /// What models take that are not loaded.
+    /// What is known about the memory of models that are not loaded.
     pub(super) sizes: Sizes,
-    /// Models that somebody wants to be loaded, and that are not yet.
+    /// Models that clients asked to load and that have no engine yet.
     pub(super) wanted_loads: HashMap<ModelRef, WantedLoad>,
-    /// Engines that were told to exit and have not yet.
+    /// Engines that were told to exit but have not exited yet.
     pub(super) leaving: HashMap<EngineId, Leaving>,
-    /// What the system's memory leaves to the engines, and when it was looked at.
+    /// When the free memory was last read, and the budget that followed from it.
     pub(super) budget_read: Option<(Instant, u64)>,
-    /// The models of the engines that still count, by the name of their process.
+    /// The model of each engine whose messages still count.
     pub(super) processes: HashMap<EngineId, ModelRef>,
     pub(super) requests: Requests,
     pub(super) next_request: u64,
-    /// The file of the model that was asked last, as it is noted for those who name none.
+    /// The model file used last, as recorded for clients that name no model.
     pub(super) last_model: Option<PathBuf>,
     pub(super) deadlines: BTreeSet<(Instant, JobId)>,
-    /// Running jobs with text that is not on disk, and when it shall be.
+    /// Running jobs with text that is not on disk yet, and when to write it.
     pub(super) unflushed: HashSet<JobId>,
     pub(super) flush_at: Option<Instant>,
     pub(super) list_at: Instant,
-    /// How those are told who watch all jobs.
+    /// Where changes go for those who watch all jobs.
     pub(super) changes: Changes,
     /// Until when no queued job is claimed, because the disk is full or the like.
     pub(super) short_until: Option<Instant>,
-    /// Queued jobs whose place somebody watches, when places were last told, and when they are next.
+    /// Queued jobs with readers, when places were last reported, and when to report them next.
     pub(super) watched: HashSet<JobId>,
     pub(super) places_told: Option<Instant>,
     pub(super) places_at: Option<Instant>,
-    /// When running jobs are given up, once the daemon is ending.
+    /// When running jobs are given up, once the daemon is stopping.
     pub(super) stopping: Option<Instant>,
-    /// Whether they have been: a job whose claim is still on its way is, as soon as it is here.
+    /// Whether they have been given up. A job whose claim is still under way follows when it
+    /// arrives.
     pub(super) given_up: bool,
-    /// When it is looked at how much engines have written.
+    /// When to check next how much engines have written.
     pub(super) states_at: Option<Instant>,
     turns: u32,
-    /// How the threads of further workspaces tell of them. Weak: the owner does not wait for those
-    /// of none.
+    /// Where the threads of workspaces that are served later send their events. Weak, so that the
+    /// channel closes when no thread is left.
     pub(super) to_owner: mpsc::WeakSender<(WorkspaceId, StoreEvent)>,
     orders: Orders,
     from_engines: mpsc::Receiver<(EngineId, EngineMessage)>,
@@ -98,13 +99,13 @@ enum Next {
     Store(WorkspaceId, Box<StoreEvent>),
     Hook(PlacedJob, Option<HookOutcome>),
     Time,
-    /// Nobody but perhaps an engine has anything to say.
+    /// Nothing is ready, except perhaps an engine's message.
     Again,
     Nothing,
 }
 
 impl Owner {
-    /// An owner of nothing yet, and the handle to it.
+    /// Creates an owner without any jobs, and the handle to it.
     pub(crate) fn new(
         home: Home,
         config: Config,
@@ -162,7 +163,7 @@ impl Owner {
         (owner, hub)
     }
 
-    /// Works until the daemon is told to stop and has stopped its jobs.
+    /// Runs until the daemon was told to stop and no job runs any more.
     pub(crate) async fn run(mut self) {
         while !self.is_done() {
             match self.next().await {
@@ -176,16 +177,18 @@ impl Owner {
             }
             self.dispatch();
         }
-        tracing::info!(queued = self.queue.len(), "no job runs any more");
+        tracing::info!(queued = self.queue.len(), "all jobs have stopped");
         let mut from_engines = self.into_messages();
-        // Ordered to exit now, engines may have sessions to save. Who does not exit is killed.
+        // The engines are told to exit now and may have sessions to save. One that does not exit in
+        // time is killed.
         let exits = async { while from_engines.recv().await.is_some() {} };
         if tokio::time::timeout(EXIT_GRACE, exits).await.is_err() {
             tracing::warn!("an engine did not exit when told to");
         }
     }
 
-    /// What engines say, until the last of them has exited. With all else go those who order them.
+    /// The engines' messages, until the last engine has exited. Drops everything else, and so tells
+    /// the engines to exit.
     fn into_messages(self) -> mpsc::Receiver<(EngineId, EngineMessage)> {
         self.from_engines
     }
@@ -268,7 +271,7 @@ impl Owner {
         }
     }
 
-    /// Notes that a running job has text that is not on disk yet.
+    /// Schedules writing a running job's new text to disk.
     pub(super) fn flush_soon(&mut self, id: &JobId) {
         if !self.unflushed.contains(id) {
             self.unflushed.insert(id.clone());

@@ -1,4 +1,4 @@
-//! Who goes next: a value that is asked, and waits for nothing.
+//! Which queued job goes next: a value that is asked and never waits.
 
 mod class;
 mod line;
@@ -10,18 +10,18 @@ use threadrunner_core::{JobId, ModelRef, Priority};
 use class::Class;
 pub(crate) use class::Ticket;
 
-/// How often a class may be passed over before it goes first all the same: so an overnight batch
-/// moves on under a stream of interactive prompts, and the prompts wait for one job at most.
+/// How many times a class may be passed over before it goes first anyway. An overnight batch moves
+/// on under a stream of interactive prompts, and those wait for one job at most.
 const PATIENCE: usize = 8;
 
-/// The classes, by [`class_of`]: interactive, normal, batch.
+/// The number of classes, in the order of [`class_of`]: interactive, normal, batch.
 const CLASSES: usize = 3;
 
-/// Queued jobs, by model and priority. Within both, tags take turns, and jobs of one tag go in
-/// the order in which they came.
+/// Queued jobs, by model and priority. Within both, tags take turns, and the jobs of one tag go in
+/// order of arrival.
 ///
-/// An entry is an id and a number: prompts stay on disk, so that 100,000 queued jobs are a few
-/// megabytes. No operation goes through all of a model's jobs.
+/// An entry is an id and a number. Prompts stay on disk, so 100,000 queued jobs take a few
+/// megabytes. No operation goes through all jobs of a model.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     models: HashMap<ModelRef, Waiting>,
@@ -31,12 +31,12 @@ pub(crate) struct Queue {
     changed: bool,
 }
 
-/// Whom a job takes turns with.
+/// Which jobs a job takes turns with.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Lane<'a> {
     pub(crate) model: &'a ModelRef,
     pub(crate) priority: Priority,
-    /// Jobs without one take turns with the tags as one of them.
+    /// All jobs without a tag take turns with the tags as if they had one in common.
     pub(crate) tag: Option<&'a str>,
 }
 
@@ -56,27 +56,27 @@ fn class_of(priority: Priority) -> usize {
 }
 
 impl Queue {
-    /// Jobs waiting.
+    /// The number of queued jobs.
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    /// Puts a job behind the others of its tag. The ticket is what finds it again.
+    /// Puts a job behind the others of its tag. The ticket finds it again.
     pub(crate) fn push(&mut self, id: JobId, lane: Lane<'_>) -> Ticket {
         self.class(lane).push(id, lane.tag.unwrap_or_default())
     }
 
-    /// Puts a job that had its turn, and could not keep it, before all others of its priority.
+    /// Puts a job that had its turn but could not use it before all others of its priority.
     pub(crate) fn put_back(&mut self, id: JobId, lane: Lane<'_>) -> Ticket {
         self.class(lane).put_back(id)
     }
 
-    /// Whether places have changed since this was asked.
+    /// Whether any places have changed since the last call.
     pub(crate) fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)
     }
 
-    /// The class that a job is about to be put into.
+    /// The class to put a job into. Counts the job as queued.
     fn class(&mut self, lane: Lane<'_>) -> &mut Class {
         self.changed = true;
         self.len += 1;
@@ -87,7 +87,7 @@ impl Queue {
         &mut waiting.classes[class_of(lane.priority)]
     }
 
-    /// Models with waiting jobs, the one that waits longest first.
+    /// Models with queued jobs, the longest wait first.
     pub(crate) fn models(&self) -> impl Iterator<Item = &ModelRef> {
         self.turn.iter()
     }
@@ -102,7 +102,7 @@ impl Queue {
         self.models.get(model).is_some_and(|waiting| waiting.classes[0].len() > 0)
     }
 
-    /// Takes the job that goes next on this model; only an interactive one if `interactive_only`.
+    /// Takes the next job of this model; with `interactive_only`, only an interactive one.
     pub(crate) fn pop(&mut self, model: &ModelRef, interactive_only: bool) -> Option<JobId> {
         let waiting = self.models.get_mut(model)?;
         let id = if interactive_only { waiting.classes[0].pop()? } else { waiting.pop()? };
@@ -110,7 +110,7 @@ impl Queue {
         Some(id)
     }
 
-    /// Takes a job out of the queue; false if it is not in it.
+    /// Takes a job out of the queue. Returns false if it is not there.
     pub(crate) fn remove(&mut self, lane: Lane<'_>, ticket: Ticket) -> bool {
         let Some(waiting) = self.models.get_mut(lane.model) else { return false };
         let class = &mut waiting.classes[class_of(lane.priority)];
@@ -130,8 +130,8 @@ impl Queue {
         }
     }
 
-    /// A job's place among those of its model, from 1: how many are begun before it if none come
-    /// and none go meanwhile, and one.
+    /// A job's place among those of its model, from 1: one more than the number of jobs that go
+    /// before it if none are added or removed meanwhile.
     pub(crate) fn place(&self, lane: Lane<'_>, ticket: Ticket) -> Option<u32> {
         let waiting = self.models.get(lane.model)?;
         let class = class_of(lane.priority);
@@ -152,14 +152,15 @@ impl Waiting {
         self.classes[next].pop()
     }
 
-    /// How many jobs go before the one that is the `rank`th of its class, from 0.
+    /// How many jobs go before the one at `rank` in its class, from 0.
     fn before(&self, class: usize, mut rank: usize) -> usize {
         let (mut counts, mut passed_over) = (self.counts(), self.passed_over);
         let mut before = 0;
         while let Some((next, impatient)) = next_class(counts, passed_over) {
             let lower: Vec<usize> = (next + 1..CLASSES).filter(|&c| counts[c] > 0).collect();
             if !impatient && lower.iter().all(|&c| passed_over[c] == 0) {
-                // From here on it is always the same: PATIENCE of this class, one of each lower.
+                // From here on every round is the same: PATIENCE jobs of this class, then one of
+                // each lower class.
                 let of_the_job = if class == next { PATIENCE } else { 1 };
                 let rounds = lower.iter().map(|&c| counts[c]).min().unwrap_or(0);
                 let rounds = rounds.min(counts[next] / PATIENCE).min(rank / of_the_job);
@@ -193,7 +194,7 @@ impl Waiting {
     }
 }
 
-/// The class that goes next, and whether it does because it was passed over too often.
+/// The class that goes next, and whether that is because it was passed over too often.
 fn next_class(counts: [usize; CLASSES], passed_over: [usize; CLASSES]) -> Option<(usize, bool)> {
     let mut waits = (0..CLASSES).filter(|&class| counts[class] > 0);
     let first = waits.clone().next()?;
@@ -203,7 +204,8 @@ fn next_class(counts: [usize; CLASSES], passed_over: [usize; CLASSES]) -> Option
     }
 }
 
-/// Notes that `times` jobs of the class `next` go, of classes that have so many.
+/// Counts that `times` jobs of the class `next` go before the lower classes. `counts` is the number
+/// of jobs in each class.
 fn pass_over(
     counts: [usize; CLASSES],
     passed_over: &mut [usize; CLASSES],

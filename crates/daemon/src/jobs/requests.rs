@@ -1,7 +1,8 @@
-//! Requests that engines work on: whose each is, and how much may still be said to it.
+//! The requests that engines work on: which job each belongs to, and how much an engine may still
+//! send for it.
 //!
-//! An engine speaks of the requests that it was given and of no others, and says no more to one than
-//! the request allows. What does not fit comes of an engine that is not to be trusted.
+//! An engine may send events only for requests that it was given, and only as many as the request
+//! allows. An engine that goes beyond that is not to be trusted.
 
 use std::collections::HashMap;
 
@@ -9,28 +10,28 @@ use threadrunner_core::JobId;
 
 use crate::engine::EngineId;
 
-/// More bytes than any token has.
+/// The most bytes of text per token; no real token has as many.
 const MOST_TOKEN: u64 = 1024;
-/// Bytes of an answer beyond that.
+/// Bytes that an answer may have beyond those of its tokens.
 const MORE_TEXT: u64 = 64 << 10;
-/// The longest answer, in bytes: some four million tokens.
+/// The longest answer in bytes: about four million tokens.
 const MOST_ANSWER: u64 = 16 << 20;
-/// The most bytes of all answers together that one engine gives at once.
+/// The most bytes that the answers of one engine's open requests may have together.
 const MOST_AT_ONCE: u64 = 64 << 20;
-/// Events of a request beside those that come with its tokens.
+/// Events that a request may have beyond those for its tokens.
 const FEW_EVENTS: u64 = 1024;
-/// How often each token of a prompt may be read: again after every pause.
+/// How many times each prompt token may be read. A pause may make the engine read them again.
 const MOST_READ: u64 = 16;
-/// How often a prompt may be begun anew, after a pause.
+/// How many times reading a prompt may start over after a pause.
 const MOST_BEGUN: u32 = 64;
-/// The most events of a request, however long it is.
+/// The most events of a request, whatever its length.
 const MOST_EVENTS: u64 = 1 << 22;
 
-/// The requests that engines have not ended yet.
+/// The open requests: those that engines have not ended yet.
 #[derive(Debug, Default)]
 pub(super) struct Requests {
     open: HashMap<u64, Request>,
-    /// Of each engine with requests: how many, and the bytes of their answers so far.
+    /// For each engine: how many open requests it has, and the bytes of their answers so far.
     engines: HashMap<EngineId, (usize, u64)>,
 }
 
@@ -41,13 +42,13 @@ struct Request {
     text: u64,
     most_text: u64,
     events_left: u64,
-    /// Tokens of its prompt that were read, and how often fewer were than before.
+    /// How many prompt tokens were read, and how many times that number went down.
     read: (u32, u32),
 }
 
 impl Requests {
-    /// Takes note that an engine with a cache of `context` tokens, 0 where that is unknown, was
-    /// given a request for at most so many tokens.
+    /// Adds a request that an engine was given. `context` is the size of the engine's cache in
+    /// tokens, 0 if unknown; `max_tokens` limits the answer.
     pub(super) fn add(
         &mut self,
         id: u64,
@@ -65,10 +66,11 @@ impl Requests {
             .insert(id, Request { job, engine, text: 0, most_text, events_left, read: (0, 0) });
     }
 
-    /// The job of a request that `engine` says something about, with so many bytes of its answer.
+    /// Counts an event of `engine` for a request, with `text` bytes of its answer. Returns the
+    /// request's job.
     ///
     /// # Errors
-    /// It may not: in words that go on from "it".
+    /// If the engine may not send the event. The text continues a sentence that begins with "it".
     pub(super) fn heard(
         &mut self,
         id: u64,
@@ -79,27 +81,27 @@ impl Requests {
         let request = request.ok_or_else(|| not_given(id))?;
         let text = text as u64;
         if request.events_left == 0 {
-            return Err(format!("said too much to request {id}, without end"));
+            return Err(format!("sent too many events for request {id}"));
         }
         request.events_left -= 1;
         request.text += text;
         if request.text > request.most_text {
             let most = request.most_text;
             return Err(format!(
-                "gave an answer of more than {most} bytes, the most for its request"
+                "sent an answer of more than {most} bytes, the limit for its request"
             ));
         }
         if let Some((_, all)) = self.engines.get_mut(&engine) {
             *all += text;
             if *all > MOST_AT_ONCE {
-                return Err(format!("gave more than {MOST_AT_ONCE} bytes of answers at once"));
+                return Err(format!("sent more than {MOST_AT_ONCE} bytes of answers at once"));
             }
         }
         Ok(&request.job)
     }
 
-    /// Takes note of how much of a prompt was read; returns whether that is progress. The same again
-    /// is none.
+    /// Records how many prompt tokens were read. Returns whether that is progress; the same number
+    /// again is not.
     pub(super) fn read(&mut self, id: u64, done: u32) -> bool {
         let Some(request) = self.open.get_mut(&id) else { return false };
         let (read, begun) = request.read;
@@ -108,10 +110,10 @@ impl Requests {
         done != read && begun <= MOST_BEGUN
     }
 
-    /// Takes note that `engine` has ended a request; returns the job.
+    /// Ends a request of `engine`. Returns its job.
     ///
     /// # Errors
-    /// As [`Requests::heard`].
+    /// If the engine has no such request; worded as in [`Requests::heard`].
     pub(super) fn end(&mut self, id: u64, engine: EngineId) -> Result<JobId, String> {
         match self.open.remove(&id) {
             Some(request) if request.engine == engine => {
@@ -129,12 +131,12 @@ impl Requests {
         }
     }
 
-    /// Whether an engine has requests to end.
+    /// Whether an engine has open requests.
     pub(super) fn awaits(&self, engine: EngineId) -> bool {
         self.engines.get(&engine).is_some_and(|(open, _)| *open > 0)
     }
 
-    /// Whether a job's request is not ended yet; of one that was canceled too.
+    /// Whether a job's request is still open; also true for a canceled job.
     pub(super) fn has(&self, job: &JobId) -> bool {
         self.open.values().any(|request| request.job == *job)
     }
@@ -147,7 +149,7 @@ impl Requests {
 }
 
 fn not_given(id: u64) -> String {
-    format!("spoke of request {id}, which it was not given or has ended")
+    format!("sent an event for request {id}, which it was not given or has ended")
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
-//! Which engines make way for other models: memory, and a bound on waiting, as a value.
+//! Which engines make way for other models: a value that is told the memory budget and who waits.
 //!
-//! There is room for as many engines as the memory budget has bytes for. Jobs of loaded models go
-//! first, because loading takes long; a model whose engine is idle makes way at once for one that
-//! waits, the least recently used one first. Where those that would have to go are busy without
-//! end, the bound is a time and not a number of jobs: how long a job takes differs by a factor of
-//! thousands, and what a person feels is time. What is pinned never makes way.
+//! There is room for as many engines as fit into the memory budget. Jobs of loaded models go first,
+//! because loading is slow. Idle engines make way at once for a model that waits, the least
+//! recently used first. If the engines that would have to go are always busy, the wait is bounded
+//! by time and not by a number of jobs: jobs differ in length by a factor of thousands, and time is
+//! what a person notices. Pinned engines never make way.
 
 use std::time::{Duration, Instant};
 
@@ -12,31 +12,31 @@ use threadrunner_core::ModelRef;
 
 use crate::engine::EngineId;
 
-/// How long a model's jobs wait until a busy engine takes no new ones and makes way. Loading a
-/// model costs seconds: within half a minute of work for each load that is little.
+/// How long a model's jobs wait before a busy engine takes no new jobs and makes way. Loading a
+/// model takes seconds, which is little compared to half a minute of work per load.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The same where a person waits.
+/// The same if an interactive job waits.
 const INTERACTIVE_PATIENCE: Duration = Duration::from_secs(5);
-/// How long an engine may work before it has to make way, so that with many models waiting each
-/// does more than load.
+/// How long an engine may work before it has to make way. With many models waiting, each then does
+/// more than load.
 const TURN: Duration = PATIENCE;
 
-/// Who waits for room, and who makes it.
+/// Which models wait for room, and which engines make way.
 #[derive(Debug, Default)]
 pub(super) struct Rooms {
-    /// The one that waits longest first.
+    /// The longest wait first.
     waiting: Vec<Wait>,
     yielding: Vec<EngineId>,
     next: Option<Instant>,
 }
 
-/// A model without an engine that has queued jobs.
+/// A model that waits for an engine.
 #[derive(Debug)]
 struct Wait {
     model: ModelRef,
     bytes: u64,
     since: Instant,
-    /// Since when an interactive job is among them.
+    /// Since when an interactive job has been waiting for it.
     interactive_since: Option<Instant>,
 }
 
@@ -51,13 +51,13 @@ impl Wait {
 #[derive(Debug)]
 pub(super) struct Wanted {
     pub(super) model: ModelRef,
-    /// Whether an interactive job of it waits.
+    /// Whether an interactive job waits for it.
     pub(super) interactive: bool,
-    /// What it takes; 0 where that is not known yet.
+    /// The memory it takes; 0 if unknown.
     pub(super) bytes: u64,
 }
 
-/// An engine there is.
+/// An engine, and the memory it takes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Room {
     pub(super) engine: EngineId,
@@ -66,38 +66,38 @@ pub(super) struct Room {
     pub(super) bytes: u64,
 }
 
-/// What an engine does.
+/// What an engine is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RoomState {
-    /// It works, or is being loaded.
+    /// Working or loading.
     Busy,
-    /// It has had nothing to do since then.
+    /// Idle since then.
     Idle(Instant),
-    /// It stays, whatever it does.
+    /// Pinned: it stays, whatever it does.
     Pinned,
-    /// It was told to exit and has not yet.
+    /// Told to exit, but still there.
     Leaving,
 }
 
-/// What there is for all engines together.
+/// The limits for all engines together.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     pub(super) bytes: u64,
     pub(super) engines: usize,
 }
 
-/// What is to be done for a model that wants an engine.
+/// What a model that wants an engine has to do.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Way {
-    /// There is room.
+    /// Start: there is room.
     Begin,
-    /// There will be, when these and those that are leaving have exited.
+    /// Wait until these engines, and those already leaving, have exited; then there is room.
     After(Vec<EngineId>),
-    /// There is none.
+    /// Wait: there is no room.
     Wait,
 }
 
-/// What some engines take together.
+/// What a set of engines takes together.
 #[derive(Debug, Clone, Copy, Default)]
 struct Taken {
     bytes: u64,
@@ -118,7 +118,7 @@ impl Taken {
         Self { bytes: self.bytes.saturating_sub(bytes), engines }
     }
 
-    /// Whether there is room for one more of so many bytes.
+    /// Whether one more engine of `bytes` fits into the limits.
     fn leaves(self, bytes: u64, limits: Limits) -> bool {
         let taken = self.and(bytes);
         taken.bytes <= limits.bytes && taken.engines <= limits.engines
@@ -126,8 +126,7 @@ impl Taken {
 }
 
 impl Rooms {
-    /// Takes note of who waits and of the engines there are, and decides which of those that work
-    /// make way.
+    /// Records who waits and which engines there are, and decides which of the busy ones make way.
     pub(super) fn decide(
         &mut self,
         now: Instant,
@@ -138,7 +137,7 @@ impl Rooms {
         self.note(now, wanted);
         let was_yielding = std::mem::take(&mut self.yielding);
         let of = |engine: &EngineId| rooms.iter().find(|room| room.engine == *engine);
-        // Those that began to make way first go on doing so, if they have to.
+        // Engines that already make way are the first candidates, if any still has to go.
         let began = was_yielding
             .iter()
             .filter_map(of)
@@ -155,7 +154,7 @@ impl Rooms {
         let mut next_turn_over = None;
         let stays = |room: &&Room| match room.state {
             RoomState::Busy | RoomState::Pinned => true,
-            // Idle by now, it still takes nothing: its room is promised.
+            // Once idle, it still takes no new jobs: its room is promised.
             RoomState::Idle(_) => was_yielding.contains(&room.engine),
             RoomState::Leaving => false,
         };
@@ -192,8 +191,8 @@ impl Rooms {
         }
     }
 
-    /// Whether a model that takes so many bytes can have an engine, and which idle ones go for it.
-    /// What those need that have waited too long, and longer, is left for them.
+    /// Whether a model of `bytes` can have an engine, and which idle engines exit for it. Leaves
+    /// room for overdue models that have waited longer.
     pub(super) fn way(
         &self,
         now: Instant,
@@ -221,7 +220,7 @@ impl Rooms {
             return Way::Begin;
         }
         there = Taken::by(rooms.iter().filter(|room| room.state != RoomState::Leaving));
-        // One that makes way anyhow goes before one that may be asked again.
+        // Engines that make way anyhow go before those that may get more jobs.
         let mut idle: Vec<_> = rooms
             .iter()
             .filter_map(|room| match room.state {
@@ -241,7 +240,7 @@ impl Rooms {
         if !there.leaves(bytes, limits) {
             return Way::Wait;
         }
-        // A large one may have made a small one's going needless: the last used ones stay.
+        // A large engine's exit may make a smaller one's unnecessary: keep the most recently used.
         let mut needed = Vec::new();
         for room in gone.into_iter().rev() {
             if there.and(room.bytes).leaves(bytes, limits) {
@@ -254,12 +253,12 @@ impl Rooms {
         Way::After(needed)
     }
 
-    /// The models that wait, the one that does so longest first.
+    /// The waiting models, the longest wait first.
     pub(super) fn waiting(&self) -> Vec<ModelRef> {
         self.waiting.iter().map(|wait| wait.model.clone()).collect()
     }
 
-    /// Whether an engine takes no new jobs.
+    /// Whether an engine makes way, and so takes no new jobs.
     pub(super) fn yields(&self, engine: EngineId) -> bool {
         self.yielding.contains(&engine)
     }
@@ -270,8 +269,8 @@ impl Rooms {
     }
 }
 
-/// The idle engines that have to go for the others to be within the limits: the budget is less
-/// than it was. The least recently used ones first.
+/// The idle engines that have to exit for the rest to fit a budget that has shrunk, the least
+/// recently used first.
 pub(super) fn beyond(rooms: &[Room], limits: Limits) -> Vec<EngineId> {
     let mut taken = Taken::by(rooms.iter().filter(|room| room.state != RoomState::Leaving));
     let mut idle: Vec<_> = rooms

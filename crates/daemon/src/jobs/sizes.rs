@@ -1,8 +1,8 @@
-//! How much memory models would take: asked of an engine process before one is loaded.
+//! How much memory a model would take: asked of an engine process before the model is loaded.
 //!
-//! The daemon does not read model files, which are somebody else's input. A process that is fenced
-//! in as an engine is reads the header, answers, and exits. What it said is kept until the file
-//! changes; what an engine took that was loaded since goes before it.
+//! The daemon reads no model files, because it cannot trust them. A process that is fenced in like
+//! an engine reads the header, answers and exits. The answer is kept until the file changes; once
+//! an engine has loaded the model, what it really took counts instead.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -13,12 +13,12 @@ use threadrunner_core::{Failure, Memory, ModelRef};
 use crate::engine::{EngineId, EngineProcess};
 use crate::model_files::ModelFiles;
 
-/// How long reading a header may take; a disk may have to wake up.
+/// How long reading a header may take; a disk may have to spin up.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Models that are remembered.
+/// How many models to remember.
 const REMEMBERED: usize = 1024;
 
-/// What is known of models that are not loaded.
+/// What is known about models that are not loaded.
 #[derive(Debug, Default)]
 pub(super) struct Sizes {
     known: HashMap<ModelRef, (ModelFiles, Size)>,
@@ -33,46 +33,46 @@ struct Asking {
     process: EngineProcess,
 }
 
-/// How a model stands.
+/// What is known about a model.
 #[derive(Debug, Clone)]
 pub(super) enum Size {
-    /// It takes this.
+    /// It takes this much.
     Known(Sized),
-    /// It is no model.
+    /// It is not a model that can be loaded.
     Failed(Failure),
 }
 
-/// What a model takes.
+/// The memory that a model takes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Sized {
-    /// With the usual context, or the one that was asked for.
+    /// With the context that was asked for, or the usual one.
     pub(super) wanted: Memory,
-    /// With the least that it can do with.
+    /// With the smallest context that is of use.
     pub(super) least: Memory,
-    /// What it took as wanted, when it was loaded last.
+    /// What it took when it was last loaded as `wanted`, in bytes.
     pub(super) measured: Option<u64>,
 }
 
 impl Sizes {
-    /// Whether somebody is being asked about this model.
+    /// Whether a process is being asked about this model.
     pub(super) fn is_asked(&self, model: &ModelRef) -> bool {
         self.asking.values().any(|asking| asking.model == *model)
     }
 
-    /// What is known of it, if its file is still the same.
+    /// What is known about a model, if its files are still the same.
     pub(super) fn get(&self, model: &ModelRef) -> Option<&Size> {
         let (files, size) = self.known.get(model)?;
         (*files == ModelFiles::of(model)).then_some(size)
     }
 
-    /// Takes note that a process was asked.
+    /// Records that a process was asked about a model.
     pub(super) fn ask(&mut self, model: ModelRef, process: EngineProcess, now: Instant) {
         let asking =
             Asking { files: ModelFiles::of(&model), model, until: now + PATIENCE, process };
         self.asking.insert(asking.process.id, asking);
     }
 
-    /// Takes note of what a process said, if it is one that was asked.
+    /// Takes what a process said. Returns false if that process was not asked for a size.
     pub(super) fn heard(&mut self, id: EngineId, events: &[Event]) -> bool {
         if !self.asking.contains_key(&id) {
             return false;
@@ -82,7 +82,7 @@ impl Sizes {
                 Size::Known(Sized { wanted: *wanted, least: *least, measured: None })
             }
             Some(Event::LoadFailed { failure }) => Size::Failed(failure.clone()),
-            _ => return self.gone(id, "spoke of something else"),
+            _ => return self.gone(id, "sent an unexpected event"),
         };
         if let Some(asking) = self.asking.remove(&id) {
             self.remember(asking, size);
@@ -90,17 +90,18 @@ impl Sizes {
         true
     }
 
-    /// Takes note that a process is gone, if it is one that was asked. Where it said nothing,
-    /// loading the model shows what it takes, or why it cannot be loaded.
+    /// Gives up on a process that is gone or gave no answer. Returns false if it was not asked for
+    /// a size. The size then counts as 0: loading the model shows what it takes, or why it cannot
+    /// be loaded.
     pub(super) fn gone(&mut self, id: EngineId, how: &str) -> bool {
         let Some(asking) = self.asking.remove(&id) else { return false };
         asking.process.kill();
-        tracing::warn!(model = asking.model.name(), how, "nobody says how much memory it takes");
+        tracing::warn!(model = asking.model.name(), how, "cannot estimate the model's memory");
         self.remember(asking, Size::Known(Sized::default()));
         true
     }
 
-    /// Gives up those that take too long.
+    /// Gives up on processes that take too long.
     pub(super) fn time(&mut self, now: Instant) {
         let late: Vec<_> =
             self.asking.iter().filter(|(_, it)| it.until <= now).map(|(id, _)| *id).collect();
@@ -109,32 +110,32 @@ impl Sizes {
         }
     }
 
-    /// When to look at the time again.
+    /// When the first of the processes is late.
     pub(super) fn next(&self) -> Option<Instant> {
         self.asking.values().map(|asking| asking.until).min()
     }
 
-    /// Takes note of what a model takes that was loaded as wanted.
+    /// Records what a model took when it was loaded as `wanted`.
     pub(super) fn measured(&mut self, model: &ModelRef, bytes: u64) {
         if let Some((_, Size::Known(sized))) = self.known.get_mut(model) {
             sized.measured = Some(bytes);
         }
     }
 
-    /// Forgets what is known of a model.
+    /// Forgets what is known about a model.
     pub(super) fn forget(&mut self, model: &ModelRef) {
         self.known.remove(model);
     }
 
     fn remember(&mut self, asking: Asking, size: Size) {
         if self.known.len() >= REMEMBERED {
-            // So many different files are a test or an accident: they are asked about again.
+            // This many different files are a test or an accident: ask about them again.
             self.known.clear();
         }
         self.known.insert(asking.model, (asking.files, size));
     }
 
-    /// As if a model had been asked about.
+    /// Sets a model's size as if a process had told it.
     #[cfg(test)]
     pub(super) fn set(&mut self, model: &ModelRef, bytes: u64) {
         let memory = Memory { weights: bytes, ..Memory::default() };

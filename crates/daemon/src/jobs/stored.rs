@@ -1,4 +1,4 @@
-//! What the workspace's thread tells the owner.
+//! Handles what the workspaces' threads tell the owner.
 
 use std::time::{Duration, Instant};
 
@@ -13,11 +13,12 @@ use super::view::{End, Phase};
 use crate::store::{Claim, Found, Standing, StoreEvent, Written};
 use crate::workspaces::WorkspaceId;
 
-/// How long to wait before a claim is tried again for which something was lacking.
+/// How long to wait before claiming again after a claim that failed for lack of a resource, such as
+/// disk space.
 const SHORT_PAUSE: Duration = Duration::from_secs(2);
 
 impl Owner {
-    /// Goes on where the workspace's thread has done its part.
+    /// Handles what a workspace's thread has done.
     pub(super) fn stored(&mut self, workspace: WorkspaceId, event: StoreEvent) {
         let live = event.job().and_then(|id| self.live.get(id));
         if live.is_some_and(|live| live.workspace != workspace) {
@@ -35,7 +36,8 @@ impl Owner {
                 if failure.code == ErrorCode::JobExists =>
             {
                 self.refuse(&id, &failure);
-                // If that one is queued and was not found yet, it was passed over meanwhile.
+                // The job that has this id may have been found meanwhile, and passed over because
+                // of this one.
                 self.stores[workspace].look(id);
             }
             StoreEvent::Submitted { id, result: Err(failure) } => self.lost(&id, failure),
@@ -50,7 +52,7 @@ impl Owner {
                 self.cancel_request(&id);
                 self.lost(&id, failure);
             }
-            // Malformed, and not live: nobody else ends it here.
+            // A malformed job that is not live: nothing else settles it here.
             StoreEvent::Refused { id } => self.settle(&id, Standing::Failed),
             StoreEvent::Stands { how: Standing::Open, .. } => {}
             StoreEvent::Stands { id, how } => self.settle(&id, how),
@@ -67,20 +69,20 @@ impl Owner {
         }
     }
 
-    /// A job goes by the id of one that is live in another workspace, where another program put
-    /// it. Two could not be told apart, so that one ends here; retried later it may run.
+    /// Fails a job that another program submitted under the id of a job that is live in another
+    /// workspace: the two could not be told apart. It may run if it is retried later.
     fn twice(&mut self, workspace: WorkspaceId, event: StoreEvent) {
         if let StoreEvent::Found { id, .. } = event {
             let failure = Failure::new(
                 ErrorCode::WrongState,
                 format!("a job with the id {id} is queued or running in another workspace"),
             )
-            .hint("retry it when that one has ended, or give it an id of its own");
+            .hint("retry it when that one has ended, or give it another id");
             self.stores[workspace].fail_queued(id, failure);
         }
     }
 
-    /// Puts a job that is now in `ready` into the queue; before the others if it had begun.
+    /// Queues a job that is now in `ready`; ahead of the others if it had begun.
     pub(super) fn enqueue(&mut self, id: &JobId, begun: bool) {
         let Some(live) = self.live.get_mut(id) else { return };
         if let Some(engine) = self.engines.get_mut(&live.model) {
@@ -113,7 +115,7 @@ impl Owner {
             view.send_modify(|view| view.durable = true);
         }
         if let Some(tell) = live.tell.take() {
-            // A client that went away in between has its job all the same.
+            // A client that has gone meanwhile keeps its job all the same.
             let _ = tell.send(Ok(id.clone()));
         }
     }
@@ -122,7 +124,7 @@ impl Owner {
         let Some(live) = self.live.get_mut(id) else { return };
         let Claim { prompt, mut spec, meta, state, unfit } = claim;
         if spec.model.is_none() {
-            // Another program's: nobody has filled in yet what it leaves open.
+            // Submitted by another program: what it leaves open is not filled in yet.
             self.stores[live.workspace].settings().fill_in(&mut spec);
         }
         spec.priority = live.priority;
@@ -141,8 +143,8 @@ impl Owner {
         }
     }
 
-    /// A queued job could not be claimed for want of something. It keeps its place; to try the
-    /// others at once would be in vain as well.
+    /// Puts back a job that could not be claimed for lack of a resource, and pauses all claims: the
+    /// others would fail as well. The job keeps its place.
     fn claim_later(&mut self, id: &JobId, failure: &Failure) {
         tracing::error!(job = %id, %failure, "queued jobs wait");
         self.short_until = Some(Instant::now() + SHORT_PAUSE);
@@ -171,7 +173,7 @@ impl Owner {
                     live.set_phase(Phase::Loading { model: model.name(), fraction });
                 }
             }
-            // Its engine is gone, and there is no room for another: it waits for that in the queue.
+            // Its engine is gone, and there is no room for another. It waits for room in the queue.
             None => {
                 if let Some(live) = self.live.get_mut(id) {
                     live.stage = Stage::Releasing;
@@ -181,7 +183,7 @@ impl Owner {
         }
     }
 
-    /// A job could not be written, claimed or put back: whoever waits is told why.
+    /// Forgets a job that could not be written, claimed or put back, and tells those who wait why.
     fn lost(&mut self, id: &JobId, failure: Failure) {
         tracing::error!(job = %id, %failure, "the workspace refused a move");
         if let Some(workspace) = self.refuse(id, &failure) {
@@ -190,7 +192,7 @@ impl Owner {
         self.settle_lost(id, &failure);
     }
 
-    /// Lets go of a job that is none, and tells its client why.
+    /// Forgets a job that the workspace did not accept, and tells its clients why.
     fn refuse(&mut self, id: &JobId, failure: &Failure) -> Option<WorkspaceId> {
         let live = self.forget(id)?;
         if let Some(view) = &live.view {
@@ -207,7 +209,7 @@ impl Owner {
         match (&live, &result) {
             (_, Err(failure)) => self.settle_lost(id, failure),
             (Some(live), Ok(())) => self.settle(id, standing_of(live)),
-            // One that never was live is only ever failed.
+            // A job that was never live can only have failed.
             (None, Ok(())) => self.settle(id, Standing::Failed),
         }
         let Some(live) = live else { return };
@@ -223,11 +225,11 @@ impl Owner {
         let end = match (live.stage, result) {
             (Stage::Ending(end), Ok(())) => end,
             (_, Err(failure)) => {
-                tracing::error!(job = %id, %failure, "the job's end could not be written");
+                tracing::error!(job = %id, %failure, "cannot write the job's end");
                 End::Failed(failure)
             }
             (stage, Ok(())) => {
-                tracing::error!(job = %id, ?stage, "a job ended that had not");
+                tracing::error!(job = %id, ?stage, "a job ended that was not ending");
                 return;
             }
         };
@@ -237,13 +239,14 @@ impl Owner {
         });
     }
 
-    /// Another program, or an earlier daemon, left a job in `ready`.
+    /// Takes in a job that another program, or an earlier daemon, left in `ready`.
     fn found(&mut self, workspace: WorkspaceId, id: JobId, found: Found) {
         if self.live.contains_key(&id) {
             return;
         }
         let settings = self.stores[workspace].settings();
-        // What another program left open: `normal` is also what it said who said nothing.
+        // A job without a model comes from another program. Its `normal` may only mean that it set
+        // no priority, so the workspace's applies.
         let usual = settings.priority.filter(|_| found.model.is_none());
         let priority = match found.priority {
             Priority::Normal => usual.unwrap_or_default(),
@@ -288,7 +291,7 @@ impl Owner {
         threadrunner_home::resolve_draft(home, config, model, None)
     }
 
-    /// Ends a job that is in `ready` and out of the queue.
+    /// Fails a job that is in `ready` and out of the queue.
     pub(super) fn fail_queued(&mut self, id: &JobId, failure: Failure) {
         if let Some(live) = self.live.get_mut(id) {
             live.stage = Stage::Ending(End::Failed(failure.clone()));
@@ -297,7 +300,7 @@ impl Owner {
         }
     }
 
-    /// Ends a job that is in `processing`.
+    /// Fails a job that is in `processing`.
     pub(super) fn fail_claimed(&mut self, id: &JobId, failure: Failure) {
         let Some(live) = self.live.get_mut(id) else { return };
         let end = Stage::Ending(End::Failed(failure.clone()));
@@ -329,7 +332,7 @@ impl Owner {
         if let Some(deadline) = live.deadline {
             self.deadlines.remove(&(deadline, id.clone()));
         }
-        // A request that was canceled keeps its place until the engine says that it is free.
+        // A canceled request keeps its slot until the engine says that the slot is free.
         if !self.requests.has(id)
             && let Some(engine) = self.engines.get_mut(&live.model)
         {

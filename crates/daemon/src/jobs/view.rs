@@ -1,7 +1,8 @@
-//! What can be seen of a live job: kept once by its owner, read at each reader's own pace.
+//! What readers see of a live job: its owner keeps one copy, and each reader follows at its own
+//! pace.
 //!
-//! A reader holds a [`Reader`](tokio::sync::watch::Receiver) and an offset into the text. One that
-//! is slow gets more text at once and never makes anybody wait, so there is no queue to bound.
+//! A reader holds a [`Reader`](tokio::sync::watch::Receiver) and an offset into the text. A slow
+//! reader gets more text at a time and never makes anyone wait, so there is no queue to bound.
 
 use threadrunner_core::{Failure, FinishReason, JobId, Timings, Usage};
 use tokio::sync::watch;
@@ -11,30 +12,30 @@ use tokio::sync::watch;
 pub(crate) struct JobView {
     /// The job.
     pub(crate) id: JobId,
-    /// Whether the job would survive a crash; only then is its id told.
+    /// Whether the job would survive a crash. Its id is not told before that.
     pub(crate) durable: bool,
-    /// What is happening.
+    /// What the job is doing.
     pub(crate) phase: Phase,
-    /// How often the text was begun anew. A reader that sees it change starts at offset 0.
+    /// How many times the text was started over. On a change, a reader restarts at offset 0.
     pub(crate) attempt: u32,
     /// The answer so far.
     pub(crate) text: String,
-    /// What the attempt before this one had said. The same may be said again.
+    /// The text of the previous attempt. The current one may generate the same again.
     pub(crate) earlier: String,
-    /// How it ended. Set last, once.
+    /// How the job ended. Set last, and only once.
     pub(crate) end: Option<End>,
 }
 
-/// What is happening to a live job.
+/// What a live job is doing.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Phase {
-    /// Waiting for the end of other jobs: one of them, and how many more.
+    /// Waiting for other jobs to end: one of them, and how many more.
     Held { on: JobId, others: u32 },
     /// Waiting for its turn.
     Queued { position: u32 },
     /// Its model is being loaded.
     Loading { model: String, fraction: f32 },
-    /// Its prompt is being read.
+    /// Its prompt is being prefilled: `done` of `total` tokens.
     Prefill { done: u32, total: u32 },
     /// Its answer is being generated.
     Decode,
@@ -45,11 +46,11 @@ pub(crate) enum Phase {
 pub(crate) enum End {
     /// With an answer.
     Done(Box<Done>),
-    /// Without one, or with a part.
+    /// Without an answer, or with only part of one.
     Failed(Failure),
 }
 
-/// What the last frame of an answer tells.
+/// What the last frame of an answer carries.
 #[derive(Debug, Clone)]
 pub(crate) struct Done {
     pub(crate) model: String,
@@ -64,7 +65,7 @@ pub(crate) type ViewSender = watch::Sender<JobView>;
 pub(crate) type ViewReader = watch::Receiver<JobView>;
 
 impl JobView {
-    /// A view of a job that waits at `position`.
+    /// A view of a job that is queued at `position`.
     pub(crate) fn queued(id: JobId, position: u32, durable: bool) -> Self {
         Self {
             id,

@@ -1,5 +1,6 @@
-//! Engines that are ended because of what they do: they say nothing for too long, or what they may
-//! not say. Such an engine is not asked to go but killed, for it may be anybody by now.
+//! Kills engines that make no progress for too long, or do what they may not.
+//!
+//! Such an engine is killed rather than told to exit: it may no longer be running our code.
 
 use std::time::{Duration, Instant};
 
@@ -9,29 +10,29 @@ use super::engines::{engine_died, path_of};
 use super::owner::Owner;
 use crate::states;
 
-/// A deadline that is noticed so much later was missed by this process itself: it was stopped, or
-/// the machine slept. What engines said meanwhile is still to be read.
+/// A deadline noticed this late was missed by the daemon itself: it was stopped, or the machine
+/// slept. What engines sent meanwhile is still unread.
 const LATE: Duration = Duration::from_secs(5);
 
-/// What to do about an engine that is too slow, and about one that is not to be trusted.
-const SLOW: &str = "where the machine is just slow, raise engine_timeout in config.toml";
+/// Hints for an engine that is too slow, and for one that is not to be trusted.
+const SLOW: &str = "if the machine is just slow, raise engine_timeout in config.toml";
 const UNTRUSTED: &str =
-    "take the model file from somebody you trust, or report a bug of the engine";
+    "get the model file from a source that you trust, or report a bug in the engine";
 
-/// How often it is looked at how much engines have written.
+/// How often to check how much engines have written.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// How many times as much an engine may have written as it was told, and bytes beside that: it
-/// writes a session's new state before it removes the old one.
+/// How much more than its limit an engine may have written: a factor, and bytes on top. It writes a
+/// session's new state before it removes the old one.
 const STATES_BEYOND: (u64, u64) = (2, 1 << 20);
 
 impl Owner {
-    /// When the first engine has said nothing for too long.
+    /// When the first engine has made no progress for too long.
     pub(super) fn engine_overdue(&self) -> Option<Instant> {
         let patience = self.config.engine_timeout;
         self.engines.values().filter_map(|engine| engine.overdue_at(patience)).min()
     }
 
-    /// Ends the engines that have said nothing for too long.
+    /// Kills the engines that have made no progress for `engine_timeout`.
     pub(super) fn end_silent_engines(&mut self, now: Instant) {
         let patience = self.config.engine_timeout;
         let mut silent = Vec::new();
@@ -49,15 +50,15 @@ impl Owner {
         }
     }
 
-    /// Looks at what engines write, as long as there are any that may.
+    /// Schedules the next check of what engines write, while any may write.
     pub(super) fn watch_states(&mut self, now: Instant) {
         let written = self.engines.values().any(|engine| engine.state().is_some());
         self.states_at =
             written.then(|| self.states_at.map_or(now + LOOK_EVERY, |at| at.min(now + LOOK_EVERY)));
     }
 
-    /// Ends the engines that have written more than they were told: the system bounds each of their
-    /// files, and not how many there are.
+    /// Kills the engines that have written far more than they may. The system limits the size of
+    /// each of their files, but not the number of files.
     pub(super) fn end_engines_that_fill_the_disk(&mut self, now: Instant) {
         let mut greedy = Vec::new();
         for engine in self.engines.values() {
@@ -68,7 +69,7 @@ impl Owner {
                 let most = state.max_bytes;
                 greedy.push((
                     engine.model().clone(),
-                    format!("wrote {written} bytes of sessions' states, and may have {most}"),
+                    format!("wrote {written} bytes of session state, and its limit is {most}"),
                 ));
             }
         }
@@ -79,19 +80,19 @@ impl Owner {
         self.watch_states(now);
     }
 
-    /// Ends an engine that did what it may not, in words that go on from "it".
+    /// Kills an engine that did what it may not. `what` continues a sentence that begins with "it".
     pub(super) fn end_engine(&mut self, model: &ModelRef, what: &str) {
         self.kill_engine(model, what, UNTRUSTED);
     }
 
     fn kill_engine(&mut self, model: &ModelRef, what: &str, hint: &str) {
         let Some(engine) = self.engines.get(model) else { return };
-        tracing::error!(model = model.name(), pid = engine.pid(), what, "the engine is ended");
+        tracing::error!(model = model.name(), pid = engine.pid(), what, "killing the engine");
         engine.kill();
         if engine.loading().is_some() {
             let failure = Failure::new(
                 ErrorCode::ModelLoad,
-                format!("the engine was ended while it loaded {}: it {what}", path_of(model)),
+                format!("the engine was killed while loading {}: it {what}", path_of(model)),
             )
             .hint(hint);
             self.load_failed(model, &failure, false);

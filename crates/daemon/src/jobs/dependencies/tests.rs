@@ -1,4 +1,4 @@
-//! Who is released by whose end.
+//! Which jobs are released by the end of another.
 
 use std::collections::BTreeMap;
 
@@ -89,7 +89,7 @@ fn a_cycle_is_refused_by_whoever_closes_it() {
     assert_eq!(all.hold(&id(2), open(&[1])), Verdict::Held);
     let Verdict::Broken(Broken::Cycle { by }) = all.hold(&id(3), open(&[2, 7])) else { panic!() };
     assert!([1, 2].map(id).contains(&by), "{by}");
-    // The one that closed it fails, and so do the others.
+    // The job that closed the cycle fails, and so do the others.
     assert_eq!(all.ended(&id(3), Standing::Failed).broken.len(), 2);
     assert!(all.is_empty());
 }
@@ -98,7 +98,7 @@ fn a_cycle_is_refused_by_whoever_closes_it() {
 fn chains_and_fans_of_many_jobs_are_gone_through_once() {
     const MANY: usize = 100_000;
     let mut all = Dependencies::default();
-    // Out of order, as a foreign program might: the even ones first.
+    // Out of order, as another program might submit them: the even ones first.
     for job in (1..MANY).filter(|job| job % 2 == 0).chain((1..MANY).filter(|job| job % 2 == 1)) {
         assert_eq!(all.hold(&id(job), open(&[job - 1])), Verdict::Held);
     }
@@ -113,18 +113,18 @@ fn chains_and_fans_of_many_jobs_are_gone_through_once() {
     assert!(all.is_empty());
 }
 
-/// What a job waits for, and whether a failure is as good as an answer.
+/// What a job waits for, and whether it begins even after failures.
 type Graph = BTreeMap<usize, (Vec<usize>, bool)>;
 
 const JOBS: usize = 9;
 
-/// Anything: also cycles, and jobs that wait for what is not there.
+/// Any graph, including cycles and dependencies that are missing.
 fn graphs() -> impl Strategy<Value = Vec<(Vec<usize>, bool)>> {
     prop::collection::vec((prop::collection::vec(0..JOBS + 2, 0..4), any::<bool>()), JOBS)
 }
 
-/// Tells of jobs in an order and ends what can be ended, until nothing moves any more; returns how
-/// each ended.
+/// Holds jobs in this order, and ends what can end, until nothing moves any more. Returns how each
+/// job ended.
 fn play(graph: &Graph, arrival: &[usize], fails: &[bool]) -> BTreeMap<usize, Standing> {
     let mut all = Dependencies::default();
     let mut ended: BTreeMap<usize, Standing> = BTreeMap::new();
@@ -146,7 +146,7 @@ fn play(graph: &Graph, arrival: &[usize], fails: &[bool]) -> BTreeMap<usize, Sta
             }
             Verdict::Broken(_) => events.push((id(job), Standing::Failed)),
         }
-        // Half of the ends come before the next arrival.
+        // Some ends come before the next arrival, others later.
         while job % 2 == 0 || events.len() > 2 {
             let Some((job, how)) = events.pop() else { break };
             tell(&mut all, &mut ended, &mut events, (job, how), fails, &number);
@@ -188,7 +188,7 @@ proptest! {
         prop_assert_eq!(ended.len(), JOBS);
         for (job, how) in &ended {
             let (on, any) = &graph[job];
-            // One that is done waited for nothing that was not.
+            // All dependencies of a done job were done or, with `any`, had at least ended.
             if *how == Standing::Done {
                 for other in on {
                     let other = ended.get(other);
@@ -204,7 +204,7 @@ proptest! {
         arrival in Just((0..JOBS).collect::<Vec<_>>()).prop_shuffle(),
         fails in prop::collection::vec(any::<bool>(), JOBS),
     ) {
-        // A job waits only for those before it, as all that is submitted here does.
+        // A job waits only for earlier jobs, as every job submitted to the daemon does.
         let graph: Graph = edges
             .into_iter()
             .enumerate()
@@ -228,7 +228,7 @@ fn a_turn_goes_on_however_the_one_before_it_ended() {
         assert_eq!(all.ended(&id(1), how).free, [id(2)]);
         assert!(all.is_empty());
     }
-    // What it was told to wait for besides still counts, also where that is the same job.
+    // Its other dependencies still count, even one on the same job.
     let mut all = Dependencies::default();
     all.hold(&id(2), turn(&[(3, Standing::Open)]));
     all.hold(&id(4), turn(&[(1, Standing::Open)]));

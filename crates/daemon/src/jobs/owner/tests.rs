@@ -1,4 +1,4 @@
-//! The owner event by event, in orders that processes and disks seldom choose.
+//! The owner, event by event, in orders that processes and disks rarely produce.
 
 mod hostile;
 
@@ -23,15 +23,15 @@ use crate::engine::{EngineMessage, EngineProcess, Exit, LoadState, LoadView, Sta
 use crate::store::Store;
 use crate::workspaces::Served;
 
-/// An owner that is told each event by the test. Its engines are programs that end at once; what
-/// they say is the test's as well.
+/// An owner that the test feeds each event. Its engines are programs that exit at once; the test
+/// also sends their events.
 struct Story {
     owner: Owner,
     served: Vec<Served>,
     _directory: TempDir,
 }
 
-/// Bytes of an engine: far more than the processes of these tests have.
+/// The size of an engine in bytes: far more than the processes of these tests take.
 const SIZE: u64 = 1 << 40;
 
 fn model() -> ModelRef {
@@ -52,7 +52,7 @@ impl Story {
         Self::with(Config::default())
     }
 
-    /// A story with this configuration, and room for four engines.
+    /// A story with this configuration and room for four engines.
     fn with(config: Config) -> Self {
         let memory_budget = threadrunner_home::MemoryBudget::Bytes(4 * SIZE);
         let config = Config { memory_budget, ..config };
@@ -86,13 +86,13 @@ impl Story {
 
     fn submit_to(&mut self, model: ModelRef) -> JobId {
         if self.owner.sizes.get(&model).is_none() {
-            // As if it had been asked for before. No process of a test has less.
+            // As if it had been asked for before.
             self.owner.sizes.set(&model, SIZE);
         }
         let (reply, _) = oneshot::channel();
         let job = Box::new(self.job(model));
         self.owner.order(Order::SubmitDetached { job, reply });
-        // Ids ascend.
+        // Ids ascend, so the new job has the largest.
         self.owner.live.keys().max().unwrap().clone()
     }
 
@@ -107,7 +107,7 @@ impl Story {
         }
     }
 
-    /// An engine that was started then, is loaded, and works on something.
+    /// Adds a loaded engine that was started at `started` and works on a job.
     fn busy_engine(&mut self, model: &ModelRef, started: Instant) -> EngineId {
         let load = Load::new(model.clone(), EngineOptions::default());
         let process = self.owner.spawner.spawn(load).unwrap();
@@ -116,7 +116,7 @@ impl Story {
         self.add(engine)
     }
 
-    /// An engine that is loaded, whatever it is.
+    /// A loaded engine around any process.
     fn loaded(&self, process: EngineProcess, model: &ModelRef, started: Instant) -> Engine {
         let (view, _) = tokio::sync::watch::channel(LoadView::waiting(model));
         let stay = Stay::usual(KeepAlive::Forever, false);
@@ -133,7 +133,7 @@ impl Story {
         id
     }
 
-    /// Tells the owner what the workspace's thread has done, until `wanted` is so.
+    /// Feeds the owner the events of the workspaces' threads until `wanted` holds.
     async fn until(&mut self, wanted: impl Fn(&Owner) -> bool) {
         while !wanted(&self.owner) {
             let (workspace, event) = self.owner.from_stores.recv().await.unwrap();
@@ -142,13 +142,13 @@ impl Story {
         }
     }
 
-    /// Tells the owner what its first engine says.
+    /// Feeds the owner an event of its first engine.
     fn says(&mut self, event: Event) {
         self.owner.engine(EngineId(1), EngineMessage::Events(vec![event]));
         self.owner.dispatch();
     }
 
-    /// A job that runs as request 1 of the first engine.
+    /// Submits a job that runs as request 1 of the first engine.
     async fn running(&mut self) -> JobId {
         let id = self.submit();
         self.until(|owner| matches!(owner.live[&id].stage, Stage::Claimed(_))).await;
@@ -292,7 +292,7 @@ async fn a_job_that_is_on_its_way_to_the_disk_is_found_and_its_id_is_taken() {
     assert!(story.owner.live.contains_key(&id));
 }
 
-/// Puts a job with nothing but a prompt where another program would.
+/// Submits a job with only a prompt, as another program would.
 fn put(story: &Story, workspace: usize, id: &str) -> JobId {
     let ready = story.served[workspace].settings.path.join("input/ready");
     let aside = ready.join("aside");
@@ -368,7 +368,7 @@ async fn the_engine_that_works_longest_makes_way_for_a_model_that_has_waited_lon
     story.owner.dispatch();
     let after = story.submit_to(named("a"));
     assert!(matches!(story.owner.live[&after].stage, Stage::Storing));
-    // What it has begun it ends.
+    // It finishes what it has begun.
     let works = JobId::parse("1").unwrap();
     story.owner.engines.get_mut(&named("a")).unwrap().end(&works, now);
     story.owner.dispatch();
@@ -377,7 +377,7 @@ async fn the_engine_that_works_longest_makes_way_for_a_model_that_has_waited_lon
     story.owner.dispatch();
     assert!(!story.owner.engines.contains_key(&named("a")));
     assert!(story.owner.engines.contains_key(&named("b")));
-    // Until its process is gone, so is none of its memory.
+    // Its memory is not free until its process has exited.
     assert!(matches!(story.owner.live[&waits].stage, Stage::Queued(_)));
     story.owner.engine(first.unwrap(), exited("exited", false));
     story.owner.dispatch();

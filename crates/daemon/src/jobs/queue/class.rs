@@ -1,4 +1,4 @@
-//! The waiting jobs of one model and priority: tags take turns.
+//! The queued jobs of one model and priority, with tags taking turns.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -7,22 +7,22 @@ use threadrunner_core::JobId;
 
 use super::line::Line;
 
-/// Where a job stands in its class; each is given once.
+/// A job's position in its class. Each ticket is issued only once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Ticket {
-    /// Whether it was put back: then it takes no turn of its tag's.
+    /// Whether the job was put back; then it takes no turn from its tag.
     put_back: bool,
     number: u64,
 }
 
-/// The waiting jobs of one model and priority.
+/// The queued jobs of one model and priority.
 #[derive(Debug, Default)]
 pub(super) struct Class {
-    /// Those that had their turn and were put back. They go before all others.
+    /// Jobs that had their turn and were put back. They go before all others.
     put_back: Line,
-    /// The others by their tag; of those without one, the tag is empty.
+    /// The other jobs by tag; the empty tag stands for jobs without one.
     groups: HashMap<Arc<str>, Group>,
-    /// Whose turn it is: the first, and then the next. Each group is here once.
+    /// The order of turns: the first tag goes next. Each group is in it once.
     turns: BTreeMap<u64, Arc<str>>,
     last_turn: u64,
     last_number: u64,
@@ -40,8 +40,8 @@ impl Class {
         self.len
     }
 
-    /// Puts a job behind the others of its tag. A tag that had none waits a whole round for its
-    /// turn, so that a new tag for each job jumps no queue.
+    /// Puts a job behind the others of its tag. A tag that had no jobs waits a whole round for its
+    /// turn, so using a new tag for each job does not jump the queue.
     pub(super) fn push(&mut self, id: JobId, tag: &str) -> Ticket {
         self.len += 1;
         self.last_number += 1;
@@ -60,7 +60,7 @@ impl Class {
         Ticket { put_back: false, number }
     }
 
-    /// Puts a job that had its turn before all that had none.
+    /// Puts a job that had its turn before all that have not.
     pub(super) fn put_back(&mut self, id: JobId) -> Ticket {
         self.len += 1;
         self.last_number += 1;
@@ -110,8 +110,8 @@ impl Class {
         }
         let own = self.groups.get(tag)?;
         let round = own.line.rank(ticket.number)?;
-        // A job that is the nth of its tag goes in the nth round. In each round before, each tag
-        // that had a job left had one; in its own, those whose turn comes first have one more.
+        // The nth job of a tag goes in the nth round. In each round before that, every tag with
+        // jobs left has one; in the job's own round, only the tags whose turn comes first have one.
         let others = self.turns.iter().filter_map(|(turn, tag)| {
             let rounds = round + usize::from(*turn < own.turn);
             Some(self.groups.get(tag)?.line.len().min(rounds))

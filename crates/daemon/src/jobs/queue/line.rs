@@ -1,14 +1,15 @@
-//! Jobs in the order in which they came, from which any can be taken.
+//! Jobs in order of arrival, from which any can be removed.
 
 use std::collections::VecDeque;
 
 use threadrunner_core::JobId;
 
-/// Jobs in a block. More make taking one out slower, fewer make counting those before one slower.
+/// Jobs per block. Larger blocks make removing a job slower; smaller ones make counting the jobs
+/// before it slower.
 const BLOCK: usize = 256;
 
-/// Jobs by ascending numbers, in blocks: so that one of 100,000 is found, taken out, or counted up
-/// to in some hundred steps.
+/// Jobs by ascending number, in blocks: finding, removing or ranking one of 100,000 takes some
+/// hundred steps.
 #[derive(Debug, Default)]
 pub(super) struct Line {
     blocks: VecDeque<VecDeque<(u64, JobId)>>,
@@ -20,7 +21,7 @@ impl Line {
         self.len
     }
 
-    /// Adds a job with a number over all others'.
+    /// Adds a job whose number is higher than all others.
     pub(super) fn push(&mut self, number: u64, id: JobId) {
         self.len += 1;
         match self.blocks.back_mut() {
@@ -49,14 +50,14 @@ impl Line {
         Some(id)
     }
 
-    /// How many go before the job with this number.
+    /// How many jobs go before the one with this number.
     pub(super) fn rank(&self, number: u64) -> Option<usize> {
         let (block, index) = self.find(number)?;
         Some(self.blocks.iter().take(block).map(VecDeque::len).sum::<usize>() + index)
     }
 
     fn find(&self, number: u64) -> Option<(usize, usize)> {
-        // No block is empty.
+        // No block is empty, so each has a first job.
         let after = self.blocks.partition_point(|block| block[0].0 <= number);
         let block = after.checked_sub(1)?;
         let index = self.blocks[block].binary_search_by_key(&number, |(number, _)| *number).ok()?;

@@ -15,7 +15,7 @@ fn lane(model: &ModelRef, priority: Priority) -> Lane<'_> {
     Lane { model, priority, tag: None }
 }
 
-/// All that wait, in the order in which they go.
+/// All queued jobs of a model, in the order in which they go.
 fn drain(queue: &mut Queue, model: &ModelRef) -> Vec<JobId> {
     std::iter::from_fn(|| queue.pop(model, false)).collect()
 }
@@ -129,7 +129,7 @@ impl Entry {
     }
 }
 
-/// What a queue holds after these steps, and what the test believes it does.
+/// Plays the steps. Returns the queue, and the jobs that the test expects in it.
 fn play(steps: Vec<Step>) -> (Queue, Vec<Entry>) {
     let models = [model("a"), model("b")];
     let (mut queue, mut waiting) = (Queue::default(), Vec::<Entry>::new());
@@ -224,7 +224,7 @@ proptest! {
 
     #[test]
     fn no_tag_waits_for_two_jobs_of_another(steps in steps()) {
-        // What was put back has had its turn, and goes before all others.
+        // A job that is put back has had its turn and goes before all others, so put none back.
         let steps = steps.into_iter().map(|step| match step {
             Step::Pop { model, interactive_only, .. } => {
                 Step::Pop { model, interactive_only, put_back: false }

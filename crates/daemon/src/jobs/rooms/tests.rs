@@ -15,10 +15,10 @@ fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// Room for four of a byte each.
+/// Room for four engines of one byte each.
 const FOUR: Limits = Limits { bytes: 4, engines: 16 };
 
-/// Four engines that were started one second after the other, long ago.
+/// Four busy engines that were started one second apart, long ago.
 fn four_busy(start: Instant) -> Vec<Room> {
     let busy = |n| Room {
         engine: EngineId(n),
@@ -46,7 +46,7 @@ fn the_engine_started_first_makes_way_when_another_model_has_waited_long_enough(
     assert_eq!(yielding(&rooms), [1]);
     assert_eq!(rooms.next(), None);
     assert_eq!(rooms.way(now + PATIENCE, &model(9), 1, &engines, FOUR), Way::Wait);
-    // Idle by then, it still takes nothing: its room is promised.
+    // Once idle, it still takes no new jobs: its room is promised.
     let mut idle = engines.clone();
     idle[0].state = RoomState::Idle(now);
     rooms.decide(now + seconds(60), &[wanted(9, 1)], &idle, FOUR);
@@ -112,7 +112,7 @@ fn an_engine_that_was_just_started_has_its_turn_first() {
     assert_eq!(yielding(&rooms), [1]);
 }
 
-/// Engines of so many bytes that have been idle for 9, 8, 7 … seconds.
+/// Idle engines of these sizes, each idle for one second longer than the next.
 fn idle(start: Instant, bytes: &[u64]) -> Vec<Room> {
     let room = |(n, bytes): (u64, &u64)| Room {
         engine: EngineId(n),
@@ -160,7 +160,7 @@ fn who_has_waited_too_long_is_not_overtaken_by_those_who_need_less() {
     rooms.decide(late, &both, &engines, FOUR);
     assert_eq!(yielding(&rooms), [1, 2]);
     assert_eq!(rooms.way(late, &model(9), 1, &engines, FOUR), Way::Wait);
-    // One for which there is room beside it goes all the same.
+    // A model that fits beside the overdue one begins all the same.
     let more = Limits { bytes: 5, ..FOUR };
     assert_eq!(rooms.way(late, &model(9), 1, &engines, more), Way::Begin);
 }
@@ -185,10 +185,10 @@ struct Busy {
 }
 
 proptest! {
-    /// Models that each have work without end, of different sizes, in less memory than all take:
-    /// a second at a time, an engine works on jobs of a given length, and makes way between two of
-    /// them when it has to. The limits hold, nobody who works or is pinned goes, and nobody waits
-    /// for ever.
+    /// Models of different sizes, each with endless work, in less memory than all of them take.
+    /// Engines work on jobs of a given length, one second at a time, and make way between two jobs
+    /// if they have to. The limits hold, no busy or pinned engine exits, and no model waits
+    /// forever.
     #[test]
     fn no_model_waits_for_ever(
         sizes in prop::collection::vec(1u64..8, 2..12),
@@ -213,7 +213,7 @@ proptest! {
             };
             engines.push(Busy { model: usize::MAX, room, ends: u64::MAX });
         }
-        // Whoever waits longest gets room once all that work now have had their turn.
+        // The model that waits longest gets room once all busy engines have had their turn.
         let bound = (models as u64 + 1) * (TURN.as_secs() + PATIENCE.as_secs() + job + 1);
         for second in 0..1500u64 {
             let now = start + seconds(second);

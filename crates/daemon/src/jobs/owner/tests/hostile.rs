@@ -1,4 +1,4 @@
-//! Engines that say what they may not, or nothing.
+//! Engines that send what they may not, or nothing.
 
 use threadrunner_core::{ErrorCode, Failure, Memory};
 
@@ -8,7 +8,7 @@ fn named(name: &str) -> ModelRef {
     ModelRef { backend: BackendKind::Llama, path: Some(name.into()), draft: None }
 }
 
-/// A story in which the first engine answers a job, and beside it there is another, of model `a`.
+/// A story whose first engine runs a job, beside a second engine, of model `a`.
 async fn beside_another() -> (Story, JobId, EngineId) {
     let mut story = Story::new();
     let id = story.running().await;
@@ -98,7 +98,7 @@ async fn an_engine_that_says_nothing_is_ended_and_one_that_has_nothing_to_say_is
     let overdue = story.owner.engine_overdue().unwrap();
     story.owner.time(overdue - second);
     assert!(story.owner.live[&id].runs(1));
-    // The daemon was stopped meanwhile, and the engine may have said much.
+    // The daemon itself was stopped meanwhile, and the engine may have sent events.
     story.owner.time(overdue + 100 * second);
     assert!(story.owner.live[&id].runs(1));
     assert!(story.owner.engine_overdue().unwrap() > overdue + 100 * second);
@@ -134,7 +134,7 @@ async fn a_load_that_does_not_get_on_fails_and_so_does_one_that_never_ends() {
         }
         let overdue = story.owner.engine_overdue().unwrap();
         assert!(overdue <= start + Duration::from_secs(25 * 300));
-        // What does not get on does not count.
+        // Too small a step is no progress.
         story.says(Event::Loading { fraction: 0.001 });
         assert_eq!(story.owner.engine_overdue(), Some(overdue));
         story.owner.time(overdue);
