@@ -1,4 +1,4 @@
-//! `ps`: loaded models and running requests.
+//! `ps`: lists loaded models and running requests.
 
 use super::Stop;
 use crate::connection::Answer;
