@@ -1,38 +1,40 @@
-//! Whether the clock can be believed where something would be deleted because of it.
+//! Decides whether the clock can be trusted enough to delete something because of it.
 //!
-//! A clock that was set wrong is most often set right soon; what was deleted meanwhile is gone. So a
-//! clock that leapt, against one that only counts, is believed when it has stood for a while.
+//! A clock that was set wrong is usually corrected soon, but what was deleted in the meantime is
+//! gone. So after the wall clock jumps, as measured against a clock that only counts up, it is
+//! trusted only once it has been steady for a while.
 
 use std::time::{Duration, SystemTime};
 
-/// How long a clock that leapt has to go on without leaping again.
+/// How long the wall clock must go on without jumping again.
 const STANDS: Duration = Duration::from_secs(600);
-/// A clock that is corrected a little does not leap,
+/// A correction of up to this much is not a jump.
 const TOLERANCE: Duration = Duration::from_secs(10);
-/// nor one that is made to go a little faster or slower, by one part in so many.
+/// Nor is one of up to one part in this many of the time passed: a clock may be slewed.
 const DRIFT: u32 = 500;
-/// Where nothing has happened for longer than this, nobody can tell whether the clock leapt.
+/// If nothing has happened for longer than this, a jump in the meantime cannot be ruled out.
 const LONG_AGO: Duration = Duration::from_secs(86_400);
 
-/// Two clocks, when they were looked at last.
+/// The two clocks, when they were last read.
 #[derive(Debug)]
 pub(crate) struct Clock {
     wall: SystemTime,
     steady: Duration,
-    /// Since when the wall clock stands; `None` where it has never leapt.
+    /// When the wall clock last jumped, on the steady clock; `None` if it never has.
     leapt: Option<Duration>,
 }
 
 impl Clock {
-    /// The clocks as they are. `last_sign` is when something was last seen to happen here.
+    /// Starts from the clocks' present readings. `last_sign` is when the last activity was
+    /// recorded.
     pub(crate) fn new(wall: SystemTime, steady: Duration, last_sign: Option<SystemTime>) -> Self {
         let quiet = last_sign.and_then(|sign| wall.duration_since(sign).ok());
         let leapt = quiet.filter(|quiet| *quiet > LONG_AGO).map(|_| steady);
         Self { wall, steady, leapt }
     }
 
-    /// Looks at the clocks again. How long it is until the wall clock can be believed; zero where it
-    /// can be now.
+    /// Takes the clocks' present readings. Returns how long until the wall clock can be trusted;
+    /// zero if it can be now.
     pub(crate) fn look(&mut self, wall: SystemTime, steady: Duration) -> Duration {
         let passed = steady.saturating_sub(self.steady);
         let expected = self.wall + passed;
@@ -41,7 +43,7 @@ impl Clock {
             Err(behind) => behind.duration(),
         };
         if off > TOLERANCE + passed / DRIFT {
-            tracing::warn!(seconds = off.as_secs(), "the clock leapt: [retention] waits a while");
+            tracing::warn!(seconds = off.as_secs(), "the clock jumped: pausing [retention]");
             self.leapt = Some(steady);
         }
         (self.wall, self.steady) = (wall, steady);
@@ -50,7 +52,8 @@ impl Clock {
     }
 }
 
-/// Time since the machine was started: nobody can set it, and it goes on while the machine sleeps.
+/// Time since the machine booted. Nobody can set it, and on Linux it counts while the machine
+/// sleeps.
 pub(crate) fn steady_now() -> Duration {
     use rustix::time::{ClockId, clock_gettime};
     #[cfg(target_os = "linux")]
@@ -78,7 +81,7 @@ mod tests {
     fn a_clock_that_goes_on_is_believed() {
         let (mut clock, wall, steady) = start();
         assert_eq!(clock.look(wall, steady), Duration::ZERO);
-        // Also after it was corrected a little, over a long time by more.
+        // A small correction is believed too, and a larger one over a long time.
         let little = Duration::from_secs(9);
         assert_eq!(clock.look(wall + HOUR + little, steady + HOUR), Duration::ZERO);
         let later = 1000 * HOUR;
@@ -110,7 +113,7 @@ mod tests {
         let (_, wall, steady) = start();
         let mut clock = Clock::new(wall, steady, Some(wall - YEAR));
         assert_eq!(clock.look(wall, steady), STANDS);
-        // With nothing there, and with what is from a time to come, there is no harm.
+        // If there is nothing, or only things from the future, there is no harm.
         for sign in [None, Some(wall + YEAR)] {
             assert_eq!(Clock::new(wall, steady, sign).look(wall, steady), Duration::ZERO);
         }

@@ -1,8 +1,8 @@
-//! One connection: frames in, frames out, many requests side by side.
+//! One connection: frames in, frames out, many requests at once.
 //!
-//! Requests with an id run each in a task of its own. Those without one could not be told apart,
-//! so they run one after the other. When the client is gone, what it was attached to is canceled;
-//! a client that only closed its sending half still gets its answers.
+//! Each request with an id runs in its own task. Requests without an id run one after the other,
+//! because their answers could not be told apart. When the client is gone, the jobs it was attached
+//! to are canceled; a client that only closed its sending half still gets its answers.
 
 mod answer;
 mod incoming;
@@ -30,13 +30,13 @@ use crate::room::{Piece, SMALL};
 use crate::stream::{self, ReadHalf, WriteHalf};
 use crate::workspaces::blocking;
 
-/// Requests of one connection at once.
+/// The maximum number of requests in progress on one connection.
 const REQUESTS: usize = 256;
-/// Requests without an id that may wait for the one before them.
+/// The maximum number of requests without an id that wait for the one before them.
 const WAITING: usize = 16;
-/// How long a client may take to read what is left when all its answers are given.
+/// How long a client may take to read what is left once all its answers are given.
 const LAST_WRITE: Duration = Duration::from_secs(60);
-/// How often to look whether a client that closed its sending half is still there.
+/// How often to check whether a client that closed its sending half is still there.
 const LOOK: Duration = Duration::from_millis(250);
 
 /// Serves one client until it is gone or has all its answers.
@@ -64,12 +64,12 @@ pub(crate) async fn serve(
     };
     connection.read_requests(read, &closing).await;
     drop(connection);
-    // All answers are given: what is still to be written goes out, as far as the client reads.
+    // All answers are given; let the client read what is not written yet.
     let _ = tokio::time::timeout(LAST_WRITE, writer).await;
     peer.gone.cancel();
 }
 
-/// A request that waits for the one before it.
+/// A request and what it holds while it is in progress.
 struct Next {
     request: Request,
     under_way: UnderWay,
@@ -113,7 +113,7 @@ impl Connection {
             }
         }
         self.in_order = None;
-        // No more requests come. Those under way go on for as long as somebody listens.
+        // No more requests come. Those in progress continue while the client is there.
         loop {
             if hung_up(incoming.stream()) {
                 gone.cancel();
@@ -129,7 +129,7 @@ impl Connection {
         let parsed = if json.len() <= SMALL {
             Request::parse(&json)
         } else {
-            // Others are not to wait for that.
+            // Parsing a large request must not block other connections.
             let parsed = blocking(move || Ok(Request::parse(&json))).await;
             parsed.unwrap_or_else(|failure| Err((None, failure)))
         };
@@ -142,7 +142,7 @@ impl Connection {
         if self.peer.is_reserved && !control {
             let failure = Failure::new(
                 ErrorCode::Overloaded,
-                "the daemon serves as many connections as it can, and none of them is idle",
+                "the daemon has reached its limit of connections, and none of them is idle",
             )
             .hint("try again later; `threadrunner ps` and `threadrunner daemon stop` work");
             return answer.fail(failure, None).await;
@@ -150,7 +150,7 @@ impl Connection {
         let Some(under_way) = self.peer.begin(&request.op) else {
             let failure = Failure::new(
                 ErrorCode::Overloaded,
-                "the daemon has as many requests under way as it can take",
+                "the daemon has reached its limit of requests in progress",
             )
             .hint("try again later");
             return answer.fail(failure, None).await;
@@ -182,7 +182,7 @@ impl Connection {
         });
         match lane.try_send(next) {
             Ok(()) => Ok(()),
-            // Waiting here would leave nobody to see the client go.
+            // Waiting here would keep this task from noticing that the client is gone.
             Err(mpsc::error::TrySendError::Full(_)) => {
                 let failure = Failure::new(
                     ErrorCode::Overloaded,
@@ -204,7 +204,7 @@ async fn run_in_order(context: Arc<Context>, answer: Answer, mut waiting: mpsc::
     }
 }
 
-/// Answers a request. A client that is gone has nobody to be told.
+/// Answers one request.
 async fn handle(context: Arc<Context>, next: Next, answer: Answer) -> Result<(), Gone> {
     let Next { request, under_way, room } = next;
     let answer = answer.holding(room);
@@ -223,7 +223,7 @@ async fn write_frames(
         let written = tokio::select! {
             biased;
             written = write_together(&mut write, &mut ready) => written,
-            // Nobody reads the rest.
+            // The client is gone; drop the rest.
             () = gone.cancelled() => return,
         };
         if written.is_err() {
@@ -233,11 +233,11 @@ async fn write_frames(
     }
 }
 
-/// Writes frames, and gives back the room of each once it is written.
+/// Writes frames, and releases the room of each once it is written.
 async fn write_together(write: &mut WriteHalf, ready: &mut Vec<Outgoing>) -> io::Result<()> {
     let all = ready.iter().map(|frames| frames.bytes.len()).sum::<usize>();
     if ready.len() > 1 && all <= SMALL {
-        // What several answers have ready wakes the client once.
+        // Answers that are ready together wake the client once.
         let mut together = Vec::with_capacity(all);
         ready.iter().for_each(|frames| together.extend_from_slice(&frames.bytes));
         write.write_all(&together).await?;
@@ -249,8 +249,8 @@ async fn write_together(write: &mut WriteHalf, ready: &mut Vec<Outgoing>) -> io:
     Ok(())
 }
 
-/// Whether the client closed both directions: what reading alone cannot tell from one that closed
-/// its sending half.
+/// Whether the client closed both directions. Reading alone cannot tell that from a client that
+/// only closed its sending half.
 fn hung_up(read: &ReadHalf) -> bool {
     let mut fds = [PollFd::from_borrowed_fd(read.as_fd(), PollFlags::empty())];
     match poll(&mut fds, Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 })) {

@@ -1,4 +1,4 @@
-//! What every handler may use: the owner of the jobs, the workspaces, the configuration.
+//! What all handlers share: the handle to the jobs' owner, the workspaces and the configuration.
 
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use crate::directories::Directories;
 use crate::jobs::{Awaited, Hub, ViewReader};
 use crate::workspaces::{Located, Workspaces, find_among};
 
-/// What every handler may use.
+/// What all handlers share.
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) hub: Hub,
@@ -22,8 +22,8 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// The job that a query names, to be waited for: also one that is not on disk yet, where the
-    /// query has its whole id.
+    /// Finds the job that a query names, in order to wait for it. A job that is not on disk yet is
+    /// found only by its full id.
     pub(crate) async fn find(&self, query: JobQuery) -> Result<Located, Failure> {
         if let Ok(id) = JobId::parse(&query.job)
             && let Some(workspace) = self.hub.locate(id.clone()).await?
@@ -36,14 +36,16 @@ impl Context {
         self.find_stored(query).await
     }
 
-    /// The job that a query names, if it is on disk.
+    /// Finds the job that a query names, if it is on disk.
     pub(crate) async fn find_stored(&self, query: JobQuery) -> Result<Located, Failure> {
         let among = self.among(query.workspace.as_deref()).await?;
         find_among(query, among).await
     }
 
-    /// A job's view, if it is queued or running. The owner may not have been told yet of one in
-    /// `ready`: after a start with a long queue, or a retry. Then it is told first.
+    /// Returns a job's view if it is queued or running.
+    ///
+    /// After a start with a long queue, or after a retry, the owner may not know yet of a job in
+    /// `ready`; then it is told first.
     pub(crate) async fn watch(
         &self,
         job: &Located,
@@ -59,12 +61,12 @@ impl Context {
         self.hub.watch(job, awaited).await
     }
 
-    /// The model that a query names, with its draft model.
+    /// Resolves the model that a query names, with its draft model.
     pub(crate) fn model(&self, query: &ModelQuery) -> Result<ModelRef, Failure> {
         self.with_draft(self.model_alone(query)?, query)
     }
 
-    /// The model that a query names, with no draft model but what the query names too.
+    /// Resolves the model that a query names, with a draft model only if the query names one.
     pub(crate) fn model_to_unload(&self, query: &ModelQuery) -> Result<ModelRef, Failure> {
         let model = self.model_alone(query)?;
         if query.draft.is_some() { self.with_draft(model, query) } else { Ok(model) }
@@ -80,7 +82,7 @@ impl Context {
         threadrunner_home::resolve_draft(&self.home, &self.config, model, draft)
     }
 
-    /// The model that a query names in a workspace.
+    /// Resolves the model that a query names in a workspace, with its draft model.
     pub(crate) fn model_in(
         &self,
         workspace: &WorkspaceSettings,

@@ -1,5 +1,5 @@
-//! Directories that became workspaces by being used: opened while the daemon runs, and again by the
-//! next one, so that what is queued in them survives as it does elsewhere.
+//! Directories that became workspaces by being used. The daemon opens them while it runs, and the
+//! next daemon opens them again, so that what is queued in them survives as in any workspace.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -16,34 +16,35 @@ use crate::retention;
 use crate::startup::{open, remember_names};
 use crate::workspaces::{Configured, Served, blocking};
 
-/// The most of them. Each costs a thread and some descriptors.
+/// The maximum number of them. Each costs a thread and some descriptors.
 const MOST: usize = 64;
-/// The most bytes of the list of them: paths have at most 4096.
+/// The maximum size of the list of them, in bytes: paths have at most 4096.
 const LIST_BYTES: u64 = MOST as u64 * 4097;
 
-/// What is needed to open them.
+/// The state needed to open them.
 #[derive(Debug, Default)]
 pub(crate) struct Directories {
-    /// Whose turn it is: one is opened at a time.
+    /// Held while opening one: they are opened one at a time.
     turn: tokio::sync::Mutex<()>,
-    /// Their threads, for who ends the daemon.
+    /// The threads of the opened ones, to be joined when the daemon stops.
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Directories {
-    /// The threads of what was opened.
+    /// Takes the threads of the opened directories.
     pub(crate) fn take_threads(&self) -> Vec<JoinHandle<()>> {
         std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// Whether a workspace's name is a path and none of `config.toml`'s names.
+/// Whether a workspace's name is a path rather than a name from `config.toml`.
 pub(crate) fn is_path(name: &str) -> bool {
     name.contains('/')
 }
 
 impl Context {
-    /// The workspace of that name, or the default one. A directory that is none yet becomes one.
+    /// Returns the named workspace, or the default one. A directory that is not a workspace becomes
+    /// one.
     pub(crate) async fn workspace(&self, name: Option<&str>) -> Result<Served, Failure> {
         match name {
             Some(path) if is_path(path) => self.directory(path, true).await,
@@ -51,7 +52,7 @@ impl Context {
         }
     }
 
-    /// The workspaces to look for jobs in: the one of that name, or all.
+    /// Returns the workspaces in which to look for jobs: the named one, or all.
     pub(crate) async fn among(&self, name: Option<&str>) -> Result<Vec<Served>, Failure> {
         match name {
             Some(path) if is_path(path) => Ok(vec![self.directory(path, false).await?]),
@@ -60,7 +61,7 @@ impl Context {
     }
 
     async fn directory(&self, name: &str, make: bool) -> Result<Served, Failure> {
-        // By far the most often it is known, by just this name.
+        // Usually it is known by this very name.
         if let Ok(served) = self.workspaces.named(Some(name)) {
             return Ok(served);
         }
@@ -80,7 +81,7 @@ impl Context {
         if known.len() >= MOST {
             return Err(Failure::new(
                 ErrorCode::Overloaded,
-                format!("{MOST} directories are workspaces already, and no more are served"),
+                format!("{MOST} directories are in use as workspaces, which is the maximum"),
             )
             .hint("`threadrunner daemon restart` forgets those that are gone"));
         }
@@ -96,10 +97,10 @@ impl Context {
         self.workspaces.add(Configured { settings, served: Ok(served.clone()) });
         let (home, paths) = (self.home.clone(), self.workspaces.directories());
         blocking(move || {
-            // Without the note the next daemon serves it when it is used again.
+            // Without the note, the next daemon opens it when it is used again.
             if let Err(error) = replace_file(&home.used_directories(), paths.join("\n").as_bytes())
             {
-                tracing::warn!(%error, "cannot note which directories are workspaces");
+                tracing::warn!(%error, "cannot save the list of workspace directories");
             }
             Ok(())
         })
@@ -108,14 +109,14 @@ impl Context {
     }
 }
 
-/// The directories that the last daemon served, as far as they are there.
+/// The directories that the last daemon served and that still exist.
 pub(crate) fn used_before(home: &Home, config: &Config) -> Vec<WorkspaceSettings> {
     let list = home.used_directories();
     let text = match read_regular(&list, LIST_BYTES, Links::Followed) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
         Err(error) => {
-            tracing::warn!(list = %list.display(), %error, "cannot read which directories are workspaces");
+            tracing::warn!(list = %list.display(), %error, "cannot read the list of workspace directories");
             String::new()
         }
     };
@@ -126,7 +127,7 @@ pub(crate) fn used_before(home: &Home, config: &Config) -> Vec<WorkspaceSettings
             Ok(settings)
         });
         match settings {
-            // It may have been given a name in `config.toml` since.
+            // It may have a name in `config.toml` by now.
             Ok(settings) if !is_path(&settings.name) => {}
             Ok(settings) => {
                 let known: Vec<_> = used.iter().map(|known| known.name.clone()).collect();
@@ -140,7 +141,7 @@ pub(crate) fn used_before(home: &Home, config: &Config) -> Vec<WorkspaceSettings
     used
 }
 
-/// Checks that a directory is not inside of another that is a workspace, nor around it.
+/// Checks that a directory is neither inside another workspace nor around one.
 fn apart(settings: &WorkspaceSettings, known: &[String]) -> Result<(), Failure> {
     let within = |other: &&String| {
         settings.path.starts_with(other) || Path::new(other).starts_with(&settings.path)
@@ -148,15 +149,15 @@ fn apart(settings: &WorkspaceSettings, known: &[String]) -> Result<(), Failure> 
     match known.iter().find(within) {
         Some(other) => {
             let path = settings.path.display();
-            Err(refused(format!("{path} and the workspace {other} are one in the other"))
+            Err(refused(format!("{path} overlaps the workspace {other}: one contains the other"))
                 .hint("name another directory with -w"))
         }
         None => Ok(()),
     }
 }
 
-/// Checks that a directory is a workspace, or with `make` may become one: nobody's files are to be
-/// found among the jobs because of a slip, and nobody else is to put jobs in.
+/// Checks that a directory is a workspace or, with `make`, may become one. A mistyped path must not
+/// put jobs among a user's files, and nobody else may be able to add jobs.
 fn check(path: &Path, make: bool) -> Result<(), Failure> {
     let shown = path.display();
     let metadata = match fs::metadata(path) {
@@ -164,14 +165,14 @@ fn check(path: &Path, make: bool) -> Result<(), Failure> {
         Err(error) if error.kind() == io::ErrorKind::NotFound && make => {
             return match path.parent().map(Path::is_dir) {
                 Some(true) => Ok(()),
-                _ => Err(refused(format!("{shown} cannot be made: its directory is missing"))
-                    .hint("make that, or name another with -w")),
+                _ => Err(refused(format!("cannot create {shown}: its parent does not exist"))
+                    .hint("create that first, or name another with -w")),
             };
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(none_there(path));
         }
-        Err(error) => return Err(refused(format!("cannot look at {shown}: {error}"))),
+        Err(error) => return Err(refused(format!("cannot access {shown}: {error}"))),
     };
     check_owner(path, &metadata)?;
     if path.join("input/ready").is_dir() {
@@ -183,7 +184,7 @@ fn check(path: &Path, make: bool) -> Result<(), Failure> {
         (_, false) => Err(none_there(path)),
         (None, true) => Ok(()),
         (Some(_), true) => Err(refused(format!(
-            "{shown} has files in it and is no workspace: jobs would be put among them"
+            "{shown} has files in it and is not a workspace: jobs would be mixed with them"
         ))
         .hint(format!("name a new directory, such as -w {shown}/ws"))),
     }
@@ -197,18 +198,18 @@ fn check_owner(path: &Path, metadata: &Metadata) -> Result<(), Failure> {
     if metadata.uid() != rustix::process::geteuid().as_raw() {
         let owner = metadata.uid();
         return Err(refused(format!("{shown} belongs to user {owner}"))
-            .hint("a workspace is its user's own: name another with -w"));
+            .hint("a workspace belongs to its user: name another with -w"));
     }
     if metadata.mode() & 0o002 != 0 {
         return Err(refused(format!("everybody can write into {shown}"))
-            .hint(format!("who can put jobs there can run programs as you: `chmod o-w {shown}`")));
+            .hint(format!("whoever can add jobs can run programs as you: `chmod o-w {shown}`")));
     }
     Ok(())
 }
 
 fn none_there(path: &Path) -> Failure {
     Failure::new(ErrorCode::JobNotFound, format!("there is no workspace at {}", path.display()))
-        .hint("the first prompt with -w makes one")
+        .hint("the first prompt with -w creates it")
 }
 
 fn refused(message: String) -> Failure {

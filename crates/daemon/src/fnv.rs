@@ -1,7 +1,7 @@
-//! Names for what has too long a name: a hash that is the same tomorrow and on another machine.
+//! Short names for long ones: a hash that is the same on every run and machine.
 
-/// 128 bits of FNV-1a over the parts, in hexadecimal. For names, and not against anybody: what two
-/// names would share is looked at before it is believed.
+/// 128-bit FNV-1a over the parts, each followed by a zero byte, in hexadecimal. Not collision
+/// resistant: a caller must check what it finds under a name.
 pub(crate) fn name_of(parts: &[&[u8]]) -> String {
     const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
     const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
@@ -16,7 +16,7 @@ mod tests {
 
     #[test]
     fn a_name_is_the_same_tomorrow_and_each_part_counts() {
-        // The published value of an empty input, one zero byte further.
+        // The published offset basis, which is the hash of no input.
         assert_eq!(name_of(&[]), "6c62272e07bb014262b821756295c58d");
         assert_ne!(name_of(&[b"ab", b"c"]), name_of(&[b"a", b"bc"]));
         assert_eq!(name_of(&[b"a"]).len(), 32);

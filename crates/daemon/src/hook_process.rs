@@ -1,9 +1,9 @@
-//! The process between the daemon and a program that is run when a job has ended.
+//! The process between the daemon and a program that runs when a job has ended.
 //!
-//! A daemon may be killed at any moment, and the next one runs the program again: so it must not go
-//! on until then. This process holds one end of a socket whose other end only the daemon has. When
-//! that closes, it kills the program with all that has stayed in its process group. It also
-//! reads what the program prints, and writes no more of it into the log than has room there.
+//! If the daemon is killed, the next one runs the program again, so the first run must not outlive
+//! its daemon. This process holds one end of a socket whose other end only the daemon has. When
+//! that closes, it kills the program's process group. It also copies the program's output into the
+//! log, up to a limit.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -19,16 +19,17 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::{Deserialize, Serialize};
 
-/// Makes the daemon's program this one. The program to be run and the job's directory follow.
+/// Makes the daemon's program act as this process. The hook's program and the job's directory
+/// follow.
 pub(crate) const ARGUMENT: &str = "--attend-hook";
 
-/// The most bytes in a log; what is printed after that goes nowhere.
+/// The maximum number of bytes in a log; output beyond that is discarded.
 const MOST_LOGGED: usize = 1 << 20;
-const CUT: &[u8] = b"\n(1 MiB is kept of what a program prints)\n";
-/// So much is read at once.
+const CUT: &[u8] = b"\n(output truncated to 1 MiB)\n";
+/// The maximum number of bytes per read.
 const CHUNK: usize = 64 << 10;
-/// So many times after the program has ended: what it left in the pipe, and not all that a process
-/// may still print which it has started.
+/// The maximum number of reads after the program has ended: enough for what it left in the pipe,
+/// but no endless output of processes that it started.
 const LAST_CHUNKS: usize = 16;
 
 /// How the program ended.
@@ -42,7 +43,7 @@ pub(crate) struct Ending {
     pub(crate) error: Option<String>,
 }
 
-/// The daemon's own program, also where an upgrade has taken its place.
+/// The path of this very program, even if an upgrade has replaced its file.
 pub(crate) fn own_program() -> PathBuf {
     match cfg!(target_os = "linux") {
         true => "/proc/self/exe".into(),
@@ -50,8 +51,8 @@ pub(crate) fn own_program() -> PathBuf {
     }
 }
 
-/// Runs `program` and says on standard input, which is the socket, how it ended. Standard output is
-/// the log.
+/// Runs `program` and reports how it ended on standard input, which is the socket. Standard output
+/// is the log.
 pub(crate) fn attend(program: &OsStr, directory: &OsStr) -> ExitCode {
     let Ok(daemon) = io::stdin().as_fd().try_clone_to_owned().map(UnixStream::from) else {
         return ExitCode::FAILURE;
@@ -60,7 +61,7 @@ pub(crate) fn attend(program: &OsStr, directory: &OsStr) -> ExitCode {
         error: Some(format!("cannot run {}: {error}", Path::new(program).display())),
         ..Ending::default()
     });
-    // A daemon that is gone has the note on disk.
+    // If the daemon is gone, its note on disk makes the next one run the hook again.
     match serde_json::to_writer(&daemon, &ending) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
@@ -80,7 +81,7 @@ fn run(program: &OsStr, directory: &OsStr, daemon: &UnixStream) -> io::Result<En
         .spawn()?;
     let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let kill = || {
-        // It may have ended this moment.
+        // It may have ended just now.
         let _ = group.map(|group| kill_process_group(group, Signal::KILL));
     };
     let (ended, waiter) = wait_for(child).inspect_err(|_| kill())?;
@@ -99,7 +100,7 @@ fn run(program: &OsStr, directory: &OsStr, daemon: &UnixStream) -> io::Result<En
         };
         let [gone, done, printing] = fds.map(|fd| !fd.revents().is_empty());
         if gone {
-            // The daemon says nothing: this is the end of the socket.
+            // The daemon sends nothing, so this is the end of the stream.
             kill();
             break;
         }
@@ -120,7 +121,8 @@ fn run(program: &OsStr, directory: &OsStr, daemon: &UnixStream) -> io::Result<En
 
 type Waiter = thread::JoinHandle<io::Result<ExitStatus>>;
 
-/// Waits for the program in a thread; what is returned with it ends with the program.
+/// Waits for the program in a thread. The returned pipe reports the end of the stream once the
+/// program has ended.
 fn wait_for(mut child: Child) -> io::Result<(PipeReader, Waiter)> {
     let (ended, end) = io::pipe()?;
     let waiter = thread::Builder::new().spawn(move || {
@@ -131,8 +133,8 @@ fn wait_for(mut child: Child) -> io::Result<(PipeReader, Waiter)> {
     Ok((ended, waiter))
 }
 
-/// What is in the pipe when the program has ended. A process that it started may hold the pipe open
-/// for as long as it likes.
+/// Reads what is in the pipe after the program has ended, without blocking: a process that the
+/// program started may hold the pipe open.
 fn read_the_rest(printed: &mut PipeReader, chunk: &mut [u8], log: &mut Log) -> io::Result<()> {
     rustix::io::ioctl_fionbio(&*printed, true)?;
     for _ in 0..LAST_CHUNKS {
@@ -151,7 +153,7 @@ struct Log {
 }
 
 impl Log {
-    /// Writes what has room. A disk that is full does not keep the program from its work.
+    /// Writes as much as there is room for. Ignores a full disk: the program continues.
     fn add(&mut self, bytes: &[u8]) {
         let fits = bytes.len().min(self.room);
         let _ = self.file.write_all(&bytes[..fits]);

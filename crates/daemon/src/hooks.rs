@@ -1,10 +1,11 @@
-//! Programs run when a job has ended: without a shell, a few at once, each for a limited time.
+//! Hooks: programs that run when a job has ended, without a shell, a few at a time, each within a
+//! time limit.
 //!
-//! Each runs at least once: what is due is noted on disk before a job can end, and the note goes
-//! when the program has ended. A crash of the daemon in between runs it again, so that a script
-//! that moves on from job to job never stands still; one for which twice is once too often looks
-//! at what it has done already. It never runs twice at once: with the daemon it ends
-//! ([`hook_process`]).
+//! A hook runs at least once. It is noted on disk before its job can end, and the note is removed
+//! when the program has ended. If the daemon crashes in between, the next one runs the program
+//! again, so that a script that moves on from job to job never stalls; a program for which twice is
+//! once too often checks what it has already done. It never runs twice at the same time, because it
+//! ends with the daemon ([`hook_process`]).
 
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::OwnedFd;
@@ -25,13 +26,13 @@ use tokio_util::sync::CancellationToken;
 use crate::hook_process::{self, Ending};
 use crate::workspaces::WorkspaceId;
 
-/// The most bytes in which it is said how a program ended.
+/// The longest report of how a program ended, in bytes.
 const LONGEST_ENDING: u64 = 64 << 10;
-/// How long it may take to kill one.
+/// How long killing a program may take.
 const END_LIMIT: Duration = Duration::from_secs(5);
 
-/// What a hook keeps of the daemon's environment: what a person's programs expect, and nothing
-/// that depends on who happened to start the daemon.
+/// The environment variables that a hook inherits from the daemon: those that a user's programs
+/// expect, and none that depends on what happened to start the daemon.
 const KEPT: [&str; 10] = [
     "PATH",
     "HOME",
@@ -45,15 +46,15 @@ const KEPT: [&str; 10] = [
     "XDG_RUNTIME_DIR",
 ];
 
-/// A job, and the workspace that it is in: by its id alone another program may have put one into
-/// each.
+/// A job and its workspace. The id alone is ambiguous: another program may have put a job of the
+/// same id into each workspace.
 pub(crate) type PlacedJob = (WorkspaceId, JobId);
 
-/// Hooks that are due and those that run.
+/// Hooks that are due, and those that run.
 #[derive(Debug)]
 pub(crate) struct Hooks {
     due: VecDeque<PlacedJob>,
-    /// Those that run, and whether the job has ended once more since.
+    /// Running hooks, and whether the job has ended again in the meantime.
     running: HashMap<PlacedJob, bool>,
     at_once: usize,
     timeout: Duration,
@@ -86,17 +87,17 @@ impl Hooks {
         }
     }
 
-    /// Hooks that are due and do not run yet.
+    /// The number of hooks that wait to run.
     pub(crate) fn due(&self) -> usize {
         self.due.len()
     }
 
-    /// Whether none runs.
+    /// Whether no hook runs.
     pub(crate) fn is_idle(&self) -> bool {
         self.running.is_empty()
     }
 
-    /// Takes note that a job with a hook has ended.
+    /// Notes that a job with a hook has ended.
     pub(crate) fn job_ended(&mut self, job: PlacedJob) {
         match self.running.get_mut(&job) {
             Some(again) => *again = true,
@@ -104,7 +105,7 @@ impl Hooks {
         }
     }
 
-    /// The next job whose hook is to be begun, if one more may run.
+    /// Takes the next job whose hook may start now.
     pub(crate) fn next(&mut self) -> Option<PlacedJob> {
         if self.stopping || self.running.len() >= self.at_once {
             return None;
@@ -114,7 +115,7 @@ impl Hooks {
         Some(job)
     }
 
-    /// Runs a hook.
+    /// Starts a hook.
     pub(crate) fn run(&self, job: PlacedJob, hook: Hook) {
         let mut command = Command::new(hook_process::own_program());
         command
@@ -132,19 +133,18 @@ impl Hooks {
         let (timeout, give_up, ended) = (self.timeout, self.give_up.clone(), self.ended.clone());
         tokio::spawn(async move {
             let outcome = attend(command, hook, timeout, give_up).await;
-            // An owner that is gone has the note on disk.
+            // If the owner is gone, the note on disk remains.
             let _ = ended.send((job, outcome)).await;
         });
     }
 
-    /// The next hook that has ended; without an outcome, it was given up and runs again another
-    /// time.
+    /// Waits for the next hook to end. Without an outcome it was given up, and will run again.
     pub(crate) async fn ended(&mut self) -> Option<(PlacedJob, Option<HookOutcome>)> {
         self.from_tasks.recv().await
     }
 
-    /// Takes note that a hook runs no more. False if its job has ended once more since, so that
-    /// it is due again and what came of it means nothing.
+    /// Notes that a hook has ended. Returns false if its job has ended again in the meantime: then
+    /// the hook is due again, and its outcome is void.
     pub(crate) fn done(&mut self, job: &PlacedJob) -> bool {
         let again = self.running.remove(job).unwrap_or_default();
         if again {
@@ -153,18 +153,18 @@ impl Hooks {
         !again
     }
 
-    /// Begins no more.
+    /// Starts no more hooks.
     pub(crate) fn stop(&mut self) {
         self.stopping = true;
     }
 
-    /// Kills those that run: the next daemon runs them again.
+    /// Kills the running hooks. The next daemon runs them again.
     pub(crate) fn give_up(&self) {
         self.give_up.cancel();
     }
 }
 
-/// Runs a program to its end; `None` when it was given up.
+/// Runs a program until it ends; `None` if it was given up.
 async fn attend(
     command: Command,
     hook: Hook,
@@ -209,8 +209,8 @@ async fn attend(
     Some(outcome)
 }
 
-/// Starts a program, with a process that attends to it until the socket's other end is closed.
-/// Nobody else holds that: the command is gone when this returns.
+/// Starts a program under a process that attends to it until the socket's other end closes. Only
+/// the returned socket keeps that open: the command, which holds the other end, is dropped here.
 fn start(mut command: Command, hook: Hook) -> Result<(Child, UnixStream), Failure> {
     check(&hook.program)?;
     let start = || -> std::io::Result<(Child, UnixStream)> {
@@ -224,14 +224,14 @@ fn start(mut command: Command, hook: Hook) -> Result<(Child, UnixStream), Failur
     })
 }
 
-/// What is said when the program has ended.
+/// Reads the report of how the program ended.
 async fn ending(socket: &mut UnixStream) -> std::io::Result<Ending> {
     let mut said = Vec::new();
     socket.take(LONGEST_ENDING).read_to_end(&mut said).await?;
     Ok(serde_json::from_slice(&said)?)
 }
 
-/// Ends a program and all that it has started, as far as that has stayed in its process group.
+/// Ends a program and the processes in its group.
 async fn end(mut child: Child, socket: UnixStream) {
     drop(socket);
     if tokio::time::timeout(END_LIMIT, child.wait()).await.is_err() {
@@ -239,13 +239,13 @@ async fn end(mut child: Child, socket: UnixStream) {
     }
 }
 
-/// Whether a program may be run for a job: a file that can be executed and that nobody but its
-/// user and root can change.
+/// Checks that a program may run as a hook: an executable file that only the user and root can
+/// change.
 pub(crate) fn check(program: &Path) -> Result<(), Failure> {
     let refuse = |why: &str| {
         let message = format!("on_done: {} {why}", program.display());
         Err(Failure::new(ErrorCode::InvalidRequest, message)
-            .hint("name a program of your own by its whole path"))
+            .hint("name a program of your own by its absolute path"))
     };
     if !program.is_absolute() {
         return refuse("is not an absolute path");
@@ -266,7 +266,7 @@ pub(crate) fn check(program: &Path) -> Result<(), Failure> {
         return refuse("belongs to another user");
     }
     if mode & 0o002 != 0 {
-        return refuse("can be changed by everybody");
+        return refuse("can be changed by everyone");
     }
     Ok(())
 }

@@ -1,8 +1,8 @@
-//! What a process has from whoever started it, and the daemon does not keep.
+//! What the daemon inherits from the process that started it, and undoes.
 //!
-//! The first client starts the daemon, which then serves everybody. The lock that a cron job holds
-//! open, the limits and the low priority of one script are not meant to last for as long as the
-//! daemon lives. docs/setup.md lists all that a process inherits, and what becomes of each.
+//! The first client starts the daemon, which then serves everyone. A lock file that a cron job
+//! holds open, or the limits and the low priority of one script, must not last as long as the
+//! daemon. docs/setup.md lists what a process inherits and what becomes of each.
 
 #![expect(unsafe_code, reason = "signals, and descriptors known by number, have no safe wrapper")]
 
@@ -14,8 +14,8 @@ use rustix::process::{
 };
 use threadrunner_home::ignored_signals;
 
-/// Limits on what a process may use, which are raised as far as they can be. Those with words are
-/// told of where they cannot be lifted, because nobody has them but who asks for them.
+/// Resource limits, raised as far as possible. A limit with a description is reported if it cannot
+/// be lifted: such a limit is only ever set on purpose.
 const LIMITS: [(Resource, Option<&str>); 8] = [
     (Resource::Cpu, Some("seconds of processor time (ulimit -t)")),
     (Resource::Fsize, Some("bytes in a file (ulimit -f)")),
@@ -27,18 +27,18 @@ const LIMITS: [(Resource, Option<&str>); 8] = [
     (Resource::Nofile, None),
 ];
 
-/// As many open files as the daemon has a use for. Programs that close all there could be take long
-/// where a million may be open.
+/// As many open files as the daemon has a use for. With a limit of a million, programs that close
+/// all possible descriptors take long to start.
 const MOST_FILES: u64 = 65_536;
 
-/// The stack that Linux gives a process by default, and so what libraries reckon with.
+/// Linux's default stack size, which libraries expect.
 const STACK: u64 = 8 << 20;
 
-/// Lets go of it all. Call it before there is a second thread, and before anything is opened. What
-/// cannot be let go of comes back, in words.
+/// Undoes it all, and returns descriptions of what could not be undone. Call it before starting a
+/// second thread and before opening anything.
 ///
-/// In the foreground only descriptors and blocked signals go: a service manager gives the daemon its
-/// limits and its priority on purpose.
+/// In the foreground, closes descriptors and unblocks signals, no more: a service manager sets
+/// limits and the priority on purpose.
 pub(crate) fn let_go(foreground: bool) -> Vec<String> {
     close_descriptors();
     unblock_signals();
@@ -46,7 +46,7 @@ pub(crate) fn let_go(foreground: bool) -> Vec<String> {
         return Vec::new();
     }
     if let Ok(null) = fs::File::open("/dev/null") {
-        // Nothing is read from it; but whoever writes to its other end would wait for that.
+        // Nothing reads stdin, and a process that writes into it must not block.
         let _ = rustix::stdio::dup2_stdin(null);
     }
     heed_ignored_signals();
@@ -56,19 +56,19 @@ pub(crate) fn let_go(foreground: bool) -> Vec<String> {
     kept.extend(restore_priority());
     kept.extend(raise_limits());
     kept.extend(service().map(|name| {
-        format!("the service {name}, with which the system may end the daemon and its engines")
+        format!("the service {name}: the system may end the daemon and its engines with it")
     }));
     kept
 }
 
 /// Closes all but the three standard descriptors.
 fn close_descriptors() {
-    // SAFETY: the process has opened nothing yet, so nobody owns what is closed here.
+    // SAFETY: the process has opened nothing yet, so nothing owns the descriptors closed here.
     #[cfg(target_os = "linux")]
     if unsafe { libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, 0_u32) } == 0 {
         return;
     }
-    // Before Linux 5.9, and elsewhere. Gathered first, because to read the directory opens one more.
+    // Before Linux 5.9, and on other systems. Collect first: reading the directory opens one more.
     let names = fs::read_dir("/dev/fd").into_iter().flatten().flatten();
     let open: Vec<RawFd> =
         names.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
@@ -78,10 +78,9 @@ fn close_descriptors() {
     }
 }
 
-/// A blocked SIGTERM would never end the daemon.
+/// Unblocks all signals. A blocked SIGTERM would never end the daemon.
 fn unblock_signals() {
-    // SAFETY: both functions only write to the set that they are given, and to read the old mask is
-    // not asked for.
+    // SAFETY: both functions only write to the set they are given; the old mask is not requested.
     unsafe {
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);
@@ -89,20 +88,21 @@ fn unblock_signals() {
     }
 }
 
-/// What is ignored would be ignored by engines and hooks, too.
+/// Restores the default for ignored signals: engines and hooks would inherit them as ignored.
 fn heed_ignored_signals() {
     let ignored = ignored_signals();
     for signal in (1..=64).filter(|signal| ignored & (1 << (signal - 1)) != 0) {
-        // Rust has it ignored so that a write to a closed pipe is an error; children get it back.
+        // Rust ignores SIGPIPE so that writing to a closed pipe is an error, and restores it in
+        // children.
         if signal != libc::SIGPIPE {
-            // SAFETY: no handler is installed, only the default restored.
+            // SAFETY: installs no handler, only restores the default.
             unsafe { libc::signal(signal, libc::SIG_DFL) };
         }
     }
 }
 
-/// Undoes a caller's `taskset`, but not what holds for the whole system or container: that is what
-/// its first process has.
+/// Undoes a caller's `taskset`, but keeps restrictions of the whole system or container, which its
+/// first process has too.
 #[cfg(target_os = "linux")]
 fn use_all_processors() {
     use rustix::process::Pid;
@@ -115,36 +115,37 @@ fn use_all_processors() {
     }
 }
 
-/// Elsewhere no process is bound to a processor.
+/// Other systems do not bind processes to processors.
 #[cfg(not(target_os = "linux"))]
 fn use_all_processors() {}
 
-/// Undoes `nice`, `chrt` and `ionice`, as far as the system allows.
+/// Undoes `nice`, `chrt` and `ionice` as far as the system allows, and describes a nice level that
+/// remains.
 fn restore_priority() -> Option<String> {
     #[cfg(target_os = "linux")]
     {
         let normal = libc::sched_param { sched_priority: 0 };
-        // SAFETY: the structure outlives the calls. The numbers of the second are
-        // IOPRIO_WHO_PROCESS, this process, and IOPRIO_CLASS_NONE: as its nice level says.
+        // SAFETY: the structure outlives the calls. The arguments of the second are
+        // IOPRIO_WHO_PROCESS, this process, and IOPRIO_CLASS_NONE, which follows the nice level.
         unsafe {
             libc::syscall(libc::SYS_sched_setscheduler, 0, libc::SCHED_OTHER, &raw const normal);
             libc::syscall(libc::SYS_ioprio_set, 1, 0, 0);
         }
     }
     let nice = getpriority_process(None).ok().filter(|&nice| nice != 0)?;
-    // Upwards only root may, or who has RLIMIT_NICE.
+    // Raising the priority takes root or RLIMIT_NICE.
     let kept = setpriority_process(None, 0).is_err();
     kept.then(|| format!("the nice level {nice}"))
 }
 
-/// Undoes a caller's `choom`: whoever is first to go when memory runs out is the system's to say.
+/// Undoes a caller's `choom`: the system decides which process goes first when memory runs out.
 fn restore_oom_score() {
     let own = "/proc/self/oom_score_adj";
     let score = |path| fs::read_to_string(path).ok()?.trim().parse::<i32>().ok();
     if let (Some(now), Some(usual)) = (score(own), score("/proc/1/oom_score_adj"))
         && now > usual
     {
-        // Not below what a service manager has given its processes.
+        // Not below what a service manager gave its processes.
         let _ = fs::write(own, usual.to_string());
     }
 }
@@ -162,8 +163,8 @@ fn raise_limits() -> Vec<String> {
     kept
 }
 
-/// Raises a limit to `most`, or as far as it can be. Returns what it can be raised to; `None` is no
-/// limit.
+/// Raises a soft limit to `most`, or as far as possible. Returns the hard limit; `None` is
+/// unlimited.
 fn raise(resource: Resource, most: Option<u64>) -> Option<u64> {
     let Rlimit { current, maximum } = getrlimit(resource);
     let wanted = [maximum, most].into_iter().flatten().min();
@@ -173,7 +174,7 @@ fn raise(resource: Resource, most: Option<u64>) -> Option<u64> {
     maximum
 }
 
-/// The service of systemd's that this process is part of, unless that is the user's whole session.
+/// The systemd service that this process is part of, unless that is the user's whole session.
 fn service() -> Option<String> {
     service_in(&fs::read_to_string("/proc/self/cgroup").ok()?)
 }
@@ -181,7 +182,7 @@ fn service() -> Option<String> {
 fn service_in(cgroup: &str) -> Option<String> {
     let path = cgroup.lines().find_map(|line| {
         let (hierarchy, path) = line.split_once(':')?.1.split_once(':')?;
-        // The one that systemd goes by: version 2, or its own of version 1.
+        // The hierarchy that systemd uses: version 2, or its own of version 1.
         matches!(hierarchy, "" | "name=systemd").then_some(path)
     })?;
     let service = path.rsplit('/').find(|unit| unit.ends_with(".service"))?;

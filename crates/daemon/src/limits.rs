@@ -1,30 +1,30 @@
-//! How many files the system lets the daemon open, and how many clients it can serve with them.
+//! The limit on open files, and how many connections it allows.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use threadrunner_core::{ErrorCode, Failure};
 
 use crate::peers::{CONNECTIONS, RESERVE};
 
-/// What is open anyway: the daemon's own files, its engines', those of the jobs at work.
+/// Files that are open anyway: the daemon's own, its engines' and those of running jobs.
 const OWN: usize = 48;
 const WORKSPACE: usize = 16;
-/// A connection's: its own, and one more while its client reads slowly.
+/// Per connection: its socket, and a duplicate while its client reads slowly.
 const CONNECTION: usize = 2;
-/// With fewer connections it would be of no use to anybody.
+/// With fewer connections, the daemon refuses to start.
 const LEAST: usize = 8;
-/// More files are not asked for.
+/// The limit that the daemon asks for at most.
 const ENOUGH: u64 = 8192;
 
-/// Raises the limit on open files as far as it goes, and tells how many connections that allows.
+/// Raises the limit on open files as far as possible, and returns how many connections that allows.
 ///
 /// # Errors
-/// [`ErrorCode::DaemonUnavailable`] where it is too low to serve anybody.
+/// [`ErrorCode::DaemonUnavailable`] if the limit is too low to serve at all.
 pub(crate) fn connections(workspaces: usize) -> Result<usize, Failure> {
     let mut limit = getrlimit(Resource::Nofile);
     let most = limit.maximum.unwrap_or(ENOUGH).min(ENOUGH);
     if limit.current.is_some_and(|current| current < most) {
         let raised = Rlimit { current: Some(most), ..limit };
-        // A system that refuses has said what is allowed.
+        // If the system refuses, the old limit stays.
         if setrlimit(Resource::Nofile, raised).is_ok() {
             limit = raised;
         }
@@ -40,11 +40,11 @@ fn within(files: usize, workspaces: usize) -> Result<usize, Failure> {
         _ => Err(Failure::new(
             ErrorCode::DaemonUnavailable,
             format!(
-                "the daemon may open only {files} files at once, and needs {} to serve anybody",
+                "the daemon can open only {files} files at once, but needs at least {}",
                 own + LEAST * CONNECTION
             ),
         )
-        .hint("raise `ulimit -n` where it is started (`ulimit -Hn` says how far you may)")),
+        .hint("raise `ulimit -n` where the daemon starts (`ulimit -Hn` shows the maximum)")),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The log: one file a day in the home's `cache/`, kept for a week.
 //!
-//! What cannot be written is no reason to end, nor to wait: the next line that can be written says
-//! how many are missing.
+//! Failing to write the log neither stops nor blocks the daemon: the next line that can be written
+//! says how many are missing.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -18,22 +18,22 @@ use tracing_subscriber::fmt::MakeWriter;
 
 const PREFIX: &str = "threadrunner-daemon-";
 const SUFFIX: &str = ".log";
-/// Where old clients tell people to look for the log, in the user's home.
+/// Where old clients tell people to look for the log, relative to the user's home.
 const USUAL_CACHE: &str = ".cache";
-/// Today's and the six before it are kept.
+/// Keeps today's file and those of the six days before.
 const KEEP: Duration = Duration::from_secs(6 * 86_400);
-/// And so many files: a clock that leaps makes old what is not.
+/// Keeps at least this many files: after a clock jump, recent files look old.
 const KEPT_FILES: usize = 7;
-/// What a pipe with any room at all takes without waiting.
+/// A pipe that polls as writable takes this many bytes without blocking.
 const CHUNK: usize = 4096;
 
-/// Writes to the file of the day, and to stderr too in the foreground.
+/// Writes to the day's file, and in the foreground to stderr too.
 ///
-/// Behind a lock: a log line may come from any thread.
+/// The state is behind a mutex because any thread may log.
 struct DailyLog {
     home: Home,
     also_stderr: bool,
-    /// Where a link to each day's file goes.
+    /// The directory for a link to each day's file.
     links: Option<PathBuf>,
     state: Mutex<State>,
 }
@@ -41,29 +41,29 @@ struct DailyLog {
 #[derive(Debug, Default)]
 struct State {
     today: Option<(String, File)>,
-    /// Lines since the last one that could be written.
+    /// Lines lost since the last successful write.
     missing: u64,
     missing_on_stderr: u64,
 }
 
-/// The user's cache directory; none where nobody says what the user's home is.
+/// The user's cache directory, `~/.cache`; `None` if `HOME` is not an absolute path.
 pub(crate) fn usual_cache() -> Option<PathBuf> {
     let home = PathBuf::from(std::env::var_os("HOME")?);
     home.is_absolute().then(|| home.join(USUAL_CACHE))
 }
 
-/// Starts logging. `RUST_LOG` filters; without it, warnings and the daemon's own milestones. In
-/// `links`, if that is said, a link to each day's file is made.
+/// Starts logging. `RUST_LOG` filters; without it, warnings and the daemon's own milestones are
+/// logged. If `links` is given, a link to each day's file is made in that directory.
 pub(crate) fn start(home: &Home, also_stderr: bool, links: Option<PathBuf>) {
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new("warn,threadrunner_daemon=info"));
     let writer = DailyLog { home: home.clone(), also_stderr, links, state: Mutex::default() };
-    // A second daemon in one process (in tests) logs with the first one's subscriber.
+    // A second daemon in one process (in tests) uses the first one's subscriber.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(false)
         .with_target(false)
-        // It would be told on a stderr that may be closed, and that is a panic.
+        // tracing would report its errors on stderr, and panic if that is closed.
         .log_internal_errors(false)
         .with_writer(writer)
         .try_init();
@@ -79,7 +79,7 @@ impl DailyLog {
         }
     }
 
-    /// Adds a line to the file of the day.
+    /// Appends a line to the day's file.
     fn append(&self, today: &mut Option<(String, File)>, line: &[u8]) -> io::Result<()> {
         let now = SystemTime::now();
         let date = utc_date(now);
@@ -101,11 +101,11 @@ impl DailyLog {
     }
 }
 
-/// Writes a line, after one that says how many are missing before it.
+/// Writes a line, preceded by the number of lines lost before it.
 fn write_noting(missing: &mut u64, line: &[u8], mut write: impl FnMut(&[u8]) -> io::Result<()>) {
     let written = match *missing {
         0 => write(line),
-        // The last one may have been cut short.
+        // Start on a new line: the last write may have been cut short.
         lines => {
             write(format!("\n{lines} lines are missing: they could not be written\n").as_bytes())
                 .and_then(|()| {
@@ -119,8 +119,8 @@ fn write_noting(missing: &mut u64, line: &[u8], mut write: impl FnMut(&[u8]) -> 
     }
 }
 
-/// Writes what can be written without waiting: a terminal that was stopped, or a pipe that nobody
-/// reads, must not stop the daemon.
+/// Writes without blocking: neither a stopped terminal nor a pipe that nobody reads may stop the
+/// daemon.
 fn write_at_once(mut file: impl AsFd + Write, line: &[u8]) -> io::Result<()> {
     for chunk in line.chunks(CHUNK) {
         let mut fds = [PollFd::from_borrowed_fd(file.as_fd(), PollFlags::OUT)];
@@ -133,8 +133,8 @@ fn write_at_once(mut file: impl AsFd + Write, line: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes logs of more than a week ago, but not the last few, whatever the clock says. A log that
-/// cannot be removed is tried again tomorrow.
+/// Removes logs more than a week old, except the last [`KEPT_FILES`], whatever the clock says. If
+/// removing one fails, it is tried again the next day.
 fn remove_old(home: &Home, now: SystemTime) {
     let oldest = home.log_file(&utc_date(now - KEEP));
     let is_log = |path: &PathBuf| {
@@ -143,7 +143,7 @@ fn remove_old(home: &Home, now: SystemTime) {
     };
     let entries = fs::read_dir(&home.cache_dir).into_iter().flatten().flatten();
     let mut logs: Vec<_> = entries.map(|entry| entry.path()).filter(is_log).collect();
-    // Dates in names: name order is time order.
+    // Names contain dates, so sorting by name sorts by time.
     logs.sort();
     logs.truncate(logs.len().saturating_sub(KEPT_FILES));
     for path in logs.into_iter().filter(|path| *path < oldest) {
@@ -151,8 +151,8 @@ fn remove_old(home: &Home, now: SystemTime) {
     }
 }
 
-/// Makes a link to a day's file in a directory, and removes those whose files are gone. The log
-/// itself is where it always is, so that nothing is lost where this cannot be done.
+/// Links a day's file into a directory, and removes links whose files are gone. Best effort: the
+/// log itself does not depend on the link.
 fn link(log: &Path, links: &Path) {
     let Some((logs, name)) = log.parent().zip(log.file_name()) else { return };
     let _ = fs::create_dir(links);
@@ -169,7 +169,7 @@ fn link(log: &Path, links: &Path) {
     let _ = std::os::unix::fs::symlink(log, links.join(name));
 }
 
-/// One formatted event, written as a whole.
+/// Writes one formatted event as a whole.
 struct Line<'a>(&'a DailyLog);
 
 impl Write for Line<'_> {
@@ -243,7 +243,7 @@ mod tests {
         let left = || fs::read_dir(&home.cache_dir).unwrap().count();
         assert!(other.exists() && of_day(6).exists() && !of_day(7).exists());
         assert_eq!(left(), 8);
-        // A clock that leapt ahead takes none of them away.
+        // A clock that jumped ahead removes none of them.
         remove_old(&home, now + Duration::from_secs(365 * 86_400));
         assert_eq!(left(), 8);
     }
@@ -259,7 +259,7 @@ mod tests {
         link(&logs.join(&first), &links);
         link(&logs.join(&first), &links);
         assert_eq!(fs::read_to_string(links.join(&first)).unwrap(), "one");
-        // What is another's stays, also where it is of that name and leads nowhere.
+        // Links of others stay, even if they have such a name and are dangling.
         let other = links.join(day("2025-01-01"));
         std::os::unix::fs::symlink("/nowhere/x", &other).unwrap();
         fs::write(links.join("file"), "").unwrap();

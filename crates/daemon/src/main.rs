@@ -1,8 +1,8 @@
-//! `threadrunner-daemon`: started by the first client, it serves until it is told to stop.
+//! The `threadrunner-daemon` program. The first client starts it, and it serves until told to stop.
 //!
-//! Usage: `threadrunner-daemon [--foreground] [--socket PATH]`. Without `--foreground` it leaves its
-//! terminal and session. It writes one line of JSON to stdout when it is ready or cannot be, and
-//! closes it. `--socket` is how clients of the simplest form of the protocol start one.
+//! Usage: `threadrunner-daemon [--foreground] [--socket PATH]`. Without `--foreground` it leaves
+//! its terminal and session, writes one line of JSON to stdout when it is ready or has failed, and
+//! closes stdout. `--socket` is for clients that speak only the simplest form of the protocol.
 
 mod clock;
 mod connection;

@@ -1,15 +1,16 @@
-//! How much memory processes have and how much there is, as the kernel counts it.
+//! Memory of processes and of the machine, as the kernel counts it.
 
 use std::fs::read_to_string;
 use std::path::{Path, PathBuf};
 
-/// Resident memory of a process in bytes, from `/proc/PID/status`; 0 where that cannot be read.
+/// The resident memory of a process in bytes, from `/proc/PID/status`; 0 if it cannot be read.
 pub(crate) fn resident_bytes(pid: u32) -> u64 {
     of_process(pid, "VmRSS:")
 }
 
-/// The part of it that no file is behind: what the system counts as used. The pages of a model
-/// file count as free, because they can be read again.
+/// The resident memory that is not backed by files, in bytes; 0 if it cannot be read. The system
+/// counts only this as used: the pages of a model file count as available, because they can be read
+/// again.
 pub(crate) fn anonymous_bytes(pid: u32) -> u64 {
     of_process(pid, "RssAnon:")
 }
@@ -19,8 +20,8 @@ fn of_process(pid: u32, key: &str) -> u64 {
     kilobytes(&status, key).unwrap_or_default()
 }
 
-/// Bytes that programs could take now without swapping: the system's count, or what the group of
-/// processes that this one belongs to is allowed, whichever is less. `None` where nobody says.
+/// How many bytes programs can take without swapping: the least of what the system has available
+/// and of what this process's control groups leave. `None` if unknown.
 pub(crate) fn available_bytes() -> Option<u64> {
     let system = kilobytes(&read_to_string("/proc/meminfo").unwrap_or_default(), "MemAvailable:");
     let groups = read_to_string("/proc/self/cgroup").unwrap_or_default();
@@ -33,7 +34,8 @@ fn kilobytes(text: &str, key: &str) -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// What is left in the control groups that `/proc/self/cgroup` names and in those around them.
+/// The least that is left in the control groups that `/proc/self/cgroup` names and in their
+/// ancestors.
 fn available_in_groups(groups: &str, mount: &Path) -> Option<u64> {
     groups
         .lines()
@@ -47,7 +49,8 @@ fn available_in_groups(groups: &str, mount: &Path) -> Option<u64> {
             Some((mount.join(files.folder), path.trim_start_matches('/'), files))
         })
         .flat_map(|(root, path, files)| {
-            // In a container the path is often that outside of it; its own group is the root.
+            // In a container, the path is often that on the host; the container's own group is the
+            // root.
             let groups: Vec<PathBuf> = root
                 .join(path)
                 .ancestors()
@@ -78,7 +81,7 @@ const VERSION_1: GroupFiles = GroupFiles {
 
 fn available_in(group: &Path, files: &GroupFiles) -> Option<u64> {
     let number = |name: &str| read_to_string(group.join(name)).ok()?.trim().parse::<u64>().ok();
-    // "max" is no number, and no limit.
+    // "max" does not parse, and means no limit.
     let limit = number(files.limit)?;
     let used = number(files.used)?;
     let details = read_to_string(group.join("memory.stat")).unwrap_or_default();

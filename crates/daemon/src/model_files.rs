@@ -1,19 +1,18 @@
-//! What files a model is made of: a path may name another file by now.
+//! The identity of a model's files, to notice that a path names another file by now.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use threadrunner_core::ModelRef;
 
-/// A model in more parts than this is not loaded either.
+/// The maximum number of parts of a model: more than any loadable model has.
 const MOST_PARTS: u32 = 512;
 
-/// The files of a model and of its draft model, as they are at one moment.
+/// The files of a model and its draft model at one moment, in path order; `None` for a missing one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct ModelFiles(Vec<Option<FileId>>);
 
-/// By which it is seen that a file is another. Not when its status changed: a link to it changes
-/// that too.
+/// Identifies a file's content. Leaves the change time out: making a link to the file alters it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct FileId {
     device: u64,
@@ -23,14 +22,14 @@ struct FileId {
 }
 
 impl ModelFiles {
-    /// Those that the model's paths name now.
+    /// Looks up the files that the model's paths name now.
     pub(crate) fn of(model: &ModelRef) -> Self {
         let paths = [&model.path, &model.draft].into_iter().flatten();
         Self(paths.flat_map(|path| parts(path)).map(|part| FileId::of(&part)).collect())
     }
 
-    /// Whether any of them has been replaced by another since. One that is gone has not: what was
-    /// loaded of it is all there is.
+    /// Whether any of the files has been replaced. A missing file does not count: what was loaded
+    /// is all there is.
     pub(crate) fn were_replaced(&self, now: &Self) -> bool {
         let replaced =
             |(then, now): (&Option<FileId>, &Option<FileId>)| now.is_some() && then != now;
@@ -50,7 +49,7 @@ impl FileId {
     }
 }
 
-/// A model's files: its path, and of one that is `NAME-00001-of-00003.gguf` all its parts.
+/// A model's files: the path itself, or all parts if it is named `NAME-00001-of-00003.gguf`.
 fn parts(path: &Path) -> Vec<PathBuf> {
     let name = path.file_name().and_then(|name| name.to_str());
     let Some((prefix, count)) = name.and_then(in_parts) else { return vec![path.to_owned()] };
@@ -59,7 +58,7 @@ fn parts(path: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// What stands before the number of the first part, and how many there are.
+/// Splits the name of a first part into what precedes its number, and the number of parts.
 fn in_parts(name: &str) -> Option<(&str, u32)> {
     let (front, count) = name.strip_suffix(".gguf")?.rsplit_once("-of-")?;
     let digits = count.len() == 5 && count.bytes().all(|byte| byte.is_ascii_digit());
@@ -81,12 +80,12 @@ mod tests {
         let model = ModelRef { backend: BackendKind::Llama, path: Some(path.clone()), draft: None };
         fs::write(&path, "one").unwrap();
         let first = ModelFiles::of(&model);
-        // A link to it, and its end, change nothing of what was loaded.
+        // Neither a link to it nor its removal changes what was loaded.
         fs::hard_link(&path, folder.path().join("link")).unwrap();
         assert_eq!(ModelFiles::of(&model), first);
         fs::remove_file(&path).unwrap();
         assert!(!first.were_replaced(&ModelFiles::of(&model)));
-        // As long as the first, and as old.
+        // As long and as old as the first.
         let new = folder.path().join("new");
         fs::write(&new, "two").unwrap();
         let written = fs::metadata(folder.path().join("link")).unwrap().modified().unwrap();

@@ -1,8 +1,8 @@
-//! The connections that are open: how many there may be, and which makes way for another.
+//! The open connections: how many there may be, and which one is closed for another.
 //!
-//! Nobody can lock others out by holding connections: when there are as many as are served, the one
-//! that has been idle longest ends. Where none is idle, a few more are served for the requests that
-//! look after the daemon: its state, its end, the end of a job.
+//! No client can lock others out by holding connections: at the limit, the connection that has been
+//! idle longest is closed. If none is idle, a reserve admits a few more for requests that look
+//! after the daemon: querying its state, stopping it, canceling a job.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,19 +15,19 @@ use tokio_util::sync::CancellationToken;
 
 use crate::room::Room;
 
-/// Connections served at once, where the system lets the daemon open so many files.
+/// The maximum number of connections, if the system lets the daemon open enough files.
 pub(crate) const CONNECTIONS: usize = 1024;
-/// So many more are served for what looks after the daemon.
+/// Connections beyond the limit, for looking after the daemon.
 pub(crate) const RESERVE: usize = 16;
-/// A connection that came or was used this short a time ago is not idle.
+/// A connection opened or used this recently is not idle.
 const FRESH: Duration = Duration::from_secs(1);
-/// Requests under way at once on all connections.
+/// The maximum number of requests in progress on all connections together.
 const REQUESTS: usize = 16 << 10;
 /// Bytes of large frames on their way in, and of large answers on their way out.
 const BYTES_IN: usize = 192 << 20;
 const BYTES_OUT: usize = 384 << 20;
 
-/// All connections.
+/// All open connections.
 #[derive(Debug)]
 pub(crate) struct Peers {
     most: usize,
@@ -45,24 +45,24 @@ struct Open {
 
 #[derive(Debug)]
 struct Entry {
-    /// Requests under way.
+    /// The number of requests in progress.
     busy: usize,
     /// Since when there has been none.
     idle_since: Instant,
     gone: CancellationToken,
 }
 
-/// One connection, for as long as it is open.
+/// One open connection. Dropping it removes it from [`Peers`].
 #[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) all: Arc<Peers>,
     key: u64,
     pub(crate) gone: CancellationToken,
-    /// Whether it is one of the few for what looks after the daemon.
+    /// Whether it is one of the reserve.
     pub(crate) is_reserved: bool,
 }
 
-/// A request under way.
+/// A request in progress. Dropping it ends it.
 #[derive(Debug)]
 pub(crate) struct UnderWay {
     peer: Arc<Peer>,
@@ -70,7 +70,7 @@ pub(crate) struct UnderWay {
 }
 
 impl Peers {
-    /// None yet, and at most so many.
+    /// Returns an empty set of at most `most` connections, not counting the reserve.
     pub(crate) fn new(most: usize) -> Arc<Self> {
         Arc::new(Self {
             most,
@@ -81,14 +81,14 @@ impl Peers {
         })
     }
 
-    /// Takes in one more; `None` where there is no place, and none can be made.
+    /// Admits a connection. Returns `None` if there is no place, not even by closing an idle one.
     pub(crate) fn admit(self: &Arc<Self>) -> Option<Arc<Peer>> {
         let mut open = self.open();
         if open.peers.len() >= self.most {
             open.make_way(FRESH);
         }
         if open.peers.len() >= self.most + RESERVE {
-            // There must always be one for what looks after the daemon.
+            // Always keep a place for looking after the daemon.
             open.make_way(Duration::ZERO);
         }
         if open.peers.len() >= self.most + RESERVE {
@@ -109,13 +109,13 @@ impl Peers {
 }
 
 impl Open {
-    /// Ends the connection that has been idle longest, if that is so long.
+    /// Closes the connection that has been idle longest, if for at least `long`.
     fn make_way(&mut self, long: Duration) {
         let idle = self.peers.iter();
         let idle = idle.filter(|(_, entry)| entry.busy == 0 && entry.idle_for() >= long);
         let Some((&key, _)) = idle.max_by_key(|(_, entry)| entry.idle_for()) else { return };
         if let Some(entry) = self.peers.remove(&key) {
-            tracing::debug!("the connection that was idle longest makes way");
+            tracing::debug!("closing the connection that has been idle longest");
             entry.gone.cancel();
         }
     }
@@ -128,7 +128,7 @@ impl Entry {
 }
 
 impl Peer {
-    /// Notes a request; `None` where there are too many of all connections together.
+    /// Begins a request. Returns `None` if all connections together have too many.
     pub(crate) fn begin(self: &Arc<Self>, op: &Op) -> Option<UnderWay> {
         let one_of_all = self.all.requests.clone().try_acquire_owned().ok();
         if one_of_all.is_none() && !op.treatment().control {
@@ -142,7 +142,7 @@ impl Peer {
 
     /// How long it has been without a request.
     pub(crate) fn idle_for(&self) -> Duration {
-        // One that is to make way is as if it were not there.
+        // One that is being closed has no entry.
         self.all.open().peers.get(&self.key).map_or(Duration::ZERO, Entry::idle_for)
     }
 }
@@ -196,7 +196,7 @@ mod tests {
         let mut open: Vec<_> = std::iter::from_fn(busy).collect();
         assert_eq!(open.len(), 2 + RESERVE);
         assert!(open.iter().enumerate().all(|(n, (peer, _))| peer.is_reserved == (n >= 2)));
-        // One of the reserve that has its answer makes way at once.
+        // One of the reserve that has its answer is closed at once.
         let (ended, request) = open.pop().unwrap();
         drop(request);
         assert!(peers.admit().unwrap().is_reserved && ended.gone.is_cancelled());

@@ -1,4 +1,4 @@
-//! `.nrvnad.pid` in a workspace: by it clients of nrvna-ai tell that somebody does the jobs.
+//! `.nrvnad.pid` in a workspace, from which clients of nrvna-ai see that a daemon serves it.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
@@ -9,30 +9,30 @@ use rustix::fs::OFlags;
 use threadrunner_core::{ErrorCode, Failure};
 
 const FILE: &str = ".nrvnad.pid";
-/// What the daemon of nrvna-ai is called.
+/// The process name of nrvna-ai's daemon.
 const OTHER: &str = "nrvnad";
-/// A process id has no more digits.
+/// More digits than a process id has.
 const DIGITS: u64 = 20;
 
-/// Refuses a workspace in which nrvna-ai's daemon works: what it has begun would be begun again.
+/// Refuses a workspace that nrvna-ai's daemon serves: both would run the same jobs.
 pub(crate) fn check(workspace: &Path) -> Result<(), Failure> {
     match read(workspace) {
         Some(pid) if is_other(pid) => Err(Failure::new(
             ErrorCode::Config,
             format!(
-                "{} is nrvna-ai's: its daemon, process {pid}, works there",
+                "the workspace {} is already in use by nrvna-ai's daemon, process {pid}",
                 workspace.display()
             ),
         )
-        .hint(format!("stop that first: `kill {pid}`"))),
+        .hint(format!("stop it first: `kill {pid}`"))),
         _ => Ok(()),
     }
 }
 
-/// Says that this process does the jobs.
+/// Notes that this process serves the workspace.
 pub(crate) fn write(workspace: &Path) {
     let path = workspace.join(FILE);
-    // Neither through a link nor into a pipe.
+    // Do not follow a link, nor block on a pipe.
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
     let file = OpenOptions::new()
         .write(true)
@@ -43,11 +43,11 @@ pub(crate) fn write(workspace: &Path) {
         .open(&path);
     let written = file.and_then(|mut file| write!(file, "{}", std::process::id()));
     if let Err(error) = written {
-        tracing::warn!(path = %path.display(), %error, "cannot be written");
+        tracing::warn!(path = %path.display(), %error, "cannot write the process id");
     }
 }
 
-/// Takes the note away, if it is this process's.
+/// Removes the note if it is this process's.
 pub(crate) fn remove(workspace: &Path) {
     if read(workspace) == Some(std::process::id()) {
         let _ = fs::remove_file(workspace.join(FILE));
@@ -81,11 +81,11 @@ mod tests {
         write(dir.path());
         let text = fs::read_to_string(dir.path().join(FILE)).unwrap();
         assert_eq!(text, std::process::id().to_string());
-        // It is this process's, which is not called nrvnad.
+        // It names this process, which is not called nrvnad.
         check(dir.path()).unwrap();
         remove(dir.path());
         assert!(!dir.path().join(FILE).exists());
-        // What is another's stays.
+        // The note of another process stays.
         fs::write(dir.path().join(FILE), "1\n").unwrap();
         remove(dir.path());
         assert!(dir.path().join(FILE).exists());

@@ -1,8 +1,8 @@
-//! `[retention]`: removing old jobs, beside everything else.
+//! `[retention]`: removes old jobs in the background.
 //!
-//! A task for each workspace that has limits. It sleeps until a job has ended or the oldest is too
-//! old, so that an idle daemon stays idle; it looks on a thread of low priority, and has the jobs
-//! removed a few at a time, so that nobody waits for it.
+//! One task per workspace that has limits. It sleeps until a job ends or the oldest job is due, so
+//! an idle daemon stays idle. It scans on a thread of low priority, and removes a few jobs at a
+//! time so that others do not have to wait.
 
 use std::time::{Duration, SystemTime};
 
@@ -15,16 +15,17 @@ use tokio::time::{Instant, sleep_until};
 use crate::clock::{Clock, steady_now};
 use crate::workspaces::Served;
 
-/// A job that ended so short a time ago stays: who waited for it has yet to read its answer.
+/// Jobs that ended this recently are kept: those who waited for one have yet to read its answer.
 const SPARED: Duration = Duration::from_secs(60);
-/// Between two looks there is at least this,
+/// The minimum pause between two scans.
 const REST: Duration = Duration::from_secs(10);
-/// and so many times what the last one took: with a million jobs it takes a hundredth of the time.
+/// The pause as a multiple of the last scan's duration, so that scanning takes at most a hundredth
+/// of the time however many jobs there are.
 const REST_FACTOR: u32 = 100;
 
-/// Keeps a workspace within its limits, for as long as the daemon lives.
+/// Keeps a workspace within its limits for as long as the daemon lives.
 ///
-/// `last_change` is when something last happened in it before this daemon.
+/// `last_change` is when the workspace last changed before this daemon opened it.
 pub(crate) async fn keep(workspace: Served, last_change: Option<SystemTime>) {
     let config = workspace.settings.retention;
     let mut ended = workspace.archive.ended();
@@ -41,7 +42,7 @@ pub(crate) async fn keep(workspace: Served, last_change: Option<SystemTime>) {
             Ok(next) => next,
             Err(failure) => {
                 let name = &workspace.settings.name;
-                tracing::warn!(workspace = name, %failure, "old jobs could not be removed");
+                tracing::warn!(workspace = name, %failure, "cannot remove old jobs");
                 None
             }
         };
@@ -57,12 +58,12 @@ pub(crate) async fn keep(workspace: Served, last_change: Option<SystemTime>) {
             () = due => {}
         }
         sleep_until(rested).await;
-        // What ended meanwhile is looked at now.
+        // The next scan covers what ended during the pause.
         ended.mark_unchanged();
     }
 }
 
-/// Removes what need not be kept; returns when the next is too old, if that is known.
+/// Removes jobs beyond the limits. Returns how long until the next one is due, if known.
 async fn look_and_remove(
     workspace: &Served,
     config: RetentionConfig,
@@ -87,19 +88,19 @@ fn retention(config: RetentionConfig) -> Retention {
     }
 }
 
-/// Looks at all jobs that have ended, on a thread of its own that gives way to all others.
+/// Scans all ended jobs on a thread of the lowest priority.
 async fn look(reader: Reader, retention: Retention, now: SystemTime) -> Result<NotKept, Failure> {
     let (tell, told) = oneshot::channel();
     let look = move || {
-        // On Linux this is the thread's own priority.
+        // On Linux, niceness is per thread.
         let _ = rustix::process::nice(19);
         let found = reader.not_kept(&retention, now);
-        // A daemon that is gone has nobody to be told.
+        // The receiver may be gone when the daemon stops.
         let _ = tell.send(found.map_err(Failure::from));
     };
     let thread = std::thread::Builder::new().name("retention".to_owned()).spawn(look);
     thread.map_err(|error| {
         Failure::new(ErrorCode::Io, format!("cannot start a thread to look for old jobs: {error}"))
     })?;
-    told.await.map_err(|_| Failure::new(ErrorCode::Internal, "the look for old jobs panicked"))?
+    told.await.map_err(|_| Failure::new(ErrorCode::Internal, "the search for old jobs panicked"))?
 }

@@ -1,9 +1,9 @@
-//! Room for what is large: frames that come in, and answers that go out.
+//! A memory budget for large frames and answers.
 //!
-//! What is small is bounded by the number of connections and of requests. What is large takes room
-//! here before it is in memory, of one budget for all connections, and waits where there is none.
-//! If a client then keeps what it has for long, because it sends no more of its frame or does not
-//! read its answer, its connection ends: the one that has kept it longest makes way.
+//! Small ones are bounded by the number of connections and requests. A large one takes room here
+//! before it is in memory, from one budget for all connections, and waits if there is none. A
+//! client that then holds its room for long, because it does not send the rest of its frame or does
+//! not read its answer, is disconnected when others need the room, the longest holder first.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,11 +14,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// Up to so many bytes are small: a connection may have a few of such for nothing.
+/// Up to this many bytes are small. Each connection may have a few such frames without taking room.
 pub(crate) const SMALL: usize = 64 << 10;
-/// Whoever has kept room for so long makes way for others.
+/// How long a client may hold room that others wait for.
 const LONG: Duration = Duration::from_secs(3);
-/// How often it is looked who has.
+/// How often a waiter checks for clients to disconnect.
 const LOOK: Duration = Duration::from_millis(500);
 /// How long to wait for room.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -31,34 +31,34 @@ pub(crate) struct Room {
     kept: Mutex<Kept>,
 }
 
-/// The pieces that wait for their clients, in the order in which they began to.
+/// The pieces that wait for their clients, in the order in which the waits began.
 #[derive(Debug, Default)]
 struct Kept {
     next: u64,
     pieces: BTreeMap<u64, (Instant, CancellationToken)>,
 }
 
-/// Some of a budget, given back when it is dropped.
+/// A part of a budget, released when dropped.
 #[derive(Debug)]
 pub(crate) struct Piece {
     room: Arc<Room>,
     permit: OwnedSemaphorePermit,
     kept: Option<u64>,
-    /// Of those of one connection, the only one.
+    /// The permit for a connection's one large answer, released with this piece.
     alone: Option<OwnedSemaphorePermit>,
 }
 
 impl Room {
-    /// A budget of so many bytes.
+    /// A budget of `bytes` bytes.
     pub(crate) fn new(bytes: usize) -> Arc<Self> {
         let free = Arc::new(Semaphore::new(bytes));
         Arc::new(Self { bytes, free, kept: Mutex::default() })
     }
 
-    /// Waits for room for so many bytes; for all there is, where they are more.
+    /// Waits for room for `bytes` bytes, or for the whole budget if that is less.
     ///
     /// # Errors
-    /// [`ErrorCode::Overloaded`] when there is none for long.
+    /// [`ErrorCode::Overloaded`] if there is no room within 30 seconds.
     pub(crate) async fn take(self: &Arc<Self>, bytes: usize) -> Result<Piece, Failure> {
         let permits = u32::try_from(bytes.min(self.bytes)).unwrap_or(u32::MAX);
         let taken = self.free.clone().acquire_many_owned(permits);
@@ -79,13 +79,13 @@ impl Room {
             Ok(Some(permit)) => Ok(Piece { room: self.clone(), permit, kept: None, alone: None }),
             Ok(None) | Err(_) => Err(Failure::new(
                 ErrorCode::Overloaded,
-                format!("the daemon has no room for {bytes} bytes: other clients hold it"),
+                format!("the daemon has no room for {bytes} bytes: other clients are using it"),
             )
             .hint("try again later")),
         }
     }
 
-    /// Ends the connection that has kept its piece longest, if that is long.
+    /// Disconnects the client that has held its piece longest, if that is too long.
     fn make_way(&self) {
         let mut kept = self.kept();
         if let Some(oldest) = kept.pieces.first_entry()
@@ -93,7 +93,7 @@ impl Room {
         {
             let (since, gone) = oldest.remove();
             let seconds = since.elapsed().as_secs();
-            tracing::warn!(seconds, "a client that holds memory and does nothing is let go");
+            tracing::warn!(seconds, "disconnecting a client that holds memory without using it");
             gone.cancel();
         }
     }
@@ -104,7 +104,7 @@ impl Room {
 }
 
 impl Piece {
-    /// From now on it is the client that keeps it, until [`Piece::is_ours`].
+    /// From now on the piece waits for the client, until [`Piece::is_ours`].
     pub(crate) fn is_theirs(&mut self, gone: &CancellationToken) {
         let mut kept = self.room.kept();
         kept.next += 1;
@@ -115,20 +115,20 @@ impl Piece {
         self.kept = Some(key);
     }
 
-    /// The daemon has what it waited for, and works on it.
+    /// The client has done its part, and the daemon works with the piece.
     pub(crate) fn is_ours(&mut self) {
         if let Some(key) = self.kept.take() {
             self.room.kept().pieces.remove(&key);
         }
     }
 
-    /// Whose turn it is, is over when this is given back.
+    /// Attaches the connection's permit for a large answer, to be released with the piece.
     pub(crate) fn in_turn(mut self, alone: Option<OwnedSemaphorePermit>) -> Self {
         self.alone = alone;
         self
     }
 
-    /// Gives back what is more than so many bytes.
+    /// Releases what exceeds `bytes` bytes.
     pub(crate) fn shrink(&mut self, bytes: usize) {
         let more = self.permit.num_permits().saturating_sub(bytes);
         drop(self.permit.split(more));
@@ -154,7 +154,7 @@ mod tests {
         assert_eq!(room.free.available_permits(), 0);
         drop((piece, other));
         assert_eq!(room.free.available_permits(), 100);
-        // More than there is: all of it.
+        // More than the budget takes all of it.
         drop(room.take(1000).await.unwrap());
     }
 
@@ -166,7 +166,7 @@ mod tests {
         of_first.is_theirs(&first);
         let mut of_second = room.take(50).await.unwrap();
         of_second.is_theirs(&second);
-        // A connection that ends drops what it has.
+        // A connection that ends drops its piece.
         let ending = tokio::spawn(async move {
             first.cancelled().await;
             drop(of_first);

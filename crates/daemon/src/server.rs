@@ -1,4 +1,4 @@
-//! The socket: who may connect, and how many.
+//! The listening socket: accepts connections of the same user, up to a limit.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,12 +16,12 @@ use crate::connection;
 use crate::context::Context;
 use crate::peers::Peers;
 
-/// How long to wait when the process is out of file descriptors.
+/// How long to wait before accepting again when the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How often that is logged.
+/// How often a failing accept is logged.
 const SAID_EVERY: Duration = Duration::from_secs(60);
 
-/// Accepts connections until `closing`, then waits until those that are open have their answers.
+/// Accepts connections until `closing`, then waits until the open ones have their answers.
 pub(crate) async fn serve(
     listener: UnixListener,
     peers: Arc<Peers>,
@@ -39,15 +39,15 @@ pub(crate) async fn serve(
                     tracing::error!(%error, "cannot accept a connection");
                     error_said = Some(Instant::now());
                 }
-                // Whoever comes next is told, with the descriptor that was kept for it; or served,
-                // if there are others again.
+                // Use the spare descriptor to accept the next client: tell it why it cannot be
+                // served, or serve it if descriptors are available again.
                 drop(spare.take());
                 let next = timeout(ACCEPT_PAUSE, listener.accept()).await;
                 spare = spare_descriptor();
                 match next {
                     Ok(Ok((stream, _))) if spare.is_none() => {
                         let error = error.to_string();
-                        refuse(stream, &error, "raise `ulimit -n` where it is started").await;
+                        refuse(stream, &error, "raise `ulimit -n` where the daemon starts").await;
                         spare = spare_descriptor();
                         continue;
                     }
@@ -82,12 +82,12 @@ pub(crate) async fn serve(
     connections.wait().await;
 }
 
-/// A descriptor to be given up when there are no others.
+/// Opens a descriptor to give up when there are no others.
 fn spare_descriptor() -> Option<std::fs::File> {
     std::fs::File::open("/dev/null").ok()
 }
 
-/// Tells a client that it cannot be served.
+/// Tells a client that it cannot be served, and closes its connection.
 async fn refuse(mut stream: UnixStream, why: &str, remedy: &str) {
     let failure = Failure::new(
         ErrorCode::Overloaded,
@@ -97,25 +97,25 @@ async fn refuse(mut stream: UnixStream, why: &str, remedy: &str) {
     let body = ReplyBody::Error(ErrorFrame::new(failure, None));
     let mut bytes = BytesMut::new();
     if encode_frame(&Reply { id: None, body }, &mut bytes).is_ok() {
-        // The frame is shorter than what a socket holds.
+        // The frame is shorter than a socket's buffer.
         let _ = timeout(ACCEPT_PAUSE, stream.write_all(&bytes)).await;
-        // What the client sends is read, or closing would take the frame back.
+        // Read what the client sends: closing with unread data would discard the frame.
         let _ = stream.shutdown().await;
         let _ = timeout(ACCEPT_PAUSE, stream.read(&mut [0; 4096])).await;
     }
 }
 
-/// Whether the peer runs as the same user. Permissions of the socket say so too; a socket in a
-/// shared directory, or one that was passed on, would get around them.
+/// Whether the peer runs as the same user. The socket's mode already ensures that, unless the
+/// socket is in a shared directory or was passed on.
 fn is_ours(stream: &UnixStream) -> bool {
     match stream.peer_cred() {
         Ok(peer) if peer.uid() == rustix::process::getuid().as_raw() => true,
         Ok(peer) => {
-            tracing::warn!(uid = peer.uid(), "refused a connection of another user");
+            tracing::warn!(uid = peer.uid(), "refused a connection from another user");
             false
         }
         Err(error) => {
-            tracing::warn!(%error, "refused a connection of nobody knows who");
+            tracing::warn!(%error, "refused a connection from an unknown user");
             false
         }
     }

@@ -1,4 +1,7 @@
-//! From a bare process to a daemon that is ready, and back.
+//! The daemon's start and shutdown.
+//!
+//! [`run`] takes the home's lock, opens the workspaces, binds the socket and serves until told to
+//! stop. The lock marks the daemon as alive, so it is released last.
 
 use std::fs;
 use std::io::{self, Write};
@@ -27,26 +30,27 @@ use crate::store::{Store, Stores};
 use crate::workspaces::{Configured, Served, Workspaces, blocking};
 use crate::{inherited, limits, log, pid_note, reach, retention, server};
 
-/// Events of the workspaces' threads that may wait for the owner; then the threads wait.
+/// Capacity of the channel from the workspaces' threads to the owner. When it is full, the threads
+/// wait.
 const STORE_EVENTS: usize = 1024;
-/// What the client that started this daemon waits for.
+/// The line that the client that started this daemon waits for.
 const READY: &str = r#"{"ready":true}"#;
-/// How long connections get to send their last frames when the daemon ends.
+/// How long connections get to send their last frames when the daemon stops.
 const LAST_FRAMES: Duration = Duration::from_secs(2);
 
-/// Threads for what may block: reading the workspaces.
+/// The maximum number of threads for blocking work, such as reading workspaces.
 const BLOCKING_THREADS: usize = 16;
-/// How long such a thread waits for more to do.
+/// How long an idle blocking thread is kept: in effect forever, see [`start_blocking_thread`].
 const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
 
-/// Starts, serves, and returns when the daemon was told to stop. `socket` is a path to listen at in
-/// place of the home's.
+/// Starts the daemon, serves, and returns once it has been told to stop. `socket` is a path to
+/// listen on instead of the home's.
 pub(crate) fn run(foreground: bool, socket: Option<PathBuf>) -> ExitCode {
     let kept = inherited::let_go(foreground);
-    // What the daemon and its engines make is its user's alone.
+    // Files that the daemon and its engines create are private to the user.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     if !foreground {
-        // Fails only for one that leads its group already, and so has no terminal to leave.
+        // Fails only if this process leads its group already. Then it stays in its session.
         let _ = rustix::process::setsid();
     }
     let started = |runtime| match start(foreground, socket.as_deref(), &kept)? {
@@ -57,7 +61,7 @@ pub(crate) fn run(foreground: bool, socket: Option<PathBuf>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             tracing::error!(%failure, "cannot start");
-            // Who names a socket may not read what is said on stdout.
+            // A caller that names a socket may not read stdout.
             if foreground || socket.is_some() {
                 complain(failure.to_text().trim_end());
             }
@@ -69,7 +73,7 @@ pub(crate) fn run(foreground: bool, socket: Option<PathBuf>) -> ExitCode {
     }
 }
 
-/// One thread: the daemon waits, the engines compute.
+/// Builds a runtime of one thread: the daemon only waits, the engines compute.
 fn runtime() -> Result<Runtime, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -78,28 +82,28 @@ fn runtime() -> Result<Runtime, Failure> {
         .build()
         .map_err(|error| refused_by_system("start the runtime", &error))?;
     let within = runtime.enter();
-    // With a handler, writing to a file that may not grow is an error. Without, it is the end. The
-    // log is written to before anything else.
+    // With a handler, writing beyond the limit on a file's size is an error; without one, it kills
+    // the process. Installed here because the log is the first file written.
     let _caught = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))
         .map_err(|error| refused_by_system("watch signals", &error))?;
     drop(within);
     Ok(runtime)
 }
 
-/// Everything that is needed to serve.
+/// What serving needs.
 struct Daemon {
     home: Home,
     config: Config,
     engine: PathBuf,
     workspaces: Vec<(WorkspaceSettings, Result<Opened, Failure>)>,
     listener: std::os::unix::net::UnixListener,
-    /// How many connections there may be.
+    /// The maximum number of connections.
     connections: usize,
     foreground: bool,
 }
 
-/// Takes the lock and the socket; `None` when another daemon has them. `kept` is what the daemon could
-/// not let go of, in words.
+/// Takes the lock and the socket; returns `None` if another daemon holds the lock. `kept` lists, in
+/// words, inherited settings that could not be undone.
 fn start(
     foreground: bool,
     socket: Option<&Path>,
@@ -112,7 +116,7 @@ fn start(
     home.create()?;
     log::start(&home, foreground, socket.and_then(|_| log::usual_cache()));
     for what in kept {
-        tracing::warn!("this daemon keeps what it was started with: {what}");
+        tracing::warn!("cannot undo a setting that the daemon inherited: {what}");
     }
     if let Some(unused) = &home.unused_runtime_dir {
         let (path, why) = (unused.path.display(), &unused.why);
@@ -127,44 +131,44 @@ fn start(
             listens_there(&home)?;
         }
         if foreground {
-            complain("a daemon of this home runs already: see `threadrunner status`");
+            complain("a daemon is already running for this home: see `threadrunner status`");
         } else {
             report(READY);
         }
         return Ok(None);
     };
     let engine = engine_binary();
-    // A client's directory must not be kept from being unmounted. All paths are absolute by now.
+    // Keep no client's directory from being unmounted. All paths are absolute by now.
     let _ = std::env::set_current_dir("/");
-    // Whoever reads the note finds the socket also from an environment that names another. A disk
-    // that is full is no reason not to serve: jobs have to be removed from it.
+    // The note lets clients find the socket even if their environment names another. A full disk is
+    // no reason not to serve: jobs have to be removed from it.
     if let Err(error) = lock.write_note(home.socket.as_os_str().as_encoded_bytes()) {
-        tracing::warn!(path = %home.daemon_lock().display(), %error, "cannot be written");
+        tracing::warn!(path = %home.daemon_lock().display(), %error, "cannot note the socket");
     }
-    // What a caller's differs from is told to the caller.
+    // Clients compare their configuration with this copy and say if it differs.
     if let Err(error) = fs::write(home.running_config(), text.unwrap_or_default()) {
-        tracing::warn!(path = %home.running_config().display(), %error, "cannot be written");
+        tracing::warn!(path = %home.running_config().display(), %error, "cannot copy the config");
     }
     let open = |settings: WorkspaceSettings| {
         let opened = open(&settings, config.durability);
         (settings, opened)
     };
     let mut workspaces: Vec<_> = settings.into_iter().map(open).collect();
-    // One that cannot be used is told of to those who ask for it. With none there is nobody.
+    // Requests that name a broken workspace are told why. With no usable workspace, do not start.
     if workspaces.iter().all(|(_, opened)| opened.is_err())
         && let Some((_, Err(failure))) = workspaces.drain(..).next()
     {
         return Err(failure);
     }
     let used = directories::used_before(&home, &config).into_iter().map(open);
-    // One of those that cannot be opened now is when it is used again.
+    // A used directory that cannot be opened now is opened when it is used again.
     workspaces.extend(used.filter(|(_, opened)| opened.is_ok()));
     let listener = bind(&home.socket)?;
     let daemon = Daemon { home, config, engine, workspaces, listener, connections, foreground };
     Ok(Some((daemon, lock)))
 }
 
-/// Whether the daemon that runs already listens where this one should have.
+/// Fails if the running daemon is known to listen elsewhere than this one would have.
 fn listens_there(home: &Home) -> Result<(), Failure> {
     let Some(note) = FileLock::read_note(&home.daemon_lock()) else { return Ok(()) };
     if note == home.socket.as_os_str().as_encoded_bytes() {
@@ -172,19 +176,19 @@ fn listens_there(home: &Home) -> Result<(), Failure> {
     }
     let there = String::from_utf8_lossy(&note);
     let message = format!(
-        "a daemon of this home runs already and listens at {there}, not at {}",
+        "a daemon is already running for this home; it listens on {there}, not on {}",
         home.socket.display()
     );
     Err(Failure::new(ErrorCode::DaemonUnavailable, message)
         .hint("connect to that one, or stop it with `threadrunner daemon stop`"))
 }
 
-/// A workspace that is this daemon's, and its queue.
+/// A workspace that this daemon has opened, and its queue.
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) workspace: Workspace,
     pub(crate) ready: Vec<JobId>,
-    /// When something last happened in it before.
+    /// When the workspace last changed before it was opened.
     pub(crate) last_change: Option<SystemTime>,
 }
 
@@ -223,28 +227,28 @@ pub(crate) fn open(
     Ok(Opened { workspace, ready: recovered.queued, last_change })
 }
 
-/// When something last happened in the workspace at `path`; `None` where there is none.
+/// When the workspace at `path` last changed; `None` if there is no workspace.
 fn last_change(path: &Path) -> Option<SystemTime> {
     let reader = Reader::open(path).ok()?;
     JobState::ALL.into_iter().filter_map(|state| reader.changed(state)).max()
 }
 
-/// Binds the socket. The lock is held: a socket file that is there is nobody's.
+/// Binds the socket. The caller holds the lock, so an existing socket file is stale.
 pub(crate) fn bind(path: &Path) -> Result<std::os::unix::net::UnixListener, Failure> {
     match fs::symlink_metadata(path) {
         Ok(found) if std::os::unix::fs::FileTypeExt::is_socket(&found.file_type()) => {
-            fs::remove_file(path).map_err(|error| io_failure("remove the old", path, &error))?;
+            fs::remove_file(path).map_err(|error| io_failure("remove", path, &error))?;
         }
         Ok(_) => {
             return Err(Failure::new(
                 ErrorCode::Config,
-                format!("{} is in the socket's place and is no socket", path.display()),
+                format!("cannot create the socket: {} exists and is not a socket", path.display()),
             )
             .hint("move it away, or set THREADRUNNER_SOCKET"));
         }
         Err(_) => {}
     }
-    // The umask lets nobody else connect before the mode says so too.
+    // Until the mode is set, the umask keeps other users out.
     let listener = std::os::unix::net::UnixListener::bind(path)
         .map_err(|error| io_failure("bind", path, &error))?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))
@@ -254,19 +258,19 @@ pub(crate) fn bind(path: &Path) -> Result<std::os::unix::net::UnixListener, Fail
 }
 
 impl Daemon {
-    /// Serves until told to stop. `lock` is what says that this daemon lives: it is let go of last.
+    /// Serves until told to stop. `lock` marks this daemon as alive and is released last.
     fn serve(self, runtime: Runtime, lock: FileLock) -> Result<(), Failure> {
         let socket = self.home.socket.clone();
         let lock = Arc::new(lock);
         let served = runtime.block_on(self.serve_in_runtime(Arc::clone(&lock)));
-        // Kills what engines are left. A read of the workspace that hangs is not waited for.
+        // Kills the remaining engines. Does not wait for a workspace read that hangs.
         runtime.shutdown_timeout(Duration::from_millis(100));
-        // With the runtime went all who could ask the workspaces' threads: they let go of their
-        // locks.
+        // Dropping the runtime dropped every handle on the workspaces' threads, so they end and
+        // release their locks.
         let served = served.map(|(threads, places)| {
             for thread in threads {
                 if thread.join().is_err() {
-                    tracing::error!("a workspace's thread had panicked");
+                    tracing::error!("a workspace's thread panicked");
                 }
             }
             places.iter().for_each(|workspace| pid_note::remove(workspace));
@@ -277,7 +281,7 @@ impl Daemon {
         served
     }
 
-    /// Returns the workspaces' threads, which end with the runtime, and where the workspaces are.
+    /// Returns the workspaces' threads, which end with the runtime, and the workspaces' paths.
     async fn serve_in_runtime(
         self,
         lock: Arc<FileLock>,
@@ -313,7 +317,7 @@ impl Daemon {
             configured.push(Configured { settings, served });
         }
         start_blocking_thread().await?;
-        // The owner goes on for as long as any of the threads tells it something.
+        // The owner keeps `events` weakly, so that it ends if all the threads do.
         let (home, config) = (self.home.clone(), self.config.clone());
         let (owner, hub) = Owner::new(home, config, self.engine, stores, (events, from_stores));
         let context = Arc::new(Context {
@@ -343,10 +347,10 @@ impl Daemon {
     }
 }
 
-/// Starts the first of the threads for what may block. It stays: where the system starts no other
-/// one, work waits for it instead of failing.
+/// Starts the first thread for blocking work and keeps it. If the system later refuses to start
+/// more, work queues for this one instead of failing.
 async fn start_blocking_thread() -> Result<(), Failure> {
-    // tokio would panic.
+    // Fail with an error here: tokio would panic.
     std::thread::Builder::new()
         .spawn(|| ())
         .map_err(|error| refused_by_system("start a thread", &error))?
@@ -355,25 +359,25 @@ async fn start_blocking_thread() -> Result<(), Failure> {
     blocking(|| Ok(())).await
 }
 
-/// Reads the states' names once, so that the first who asks for the newest jobs does not wait for
-/// the names of a million. Beside everything else, and after it where the processor is busy.
+/// Reads the names of all jobs once, so that the first request for the newest jobs does not have to
+/// read a million of them. Runs in a thread of the lowest priority.
 pub(crate) fn remember_names(reader: Reader) {
     let read = move || {
-        // On Linux this is the thread's own priority.
+        // On Linux, niceness is per thread.
         let _ = rustix::process::nice(19);
         if let Err(error) = reader.newest(&[], 1) {
-            tracing::debug!(%error, "the names of the jobs cannot be read");
+            tracing::debug!(%error, "cannot read the names of the jobs");
         }
     };
-    // Without it they are read when they are asked for.
+    // Without the thread, the first request reads them.
     let _ = std::thread::Builder::new().name("names".to_owned()).spawn(read);
 }
 
 struct Signals {
     terminate: Signal,
-    // None in the foreground where it is ignored, as by a job that a script put in the background.
+    // `None` if SIGINT is ignored, as in a job that a script put in the background.
     interrupt: Option<Signal>,
-    // Caught so that a terminal's end is not the daemon's.
+    // Caught so that closing the terminal does not end the daemon.
     hangup: Signal,
 }
 
@@ -390,7 +394,8 @@ impl Signals {
     }
 }
 
-/// The first SIGTERM or SIGINT begins the end, with a grace time; a second one ends that.
+/// Stops the daemon on the first SIGTERM or SIGINT, with a grace period; a second one ends it at
+/// once.
 async fn obey(mut signals: Signals, hub: Hub) {
     loop {
         let interrupted = async {
@@ -410,11 +415,12 @@ async fn obey(mut signals: Signals, hub: Hub) {
     }
 }
 
-/// The engine's program: `THREADRUNNER_ENGINE`, else the one beside this one, else on the PATH.
+/// The engine's program: `THREADRUNNER_ENGINE`, else the one beside this program, else the one on
+/// the PATH.
 fn engine_binary() -> PathBuf {
     if let Some(path) = std::env::var_os("THREADRUNNER_ENGINE").filter(|path| !path.is_empty()) {
         let path = PathBuf::from(path);
-        // One without a slash is looked for on the PATH.
+        // A name without a slash is looked up on the PATH.
         let a_path = path.components().count() > 1;
         return std::path::absolute(&path).ok().filter(|_| a_path).unwrap_or(path);
     }
@@ -423,12 +429,12 @@ fn engine_binary() -> PathBuf {
     beside.filter(|path| path.exists()).unwrap_or_else(|| name.into())
 }
 
-/// Tells the client that started this daemon how it went, and lets go of it.
+/// Tells the client that started this daemon how the start went, and detaches from it.
 ///
-/// What comes after the first line goes nowhere: stdout and stderr become `/dev/null`.
+/// Later output is discarded: stdout and stderr become `/dev/null`.
 fn report(line: &str) {
     let mut stdout = io::stdout().lock();
-    // A client that went away has nobody to be told.
+    // The client may be gone.
     let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
     if let Ok(null) = fs::OpenOptions::new().write(true).open("/dev/null") {
         let _ = rustix::stdio::dup2_stdout(&null);

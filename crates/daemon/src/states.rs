@@ -1,9 +1,9 @@
-//! Where engines keep what sessions have cached, so that a conversation need not be read again
-//! after its model was unloaded.
+//! The directories in which engines keep the cached state of sessions, so that a conversation need
+//! not be read again after its model was unloaded.
 //!
-//! Each model has a directory of its own, which its engine may write to and no other: what a
-//! hostile model file makes of its engine reads no other model's conversations. All of it is a
-//! cache: whatever is lost is computed again.
+//! Each model has a directory of its own, and its engine can write to no other: an engine taken
+//! over by a hostile model file can read no other model's conversations. All of it is a cache, so
+//! anything lost is computed again.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -16,17 +16,18 @@ use threadrunner_core::engine_protocol::{StateDirectory, state_file};
 
 use crate::fnv;
 
-/// The states' directory, and what is known to be of no use in it.
+/// The root of the state directories, and their budget.
 #[derive(Debug)]
 pub(crate) struct States {
     root: PathBuf,
     budget: u64,
-    /// Of sessions that are no more. An engine that has one loaded still may write it again.
+    /// Sessions that are gone. An engine that still has one loaded may write its state again.
     forgotten: Vec<String>,
 }
 
 impl States {
-    /// The states below `root`, of at most `budget` bytes; 0 is none at all.
+    /// The states below `root`, of at most `budget` bytes. With a budget of 0, removes and keeps
+    /// none.
     pub(crate) fn new(root: PathBuf, budget: u64) -> Self {
         if budget == 0 {
             note(&root, "remove", fs::remove_dir_all(&root));
@@ -34,7 +35,8 @@ impl States {
         Self { root, budget, forgotten: Vec::new() }
     }
 
-    /// The directory of a model, and what it may hold beside those of the others.
+    /// Creates the directory of a model. Its limit is what the other models' files leave of the
+    /// budget. Returns `None` if the budget is 0 or the directory cannot be created.
     pub(crate) fn directory(&self, model: &ModelRef) -> Option<StateDirectory> {
         if self.budget == 0 {
             return None;
@@ -44,27 +46,28 @@ impl States {
         let path = self.root.join(name);
         if let Err(error) = DirBuilder::new().recursive(true).mode(0o700).create(&path) {
             let path = path.display();
-            tracing::warn!(%path, %error, "what sessions have cached is not kept");
+            tracing::warn!(%path, %error, "cannot keep the cached state of sessions");
             return None;
         }
-        // A model always has half of the budget, whatever others left.
+        // A model always gets at least half of the budget.
         let others = self.trim_others(&path, self.budget / 2);
         Some(StateDirectory { path, max_bytes: self.budget.saturating_sub(others) })
     }
 
-    /// Removes the state of a session that is no more.
+    /// Removes the state of a session that is gone.
     pub(crate) fn forget(&mut self, state: String) {
         self.remove(&state);
         self.forgotten.push(state);
     }
 
-    /// Removes again what an engine may have written when it ended, and what is too much.
+    /// Removes the states of forgotten sessions again, and files beyond the budget: an engine may
+    /// have written them when it exited.
     pub(crate) fn engine_ended(&self) {
         for state in &self.forgotten {
             self.remove(state);
         }
         if self.budget > 0 {
-            // No directory has no path.
+            // No directory has an empty path, so this counts all of them.
             self.trim_others(Path::new(""), self.budget);
         }
     }
@@ -77,8 +80,8 @@ impl States {
         }
     }
 
-    /// Removes the oldest files of other models until they have at most so many bytes together;
-    /// returns how many they have.
+    /// Removes the oldest files outside `own` until they have at most `most` bytes together.
+    /// Returns how many they have.
     fn trim_others(&self, own: &Path, most: u64) -> u64 {
         let others = directories(&self.root).filter(|directory| directory != own);
         let mut files: Vec<_> = others.flat_map(|directory| files(&directory)).collect();
@@ -95,14 +98,14 @@ impl States {
     }
 }
 
-/// How many bytes the process has in this directory: in files that can be seen, and in those that it
-/// has removed and keeps open.
+/// How many bytes the process occupies in this directory: in visible files, and in removed files
+/// that it still has open.
 pub(crate) fn written(directory: &Path, pid: u32) -> u64 {
     let seen: u64 = files(directory).iter().map(|file| file.bytes).sum();
     let Ok(directory) = directory.canonicalize() else { return seen };
     let open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     let removed = open.filter_map(|entry| {
-        // Where it was: a model file may be removed, too.
+        // Only files that were in the directory: a model file may be removed, too.
         let was = fs::read_link(entry.path()).ok()?;
         let open = fs::metadata(entry.path()).ok()?;
         (was.starts_with(&directory) && open.is_file() && open.nlink() == 0).then_some(open)
@@ -135,7 +138,7 @@ fn files(directory: &Path) -> Vec<StateFile> {
 fn note(path: &Path, verb: &str, done: io::Result<()>) {
     match done {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            tracing::warn!(path = %path.display(), %error, "cannot {verb} what is cached");
+            tracing::warn!(path = %path.display(), %error, "cannot {verb} cached session state");
         }
         _ => {}
     }
@@ -198,7 +201,7 @@ mod tests {
         let pid = std::process::id();
         let gone = write(&directory, "b", 50, 0);
         let file = File::open(&gone).unwrap();
-        // One of somewhere else.
+        // A removed file from elsewhere.
         let elsewhere = temp.path().join("model");
         fs::write(&elsewhere, [0; 1000]).unwrap();
         let _model = File::open(&elsewhere).unwrap();

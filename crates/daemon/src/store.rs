@@ -1,8 +1,11 @@
-//! The thread that owns the workspace: operations in, what came of them out.
+//! The thread that owns a workspace: operations in, events out.
 //!
-//! Operations that wait together share one sync. What a client may rely on (an id, an end) is told
-//! after that sync; what only this daemon needs to go on (a claim) is told before it, so that an
-//! answer's first token does not wait for the disk.
+//! Operations that wait together share one sync. What a client may rely on (an id, an end) is
+//! reported after that sync. What only this daemon needs in order to continue (a claim) is reported
+//! before it, so that an answer's first token does not wait for the disk.
+//!
+//! [`Store`] is the owner's handle on the thread, [`Archive`] that of clients, and the thread
+//! itself runs a [`Keeper`].
 
 mod conversation;
 mod expand;
@@ -29,90 +32,90 @@ use keeper::Keeper;
 pub(crate) use sessions::{RemovedSession, Undone, no_such_session};
 pub(crate) use standing::{After, Standing};
 
-/// How many jobs are removed in one operation.
+/// How many jobs one operation removes.
 const REMOVED_AT_ONCE: usize = 256;
 
-/// A job to be written.
+/// A job to write.
 #[derive(Debug)]
 pub(crate) struct Submission {
     pub(crate) id: JobId,
-    /// Whether its client chose the id: then there may be a job of that id.
+    /// Whether its client chose the id. Then a job with that id may exist.
     pub(crate) is_chosen: bool,
     pub(crate) prompt: String,
     pub(crate) spec: JobSpec,
     pub(crate) meta: JobMeta,
-    /// Whether it begins at once, without being queued.
+    /// Whether to claim it at once instead of queueing it.
     pub(crate) claim: bool,
 }
 
-/// What a job that was claimed is.
+/// A claimed job.
 #[derive(Debug)]
 pub(crate) struct Claim {
     pub(crate) prompt: String,
     pub(crate) spec: JobSpec,
     pub(crate) meta: JobMeta,
-    /// What the engine calls the cached state of its session.
+    /// The engine's name for the cached state of its session.
     pub(crate) state: Option<String>,
-    /// Why it cannot be run as it is.
+    /// Why it cannot run as it is.
     pub(crate) unfit: Option<Failure>,
 }
 
-/// A job that was written.
+/// The state in which a submitted job was written.
 #[derive(Debug)]
 pub(crate) enum Written {
-    /// It is in `processing`, and here is its claim.
+    /// In `processing`, with its claim.
     Claimed(Box<Claim>),
-    /// It is in `ready`, to begin after others.
+    /// In `ready`, with the jobs it waits for.
     Ready(After),
 }
 
-/// A job that somebody else put into `ready`.
+/// A job found in `ready`, put there by another program, by an earlier daemon or by a retry.
 #[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) model: Option<ModelRef>,
     pub(crate) priority: Priority,
     /// Its first tag.
     pub(crate) tag: Option<Box<str>>,
-    /// Until its deadline. Another program's word: it may be any number.
+    /// Seconds until its deadline. May be any number, because another program may have written it.
     pub(crate) time_left_s: Option<f64>,
     pub(crate) after: After,
 }
 
-/// What came of an operation.
+/// The outcome of an operation, or news of the workspace.
 #[derive(Debug)]
 pub(crate) enum StoreEvent {
-    /// The job is written.
+    /// The job is written, or refused.
     Submitted { id: JobId, result: Result<Written, Failure> },
     /// The job would survive a crash.
     Durable { id: JobId },
     /// The job is in `processing`.
     Claimed { id: JobId, result: Result<Box<Claim>, Failure> },
-    /// The job is in `ready` still, because something has run out: the disk, open files.
+    /// The job is still in `ready`: the disk is full, say, or there are too many open files.
     NotNow { id: JobId, failure: Failure },
-    /// The job is in `ready` again.
+    /// The job is back in `ready`.
     Released { id: JobId, result: Result<(), Failure> },
-    /// The job is in `output` or `failed`, for good.
+    /// The job is in `output` or `failed` for good.
     Ended { id: JobId, result: Result<(), Failure> },
-    /// The job that was begun at once could not be written after all.
+    /// The job was started before it was on disk, and then could not be written.
     Lost { id: JobId, failure: Failure },
     /// A job with a hook has ended.
     HookDue { id: JobId },
-    /// A hook can be run; `None` where there is none to run any more.
+    /// The hook can run; `None` if there is no longer one to run.
     HookReady { id: JobId, result: Result<Option<Hook>, Failure> },
-    /// How a hook went is written down, as far as that could be done.
+    /// The outcome of a hook is recorded, as far as possible.
     HookNoted,
-    /// A job in `ready` turned out malformed and is in `failed` now.
+    /// A job in `ready` was malformed and is now in `failed`.
     Refused { id: JobId },
-    /// How a job stands that was asked about.
+    /// The answer to [`Store::ask_standing`].
     Stands { id: JobId, how: Standing },
-    /// All that is in `ready`.
+    /// The ids of all jobs in `ready`.
     Listed { ids: Vec<JobId> },
-    /// There is a job in `ready` that nobody here put there.
+    /// A job in `ready` that the owner may not know.
     Found { id: JobId, found: Found },
 }
 
 impl StoreEvent {
-    /// The job that it tells of, where that is one.
+    /// The job whose state the event reports, if any.
     pub(crate) fn job(&self) -> Option<&JobId> {
         match self {
             Self::Submitted { id, .. }
@@ -157,36 +160,36 @@ enum Operation {
 
 type Reply<T> = oneshot::Sender<Result<T, Failure>>;
 
-/// What the threads tell the owner, and which of them.
+/// The sender of the threads' events, each with the workspace it is from.
 pub(crate) type StoreEvents = tokio::sync::mpsc::Sender<(WorkspaceId, StoreEvent)>;
 
-/// The owner's ends of all workspaces' threads, by [`WorkspaceId`].
+/// The owner's handles on all workspaces' threads, indexed by [`WorkspaceId`].
 #[derive(Debug, Default)]
 pub(crate) struct Stores(Vec<Store>);
 
 impl Stores {
     /// The id of the next workspace.
     pub(crate) fn next_id(&self) -> WorkspaceId {
-        // A configuration of so many workspaces could not be served anyway.
+        // So many workspaces could not be served anyway.
         WorkspaceId(u16::try_from(self.0.len()).unwrap_or(u16::MAX))
     }
 
-    /// Adds the workspace that was given [`Stores::next_id`].
+    /// Adds the workspace that was given [`Stores::next_id`] as its id.
     pub(crate) fn push(&mut self, store: Store) {
         self.0.push(store);
     }
 
-    /// For each workspace, an id after all in it.
+    /// For each workspace, an id newer than all in it.
     pub(crate) fn newest_ids(&self) -> impl Iterator<Item = &JobId> {
         self.0.iter().map(|store| &store.newest)
     }
 
-    /// Operations of all workspaces whose event has not been taken note of.
+    /// How many operations of all workspaces have yet to be answered by an event.
     pub(crate) fn under_way(&self) -> usize {
         self.0.iter().map(|store| store.under_way).sum()
     }
 
-    /// Lists all that is in `ready`, of each workspace.
+    /// Lists the jobs in `ready` of each workspace.
     pub(crate) fn list(&self) {
         self.0.iter().for_each(Store::list);
     }
@@ -205,7 +208,7 @@ impl IndexMut<WorkspaceId> for Stores {
     }
 }
 
-/// The owner's end of a workspace's thread.
+/// The owner's handle on a workspace's thread.
 #[derive(Debug)]
 pub(crate) struct Store {
     settings: Arc<WorkspaceSettings>,
@@ -214,13 +217,13 @@ pub(crate) struct Store {
     under_way: usize,
     /// How many jobs have ended.
     ended: watch::Sender<u64>,
-    // Watches until it is dropped.
+    // Watches until dropped.
     _watcher: Option<Watcher>,
 }
 
 impl Store {
-    /// Starts the thread, which ends when nobody can ask it anything any more. The jobs in `ready`
-    /// come as [`StoreEvent::Found`], oldest first.
+    /// Starts the thread, which ends once all handles are dropped. Reports the jobs in `ready` as
+    /// [`StoreEvent::Found`], oldest first.
     pub(crate) fn start(
         id: WorkspaceId,
         settings: Arc<WorkspaceSettings>,
@@ -240,22 +243,22 @@ impl Store {
         Ok((store, thread))
     }
 
-    /// An id after all in the workspace when it was opened.
+    /// An id newer than all that were in the workspace when it was opened.
     pub(crate) fn newest_id(&self) -> &JobId {
         &self.newest
     }
 
-    /// What holds for the workspace's jobs.
+    /// The workspace's settings.
     pub(crate) fn settings(&self) -> &WorkspaceSettings {
         &self.settings
     }
 
-    /// A handle for clients.
+    /// Returns a handle for clients.
     pub(crate) fn archive(&self) -> Archive {
         Archive { operations: self.operations.clone(), ended: self.ended.subscribe() }
     }
 
-    /// Takes note of an event: call for each.
+    /// Accounts for an event. Call it for each.
     pub(crate) fn note(&mut self, event: &StoreEvent) {
         if matches!(event, StoreEvent::Ended { result: Ok(()), .. }) {
             self.ended.send_modify(|jobs| *jobs += 1);
@@ -299,7 +302,7 @@ impl Store {
         self.send(Operation::Claim(id));
     }
 
-    /// Adds to a running job's partial answer.
+    /// Appends to a running job's partial answer.
     pub(crate) fn append(&self, id: JobId, text: String) {
         self.send_silent(Operation::Append { id, text });
     }
@@ -309,7 +312,7 @@ impl Store {
         self.send(Operation::Complete { id, text, meta: Box::new(meta) });
     }
 
-    /// Moves a running job to `failed`; `rest` is what its partial answer lacks.
+    /// Moves a running job to `failed`. `rest` is what its partial answer on disk lacks.
     pub(crate) fn fail(&mut self, id: JobId, failure: Failure, rest: String, meta: JobMeta) {
         self.send(Operation::Fail { id, failure, rest, meta: Box::new(meta) });
     }
@@ -319,38 +322,39 @@ impl Store {
         self.send(Operation::FailQueued { id, failure });
     }
 
-    /// Looks at a job in `ready`: [`StoreEvent::Found`] if it is one.
+    /// Inspects a job in `ready`, answered by [`StoreEvent::Found`] if it is one.
     pub(crate) fn look(&self, id: JobId) {
         self.send_silent(Operation::Look(id));
     }
 
-    /// Prepares to run the hook of a job that has ended: [`StoreEvent::HookReady`].
+    /// Prepares to run the hook of an ended job, answered by [`StoreEvent::HookReady`].
     pub(crate) fn begin_hook(&mut self, id: JobId) {
         self.send(Operation::BeginHook(id));
     }
 
-    /// Writes down how a hook went: [`StoreEvent::HookNoted`].
+    /// Records the outcome of a hook, answered by [`StoreEvent::HookNoted`].
     pub(crate) fn end_hook(&mut self, id: JobId, outcome: HookOutcome) {
         self.send(Operation::EndHook { id, outcome: Box::new(outcome) });
     }
 
-    /// Looks how a job stands, wherever it is: [`StoreEvent::Stands`].
+    /// Asks for the state of a job, wherever it is, answered by [`StoreEvent::Stands`].
     pub(crate) fn ask_standing(&self, id: JobId) {
         self.send_silent(Operation::Stands(id));
     }
 
-    /// Lists all that is in `ready`: [`StoreEvent::Listed`].
+    /// Lists all that is in `ready`, answered by [`StoreEvent::Listed`].
     pub(crate) fn list(&self) {
         self.send_silent(Operation::List);
     }
 
-    /// Moves a running job back to `ready`; its attempt stays counted, or does not.
+    /// Moves a running job back to `ready`. `counted` says whether its attempt counts.
     pub(crate) fn release(&mut self, id: JobId, counted: bool) {
         self.send(Operation::Release { id, counted });
     }
 }
 
-/// What clients may do to jobs that are not live: past the owner, which does not know of those.
+/// What clients may do to jobs that are not live. The owner does not know those jobs, so this
+/// bypasses it.
 #[derive(Debug, Clone)]
 pub(crate) struct Archive {
     operations: mpsc::Sender<Operation>,
@@ -365,32 +369,32 @@ impl Archive {
         answer.await.map_err(|_| ending())?
     }
 
-    /// Changes when a job has ended.
+    /// Changes whenever a job has ended.
     pub(crate) fn ended(&self) -> watch::Receiver<u64> {
         self.ended.clone()
     }
 
-    /// Looks at a job in `ready`: the owner has been told of it when this returns.
+    /// Inspects a job in `ready`. When this returns, the owner has been told of it.
     pub(crate) async fn look(&self, id: JobId) -> Result<(), Failure> {
         self.ask(|reply| Operation::LookFor { id, reply }).await
     }
 
-    /// Moves a failed job to `ready`, as if it had never begun.
+    /// Moves a failed job to `ready`, as if it had never run.
     pub(crate) async fn retry(&self, id: JobId) -> Result<(), Failure> {
         self.ask(|reply| Operation::Retry { id, reply }).await
     }
 
-    /// Removes a job that has ended.
+    /// Removes an ended job.
     pub(crate) async fn remove(&self, id: JobId) -> Result<(), Failure> {
         self.ask(|reply| Operation::Remove { id, reply }).await
     }
 
-    /// Takes back the last turn of a session of which no turn is queued or running. Its job stays.
+    /// Undoes the last turn of a session in which no turn is queued or running. Its job stays.
     pub(crate) async fn undo_turn(&self, name: SessionName) -> Result<Undone, Failure> {
         self.ask(|reply| Operation::UndoTurn { name, reply }).await
     }
 
-    /// Forgets a session of which no turn is queued or running. Its jobs stay.
+    /// Forgets a session in which no turn is queued or running. Its jobs stay.
     pub(crate) async fn remove_session(
         &self,
         name: SessionName,
@@ -398,8 +402,9 @@ impl Archive {
         self.ask(|reply| Operation::RemoveSession { name, reply }).await
     }
 
-    /// Removes jobs that have ended, and names those that are gone: not one that is no longer
-    /// there, or has been queued again. A step at a time, so that others are not kept waiting.
+    /// Removes ended jobs, and returns those that are gone. Skips jobs that are missing, needed or
+    /// queued again. Works in steps of [`REMOVED_AT_ONCE`], so that other operations do not wait
+    /// long.
     pub(crate) async fn remove_all(&self, ids: &[JobId]) -> Result<Vec<JobId>, Failure> {
         let mut removed = Vec::new();
         for some in ids.chunks(REMOVED_AT_ONCE) {
@@ -410,7 +415,7 @@ impl Archive {
     }
 }
 
-/// Passes on what other programs put into `ready`. Without it, listings find that too, later.
+/// Watches for jobs that other programs put into `ready`. If that fails, listings find them later.
 fn watch_ready(workspace: &Workspace, operations: mpsc::Sender<Operation>) -> Option<Watcher> {
     let tell = move |event| {
         let operation = match event {
@@ -421,7 +426,7 @@ fn watch_ready(workspace: &Workspace, operations: mpsc::Sender<Operation>) -> Op
         let _ = operations.send(operation);
     };
     Watcher::start(&workspace.reader(), tell)
-        .inspect_err(|error| tracing::warn!(%error, "jobs of other programs are found late"))
+        .inspect_err(|error| tracing::warn!(%error, "jobs of other programs are found later"))
         .ok()
 }
 
@@ -467,7 +472,7 @@ mod tests {
         store.archive().look(id.clone()).await.unwrap();
         assert!(told.try_recv().is_err());
         fs::write(job.join("prompt.txt"), "Hello").unwrap();
-        // Nobody lists here: without the second look this waits in vain.
+        // Nothing lists here, so only the second look can find the job.
         let found = tokio::time::timeout(Duration::from_secs(20), told.recv()).await.unwrap();
         assert!(
             matches!(&found, Some((_, StoreEvent::Found { id: found, .. })) if *found == id),

@@ -1,9 +1,9 @@
-//! The two directions of a Unix socket, each waking the daemon only for what it is there for.
+//! The two halves of a Unix socket, each waking the daemon only for its own direction.
 //!
-//! tokio's own stream asks the kernel to tell of both directions at once. So whenever the other
-//! side takes in what was written, the daemon is woken to hear that it may write more, which it
-//! does not want to: once for every token, on processors that are busy computing the next one.
-//! Here writing is tried, and asked for only where it would block.
+//! tokio's own stream registers for both directions at once. So whenever the other side reads what
+//! was written, the daemon wakes up to learn that it can write more, which it does not need: once
+//! for every token, on processors that are busy computing the next one. Here, a write is tried
+//! first, and waits for readiness only if it would block.
 
 use std::borrow::Borrow;
 use std::io::{self, Read, Write};
@@ -17,25 +17,25 @@ use std::task::{Context, Poll, ready};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, Interest, ReadBuf};
 
-/// The direction that is read.
+/// The receiving half.
 #[derive(Debug)]
 pub(crate) struct ReadHalf(AsyncFd<Arc<UnixStream>>);
 
-/// The direction that is written.
+/// The sending half.
 #[derive(Debug)]
 pub(crate) struct WriteHalf(Arc<UnixStream>);
 
-/// Takes a stream apart. It is closed when both halves are dropped.
+/// Splits a stream. It is closed when both halves are dropped. Call it within a runtime.
 ///
 /// # Errors
-/// When the system refuses to watch it. Call it within a runtime.
+/// If the system cannot watch the stream.
 pub(crate) fn split(stream: UnixStream) -> io::Result<(ReadHalf, WriteHalf)> {
     stream.set_nonblocking(true)?;
     let stream = Arc::new(stream);
     Ok((ReadHalf(watch(stream.clone(), Interest::READABLE)?), WriteHalf(stream)))
 }
 
-/// Watches a stream for one thing.
+/// Registers a stream for one direction.
 #[expect(
     deprecated,
     reason = "a type could answer with another descriptor each time, so its successor is unsafe; \
@@ -74,10 +74,10 @@ impl AsyncRead for ReadHalf {
 }
 
 impl WriteHalf {
-    /// Writes all of it, however long the other side takes to make room.
+    /// Writes all bytes, however long the other side takes to make room.
     ///
     /// # Errors
-    /// Those of the socket. Some of it may have been written.
+    /// Errors of the socket. Part of the bytes may have been written.
     pub(crate) async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             match self.0.as_ref().write(bytes) {
@@ -90,17 +90,17 @@ impl WriteHalf {
         Ok(())
     }
 
-    /// Waits until there is room. A descriptor of its own is watched, for the kernel watches each
-    /// for one thing only.
+    /// Waits until there is room. Registers a duplicate descriptor, because a descriptor can be
+    /// registered only once.
     async fn room(&self) -> io::Result<()> {
         let watched = watch(self.0.try_clone()?, Interest::WRITABLE)?;
         let _ready = watched.writable().await?;
         Ok(())
     }
 
-    /// Ends this direction: the other side reads the end of the stream.
+    /// Shuts this direction down: the other side reads the end of the stream.
     pub(crate) fn shutdown(&self) {
-        // Already closed by the other side, at worst.
+        // At worst, the other side has closed it already.
         let _ = self.0.shutdown(Shutdown::Write);
     }
 }

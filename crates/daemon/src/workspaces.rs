@@ -1,4 +1,4 @@
-//! The workspaces of this daemon as handlers use them: by name, and all of them at once.
+//! The daemon's workspaces as handlers use them: one by name, or all of them.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
@@ -11,7 +11,7 @@ use threadrunner_workspace::{Reader, by_time};
 use crate::directories::is_path;
 use crate::store::Archive;
 
-/// Which of the workspaces that are served.
+/// Identifies a served workspace, as an index into [`crate::store::Stores`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct WorkspaceId(pub(crate) u16);
 
@@ -24,21 +24,21 @@ pub(crate) struct Served {
     pub(crate) reader: Reader,
 }
 
-/// A job that was found, and where.
+/// A job and the workspace in which it was found.
 #[derive(Debug, Clone)]
 pub(crate) struct Located {
     pub(crate) id: JobId,
     pub(crate) workspace: Served,
 }
 
-/// A workspace of the configuration: served, or why not.
+/// A workspace of the configuration: served, or the reason why not.
 #[derive(Debug)]
 pub(crate) struct Configured {
     pub(crate) settings: Arc<WorkspaceSettings>,
     pub(crate) served: Result<Served, Failure>,
 }
 
-/// The workspaces of the configuration, and after them the directories that were used as some.
+/// The configured workspaces, followed by the directories that became workspaces by being used.
 #[derive(Debug)]
 pub(crate) struct Workspaces(RwLock<Vec<Configured>>);
 
@@ -52,7 +52,7 @@ impl Served {
         Self { id, settings, archive, reader }
     }
 
-    /// Runs a read of the workspace where it may block.
+    /// Reads the workspace on a blocking thread.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Reader) -> Result<T, Failure> + Send + 'static,
@@ -63,7 +63,7 @@ impl Served {
 }
 
 impl Located {
-    /// Runs a read of the job's workspace where it may block.
+    /// Reads the job's workspace on a blocking thread.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Reader, &JobId) -> Result<T, Failure> + Send + 'static,
@@ -78,17 +78,17 @@ impl Workspaces {
         Self(RwLock::new(configured))
     }
 
-    /// Adds one that was opened since.
+    /// Adds a workspace that was opened later.
     pub(crate) fn add(&self, configured: Configured) {
         self.0.write().unwrap_or_else(PoisonError::into_inner).push(configured);
     }
 
-    // Never held while anything is waited for.
+    // Do not hold the guard across an await.
     fn all(&self) -> RwLockReadGuard<'_, Vec<Configured>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The workspace of that name; without one, the default.
+    /// Finds a workspace by name; without a name, the default one.
     pub(crate) fn named(&self, name: Option<&str>) -> Result<Served, Failure> {
         let name = name.unwrap_or(DEFAULT_WORKSPACE);
         let all = self.all();
@@ -112,14 +112,14 @@ impl Workspaces {
         names.filter(|name| is_path(name)).cloned().collect()
     }
 
-    /// Where those that are served are.
+    /// The paths of the workspaces that are served.
     pub(crate) fn places(&self) -> Vec<PathBuf> {
         let all = self.all();
         let served = all.iter().filter(|configured| configured.served.is_ok());
         served.map(|configured| configured.settings.path.clone()).collect()
     }
 
-    /// The workspaces to look for jobs in: the one of that name; without one, all that are served.
+    /// The workspaces in which to look for jobs: the named one, or all that are served.
     pub(crate) fn among(&self, name: Option<&str>) -> Result<Vec<Served>, Failure> {
         match name {
             Some(_) => Ok(vec![self.named(name)?]),
@@ -129,7 +129,7 @@ impl Workspaces {
         }
     }
 
-    /// What `status` tells of them.
+    /// Describes the workspaces for `status`.
     pub(crate) fn status(&self) -> Vec<WorkspaceStatus> {
         let status = |configured: &Configured| WorkspaceStatus {
             name: configured.settings.name.clone(),
@@ -140,12 +140,12 @@ impl Workspaces {
     }
 }
 
-/// The job that a query names, in any of these workspaces.
+/// Finds the job that a query names in any of these workspaces.
 pub(crate) async fn find_among(query: JobQuery, among: Vec<Served>) -> Result<Located, Failure> {
     blocking(move || find(&query.job, &among)).await
 }
 
-/// The job that a text names in any of these workspaces.
+/// Finds the job that a text names in any of these workspaces.
 fn find(text: &str, among: &[Served]) -> Result<Located, Failure> {
     let mut found: Vec<Located> = Vec::new();
     let mut failures: Vec<Failure> = Vec::new();
@@ -155,7 +155,7 @@ fn find(text: &str, among: &[Served]) -> Result<Located, Failure> {
             Err(error) => failures.push(error.into()),
         }
     }
-    // A whole id is that job, though it may be a part of another's.
+    // A full id wins, even if it is also a part of another id.
     if found.iter().any(|job| job.id.as_str() == text) {
         found.retain(|job| job.id.as_str() == text);
     } else if let Some(ambiguous) =
@@ -178,18 +178,18 @@ fn ambiguous(text: &str, first: &Located, second: &Located) -> Failure {
     let name = |job: &Located| format!("{} in '{}'", job.id, job.workspace.settings.name);
     Failure::new(
         ErrorCode::AmbiguousId,
-        format!("'{text}' fits {} and {}", name(first), name(second)),
+        format!("'{text}' matches {} and {}", name(first), name(second)),
     )
     .hint("give more of the id, or the workspace with -w")
 }
 
-/// Why there is no such job: what one workspace says for itself, or all of them alike.
+/// The failure for a job that was not found: that of the one workspace, or one for all of them.
 fn none(text: &str, among: &[Served], mut failures: Vec<Failure>) -> Failure {
-    // Where one could not be read, the job may be there.
+    // If a workspace could not be read, the job may be in it.
     if let Some(at) = failures.iter().position(|failure| failure.code != ErrorCode::JobNotFound) {
         return failures.swap_remove(at);
     }
-    // What is wrong with the text itself, each says alike.
+    // All workspaces report the same problem with the text itself.
     failures.dedup_by(|a, b| a.message == b.message);
     match failures.pop() {
         Some(only) if failures.is_empty() => only,
@@ -205,7 +205,7 @@ fn none(text: &str, among: &[Served], mut failures: Vec<Failure>) -> Failure {
     }
 }
 
-/// Runs something where it may block.
+/// Runs blocking work on a thread for it.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {

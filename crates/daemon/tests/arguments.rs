@@ -1,11 +1,11 @@
-//! What the daemon's program says of its arguments. That there is such a test has `cargo test` build
-//! the program, which the stories in `tests/` start.
+//! How the daemon's program handles its arguments. This test also makes `cargo test` build the
+//! program, which the stories in `tests/` start.
 
 use std::process::{Command, Output};
 
 fn run(arguments: &[&str]) -> Output {
     let program = env!("CARGO_BIN_EXE_threadrunner-daemon");
-    // No home: nothing is to be made in one.
+    // No home, so that none is created.
     Command::new(program).env_clear().args(arguments).output().expect("it can be started")
 }
 

@@ -1,7 +1,8 @@
-//! What goes out: one answer's frames, and what of them may wait for the client.
+//! Outgoing frames: one answer's frames, and how much of them may wait for the client.
 //!
-//! A client that reads nothing holds up its own requests: small frames wait in a few bytes of each
-//! connection, large ones take room of what all connections have together, before they are made.
+//! A client that reads nothing only blocks its own requests. Small frames share a few bytes per
+//! connection; a large answer takes room from the budget that all connections share before it is
+//! built.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,11 +16,11 @@ use crate::peers::Peer;
 use crate::room::{Piece, SMALL};
 use crate::workspaces::blocking;
 
-/// Writes that may wait for a client that reads slowly; then its requests wait.
+/// The number of writes that may wait for a slow client; after that, its requests wait.
 pub(super) const FRAMES_OUT: usize = 64;
-/// Bytes of small ones among them.
+/// The bytes of small frames that may wait for a client.
 const BYTES_OUT: usize = 4 * SMALL;
-/// Answers of one connection that are made at once, of those that need not wait for a job.
+/// Answers that one connection builds at once, among those that do not wait for a job.
 const TURNS: usize = 8;
 
 /// Where the frames of one answer go.
@@ -30,10 +31,10 @@ pub(crate) struct Answer {
     peer: Arc<Peer>,
     small: Arc<Semaphore>,
     turns: Arc<Semaphore>,
-    /// Of large answers a connection has one at a time: many of one client are not to be in the way
-    /// of another's.
+    /// A connection builds one large answer at a time, so that one client's do not hold up
+    /// another's.
     large: Arc<Semaphore>,
-    /// The room of the request's frame, where that was large.
+    /// The room of the request's frame, if the frame was large.
     request: Option<Arc<Mutex<Option<Piece>>>>,
 }
 
@@ -55,7 +56,7 @@ enum Held {
 #[derive(Debug)]
 pub(crate) struct Gone;
 
-/// The last frame of an answer that is data, made of the data itself.
+/// The last frame of an answer that is data, serialized without copying the data.
 #[derive(Serialize)]
 struct DataFrame<'a, T> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -71,38 +72,39 @@ impl Answer {
         Self { id: None, out, peer, small, turns, large, request: None }
     }
 
-    /// The answer to the request of that id.
+    /// The answer to the request with this id.
     pub(super) fn to(&self, id: Option<RequestId>) -> Self {
         Self { id, ..self.clone() }
     }
 
-    /// The same of a request whose frame has this room.
+    /// The same answer, holding the room of its request's frame.
     pub(super) fn holding(self, room: Option<Piece>) -> Self {
         Self { request: room.map(|room| Arc::new(Mutex::new(Some(room)))), ..self }
     }
 
-    /// The request is not in memory any more.
+    /// Releases the room of the request's frame: the request is no longer in memory.
     pub(crate) fn request_is_stored(&self) {
         if let Some(request) = &self.request {
             drop(request.lock().unwrap_or_else(PoisonError::into_inner).take());
         }
     }
 
-    /// Waits until this answer may be made, beside few others of its connection. Hold it until the
-    /// answer is sent: where the client reads nothing, the others are not made.
+    /// Waits for one of the connection's [`TURNS`]. Hold the permit until the answer is sent: while
+    /// the client reads nothing, its other answers are not built.
     ///
     /// # Errors
-    /// [`Gone`].
+    /// [`Gone`] if the client is gone.
     pub(crate) async fn turn(&self) -> Result<OwnedSemaphorePermit, Gone> {
-        // It is never closed.
+        // The semaphore is never closed.
         let turn = self.turns.clone().acquire_owned().await.map_err(|_| Gone)?;
         if self.is_gone() { Err(Gone) } else { Ok(turn) }
     }
 
-    /// Room for an answer of so many bytes, if that is large; to be taken before it is in memory.
+    /// Takes room for an answer of `bytes` bytes if that is large. Call it before loading the
+    /// answer.
     ///
     /// # Errors
-    /// When there is none for long.
+    /// If no room becomes free in time, or the client is gone.
     pub(crate) async fn room(&self, bytes: usize) -> Result<Option<Piece>, Failure> {
         match bytes {
             0..=SMALL => Ok(None),
@@ -112,7 +114,7 @@ impl Answer {
 
     async fn large_room(&self, bytes: usize) -> Result<Piece, Failure> {
         let taking = async {
-            // It is never closed.
+            // The semaphore is never closed.
             let alone = self.large.clone().acquire_owned().await.ok();
             Ok(self.peer.all.outgoing.take(bytes).await?.in_turn(alone))
         };
@@ -125,15 +127,15 @@ impl Answer {
         }
     }
 
-    /// Sends frames, all in one write.
+    /// Sends frames in one write.
     ///
     /// # Errors
-    /// [`Gone`].
+    /// [`Gone`] if the client is gone.
     pub(crate) async fn send(&self, bodies: Vec<ReplyBody>) -> Result<(), Gone> {
         self.send_in(bodies, None).await
     }
 
-    /// The same of frames for which room was taken.
+    /// Like [`Answer::send`], for frames that have room.
     pub(crate) async fn send_in(
         &self,
         bodies: Vec<ReplyBody>,
@@ -146,13 +148,13 @@ impl Answer {
         self.write(room, move || frames(id, bodies)).await
     }
 
-    /// Sends the last frame of an answer that is data.
+    /// Sends data as the last frame of an answer.
     pub(crate) async fn data<A: Ask>(&self, data: &A::Answer) -> Result<(), Gone> {
         let bytes = data_frame(self.id.as_ref(), data);
         self.put(bytes, None).await
     }
 
-    /// The same of data for which room was taken.
+    /// Like [`Answer::data`], for data that has room.
     pub(crate) async fn data_in<A: Ask<Answer: Send + 'static>>(
         &self,
         data: A::Answer,
@@ -162,7 +164,7 @@ impl Answer {
         self.write(room, move || data_frame(id.as_ref(), &data)).await
     }
 
-    /// Sends the last frame of an answer that failed.
+    /// Sends a failure as the last frame of an answer.
     pub(crate) async fn fail(&self, failure: Failure, job: Option<JobId>) -> Result<(), Gone> {
         self.send(vec![ReplyBody::Error(ErrorFrame::new(failure, job))]).await
     }
@@ -172,12 +174,12 @@ impl Answer {
         self.peer.gone.is_cancelled()
     }
 
-    /// Ends when the client is gone.
+    /// Completes when the client is gone.
     pub(crate) async fn gone(&self) {
         self.peer.gone.cancelled().await;
     }
 
-    /// Encodes frames, of a large answer where others need not wait for it, and sends them.
+    /// Encodes and sends frames. A large answer is encoded on a blocking thread.
     async fn write(
         &self,
         room: Option<Piece>,
@@ -197,11 +199,11 @@ impl Answer {
                 Held::Small(self.small.clone().acquire_many_owned(permits).await.ok())
             }
             (Some(room), _) => Held::Large(room),
-            // Nobody expected that much of it.
+            // Larger than expected: no room was taken in advance.
             (None, large) => match self.large_room(large).await {
                 Ok(room) => Held::Large(room),
                 Err(failure) => {
-                    tracing::warn!(%failure, "a connection ends without its answer");
+                    tracing::warn!(%failure, "closing a connection without its answer");
                     self.peer.gone.cancel();
                     return Err(Gone);
                 }
@@ -239,13 +241,13 @@ fn data_frame<T: Serialize>(id: Option<&RequestId>, data: &T) -> Bytes {
     bytes.freeze()
 }
 
-/// The frame that takes the place of one that is none.
+/// Writes an error frame in place of one that cannot be encoded.
 fn refuse(id: Option<RequestId>, error: &FrameError, bytes: &mut BytesMut) {
     let code = match error {
         FrameError::TooLong { .. } => ErrorCode::Io,
         _ => ErrorCode::Internal,
     };
-    let failure = Failure::new(code, format!("the answer cannot be sent: {error}"));
+    let failure = Failure::new(code, format!("cannot send the answer: {error}"));
     let body = ReplyBody::Error(ErrorFrame::new(failure, None));
     // An error frame always fits.
     let _ = encode_frame(&Reply { id, body }, bytes);

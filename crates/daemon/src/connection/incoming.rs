@@ -1,4 +1,4 @@
-//! What comes in: a client's frames, each within a time, and large ones within the room for such.
+//! Incoming frames: each within a time limit, and large ones within a shared budget of memory.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,44 +16,44 @@ use crate::stream::ReadHalf;
 /// How long a client may take.
 #[derive(Debug, Clone, Copy)]
 struct Limits {
-    /// For a frame, from its first byte to its last.
+    /// For one frame, from its first byte to its last.
     frame: Duration,
-    /// For its next request, while it has none under way.
+    /// To send its next request, while none is in progress.
     idle: Duration,
 }
 
 const LIMITS: Limits = Limits { frame: Duration::from_secs(60), idle: Duration::from_secs(600) };
-/// Bytes read at once where it is not known how long the frame is, and where it is.
+/// Bytes per read, first while the frame's length is unknown, then when it is known.
 const READ: usize = 4 << 10;
 const READ_LARGE: usize = 256 << 10;
 const HEADER: usize = 4;
 
-/// A frame, and the room that it has if it is large.
+/// A frame, and its room if it is large.
 #[derive(Debug)]
 pub(super) struct Frame {
     pub(super) json: Bytes,
     pub(super) room: Option<Piece>,
 }
 
-/// Why no frame comes any more.
+/// Why no more frames come.
 #[derive(Debug)]
 pub(super) enum Trouble {
     /// The connection is lost.
     Lost,
-    /// The client is to be told, and the connection to end.
+    /// The client is told, and the connection ends.
     Refused(Failure),
 }
 
-/// The direction that is read.
+/// The receiving side of a connection.
 #[derive(Debug)]
 pub(super) struct Incoming {
     stream: ReadHalf,
     peer: Arc<Peer>,
     limits: Limits,
     buffer: BytesMut,
-    /// When the first byte came of the frame that is coming in.
+    /// When the first byte of the incomplete frame arrived.
     begun: Option<Instant>,
-    /// That frame's room, if it is large.
+    /// The incomplete frame's room, if it is large.
     room: Option<Piece>,
 }
 
@@ -66,10 +66,10 @@ impl Incoming {
         &self.stream
     }
 
-    /// The next frame; `None` when no more come: the client has closed this direction, or has asked
-    /// for nothing for long.
+    /// Returns the next frame, or `None` when no more come: the client closed its sending half, or
+    /// has been idle for too long.
     ///
-    /// Dropping the future loses no frame.
+    /// Cancel safe: dropping the future loses no frame.
     pub(super) async fn next(&mut self) -> Result<Option<Frame>, Trouble> {
         loop {
             match FrameCodec.decode(&mut self.buffer) {
@@ -87,7 +87,7 @@ impl Incoming {
                 let mut room = room.map_err(Trouble::Refused)?;
                 room.is_theirs(&self.peer.gone);
                 self.room = Some(room);
-                // It was not the client who waited.
+                // The daemon waited here, not the client: restart the frame's time limit.
                 self.begun = Some(Instant::now());
             }
             let most = if missing == 0 { READ } else { missing.min(READ_LARGE) };
@@ -107,9 +107,9 @@ impl Incoming {
             match read {
                 Some(Ok(1..)) => {}
                 Some(Err(_)) => return Err(Trouble::Lost),
-                // Something was under way when this began.
+                // A request was in progress when this read began.
                 None if self.begun.is_none() && self.peer.idle_for() < self.limits.idle => {}
-                // The end of the stream, or of the patience with the rest of a frame.
+                // End of stream, or a time limit is over.
                 Some(Ok(0)) | None => {
                     return match FrameCodec.decode_eof(&mut self.buffer) {
                         Ok(_) => Ok(None),
@@ -127,13 +127,13 @@ impl Incoming {
             room.is_ours();
         }
         if json.len() > READ {
-            // The memory of a frame that was longer than most does not stay with its connection.
+            // Do not keep a large frame's memory with its connection.
             self.buffer = BytesMut::from(&self.buffer[..]);
         }
         Frame { json, room }
     }
 
-    /// How many bytes are to come of the frame that is coming in; 0 where that is not known.
+    /// How many bytes the incomplete frame still lacks; 0 if its length is unknown.
     fn missing(&self) -> usize {
         self.buffer.first_chunk::<HEADER>().map_or(0, |header| {
             (HEADER + u32::from_le_bytes(*header) as usize).saturating_sub(self.buffer.len())

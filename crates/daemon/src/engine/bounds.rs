@@ -1,8 +1,10 @@
-//! Bounds on what comes from an engine: it reads somebody else's file, and may be anybody by now.
+//! Bounds on what an engine sends. An engine reads untrusted model files and may have been taken
+//! over by one.
 //!
-//! What an engine says of itself is cut to what any engine needs, so that nothing after this has to
-//! ask how long a name is or whether a sum overflows. How much it says is bounded where it is read
-//! ([`Allowance`]), and how much it says to a request where requests are known.
+//! Every event is cut to what an engine can sensibly need, so that later code need not check the
+//! length of a name or whether a sum overflows. How much an engine may send is bounded by an
+//! [`Allowance`] where it is read; how much it may send per request is bounded where requests are
+//! known.
 
 use std::time::{Duration, Instant};
 
@@ -11,18 +13,18 @@ use threadrunner_core::{ErrorCode, Failure, Memory, ModelInfo, Parameters, Timin
 
 /// The longest event, in bytes of JSON.
 pub(super) const MOST_EVENT_BYTES: usize = 1 << 20;
-/// The longest message and hint.
+/// The longest message and hint, in bytes.
 const MOST_WORDS: usize = 4096;
-/// The longest name and version.
+/// The longest name and version, in bytes.
 const MOST_NAME: usize = 256;
-/// More sequences than any engine has; for each the daemon keeps two jobs in memory.
+/// More sequences than any engine has. The daemon keeps two jobs in memory for each.
 const MOST_SEQUENCES: u32 = 512;
-/// More memory than any machine has, and few enough bytes to be summed up.
+/// More memory than any machine has, in bytes, and small enough that sums do not overflow.
 const MOST_MEMORY: u64 = 1 << 48;
-/// A year, in milliseconds.
+/// About a year, in milliseconds.
 const MOST_TIME_MS: f64 = 3.2e10;
 
-/// The event, with everything in it cut to what it may be at most.
+/// Cuts everything in an event to its bounds.
 pub(super) fn bounded(event: Event) -> Event {
     match event {
         Event::Sized { wanted, least } => {
@@ -93,13 +95,13 @@ fn bounded_timings(timings: Timings) -> Timings {
         decode_ms: time(timings.decode_ms),
         drafted: timings.drafted,
         accepted: timings.accepted.min(timings.drafted),
-        // The daemon's to measure.
+        // The daemon measures the rest itself.
         ..Timings::default()
     }
 }
 
-/// A code may make clients and the daemon try again, or tell of jobs and files: what is no engine's
-/// to say is not passed on.
+/// An error code can make clients and the daemon retry, or claim things about jobs and files. Codes
+/// that are not an engine's to report are replaced.
 fn of_load(failure: Failure) -> Failure {
     use ErrorCode as Code;
     let code = match failure.code {
@@ -133,7 +135,8 @@ fn bounded_failure(failure: Failure, code: ErrorCode) -> Failure {
     Failure { code, message, hint: failure.hint.map(|hint| line(&hint, MOST_WORDS)) }
 }
 
-/// At most so many bytes of a text, on one line and without what a terminal would obey.
+/// Cuts a text to `most` bytes (and an ellipsis), and replaces control characters, so that it fits
+/// on one line and cannot control a terminal.
 pub(super) fn line(text: &str, most: usize) -> String {
     let cut = text.floor_char_boundary(most);
     let mut line: String =
@@ -144,7 +147,7 @@ pub(super) fn line(text: &str, most: usize) -> String {
     line
 }
 
-/// So much at once, and so much a second.
+/// A rate limit: a burst, and an amount per second.
 #[derive(Debug)]
 pub(super) struct Allowance {
     most: f64,
@@ -154,7 +157,7 @@ pub(super) struct Allowance {
 }
 
 impl Allowance {
-    /// One of which nothing is spent yet.
+    /// An unspent allowance.
     pub(super) fn new(most: u32, per_second: u32, now: Instant) -> Self {
         let most = f64::from(most);
         Self { most, per_second: f64::from(per_second), left: most, at: now }
@@ -166,7 +169,7 @@ impl Allowance {
         self.at = now;
     }
 
-    /// Spends so much, if it is there.
+    /// Spends `amount` if that much is left.
     pub(super) fn spend(&mut self, amount: usize, now: Instant) -> bool {
         self.refill(now);
         let enough = self.left >= amount as f64;
@@ -176,7 +179,7 @@ impl Allowance {
         enough
     }
 
-    /// Spends so much also where it is not there, and says how long to wait until it is.
+    /// Spends `amount` even if less is left, and returns how long to wait until the debt is paid.
     pub(super) fn overdraw(&mut self, amount: usize, now: Instant) -> Option<Duration> {
         self.refill(now);
         self.left -= amount as f64;

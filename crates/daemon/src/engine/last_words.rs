@@ -1,5 +1,5 @@
-//! What an engine writes to its standard error: logged as far as a log has room for it, and the last of
-//! it kept for the message when the engine dies.
+//! An engine's stderr: logged within a rate limit, and the last lines kept for the message when the
+//! engine dies.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -8,19 +8,18 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 
 use super::bounds::{Allowance, line};
 
-/// Lines of its stderr that are kept for the message when it dies.
+/// How many of the last lines are kept.
 const LAST_WORDS: usize = 8;
-/// The longest line of stderr that is logged, in bytes.
+/// The longest line that is logged, in bytes.
 const LONGEST_LINE: u64 = 4096;
-/// Bytes of stderr that are logged at once, and those that are logged each second beyond. What an
-/// engine writes beyond that is counted and dropped.
+/// Bytes that are logged: the burst, and per second. Lines beyond that are counted and dropped.
 const LOGGED: (u32, u32) = (64 << 10, 4 << 10);
-/// Bytes of stderr that are read at once, and each second beyond: somebody has to read them.
+/// Bytes that are read: the burst, and per second. Beyond that, the engine blocks on its stderr.
 const READ_OF_STDERR: (u32, u32) = (8 << 20, 1 << 20);
-/// What a line of the log has beside the words.
+/// The bytes that a log line has beside the engine's words.
 const LINE_COST: usize = 64;
 
-/// Logs what the process writes to stderr, and returns the last of it as one line.
+/// Logs the stderr of a process, and returns its most telling line, or "" if there is none.
 pub(super) async fn log_stderr(pid: u32, stderr: Option<impl AsyncRead + Unpin>) -> String {
     let Some(stderr) = stderr else { return String::new() };
     let mut lines = BufReader::new(stderr);
@@ -54,14 +53,14 @@ pub(super) async fn log_stderr(pid: u32, stderr: Option<impl AsyncRead + Unpin>)
         }
     }
     tell_of_dropped(pid, &mut dropped);
-    // An assertion says most; it is not always last.
+    // An assertion explains most, and a backtrace may follow it.
     let telling = kept.iter().find(|line| line.contains("ASSERT") || line.contains("terminate"));
     telling.or(kept.back()).cloned().unwrap_or_default()
 }
 
 fn tell_of_dropped(pid: u32, dropped: &mut u64) {
     if *dropped > 0 {
-        tracing::warn!(pid, "engine: {dropped} more lines were too many to be logged");
+        tracing::warn!(pid, "engine: {dropped} more lines were not logged: too many at once");
         *dropped = 0;
     }
 }

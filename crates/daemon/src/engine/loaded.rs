@@ -1,4 +1,4 @@
-//! What the daemon knows of one engine, from its start to its end.
+//! One engine as the daemon sees it, from its start to its exit.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -11,82 +11,82 @@ use tokio::sync::watch;
 use super::{EngineId, EngineProcess};
 use crate::model_files::ModelFiles;
 
-/// Requests that an engine is given before it has said how many it takes.
+/// How many requests an engine gets before it has said how many slots it has.
 const SLOTS_WHILE_LOADING: usize = 8;
-/// The part of loading by which an engine must get on to be seen as alive.
+/// The progress in loading that counts as a sign of life, as a fraction of the whole.
 const LOAD_STEP: f32 = 0.01;
-/// How often an engine may say how far loading is: far more often than anybody looks.
+/// How often an engine may report the progress of loading: far more often than anybody looks.
 const MOST_LOADING: u32 = 10_000;
-/// How many times as long as it may say nothing loading may take in all.
+/// The time limit for loading as a whole, as a multiple of the time it may go without progress.
 const MOST_LOAD: u32 = 24;
-/// Interactive requests that an engine is given beyond its slots for them, so that the next one is
-/// there when one ends.
+/// Interactive requests that an engine gets beyond one per slot, so that the next one is there as
+/// soon as one ends.
 const INTERACTIVE_BEYOND: usize = 8;
 
-/// One engine, loading or loaded.
+/// An engine that is loading or loaded.
 #[derive(Debug)]
 pub(crate) struct Engine {
     process: EngineProcess,
     model: ModelRef,
-    /// What the model's paths named when it was told to load it.
+    /// The model's files when it was told to load them.
     files: ModelFiles,
-    /// Whether they name something else by now.
+    /// Whether one of them has been replaced since.
     replaced: bool,
     started: Instant,
     view: watch::Sender<LoadView>,
     running: HashSet<JobId>,
     idle_since: Option<Instant>,
-    /// Since when it owes somebody progress: it loads, or has requests.
+    /// Since when progress is due: it is loading, or has requests.
     awaited_since: Option<Instant>,
-    /// Since when it loads, as far as this process was awake to see it.
+    /// When loading began, or when the daemon last resumed from a suspension during it.
     loads_since: Instant,
-    /// The last step of loading, and how often it told of one.
+    /// The last step of loading, and how often progress was reported.
     loaded: (f32, u32),
     stay: Stay,
-    /// What it was given room for, and whether that is less than it would have liked.
+    /// The bytes reserved for it, and whether that is less than it would have liked.
     reserved: u64,
     shrunk: bool,
     /// Where it keeps the states of sessions.
     state: Option<StateDirectory>,
-    /// Whether it can be told that somebody follows an answer.
+    /// Whether it understands [`Command::Stream`].
     knows_stream: bool,
-    /// What was resident, and when that was looked at.
+    /// Its resident memory in bytes, and when that was measured.
     resident: (u64, Option<Instant>),
-    /// Tokens of the prompts that it was asked to read, and how many of them it had cached.
+    /// Prompt tokens over all requests, and how many of them were cached.
     read: (u64, u64),
 }
 
-/// How long an engine stays.
+/// How long an engine stays loaded.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stay {
-    /// It is unloaded only by name.
+    /// Whether it is unloaded only by name.
     pub(crate) pinned: bool,
-    /// How long it stays without a request that says otherwise.
+    /// How long it stays unless a request says otherwise.
     pub(crate) usual: KeepAlive,
-    /// How long it stays now.
+    /// How long it stays currently.
     pub(crate) now: KeepAlive,
 }
 
 impl Stay {
-    /// One that stays for the usual time.
+    /// Stays for the usual time.
     pub(crate) fn usual(usual: KeepAlive, pinned: bool) -> Self {
         Self { pinned, usual, now: usual }
     }
 }
 
-/// An engine's loading, as those see it who wait for it.
+/// The state of loading, as those who wait for the model see it.
 #[derive(Debug, Clone)]
 pub(crate) struct LoadView {
     /// The model's name.
     pub(crate) name: String,
-    /// How far it is.
+    /// The progress so far.
     pub(crate) state: LoadState,
 }
 
-/// How far an engine is.
+/// The state of loading an engine.
 #[derive(Debug, Clone)]
 pub(crate) enum LoadState {
-    /// Loading, from 0 to 1.
+    /// Loading; the fraction is from 0 to 1.
     Loading(f32),
     /// Loaded.
     Ready(Box<(ModelInfo, EngineInfo)>),
@@ -95,15 +95,15 @@ pub(crate) enum LoadState {
 }
 
 impl LoadView {
-    /// What those see who wait for a model that is not being loaded yet.
+    /// The view of a model that waits to be loaded.
     pub(crate) fn waiting(model: &ModelRef) -> Self {
         Self { name: model.name(), state: LoadState::Loading(0.0) }
     }
 }
 
 impl Engine {
-    /// A process that was just told to load `model`, in so many bytes. `view` is what those see
-    /// who wait for it.
+    /// Wraps a process that was just told to load `model` in `reserved` bytes. Progress is
+    /// published to `view`.
     pub(crate) fn new(
         process: EngineProcess,
         model: ModelRef,
@@ -142,12 +142,12 @@ impl Engine {
         &self.model
     }
 
-    /// Takes note of what the model's paths named before it was told to load it.
+    /// Sets what files the model's paths named before loading began.
     pub(crate) fn set_files(&mut self, files: ModelFiles) {
         self.files = files;
     }
 
-    /// Whether another file is in the place of one that it has loaded. Once that is so it stays so.
+    /// Whether a file that it loaded has been replaced. Once true, it stays true.
     pub(crate) fn was_replaced(&mut self) -> bool {
         self.replaced = self.replaced || self.files.were_replaced(&ModelFiles::of(&self.model));
         self.replaced
@@ -157,12 +157,13 @@ impl Engine {
         self.process.pid
     }
 
-    /// What it takes of the memory budget. Of what it has allocated, it has touched some only later;
-    /// of what is resident, some is nobody's estimate.
+    /// Its share of the memory budget, in bytes: what it allocated or what is resident, whichever
+    /// is more. It may not have touched all it allocated yet, and its resident memory may exceed
+    /// its own estimate. Until it is loaded, the reservation counts as allocated.
     pub(crate) fn bytes(&self) -> u64 {
         let allocated = match &self.view.borrow().state {
             LoadState::Ready(ready) => match ready.0.memory.total() {
-                // An engine that does not say.
+                // This engine does not report its memory.
                 0 => self.reserved,
                 said => said,
             },
@@ -171,14 +172,14 @@ impl Engine {
         allocated.max(self.resident.0)
     }
 
-    /// Looks at what is resident, if that was done longer ago than this.
+    /// Measures resident memory, unless the last measurement is younger than `believed`.
     pub(crate) fn measure(&mut self, now: Instant, believed: Duration) {
         if self.resident.1.is_none_or(|at| at + believed <= now) {
             self.resident = (crate::memory::resident_bytes(self.process.pid), Some(now));
         }
     }
 
-    /// Takes note of whether it has less memory than it would have liked.
+    /// Sets whether it has less memory than it would have liked.
     pub(crate) fn set_shrunk(&mut self, shrunk: bool) {
         self.shrunk = shrunk;
     }
@@ -187,7 +188,7 @@ impl Engine {
         self.shrunk
     }
 
-    /// Takes note of where it keeps the states of sessions.
+    /// Sets where it keeps the states of sessions.
     pub(crate) fn set_state(&mut self, state: Option<StateDirectory>) {
         self.state = state;
     }
@@ -200,17 +201,17 @@ impl Engine {
         self.stay.pinned
     }
 
-    /// It is unloaded only by name from now on.
+    /// Makes it stay until it is unloaded by name.
     pub(crate) fn pin(&mut self) {
         self.stay.pinned = true;
     }
 
-    /// How long it stays from its next idle moment on: so long, or as usual.
+    /// Sets how long it stays once idle; `None` is the usual time.
     pub(crate) fn keep(&mut self, time: Option<KeepAlive>) {
         self.stay.now = time.unwrap_or(self.stay.usual);
     }
 
-    /// When it is unloaded, if nobody asks for it before.
+    /// When it is unloaded unless a request comes first; `None` if never, or not idle.
     pub(crate) fn unload_at(&self) -> Option<Instant> {
         match self.stay {
             Stay { pinned: true, .. } | Stay { now: KeepAlive::Forever, .. } => None,
@@ -237,7 +238,7 @@ impl Engine {
         matches!(self.view.borrow().state, LoadState::Ready(_))
     }
 
-    /// Takes note of how far loading is.
+    /// Sets and publishes the state of loading.
     pub(crate) fn set(&mut self, state: LoadState, now: Instant) {
         if matches!(state, LoadState::Ready(_)) {
             self.awaited_since = None;
@@ -246,7 +247,7 @@ impl Engine {
         self.view.send_modify(|view| view.state = state);
     }
 
-    /// Takes note of how far it says that loading is; false if it has said so far too often.
+    /// Notes reported progress in loading. Returns false if it has reported too often.
     pub(crate) fn get_on(&mut self, fraction: f32, now: Instant) -> bool {
         let (step, told) = &mut self.loaded;
         if fraction >= *step + LOAD_STEP {
@@ -257,25 +258,26 @@ impl Engine {
         *told <= MOST_LOADING
     }
 
-    /// Takes note that it was given a request.
+    /// Notes that it was given a request.
     pub(crate) fn asked(&mut self, now: Instant) {
         self.awaited_since.get_or_insert(now);
     }
 
-    /// Takes note that it got on with a request, and whether it has any left.
+    /// Notes progress with a request, and whether more progress is due.
     pub(crate) fn heard(&mut self, awaited: bool, now: Instant) {
         if self.is_ready() {
             self.awaited_since = awaited.then_some(now);
         }
     }
 
-    /// Waits for it anew from now on.
+    /// Restarts its time limits, as after a suspension of the daemon.
     pub(crate) fn wait_anew(&mut self, now: Instant) {
         self.loads_since = now;
         self.awaited_since = self.awaited_since.map(|_| now);
     }
 
-    /// When it has said nothing for too long, of which `patience` is the measure.
+    /// When it will have been silent for too long: for `patience`, or loading for [`MOST_LOAD`]
+    /// times that.
     pub(crate) fn overdue_at(&self, patience: Duration) -> Option<Instant> {
         let silent = self.awaited_since? + patience;
         match self.is_ready() {
@@ -284,7 +286,7 @@ impl Engine {
         }
     }
 
-    /// The tokens that its cache has room for; 0 where that is not known.
+    /// The size of its context in tokens; 0 if unknown.
     pub(crate) fn context(&self) -> u32 {
         match &self.view.borrow().state {
             LoadState::Ready(ready) => ready.0.n_ctx,
@@ -292,8 +294,8 @@ impl Engine {
         }
     }
 
-    /// How many more requests it is given. Interactive ones are never held up by others, which are
-    /// as many as it has slots at most: it pauses those, and gives interactive ones all its slots.
+    /// How many more requests it can take. Others get one request per slot. Interactive ones get as
+    /// many again and [`INTERACTIVE_BEYOND`] more, because the engine pauses others for them.
     pub(crate) fn free_slots(&self, interactive: bool) -> usize {
         let slots = match &self.view.borrow().state {
             LoadState::Ready(ready) => ready.0.n_seq_max as usize,
@@ -304,20 +306,20 @@ impl Engine {
         (slots + beyond).saturating_sub(self.running.len())
     }
 
-    /// Gives it a job.
+    /// Assigns a job to it.
     pub(crate) fn begin(&mut self, job: JobId) {
         self.running.insert(job);
         self.idle_since = None;
     }
 
-    /// Takes a job from it.
+    /// Takes a job off it.
     pub(crate) fn end(&mut self, job: &JobId, now: Instant) {
         if self.running.remove(job) {
             self.rest_if_idle(now);
         }
     }
 
-    /// Takes note of what a request took.
+    /// Adds a finished request's tokens to the totals.
     pub(crate) fn count(&mut self, usage: &Usage) {
         self.read.0 = self.read.0.saturating_add(usage.prompt_tokens.into());
         self.read.1 = self.read.1.saturating_add(usage.cached_tokens.into());
@@ -341,31 +343,31 @@ impl Engine {
         self.running.iter().cloned().collect()
     }
 
-    /// Sends a command; false if the process is gone or reads nothing any more.
+    /// Sends a command. Returns false if the process is gone or no longer reads.
     pub(crate) fn send(&self, command: Command) -> bool {
         self.process.send(command)
     }
 
-    /// Ends it at once, whatever it does.
+    /// Kills it at once.
     pub(crate) fn kill(&self) {
         self.process.kill();
     }
 
-    /// Takes note of whether it can be told that somebody follows an answer.
+    /// Sets whether it understands [`Command::Stream`].
     pub(crate) fn set_knows_stream(&mut self, knows: bool) {
         self.knows_stream = knows;
     }
 
-    /// Tells it that somebody follows the answer to this request from now on. One that cannot be
-    /// told streams every answer.
+    /// Tells it to stream the answer to this request from now on. An engine that does not
+    /// understand this streams every answer.
     pub(crate) fn stream(&self, request: u64) {
         if self.knows_stream {
-            // One that cannot take it has exited, and its task says so next.
+            // If this fails, the process has exited, and its task reports that next.
             self.send(Command::Stream { id: request });
         }
     }
 
-    /// What `ps` shows.
+    /// Describes it for `ps`.
     pub(crate) fn describe(&self, now: Instant) -> LoadedModel {
         let view = self.view.borrow();
         let (loaded, info, engine) = match &view.state {

@@ -1,4 +1,4 @@
-//! Engine processes: starting one, talking to it, and what is known of each.
+//! Engine processes: starting them, talking to them, and their state.
 
 mod bounds;
 mod last_words;

@@ -1,8 +1,8 @@
-//! One engine process: its birth, its two streams of frames, its last words and its end.
+//! One engine process: start, command and event streams, stderr and exit.
 //!
-//! A task per process owns the child. The order to exit is the end of the command stream; a
-//! process that does not obey within [`EXIT_GRACE`] is killed. Whatever happens, the task's last
-//! message is [`EngineMessage::Exited`].
+//! One task per process owns the child. Closing the command stream orders the process to exit; a
+//! process that does not within [`EXIT_GRACE`] is killed. The task's last message is always
+//! [`EngineMessage::Exited`].
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -25,38 +25,38 @@ use super::bounds::{Allowance, MOST_EVENT_BYTES, bounded};
 use super::last_words::log_stderr;
 use crate::stream::{self, ReadHalf, WriteHalf};
 
-/// How long a process may take to exit once its command stream has ended.
+/// How long a process may take to exit after its command stream is closed.
 pub(crate) const EXIT_GRACE: Duration = Duration::from_secs(5);
-/// Commands that may wait for a process that is busy computing.
+/// Commands that may queue for a process that is busy computing.
 const COMMANDS: usize = 1024;
-/// Bytes of events that are read at once, and each second beyond; an engine that answers thousands
-/// of requests a second says a tenth of it. One that says more is made to wait.
+/// Bytes of events that are read: the burst, and per second. An engine that answers thousands of
+/// requests a second sends a tenth of that. One that sends more is slowed down.
 const READ_OF_EVENTS: (u32, u32) = (16 << 20, 16 << 20);
-/// What an event costs of that beside its bytes: taking it in is more work than reading it.
+/// What an event costs of that beside its bytes: handling it is more work than reading it.
 const EVENT_COST: usize = 64;
-/// Bytes that one read takes in.
+/// The maximum number of bytes per read.
 const CHUNK: usize = 16 << 10;
 
-/// Tells engine processes apart, also two of the same model one after the other.
+/// Identifies an engine process, also among several of the same model in succession.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct EngineId(pub(crate) u64);
 
-/// What an engine's task tells the daemon.
+/// What an engine's task tells the owner.
 #[derive(Debug)]
 pub(crate) enum EngineMessage {
-    /// What the process said, in order; all that one read brought.
+    /// Events in order: all that one read completed.
     Events(Vec<Event>),
     /// The process is gone.
     Exited(Exit),
 }
 
-/// How a process went.
+/// How a process ended.
 #[derive(Debug)]
 pub(crate) struct Exit {
-    /// In words that go on from "it".
+    /// A phrase that continues "it ...".
     pub(crate) how: String,
-    /// Whether somebody ended it with `SIGKILL`: a person, or the kernel for want of memory. What it
-    /// worked on is no reason then.
+    /// Whether a `SIGKILL` from elsewhere ended it: a person, or the kernel for want of memory.
+    /// Then the jobs it ran are not to blame.
     pub(crate) was_killed: bool,
 }
 
@@ -84,15 +84,15 @@ pub(crate) struct Spawner {
 }
 
 impl Spawner {
-    /// Starts the program at `binary`, and tells of it through `messages`.
+    /// Returns a spawner of the program at `binary` that reports through `messages`.
     pub(crate) fn new(binary: PathBuf, messages: mpsc::Sender<(EngineId, EngineMessage)>) -> Self {
         Self { binary, messages, next: 0 }
     }
 
-    /// Starts a process and orders it to load. Does not wait for it.
+    /// Starts a process and orders it to load a model, without waiting for it.
     ///
     /// # Errors
-    /// When the program is missing or cannot be started.
+    /// If the program is missing or cannot be started.
     pub(crate) fn spawn(&mut self, load: Load) -> Result<EngineProcess, Failure> {
         let model = load.model.name();
         let process = self.begin(model.clone(), Command::Load(load))?;
@@ -100,10 +100,11 @@ impl Spawner {
         Ok(process)
     }
 
-    /// Starts a process that says how much memory this would take, and exits. Does not wait for it.
+    /// Starts a process that reports how much memory `load` would take and exits, without waiting
+    /// for it.
     ///
     /// # Errors
-    /// When the program is missing or cannot be started.
+    /// If the program is missing or cannot be started.
     pub(crate) fn size(&mut self, load: Load) -> Result<EngineProcess, Failure> {
         self.begin(load.model.name(), Command::Size(load))
     }
@@ -126,7 +127,7 @@ impl Spawner {
             let how = &exit.how;
             match loads {
                 true => tracing::info!(pid, model, how, "engine exited"),
-                false => tracing::debug!(pid, model, how, "has said what the model takes"),
+                false => tracing::debug!(pid, model, how, "the memory estimate ended"),
             }
             let _ = messages.send((id, EngineMessage::Exited(exit))).await;
         });
@@ -148,7 +149,7 @@ impl Spawner {
 }
 
 fn cannot_start(binary: &Path, error: &io::Error) -> Failure {
-    // Out of file descriptors, processes or memory: what fails now may start later.
+    // Out of descriptors, processes or memory: a later start may succeed.
     let lacking = [Errno::MFILE, Errno::NFILE, Errno::AGAIN, Errno::NOMEM];
     if Errno::from_io_error(error).is_some_and(|errno| lacking.contains(&errno)) {
         return Failure::new(ErrorCode::Overloaded, format!("cannot start an engine now: {error}"))
@@ -162,25 +163,25 @@ fn cannot_start(binary: &Path, error: &io::Error) -> Failure {
 }
 
 impl EngineProcess {
-    /// One of a test, and what it is told.
+    /// A process for tests, and the commands it is sent.
     #[cfg(test)]
     pub(crate) fn heard(id: EngineId) -> (Self, mpsc::Receiver<Command>) {
         let (commands, heard) = mpsc::channel(COMMANDS);
         (Self { id, pid: 0, commands, kill: CancellationToken::new() }, heard)
     }
 
-    /// Sends a command; false if the process is gone or reads nothing any more.
+    /// Sends a command. Returns false if the process is gone or no longer reads.
     pub(crate) fn send(&self, command: Command) -> bool {
         self.commands.try_send(command).is_ok()
     }
 
-    /// Ends the process at once, whatever it does: one that is not to be trusted with an order.
+    /// Kills the process at once, for one that cannot be trusted to obey.
     pub(crate) fn kill(&self) {
         self.kill.cancel();
     }
 }
 
-/// Looks after one process until it is gone; returns how it went.
+/// Runs one process until it is gone, and returns how it ended.
 async fn attend(
     id: EngineId,
     mut child: Child,
@@ -193,12 +194,12 @@ async fn attend(
     let mut last_words = tokio::spawn(log_stderr(child.id().unwrap_or_default(), stderr));
     let mut listening = std::pin::pin!(listen(id, from, messages));
     let spoken = tokio::select! {
-        // Before the order to exit, which comes with it.
+        // Kill first: it comes together with the end of the commands.
         biased;
-        () = killed.cancelled() => Err("was given up".to_owned()),
+        () = killed.cancelled() => Err("was given up on".to_owned()),
         spoken = &mut listening => spoken,
         () = command(id, to, orders, messages) => {
-            // Ordered to exit: what it still says is heard, for so long.
+            // The process was ordered to exit. Hear what it still says, for a limited time.
             match tokio::time::timeout(EXIT_GRACE, listening).await {
                 Ok(spoken) => spoken,
                 Err(_) => Err("did not exit when told to".to_owned()),
@@ -206,7 +207,7 @@ async fn attend(
         }
     };
     let ended = match spoken {
-        // Its stream ended: the process is ending, or has closed a stream that it may not.
+        // Its stream ended: the process is exiting, or closed the stream without being told to.
         Ok(()) => tokio::time::timeout(EXIT_GRACE, child.wait()).await.ok(),
         Err(_) => None,
     };
@@ -222,7 +223,7 @@ async fn attend(
     match tokio::time::timeout(EXIT_GRACE, &mut last_words).await {
         Ok(Ok(words)) if !words.is_empty() => exit.how = format!("{}: {words}", exit.how),
         Ok(_) => {}
-        // A child of its own may hold its stderr open for as long as it likes.
+        // A child of the engine may hold its stderr open for as long as it likes.
         Err(_) => last_words.abort(),
     }
     exit
@@ -241,7 +242,7 @@ fn describe(status: ExitStatus) -> Exit {
     Exit { how, was_killed: status.signal() == Some(killed) }
 }
 
-/// The name of a signal that ends processes which did not ask for it.
+/// The name of a signal that commonly ends processes.
 fn name_of(signal: i32) -> Option<&'static str> {
     use rustix::process::Signal;
     let names = [
@@ -258,7 +259,8 @@ fn name_of(signal: i32) -> Option<&'static str> {
     names.iter().find(|(known, _)| known.as_raw() == signal).map(|(_, name)| *name)
 }
 
-/// Passes the process's events on until its stream ends; `Err` says what was wrong with it.
+/// Passes the process's events on until its stream ends. `Err` is what it did wrong, as a phrase
+/// that continues "it ...".
 async fn listen(
     id: EngineId,
     mut from: ReadHalf,
@@ -277,11 +279,11 @@ async fn listen(
         loop {
             if let Some(length) = announced(&buffer).filter(|length| *length > MOST_EVENT_BYTES) {
                 return Err(format!(
-                    "sent an event of {length} bytes, and the most is {MOST_EVENT_BYTES}"
+                    "sent an event of {length} bytes; the maximum is {MOST_EVENT_BYTES}"
                 ));
             }
             let event = decode_frame(&mut buffer)
-                .map_err(|error| format!("spoke what is not the engine protocol ({error})"))?;
+                .map_err(|error| format!("sent what is not the engine protocol ({error})"))?;
             match event {
                 Some(event) => events.push(bounded(event)),
                 None => break,
@@ -297,12 +299,12 @@ async fn listen(
     }
 }
 
-/// The length of the next frame, as soon as it is told.
+/// The length of the next frame, once its header is there.
 fn announced(buffer: &BytesMut) -> Option<usize> {
     buffer.first_chunk().map(|header| u32::from_le_bytes(*header) as usize)
 }
 
-/// Writes commands until there are none to come, then ends the stream.
+/// Writes commands until the channel is closed, then shuts the stream down.
 async fn command(
     id: EngineId,
     mut to: WriteHalf,
@@ -315,16 +317,16 @@ async fn command(
         let mut refused = Vec::new();
         for command in commands.drain(..) {
             if let Err(error) = encode_frame(&command, &mut buffer) {
-                tracing::error!(%error, "a command does not fit a frame");
+                tracing::error!(%error, "a command does not fit in a frame");
                 refused.extend(too_long(&command, &error));
             }
         }
         if !refused.is_empty() {
-            // An owner that is gone has nobody to be told.
+            // The owner may be gone.
             let _ = messages.send((id, EngineMessage::Events(refused))).await;
         }
         if to.write_all(&buffer.split()).await.is_err() {
-            // It is gone; `listen` sees that too. Wait for the order to forget it.
+            // The process is gone; `listen` notices too. Until then, refuse further commands.
             orders.close();
             std::future::pending::<()>().await;
         }
@@ -332,13 +334,13 @@ async fn command(
     to.shutdown();
 }
 
-/// What the process would say, could it be asked. A prompt grows on its way into a frame: by what
-/// JSON escapes and by what stands around it.
+/// The event with which the process would refuse the command. A prompt that was accepted may still
+/// be too long here: JSON escapes and the rest of the command come on top.
 fn too_long(command: &Command, error: &FrameError) -> Option<Event> {
     let Command::Generate(generate) = command else { return None };
     let failure = Failure::new(
         ErrorCode::InvalidRequest,
-        format!("the prompt does not fit a frame: {error}"),
+        format!("the prompt does not fit in a frame: {error}"),
     )
     .hint("shorten the prompt");
     Some(Event::Failed { id: generate.id, failure })
@@ -366,7 +368,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_exit_is_told_though_a_child_holds_the_stderr_open() {
-        // The child reads what this test never writes, and ends with it.
+        // The child reads what this test never writes, and exits with it.
         let (hold, held) = std::io::pipe().map(|(read, write)| (write, read)).unwrap();
         let mut shell = tokio::process::Command::new("sh");
         shell.args(["-c", "exec 3<&0; cat <&3 >/dev/null & exit 7"]);
@@ -389,7 +391,7 @@ mod tests {
         let (_read, to) = stream::split(ours).unwrap();
         let (commands, orders) = mpsc::channel(2);
         let (messages, mut heard) = mpsc::channel(2);
-        // Each line end becomes two bytes.
+        // Each newline becomes two bytes.
         let input = Input::Raw("\n".repeat(threadrunner_core::MAX_FRAME_BYTES / 2));
         let (params, priority) = (Parameters::default(), Priority::Normal);
         let generate = Generate { id: 7, input, params, priority, session: None, stream: true };

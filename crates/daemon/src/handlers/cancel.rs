@@ -1,4 +1,4 @@
-//! `cancel`: end a job, queued or running.
+//! `cancel`: cancels a queued or running job.
 
 use threadrunner_core::protocol::{JobQuery, ask};
 use threadrunner_core::{ErrorCode, Failure};

@@ -1,4 +1,4 @@
-//! `follow`: stream a job's answer from its beginning, wherever the job stands.
+//! `follow`: streams a job's answer from its beginning, whatever the job's state.
 
 use threadrunner_core::protocol::{FollowQuery, ReplyBody};
 use threadrunner_core::{Failure, JobId, JobStatus};
@@ -31,7 +31,7 @@ pub(super) async fn follow(
     let (record, text) = job
         .read(|reader, id| {
             let record = reader.record(id)?;
-            // Of a failed job, what there was until then.
+            // For a failed job, the answer up to the failure.
             Ok((record, text(reader.partial(id, 0)?.bytes)))
         })
         .await?;
@@ -57,12 +57,13 @@ pub(super) async fn follow(
     Ok(())
 }
 
-/// What is on disk of an answer whose attempt was cut short, by the end of the daemon perhaps.
+/// Reads the partial answer on disk of an attempt that was cut short, perhaps by the end of a
+/// daemon.
 async fn said_earlier(job: &Located) -> Result<String, Failure> {
-    // What cannot be read is not shown; the answer comes in any case.
+    // Text that cannot be read is not shown; the answer itself will come anyway.
     let read =
         |reader: &Reader, id: &JobId| Ok(reader.partial(id, 0).map_or(Vec::new(), |it| it.bytes));
     let bytes = job.read(read).await?;
-    // Without a character that was cut short as well.
+    // Drop a character that was cut short.
     Ok(bytes.utf8_chunks().next().map_or(String::new(), |whole| whole.valid().to_owned()))
 }

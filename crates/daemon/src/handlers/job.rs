@@ -1,4 +1,4 @@
-//! `job`: a job's record, at once.
+//! `job`: sends a job's record at once.
 
 use threadrunner_core::Failure;
 use threadrunner_core::protocol::{JobQuery, JobRecord, ask};
@@ -14,7 +14,7 @@ pub(super) async fn job(context: &Context, query: JobQuery, answer: &Answer) -> 
     Ok(())
 }
 
-/// What is known of one job.
+/// Collects what is known of a job.
 pub(super) async fn record(context: &Context, job: &Located) -> Result<JobRecord, Failure> {
     let position = context.hub.position(job).await?;
     let waits_for = context.hub.waits_for(vec![job.id.clone()]).await?.pop().unwrap_or_default();

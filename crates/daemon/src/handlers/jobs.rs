@@ -1,4 +1,4 @@
-//! `jobs`: many jobs' records, newest first.
+//! `jobs`: lists the records of many jobs, newest first.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -12,18 +12,18 @@ use crate::connection::Answer;
 use crate::context::Context;
 use crate::workspaces::{Served, blocking};
 
-/// Records sent when the query names no number.
+/// The default limit.
 const USUAL: usize = 50;
-/// Records sent at most.
+/// The maximum number of records per answer.
 const MOST: usize = 10_000;
-/// Bytes of records sent at most. They are small, but for what other programs wrote into them.
+/// The maximum size of an answer's records in bytes. Other programs may have written large ones.
 const MOST_BYTES: usize = 16 << 20;
-/// What a record, and an id, takes at most, as a rule.
+/// The usual upper bounds on the sizes of a record and of an id, in bytes.
 const RECORD_BYTES: usize = 1 << 10;
 const ID_BYTES: usize = 160;
-/// Names that are looked at first: so many are remembered, and cost no reading of directories.
+/// How many names the first page covers. That many are remembered, so no directory is read.
 const FIRST_PAGE: usize = 1000;
-/// Names that are looked at next. To find them is to read all names, so they are many.
+/// How many names each later page covers. Every such page reads all names, so it covers many.
 const PAGE: usize = 50_000;
 
 pub(super) async fn jobs(context: &Context, query: JobsQuery, answer: &Answer) -> Result<(), Stop> {
@@ -36,8 +36,8 @@ pub(super) async fn jobs(context: &Context, query: JobsQuery, answer: &Answer) -
     let query = Arc::new(query);
     let mut list = JobList { jobs: Vec::new(), more: true };
     let (mut before, mut bytes): (Option<JobId>, usize) = (None, 0);
-    // Page by page: most often all that is wanted is among the newest, and a client that goes away
-    // is not answered to the end of a million jobs.
+    // Page by page: usually the newest jobs are all that is wanted, and a client that goes away
+    // does not have a million jobs read for it.
     while list.more && list.jobs.len() < limit && bytes < MOST_BYTES && !answer.is_gone() {
         let (query, among) = (query.clone(), among.clone());
         let left = Left { jobs: limit - list.jobs.len(), bytes: MOST_BYTES - bytes };
@@ -57,11 +57,11 @@ pub(super) async fn jobs(context: &Context, query: JobsQuery, answer: &Answer) -
     Ok(())
 }
 
-/// Ids alone: a hundred thousand are a small frame, so that there is no limit but the query's.
+/// Sends ids alone. A hundred thousand fit in a small frame, so the query's limit is the only one.
 async fn ids(among: Vec<Served>, query: JobsQuery, answer: &Answer) -> Result<(), Stop> {
     let limit = query.limit.map_or(usize::MAX, |limit| limit as usize);
     let asked = |status| query.states.contains(&status);
-    // A job's place is all that is asked for, mostly: then no file is read.
+    // If only the states' directories matter, no file has to be read.
     let by_place = asked(JobStatus::Failed) == asked(JobStatus::Canceled)
         && query.tag.is_none()
         && query.model.is_none()
@@ -91,8 +91,8 @@ async fn ids(among: Vec<Served>, query: JobsQuery, answer: &Answer) -> Result<()
     Ok(())
 }
 
-/// From the directories themselves, not from what is remembered of them: nobody looks afterwards
-/// whether a job is still there.
+/// Lists ids by reading the directories rather than what is remembered of them: nothing checks
+/// afterwards whether a job still exists.
 fn by_place_alone(among: &[Served], places: &[JobState]) -> Result<Vec<JobId>, Failure> {
     let mut ids = Vec::new();
     for state in JobState::ALL {
@@ -104,26 +104,26 @@ fn by_place_alone(among: &[Served], places: &[JobState]) -> Result<Vec<JobId>, F
         }
     }
     ids.sort_unstable_by(|a, b| by_time(b, a));
-    // One that moved meanwhile was seen twice.
+    // A job that moved during the listing appears twice.
     ids.dedup();
     Ok(ids)
 }
 
-/// How much there may be of a page.
+/// What may still go into an answer.
 #[derive(Debug, Clone, Copy)]
 struct Left {
     jobs: usize,
     bytes: usize,
 }
 
-/// Jobs looked at for one page of matching ones.
+/// The matching jobs among those that one page covers.
 struct Page {
     jobs: Vec<JobRecord>,
-    /// What they take on the wire.
+    /// Their size in bytes on the wire.
     bytes: usize,
-    /// The last one that was looked at.
+    /// The last job that was looked at.
     oldest: Option<JobId>,
-    /// Whether there may be more: one more that matches, or some that were not looked at.
+    /// Whether there may be more: another job that matches, or jobs that were not looked at.
     more: bool,
 }
 
@@ -137,9 +137,9 @@ fn page(
     let (found, more) = newest(among, query, before.as_ref(), left.jobs)?;
     let mut page = Page { jobs: Vec::new(), bytes: 0, oldest: before, more };
     for (id, workspace) in found {
-        // One that was removed since the listing is none any more.
+        // Skip a job that was removed since the listing.
         if let Ok(record) = workspace.reader.record(&id)
-            // One that moved since the listing is where it is now.
+            // A job that moved since the listing counts where it is now.
             && query.fits(&record, age_s(&record, now))
         {
             if page.jobs.len() == left.jobs || page.bytes >= left.bytes {
@@ -156,10 +156,10 @@ fn page(
     Ok(page)
 }
 
-/// Jobs and where they are.
+/// Jobs and their workspaces.
 type Found<'a> = Vec<(JobId, &'a Served)>;
 
-/// The next jobs of all these workspaces, newest first, and whether there are more.
+/// Returns the next jobs of all these workspaces, newest first, and whether there are more.
 fn newest<'a>(
     among: &'a [Served],
     query: &JobsQuery,
@@ -168,7 +168,7 @@ fn newest<'a>(
 ) -> Result<(Found<'a>, bool), Failure> {
     let mut jobs = Vec::new();
     let places = places(&query.states);
-    // The newest job at which one of the lists was cut: what is older is for the next page.
+    // The newest job at which a workspace's list was cut: older jobs belong to the next page.
     let mut cut: Option<JobId> = None;
     for workspace in among {
         let (found, more) = match before {
@@ -189,7 +189,7 @@ fn newest<'a>(
     Ok((jobs, cut.is_some()))
 }
 
-/// Where jobs are that stand so.
+/// The directories of jobs in these states.
 fn places(states: &[JobStatus]) -> Vec<JobState> {
     states.iter().filter_map(|status| status.place()).collect()
 }

@@ -1,4 +1,4 @@
-//! `load`: load a model before it is needed, with its progress.
+//! `load`: loads a model before it is needed, and reports the progress.
 
 use threadrunner_core::ErrorCode;
 use threadrunner_core::Failure;
@@ -24,7 +24,7 @@ pub(super) async fn load(context: &Context, query: LoadQuery, answer: &Answer) -
         }
         tokio::select! {
             changed = view.changed() => if changed.is_err() {
-                let failure = Failure::new(ErrorCode::EngineDied, "the engine was ended");
+                let failure = Failure::new(ErrorCode::EngineDied, "the engine was stopped");
                 return Err(failure.into());
             },
             () = answer.gone() => return Err(Stop::Gone),
@@ -35,7 +35,7 @@ pub(super) async fn load(context: &Context, query: LoadQuery, answer: &Answer) -
     match loaded {
         Some(loaded) => answer.data::<ask::Load>(&loaded).await?,
         None => {
-            let failure = Failure::new(ErrorCode::EngineDied, "the engine ended after loading");
+            let failure = Failure::new(ErrorCode::EngineDied, "the engine exited after loading");
             return Err(failure.into());
         }
     }

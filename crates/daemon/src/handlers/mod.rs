@@ -1,4 +1,4 @@
-//! One file for each thing that can be asked.
+//! The request handlers, one file per operation.
 
 mod cancel;
 mod follow;
@@ -33,11 +33,11 @@ use threadrunner_core::protocol::Op;
 use crate::connection::{Answer, Gone};
 use crate::context::Context;
 
-/// Why a handler ended early.
+/// Why a handler stopped early.
 enum Stop {
     /// The client is gone.
     Gone,
-    /// The request failed; the client is to be told.
+    /// The request failed; the client is told why.
     Failed(Failure),
 }
 
@@ -56,10 +56,11 @@ impl From<Failure> for Stop {
 /// Answers one request.
 ///
 /// # Errors
-/// [`Gone`] when the client is.
+/// [`Gone`] if the client is gone.
 pub(crate) async fn handle(context: Arc<Context>, op: Op, answer: Answer) -> Result<(), Gone> {
     let context = &*context;
-    // What changes something is done also for a client that does not stay to hear of it.
+    // Requests that change something take no turn: they are carried out even if the client reads
+    // nothing.
     let _turn = match op.treatment().reads {
         true => Some(answer.turn().await?),
         false => None,

@@ -1,4 +1,4 @@
-//! `prune`: remove jobs that ended long ago.
+//! `prune`: removes jobs that ended long ago.
 
 use std::time::{Duration, SystemTime};
 
@@ -19,7 +19,7 @@ pub(super) async fn prune(
     let max_age = Duration::try_from_secs_f64(query.older_than_s).map_err(|_| {
         Failure::new(
             ErrorCode::InvalidRequest,
-            format!("older_than_s is {}, but must be a time from 0", query.older_than_s),
+            format!("older_than_s takes a number of seconds from 0, not {}", query.older_than_s),
         )
     })?;
     let retention = Retention {

@@ -1,4 +1,4 @@
-//! `ps`: loaded models and running requests.
+//! `ps`: lists loaded models and running requests.
 
 use threadrunner_core::protocol::ask;
 

@@ -1,4 +1,4 @@
-//! The jobs that a submission names: looked up, and written out in full.
+//! Resolves the jobs that a submission names to full ids.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,17 +9,18 @@ use threadrunner_workspace::Reader;
 use crate::room::SMALL;
 use crate::workspaces::Served;
 
-/// Finds the jobs that a submission waits for: those in `after`, and those to whose answers its
-/// texts refer. A reference by a part of an id becomes one by the whole id, so that what is on
-/// disk names the same job for ever. All of them are in the submission's own workspace. `template`
-/// stays only where there is a reference.
+/// Finds the jobs that a submission waits for: those in `after`, and those whose answers its texts
+/// refer to. All must be in the submission's own workspace.
+///
+/// References are rewritten to full ids, so that what is on disk always names the same jobs.
+/// `template` stays set only if there is a reference.
 pub(super) async fn resolve(
     workspace: &Served,
     submission: &mut Submission,
 ) -> Result<Vec<JobId>, Failure> {
     let read = submission.template.then(|| Texts::take(submission)).transpose()?;
     let read = match read {
-        // Nearly every prompt: it waits for no look at the disk.
+        // Nearly every prompt: without references there is no need to read the disk.
         Some(texts) if texts.bytes() <= SMALL && texts.count() == 0 => {
             texts.put_back(submission);
             None
@@ -52,10 +53,10 @@ pub(super) async fn resolve(
     Ok(after)
 }
 
-/// The texts of a submission that are read for references.
+/// The texts of a submission in which references count.
 struct Texts {
     texts: Vec<String>,
-    /// The prompt's end, which is not read.
+    /// The end of the prompt, in which they do not.
     rest: String,
     is_cut: bool,
 }
@@ -81,13 +82,13 @@ impl Texts {
         self.texts.iter().map(String::len).sum()
     }
 
-    /// How many references there are, as far as it may be so many.
+    /// The number of references, counted up to just beyond the maximum.
     fn count(&self) -> usize {
         let references = self.texts.iter().flat_map(|text| template::references(text));
         references.take(template::MOST + 1).count()
     }
 
-    /// The same with whole ids, and whether there is any reference.
+    /// Rewrites the references to full ids. Also returns whether there is any.
     fn by_whole_ids(mut self, named: &mut Named<'_>) -> Result<(Self, bool), Failure> {
         let count = self.count();
         if count > template::MOST {
@@ -103,7 +104,7 @@ impl Texts {
     }
 }
 
-/// Jobs by what they are called, each looked up once, in the order in which they were first named.
+/// The named jobs, each looked up once, in the order of their first mention.
 struct Named<'a> {
     reader: &'a Reader,
     ids: HashMap<String, JobId>,

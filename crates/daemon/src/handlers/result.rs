@@ -1,4 +1,4 @@
-//! `result`: a finished job's answer.
+//! `result`: sends a finished job's answer.
 
 use threadrunner_core::protocol::{JobQuery, JobResult, ask};
 use threadrunner_core::{JobStatus, MAX_FRAME_BYTES};
@@ -28,14 +28,14 @@ pub(super) async fn result(
     Ok(())
 }
 
-/// What an answer of so many bytes takes together with its frame, in which JSON writes some
-/// characters with six bytes.
+/// The memory for an answer of `bytes` bytes and its frame, in which JSON may escape a byte with
+/// six.
 pub(super) fn with_frame(bytes: u64) -> usize {
     let bytes = usize::try_from(bytes).unwrap_or(usize::MAX).min(MAX_FRAME_BYTES);
     bytes + bytes.saturating_mul(6).min(MAX_FRAME_BYTES)
 }
 
-/// Bytes as a text, copied only where they are none.
+/// Converts bytes to text. Copies them only if they are not UTF-8.
 pub(super) fn text(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes)
         .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())

@@ -1,4 +1,4 @@
-//! `retry`: queue a failed or canceled job again, as if it had never begun.
+//! `retry`: queues a failed or canceled job again, as if it had never run.
 
 use threadrunner_core::protocol::{JobQuery, ask};
 

@@ -1,4 +1,4 @@
-//! `rm`: remove a job that has ended, with all its files.
+//! `rm`: removes an ended job and its files.
 
 use threadrunner_core::protocol::{JobQuery, Removed, ask};
 

@@ -1,4 +1,4 @@
-//! `rm_session`: forget a conversation, and what is cached of it.
+//! `rm_session`: removes a session and its cached state.
 
 use threadrunner_core::protocol::{RemovedSession, RmSessionQuery, ask};
 
@@ -21,7 +21,7 @@ pub(super) async fn rm_session(
     context.hub.forget_state(left.state).await?;
     let mut removed = RemovedSession { session: query.session, jobs: Vec::new() };
     if jobs {
-        // Not those that another session has too.
+        // Keeps jobs that another session also needs.
         removed.jobs = workspace.archive.remove_all(&left.turns).await?;
         context.hub.removed(workspace.id, removed.jobs.clone()).await?;
     }

@@ -1,4 +1,4 @@
-//! `run` and the simplest form: run a job and stream its answer to the client that waits for it.
+//! `run` and the simplest form of a request: run a job and stream its answer to the client.
 
 use threadrunner_core::protocol::Submission;
 

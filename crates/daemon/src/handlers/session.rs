@@ -1,4 +1,4 @@
-//! `session`: what was said in a conversation.
+//! `session`: sends the history of a conversation.
 
 use threadrunner_core::protocol::{Conversation, SessionQuery, TurnRecord, ask};
 use threadrunner_core::{
@@ -27,7 +27,7 @@ pub(super) async fn session(
     Ok(())
 }
 
-/// The session of that name in any of these workspaces.
+/// Finds a session by name in any of these workspaces.
 pub(super) fn find(
     name: &SessionName,
     among: Vec<Served>,
@@ -44,7 +44,7 @@ pub(super) fn find(
         (Some((second, _)), Some((first, _))) => Err(Failure::new(
             ErrorCode::AmbiguousId,
             format!(
-                "there is a session '{name}' in '{}' and one in '{}'",
+                "session '{name}' exists in both '{}' and '{}'",
                 first.settings.name, second.settings.name
             ),
         )
@@ -67,7 +67,7 @@ fn read(name: SessionName, file: SessionFile, workspace: &Served) -> Result<Conv
                     record.session
                 ),
             )
-            .hint("its turns are jobs: `threadrunner result` has each answer"));
+            .hint("its turns are jobs: `threadrunner result` prints each answer"));
         }
         conversation.push(turn);
     }

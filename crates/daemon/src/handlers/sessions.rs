@@ -1,4 +1,4 @@
-//! `sessions`: the conversations there are, the one last spoken in first.
+//! `sessions`: lists the conversations, the most recent first.
 
 use threadrunner_core::protocol::{SessionsQuery, ask};
 use threadrunner_workspace::list_sessions;
@@ -8,11 +8,11 @@ use crate::connection::Answer;
 use crate::context::Context;
 use crate::workspaces::blocking;
 
-/// Records sent at most.
+/// The maximum number of records per answer.
 const MOST: usize = 10_000;
-/// Bytes of them sent at most: instructions may be long.
+/// Their maximum size in bytes. A session's instructions may be long.
 const MOST_BYTES: usize = 16 << 20;
-/// What a record takes at most, as a rule.
+/// The usual upper bound on a record's size in bytes.
 const RECORD_BYTES: usize = 1 << 10;
 
 pub(super) async fn sessions(

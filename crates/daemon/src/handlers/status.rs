@@ -1,4 +1,4 @@
-//! `status`: the daemon's own state.
+//! `status`: reports the daemon's state.
 
 use std::time::SystemTime;
 

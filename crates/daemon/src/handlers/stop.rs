@@ -1,4 +1,4 @@
-//! `stop`: end the daemon.
+//! `stop`: stops the daemon.
 
 use threadrunner_core::protocol::{Stopping, ask};
 
@@ -7,7 +7,7 @@ use crate::connection::Answer;
 use crate::context::Context;
 
 pub(super) async fn stop(context: &Context, now: bool, answer: &Answer) -> Result<(), Stop> {
-    // Answered first: the order ends this connection too.
+    // Answer first: stopping closes this connection.
     answer.data::<ask::Stop>(&Stopping { stopping: true, pid: std::process::id() }).await?;
     context.hub.stop(now).await?;
     Ok(())

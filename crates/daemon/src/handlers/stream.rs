@@ -1,4 +1,4 @@
-//! A live job's view, turned into the frames of an answer.
+//! Turns a live job's view into the frames of an answer.
 
 use threadrunner_core::JobId;
 use threadrunner_core::protocol::{EndFrame, ErrorFrame, Progress, ReplyBody};
@@ -9,23 +9,23 @@ use super::result::with_frame;
 use crate::connection::Answer;
 use crate::jobs::{Done, End, JobView, Phase, ViewReader};
 
-/// How an answer is sent.
+/// How to send an answer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Style {
-    /// With frames that tell what is happening.
+    /// Whether to send progress events.
     pub(super) events: bool,
-    /// With those that tell how far the job is.
+    /// Whether to send events about the queue, loading and prefill.
     pub(super) places: bool,
-    /// The text in one frame, at the end.
+    /// Whether to send the text as one frame at the end.
     pub(super) whole: bool,
 }
 
-/// Sends a job's answer from its beginning to its end.
+/// Streams a job's answer from its beginning to its end.
 pub(super) async fn stream(view: ViewReader, answer: &Answer, style: Style) -> Result<(), Stop> {
     stream_on(view, answer, style, String::new()).await
 }
 
-/// The same of a job of which an earlier attempt had `said` so much.
+/// Like [`stream`], for a job of which an earlier attempt had already produced `said`.
 pub(super) async fn stream_on(
     mut view: ViewReader,
     answer: &Answer,
@@ -69,10 +69,9 @@ struct Sender {
     style: Style,
     told: bool,
     attempt: u32,
-    /// How much of this attempt's text was sent.
+    /// How many bytes of this attempt's text have been sent.
     offset: usize,
-    /// What was sent of an earlier attempt's text, until this one has said as much, or something
-    /// else.
+    /// Text sent from an earlier attempt, until this attempt has reproduced it or diverged.
     said: Option<String>,
     phase: Option<Phase>,
 }
@@ -82,7 +81,7 @@ impl Sender {
         Self { style, told: false, attempt: 0, offset: 0, said: None, phase: None }
     }
 
-    /// How many bytes of text the next frames have at most.
+    /// An upper bound on the bytes of text in the next frames.
     fn unsent(&self, view: &JobView) -> usize {
         match view.end.is_none() && self.style.whole {
             true => 0,
@@ -90,7 +89,7 @@ impl Sender {
         }
     }
 
-    /// The frames for what has changed since the last call.
+    /// Builds the frames for what has changed since the last call.
     fn frames(&mut self, view: &JobView) -> Vec<ReplyBody> {
         let mut frames = Vec::new();
         if self.style.events {
@@ -116,8 +115,8 @@ impl Sender {
         frames
     }
 
-    /// A new attempt. What was sent of the one before is not void yet: where nothing is left to
-    /// chance, the same is said again.
+    /// Begins a new attempt. Text sent from the last one stays valid for now: a deterministic
+    /// attempt reproduces it.
     fn begin_again(&mut self, view: &JobView, frames: &mut Vec<ReplyBody>) {
         let next = view.attempt == self.attempt + 1;
         self.attempt = view.attempt;
@@ -131,7 +130,7 @@ impl Sender {
         }
     }
 
-    /// Compares this attempt's text with what was sent of an earlier one.
+    /// Compares this attempt's text with what was sent from an earlier one.
     fn compare(&mut self, view: &JobView, frames: &mut Vec<ReplyBody>) {
         let Some(said) = &self.said else { return };
         let same_so_far = said.starts_with(&view.text);
@@ -149,7 +148,7 @@ impl Sender {
 
     fn restarted(&self, frames: &mut Vec<ReplyBody>) {
         if self.style.events {
-            let reason = "an attempt was cut short, and the next one says something else";
+            let reason = "an attempt was cut short, and the next one gives a different answer";
             frames.push(ReplyBody::Event(Progress::Restarted { reason: reason.to_owned() }));
         }
     }
@@ -196,7 +195,7 @@ pub(super) fn end_frame(job: &JobId, done: &Done) -> ReplyBody {
     }))
 }
 
-/// The last frame of an answer that failed.
+/// The last frame of a failed answer.
 pub(super) fn error_frame(failure: Failure, job: JobId) -> ReplyBody {
     ReplyBody::Error(ErrorFrame::new(failure, Some(job)))
 }

@@ -1,4 +1,4 @@
-//! `submit`: queue a job and answer with its id, once it would survive a crash.
+//! `submit`: queues a job and sends its id once the job would survive a crash.
 
 use threadrunner_core::protocol::{ModelQuery, Submission, Submitted, ask};
 use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta, JobSpec, ModelRef, Priority};
@@ -10,11 +10,11 @@ use crate::hooks;
 use crate::jobs::NewJob;
 use crate::workspaces::blocking;
 
-/// The most tags of a job.
+/// The maximum number of tags per job.
 const TAGS: usize = 16;
 /// The longest tag, in bytes.
 const TAG_BYTES: usize = 64;
-/// The most jobs that one waits for.
+/// The maximum number of jobs that a job may wait for.
 const AFTER: usize = 10_000;
 
 pub(super) async fn submit(
@@ -28,7 +28,7 @@ pub(super) async fn submit(
     Ok(())
 }
 
-/// Checks a submission and completes it: the model, the priority, the jobs that it waits for.
+/// Checks a submission, and fills in the model, the priority and the jobs it waits for.
 pub(super) async fn new_job(
     context: &Context,
     mut submission: Submission,
@@ -96,7 +96,7 @@ fn check(submission: &Submission) -> Result<(), Failure> {
     }
     if submission.raw && (submission.system.is_some() || !submission.messages.is_empty()) {
         return Err(invalid(
-            "raw sends the prompt as it is: it goes with neither a system message nor messages"
+            "raw sends the prompt as it is: it cannot be combined with a system message or messages"
                 .to_owned(),
         ));
     }
@@ -104,10 +104,10 @@ fn check(submission: &Submission) -> Result<(), Failure> {
     if let Some(timeout) = submission.timeout_s
         && !(timeout.is_finite() && timeout > 0.0)
     {
-        return Err(invalid(format!("timeout_s is {timeout}, but must be a time over 0")));
+        return Err(invalid(format!("timeout_s takes a number of seconds over 0, not {timeout}")));
     }
     if submission.max_attempts == Some(0) {
-        return Err(invalid("max_attempts is 0, but must be at least 1".to_owned()));
+        return Err(invalid("max_attempts takes a number from 1, not 0".to_owned()));
     }
     if submission.after.len() > AFTER {
         return Err(invalid(format!(
@@ -117,7 +117,7 @@ fn check(submission: &Submission) -> Result<(), Failure> {
     }
     if submission.tags.len() > TAGS {
         return Err(invalid(format!(
-            "{} tags, but at most {TAGS} are kept",
+            "{} tags, but a job may have at most {TAGS}",
             submission.tags.len()
         )));
     }
@@ -126,7 +126,7 @@ fn check(submission: &Submission) -> Result<(), Failure> {
         .iter()
         .find(|tag| tag.is_empty() || tag.len() > TAG_BYTES || tag.chars().any(char::is_control))
     {
-        return Err(invalid(format!("the tag {tag:?} is not 1 to {TAG_BYTES} printable bytes")));
+        return Err(invalid(format!("a tag is 1 to {TAG_BYTES} printable bytes, not {tag:?}")));
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What a turn of a session takes over from the turn before it, where it does not say otherwise.
+//! What a session's turn inherits from the turn before it unless it says otherwise.
 
 use std::path::PathBuf;
 
@@ -7,14 +7,14 @@ use threadrunner_core::{ErrorCode, Failure, JobSpec, ModelRef, SessionName};
 
 use crate::workspaces::Served;
 
-/// What the last turn of a session left to the next one.
+/// What a session's last turn passes on to the next one.
 pub(super) struct Earlier {
     session: SessionName,
     model: Option<ModelRef>,
     system: Option<String>,
 }
 
-/// Checks what a submission says of a session, and looks at that, if it has been begun.
+/// Checks a submission's use of a session, and reads the session's last turn if there is one.
 pub(super) async fn earlier(
     workspace: &Served,
     submission: &Submission,
@@ -22,12 +22,12 @@ pub(super) async fn earlier(
     let invalid = |message: &str| Err(Failure::new(ErrorCode::InvalidRequest, message));
     let Some(session) = submission.session.clone() else {
         return match submission.replaces {
-            Some(_) => invalid("replaces goes with a session: it names the turn to be replaced"),
+            Some(_) => invalid("replaces needs a session: it names the turn to replace"),
             None => Ok(None),
         };
     };
     if submission.raw {
-        return invalid("a session is a conversation, and raw sends the prompt without one");
+        return invalid("raw sends the prompt without a conversation, so it takes no session");
     }
     if submission.parent.is_some() {
         return invalid("a turn's parent is the last turn of its session: leave it out");
@@ -35,7 +35,7 @@ pub(super) async fn earlier(
     let read = move |reader: &threadrunner_workspace::Reader| {
         let Some(file) = reader.session(&session)? else { return Ok(None) };
         let Some(last) = file.last() else { return Ok(None) };
-        // One whose job is gone is refused when the turn begins, with what is missing.
+        // If the last turn's job is gone, the turn is refused when it begins, with what is missing.
         let JobSpec { model, system, .. } = reader.spec(last).unwrap_or_default();
         Ok(Some(Earlier { session, model, system }))
     };
@@ -43,7 +43,7 @@ pub(super) async fn earlier(
 }
 
 impl Earlier {
-    /// The model to ask for.
+    /// Completes the model query of a turn. `usual` says that the query's model is only a default.
     pub(super) fn model(&self, asked: ModelQuery, usual: bool) -> ModelQuery {
         let said = !usual && (asked.backend.is_some() || asked.model.is_some());
         match &self.model {
@@ -56,16 +56,16 @@ impl Earlier {
         }
     }
 
-    /// Why its model cannot be asked.
+    /// Adds the session to the failure of a model that is missing.
     pub(super) fn no_model(&self, failure: Failure) -> Failure {
         if failure.code != ErrorCode::ModelNotFound {
             return failure;
         }
         let message = format!("session '{}': {}", self.session, failure.message);
-        Failure::new(failure.code, message).hint("-m NAME goes on with another model")
+        Failure::new(failure.code, message).hint("-m NAME continues with another model")
     }
 
-    /// Completes the instructions: those of the session, also if it has none.
+    /// Completes the instructions: the submission's, else the session's, which may have none.
     pub(super) fn instruct(self, said: Option<String>, spec: &mut JobSpec) {
         spec.system = said.or(self.system);
     }

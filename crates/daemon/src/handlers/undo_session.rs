@@ -1,4 +1,4 @@
-//! `undo_session`: take back the last turn of a conversation.
+//! `undo_session`: undoes the last turn of a conversation.
 
 use threadrunner_core::protocol::{SessionQuery, UndoneTurn, ask};
 

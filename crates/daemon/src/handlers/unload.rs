@@ -1,4 +1,4 @@
-//! `unload`: end a model's engine, or all that are idle.
+//! `unload`: ends a model's engine, or all that are idle.
 
 use threadrunner_core::protocol::{ModelQuery, ask};
 

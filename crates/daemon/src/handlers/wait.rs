@@ -1,4 +1,4 @@
-//! `wait`: wait for the end of a job, then its record.
+//! `wait`: waits for a job to end, then sends its record.
 
 use threadrunner_core::protocol::{JobQuery, ask};
 
@@ -12,7 +12,7 @@ pub(super) async fn wait(context: &Context, query: JobQuery, answer: &Answer) ->
     let job = context.find(query).await?;
     if let Some(mut view) = context.watch(&job, Awaited::End).await? {
         tokio::select! {
-            // An error is the owner's going away, with the job still on disk.
+            // An error means that the owner is gone; the job is still on disk.
             _ = view.wait_for(|view| view.end.is_some()) => {}
             () = answer.gone() => return Err(Stop::Gone),
         }

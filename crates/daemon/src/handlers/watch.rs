@@ -1,4 +1,4 @@
-//! `watch`: tell of every job that changes.
+//! `watch`: reports every change of a job's state.
 
 use threadrunner_core::protocol::{Progress, ReplyBody, WatchQuery};
 use threadrunner_core::{ErrorCode, Failure};

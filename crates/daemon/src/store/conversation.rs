@@ -1,24 +1,24 @@
-//! What was said in a session: read from the jobs that are its turns.
+//! The history of a session, read from the jobs that are its turns.
 
 use threadrunner_core::{ErrorCode, Failure, JobId, Message, SessionName, Turn};
 use threadrunner_workspace::Reader;
 
 use super::expand::expand;
 
-/// The most bytes of a conversation: beyond what any model reads, and within a frame however JSON
-/// writes them.
+/// The maximum size of a conversation in bytes: more than any model reads, and small enough to fit
+/// in a frame however JSON escapes it.
 const MAX_BYTES: usize = 8 << 20;
 
 /// What was said before a turn.
 #[derive(Debug, Default)]
 pub(super) struct Conversation {
-    /// The turn that it comes after.
+    /// The turn that it follows.
     pub(super) last: Option<JobId>,
     pub(super) messages: Vec<Message>,
 }
 
 impl Conversation {
-    /// What was said up to `head`, or up to the turn before it where that is to be replaced.
+    /// Reads what was said up to `head`, or up to the turn before it if `head` is to be replaced.
     pub(super) fn before(
         name: &SessionName,
         head: Option<JobId>,
@@ -36,11 +36,11 @@ impl Conversation {
             return Err(Failure::new(
                 ErrorCode::JobNotFound,
                 format!(
-                    "session '{name}' cannot go on: job {missing}, which is a turn of it, is gone"
+                    "session '{name}' cannot continue: job {missing}, one of its turns, is gone"
                 ),
             )
             .hint(format!(
-                "`threadrunner sessions show {name}` has what is left; begin another session"
+                "`threadrunner sessions show {name}` shows what is left; start another session"
             )));
         }
         if replaced.is_some() {
@@ -67,7 +67,7 @@ impl Conversation {
     }
 }
 
-/// What a turn says: its job's own texts, as the model read them.
+/// Reads a turn: its job's own texts, as the model read them.
 pub(crate) fn read_turn(id: &JobId, reader: &Reader) -> Result<Turn, Failure> {
     let mut spec = reader.spec(id)?;
     let mut prompt = text(reader.prompt(id)?);
@@ -81,24 +81,24 @@ fn text(bytes: Vec<u8>) -> String {
         .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
-/// Why a turn cannot take the place of another.
+/// The failure for a turn that cannot replace another.
 pub(super) fn not_the_last(name: &SessionName, replaced: &JobId) -> Failure {
     Failure::new(
         ErrorCode::WrongState,
-        format!("job {replaced} is not, or not any more, the last turn of session '{name}'"),
+        format!("job {replaced} is not, or no longer, the last turn of session '{name}'"),
     )
-    .hint(format!("`threadrunner sessions show {name}` has what was said since"))
+    .hint(format!("`threadrunner sessions show {name}` shows what was said since"))
 }
 
-/// A conversation that the model cannot read any more: nothing of it is left out silently.
+/// The failure for a conversation that the model can no longer read. It is never cut silently.
 pub(crate) fn too_long(name: &SessionName, why: &Failure) -> Failure {
     Failure::new(
         ErrorCode::ContextExceeded,
         format!("session '{name}' has grown too long: {}", why.message),
     )
     .hint(format!(
-        "`threadrunner sessions undo {name}` takes its last turn back; or begin another session, or \
-         raise `context` in [engine] of config.toml. `threadrunner sessions export {name}` has all \
-         that was said"
+        "`threadrunner sessions undo {name}` undoes its last turn; or start another session, or \
+         raise `context` in [engine] of config.toml. `threadrunner sessions export {name}` prints \
+         the whole conversation"
     ))
 }

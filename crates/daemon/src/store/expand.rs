@@ -1,13 +1,13 @@
-//! The answers that a prompt refers to, put where the references stand.
+//! Replaces references in a prompt by the answers they refer to.
 //!
-//! Done when a job begins, and for the engine alone: `prompt.txt` and `job.json` stay what was
-//! submitted. What an answer says is not looked at again.
+//! This happens when a job begins, and only for the engine: `prompt.txt` and `job.json` keep what
+//! was submitted. Answers are not expanded in turn.
 
 use threadrunner_core::{ErrorCode, Failure, JobId, JobSpec, template};
 use threadrunner_workspace::{Reader, WorkspaceError};
 
-/// The most bytes of answers in one prompt: beyond what any model reads, and within a frame however
-/// JSON writes them.
+/// The maximum size of all answers in one prompt, in bytes: more than any model reads, and small
+/// enough to fit in a frame however JSON escapes them.
 const MAX_BYTES: usize = 8 << 20;
 
 /// Replaces the references in a job's prompt, system message and messages.
@@ -30,12 +30,12 @@ pub(super) fn expand(
             Failure::new(
                 ErrorCode::InvalidRequest,
                 format!(
-                    "the answers that the prompt refers to have more than {MAX_BYTES} bytes: job \
+                    "the answers that the prompt refers to exceed {MAX_BYTES} bytes together: job \
                      {name}'s has {}",
                     text.len()
                 ),
             )
-            .hint("have a job in between shorten them")
+            .hint("shorten them with a job in between")
         })?;
         Ok::<_, Failure>(text)
     };
@@ -55,8 +55,8 @@ fn read(name: &str, reader: &Reader) -> Result<String, Failure> {
             format!("the prompt refers to job {name}, which has no answer: {why}"),
         )
     };
-    // In what was submitted here, each is a whole id by now.
-    let id = JobId::parse(name).map_err(|_| no_answer("that is not a whole id".to_owned()))?;
+    // Submitting resolves references to full ids; other programs may write anything.
+    let id = JobId::parse(name).map_err(|_| no_answer("that is not a full id".to_owned()))?;
     let bytes = reader.result(&id).map_err(|error| match error {
         WorkspaceError::NotFound { .. } => no_answer("there is no such job".to_owned()),
         WorkspaceError::WrongState { state, .. } if state.is_final() => {
@@ -64,7 +64,7 @@ fn read(name: &str, reader: &Reader) -> Result<String, Failure> {
                 .hint(format!("`threadrunner result {id}` says why"))
         }
         WorkspaceError::WrongState { state, .. } => no_answer(format!("it is {state}"))
-            .hint("jobs that a prompt refers to stand in \"after\" in job.json"),
+            .hint("jobs that a prompt refers to go into \"after\" in job.json"),
         error => error.into(),
     })?;
     String::from_utf8(bytes).map_err(|_| no_answer("it is not UTF-8".to_owned()))

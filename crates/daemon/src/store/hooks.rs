@@ -1,4 +1,4 @@
-//! The workspace's part of running programs when jobs have ended.
+//! The workspace's part in hooks, the programs that run when jobs have ended.
 
 use threadrunner_core::{Failure, HookOutcome, JobId, JobSpec};
 use threadrunner_workspace::WorkspaceError;
@@ -7,7 +7,7 @@ use super::StoreEvent;
 use super::keeper::Keeper;
 
 impl Keeper {
-    /// Notes on disk that a job has a hook, if it has, before the job can end.
+    /// Notes on disk that a job has a hook, if it has one, before the job can end.
     pub(super) fn note_hook(&mut self, id: &JobId, spec: &JobSpec) -> Result<(), Failure> {
         if spec.on_done.is_some() && !self.hooked.contains(id) {
             self.workspace.expect_hook(id)?;
@@ -16,24 +16,24 @@ impl Keeper {
         Ok(())
     }
 
-    /// Takes back the note of a job that is none.
+    /// Removes the note of a hook: it has run, or its job does not exist.
     pub(super) fn forget_hook(&mut self, id: &JobId) {
         if self.hooked.remove(id)
             && let Err(error) = self.workspace.forget_hook(id)
         {
-            tracing::warn!(job = %id, %error, "the note of a hook is left");
+            tracing::warn!(job = %id, %error, "cannot remove the note of a hook");
         }
     }
 
-    /// Tells of a job that has ended, if it has a hook.
+    /// Reports that an ended job has a hook, if it has one.
     pub(super) fn tell_hook_due(&self, id: &JobId) {
         if self.hooked.contains(id) {
             self.tell(StoreEvent::HookDue { id: id.clone() });
         }
     }
 
-    /// Tells of the hooks that an earlier daemon left. Whether their jobs have ended is looked at
-    /// when it is their turn.
+    /// Reports the hooks that an earlier daemon left. Whether their jobs have ended is checked when
+    /// they are about to run.
     pub(super) fn tell_hooks_due(&mut self) {
         match self.workspace.expected_hooks() {
             Ok(ids) => {
@@ -42,13 +42,13 @@ impl Keeper {
                     self.tell(StoreEvent::HookDue { id });
                 }
             }
-            Err(error) => tracing::warn!(%error, "hooks that are due are not run"),
+            Err(error) => tracing::warn!(%error, "cannot find the hooks that are due"),
         }
     }
 
     pub(super) fn begin_hook(&mut self, id: JobId) {
         if !self.hooked.contains(&id) {
-            // It has run since this was asked for.
+            // It has run since.
             return self.tell(StoreEvent::HookReady { id, result: Ok(None) });
         }
         let result = match self.workspace.begin_hook(&id) {
@@ -66,11 +66,11 @@ impl Keeper {
             Ok(true) => {
                 self.hooked.remove(id);
             }
-            // Queued again meanwhile: it is run at its next end.
+            // Queued again in the meantime: the hook runs when the job ends next.
             Ok(false) => {}
             Err(error) => {
-                tracing::warn!(job = %id, %error, "how a hook went is not written down");
-                // It ran: not again and again because the disk is full.
+                tracing::warn!(job = %id, %error, "cannot record the outcome of a hook");
+                // It has run. A full disk is no reason to run it again and again.
                 self.forget_hook(id);
             }
         }

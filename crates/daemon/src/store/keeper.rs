@@ -1,4 +1,5 @@
-//! The thread's own side: prepare, sync, tell.
+//! The thread's side of the workspace: prepares operations, syncs them together, and reports the
+//! outcome.
 
 mod ends;
 mod gather;
@@ -18,17 +19,18 @@ use super::sessions::Sessions;
 use super::{Claim, Operation, Reply, StoreEvent, StoreEvents, Submission, Written};
 use crate::workspaces::WorkspaceId;
 
-/// How many of the jobs found at the start are looked at between two groups.
+/// How many of the jobs found at the start are inspected per group of operations.
 const BACKLOG_STEP: usize = 32;
-/// When to look again at a directory that has no prompt yet.
+/// When to look again at a directory in `ready` that has no prompt yet.
 const FILLED_AFTER: Duration = Duration::from_secs(1);
-/// When to try again to end a job whose end could not be written.
+/// When to retry recovering a job whose end could not be written.
 const RECOVERED_AFTER: Duration = Duration::from_secs(2);
-/// So many jobs that cannot be looked at are told of in the log.
+/// The maximum number of unreadable jobs that are mentioned in the log.
 const COMPLAINTS: usize = 1000;
-/// How long a job may be on the disk in the workspace's log alone.
+/// How long a job may be on disk only in the workspace's redo log.
 const RESTS_AFTER: Duration = Duration::from_secs(5);
-/// A directory that changed so short a time ago may change again without its time telling.
+/// A directory that changed more recently than this may change again without its modification time
+/// showing it.
 const AT_REST_AFTER: Duration = Duration::from_secs(2);
 
 /// Owns the workspace.
@@ -37,33 +39,32 @@ pub(super) struct Keeper {
     pub(super) workspace: Workspace,
     events: StoreEvents,
     claimed: HashMap<JobId, ClaimedJob>,
-    /// Jobs that were in `ready` at the start and have not been looked at.
+    /// Jobs that were in `ready` at the start and have yet to be inspected.
     backlog: VecDeque<JobId>,
-    /// Directories that somebody fills in `ready` itself, and when they are looked at again.
+    /// Directories in `ready` that another program is still filling, and when to look again.
     unfinished: VecDeque<(Instant, JobId)>,
-    /// Jobs that are in `processing` and held by nobody, because their end could not be written,
-    /// and when that is tried again.
+    /// Jobs left in `processing` because their end could not be written, and when to retry.
     unended: VecDeque<(Instant, JobId)>,
-    /// When what the workspace's log has is put on the disk otherwise.
+    /// When to write out what is only in the redo log.
     rests_at: Option<Instant>,
-    /// Jobs in `ready` that cannot be looked at, and of which the log says so.
+    /// Unreadable jobs in `ready` that the log already mentions.
     complained: HashSet<JobId>,
-    /// When `ready` had changed last when it was listed, if it was at rest then.
+    /// The modification time of `ready` when it was last listed, if it was at rest then.
     listed: Option<SystemTime>,
     needs: Needs,
     pub(super) sessions: Sessions,
     /// Jobs with a hook that has not run.
     pub(super) hooked: HashSet<JobId>,
-    /// What is to be told when the group is synced.
+    /// What to report once the group is synced.
     pending: Vec<(JobId, Pending)>,
-    /// What is removed, as far as the sync agrees, and who is told.
+    /// Removals to report then, as far as the sync succeeds.
     pending_removals: Vec<(Vec<JobId>, Reply<Vec<JobId>>)>,
-    /// Jobs whose standing is to be told then.
+    /// Jobs whose standing is to be reported then.
     asked_about: Vec<JobId>,
     pace: Pace,
 }
 
-/// What an operation of the group will have come to.
+/// What to report for an operation once the group is synced.
 enum Pending {
     Queued { after: Vec<JobId>, any: bool, turn: Option<JobId> },
     Begun,
@@ -104,7 +105,7 @@ impl Keeper {
         }
     }
 
-    /// Works until nobody has anything to ask any more.
+    /// Runs until all handles are dropped.
     pub(super) fn run(mut self, operations: &Receiver<Operation>) {
         self.tell_hooks_due();
         self.recall_sessions();
@@ -145,11 +146,11 @@ impl Keeper {
 
     fn rest(&mut self) {
         if let Err(error) = self.workspace.rest() {
-            tracing::warn!(%error, "what the workspace's log has is not on the disk otherwise");
+            tracing::warn!(%error, "cannot write out the redo log yet");
         }
     }
 
-    /// How long to wait for an operation; `None` when there is nothing else to do.
+    /// How long to wait for an operation; `None` if there is nothing else to do.
     fn pause(&self) -> Option<Duration> {
         if !self.backlog.is_empty() {
             return Some(Duration::ZERO);
@@ -160,7 +161,7 @@ impl Keeper {
     }
 
     pub(super) fn tell(&self, event: StoreEvent) {
-        // An owner that is gone has nobody to be told.
+        // The owner may be gone.
         let _ = self.events.blocking_send((self.id, event));
     }
 
@@ -189,7 +190,7 @@ impl Keeper {
             Operation::Look(id) => self.look(id),
             Operation::LookFor { id, reply } => {
                 self.look(id);
-                // A client that is gone has nobody to be told.
+                // The client may be gone.
                 let _ = reply.send(Ok(()));
             }
             Operation::BeginHook(id) => self.begin_hook(id),
@@ -197,7 +198,7 @@ impl Keeper {
                 self.end_hook(&id, &outcome);
                 self.tell(StoreEvent::HookNoted);
             }
-            // Told after the sync: what this group does to it is done then.
+            // Reported after the sync, which includes what this group does to it.
             Operation::Stands(id) => self.asked_about.push(id),
             Operation::List => self.list(),
             Operation::Retry { id, reply } => {
@@ -206,7 +207,7 @@ impl Keeper {
                     && let Ok(spec) = self.workspace.reader().spec(&id)
                 {
                     self.needs.add(&id, &spec.after);
-                    // What cannot be noted here is told when the job begins.
+                    // If this fails, the job reports why when it begins.
                     let _ = self.ask_turn(&id, &spec);
                 }
                 self.answer(id, result, reply, true);
@@ -214,7 +215,7 @@ impl Keeper {
             Operation::Remove { id, reply } => {
                 self.look_at_all();
                 match self.may_be_removed(&id) {
-                    // A client that is gone has nobody to be told.
+                    // The client may be gone.
                     Err(failure) => drop(reply.send(Err(failure))),
                     Ok(()) => {
                         let result = self.workspace.remove(&id);
@@ -225,7 +226,7 @@ impl Keeper {
             Operation::RemoveAll { mut ids, reply } => {
                 self.look_at_all();
                 if let Err(failure) = self.look_at_sessions() {
-                    // What cannot be read may need any of them.
+                    // A session that cannot be read may need any of them.
                     drop(reply.send(Err(failure)));
                     return;
                 }
@@ -242,7 +243,7 @@ impl Keeper {
 
     fn submit(&mut self, submission: Submission, now: SystemTime) {
         let Submission { id, is_chosen, prompt, spec, meta, claim } = submission;
-        // Before anything is noted under that id: it would be the other job's.
+        // Check before noting anything under that id: it may be another job's.
         if is_chosen && let Err(error) = self.workspace.vacant(&id) {
             return self.tell(StoreEvent::Submitted { id, result: Err(error.into()) });
         }
@@ -271,13 +272,15 @@ impl Keeper {
             self.workspace.submit(job, now).map(|()| None)
         };
         match result {
-            // It begins before it is synced: who waits for its first token waits for no disk.
+            // Begins before the sync: a client that waits for the first token does not wait for the
+            // disk.
             Ok(Some(claim)) if claim.spec.attached => {
                 let written = Written::Claimed(Box::new(claim));
                 self.tell(StoreEvent::Submitted { id: id.clone(), result: Ok(written) });
                 self.pending.push((id, Pending::Begun));
             }
-            // Here somebody waits for the disk, and an engine would take its processor.
+            // The client waits for the sync, and a busy engine would compete with it for the
+            // processor.
             Ok(Some(claim)) => {
                 self.pending.push((id, Pending::BeginsThen(Box::new(claim))));
             }
@@ -293,7 +296,7 @@ impl Keeper {
         }
     }
 
-    /// Whether anybody still asks for a job that has ended.
+    /// Checks that neither an unfinished job nor a session needs an ended job.
     fn may_be_removed(&mut self, id: &JobId) -> Result<(), Failure> {
         if let Some(by) = self.needed_by(id) {
             return Err(needed(id, &by));
@@ -301,9 +304,9 @@ impl Keeper {
         match self.kept_by(id)? {
             Some(session) => Err(Failure::new(
                 ErrorCode::WrongState,
-                format!("session '{session}' needs job {id}: it is what was said there"),
+                format!("session '{session}' needs job {id}: it is part of the conversation"),
             )
-            .hint(format!("`threadrunner sessions rm {session}` forgets the session first"))),
+            .hint(format!("`threadrunner sessions rm {session}` removes the session"))),
             None => Ok(()),
         }
     }
@@ -315,7 +318,7 @@ impl Keeper {
         if let Some(job) = self.claimed.get_mut(id)
             && let Err(error) = job.append_partial(text)
         {
-            tracing::warn!(job = %id, %error, "the answer so far is not on disk");
+            tracing::warn!(job = %id, %error, "cannot save the partial answer");
         }
     }
 
@@ -338,7 +341,8 @@ impl Keeper {
         match result {
             Ok(()) => self.pending.push((id, Pending::Ended)),
             Err(failure) => {
-                // One that is queued still is not known any more, until it is found again.
+                // The owner has forgotten it. If it is still queued, the next listing must find it
+                // again.
                 self.listed = None;
                 self.tell(StoreEvent::Ended { id, result: Err(failure) });
             }
@@ -352,14 +356,14 @@ impl Keeper {
 }
 
 fn needed(id: &JobId, by: &JobId) -> Failure {
-    Failure::new(ErrorCode::WrongState, format!("job {by} still needs job {id}: it waits for it"))
-        .hint(format!("remove it when that has ended, or `threadrunner cancel {by}`"))
+    Failure::new(ErrorCode::WrongState, format!("job {by} has not ended and still needs job {id}"))
+        .hint(format!("remove it when {by} has ended, or run `threadrunner cancel {by}` first"))
 }
 
 fn not_claimed(id: &JobId) -> Failure {
-    // Somebody else has moved or removed it.
+    // Another program has moved or removed it.
     Failure::new(
         ErrorCode::JobNotFound,
-        format!("job {id} is not in {} any more", JobState::Processing.directory()),
+        format!("job {id} is no longer in {}", JobState::Processing.directory()),
     )
 }

@@ -1,13 +1,13 @@
-//! Which jobs may not be removed, because one that has not ended may still ask for them.
+//! Which jobs may not be removed because an unfinished job may still read them.
 //!
-//! A job needs what it waits for until it has ended itself, and not only until it begins: after a
-//! crash it begins again, and looks for all of that once more.
+//! A job needs what it waits for until it has ended, not only until it begins: after a crash it
+//! begins again, and reads all of it once more.
 
 use std::collections::{HashMap, HashSet};
 
 use threadrunner_core::JobId;
 
-/// Jobs that have not ended, and what they wait for or waited for.
+/// Unfinished jobs, and what each waits for or waited for.
 #[derive(Debug, Default)]
 pub(super) struct Needs {
     of: HashMap<JobId, Box<[JobId]>>,
@@ -38,8 +38,8 @@ impl Needs {
         }
     }
 
-    /// A job that needs this one. `lives` says whether a job is still there and has not ended: one
-    /// that was taken away by hand needs nothing any more.
+    /// Returns a job that needs this one. `lives` says whether a job still exists and has not
+    /// ended: one that was removed by hand needs nothing any more.
     pub(super) fn needed_by(
         &mut self,
         id: &JobId,

@@ -1,9 +1,9 @@
-//! The workspace's part of conversations: which turn comes after which, and which job a
-//! conversation cannot do without.
+//! The workspace's part in conversations: which turn follows which, and which jobs a conversation
+//! needs.
 //!
-//! Turns of one session are answered one after the other, however many clients ask at once: each
-//! goes on from the last that was answered when its own turn has come. So none is lost, and none is
-//! answered without knowing what was said before it.
+//! Turns of one session run one after the other, however many clients submit them at once. Each
+//! continues from the last turn answered before it begins, so none is lost, and none is answered
+//! without knowing what was said before it.
 
 use std::collections::{HashMap, HashSet};
 
@@ -18,48 +18,48 @@ use super::standing::standing;
 use super::{Claim, Reply, Standing};
 use crate::fnv;
 
-/// What is known of sessions. The files are read when they are first asked for.
+/// The sessions in memory. Files are read when first needed.
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
     known: HashMap<SessionName, SessionFile>,
-    /// Turns that have not ended, and whose they are.
+    /// Unfinished turns, and their sessions.
     turns: HashMap<JobId, SessionName>,
-    /// The jobs that conversations are read from, as far as that was looked for.
+    /// The jobs that each conversation needs, as far as that was looked up.
     kept: HashMap<SessionName, HashSet<JobId>>,
-    /// Sessions whose last turn is to be taken back once what was prepared is done.
+    /// Sessions whose last turn is to be undone after the next sync.
     undos: Vec<(SessionName, Reply<Undone>)>,
-    /// Sessions to be forgotten then.
+    /// Sessions to remove after the next sync.
     removals: Vec<(SessionName, Reply<RemovedSession>)>,
 }
 
-/// What was left of a session when it was forgotten.
+/// What a removed session leaves behind.
 #[derive(Debug)]
 pub(crate) struct RemovedSession {
-    /// What engines call its cached state.
+    /// The engines' name for its cached state.
     pub(crate) state: String,
     /// Its turns.
     pub(crate) turns: Vec<JobId>,
 }
 
-/// A turn that was taken back.
+/// A turn that was undone.
 #[derive(Debug)]
 pub(crate) struct Undone {
     /// Its job.
     pub(crate) turn: JobId,
     /// How many turns are left.
     pub(crate) left: usize,
-    /// Where none are, and the session is no more: what engines call its cached state.
+    /// The engines' name for the session's cached state, if no turns are left and the session is
+    /// gone.
     pub(crate) forgotten: Option<String>,
 }
 
 impl Keeper {
-    /// Finishes what an earlier daemon was kept from: turns that have ended become part of their
-    /// conversations.
+    /// Finishes what an earlier daemon could not: adds ended turns to their conversations.
     pub(super) fn recall_sessions(&mut self) {
         let reader = self.workspace.reader();
         let names = match reader.session_names() {
             Ok(names) => names,
-            Err(error) => return tracing::warn!(%error, "sessions are not known"),
+            Err(error) => return tracing::warn!(%error, "cannot list the sessions"),
         };
         for name in names {
             match reader.session_file(&name) {
@@ -90,8 +90,8 @@ impl Keeper {
         Ok(self.sessions.known.get_mut(name))
     }
 
-    /// Notes that a job is to be a turn of its session, if it has one; the note is on the disk
-    /// before the job can end. Returns the turn that it comes after, if that has not ended.
+    /// Notes that a job is a turn of its session, if it has one; the note is on disk before the job
+    /// can end. Returns the turn that it follows, if that has not ended.
     pub(super) fn ask_turn(
         &mut self,
         id: &JobId,
@@ -113,8 +113,8 @@ impl Keeper {
         Ok(file.before(id).cloned())
     }
 
-    /// The same of a job that is submitted now: one that is to take the place of the last turn
-    /// is refused at once where another has come after that.
+    /// Like [`Keeper::ask_turn`], for a job that is being submitted. Refuses a job that replaces a
+    /// turn other than the last.
     pub(super) fn ask_new_turn(
         &mut self,
         id: &JobId,
@@ -130,7 +130,7 @@ impl Keeper {
         self.ask_turn(id, spec)
     }
 
-    /// Takes back that a job is to be a turn: there is no such job.
+    /// Takes back that a job is a turn: the job does not exist.
     pub(super) fn drop_turn(&mut self, id: &JobId) {
         let Some(name) = self.sessions.turns.remove(id) else { return };
         if let Some(file) = self.sessions.known.get_mut(&name) {
@@ -139,8 +139,8 @@ impl Keeper {
         }
     }
 
-    /// Makes a turn that has ended part of its conversation, or not. To be called when all that was
-    /// prepared is done.
+    /// Adds an ended turn to its conversation, or drops it if it has no answer. Call it after the
+    /// sync.
     pub(super) fn turn_ended(&mut self, id: &JobId) {
         if let Some(name) = self.sessions.turns.get(id).cloned() {
             self.settle(&name);
@@ -159,31 +159,31 @@ impl Keeper {
         }
     }
 
-    /// Writes what has changed of sessions. Nobody waits for it: until then their files and how
-    /// their turns stand say the same.
+    /// Writes changed session files. Nothing waits for this: until then, the old files and the
+    /// states of their turns say the same.
     pub(super) fn publish_sessions(&mut self) {
         for unwritten in self.workspace.publish_sessions() {
             let (session, error) = (unwritten.name, unwritten.error);
-            tracing::warn!(%session, %error, "a session's file is written later");
+            tracing::warn!(%session, %error, "cannot write a session's file yet");
         }
     }
 
-    /// Gives a turn that begins what was said before it.
+    /// Gives a beginning turn what was said before it.
     pub(super) fn begin_turn(&mut self, id: &JobId, claim: &mut Claim) -> Result<(), Failure> {
         let Some(name) = claim.spec.session.clone() else { return Ok(()) };
         let reader = self.workspace.reader();
         let file = self.session(&name)?.ok_or_else(|| {
-            // Somebody has removed its file since.
-            Failure::new(ErrorCode::SessionNotFound, format!("session '{name}' is no more"))
+            // Its file was removed since.
+            Failure::new(ErrorCode::SessionNotFound, format!("session '{name}' no longer exists"))
         })?;
-        // What went before it has ended: it would be held otherwise.
+        // The turns before it have ended: otherwise it would be held.
         let changed = file.settle(Some(id), |turn| turn_standing(turn, &reader));
         if let Some(open) = file.before(id) {
             return Err(Failure::new(
                 ErrorCode::WrongState,
-                format!("job {open} goes before this one in session '{name}', and has not ended"),
+                format!("job {open} comes before this one in session '{name}' and has not ended"),
             )
-            .hint("`threadrunner retry` this one when it has"));
+            .hint("`threadrunner retry` this one when that has ended"));
         }
         let (head, state) = (file.head.clone(), file.state.clone());
         if changed {
@@ -198,15 +198,15 @@ impl Keeper {
         Ok(())
     }
 
-    /// A session that cannot do without a job: one that is a turn of it, or whose answer stands in
-    /// a prompt of it.
+    /// Returns a session that needs a job: as a turn, or because a turn's prompt contains its
+    /// answer.
     pub(super) fn kept_by(&mut self, id: &JobId) -> Result<Option<SessionName>, Failure> {
         self.look_at_sessions()?;
         let keeps = |(_, jobs): &(&SessionName, &HashSet<JobId>)| jobs.contains(id);
         Ok(self.sessions.kept.iter().find(keeps).map(|(name, _)| name.clone()))
     }
 
-    /// Looks for the jobs that conversations are read from, where that is not known.
+    /// Looks up the jobs that each conversation needs, if not known.
     pub(super) fn look_at_sessions(&mut self) -> Result<(), Failure> {
         let reader = self.workspace.reader();
         for name in reader.session_names()? {
@@ -233,14 +233,14 @@ impl Keeper {
         Ok(jobs)
     }
 
-    /// Forgets a session when all that was prepared is done.
+    /// Removes a session after the next sync.
     pub(super) fn remove_session(&mut self, name: SessionName, reply: Reply<RemovedSession>) {
         self.sessions.removals.push((name, reply));
     }
 
     pub(super) fn remove_sessions(&mut self) {
         for (name, reply) in std::mem::take(&mut self.sessions.removals) {
-            // A client that is gone has nobody to be told.
+            // The client may be gone.
             let _ = reply.send(self.remove_one_session(&name));
         }
     }
@@ -251,14 +251,14 @@ impl Keeper {
         Ok(RemovedSession { state: file.state, turns: chain.turns })
     }
 
-    /// Takes back a session's last turn when all that was prepared is done.
+    /// Undoes a session's last turn after the next sync.
     pub(super) fn undo_turn(&mut self, name: SessionName, reply: Reply<Undone>) {
         self.sessions.undos.push((name, reply));
     }
 
     pub(super) fn undo_turns(&mut self) {
         for (name, reply) in std::mem::take(&mut self.sessions.undos) {
-            // A client that is gone has nobody to be told.
+            // The client may be gone.
             let _ = reply.send(self.undo_one_turn(&name));
         }
     }
@@ -272,7 +272,7 @@ impl Keeper {
                 ErrorCode::WrongState,
                 format!("session '{name}' cannot go back: what was said before is gone"),
             )
-            .hint(format!("`threadrunner sessions rm {name}` forgets it")));
+            .hint(format!("`threadrunner sessions rm {name}` removes the session")));
         };
         let left = chain.turns.len();
         if before.is_none() {
@@ -286,7 +286,7 @@ impl Keeper {
         Ok(Undone { turn, left, forgotten: None })
     }
 
-    /// A session of which no turn is queued or running, and its turns.
+    /// Returns a session in which no turn is queued or running, and its turns.
     fn at_rest(&mut self, name: &SessionName) -> Result<(SessionFile, Chain), Failure> {
         self.session(name)?;
         self.settle(name);
@@ -296,7 +296,7 @@ impl Keeper {
         if let Some(open) = file.pending.first() {
             return Err(Failure::new(
                 ErrorCode::WrongState,
-                format!("job {open} is a turn of session '{name}', and has not ended"),
+                format!("job {open} is a turn of session '{name}' and has not ended"),
             )
             .hint(format!("wait for it, or `threadrunner cancel {open}`")));
         }
@@ -314,7 +314,7 @@ impl Keeper {
     }
 }
 
-/// Why there is nothing to be told of a session.
+/// The failure for a request for a session that does not exist.
 pub(crate) fn no_such_session(name: &SessionName) -> Failure {
     Failure::new(ErrorCode::SessionNotFound, format!("there is no session '{name}'"))
         .hint("see `threadrunner sessions` for what there is")

@@ -1,19 +1,19 @@
-//! How the jobs stand that another one waits for, as their directories say.
+//! The states of the jobs that another job waits for, from their directories.
 
 use threadrunner_core::{JobId, JobState};
 use threadrunner_workspace::{Reader, WorkspaceError};
 
-/// What a job is to wait for, and how each of that stands.
+/// What a job waits for, and the state of each.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct After {
     pub(crate) jobs: Vec<(JobId, Standing)>,
-    /// Whether a failure is as good as an answer.
+    /// Whether a failed job is as good as an answered one.
     pub(crate) any: bool,
-    /// The turn of its session that goes before it, however that ends.
+    /// The turn before it in its session, whatever its outcome will be.
     pub(crate) turn: Option<JobId>,
 }
 
-/// How a job stands, for one that waits for it.
+/// The state of a job, for one that waits for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Standing {
     /// It has not ended.
@@ -24,12 +24,12 @@ pub(crate) enum Standing {
     Failed,
     /// It was canceled.
     Canceled,
-    /// There is no such job, or no more.
+    /// It does not exist, or no longer.
     Missing,
 }
 
 impl After {
-    /// These jobs, looked at now.
+    /// Looks up the states of these jobs.
     pub(super) fn of(jobs: Vec<JobId>, any: bool, turn: Option<JobId>, reader: &Reader) -> Self {
         let stands = |id| {
             let how = standing(&id, reader);
@@ -40,7 +40,7 @@ impl After {
     }
 }
 
-/// How a job stands now.
+/// Looks up the state of a job.
 pub(super) fn standing(id: &JobId, reader: &Reader) -> Standing {
     match reader.locate(id) {
         Ok((JobState::Done, _)) => Standing::Done,
@@ -50,9 +50,9 @@ pub(super) fn standing(id: &JobId, reader: &Reader) -> Standing {
         },
         Ok(_) => Standing::Open,
         Err(WorkspaceError::NotFound { .. }) => Standing::Missing,
-        // It cannot be looked at now: it is asked for again with the next listing.
+        // Unknown for now: it is asked for again with the next listing.
         Err(error) => {
-            tracing::warn!(job = %id, %error, "cannot see how a job stands");
+            tracing::warn!(job = %id, %error, "cannot read a job's state");
             Standing::Open
         }
     }

@@ -1,4 +1,4 @@
-//! How running jobs end: with an answer, a failure, back in the queue, or not at all yet.
+//! How running jobs end: with an answer, with a failure, or back in the queue.
 
 use std::time::{Instant, SystemTime};
 
@@ -16,10 +16,10 @@ impl Keeper {
             Err(still) => {
                 let StillClaimed { job, error } = *still;
                 let failure = Failure::from(error);
-                // Where there is no room for the answer there may be some for the reason. Where
-                // there is not, the job stays where it is and is begun again when there is.
+                // If there is no room for the answer, there may be some for the reason. If not even
+                // that, the job stays in `processing` and is recovered later.
                 if let Err(still) = self.workspace.fail(job, &failure, meta, now) {
-                    tracing::error!(job = %id, error = %still.error, "its failure is not on disk");
+                    tracing::error!(job = %id, error = %still.error, "cannot record its failure");
                     self.recover_later(id.clone());
                 }
                 self.ends(id, Err(failure));
@@ -52,7 +52,7 @@ impl Keeper {
         }
     }
 
-    /// Tells that a claim came to nothing: for now, or for good.
+    /// Reports that a claim failed, for now or for good.
     pub(super) fn not_claimed_for(&mut self, id: JobId, error: WorkspaceError) {
         if error.is_shortage() {
             self.tell(StoreEvent::NotNow { id, failure: error.into() });
@@ -65,14 +65,15 @@ impl Keeper {
         }
     }
 
-    /// Notes a job that was left in `processing` because something has run out.
+    /// Schedules the recovery of a job that was left in `processing` because its end could not be
+    /// written.
     pub(super) fn recover_later(&mut self, id: JobId) {
         self.unended.push_back((Instant::now() + RECOVERED_AFTER, id));
     }
 
     pub(super) fn recover(&mut self, id: JobId) {
         if self.claimed.contains_key(&id) {
-            // It came to be run again in another way, and is held.
+            // It was claimed again in the meantime.
             return;
         }
         match self.workspace.recover_job(&id, SystemTime::now()) {

@@ -1,42 +1,43 @@
-//! The beginning of a group: what comes together shares a sync.
+//! How operations form groups that share one sync.
 
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::{Keeper, Operation};
 
-/// The most operations that share a sync.
+/// The maximum number of operations that share a sync.
 const GROUP: usize = 256;
 
-/// The part of a sync's time that a group waits for who is missing. With as many clients as before
-/// it rarely comes to that: they were just answered and ask again at once.
+/// A group waits at most a sync's time divided by this for the submissions that are missing. With
+/// as many clients as before it rarely waits that long: they were just answered and submit again at
+/// once.
 const PATIENCE: u32 = 4;
-/// The most that it waits, also where a sync took long for once.
+/// The longest wait of a group, even after an exceptionally slow sync.
 const MOST_PATIENCE: Duration = Duration::from_millis(5);
 
-/// How submissions came lately.
+/// The recent pace of submissions.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
-    /// How many were in each of the last two groups.
+    /// The number of submissions in each of the last two groups.
     groups: [usize; 2],
     /// How long a group waits.
     patience: Duration,
 }
 
 impl Pace {
-    /// A sync took so long.
+    /// Notes how long a sync took.
     pub(super) fn synced(&mut self, time: Duration) {
         self.patience = (time / PATIENCE).min(MOST_PATIENCE);
     }
 }
 
 impl Keeper {
-    /// Prepares what has come, and what comes meanwhile. What comes while it is synced makes the
-    /// next group.
+    /// Prepares the operations that have come, and those that come meanwhile. What comes during the
+    /// sync forms the next group.
     ///
-    /// Clients that each submit one job after the other would fall into two groups that wait for
-    /// each other: of eight, one that came first is synced alone while seven wait. So a group of
-    /// nothing but submissions that is smaller than the last ones waits a little for the others.
+    /// Clients that each submit one job after another would fall into two groups that alternate: of
+    /// eight clients, the first is synced alone while the other seven wait. So a group of nothing
+    /// but submissions that is smaller than the last two waits a little for the others.
     pub(super) fn gather(&mut self, first: Option<Operation>, operations: &Receiver<Operation>) {
         let mut submissions = Some(0);
         for operation in first.into_iter().chain(operations.try_iter()).take(GROUP) {
@@ -52,7 +53,7 @@ impl Keeper {
         self.pace.groups = [submissions.unwrap_or_default(), self.pace.groups[0]];
     }
 
-    /// Counts for as long as nothing but submissions comes.
+    /// Prepares an operation. Counts submissions until another kind of operation comes.
     fn count_and_prepare(&mut self, operation: Operation, submissions: &mut Option<usize>) {
         let counted = matches!(operation, Operation::Submit(_));
         *submissions = submissions.filter(|_| counted).map(|there| there + 1);
@@ -71,7 +72,7 @@ mod tests {
     use crate::store::Submission;
     use crate::workspaces::WorkspaceId;
 
-    /// A keeper that waits for hours for a second submission, and what it is told.
+    /// A keeper that waits for hours for a second submission.
     struct Patient {
         keeper: Keeper,
         operations: mpsc::Sender<Operation>,
@@ -102,7 +103,8 @@ mod tests {
             }))
         }
 
-        /// How many jobs are in the group that begins with a submission, while `then` comes.
+        /// Gathers a group that starts with a submission while `then` arrives. Returns how many
+        /// jobs it has.
         fn gather(&mut self, then: Option<Operation>) -> usize {
             let first = self.submission();
             let operations = self.operations.clone();

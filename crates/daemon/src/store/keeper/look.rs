@@ -1,4 +1,4 @@
-//! What there is in the workspace: looked at, listed, asked about.
+//! Inspecting, listing and looking up the jobs in the workspace.
 
 use std::time::{Instant, SystemTime};
 
@@ -11,31 +11,31 @@ use super::super::{After, Claim, Found, Standing, StoreEvent};
 use super::{AT_REST_AFTER, COMPLAINTS, FILLED_AFTER, Keeper, Pending};
 
 impl Keeper {
-    /// What the owner needs to run a job that was claimed.
+    /// Builds what the owner needs to run a claimed job.
     pub(super) fn claim_of(&mut self, job: &ClaimedJob) -> Claim {
         let (prompt, spec, meta) =
             (job.prompt().to_owned(), job.spec().clone(), job.meta().clone());
         let mut claim = Claim { prompt, spec, meta, state: None, unfit: None };
         let expanded = expand(&mut claim.prompt, &mut claim.spec, &self.workspace.reader());
-        // What was said before is put in after that: nothing in it refers to anything.
+        // The history goes in after expansion: references in it are not expanded.
         claim.unfit = expanded.and_then(|()| self.begin_turn(job.id(), &mut claim)).err();
         claim
     }
 
-    /// Checks that a job waits for none that is not there.
+    /// Checks that all jobs that a job waits for exist.
     pub(super) fn all_there(&self, after: &[JobId]) -> Result<(), Failure> {
         let reader = self.workspace.reader();
         after.iter().try_for_each(|id| reader.locate(id).map(drop).map_err(Failure::from))
     }
 
-    /// Looks at all jobs found at the start, so that it is known what each needs.
+    /// Inspects all jobs found at the start, so that it is known what each needs.
     pub(super) fn look_at_all(&mut self) {
         while let Some(id) = self.backlog.pop_front() {
             self.look(id);
         }
     }
 
-    /// Tells how a job stands now, and goes on where it has ended without anybody here.
+    /// Reports the state of a job. If it has ended, perhaps by hand, it needs nothing more.
     pub(super) fn tell_standing(&mut self, id: JobId) {
         let how = standing(&id, &self.workspace.reader());
         if how != Standing::Open {
@@ -49,7 +49,7 @@ impl Keeper {
         self.needs.needed_by(id, |job| lives(job, &reader))
     }
 
-    /// Looks at a job in `ready`, and tells of it if it is one.
+    /// Inspects a job in `ready`, and reports it if it is one.
     pub(super) fn look(&mut self, id: JobId) {
         let now = SystemTime::now();
         match self.workspace.inspect(&id, now) {
@@ -69,7 +69,7 @@ impl Keeper {
                 }
                 let spec = job.spec;
                 let turn = self.ask_turn(&id, &spec).unwrap_or_else(|failure| {
-                    tracing::warn!(job = %id, %failure, "its session is not known");
+                    tracing::warn!(job = %id, %failure, "cannot read its session");
                     None
                 });
                 let after = After::of(spec.after, spec.after_any, turn, &self.workspace.reader());
@@ -78,7 +78,7 @@ impl Keeper {
                 let found = Found { model, priority, tag, time_left_s, after };
                 self.tell(StoreEvent::Found { id, found });
             }
-            // Taken back or moved by whoever put it there, or by this daemon.
+            // Moved or removed, by another program or this daemon.
             Err(WorkspaceError::NotFound { .. } | WorkspaceError::WrongState { .. }) => {}
             Err(WorkspaceError::Unfinished { .. }) => {
                 if self.unfinished.iter().all(|(_, other)| *other != id) {
@@ -86,16 +86,16 @@ impl Keeper {
                 }
             }
             Err(error @ (WorkspaceError::Rejected { .. } | WorkspaceError::NotAJob { .. })) => {
-                tracing::warn!(job = %id, %error, "a job in ready is none");
+                tracing::warn!(job = %id, %error, "not a valid job in ready");
                 if matches!(error, WorkspaceError::Rejected { .. }) {
                     self.pending.push((id, Pending::Refused));
                 }
             }
             Err(error) => {
                 self.listed = None;
-                // Once: it is looked at again with each listing.
+                // Log it once: each listing inspects it again.
                 if self.complained.len() < COMPLAINTS && self.complained.insert(id.clone()) {
-                    tracing::warn!(job = %id, %error, "a job in ready cannot be looked at");
+                    tracing::warn!(job = %id, %error, "cannot read a job in ready");
                 }
             }
         }
@@ -104,7 +104,7 @@ impl Keeper {
     pub(super) fn list(&mut self) {
         let reader = self.workspace.reader();
         let changed = reader.changed(JobState::Ready);
-        // A long queue that rests is not read again and again.
+        // Do not read a long, unchanged queue again and again.
         if changed.is_some() && changed == self.listed {
             return;
         }
@@ -116,13 +116,13 @@ impl Keeper {
             Ok(ids) => self.tell(StoreEvent::Listed { ids }),
             Err(error) => {
                 self.listed = None;
-                tracing::error!(%error, "the queue cannot be listed");
+                tracing::error!(%error, "cannot list the queue");
             }
         }
     }
 }
 
-/// Whether a job is there and has not ended.
+/// Whether a job exists and has not ended.
 fn lives(id: &JobId, reader: &Reader) -> bool {
     reader.locate(id).is_ok_and(|(state, _)| !state.is_final())
 }

@@ -1,4 +1,4 @@
-//! The end of a group: one sync, and then everybody is told.
+//! The end of a group: one sync, then the reports.
 
 use std::time::Instant;
 
@@ -6,7 +6,7 @@ use super::super::{After, StoreEvent, Written};
 use super::{Keeper, Pending};
 
 impl Keeper {
-    /// Syncs what was prepared, and tells what came of it.
+    /// Syncs what was prepared, and reports the outcome.
     pub(super) fn sync(&mut self) {
         let start = Instant::now();
         let mut synced = self.workspace.sync();
@@ -15,8 +15,8 @@ impl Keeper {
             let error = synced.take_error(&id);
             match (pending, error) {
                 (Pending::Queued { after, any, turn }, None) => {
-                    // Not sooner: what ended with this group has ended by now, and what has not
-                    // is told of after this.
+                    // Only after the sync: jobs that ended in this group count as ended here, and
+                    // later ends are reported after this event.
                     let after = After::of(after, any, turn, &self.workspace.reader());
                     let result = Ok(Written::Ready(after));
                     self.tell(StoreEvent::Submitted { id: id.clone(), result });
@@ -80,7 +80,7 @@ impl Keeper {
                     self.tell(StoreEvent::Ended { id, result: Ok(()) });
                 }
                 (Pending::Recovered, Some(_)) => self.recover_later(id),
-                // In `ready`, if it is to be run again; else the look finds nothing.
+                // Inspect it: it is in `ready` if it is to run again.
                 (Pending::Recovered, None) => {
                     self.turn_ended(&id);
                     self.tell_standing(id.clone());
@@ -90,7 +90,7 @@ impl Keeper {
                 (Pending::Answer { reply, then_look }, error) => {
                     let _ = reply.send(error.map_or(Ok(()), |error| Err(error.into())));
                     if then_look {
-                        // Not here: one that turns out malformed is moved by the next sync.
+                        // Not now: a malformed job is moved by the next sync.
                         self.backlog.push_back(id);
                     }
                 }
@@ -101,21 +101,21 @@ impl Keeper {
         }
         for (mut ids, reply) in std::mem::take(&mut self.pending_removals) {
             ids.retain(|id| synced.take_error(id).is_none());
-            // A client that is gone has nobody to be told.
+            // The client may be gone.
             let _ = reply.send(Ok(ids));
         }
         for (id, error) in std::mem::take(&mut synced.left) {
-            tracing::warn!(job = %id, %error, "of a job that was removed something is left");
+            tracing::warn!(job = %id, %error, "some files of a removed job are left");
         }
         for unwritten in std::mem::take(&mut synced.unwritten) {
             let (session, error) = (unwritten.name, unwritten.error);
-            tracing::warn!(%session, %error, "a session's file is written later");
+            tracing::warn!(%session, %error, "cannot write a session's file yet");
         }
         self.undo_turns();
         self.remove_sessions();
         self.publish_sessions();
         for (id, error) in synced.failed {
-            tracing::warn!(job = %id, %error, "the workspace could not go on with a job");
+            tracing::warn!(job = %id, %error, "cannot apply a change to a job");
         }
     }
 }
