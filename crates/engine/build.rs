@@ -1,4 +1,4 @@
-//! Links the engine so that an empty KV cache takes no memory: see `src/zeros.rs`.
+//! Links the engine so that an empty KV cache takes no memory (see `src/zeros.rs`).
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");

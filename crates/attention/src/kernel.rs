@@ -1,7 +1,7 @@
-//! The attention of some rows over some cells: softmax(Q K^T) V, block by block.
+//! The attention kernel: softmax(Q K^T) V for some rows and cells, block by block.
 //!
-//! A row is one query head of one token. The rows of a tile share a head of the cache, so each key
-//! and value is converted to 32 bits once for all of them.
+//! A row is one query head of one token. The rows of a tile share a KV head, so each key and value
+//! is converted to 32 bits once for all of them.
 
 use std::ops::Range;
 
@@ -10,79 +10,79 @@ use super::state::State;
 use super::tiles::{BLOCK, Cells};
 use super::values::{Cached, Converted, Numbers, Sums};
 
-/// Rows that look at a block up to which keys are multiplied as they lie in the cache; with more it
-/// pays to transpose them first.
+/// Up to this many rows per block, keys are multiplied as they lie in the cache; with more, it pays
+/// to transpose them first.
 const FEW_ROWS: usize = 12;
 
-/// Where an attention finds its numbers and puts its result. Strides are in bytes.
+/// Where attention reads its inputs and writes its result. Strides are in bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct Tensors {
     /// Queries, 32-bit floats.
     pub q: *const u8,
-    /// From one token's queries to the next one's.
+    /// Stride from one token's queries to the next.
     pub q_token: usize,
-    /// From one head's queries to the next one's.
+    /// Stride from one head's queries to the next.
     pub q_head: usize,
     /// Keys, 16-bit floats.
     pub k: *const u8,
-    /// From one cell's keys to the next one's.
+    /// Stride from one cell's keys to the next.
     pub k_cell: usize,
-    /// From one head's keys to the next one's.
+    /// Stride from one head's keys to the next.
     pub k_head: usize,
     /// Values, 16-bit floats.
     pub v: *const u8,
-    /// From one cell's values to the next one's.
+    /// Stride from one cell's values to the next.
     pub v_cell: usize,
-    /// From one head's values to the next one's.
+    /// Stride from one head's values to the next.
     pub v_head: usize,
     /// The result, 32-bit floats.
     pub out: *mut u8,
-    /// From one token's result to the next one's.
+    /// Stride from one token's result to the next.
     pub out_token: usize,
-    /// From one head's result to the next one's.
+    /// Stride from one head's result to the next.
     pub out_head: usize,
-    /// Numbers of a key, a multiple of 16.
+    /// The length of a key, in numbers; a multiple of 16.
     pub key: usize,
-    /// Numbers of a value, a multiple of 16.
+    /// The length of a value, in numbers; a multiple of 16.
     pub value: usize,
-    /// Query heads for each head of the cache.
+    /// The number of query heads per KV head.
     pub group: usize,
-    /// What the products of queries and keys are multiplied with.
+    /// The factor applied to the products of queries and keys.
     pub scale: f32,
 }
 
-/// What one thread computes in; it grows to what is needed and is used again.
+/// One thread's working memory. It grows as needed and is reused.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
     /// Queries, row by row.
     q: Vec<f32>,
-    /// Keys of a block, transposed: for each of their numbers that of each cell.
+    /// The keys of a block, transposed: [`BLOCK`] cells for each number of a key.
     k: Vec<f32>,
-    /// Keys of a block, then values, cell by cell.
+    /// The keys of a block, then its values, cell by cell.
     cells: Vec<f32>,
-    /// Scores of a block, then weights: [`BLOCK`] for each row.
+    /// The scores of a block, then its weights: [`BLOCK`] for each row.
     scores: Vec<f32>,
-    /// What the rows have come to.
+    /// The running result of the rows.
     pub(crate) state: State,
 }
 
-/// The rows of a tile that have one head of the cache in common.
+/// The rows of a tile that share one KV head.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rows {
     /// The first token.
     pub(crate) token: usize,
-    /// How many tokens.
+    /// The number of tokens.
     pub(crate) tokens: usize,
-    /// The head of the cache.
+    /// The KV head.
     pub(crate) head: usize,
 }
 
 impl Tensors {
-    /// Computes `rows` over the given blocks of `cells`; the result stays in the scratch.
+    /// Computes `rows` over the given blocks of `cells`. The result stays in the scratch.
     ///
     /// # Safety
-    /// The pointers are those of tensors that have all of `rows` and `cells`, and the processor has
-    /// what `L` needs. To be inlined into a function that enables it.
+    /// The pointers describe tensors that have all of `rows` and `cells`, and the processor
+    /// supports what `L` needs. Must be inlined into a function that enables it.
     #[inline(always)]
     pub(crate) unsafe fn attend<L: Lanes>(
         &self,
@@ -100,7 +100,7 @@ impl Tensors {
             let seen = &cells.seen[block * rows.tokens..(block + 1) * rows.tokens];
             let Some(looking) = self.looking(seen) else { continue };
             let n = block_cells.len();
-            // SAFETY: the head is there.
+            // SAFETY: the head exists.
             let of = |base: *const u8, head: usize, stride: usize| unsafe {
                 Cached { head: base.add(rows.head * head), stride, cells: block_cells }
             };
@@ -124,14 +124,14 @@ impl Tensors {
         }
     }
 
-    /// The rows from the first to the last that look at any of a block.
+    /// The range from the first to the last row that attends to any cell of a block.
     fn looking(&self, seen: &[u32]) -> Option<Range<usize>> {
         let first = seen.iter().position(|seen| *seen != 0)?;
         let last = seen.iter().rposition(|seen| *seen != 0)?;
         Some(first * self.group..(last + 1) * self.group)
     }
 
-    /// Queries, multiplied by the scale, and by the binary logarithm of e: weights are powers of 2.
+    /// Loads the queries and multiplies them by the scale and by log2(e): weights are powers of 2.
     #[inline(always)]
     unsafe fn load_queries<L: Lanes>(&self, rows: Rows, q: &mut [f32]) {
         unsafe {
@@ -148,7 +148,8 @@ impl Tensors {
         }
     }
 
-    /// The scores of a block of keys as they lie in the cache, for these rows.
+    /// Computes the scores of `rows` for a block of keys, reading the keys as they lie in the
+    /// cache.
     #[inline(always)]
     unsafe fn score_few<L: Lanes>(
         &self,
@@ -173,7 +174,7 @@ impl Tensors {
         }
     }
 
-    /// The scores of one cell, for some rows.
+    /// Computes the scores of some rows for one cell.
     #[inline(always)]
     unsafe fn dot<L: Lanes, const ROWS: usize>(
         &self,
@@ -195,7 +196,8 @@ impl Tensors {
         }
     }
 
-    /// The scores of a block of transposed keys, but for rows that look at none of it.
+    /// Computes scores for a block of transposed keys, skipping rows that attend to none of its
+    /// cells.
     #[inline(always)]
     unsafe fn score_block<L: Lanes>(
         &self,
@@ -224,7 +226,7 @@ impl Tensors {
         }
     }
 
-    /// The scores of a block for some rows.
+    /// Computes the scores of some rows for a block.
     #[inline(always)]
     unsafe fn multiply<L: Lanes, const ROWS: usize>(
         &self,
@@ -256,7 +258,7 @@ impl Tensors {
         }
     }
 
-    /// Makes weights of the scores of a block of `n` cells.
+    /// Turns the scores of a block of `n` cells into weights.
     #[inline(always)]
     unsafe fn weigh<L: Lanes>(
         &self,
@@ -271,7 +273,7 @@ impl Tensors {
         }
     }
 
-    /// Adds the weighted values of a block of `n` cells, but for rows that look at none of it.
+    /// Adds the weighted values of a block of `n` cells, skipping rows that attend to none of them.
     #[inline(always)]
     unsafe fn add_values<L: Lanes, N: Numbers>(
         &self,
@@ -291,15 +293,15 @@ impl Tensors {
         }
     }
 
-    /// Whether any of so many rows looks at any of a block.
+    /// Whether any of `many` rows from `row` on attends to any cell of a block.
     fn looks(&self, row: usize, many: usize, seen: &[u32]) -> bool {
         seen[row / self.group..=(row + many - 1) / self.group].iter().any(|seen| *seen != 0)
     }
 
-    /// Writes what `rows` have come to.
+    /// Writes the result of `rows`.
     ///
     /// # Safety
-    /// As [`Tensors::attend`].
+    /// As for [`Tensors::attend`].
     #[inline(always)]
     pub(crate) unsafe fn finish<L: Lanes>(&self, rows: Rows, state: &State) {
         for row in 0..rows.tokens * self.group {
@@ -334,11 +336,11 @@ impl Scratch {
         self.state.begin(rows, tensors.value);
     }
 
-    /// Transposes the keys of a block of `n` cells. What it lacks is zero.
+    /// Transposes the keys of a block of `n` cells. Missing cells become zeros.
     #[inline(always)]
     unsafe fn transpose(&mut self, key: usize, n: usize) {
         self.cells[n * key..BLOCK * key].fill(0.0);
-        // In squares of eight: each reads and writes whole lines of the processor's cache.
+        // In squares of eight, which read and write whole cache lines.
         let (from, to) = (self.cells.as_ptr(), self.k.as_mut_ptr());
         for number in (0..key).step_by(8) {
             for cell in (0..BLOCK).step_by(8) {

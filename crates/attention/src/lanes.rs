@@ -1,45 +1,45 @@
-//! Vectors of 32-bit floats, as wide as the processor has them.
+//! Vectors of 32-bit floats, as wide as the processor supports.
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
-/// Some floats side by side.
+/// A vector of floats.
 ///
 /// # Safety
 /// Every function needs the processor features of the type, and must be inlined into a function
-/// that enables them. Pointers are read or written at as many numbers as a vector has, unaligned.
+/// that enables them. Loads and stores access `N` numbers and may be unaligned.
 pub(crate) trait Lanes: Copy {
-    /// How many floats.
+    /// The number of floats in a vector.
     const N: usize;
-    /// Rows of scores that are computed at once: with [`BLOCK`](super::tiles::BLOCK) scores each
-    /// they fill about half of the registers.
+    /// How many rows of scores are computed at once: with [`BLOCK`](super::tiles::BLOCK) scores
+    /// each, they fill about half of the registers.
     const ROWS: usize;
 
     unsafe fn zero() -> Self;
     unsafe fn splat(value: f32) -> Self;
     unsafe fn load(from: *const f32) -> Self;
-    /// From 16-bit floats.
+    /// Loads 16-bit floats.
     unsafe fn load_f16(from: *const u16) -> Self;
     unsafe fn store(self, to: *mut f32);
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn mul(self, other: Self) -> Self;
-    /// The larger of each; `other` where either is no number.
+    /// The larger of each pair, or `other` if either is NaN.
     unsafe fn max(self, other: Self) -> Self;
     /// `self * factor + sum`
     unsafe fn mul_add(self, factor: Self, sum: Self) -> Self;
     unsafe fn sum(self) -> f32;
     unsafe fn largest(self) -> f32;
-    /// The nearest whole numbers.
+    /// Rounds to the nearest integers.
     unsafe fn round(self) -> Self;
-    /// 2 to the power of each, which is whole, from -127 (where it is 0) to 127: the exponent of a
-    /// float is 127 more than the power, in the bits from 23 on.
+    /// 2 to the power of each element, which is an integer from -127 to 127; the result for -127 is
+    /// 0. A float stores its exponent plus 127 in the bits from 23 on.
     unsafe fn power_of_2(self) -> Self;
 
-    /// 2 to the power of each, which is at most 0; below -126 it is 0.
+    /// 2 to the power of each element, which is at most 0. Below -126.5 the result is 0.
     #[inline(always)]
     unsafe fn exp2(self) -> Self {
         unsafe {
-            // In this order what is no number stays so.
+            // The order of the operands preserves NaN.
             let x = Self::splat(-127.0).max(self);
             let whole = x.round();
             let part = whole.mul_add(Self::splat(-1.0), x);
@@ -52,8 +52,8 @@ pub(crate) trait Lanes: Copy {
     }
 }
 
-/// Coefficients of 2^x for |x| <= 1/2: ln(2)^n / n! for n from 1 to 6, the Taylor series. The relative
-/// error is below 2e-7, three roundings of a float.
+/// Taylor coefficients of 2^x for |x| <= 1/2: ln(2)^n / n! for n from 1 to 6. The relative error is
+/// below 2e-7, or three roundings of a float.
 const EXP2: [f32; 6] = [
     std::f32::consts::LN_2,
     0.240_226_5,

@@ -1,18 +1,18 @@
-//! Attention over a cache whose cells many sequences share.
+//! Attention over a KV cache whose cells many sequences share.
 //!
-//! In one forward pass each token looks at the cells of its own sequence, up to itself; a mask says
-//! which these are. Going through all cells in use, for each token, head and layer, only to find
-//! most of them masked, makes each sequence pay for the cells of all others. Here the mask is read
-//! once in a forward pass, and each token's cells are looked at where they are.
+//! In a forward pass each token attends to the cells of its own sequence up to its own position; a
+//! mask says which those are. Visiting every cell in use, for each token, head and layer, only to
+//! find most of them masked, makes each sequence pay for the cells of all others. This crate reads
+//! the mask once per forward pass and then visits only the cells that each token attends to.
 //!
-//! One [`Attention`] belongs to one context. A forward pass is [begun](Attention::begin) with what
-//! its tokens have in common; then, for each layer, a [`Node`] is [prepared](Attention::prepare) by one
-//! thread, and [computed](Attention::compute) by as many threads as there are, which share the work
-//! between them. What comes out does not depend on how many they are.
+//! One [`Attention`] belongs to one context. [`Attention::begin`] starts a forward pass with what
+//! its tokens have in common. Then, for each layer, one thread [prepares](Attention::prepare) a
+//! [`Node`] and any number of threads [compute](Attention::compute) it, sharing the work. The
+//! result does not depend on the number of threads.
 //!
-//! Knows nothing of llama.cpp: whoever calls it says where the numbers are. Numbers of the cache and
-//! of the mask are 16-bit floats, all others 32-bit ones. Needs AVX2, FMA and F16C, and uses AVX-512
-//! where there is any.
+//! The crate knows nothing of llama.cpp: its caller says where the numbers are. The cache and the
+//! mask hold 16-bit floats; everything else is 32-bit. It needs AVX2, FMA and F16C, and uses
+//! AVX-512 if available.
 
 #![expect(
     unsafe_code,
@@ -39,7 +39,7 @@ use lanes::{Avx2, Avx512};
 use state::State;
 use tiles::{BLOCK, Masked};
 
-/// Which of the kernels this processor has.
+/// A kernel, by the instruction set it needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kernel {
     #[cfg(target_arch = "x86_64")]
@@ -66,57 +66,60 @@ impl Kernel {
     }
 }
 
-/// The most threads that compute one node.
+/// The maximum number of threads that compute one node: ggml's `GGML_MAX_N_THREADS`.
 pub const MOST_THREADS: usize = 512;
 
-/// Nodes that are prepared and not computed yet, at most: more than a model has layers.
+/// The maximum number of nodes prepared but not yet computed: more than a model has layers.
 const NODES: usize = 4096;
 
-/// Where there are few tiles, each is computed in several parts of its cells, so that every thread
-/// has something to do: at most so many, of at least [`LEAST_PART`] blocks each.
+/// With few groups (a tile and a KV head each), the cells of each are split into up to `PARTS`
+/// parts of at least [`LEAST_PART`] blocks, so that every thread has work.
 const PARTS: usize = 16;
 const LEAST_PART: usize = 4;
-/// So many tiles and heads are enough for all threads.
+/// From this many groups on, every thread has work without splitting.
 const ENOUGH: usize = 16;
 
 /// The attention of one context.
 #[derive(Debug)]
 pub struct Attention {
     kernel: Kernel,
-    /// Written between two computations, by the thread that prepares; read by those that compute.
+    /// Written by the thread that prepares, between two computations; read by the threads that
+    /// compute.
     pass: UnsafeCell<Pass>,
-    /// For each prepared node, which of its units is the next that nobody has begun.
+    /// For each prepared node, the next unit that no thread has claimed.
     next: Box<[AtomicUsize]>,
     /// One for each thread.
     scratch: Box<[UnsafeCell<Scratch>]>,
-    /// For each tile and head that is computed in parts: how many of them are done.
+    /// For each group that is computed in parts, how many of them are done.
     done: Box<[AtomicUsize]>,
-    /// What these parts have come to, side by side. Each is written by one thread, and read by the
-    /// one that finds all done.
+    /// The partial states of those groups, side by side. Each is written by one thread and read by
+    /// the thread that finishes the group's last part.
     parts: UnsafeCell<Vec<f32>>,
 }
 
-/// What the nodes of a forward pass have in common.
+/// What the nodes of a forward pass share.
 #[derive(Debug, Default)]
 struct Pass {
-    /// The tiles of the tokens that were announced.
+    /// The tiles of the tokens announced by [`Attention::begin`].
     tiles: Vec<Range<usize>>,
-    /// The masks so far: several where layers differ in their windows.
+    /// The masks seen so far: more than one if layers have different windows.
     masks: Vec<Mask>,
-    /// Counts the graphs: where a pass is computed in several, a mask is another in each.
+    /// Counts graphs. A forward pass may run as several graphs, and the mask at one address then
+    /// differs from graph to graph.
     graph: u64,
-    /// The keys of the layers of this graph. One that comes again begins the next.
+    /// The key tensors of this graph's layers. Seeing one again means that the next graph has
+    /// begun.
     layers: Vec<*const u8>,
     nodes: usize,
 }
 
-/// A mask, and the cells that it leaves.
+/// A mask, and the cells that it leaves visible.
 #[derive(Debug)]
 struct Mask {
     address: *const u8,
     graph: u64,
     tiles: Vec<Range<usize>>,
-    /// The tokens of the largest tile.
+    /// The number of tokens in the largest tile.
     most_tokens: usize,
     cells: Masked,
 }
@@ -126,30 +129,31 @@ struct Mask {
 pub struct Node {
     /// Where the numbers are.
     pub tensors: Tensors,
-    /// How many tokens.
+    /// The number of tokens.
     pub tokens: usize,
-    /// How many heads the cache has.
+    /// The number of KV heads.
     pub heads: usize,
-    /// Cells up to the last in use.
+    /// The number of cells up to the last one in use.
     pub cells: usize,
-    /// 16-bit floats, one for each token and cell: zero where the token looks at the cell, else
-    /// minus infinity.
+    /// One 16-bit float for each token and cell: zero if the token attends to the cell, else minus
+    /// infinity.
     pub mask: *const u8,
-    /// From one token's to the next one's, in bytes.
+    /// Stride from one token's row to the next, in bytes.
     pub mask_token: usize,
 }
 
 /// A node that is ready to be computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Prepared {
-    /// Of the counters.
+    /// Index of the node's counter.
     pub slot: u32,
-    /// Of the masks.
+    /// Index of the node's mask.
     pub mask: u32,
 }
 
 impl Attention {
-    /// `None` where the processor has none of the kernels.
+    /// Creates the attention of one context, or returns `None` if the processor supports none of
+    /// the kernels.
     pub fn new() -> Option<Self> {
         Some(Self {
             kernel: Kernel::detect()?,
@@ -161,10 +165,11 @@ impl Attention {
         })
     }
 
-    /// A forward pass is about to begin, of tokens of these kins, in this order. Tokens of one
-    /// sequence are kin, and so are those of sequences that have a prefix in common: what they look
-    /// at together is read once for all that lie side by side. What is said here makes it fast: the
-    /// mask alone decides what comes out.
+    /// Begins a forward pass. `kin` has one number per token, in batch order: tokens of one
+    /// sequence, or of sequences that share a prefix, have the same number.
+    ///
+    /// Neighbors with the same number are computed together, and the cells they share are read
+    /// once. This is only a hint for speed: the mask alone decides the result.
     pub fn begin(&mut self, kin: &[u32]) {
         let pass = self.pass.get_mut();
         pass.tiles = tiles::tiles(kin);
@@ -173,12 +178,12 @@ impl Attention {
         pass.graph += 1;
     }
 
-    /// Makes a node ready to be computed. It may be prepared again, to be computed again.
+    /// Makes a node ready to be computed. To compute a node again, prepare it again.
     ///
     /// # Safety
-    /// Nobody prepares or computes a node of this attention meanwhile.
+    /// No other thread prepares or computes a node of this attention meanwhile.
     pub unsafe fn prepare(&self, node: &Node) -> Prepared {
-        // SAFETY: the caller's promise: this thread alone is here.
+        // SAFETY: by the caller's promise, no other thread is here.
         let (pass, parts) = unsafe { (&mut *self.pass.get(), &mut *self.parts.get()) };
         if pass.layers.contains(&node.tensors.k) {
             pass.layers.clear();
@@ -190,7 +195,7 @@ impl Attention {
         let mask = known.unwrap_or_else(|| {
             let tiles = match pass.tiles.last() {
                 Some(tile) if tile.end == node.tokens => pass.tiles.clone(),
-                // Not what was announced: each token is looked at alone.
+                // Not the announced tokens: each token is a tile of its own.
                 _ => (0..node.tokens).map(|token| token..token + 1).collect(),
             };
             let most_tokens = tiles.iter().map(ExactSizeIterator::len).max().unwrap_or(0);
@@ -213,16 +218,16 @@ impl Attention {
         Prepared { slot: number(slot), mask: number(mask) }
     }
 
-    /// Computes a part of a node, as `thread`. When all threads have returned the whole node is
-    /// computed.
+    /// Computes part of a node, as thread number `thread`. The node is complete when all threads
+    /// have returned.
     ///
     /// # Safety
-    /// The node was prepared as `prepared` and not computed since, and nothing is prepared meanwhile.
-    /// Its pointers and strides are those of tensors with all its tokens, heads and cells, and nobody
-    /// else writes to them. No two threads are there with one number, and none beyond
+    /// The node was prepared as `prepared` and has not been computed since, and nothing is prepared
+    /// meanwhile. Its pointers and strides describe tensors with all its tokens, heads and cells,
+    /// which nothing else writes to. Concurrent calls have different thread numbers, all below
     /// [`MOST_THREADS`].
     pub unsafe fn compute(&self, node: &Node, prepared: Prepared, thread: usize) {
-        // SAFETY: this number is this thread's alone; the processor has the kernel (`detect`).
+        // SAFETY: no other thread has this number, and `detect` found the kernel's instructions.
         unsafe {
             let scratch = &mut *self.scratch[thread].get();
             match self.kernel {
@@ -234,14 +239,15 @@ impl Attention {
         }
     }
 
-    /// Computes units of a node until none is left: a tile and a head of the cache each, or a part
-    /// of its cells.
+    /// Computes units of a node until none is left. A unit is a tile and a KV head, or a part of
+    /// their cells.
     ///
     /// # Safety
-    /// See [`Attention::compute`]; and inlined where the features of `L` are enabled.
+    /// See [`Attention::compute`]. Must be inlined into a function that enables the features of
+    /// `L`.
     #[inline(always)]
     unsafe fn run<L: Lanes>(&self, node: &Node, prepared: Prepared, scratch: &mut Scratch) {
-        // SAFETY: nobody prepares while a node is computed.
+        // SAFETY: nothing is prepared while a node is computed.
         let pass = unsafe { &*self.pass.get() };
         let tensors = &node.tensors;
         let Mask { tiles, most_tokens, cells: masked, .. } = &pass.masks[prepared.mask as usize];
@@ -260,7 +266,8 @@ impl Attention {
             let (head, place) = (group / tiles.len(), group % tiles.len());
             let tile = &tiles[place];
             let rows = Rows { token: tile.start, tokens: tile.len(), head };
-            // SAFETY: the mask has a row for each token, and is the same for all nodes with it.
+            // SAFETY: the mask has a row for each token, and all nodes with this index have the
+            // same mask.
             let cells =
                 unsafe { masked.of(place, tile.clone(), node.mask, node.mask_token, node.cells) };
             let blocks = cells.blocks();
@@ -270,7 +277,7 @@ impl Attention {
                 continue;
             }
             if parts == 1 {
-                // SAFETY: these tokens and cells are there, and no other unit writes these rows.
+                // SAFETY: these tokens and cells exist, and no other unit writes these rows.
                 unsafe {
                     tensors.attend::<L>(rows, cells, 0..blocks, scratch);
                     tensors.finish::<L>(rows, &scratch.state);
@@ -282,7 +289,8 @@ impl Attention {
             unsafe { tensors.attend::<L>(rows, cells, own, scratch) };
             let n = rows.tokens * tensors.group;
             let length = node.state(rows.tokens);
-            // SAFETY: `prepare` made room for all parts of all groups; this one is this unit's.
+            // SAFETY: `prepare` made room for all parts of all groups, and only this unit writes
+            // this one.
             let all = unsafe { (*self.parts.get()).as_mut_ptr() };
             let most = node.state(*most_tokens);
             let at = |part: usize| unsafe { all.add((group * PARTS + part) * most) };
@@ -291,7 +299,7 @@ impl Attention {
                 continue;
             }
             self.done[group].store(0, Ordering::Relaxed);
-            // SAFETY: all parts are written, and what their threads wrote is seen (`AcqRel`).
+            // SAFETY: all parts are written, and `AcqRel` makes the other threads' writes visible.
             unsafe {
                 let parts = (0..parts).map(|part| std::slice::from_raw_parts(at(part), length));
                 scratch.state.join::<L>(n, tensors.value, parts);
@@ -302,7 +310,7 @@ impl Attention {
 }
 
 impl Node {
-    /// Numbers of what the rows of so many tokens come to.
+    /// The length of the state of `tokens` tokens and one KV head, in floats.
     fn state(&self, tokens: usize) -> usize {
         State::len(tokens * self.tensors.group, self.tensors.value)
     }
@@ -311,7 +319,7 @@ impl Node {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn with_avx2(own: &Attention, node: &Node, prepared: Prepared, scratch: &mut Scratch) {
-    // SAFETY: the caller's promise, and the features are enabled here.
+    // SAFETY: by the caller's promise; the features are enabled here.
     unsafe { own.run::<Avx2>(node, prepared, scratch) }
 }
 

@@ -1,13 +1,13 @@
-//! What rows have come to: the softmax, computed online.
+//! The running result of attention rows: softmax, computed online.
 //!
 //! Each row keeps the largest score so far, the sum of the weights relative to it, and the weighted
-//! sum of values (Milakov and Gimelshein, arXiv 1805.02867). What two came to over other cells can be
-//! [joined](State::join).
+//! sum of values (Milakov and Gimelshein, arXiv 1805.02867). States computed over different cells
+//! can be [joined](State::join).
 
 use super::lanes::Lanes;
 use super::tiles::BLOCK;
 
-/// What rows have come to.
+/// The running result of some rows.
 #[derive(Debug, Default)]
 pub(crate) struct State {
     /// The largest score of each row.
@@ -19,7 +19,7 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// Nothing, of so many rows with values of so many numbers.
+    /// Starts empty, with `rows` rows and values of `value` numbers.
     pub(crate) fn begin(&mut self, rows: usize, value: usize) {
         self.largest.clear();
         self.largest.resize(rows, f32::NEG_INFINITY);
@@ -29,12 +29,12 @@ impl State {
         self.out.resize(rows * value, 0.0);
     }
 
-    /// Makes weights of a row's scores of a block of `n` cells, of which it looks at those that are
-    /// `seen`, and makes what there is relative to a new largest score. A weight of what it does not
-    /// look at is zero.
+    /// Turns a row's scores for a block of `n` cells into weights, and rescales the row if the
+    /// largest score grows. The row attends to the cells whose bit in `seen` is set; the weights of
+    /// the others are zero.
     ///
     /// # Safety
-    /// The processor has what `L` needs. To be inlined into a function that enables it.
+    /// The processor supports what `L` needs. Must be inlined into a function that enables it.
     #[inline(always)]
     pub(crate) unsafe fn weigh<L: Lanes>(
         &mut self,
@@ -78,12 +78,12 @@ impl State {
         }
     }
 
-    /// What a row is divided by in the end: the sum of its weights.
+    /// The sum of a row's weights, by which its result is divided in the end.
     pub(crate) fn sum(&self, row: usize) -> f32 {
         self.sum[row]
     }
 
-    /// What a row has come to, relative to a larger score.
+    /// Rescales a row to a larger score.
     #[inline(always)]
     unsafe fn rescale<L: Lanes>(&mut self, row: usize, value: usize, largest: f32) {
         let before = std::mem::replace(&mut self.largest[row], largest);
@@ -100,12 +100,12 @@ impl State {
         }
     }
 
-    /// Numbers that [`State::write`] writes.
+    /// The number of floats that [`State::write`] writes.
     pub(crate) fn len(rows: usize, value: usize) -> usize {
         rows * (2 + value)
     }
 
-    /// Writes it down, for [`State::join`].
+    /// Writes the state to `to`, for [`State::join`].
     pub(crate) fn write(&self, to: &mut [f32]) {
         let rows = self.largest.len();
         to[..rows].copy_from_slice(&self.largest);
@@ -113,7 +113,7 @@ impl State {
         to[2 * rows..2 * rows + self.out.len()].copy_from_slice(&self.out);
     }
 
-    /// Begins with nothing, and joins what others have come to over other cells, in order.
+    /// Replaces this state by the sum of `parts`: states over different cells, joined in order.
     #[inline(always)]
     pub(crate) unsafe fn join<'a, L: Lanes>(
         &mut self,

@@ -1,6 +1,6 @@
 use super::*;
 
-/// Tensors with numbers of their own, as llama.cpp has them.
+/// Tensors that own their numbers, laid out as in llama.cpp.
 struct Case {
     tokens: usize,
     cells: usize,
@@ -16,7 +16,7 @@ struct Case {
 
 const DROP: u16 = 0xfc00;
 
-/// What threads may share here, since each keeps to what is its own.
+/// Shares a value between threads, each of which keeps to its own part.
 struct Shared<T>(T);
 
 // SAFETY: see `Attention::compute`.
@@ -28,7 +28,8 @@ impl<T> Shared<T> {
     }
 }
 
-/// The 16-bit float nearest to zero of those beside a normal number; no number stays so.
+/// Converts to a 16-bit float, truncating: a number too small for a normal one becomes zero, and
+/// NaN stays NaN.
 fn f16(value: f32) -> u16 {
     let bits = value.to_bits();
     let sign = (bits >> 16 & 0x8000) as u16;
@@ -48,7 +49,8 @@ fn f32_of(value: u16) -> f32 {
 }
 
 impl Case {
-    /// Numbers between -2 and 2; `sees` says which token looks at which cell.
+    /// Fills the tensors with numbers between -2 and 2. `sees` says which token attends to which
+    /// cell.
     fn new(
         [tokens, cells, heads, group, key]: [usize; 5],
         sees: impl Fn(usize, usize) -> bool,
@@ -70,7 +72,7 @@ impl Case {
         Self { tokens, cells, heads, group, key, q, k, v, mask, out }
     }
 
-    /// Computes it on so many threads.
+    /// Computes the case on `threads` threads.
     fn compute(&mut self, attention: &mut Attention, threads: usize, kin: &[u32]) {
         let (row, cell) = (self.heads * self.group * self.key * 4, self.heads * self.key * 2);
         let tensors = Tensors {
@@ -101,12 +103,12 @@ impl Case {
         });
         attention.begin(kin);
         let attention = Shared(&*attention);
-        // SAFETY: nobody computes.
+        // SAFETY: nothing computes yet.
         let prepared = unsafe { attention.0.prepare(&node.0) };
         std::thread::scope(|scope| {
             for thread in 0..threads {
                 let (node, attention) = (&node, &attention);
-                // SAFETY: the tensors have all that the node says, and each thread its own number.
+                // SAFETY: the tensors match the node, and each thread has its own number.
                 scope.spawn(move || unsafe {
                     attention.get().compute(node.get(), prepared, thread)
                 });
@@ -118,7 +120,7 @@ impl Case {
         1.0 / (self.key as f32).sqrt()
     }
 
-    /// What is to come out, by the formula.
+    /// The expected result, by the formula.
     fn expected(&self) -> Vec<f64> {
         let mut out = Vec::new();
         for row in 0..self.tokens * self.heads * self.group {
@@ -154,13 +156,13 @@ impl Case {
             self.compute(attention, threads, kin);
             for (at, (out, expected)) in self.out.iter().zip(&expected).enumerate() {
                 let off = (f64::from(*out) - expected).abs();
-                assert!(off < 2e-5, "number {at}: {out} and not {expected}, {threads} threads");
+                assert!(off < 2e-5, "number {at}: {out} instead of {expected}, {threads} threads");
             }
         }
     }
 }
 
-/// Every kernel that this processor has.
+/// Every kernel that this processor supports.
 fn kernels() -> Vec<Attention> {
     let Some(best) = Attention::new() else { return Vec::new() };
     let mut kernels = vec![best];
@@ -172,7 +174,7 @@ fn kernels() -> Vec<Attention> {
     kernels
 }
 
-/// A sequence that reads its prompt, and everything before it.
+/// A causal mask for tokens that follow `first` cells.
 fn causal(first: usize) -> impl Fn(usize, usize) -> bool {
     move |token, cell| cell <= first + token
 }
@@ -192,7 +194,7 @@ fn one_token_alone() {
 #[test]
 fn a_prompt_in_one_piece_and_behind_another() {
     for mut attention in kernels() {
-        // Also where a block ends between two of few tokens, or of many.
+        // Including block boundaries between two tokens, with few tokens and many.
         for (tokens, first) in
             [(2, 0), (2, 31), (4, 30), (5, 7), (9, 60), (63, 0), (64, 100), (130, 3)]
         {
@@ -207,7 +209,7 @@ fn a_prompt_in_one_piece_and_behind_another() {
 
 #[test]
 fn sequences_side_by_side_look_at_their_own_cells() {
-    // Cells in turn, as decoding leaves them; the last two tokens are of one sequence.
+    // Interleaved cells, as decoding leaves them. The last two tokens belong to one sequence.
     let sequences: Vec<u32> = (0..20).chain([20, 20]).collect();
     let seq = |token: usize| token.min(20);
     for mut attention in kernels() {
@@ -220,7 +222,7 @@ fn sequences_side_by_side_look_at_their_own_cells() {
 
 #[test]
 fn sequences_behind_one_prefix_look_at_it_together() {
-    // A prefix of 100 cells, then the cells of 37 sequences in turn; the last has read three tokens.
+    // A prefix of 100 cells, then interleaved cells of 37 sequences; the last has three tokens.
     let seq = |token: usize| token.min(36);
     let sees = |token: usize, cell: usize| {
         cell < 100 || (cell % 37 == seq(token) && cell / 37 < 20 + token.saturating_sub(36))
@@ -244,7 +246,7 @@ fn strangers_that_were_said_to_be_kin_are_computed_all_the_same() {
 
 #[test]
 fn tiles_of_other_sizes_are_computed_in_parts_side_by_side() {
-    // One sequence of nine tokens and two of one, over 600 cells each.
+    // One sequence of nine tokens and two of one token, over 600 cells each.
     let sequences: Vec<u32> = [vec![0; 9], vec![1, 2]].concat();
     for mut attention in kernels() {
         let sizes = [11, 1800, 1, 4, 64];

@@ -1,19 +1,19 @@
-//! Which cells each token of a forward pass looks at, read from the mask once for all layers.
+//! Which cells each token of a forward pass attends to, read from the mask once for all layers.
 
 use std::ops::Range;
 use std::sync::OnceLock;
 
-/// Cells that are looked at together.
+/// The number of cells processed together.
 pub(crate) const BLOCK: usize = 32;
 
-/// Tokens that look at their cells together, at most.
+/// The maximum number of tokens in a tile.
 const TILE: usize = 64;
 
-/// One of so many tokens of a tile is few.
+/// A cell is rarely seen if at most one in this many tokens of its tile attends to it.
 const FEW: usize = 4;
 
-/// The tokens of a forward pass, in tiles: some of one kin each, which have most of their cells in
-/// common.
+/// Splits the tokens of a forward pass into tiles: runs of tokens with the same kin, which have
+/// most of their cells in common.
 pub(crate) fn tiles(kin: &[u32]) -> Vec<Range<usize>> {
     let mut tiles: Vec<Range<usize>> = Vec::new();
     for (token, own) in kin.iter().enumerate() {
@@ -25,27 +25,31 @@ pub(crate) fn tiles(kin: &[u32]) -> Vec<Range<usize>> {
     tiles
 }
 
-/// The cells that the tokens of a tile look at.
+/// The cells that the tokens of a tile attend to.
 #[derive(Debug, Default)]
 pub(crate) struct Cells {
-    /// All that any of the tokens looks at: first what many of them do, in order; then what few do,
-    /// by the first of these, so that a block of such cells concerns few tokens.
+    /// Every cell that any token of the tile attends to: first the widely seen cells in order, then
+    /// the rarely seen ones, sorted by the first token that attends to them, so that a block of
+    /// those concerns few tokens.
     pub(crate) cells: Vec<u32>,
-    /// For each [`BLOCK`] of them and each token: one bit for each cell, whether that token does.
+    /// For each [`BLOCK`] of cells, then each token: one bit per cell, set if the token attends to
+    /// it.
     pub(crate) seen: Vec<u32>,
 }
 
 impl Cells {
-    /// How many blocks.
+    /// The number of blocks.
     pub(crate) fn blocks(&self) -> usize {
         self.cells.len().div_ceil(BLOCK)
     }
 
+    /// Reads the cells of some tokens from the mask.
+    ///
     /// # Safety
     /// `mask` has one row for each token, `stride` bytes apart, of `n` 16-bit floats.
     unsafe fn read(mask: *const u8, stride: usize, tokens: Range<usize>, n: usize) -> Self {
         let row = |token: usize| {
-            // SAFETY: the caller's promise.
+            // SAFETY: by the caller's promise.
             unsafe { std::slice::from_raw_parts(mask.add(token * stride).cast::<u16>(), n) }
         };
         let n_tokens = tokens.len();
@@ -87,14 +91,14 @@ impl Cells {
     }
 }
 
-/// One bit for each of up to [`BLOCK`] cells, whether it is not masked. A mask has nothing but zeros
-/// and minus infinities.
+/// One bit for each of up to [`BLOCK`] cells, set if it is not masked. A mask holds only zeros and
+/// minus infinities.
 fn unmasked(mask: &[u16]) -> u32 {
     const DROP: u16 = 0xfc00;
     mask.iter().rev().fold(0, |word, value| word << 1 | u32::from(*value != DROP))
 }
 
-/// The cells of all tiles under one mask, each found out when it is needed first.
+/// The cells of all tiles under one mask, each computed when first needed.
 #[derive(Debug)]
 pub(crate) struct Masked {
     cells: Vec<OnceLock<Cells>>,
@@ -105,10 +109,10 @@ impl Masked {
         Self { cells: (0..tiles).map(|_| OnceLock::new()).collect() }
     }
 
-    /// The cells of one tile, which has these tokens.
+    /// The cells of one tile, which consists of `tokens`.
     ///
     /// # Safety
-    /// As [`Cells::read`]; and always with the same mask.
+    /// As for [`Cells::read`], and with the same mask in every call.
     pub(crate) unsafe fn of(
         &self,
         tile: usize,
@@ -117,7 +121,7 @@ impl Masked {
         stride: usize,
         n: usize,
     ) -> &Cells {
-        // SAFETY: the caller's promise.
+        // SAFETY: by the caller's promise.
         self.cells[tile].get_or_init(|| unsafe { Cells::read(mask, stride, tokens, n) })
     }
 }
@@ -135,7 +139,7 @@ mod tests {
 
     #[test]
     fn the_cells_are_those_that_the_mask_leaves() {
-        // Two tokens, 70 cells: the first looks at 1, 40 and 69, the second also at 2.
+        // Two tokens, 70 cells: the first attends to 1, 40 and 69, the second also to 2.
         let n = 70;
         let mut mask = vec![0xfc00_u16; 2 * n];
         for (token, cell) in [(0, 1), (0, 40), (0, 69), (1, 1), (1, 2), (1, 40), (1, 69)] {
@@ -150,7 +154,7 @@ mod tests {
 
     #[test]
     fn cells_that_few_tokens_look_at_come_last_by_token() {
-        // Four tokens: all look at the cells 0 and 5, and each at one of its own.
+        // Four tokens: all attend to the cells 0 and 5, and each to one of its own.
         let n = 8;
         let mut mask = vec![0xfc00_u16; 4 * n];
         for (token, own) in [7, 1, 6, 2].into_iter().enumerate() {

@@ -1,27 +1,28 @@
-//! Keys and values of a block of cells, and the sum of weighted values.
+//! The keys and values of a block of cells, and the sum of weighted values.
 
 use super::lanes::Lanes;
 use super::tiles::BLOCK;
 
-/// Some numbers of each cell of a block.
+/// The keys or values of a block's cells, in some format.
 ///
 /// # Safety
-/// Every function is inlined into one that enables what `L` needs, and a cell is one of the block's.
+/// Every function must be inlined into one that enables what `L` needs, and `cell` must be an index
+/// into the block.
 pub(crate) trait Numbers: Copy {
     type Number;
 
-    /// Where those of a cell of the block begin.
+    /// Where the numbers of a cell begin.
     unsafe fn of(self, cell: usize) -> *const Self::Number;
 
-    /// As many as a vector has.
+    /// Loads one vector.
     unsafe fn load<L: Lanes>(from: *const Self::Number) -> L;
 }
 
-/// As they lie in the cache, of one of its heads: 16-bit floats.
+/// Numbers of one KV head as they lie in the cache: 16-bit floats.
 #[derive(Clone, Copy)]
 pub(crate) struct Cached<'a> {
     pub(crate) head: *const u8,
-    /// From one cell's to the next one's, in bytes.
+    /// Stride from one cell to the next, in bytes.
     pub(crate) stride: usize,
     /// The block's cells.
     pub(crate) cells: &'a [u32],
@@ -32,7 +33,7 @@ impl Numbers for Cached<'_> {
 
     #[inline(always)]
     unsafe fn of(self, cell: usize) -> *const u16 {
-        // No check of the bound: this is the innermost loop but one.
+        // Unchecked, because this is the second innermost loop.
         unsafe { self.head.add(*self.cells.get_unchecked(cell) as usize * self.stride).cast() }
     }
 
@@ -43,7 +44,7 @@ impl Numbers for Cached<'_> {
 }
 
 impl Cached<'_> {
-    /// Writes them cell by cell, `n` numbers of each, as 32-bit floats.
+    /// Writes `n` numbers of each cell to `to`, cell by cell, as 32-bit floats.
     #[inline(always)]
     pub(crate) unsafe fn convert<L: Lanes>(self, n: usize, to: &mut [f32]) {
         for (cell, to) in (0..self.cells.len()).zip(to.chunks_exact_mut(n)) {
@@ -57,11 +58,11 @@ impl Cached<'_> {
     }
 }
 
-/// Converted, cell by cell.
+/// Numbers converted to 32-bit floats, cell by cell.
 #[derive(Clone, Copy)]
 pub(crate) struct Converted {
     pub(crate) numbers: *const f32,
-    /// Numbers of a cell.
+    /// The number of floats per cell.
     pub(crate) n: usize,
 }
 
@@ -79,21 +80,21 @@ impl Numbers for Converted {
     }
 }
 
-/// Weights of some rows over the cells of a block, and where their weighted values are added up.
+/// The weights of some rows over the cells of a block, and where their weighted values are summed.
 #[derive(Clone, Copy)]
 pub(crate) struct Sums {
     /// [`BLOCK`] for each row.
     pub(crate) weights: *const f32,
-    /// As many numbers for each row as a value has.
+    /// `value` numbers for each row.
     pub(crate) out: *mut f32,
-    /// Numbers of a value.
+    /// The length of a value, in numbers.
     pub(crate) value: usize,
-    /// Cells of the block.
+    /// The number of cells in the block.
     pub(crate) cells: usize,
 }
 
 impl Sums {
-    /// The same from a later row on.
+    /// The same, from a later row on.
     #[inline(always)]
     pub(crate) unsafe fn from(self, row: usize) -> Self {
         unsafe {
@@ -102,7 +103,7 @@ impl Sums {
         }
     }
 
-    /// Adds up the values of one to four rows.
+    /// Adds the weighted values of one to four rows.
     #[inline(always)]
     pub(crate) unsafe fn add<L: Lanes, N: Numbers>(self, rows: usize, values: N) {
         unsafe {
@@ -117,7 +118,8 @@ impl Sums {
 
     #[inline(always)]
     unsafe fn add_rows<L: Lanes, N: Numbers, const ROWS: usize>(self, values: N) {
-        // Four vectors of sixteen, two of eight: with four rows half of the registers.
+        // With four rows the sums take half of the registers: four vectors of 16 floats each, or
+        // two of 8.
         let wide = if L::N == 16 { 4 } else { 2 };
         let mut number = 0;
         while number < self.value {
@@ -133,7 +135,7 @@ impl Sums {
         }
     }
 
-    /// Some vectors of some rows, which stay in registers over all cells.
+    /// Adds some vectors of some rows, keeping the sums in registers over all cells.
     #[inline(always)]
     unsafe fn add_numbers<L: Lanes, N: Numbers, const ROWS: usize, const VECTORS: usize>(
         self,

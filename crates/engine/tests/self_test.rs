@@ -91,7 +91,7 @@ mod llama {
             block[208..].copy_from_slice(&0x7e00_u16.to_le_bytes());
         }
         let output = on(&broken.to_bytes());
-        assert!(report(&output)["error"].as_str().unwrap().contains("no number"), "{output:?}");
+        assert!(report(&output)["error"].as_str().unwrap().contains("not numbers"), "{output:?}");
     }
 
     /// What the daemon must survive. If llama.cpp learns to refuse this one, find another.

@@ -1,9 +1,10 @@
-//! Puts [`threadrunner_attention`] in the place of llama.cpp's own attention.
+//! Replaces llama.cpp's attention with [`threadrunner_attention`].
 //!
-//! llama.cpp builds the graph of a forward pass and knows of no other attention than its own. But it
-//! shows each node of a graph to a callback before it computes it. There a node of attention
-//! becomes one with a function of ours, which ggml calls on each of its threads like any operation.
-//! What is not known here (other types, ALiBi, soft caps, sinks, several streams) stays llama.cpp's.
+//! llama.cpp builds the graph of a forward pass and has no hook for another attention. But ggml
+//! shows each node of a graph to a callback before computing it. There an attention node becomes a
+//! custom operation with a function of ours, which ggml calls on each of its threads like any other
+//! operation. Attention with features unknown here (other types, ALiBi, soft caps, sinks, several
+//! streams) stays llama.cpp's.
 //!
 //! See `docs/adr/0011-attention-of-our-own.md`.
 
@@ -15,59 +16,60 @@ use threadrunner_attention::{MOST_THREADS, Node, Prepared, Tensors};
 
 use super::reclaim::Resident;
 
-/// The attention of one context. It stays where it is in memory: llama.cpp has its address.
+/// The attention of one context. It must not move in memory: llama.cpp holds its address.
 #[derive(Debug)]
 pub(super) struct Attention {
     own: threadrunner_attention::Attention,
-    /// Whether the next forward pass is computed with it, and not with llama.cpp's.
+    /// Whether the next forward pass uses this attention instead of llama.cpp's.
     used: bool,
-    /// Which cells of the cache have memory. Only who shows nodes looks at it.
+    /// Which cells of the cache have memory. Only the thread that is shown nodes accesses it.
     resident: RefCell<Resident>,
 }
 
-/// ggml's `GGML_N_TASKS_MAX`: an operation is called on as many threads as there are.
+/// ggml's `GGML_N_TASKS_MAX`: run the operation on all threads.
 const ALL_THREADS: i32 = -1;
 
-// A node has 16 parameters. The first six are ggml's for a custom operation (`ggml_custom_op_params`):
-// a function, a number of threads, a pointer.
+// A node has 16 parameters. For a custom operation, ggml reads the first six
+// (`ggml_custom_op_params`): a function, a number of threads, a pointer.
 const FUNCTION: usize = 0;
 const THREADS: usize = 2;
 const POINTER: usize = 4;
-// What was prepared.
+// The fields of [`Prepared`].
 const SLOT: usize = 6;
 const MASK: usize = 7;
-/// From here on the first six that llama.cpp gave it are kept: the factor of the scores, the bias of
-/// ALiBi, the cap of the scores, and others.
+/// From here on, the first six parameters set by llama.cpp are kept: the scale, the ALiBi bias, the
+/// soft cap, and others.
 const THEIRS: usize = 8;
 const KEPT: usize = 6;
 
 impl Attention {
-    /// `None` where the processor has no kernel for it.
+    /// Creates the attention, or returns `None` if the processor supports no kernel.
     pub(super) fn new() -> Option<Box<Self>> {
         let own = threadrunner_attention::Attention::new()?;
         Some(Box::new(Self { own, used: true, resident: RefCell::default() }))
     }
 
-    /// Lets llama.cpp show the nodes of a new context to this, which must outlive it.
+    /// Registers this as the callback of a new context. It must outlive the context.
     pub(super) fn install(&self, params: &mut sys::llama_context_params) {
         params.cb_eval = Some(take_over);
         params.cb_eval_user_data = std::ptr::from_ref(self).cast_mut().cast();
     }
 
-    /// A forward pass of tokens of these kins is about to begin, with this attention.
+    /// Begins a forward pass that uses this attention; see
+    /// [`threadrunner_attention::Attention::begin`].
     pub(super) fn begin(&mut self, kin: &[u32]) {
         self.used = true;
         self.own.begin(kin);
     }
 
-    /// Keeps the memory of the cells that a node looks at.
+    /// Keeps the memory of the cells that a node reads.
     ///
     /// # Safety
-    /// The node's sources are alive, and nobody computes.
+    /// The node's sources are alive, and nothing computes.
     unsafe fn keep_cells(&self, node: &sys::ggml_tensor) {
         for source in [node.src[1], node.src[2]] {
-            // SAFETY: null, or alive by the caller's promise; this is for contexts on the processor
-            // only, whose cache is in memory.
+            // SAFETY: null, or alive by the caller's promise. Attention is installed only in CPU
+            // contexts, whose cache is in memory.
             unsafe {
                 let Some(view) = source.as_ref() else { continue };
                 let cells = usize::try_from(view.ne[1]).unwrap_or(0);
@@ -76,13 +78,13 @@ impl Attention {
         }
     }
 
-    /// A forward pass is about to begin, with llama.cpp's attention.
+    /// Begins a forward pass that uses llama.cpp's attention.
     pub(super) fn stand_aside(&mut self) {
         self.used = false;
     }
 }
 
-/// ggml shows a node that it is about to compute. Of none is asked to see what came out.
+/// The callback to which ggml shows a node before computing it. It never asks to see the result.
 unsafe extern "C" fn take_over(
     node: *mut sys::ggml_tensor,
     before: bool,
@@ -91,11 +93,11 @@ unsafe extern "C" fn take_over(
     if !before {
         return true;
     }
-    // SAFETY: the node is alive and nobody computes; `attention` is what `install` gave.
+    // SAFETY: the node is alive and nothing computes; `attention` is what `install` passed.
     let (node, attention) = unsafe { (&mut *node, &*attention.cast::<Attention>()) };
     let taken = is_ours(node);
     if taken || node.op == sys::GGML_OP_FLASH_ATTN_EXT {
-        // SAFETY: the sources are alive as long as the node, and nobody computes.
+        // SAFETY: the sources live as long as the node, and nothing computes.
         unsafe { attention.keep_cells(node) };
     }
     if taken && !attention.used {
@@ -103,7 +105,7 @@ unsafe extern "C" fn take_over(
         node.op_params[KEPT..].fill(0);
         node.op = sys::GGML_OP_FLASH_ATTN_EXT;
     } else if attention.used && !taken {
-        // SAFETY: the sources are alive as long as the node.
+        // SAFETY: the sources live as long as the node.
         if node.op != sys::GGML_OP_FLASH_ATTN_EXT || !unsafe { is_known(node) } {
             return false;
         }
@@ -115,7 +117,7 @@ unsafe extern "C" fn take_over(
         node.op = sys::GGML_OP_CUSTOM;
     }
     if attention.used && is_ours(node) {
-        // SAFETY: nobody computes while nodes are shown, and the sources are alive.
+        // SAFETY: nothing computes while nodes are shown, and the sources are alive.
         let prepared = unsafe { attention.own.prepare(&described(node)) };
         node.op_params[SLOT] = prepared.slot.cast_signed();
         node.op_params[MASK] = prepared.mask.cast_signed();
@@ -123,15 +125,15 @@ unsafe extern "C" fn take_over(
     false
 }
 
-/// What ggml calls on each of its threads to compute a node.
+/// The custom operation: ggml calls it on each of its threads to compute a node.
 unsafe extern "C" fn compute(
     node: *mut sys::ggml_tensor,
     thread: c_int,
     _threads: c_int,
     attention: *mut c_void,
 ) {
-    // SAFETY: the node was prepared when it was shown, and nothing is shown while it is computed. ggml
-    // gives each thread a number of its own, and there are no more than the options allow.
+    // SAFETY: the node was prepared when it was shown, and none is shown while one is computed.
+    // ggml numbers its threads, and the options limit how many there are.
     unsafe {
         let (node, attention) = (&*node, &*attention.cast::<Attention>());
         let prepared = Prepared {
@@ -143,7 +145,7 @@ unsafe extern "C" fn compute(
     }
 }
 
-/// An address, as two parameters have it.
+/// An address as two parameters.
 fn words(address: usize) -> [i32; 2] {
     let bytes = (address as u64).to_ne_bytes();
     let word =
@@ -156,7 +158,7 @@ fn is_ours(node: &sys::ggml_tensor) -> bool {
         && node.op_params[FUNCTION..THREADS] == words(compute as *const () as usize)
 }
 
-/// Whether this is an attention that can be taken over.
+/// Whether a node is an attention that this module can take over.
 ///
 /// # Safety
 /// The sources are alive.
@@ -187,10 +189,10 @@ unsafe fn is_known(node: &sys::ggml_tensor) -> bool {
     half && whole && sizes && result && one_stream && bias == 0.0 && cap == 0.0
 }
 
-/// Where the numbers of a node are.
+/// Describes a node for [`threadrunner_attention`].
 ///
 /// # Safety
-/// [`is_known`] holds of it, and its sources are alive.
+/// [`is_known`] holds for it, and its sources are alive.
 unsafe fn described(node: &sys::ggml_tensor) -> Node {
     // SAFETY: none of them is null.
     let (q, k, v, mask) = unsafe { (&*node.src[0], &*node.src[1], &*node.src[2], &*node.src[3]) };
@@ -227,9 +229,9 @@ unsafe fn described(node: &sys::ggml_tensor) -> Node {
 mod tests {
     use super::*;
 
-    /// A tensor of these sizes, side by side, without data.
+    /// A contiguous tensor of this shape, without data.
     fn tensor(type_: sys::ggml_type, size: usize, ne: [i64; 4]) -> sys::ggml_tensor {
-        // SAFETY: a tensor of nothing but zeros and null pointers is an empty one.
+        // SAFETY: zeros and null pointers are an empty tensor.
         let mut tensor: sys::ggml_tensor = unsafe { std::mem::zeroed() };
         (tensor.type_, tensor.ne, tensor.nb[0]) = (type_, ne, size);
         for at in 1..4 {
@@ -258,7 +260,7 @@ mod tests {
             } else {
                 attention.stand_aside()
             }
-            // SAFETY: the node and its sources are alive, and nobody computes.
+            // SAFETY: the node and its sources are alive, and nothing computes.
             unsafe { take_over(node, true, std::ptr::from_mut(attention).cast()) }
         };
         for _ in 0..2 {
@@ -271,7 +273,7 @@ mod tests {
             assert!(!show(&mut node, &mut attention, false));
             assert_eq!((node.op, node.op_params), (before.op, before.op_params));
         }
-        // Heads of 24 numbers, a soft cap, keys of another type: left alone.
+        // Heads of 24 numbers, a soft cap and keys of another type are left alone.
         type Change = fn(&mut sys::ggml_tensor, &mut sys::ggml_tensor);
         let changes: [Change; 3] = [
             |_, k| k.ne[0] = 24,

@@ -23,22 +23,24 @@ use super::threads::Controller;
 #[derive(Debug)]
 struct Sequence {
     sampler: Sampler,
-    /// How many of its tokens are in the cache.
+    /// The number of its tokens in the cache.
     cached: u32,
-    /// Whether the same request is to get the same answer: it is greedy, or has a seed.
+    /// Whether repeating the request must repeat the answer: it is greedy or has a seed.
     repeatable: bool,
 }
 
-/// From this many cells on, llama.cpp's attention over one token is computed in as many parts as
-/// there are threads, which are then added: another number of threads rounds otherwise.
+/// From this many cells on, llama.cpp splits the attention of a single token into one part per
+/// thread and sums the parts, so the number of threads shows in the rounding. (It splits from 512
+/// cells on and rounds the number up to a multiple of 256.)
 const CELLS_IN_PARTS: usize = 256;
 
-/// Up to so many cells llama.cpp's attention goes through all of them for each token, which is bounded by
-/// that, and short requests are answered beside each other as each alone.
+/// Up to this many cells, repeatable requests use llama.cpp's attention even beside others: it
+/// visits every cell for each token, which is affordable here, and a short request gets the same
+/// answer as alone.
 const FEW_CELLS: usize = 512;
 
-/// Tokens from which on a forward pass may be interrupted: a shorter one is over within some tens
-/// of milliseconds, and what it computed would be lost.
+/// Forward passes of fewer tokens are not interrupted: they end within some tens of milliseconds,
+/// and their work would be lost.
 const LONG_PASS: usize = 32;
 
 /// A loaded model with its context.
@@ -47,10 +49,10 @@ pub(super) struct Llama<'model> {
     vocab: LlamaVocab<'model>,
     n_vocab: i32,
     context: Context<'model>,
-    /// `None` where the model file has no chat template: a base model.
+    /// `None` if the model file has no chat template: it is a base model.
     template: Option<Result<ChatTemplate, TemplateError>>,
     info: ModelInfo,
-    /// What a saved sequence depends on; `None` where none can be saved.
+    /// What a saved sequence depends on; `None` if sequences cannot be saved.
     state_format: Option<String>,
     sequences: Vec<Option<Sequence>>,
     places: Places,
@@ -58,16 +60,17 @@ pub(super) struct Llama<'model> {
     candidates: LlamaTokenDataArray,
     draft: Option<Drafter<'model>>,
     interrupt: Option<Interrupt>,
-    /// Whether the last forward pass was interrupted: the next one is not.
+    /// Whether the last forward pass was interrupted; if so, the next one is not.
     interrupted: bool,
     threads: Controller,
-    /// The most bytes that one token stands for; found out when a very long text comes.
+    /// The length in bytes of the longest token, computed when the first very long text comes.
     longest_token: OnceCell<usize>,
-    /// Tokens fed since the cache was last empty: no more cells than that can be in use.
+    /// The number of tokens fed since the cache was last empty: an upper bound of the cells in use.
     fed: usize,
 }
 
-/// Texts up to this long are tokenized whatever the context holds: it takes some milliseconds.
+/// Texts of up to this many bytes are tokenized whatever the context holds, which takes some
+/// milliseconds.
 const SHORT_TEXT: usize = 1 << 16;
 
 impl<'model> Llama<'model> {
@@ -102,7 +105,7 @@ impl<'model> Llama<'model> {
         }
     }
 
-    /// The same with a draft model.
+    /// Adds a draft model.
     pub(super) fn drafted_by(self, draft: Option<Drafter<'model>>) -> Self {
         Self { draft, ..self }
     }
@@ -114,13 +117,13 @@ impl<'model> Llama<'model> {
             .ok_or_else(|| BackendError::Broken(format!("sequence {} is not open", seq.0)))
     }
 
-    /// Which of llama.cpp's sequences it is now.
+    /// The llama.cpp sequence that currently holds `seq`.
     fn place(&self, seq: SeqId) -> Result<i32, BackendError> {
         let place = self.places.of(seq);
         place.ok_or_else(|| BackendError::Broken(format!("sequence {} is not open", seq.0)))
     }
 
-    /// Brings these to places where they can take part in a forward pass, and be saved.
+    /// Moves sequences to places where they can take part in a forward pass and be saved.
     fn bring(&mut self, all: &[SeqId]) -> Result<(), BackendError> {
         let moves = self.places.bring(all);
         let moves = moves.ok_or_else(|| BackendError::Broken("no place in the batch".into()))?;
@@ -130,7 +133,7 @@ impl<'model> Llama<'model> {
         Ok(())
     }
 
-    /// Puts the plan into the batch; the rows to sample come back.
+    /// Puts the plan into the batch and returns the rows to sample.
     fn fill_batch(&mut self, plan: &Plan) -> Result<Vec<(usize, SeqId)>, BackendError> {
         self.batch.clear();
         let all: Vec<SeqId> = plan.feeds.iter().map(|feed| feed.seq).collect();
@@ -141,7 +144,7 @@ impl<'model> Llama<'model> {
             let place = self.place(*seq)?;
             if *start != cached {
                 return Err(BackendError::Broken(format!(
-                    "sequence {} has {cached} tokens in the cache and was fed from {start} on",
+                    "sequence {} has {cached} tokens in the cache but was fed from {start}",
                     seq.0
                 )));
             }
@@ -158,8 +161,8 @@ impl<'model> Llama<'model> {
         Ok(rows)
     }
 
-    /// Refuses a text that is too long whatever its tokens are: cutting up megabytes would hold up
-    /// everybody else for seconds, only to say that they do not fit.
+    /// Refuses a text that cannot fit whatever its tokens are: tokenizing megabytes would delay
+    /// every other request for seconds, only to find that they do not fit.
     fn refuse_what_cannot_fit(&self, text: &str) -> Result<(), BackendError> {
         if text.len() <= SHORT_TEXT {
             return Ok(());
@@ -177,14 +180,16 @@ impl<'model> Llama<'model> {
         );
         Err(BackendError::Request(
             Failure::new(ErrorCode::ContextExceeded, message)
-                .hint("Shorten the prompt, or set a larger context in [engine] of config.toml."),
+                .hint("shorten the prompt, or set a larger context in [engine] of config.toml"),
         ))
     }
 
-    /// Whether to compute with an attention of our own ([`super::attention`]). Not for a repeatable
-    /// request that is alone: it is answered as llama.cpp answers it. Where few cells are in use it is
-    /// answered so beside others too, and whatever it may share: there only the answers of others
-    /// are computed with ours.
+    /// Whether to use our own attention ([`super::attention`]).
+    ///
+    /// Never if the engine is deterministic. A repeatable request that is alone, with nothing else
+    /// in the cache, is answered exactly as llama.cpp answers it. While few cells are in use, that
+    /// holds beside other requests too, and for every prefill, because a repeatable request may
+    /// share it: then ours is used only for passes that decode nothing but other requests.
     fn own_attention(&self, plan: &Plan) -> bool {
         let cells: usize =
             self.sequences.iter().flatten().map(|sequence| sequence.cached as usize).sum();
@@ -198,20 +203,20 @@ impl<'model> Llama<'model> {
         self.repeatable(feed).is_none_or(|own| cells > own.cached as usize)
     }
 
-    /// The sequence of a feed, if the same request is to get the same answer.
+    /// The sequence of a feed, if it is repeatable.
     fn repeatable(&self, feed: &Feed) -> Option<&Sequence> {
         let sequence = self.sequences.get(feed.seq.0 as usize)?.as_ref();
         sequence.filter(|sequence| sequence.repeatable)
     }
 
-    /// Whether another number of threads could show in an answer that is to come out the same again.
+    /// Whether the number of threads could change an answer that must be repeatable.
     fn depends_on_threads(&self, plan: &Plan) -> bool {
         let repeatable = |feed| self.repeatable(feed).is_some();
         self.batch.len() == 1 && self.fed >= CELLS_IN_PARTS && plan.feeds.iter().any(repeatable)
     }
 
-    /// Computes the batch with as many threads as are best for it, or with all of them where their
-    /// number must not change. A long one ends early when somebody asks.
+    /// Computes the batch with the best number of threads, or with all of them if their number must
+    /// not change. A long pass can be interrupted.
     fn decode(&mut self, plan: &Plan) -> Result<(), DecodeError> {
         let tokens = self.batch.len();
         let held = self.info.deterministic || self.depends_on_threads(plan);
@@ -231,8 +236,8 @@ impl<'model> Llama<'model> {
         Ok(())
     }
 
-    /// Takes the forward pass back where the model computed what is no number: llama.cpp's
-    /// samplers would end the process. Another sequence's logits may be in order.
+    /// Undoes the forward pass if a row to sample has unusable logits: llama.cpp's samplers would
+    /// abort. The scheduler then tries each sequence alone, since the logits of others may be fine.
     fn refuse_what_is_no_number(
         &mut self,
         plan: &Plan,
@@ -245,7 +250,7 @@ impl<'model> Llama<'model> {
         for feed in &plan.feeds {
             let place = self.place(feed.seq)?;
             if !self.context.forget(place, i32::try_from(feed.start).unwrap_or(0)) {
-                return Err(BackendError::Broken("a forward pass cannot be taken back".to_owned()));
+                return Err(BackendError::Broken("a forward pass cannot be undone".to_owned()));
             }
         }
         Err(BackendError::Request(
@@ -253,7 +258,7 @@ impl<'model> Llama<'model> {
                 ErrorCode::Inference,
                 "the model computed logits that are not numbers: its weights are damaged",
             )
-            .hint("Compare the model file's checksum with the publisher's."),
+            .hint("compare the model file's checksum with the publisher's"),
         ))
     }
 
@@ -297,8 +302,8 @@ impl ModelBackend for Llama<'_> {
 
     fn tokenize(&self, text: &str) -> Result<Vec<TokenId>, BackendError> {
         self.refuse_what_cannot_fit(text)?;
-        // Not `add_special`: it would add a second begin-of-sequence token to a text that
-        // has one, and an end-of-sequence token to a prompt that is to be gone on with.
+        // Not `add_special`: it would add a second begin-of-sequence token to a text that has one,
+        // and an end-of-sequence token to a prompt to be continued.
         let mut tokens = self.vocab.tokenize(text.as_bytes(), false, true);
         let bos = self.vocab.bos();
         if self.vocab.should_add_bos() && bos.0 >= 0 && tokens.first() != Some(&bos) {
@@ -359,7 +364,7 @@ impl ModelBackend for Llama<'_> {
             self.sequence(feed.seq)?.cached = cached;
             let cut = i32::try_from(cached).unwrap_or(i32::MAX);
             if came_true < feed.drafts && !self.context.forget(self.place(feed.seq)?, cut) {
-                return Err(BackendError::Broken("drafts cannot be taken back".to_owned()));
+                return Err(BackendError::Broken("rejected drafts cannot be undone".to_owned()));
             }
         }
         Ok(())
@@ -392,7 +397,7 @@ impl ModelBackend for Llama<'_> {
             self.context.forget(self.place(to)?, 0);
             return Err(BackendError::Request(Failure::new(
                 ErrorCode::Inference,
-                format!("this model's cache cannot be shared up to {tokens} of {there} tokens"),
+                format!("this model's cache cannot share the first {tokens} of {there} tokens"),
             )));
         }
         self.sequence(to)?.cached = tokens;
@@ -407,7 +412,7 @@ impl ModelBackend for Llama<'_> {
         if !self.context.forget(self.place(seq)?, i32::try_from(keep).unwrap_or(i32::MAX)) {
             return Err(BackendError::Request(Failure::new(
                 ErrorCode::Inference,
-                format!("this model's cache cannot be cut after {keep} of {cached} tokens"),
+                format!("this model's cache cannot be cut to {keep} of {cached} tokens"),
             )));
         }
         self.sequence(seq)?.cached = keep;
@@ -428,7 +433,7 @@ impl ModelBackend for Llama<'_> {
         };
         let bytes = self.context.state_bytes(place).ok_or_else(failed)?;
         if bytes > most {
-            tracing::debug!(bytes, most, "a session is too large to be saved");
+            tracing::debug!(bytes, most, "session too large to save");
             return Ok(None);
         }
         self.context.state(place, bytes).map(Some).ok_or_else(failed)
@@ -463,6 +468,6 @@ impl ModelBackend for Llama<'_> {
 fn refused(error: &TemplateError) -> BackendError {
     BackendError::Request(
         Failure::new(ErrorCode::ChatTemplate, error.to_string())
-            .hint("Send the prompt without the template: --raw"),
+            .hint("use `--raw` to send the prompt without the template"),
     )
 }

@@ -1,8 +1,8 @@
 //! A `llama_context`: the KV cache and the forward pass, behind a safe interface.
 //!
-//! llama-cpp-2 has a wrapper of its own, but it gives no way to change the number of threads
-//! while the model is loaded, nor to bound the output buffer; so the context is made here from
-//! the C interface. Whatever llama.cpp would answer with `abort()` is checked first.
+//! llama-cpp-2 has a wrapper too, but it can neither change the number of threads while the model
+//! is loaded nor bound the output buffer, so [`Context`] uses the C interface. Anything that
+//! llama.cpp would answer with `abort()` is checked first.
 
 use std::ffi::c_void;
 use std::marker::PhantomData;
@@ -15,46 +15,46 @@ use threadrunner_core::Interrupt;
 use super::attention::Attention;
 use super::load::drives_a_gpu;
 
-/// What a context is made with.
+/// The parameters of a context.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ContextSettings {
-    /// Cells of the KV cache.
+    /// The number of cells in the KV cache.
     pub n_ctx: u32,
-    /// The most tokens in one forward pass.
+    /// The maximum number of tokens in a forward pass.
     pub n_batch: u32,
-    /// The most tokens computed at once within a forward pass.
+    /// The maximum number of tokens computed at once within a forward pass.
     pub n_ubatch: u32,
-    /// The most sequences in one forward pass.
+    /// The maximum number of sequences in a forward pass.
     pub n_seq_max: u32,
-    /// All sequences that can have something in the cache.
+    /// The number of sequences that can have cells in the cache.
     pub sequences: u32,
-    /// The first so many of them can take part in a forward pass. Where each needs memory of its own
-    /// (a recurrent state, a window) and not just cells, that is for so many at once.
+    /// How many of them, from the first on, can take part in a forward pass. If each needs memory
+    /// of its own besides cells (a recurrent state, a window), that is allocated for this many.
     pub states: u32,
-    /// The most rows of logits of one forward pass beside one for each sequence in it.
+    /// The maximum number of rows of logits in a forward pass, beyond one for each sequence.
     pub drafts: u32,
-    /// Threads to compute with.
+    /// The number of threads to compute with.
     pub threads: u32,
 }
 
-/// Why a forward pass did not happen.
+/// Why a forward pass failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum DecodeError {
-    /// No room in the cache; nothing was changed.
+    /// The cache is full; nothing was changed.
     #[error("the KV cache has no room")]
     CacheFull,
-    /// The batch breaks a rule: a bug of the caller.
+    /// The batch breaks a rule, which is a bug in the caller.
     #[error("llama.cpp refused the batch: {0}")]
     Invalid(&'static str),
-    /// It was interrupted; nothing was changed.
+    /// The pass was interrupted; nothing was changed.
     #[error("interrupted")]
     Interrupted,
-    /// llama.cpp's own code.
+    /// Another llama.cpp error code.
     #[error("llama.cpp failed with code {0}")]
     Failed(i32),
 }
 
-/// The tokens of one forward pass.
+/// The tokens of a forward pass.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     tokens: Vec<sys::llama_token>,
@@ -64,7 +64,7 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// Forgets all tokens, and keeps the memory.
+    /// Removes all tokens, keeping the memory.
     pub(super) fn clear(&mut self) {
         self.tokens.clear();
         self.positions.clear();
@@ -80,7 +80,7 @@ impl Batch {
         self.outputs.push(0);
     }
 
-    /// Asks for the logits after the last token; false when there is none.
+    /// Asks for the logits after the last token; false if there is no token.
     pub(super) fn want_output(&mut self) -> bool {
         match self.outputs.last_mut() {
             Some(output) => {
@@ -91,37 +91,37 @@ impl Batch {
         }
     }
 
-    /// How many tokens.
+    /// The number of tokens.
     pub(super) fn len(&self) -> usize {
         self.tokens.len()
     }
 }
 
-/// A `llama_context`, owned; its model outlives it.
+/// An owned `llama_context`. Its model outlives it.
 #[derive(Debug)]
 pub(super) struct Context<'model> {
     raw: NonNull<sys::llama_context>,
     settings: ContextSettings,
     n_vocab: i32,
-    /// Rows of the last forward pass that have logits, in batch order.
+    /// For each row of the last forward pass, whether it has logits.
     outputs: Vec<i8>,
     interrupt: Option<Box<Interrupt>>,
-    /// `None` where llama.cpp's own is used. Freed after the context, which calls it.
+    /// `None` if only llama.cpp's attention is available. Freed after the context, which calls it.
     attention: Option<Box<Attention>>,
-    /// Whether it is to be used where there is one.
+    /// Whether the next forward pass uses it.
     own_attention: bool,
-    /// Of each sequence: those that have a prefix in common have one number.
+    /// For each sequence, a number shared by sequences with a common prefix.
     kin: Vec<u32>,
-    /// One that none has had.
+    /// The next unused kin number.
     next_kin: u32,
     model: PhantomData<&'model LlamaModel>,
 }
 
-/// So many tokens in common are enough to look at them together.
+/// How many tokens two sequences must share for their attention to be computed together.
 const COMMON: i32 = 64;
 
 impl<'model> Context<'model> {
-    /// Makes a context, or `None` when llama.cpp cannot; its log says why.
+    /// Creates a context, or returns `None` if llama.cpp cannot; its log says why.
     pub(super) fn new(model: &'model LlamaModel, mut settings: ContextSettings) -> Option<Self> {
         let raw_model = raw(model);
         // SAFETY: takes no arguments and returns a plain value.
@@ -130,25 +130,25 @@ impl<'model> Context<'model> {
         params.n_batch = settings.n_batch;
         params.n_ubatch = settings.n_ubatch;
         params.n_seq_max = settings.states;
-        // One row of logits for each sequence and draft, not one for each token of a batch: with
-        // a vocabulary of 262,144 tokens and batches of 512 that saves half a gigabyte.
+        // One row of logits for each sequence and draft instead of each token of a batch: with a
+        // vocabulary of 262,144 tokens and batches of 512, this saves half a gigabyte.
         params.n_outputs_max = params.n_seq_max + settings.drafts;
         params.n_outputs_max_per_seq = 1 + settings.drafts;
         params.n_threads = i32::try_from(settings.threads).ok()?;
         params.n_threads_batch = params.n_threads;
         params.kv_unified = true;
-        // A layer whose attention is a window keeps what the windows of all states need, and not a
-        // whole context that it never looks at.
+        // Layers with sliding-window attention keep only what the windows of all states need, not a
+        // whole context that they never read.
         params.swa_full = false;
         params.no_perf = true;
         let attention = if drives_a_gpu() { None } else { Attention::new() };
         if let Some(attention) = &attention {
             attention.install(&mut params);
         }
-        // SAFETY: the model is alive for `'model`, which outlives the context, and the engine
-        // makes one context at a time (making two of one model in parallel is what is unsound).
+        // SAFETY: the model lives for `'model`, which outlives the context, and the engine creates
+        // one context at a time (what is unsound is creating two of one model in parallel).
         let raw = NonNull::new(unsafe { sys::llama_init_from_model(raw_model, params) })?;
-        // SAFETY: the context was just made; both calls only read it.
+        // SAFETY: the context was just created; both calls only read it.
         unsafe {
             settings.n_ctx = sys::llama_n_ctx(raw.as_ptr());
             settings.n_batch = sys::llama_n_batch(raw.as_ptr());
@@ -169,12 +169,12 @@ impl<'model> Context<'model> {
         })
     }
 
-    /// What the context was made with, as llama.cpp rounded it.
+    /// The parameters, as rounded by llama.cpp.
     pub(super) fn settings(&self) -> &ContextSettings {
         &self.settings
     }
 
-    /// Whether there is a cache to continue from; models that only embed have none.
+    /// Whether there is a cache to continue from; embedding models have none.
     pub(super) fn has_memory(&self) -> bool {
         !self.memory().is_null()
     }
@@ -184,33 +184,34 @@ impl<'model> Context<'model> {
         unsafe { sys::llama_get_memory(self.raw.as_ptr()) }
     }
 
-    /// From the next forward pass on, computes with this many threads.
+    /// Sets the number of threads from the next forward pass on.
     pub(super) fn set_threads(&mut self, threads: u32) {
         let threads = i32::try_from(threads.max(1)).unwrap_or(1);
         // SAFETY: the context is alive and no forward pass is running (`&mut self`).
         unsafe { sys::llama_set_n_threads(self.raw.as_ptr(), threads, threads) };
     }
 
-    /// Whether there is an attention of our own.
+    /// Whether our own attention is available.
     pub(super) fn has_own_attention(&self) -> bool {
         self.attention.is_some()
     }
 
-    /// From the next forward pass on, computes with llama.cpp's attention or, where it can, with
-    /// ours, which looks at nothing but each token's own cells and rounds otherwise.
+    /// Chooses, from the next forward pass on, between llama.cpp's attention and ours. Ours visits
+    /// only each token's own cells and rounds differently; layers that it does not support stay
+    /// llama.cpp's.
     pub(super) fn set_own_attention(&mut self, own: bool) {
         self.own_attention = own;
     }
 
-    /// Lets `interrupt` end the forward passes to come, or with `None` nobody.
+    /// Lets `interrupt` end the next forward passes; `None` disables interruption.
     pub(super) fn listen_to(&mut self, interrupt: Option<&Interrupt>) {
         self.interrupt = interrupt.cloned().map(Box::new);
         let (callback, data): (sys::ggml_abort_callback, *mut c_void) = match &self.interrupt {
             Some(interrupt) => (Some(asked), std::ptr::from_ref(&**interrupt).cast_mut().cast()),
             None => (None, std::ptr::null_mut()),
         };
-        // SAFETY: the context is alive. The callback reads an `Interrupt` in a box that lives
-        // until it is replaced here, together with the pointer, or the context is freed.
+        // SAFETY: the context is alive. The callback reads an `Interrupt` in a box that lives until
+        // it is replaced here, together with the pointer, or the context is freed.
         unsafe { sys::llama_set_abort_callback(self.raw.as_ptr(), callback, data) };
     }
 
@@ -255,14 +256,14 @@ impl<'model> Context<'model> {
         };
         // SAFETY: every array of the batch has `n_tokens` elements and lives until the call
         // returns; llama.cpp keeps no pointer into it. Its length is at most `n_batch`, and its
-        // sequences and tokens exist (checked above), so no assertion of llama.cpp can fire.
+        // sequences and tokens exist (checked above), so no assertion in llama.cpp can fail.
         match unsafe { sys::llama_decode(self.raw.as_ptr(), raw_batch) } {
             0 => {
                 self.outputs.clone_from(&batch.outputs);
                 Ok(())
             }
             1 => Err(DecodeError::CacheFull),
-            // A batch is computed whole or not at all, because `n_ubatch` is `n_batch`.
+            // All of a batch is computed or none of it, because `n_ubatch` is `n_batch`.
             2 => Err(DecodeError::Interrupted),
             -1 => Err(DecodeError::Invalid("positions that do not follow the cache")),
             code => Err(DecodeError::Failed(code)),
@@ -279,13 +280,13 @@ impl<'model> Context<'model> {
         // above); the call may wait for the computation, which `&self` does not observe.
         let data = unsafe { sys::llama_get_logits_ith(self.raw.as_ptr(), index) };
         let length = usize::try_from(self.n_vocab).ok()?;
-        // SAFETY: llama.cpp returns null or one row of `n_vocab` floats, which stay as they are
-        // until the next forward pass, which takes `&mut self`.
+        // SAFETY: llama.cpp returns null or one row of `n_vocab` floats, which stay unchanged until
+        // the next forward pass, and that takes `&mut self`.
         (!data.is_null()).then(|| unsafe { std::slice::from_raw_parts(data, length) })
     }
 
-    /// Forgets the cells of `sequence` from position `from` on; false when this model's cache
-    /// cannot be cut there.
+    /// Removes the cells of `sequence` from position `from` on; false if this model's cache cannot
+    /// be cut there.
     pub(super) fn forget(&mut self, sequence: i32, from: i32) -> bool {
         let memory = self.memory();
         if memory.is_null() || !self.has_sequence(sequence) {
@@ -299,8 +300,8 @@ impl<'model> Context<'model> {
         unsafe { sys::llama_memory_seq_rm(memory, sequence, from, -1) }
     }
 
-    /// Lets `to`, which has no cells, have those of the first `tokens` tokens of `from` too; false
-    /// where some of them are not there (any more). Only for caches of attention, in one stream.
+    /// Shares the cells of the first `tokens` tokens of `from` with `to`, which has no cells; false
+    /// if some of them are no longer there. Only for attention caches in a single stream.
     pub(super) fn share(&mut self, from: i32, to: i32, tokens: i32) -> bool {
         let memory = self.memory();
         let exist = self.has_sequence(from) && self.has_sequence(to) && from != to;
@@ -314,8 +315,8 @@ impl<'model> Context<'model> {
                 sys::llama_memory_seq_pos_max(memory, from),
             )
         };
-        // A window that slid has lost positions from the first on. All of a sequence is what it
-        // went on with itself; a part must have lost nothing.
+        // A sliding window loses its oldest positions. A whole sequence can be shared regardless,
+        // because it continues from the same cells itself; a part must have lost nothing.
         let whole = last.checked_add(1) == Some(tokens);
         if first < 0 || (!whole && (first > 0 || last < tokens)) {
             return false;
@@ -331,8 +332,8 @@ impl<'model> Context<'model> {
         }
     }
 
-    /// Makes all cells of `from` those of `to`, which has none. Only for caches of attention, in
-    /// one stream.
+    /// Transfers all cells of `from` to `to`, which has none. Only for attention caches in a single
+    /// stream.
     pub(super) fn hand_over(&mut self, from: i32, to: i32) {
         let memory = self.memory();
         let exist = self.has_sequence(from) && self.has_sequence(to) && from != to;
@@ -347,19 +348,19 @@ impl<'model> Context<'model> {
         self.kin.swap(from as usize, to as usize);
     }
 
-    /// How many bytes all that `sequence` has takes. It must be one that can take part in a forward
-    /// pass: llama.cpp writes of others that nobody owns their cells.
+    /// The size in bytes of the state of `sequence`, which must be able to take part in a forward
+    /// pass: for others, llama.cpp writes cells without an owner.
     pub(super) fn state_bytes(&self, sequence: i32) -> Option<usize> {
         if self.memory().is_null() || !self.in_pass(sequence) {
             return None;
         }
-        // SAFETY: the context is alive, no forward pass is running (nobody else has it), and the
-        // sequence is in range; the call only reads.
+        // SAFETY: the context is alive, no forward pass is running (nothing else has the context),
+        // and the sequence is in range; the call only reads.
         let bytes = unsafe { sys::llama_state_seq_get_size(self.raw.as_ptr(), sequence) };
         (bytes > 0).then_some(bytes)
     }
 
-    /// All that `sequence` has, which takes `bytes`, for [`Context::restore`].
+    /// The state of `sequence`, of size `bytes`, for [`Context::restore`].
     pub(super) fn state(&mut self, sequence: i32, bytes: usize) -> Option<Vec<u8>> {
         if self.memory().is_null() || !self.in_pass(sequence) {
             return None;
@@ -367,7 +368,7 @@ impl<'model> Context<'model> {
         let mut state: Vec<u8> = Vec::new();
         state.try_reserve_exact(bytes).ok()?;
         // SAFETY: the context is alive and the sequence in range. The buffer has room for `bytes`
-        // bytes, of which the call writes no more than that, and says how many.
+        // bytes; the call writes at most that many and returns how many it wrote.
         unsafe {
             let start = state.as_mut_ptr();
             let written = sys::llama_state_seq_get_data(self.raw.as_ptr(), start, bytes, sequence);
@@ -379,17 +380,17 @@ impl<'model> Context<'model> {
         Some(state)
     }
 
-    /// Lets `sequence`, which has nothing, have what [`Context::state`] gave for one of so many
-    /// tokens; false where that cannot be, and it has nothing then. llama.cpp checks that layers,
-    /// types and sizes are its own; for all else it believes what it reads.
+    /// Restores a state of `tokens` tokens, returned by [`Context::state`], into `sequence`, which
+    /// is empty. If that fails, returns false and leaves it empty. llama.cpp checks layers, types
+    /// and sizes, and trusts the rest.
     pub(super) fn restore(&mut self, sequence: i32, tokens: i32, state: &[u8]) -> bool {
         let memory = self.memory();
         if memory.is_null() || !self.has_sequence(sequence) || tokens <= 0 {
             return false;
         }
-        // SAFETY: the context is alive and the sequence in range; the call reads `state` and no
-        // further. That it is whole and was written by this build for this model is checked by who
-        // read it from the disk.
+        // SAFETY: the context is alive and the sequence in range; the call reads only `state`. The
+        // code that reads a state from disk checks that it is complete and was written by this
+        // build for this model.
         let (read, last) = unsafe {
             let (start, length) = (state.as_ptr(), state.len());
             let read = sys::llama_state_seq_set_data(self.raw.as_ptr(), start, length, sequence);
@@ -411,7 +412,7 @@ impl<'model> Context<'model> {
     }
 }
 
-/// The window that this model's attention slides along the text; 0 is the whole text.
+/// The width of this model's sliding attention window, in tokens; 0 without one.
 pub(super) fn window(model: &LlamaModel) -> u32 {
     // SAFETY: the model is alive; the call only reads it.
     u32::try_from(unsafe { sys::llama_model_n_swa(raw(model)) }).unwrap_or(0)
@@ -426,10 +427,10 @@ fn raw(model: &LlamaModel) -> *mut sys::llama_model {
     unsafe { *std::ptr::from_ref(model).cast::<*mut sys::llama_model>() }
 }
 
-/// What llama.cpp asks between two operations of a forward pass, on each of its threads.
+/// The callback that llama.cpp calls between two operations of a forward pass.
 unsafe extern "C" fn asked(interrupt: *mut c_void) -> bool {
-    // SAFETY: `Context::listen_to` passed a pointer to an `Interrupt` that outlives its use; it
-    // is only read, and made of an atomic.
+    // SAFETY: `Context::listen_to` passed a pointer to an `Interrupt` that outlives its use. It is
+    // only read, and consists of an atomic.
     unsafe { &*interrupt.cast::<Interrupt>() }.asked()
 }
 

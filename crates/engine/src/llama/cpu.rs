@@ -1,10 +1,10 @@
-//! What the processor can do, and what of it this build uses.
+//! The processor's instruction sets, and which of them this build uses.
 
 use llama_cpp_sys_2 as sys;
 
 use crate::machine;
 
-/// Instruction sets that make a difference to llama.cpp, as Linux names them.
+/// Instruction sets that matter to llama.cpp, by Linux's names.
 const KNOWN: [&str; 14] = [
     "avx",
     "avx2",
@@ -22,13 +22,13 @@ const KNOWN: [&str; 14] = [
     "sve",
 ];
 
-/// Those that this processor has, as far as the system says.
+/// Those that this processor has, as reported by the operating system.
 pub(super) fn detected() -> Vec<&'static str> {
     let flags = &machine::facts().processor.flags;
     KNOWN.into_iter().filter(|name| flags.iter().any(|flag| flag == name)).collect()
 }
 
-/// Those that this build was made for.
+/// Those that this build uses.
 pub(super) fn used() -> Vec<&'static str> {
     let functions: [(&str, unsafe extern "C" fn() -> i32); 14] = [
         ("avx", sys::ggml_cpu_has_avx),

@@ -1,10 +1,9 @@
-//! A draft model: a small one that guesses what the large one will say.
+//! The draft model: a small model that guesses what the large one will say.
 //!
-//! It has a context of its own, in which it follows what is said in the sequences that it is asked
-//! about. Its cache is known by the tokens in it: whatever became of a sequence meanwhile, the cells
-//! of what it still begins with are kept, and the rest is read again. So nobody has to tell it when
-//! sequences are opened, cut or closed, and whatever goes wrong here costs guesses and nothing
-//! else.
+//! [`Drafter`] has a context of its own, in which it follows the sequences that it is asked about.
+//! It identifies cached cells by their tokens: however a sequence has changed, the cells of the
+//! prefix that still matches are kept, and the rest is fed again. So it needs no notice when
+//! sequences are opened, cut or closed, and a failure here costs only guesses.
 
 use std::time::Instant;
 
@@ -16,20 +15,20 @@ use threadrunner_core::{Draft, DraftRequest, Interrupt, PrefixCache, SeqId, Toke
 use super::context::{Batch, Context, ContextSettings, DecodeError};
 use super::threads::Controller;
 
-/// Who has more than so many tokens to read reads them first, and guesses at another time: the
-/// others do not wait for it.
+/// A request with more tokens than this to read only reads them and guesses in a later call, so
+/// that the others do not wait for it.
 const MOST_TO_READ: usize = 32;
-/// From so many tokens on another's cells are shared rather than those tokens read.
+/// How many more matching tokens another slot must have for sharing its cells to be worth it.
 const WORTH_SHARING: usize = 16;
-/// Of an attention that is a window, so many tokens can be cut off: what was overwritten for them is
-/// little. More are read again from the beginning.
+/// With sliding-window attention, up to this many tokens can be cut off, since they overwrote
+/// little. Beyond that, everything is read again from the start.
 const MOST_CUT_OFF_A_WINDOW: usize = 64;
 
 /// A draft model with its context.
 #[derive(Debug)]
 pub(super) struct Drafter<'model> {
     vocab: LlamaVocab<'model>,
-    /// Tokens that both models have.
+    /// The number of tokens that both vocabularies have.
     n_vocab: i32,
     cache: PrefixCache,
     context: Context<'model>,
@@ -37,14 +36,14 @@ pub(super) struct Drafter<'model> {
     slots: Vec<Slot>,
     batch: Batch,
     threads: Controller,
-    /// Counts calls, by which the slot is known that was not used for longest.
+    /// Counts calls, to find the least recently used slot.
     calls: u64,
 }
 
 /// A sequence of the draft model's context.
 #[derive(Debug, Default)]
 struct Slot {
-    /// For which sequence it was used last.
+    /// The sequence that last used this slot.
     seq: Option<SeqId>,
     tokens: Vec<TokenId>,
     used: u64,
@@ -53,20 +52,21 @@ struct Slot {
 /// A request that has a slot.
 #[derive(Debug)]
 struct Work {
-    /// Which of the requests it is.
+    /// Index of the request.
     request: usize,
     slot: usize,
-    /// How many tokens are fed to it first.
+    /// How many tokens to feed before guessing.
     feed: usize,
-    /// Whether that is all that is done for it this time.
+    /// Whether this call only reads tokens for it, without guessing.
     reads: bool,
     guesses: Vec<TokenId>,
-    /// Whether it has said what it can.
+    /// Whether it has all its guesses.
     done: bool,
 }
 
 impl<'model> Drafter<'model> {
-    /// The draft model with `sequences` sequences, in as many cells as its `context` has.
+    /// Creates a drafter with a slot for each sequence of `context`. `n_vocab` is the size of the
+    /// large model's vocabulary.
     pub(super) fn new(
         model: &'model LlamaModel,
         context: Context<'model>,
@@ -86,7 +86,7 @@ impl<'model> Drafter<'model> {
         }
     }
 
-    /// Guesses for each request, until `interrupt` asks for an end.
+    /// Guesses for each request until `interrupt` fires.
     pub(super) fn draft(
         &mut self,
         requests: &[DraftRequest],
@@ -107,7 +107,8 @@ impl<'model> Drafter<'model> {
         drafts
     }
 
-    /// Gives each request a slot that has as much of its tokens as can be, and no others.
+    /// Gives each request a slot that holds as long a prefix of its tokens as possible and nothing
+    /// else.
     fn distribute(&mut self, requests: &[DraftRequest]) -> Vec<Work> {
         let n_ctx = self.context.settings().n_ctx as usize;
         let mut all = Vec::new();
@@ -135,8 +136,7 @@ impl<'model> Drafter<'model> {
         all
     }
 
-    /// The slot that was this sequence's, or the one that was not used for longest; `None` where all
-    /// are in use.
+    /// The slot that `seq` used last, else the least recently used one; `None` if all are taken.
     fn slot_of(&self, seq: SeqId) -> Option<usize> {
         let own = self.slots.iter().position(|slot| slot.seq == Some(seq));
         own.or_else(|| {
@@ -145,8 +145,8 @@ impl<'model> Drafter<'model> {
         })
     }
 
-    /// Forgets what is not the beginning of `tokens`, and the last of them: after it something is to
-    /// be said.
+    /// Removes what does not match `tokens` from a slot. The last of `tokens` is always fed again,
+    /// since the guess needs its logits.
     fn cut(&mut self, slot: usize, tokens: &[TokenId]) {
         let cached = self.slots[slot].tokens.len();
         let mut keep = common(&self.slots[slot].tokens, tokens);
@@ -159,7 +159,7 @@ impl<'model> Drafter<'model> {
         self.keep(slot, keep);
     }
 
-    /// Forgets all but the first tokens of a slot.
+    /// Removes all but the first `tokens` tokens of a slot.
     fn keep(&mut self, slot: usize, tokens: usize) {
         let cut = self.context.forget(place(slot), i32::try_from(tokens).unwrap_or(i32::MAX));
         if !cut {
@@ -168,7 +168,7 @@ impl<'model> Drafter<'model> {
         self.slots[slot].tokens.truncate(if cut { tokens } else { 0 });
     }
 
-    /// Lets a slot begin with what another has of `tokens`, if that is more by some.
+    /// Shares another slot's cells with this one if they match clearly more of `tokens`.
     fn borrow(&mut self, slot: usize, tokens: &[TokenId]) {
         if self.cache != PrefixCache::Any {
             return;
@@ -188,8 +188,8 @@ impl<'model> Drafter<'model> {
         }
     }
 
-    /// Reads what is missing. Who has little to read makes its first guess; of the others, who read
-    /// for now, nothing is left in `work`.
+    /// Feeds the missing tokens. Requests with few of them get their first guess; those that only
+    /// read are removed from `work`.
     fn read(
         &mut self,
         requests: &[DraftRequest],
@@ -237,7 +237,7 @@ impl<'model> Drafter<'model> {
             if full && self.forget_idle() {
                 continue;
             }
-            // Who has most to read is in the way of the others.
+            // Drops the request with the most to read, to make room for the others.
             let Some(out) = work.pop() else { return };
             drafts[out.request] = Draft::Never;
             self.slots[out.slot].seq = None;
@@ -257,7 +257,7 @@ impl<'model> Drafter<'model> {
         work.retain(|work| !work.reads);
     }
 
-    /// One guess more for all who want one. Returns whether there was one to be made.
+    /// Adds a guess to each request that is not done. Returns whether there was any.
     fn guess_on(&mut self, requests: &[DraftRequest], work: &mut [Work]) -> bool {
         self.batch.clear();
         for work in work.iter().filter(|work| !work.done) {
@@ -266,7 +266,7 @@ impl<'model> Drafter<'model> {
             self.batch.push(guess.0, position, place(work.slot));
             self.batch.want_output();
         }
-        // What there is already is worth having, whatever becomes of the rest.
+        // If this fails, the guesses made so far are still useful.
         if self.batch.len() == 0 || self.decode(None).is_err() {
             return false;
         }
@@ -278,7 +278,7 @@ impl<'model> Drafter<'model> {
         true
     }
 
-    /// Forgets what nobody asked about this time. Returns whether there was anything.
+    /// Empties the slots that this call does not use. Returns whether any had tokens.
     fn forget_idle(&mut self) -> bool {
         let idle = |slot: &Slot| slot.used < self.calls && !slot.tokens.is_empty();
         let idle: Vec<usize> =
@@ -302,7 +302,7 @@ impl<'model> Drafter<'model> {
 }
 
 impl Work {
-    /// Takes a guess in. One that the answer ends there is not checked: it is the end anyhow.
+    /// Records a guess. A guess that the answer ends is not kept: checking it would gain nothing.
     fn note(&mut self, guess: Option<TokenId>, vocab: &LlamaVocab<'_>, n: usize) {
         match guess {
             Some(guess) if !vocab.is_eog(LlamaToken(guess.0)) => {
@@ -314,18 +314,18 @@ impl Work {
     }
 }
 
-/// Which of llama.cpp's sequences a slot is.
+/// The llama.cpp sequence of a slot.
 fn place(slot: usize) -> i32 {
     i32::try_from(slot).unwrap_or(i32::MAX)
 }
 
-/// How many tokens both begin with, but for the last of `tokens`.
+/// The length of the common prefix, not counting the last of `tokens`.
 fn common(cached: &[TokenId], tokens: &[TokenId]) -> usize {
     let before = tokens.len().saturating_sub(1);
     cached.iter().zip(&tokens[..before]).take_while(|(a, b)| a == b).count()
 }
 
-/// The likeliest token after a row, of those that both models have.
+/// The most likely token after a row, among those that both models have.
 fn likeliest(context: &Context<'_>, row: usize, n_vocab: i32) -> Option<TokenId> {
     let logits = context.logits(row)?;
     let mut best: Option<(TokenId, f32)> = None;

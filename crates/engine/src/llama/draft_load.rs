@@ -1,4 +1,4 @@
-//! From a path to a draft model that can guess for a model.
+//! Loads a draft model and checks that it can guess for the model.
 
 use std::path::Path;
 
@@ -15,11 +15,11 @@ use super::load::{load_weights, prefix_cache};
 use super::log;
 use crate::estimate::Estimate;
 
-/// By how much vocabularies may differ in length, as in llama.cpp's own tools: models of one family
-/// are padded to different lengths.
+/// How much the sizes of the vocabularies may differ: models of one family are padded differently.
+/// llama.cpp's own tools allow as much.
 const MOST_PADDING: i32 = 128;
 
-/// What the headers of the model and of its draft model say.
+/// Estimates from the headers of the model and of its draft model.
 pub(super) fn estimate_of(path: &Path, load: &Load) -> Result<Estimate, Failure> {
     let estimate = Estimate::of_file(path, &load.options)?;
     match load.model.draft.as_deref() {
@@ -30,12 +30,12 @@ pub(super) fn estimate_of(path: &Path, load: &Load) -> Result<Estimate, Failure>
     }
 }
 
-/// A failure of the draft model, which is told with the name of the model too.
+/// Adds both models' names to a failure of the draft model.
 fn of_draft(draft: &Path, path: &Path, failure: Failure) -> Failure {
     Failure { hint: failure.hint, ..cannot_draft(draft, path, &failure.message) }
 }
 
-/// Which part of loading is that of the model; the rest is its draft model's.
+/// The fraction of the loading progress that belongs to the model; the rest is its draft model's.
 pub(super) fn parts_of_loading(path: &Path, load: &Load) -> f32 {
     let length = |path: &Path| path.metadata().map_or(0, |metadata| metadata.len()) as f32;
     let Some(draft) = load.model.draft.as_deref() else { return 1.0 };
@@ -52,23 +52,21 @@ pub(super) fn load_draft(
     progress: &mut dyn FnMut(f32),
 ) -> Result<LlamaModel, Failure> {
     if prefix_cache(model) == PrefixCache::None {
-        let reason =
-            "what the model keeps of a text cannot be cut, so no guess could be taken back";
+        let reason = "the model's cache cannot be cut, so a wrong guess could not be undone";
         return Err(cannot_draft(draft_path, path, reason));
     }
     let draft = load_weights(backend, draft_path, &load.options, progress)
         .map_err(|failure| of_draft(draft_path, path, failure))?;
     if prefix_cache(&draft) == PrefixCache::None {
-        let reason =
-            "what it keeps of a text cannot be cut, so no guess of its own could be taken back";
+        let reason = "its cache cannot be cut, so a wrong guess could not be undone";
         return Err(cannot_draft(draft_path, path, reason));
     }
     check_vocabularies((model, path), (&draft, draft_path))?;
     Ok(draft)
 }
 
-/// A context for the draft model: of as many cells as the model has, where it was trained for so
-/// many, and a sequence for each that can be in a forward pass.
+/// Creates the draft model's context: as many cells as the model's context has, up to what the
+/// draft model was trained for, and a sequence for each that can be in a forward pass.
 pub(super) fn make_drafter<'model>(
     (model, path): (&LlamaModel, &Path),
     (draft, draft_path): (&'model LlamaModel, &Path),
@@ -84,20 +82,20 @@ pub(super) fn make_drafter<'model>(
         ..*settings
     };
     let context = Context::new(draft, settings).ok_or_else(|| {
-        let reason = log::first_error().unwrap_or_else(|| "no reason was given".to_owned());
-        let reason = format!("it cannot have a context of {} tokens: {reason}", settings.n_ctx);
+        let reason = log::first_error().unwrap_or_else(|| "llama.cpp gave no reason".to_owned());
+        let reason = format!("cannot make a context of {} tokens: {reason}", settings.n_ctx);
         cannot_draft(draft_path, path, &reason)
     })?;
     if !context.has_memory() {
-        return Err(cannot_draft(draft_path, path, "it makes embeddings and cannot write text"));
+        return Err(cannot_draft(draft_path, path, "an embedding model cannot generate text"));
     }
     Ok(Drafter::new(draft, context, prefix_cache(draft), model.n_vocab()))
 }
 
-/// Refuses a draft model that speaks of other tokens than the model.
+/// Refuses a draft model whose tokens are not the model's.
 ///
 /// # Errors
-/// [`ErrorCode::ModelLoad`] names both files and where they differ.
+/// [`ErrorCode::ModelLoad`] names both files and how they differ.
 fn check_vocabularies(
     (model, path): (&LlamaModel, &Path),
     (draft, draft_path): (&LlamaModel, &Path),
@@ -105,11 +103,11 @@ fn check_vocabularies(
     match difference(&model.vocab(), &draft.vocab()) {
         None => Ok(()),
         Some(difference) => Err(cannot_draft(draft_path, path, &difference)
-            .hint("A draft model is a smaller model of the same family.")),
+            .hint("use a smaller model of the same family")),
     }
 }
 
-/// Why one model cannot guess for another.
+/// The failure that says why one model cannot guess for another.
 fn cannot_draft(draft: &Path, path: &Path, reason: &str) -> Failure {
     let message =
         format!("{} cannot be the draft model of {}: {reason}", draft.display(), path.display());
@@ -119,13 +117,13 @@ fn cannot_draft(draft: &Path, path: &Path, reason: &str) -> Failure {
 fn difference(model: &LlamaVocab<'_>, draft: &LlamaVocab<'_>) -> Option<String> {
     let (many, drafts) = (model.n_tokens(), draft.n_tokens());
     if model.vocab_type() != draft.vocab_type() || many.abs_diff(drafts) > MOST_PADDING as u32 {
-        return Some(format!("their vocabularies differ: {drafts} tokens, and {many}"));
+        return Some(format!("their vocabularies differ: {drafts} and {many} tokens"));
     }
     for (what, one, other) in
         [("begins", draft.bos(), model.bos()), ("ends", draft.eos(), model.eos())]
     {
         if one != other {
-            return Some(format!("a text {what} with token {}, and with {}", one.0, other.0));
+            return Some(format!("a text {what} with token {}, not {}", one.0, other.0));
         }
     }
     let token = (0..many.min(drafts))
@@ -134,5 +132,5 @@ fn difference(model: &LlamaVocab<'_>, draft: &LlamaVocab<'_>) -> Option<String> 
     let text = |vocab: &LlamaVocab<'_>| {
         vocab.text(token).map(|text| text.to_string_lossy().into_owned()).unwrap_or_default()
     };
-    Some(format!("token {} is {:?}, and {:?}", token.0, text(draft), text(model)))
+    Some(format!("token {} is {:?}, not {:?}", token.0, text(draft), text(model)))
 }

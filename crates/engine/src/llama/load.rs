@@ -1,4 +1,4 @@
-//! From a path to a model that answers.
+//! Loads a model from its file and sets up everything that it needs to answer.
 
 use std::path::Path;
 use std::sync::mpsc;
@@ -22,19 +22,20 @@ use crate::estimate::{
 };
 use crate::{draft as draft_options, estimate, machine, self_test};
 
-/// The smallest context that memory may force where nobody says how much there is.
+/// The smallest context chosen when memory is short and the daemon gave no budget.
 const LEAST_CONTEXT: u32 = 512;
 /// llama.cpp's `LLAMA_MAX_SEQ`.
 const MOST_SEQUENCES: u32 = 256;
 const MOST_BATCH: u32 = 8192;
 
-/// Loads the model that `load` names, and lends it to `serve`, which is called once.
+/// Loads the model that `load` names and lends it to `serve`, which is called once.
 ///
-/// `progress` is told the fraction that is loaded. When `serve` returns, everything is freed.
+/// `progress` is told the fraction loaded so far. When `serve` returns, everything is freed.
 ///
 /// # Errors
-/// [`ErrorCode::ModelLoad`] and [`ErrorCode::ModelNotFound`] say what is wrong with the file, and
-/// [`ErrorCode::Config`] what is wrong with the options.
+/// [`ErrorCode::NoModel`] if `load` names no file, [`ErrorCode::ModelLoad`] or
+/// [`ErrorCode::ModelNotFound`] if something is wrong with the file, and [`ErrorCode::Config`] if
+/// something is wrong with the options.
 pub fn with_model(
     load: &Load,
     progress: &mut dyn FnMut(f32),
@@ -50,12 +51,12 @@ pub fn with_model(
     let parts = parts_of_loading(path, load);
     let model = load_weights(&backend, path, &load.options, &mut |part| progress(part * parts))?;
     if model.n_vocab() <= 0 {
-        return Err(cannot_load(path, "it has no vocabulary, so it cannot write text"));
+        return Err(cannot_load(path, "it has no vocabulary, so it cannot generate text"));
     }
     let settings = settings(&model, load, &estimate)?;
     log::forget_errors();
     let context = Context::new(&model, settings).ok_or_else(|| {
-        let reason = log::first_error().unwrap_or_else(|| "no reason was given".to_owned());
+        let reason = log::first_error().unwrap_or_else(|| "llama.cpp gave no reason".to_owned());
         Failure::new(
             ErrorCode::ModelLoad,
             format!(
@@ -64,10 +65,10 @@ pub fn with_model(
                 path.display()
             ),
         )
-        .hint("Try a smaller one: context in [engine] of config.toml")
+        .hint("set a smaller context in [engine] of config.toml")
     })?;
     if !context.has_memory() {
-        return Err(cannot_load(path, "it makes embeddings and cannot write text"));
+        return Err(cannot_load(path, "an embedding model cannot generate text"));
     }
 
     let template = metadata::text(&model, "tokenizer.chat_template").map(|source| {
@@ -76,14 +77,14 @@ pub fn with_model(
             .unwrap_or(Err(TemplateError::Panics))
     });
     if let Some(Err(error)) = &template {
-        tracing::warn!("{error}; only raw prompts can be answered");
+        tracing::warn!("{error}; only raw prompts will work");
     }
     let shared = prefix_cache(&model);
     match shared {
         PrefixCache::None => tracing::info!("this model's cache cannot be shared: no prefix cache"),
         PrefixCache::Window(window) => tracing::info!(
             window,
-            "this model's attention is a sliding window: only whole sequences are shared"
+            "this model uses sliding-window attention: only whole sequences are shared"
         ),
         PrefixCache::Any => {}
     }
@@ -110,7 +111,7 @@ pub fn with_model(
         n_ctx,
         n_batch: context.settings().n_batch,
         n_seq_max: settings.n_seq_max,
-        // One place is kept free, through which others change theirs.
+        // One place stays free, for swapping others.
         n_seq_spare: match shared {
             PrefixCache::None => settings.states,
             PrefixCache::Any | PrefixCache::Window(_) => settings.sequences.saturating_sub(1),
@@ -145,10 +146,11 @@ pub fn with_model(
     Ok(())
 }
 
-/// See [`crate::backends::size`]: what the header says, without llama.cpp.
+/// The memory that a model needs, from its header and without llama.cpp; see
+/// [`crate::backends::size`].
 ///
 /// # Errors
-/// As [`with_model`].
+/// As for [`with_model`].
 pub fn size(load: &Load) -> Result<Event, Failure> {
     let path = path_of(load)?;
     draft_options::check(load)?;
@@ -162,7 +164,7 @@ pub fn size(load: &Load) -> Result<Event, Failure> {
 fn path_of(load: &Load) -> Result<&Path, Failure> {
     load.model.path.as_deref().ok_or_else(|| {
         Failure::new(ErrorCode::NoModel, "the llama backend needs a model file")
-            .hint("Name one: --model PATH")
+            .hint("name one with `--model PATH`")
     })
 }
 
@@ -173,8 +175,8 @@ fn cannot_load(path: &Path, reason: &str) -> Failure {
     )
 }
 
-/// Reads the weights. It happens on a thread of its own, because llama.cpp's callback must own
-/// what it touches, and `progress` is only lent.
+/// Reads the weights, on a thread of its own: llama.cpp's callback must own what it uses, and
+/// `progress` is only lent.
 pub(super) fn load_weights(
     backend: &LlamaBackend,
     path: &Path,
@@ -200,34 +202,34 @@ pub(super) fn load_weights(
         Ok(Err(error)) => {
             let reason = log::first_error().unwrap_or_else(|| error.to_string());
             Err(cannot_load(path, &reason).hint(
-                "If the file is whole, this llama.cpp may not know the model: try another one.",
+                "if the file is complete, this llama.cpp may not support it; try another model",
             ))
         }
-        Err(_) => Err(cannot_load(path, "loading it failed")),
+        Err(_) => Err(cannot_load(path, "the loader crashed")),
     }
 }
 
-/// The sizes of the context, from the options, the model and the memory that is free.
+/// Chooses the sizes of the context from the options, the model and the free memory.
 fn settings(
     model: &LlamaModel,
     load: &Load,
     estimate: &Estimate,
 ) -> Result<ContextSettings, Failure> {
     let options = &load.options;
-    // What the daemon has made room for.
+    // What fits the budget that the daemon set.
     let fitted = load.memory.map(|bytes| estimate.fit(bytes));
     let range = |name: &str, value: Option<u32>, most: u32| match value {
         Some(value) if value == 0 || value > most => Err(Failure::new(
             ErrorCode::Config,
-            format!("{name} is {value}, but must be from 1 to {most}"),
+            format!("`{name}` takes a number from 1 to {most}, not {value}"),
         )),
         _ => Ok(value),
     };
     let deterministic = options.deterministic == Some(true);
     let n_seq_max = range("sequences", options.sequences, MOST_SEQUENCES)?
         .unwrap_or_else(|| fitted.unwrap_or_else(|| estimate.wanted()).sequences);
-    // One at a time: what others have in the cache, and how many tokens a forward pass has, show in
-    // the rounding.
+    // One at a time: what others have in the cache, and the number of tokens in a forward pass,
+    // show in the rounding.
     let n_seq_max = if deterministic { 1 } else { n_seq_max };
     let n_batch = range("batch", options.batch, MOST_BATCH)?.unwrap_or(DEFAULT_BATCH);
     let threads =
@@ -247,7 +249,7 @@ fn settings(
         }
     };
     let n_batch = n_batch.max(n_seq_max);
-    // Of cells alone, any of llama.cpp's sequences can have some, however many are asked for.
+    // Sequences that need only cells can use all of llama.cpp's sequences, whatever `n_seq_max` is.
     let shared = prefix_cache(model);
     let spare = if shared == PrefixCache::Any { 0 } else { SPARE_STATES };
     let states = (n_seq_max + spare).min(MOST_SEQUENCES);
@@ -256,14 +258,15 @@ fn settings(
     let drafts = match shared {
         _ if deterministic || options.speculation == Some(false) => 0,
         PrefixCache::None => 0,
-        // What a window lets go is overwritten by later forward passes, so the last one's tokens
-        // can be cut off.
+        // What leaves a window is only overwritten by later forward passes, so the tokens of the
+        // last one can be cut off.
         PrefixCache::Any | PrefixCache::Window(_) => MOST_DRAFTS.min(n_batch - 1),
     };
     Ok(ContextSettings { n_ctx, n_batch, n_ubatch, n_seq_max, sequences, states, drafts, threads })
 }
 
-/// The draft models of DeepSeek 4 may have its kind of cache, which asserts what it is asked.
+/// Whether this is a DFlash draft model. Those for DeepSeek 4 have its kind of cache, which aborts
+/// on operations that it does not support.
 fn is_draft(model: &LlamaModel) -> bool {
     metadata::text(model, "general.architecture").is_some_and(|it| it == "dflash")
 }
@@ -277,9 +280,9 @@ pub(super) fn prefix_cache(model: &LlamaModel) -> PrefixCache {
     }
 }
 
-/// What saved cells depend on beside the model file: the build of llama.cpp, and where the model
-/// turns positions otherwise in a long context, whether it is one. Types and layout of the cells are
-/// in what llama.cpp saves, and it checks them.
+/// What saved cells depend on besides the model file: the build of llama.cpp and, for models that
+/// rotate positions differently in a long context, whether this is one. Types and layout of the
+/// cells are part of what llama.cpp saves and checks.
 fn state_format(model: &LlamaModel, n_ctx: u32) -> Option<String> {
     if is_draft(model) {
         return None;
@@ -297,8 +300,8 @@ fn state_format(model: &LlamaModel, n_ctx: u32) -> Option<String> {
     Some(format!("ggml {version} {commit}, f16 cells in one stream, long context: {long}"))
 }
 
-/// Whether the cache for `n_ctx` tokens fits into the memory that is free. llama.cpp would ask
-/// for it, get it promised, and be killed when it writes to it.
+/// Checks that the cache for `n_ctx` tokens fits into the free memory. Otherwise the system would
+/// grant the memory, and kill the engine when llama.cpp writes to it.
 fn fits(model: &LlamaModel, n_ctx: u32) -> Result<(), Failure> {
     let (Some(bytes), Some(free)) =
         (cache_bytes(model, n_ctx), machine::facts().available_memory())
@@ -312,16 +315,16 @@ fn fits(model: &LlamaModel, n_ctx: u32) -> Result<(), Failure> {
     Err(Failure::new(
         ErrorCode::ModelLoad,
         format!(
-            "a context of {n_ctx} tokens needs {} MiB for this model, and {} MiB are free",
+            "a context of {n_ctx} tokens needs {} MiB for this model, but only {} MiB are free",
             mib(bytes),
             mib(free)
         ),
     )
-    .hint("Set a smaller context in [engine] of config.toml."))
+    .hint("set a smaller context in [engine] of config.toml"))
 }
 
-/// Bytes of a cache of 16-bit numbers for `n_ctx` tokens; `None` for models that cache otherwise,
-/// and where the cache may lie in a GPU's memory.
+/// The size in bytes of a cache of 16-bit numbers for `n_ctx` tokens; `None` for models with
+/// another kind of cache, and if the cache may be in a GPU's memory.
 fn cache_bytes(model: &LlamaModel, n_ctx: u32) -> Option<u64> {
     if model.is_recurrent() || model.is_hybrid() || drives_a_gpu() {
         return None;
@@ -337,11 +340,11 @@ fn cache_bytes(model: &LlamaModel, n_ctx: u32) -> Option<u64> {
 
 /// Whether llama.cpp was built for a GPU.
 pub(crate) fn drives_a_gpu() -> bool {
-    // SAFETY: takes nothing and reads what llama.cpp was built with.
+    // SAFETY: takes nothing and returns how llama.cpp was built.
     unsafe { sys::llama_supports_gpu_offload() }
 }
 
-/// What llama.cpp says of the processor's features it uses.
+/// The processor features that llama.cpp says it uses.
 pub(super) fn system_info() -> String {
     // SAFETY: returns a string that llama.cpp keeps; it is copied before the next call.
     let text = unsafe { std::ffi::CStr::from_ptr(sys::llama_print_system_info()) };

@@ -1,7 +1,7 @@
-//! llama.cpp's log, into `tracing`.
+//! Forwards llama.cpp's log to `tracing`.
 //!
-//! The last complaints are also kept, because llama.cpp says only there why it could not load a
-//! model. It logs shapes, sizes and metadata, and no prompts.
+//! The first error is also kept, because only the log says why llama.cpp could not load a model,
+//! and so are the sizes of buffers. llama.cpp logs shapes, sizes and metadata, but no prompts.
 
 use std::ffi::{CStr, c_char, c_void};
 use std::sync::{Mutex, PoisonError};
@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use llama_cpp_sys_2 as sys;
 use threadrunner_core::Memory;
 
-/// The log callback has no owner but the process, so its state has none either.
+/// Global, because the log callback belongs to the process.
 static STATE: Mutex<State> = Mutex::new(State {
     level: sys::GGML_LOG_LEVEL_NONE,
     line: String::new(),
@@ -21,7 +21,7 @@ const NO_SIZES: Memory = Memory { weights: 0, cache: 0, buffers: 0, parked: 0 };
 struct State {
     /// The level of `line`.
     level: sys::ggml_log_level,
-    /// A line that goes on in the next message.
+    /// An unfinished line, which the next message continues.
     line: String,
     /// The first error since [`forget_errors`].
     error: Option<String>,
@@ -29,8 +29,8 @@ struct State {
     sizes: Memory,
 }
 
-/// Sends llama.cpp's log into `tracing` from now on: its errors and warnings as they are, its
-/// `info` as `debug` and its `debug` as `trace`, for it says much.
+/// Forwards llama.cpp's log to `tracing` from now on. Errors and warnings keep their level; its
+/// verbose `info` becomes `debug`, and its `debug` becomes `trace`.
 pub(super) fn install() {
     // SAFETY: the callback is a function, needs no data, and may be called from any thread.
     unsafe {
@@ -44,17 +44,18 @@ pub(super) fn forget_errors() {
     STATE.lock().unwrap_or_else(PoisonError::into_inner).error = None;
 }
 
-/// The first error since [`forget_errors`]: the later ones only say that something failed.
+/// The first error since [`forget_errors`]; later ones only repeat that something failed.
 pub(super) fn first_error() -> Option<String> {
     STATE.lock().unwrap_or_else(PoisonError::into_inner).error.clone()
 }
 
-/// Forgets what was allocated, so that [`sizes`] is about what comes next.
+/// Forgets earlier allocations, so that [`sizes`] is about what comes next.
 pub(super) fn forget_sizes() {
     STATE.lock().unwrap_or_else(PoisonError::into_inner).sizes = NO_SIZES;
 }
 
-/// What llama.cpp has allocated since [`forget_sizes`]. It has no function in C that says so.
+/// What llama.cpp has allocated since [`forget_sizes`], parsed from its log: the C interface does
+/// not report it.
 pub(super) fn sizes() -> Memory {
     STATE.lock().unwrap_or_else(PoisonError::into_inner).sizes
 }
@@ -63,7 +64,7 @@ unsafe extern "C" fn receive(level: sys::ggml_log_level, text: *const c_char, _:
     if text.is_null() {
         return;
     }
-    // SAFETY: llama.cpp passes a string that ends in zero and lives until this returns.
+    // SAFETY: llama.cpp passes a zero-terminated string that lives until this returns.
     let text = unsafe { CStr::from_ptr(text) }.to_string_lossy();
     let mut state = STATE.lock().unwrap_or_else(PoisonError::into_inner);
     state.receive(level, &text);
@@ -103,7 +104,7 @@ impl State {
 }
 
 impl State {
-    /// Adds up lines of the form `load_tensors: CPU_Mapped model buffer size = 92.10 MiB`.
+    /// Adds up the sizes in lines like `load_tensors: CPU_Mapped model buffer size = 92.10 MiB`.
     fn note_size(&mut self, line: &str) {
         let Some((what, size)) = line.split_once(" buffer size = ") else { return };
         let mib = size.trim().strip_suffix(" MiB").and_then(|mib| mib.parse::<f64>().ok());
@@ -117,7 +118,7 @@ impl State {
     }
 }
 
-/// The message without the name of the C++ function that llama.cpp puts before it.
+/// The message without the C++ function name that llama.cpp puts before it.
 fn without_function(line: &str) -> &str {
     match line.split_once(": ") {
         Some((function, message)) if !function.contains(' ') => message,

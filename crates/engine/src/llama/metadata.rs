@@ -1,4 +1,4 @@
-//! What the model file says about itself, beyond its weights.
+//! What the model file says about the model, besides the weights.
 
 use std::str::FromStr;
 
@@ -19,18 +19,18 @@ pub(super) fn number<T: FromStr>(model: &LlamaModel, key: &str) -> Option<T> {
     text(model, key)?.trim().parse().ok()
 }
 
-/// A value under the architecture's own prefix, as `llama.attention.key_length`.
+/// A value under the architecture's prefix, such as `llama.attention.key_length`.
 pub(super) fn of_architecture<T: FromStr>(model: &LlamaModel, key: &str) -> Option<T> {
     number(model, &format!("{}.{key}", text(model, "general.architecture")?))
 }
 
-/// What the file recommends for sampling. A value out of its range is as if it were not there:
-/// the file is not the user's, who could do nothing about it.
+/// The sampling parameters that the file recommends. Values out of range are ignored with a
+/// warning, because the user can do nothing about them.
 pub(super) fn recommended(model: &LlamaModel) -> Parameters {
     let keep = |params: Parameters| match params.validate() {
         Ok(()) => params,
         Err(error) => {
-            tracing::warn!("the model file recommends what cannot be: {error}");
+            tracing::warn!("ignoring what the model file recommends: {error}");
             Parameters::default()
         }
     };
@@ -43,7 +43,7 @@ pub(super) fn recommended(model: &LlamaModel) -> Parameters {
         .or(&keep(Parameters { repeat_penalty: float("penalty_repeat"), ..none() }))
 }
 
-/// The tokens that templates write out, as text.
+/// The text of the tokens that templates write out.
 pub(super) fn special_tokens(vocab: &LlamaVocab<'_>) -> SpecialTokens {
     let text = |token: LlamaToken| match token.0 {
         id if id < 0 || id >= vocab.n_tokens() => String::new(),

@@ -1,10 +1,10 @@
 //! The llama.cpp backend: GGUF models on the CPU, or on whatever llama.cpp was built for.
 //!
-//! [`with_model`] lends a loaded model to a closure, because a context borrows its model: both
-//! are locals of one function, on one thread, and everything is given back when it returns.
+//! [`with_model`] lends a loaded model to a closure, because a context borrows its model: both are
+//! locals of one function, on one thread, and everything is freed when it returns.
 //!
-//! llama.cpp ends the process where it meets what it does not expect. So this module checks first:
-//! the file ([`crate::gguf`]), the sizes (`load`), every batch (`context`), the logits (`sampler`).
+//! llama.cpp aborts the process on unexpected input. So this module checks everything first: the
+//! file ([`crate::gguf`]), the sizes (`load`), every batch (`context`), the logits (`sampler`).
 
 #![expect(unsafe_code, reason = "llama.cpp is C; each call says why it is sound")]
 

@@ -1,40 +1,40 @@
-//! Which of llama.cpp's sequences is whose.
+//! Which llama.cpp sequence (place) holds which of ours.
 //!
-//! In a context of one stream any of llama.cpp's 256 sequences can have cells, but only the first
-//! of them, as many as the context was made for, can take part in a forward pass. So who takes part
-//! has a place among these, and moves there when it does not: cells change their owner, and nothing
-//! is copied.
+//! In a context with a single stream, any of llama.cpp's 256 sequences can have cells, but only the
+//! first ones, as many as the context was created for, can take part in a forward pass. [`Places`]
+//! moves a sequence to such a place when it takes part, and another one out of the way if needed. A
+//! move only changes the owner of cells; nothing is copied.
 
 use threadrunner_core::SeqId;
 
-/// Cells that are to change their owner, from one of llama.cpp's sequences to another.
+/// A transfer of cells from one llama.cpp sequence to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Move {
     pub(super) from: i32,
     pub(super) to: i32,
 }
 
-/// Whose each of llama.cpp's sequences is.
+/// The owner of each llama.cpp sequence.
 #[derive(Debug)]
 pub(super) struct Places {
     owners: Vec<Option<SeqId>>,
-    /// The first so many can take part in a forward pass.
+    /// The first places, this many, can take part in a forward pass.
     in_pass: usize,
 }
 
 impl Places {
-    /// `all` sequences, of which the first `in_pass` can take part in a forward pass.
+    /// `all` places, of which the first `in_pass` can take part in a forward pass.
     pub(super) fn new(all: u32, in_pass: u32) -> Self {
         Self { owners: vec![None; all as usize], in_pass: in_pass as usize }
     }
 
-    /// Where `seq` is.
+    /// The place of `seq`.
     pub(super) fn of(&self, seq: SeqId) -> Option<i32> {
         let place = self.owners.iter().position(|owner| *owner == Some(seq))?;
         i32::try_from(place).ok()
     }
 
-    /// Gives `seq` a place, if it has none.
+    /// The place of `seq`, which gets one if it has none; `None` if none is free.
     pub(super) fn open(&mut self, seq: SeqId) -> Option<i32> {
         if self.of(seq).is_none() {
             let free = self.owners.iter().position(Option::is_none)?;
@@ -43,13 +43,14 @@ impl Places {
         self.of(seq)
     }
 
-    /// Takes its place from `seq`.
+    /// Frees the place of `seq`.
     pub(super) fn close(&mut self, seq: SeqId) {
         self.owners.iter_mut().filter(|owner| **owner == Some(seq)).for_each(|owner| *owner = None);
     }
 
-    /// Brings all of these to places where they can take part, at the cost of others. `None` where
-    /// there are not so many places, or none is free to move another to.
+    /// Moves all of these sequences to places that can take part in a forward pass, displacing
+    /// others. `None` if one has no place, there are too many, or no place is free for one to be
+    /// displaced.
     pub(super) fn bring(&mut self, all: &[SeqId]) -> Option<Vec<Move>> {
         let mut moves = Vec::new();
         for seq in all {

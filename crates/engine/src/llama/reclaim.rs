@@ -1,7 +1,7 @@
-//! Gives the operating system back what the KV cache does not use.
+//! Returns unused memory of the KV cache to the operating system.
 //!
-//! Cells are used from the first on, and a forward pass says up to which. What lies behind was
-//! forgotten, and nobody reads it before it is written: its pages can go.
+//! Cells are used from the first on, and each forward pass says up to which one. The cells behind
+//! that were forgotten and are written before they are read again, so their pages can go.
 
 use std::collections::HashMap;
 
@@ -9,26 +9,26 @@ use llama_cpp_sys_2 as sys;
 
 use super::pages;
 
-/// Bytes up to which it is not worth a system call.
+/// Releasing fewer bytes than this is not worth a system call.
 const LEAST: usize = 1 << 16;
 
-/// Cells that have memory, of each tensor of a cache.
+/// For each tensor of the cache, by address, the number of cells that have memory.
 #[derive(Debug, Default)]
 pub(super) struct Resident {
     cells: HashMap<usize, usize>,
 }
 
 impl Resident {
-    /// A forward pass is about to look at the first cells of a tensor of the cache, through `view`.
-    /// Where twice as many or more have memory, that of the others is given back.
+    /// Releases the memory behind the first `cells` cells of a cache tensor, if at least twice as
+    /// many have memory. `view` shows those cells to the forward pass that is about to read them.
     ///
     /// # Safety
-    /// The view and what it looks at are alive, the tensor lies in memory of this process that is of
-    /// no file, and nobody reads or writes it meanwhile.
+    /// The view and its tensor are alive, the tensor is in memory private to this process and not
+    /// backed by a file, and nothing else reads or writes it meanwhile.
     pub(super) unsafe fn keep_first(&mut self, view: &sys::ggml_tensor, cells: usize) {
         // SAFETY: null, or alive by the caller's promise.
         let Some(tensor) = (unsafe { view.view_src.as_ref() }) else { return };
-        // One stream, one row for each cell.
+        // One stream, with a row for each cell.
         let rows = usize::try_from(tensor.ne[1]).unwrap_or(0);
         if tensor.ne[2] != 1 || tensor.ne[3] != 1 || view.data != tensor.data || cells > rows {
             return;
@@ -40,7 +40,7 @@ impl Resident {
         }
         let (start, length) = (cells * tensor.nb[1], (*resident - cells) * tensor.nb[1]);
         if length >= LEAST {
-            // SAFETY: so many rows are there.
+            // SAFETY: the tensor has that many rows.
             unsafe { pages::zero(tensor.data.cast::<u8>().add(start), length) };
             *resident = cells;
         }
@@ -54,9 +54,9 @@ mod tests {
     const CELLS: usize = 4096;
     const CELL: usize = 384;
 
-    /// A tensor of so many rows, and a view of its first ones.
+    /// A tensor of [`CELLS`] rows, and a view of it.
     fn tensors(data: *mut u8) -> [sys::ggml_tensor; 2] {
-        // SAFETY: a tensor of nothing but zeros and null pointers is an empty one.
+        // SAFETY: zeros and null pointers are an empty tensor.
         let mut tensor: sys::ggml_tensor = unsafe { std::mem::zeroed() };
         tensor.ne = [CELL as i64 / 2, CELLS as i64, 1, 1];
         tensor.nb = [2, CELL, CELL * CELLS, CELL * CELLS];
@@ -67,7 +67,7 @@ mod tests {
     #[test]
     fn what_lies_behind_the_cells_in_use_is_given_back_and_the_rest_stays() {
         let length = CELLS * CELL;
-        // SAFETY: new memory of this test's own.
+        // SAFETY: a new mapping of the test's own.
         let data = unsafe {
             rustix::mm::mmap_anonymous(
                 std::ptr::null_mut(),
@@ -83,7 +83,7 @@ mod tests {
         let [mut tensor, mut view] = tensors(data.cast());
         view.view_src = &raw mut tensor;
         let mut resident = Resident::default();
-        // SAFETY: the tensors are alive, and nobody else uses them.
+        // SAFETY: the tensors are alive, and nothing else uses them.
         let mut keep = |cells: usize| unsafe { resident.keep_first(&view, cells) };
 
         keep(CELLS / 2 + 1);
@@ -92,13 +92,13 @@ mod tests {
         let kept = 256 * CELL;
         assert!(bytes[..kept].iter().all(|byte| *byte == 7));
         assert!(bytes[kept..].iter().all(|byte| *byte == 0));
-        // It grows again, and is given back again when few are in use.
+        // It grows again, and is released again when few cells are in use.
         keep(2048);
         bytes[..2048 * CELL].fill(9);
         keep(512);
         assert!(bytes[..512 * CELL].iter().all(|byte| *byte == 9));
         assert!(bytes[512 * CELL..].iter().all(|byte| *byte == 0));
-        // SAFETY: mapped above, and used no more.
+        // SAFETY: mapped above and no longer used.
         unsafe { rustix::mm::munmap(data, length) }.expect("it is mapped");
     }
 }

@@ -1,4 +1,4 @@
-//! One sequence's sampler: llama.cpp's, chained in the order of llama.cpp's own tools.
+//! A sequence's sampler: llama.cpp's samplers, chained in the order of llama.cpp's own tools.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -8,18 +8,18 @@ use llama_cpp_2::token::data::LlamaTokenData;
 use llama_cpp_2::token::data_array::LlamaTokenDataArray;
 use threadrunner_core::Parameters;
 
-/// How many recent tokens the repeat penalty looks at: llama.cpp's default.
+/// How many recent tokens the repeat penalty considers: llama.cpp's default.
 const PENALTY_LAST_N: i32 = 64;
 
-/// What chooses the next token of one sequence.
+/// Chooses the next token of one sequence.
 #[derive(Debug)]
 pub(super) struct Sampler {
     chain: Option<LlamaSampler>,
 }
 
 impl Sampler {
-    /// A sampler for these parameters, which are complete; `prompt` is what the penalty looks
-    /// back at.
+    /// Creates a sampler. Missing parameters get their defaults; the repeat penalty looks back at
+    /// `prompt`.
     pub(super) fn new(params: &Parameters, n_vocab: i32, prompt: &[LlamaToken]) -> Self {
         let params = params.clone().or(&Parameters::DEFAULT);
         let mut chain = Vec::new();
@@ -29,8 +29,8 @@ impl Sampler {
         }
         let temperature = params.temperature.unwrap_or(0.0);
         if temperature > 0.0 {
-            // Top-k first: sorting a whole vocabulary for top-p takes 3 ms, after it 45 us.
-            // A filter that lets everything pass is left out.
+            // Top-k goes first: top-p must sort what is left, which takes 3 ms for a whole
+            // vocabulary and 45 us after top-k. Filters that let everything pass are left out.
             if let Some(k) = params.top_k.filter(|k| *k > 0) {
                 chain.push(LlamaSampler::top_k(i32::try_from(k).unwrap_or(i32::MAX)));
             }
@@ -52,8 +52,8 @@ impl Sampler {
         Self { chain }
     }
 
-    /// Chooses a token and takes note of it; the logits must be [`usable`]. `candidates` is
-    /// scratch memory.
+    /// Chooses a token and records it. The logits must be [`usable`]; `candidates` is scratch
+    /// memory.
     pub(super) fn sample(
         &mut self,
         logits: &[f32],
@@ -77,8 +77,8 @@ impl Sampler {
     }
 }
 
-/// Whether there is a likeliest token: no logit is NaN or infinite, except that unlikely ones may
-/// be minus infinity. Both folds are without branches, so that they become vector instructions.
+/// Whether there is a most likely token: no logit is NaN or plus infinity, and at least one is
+/// above minus infinity. Both folds are branchless, so that they compile to vector instructions.
 pub(super) fn usable(logits: &[f32]) -> bool {
     let bad =
         logits.iter().fold(false, |bad, logit| bad | logit.is_nan() | (*logit == f32::INFINITY));
@@ -86,9 +86,9 @@ pub(super) fn usable(logits: &[f32]) -> bool {
     any && !bad
 }
 
-/// The first of the most likely tokens, as llama.cpp's greedy sampler chooses.
+/// The first of the most likely tokens, like llama.cpp's greedy sampler.
 fn most_likely(logits: &[f32]) -> Option<LlamaToken> {
-    // Sixteen maxima side by side, because the compiler may not reorder a single one.
+    // Sixteen maxima side by side: the compiler may not reorder the operations of a single one.
     let (chunks, rest) = logits.as_chunks::<16>();
     let mut best = [f32::NEG_INFINITY; 16];
     for chunk in chunks {
@@ -101,13 +101,14 @@ fn most_likely(logits: &[f32]) -> Option<LlamaToken> {
     i32::try_from(id).ok().map(LlamaToken)
 }
 
-/// llama.cpp takes the largest seed for none at all, which would be another each time.
+/// The seed to use. llama.cpp reads the largest seed as "choose one at random", so it becomes the
+/// one below.
 fn seed(asked: Option<u32>) -> u32 {
     asked.map_or_else(random_seed, |seed| seed.min(u32::MAX - 1))
 }
 
-/// A seed that differs from sequence to sequence: the standard library's own randomness, which
-/// comes from the operating system.
+/// A random seed. The standard library's hasher keys come from the operating system's randomness
+/// and differ from call to call.
 fn random_seed() -> u32 {
     RandomState::new().hash_one(0_u8) as u32
 }

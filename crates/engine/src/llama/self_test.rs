@@ -1,4 +1,4 @@
-//! Runs a real forward pass through every kind of kernel, and compares what must be equal.
+//! Runs real forward passes through every kind of kernel and compares results that must agree.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -15,23 +15,24 @@ use super::context::{Batch, Context, ContextSettings};
 use super::{cpu, load, log, sampler};
 use crate::{gguf, machine};
 
-/// Long enough for the kernels that multiply matrices, which begin at 32 rows or more.
+/// Long enough for the matrix multiplication kernels, which start at 32 rows or more.
 const PROMPT: usize = 96;
-/// Sequences that decode together.
+/// The number of sequences that decode together.
 const TOGETHER: usize = 8;
-/// Kernels of different shapes round differently: 2 % apart with the model made for this, and up to
-/// 16 % with a real one. A wrong kernel is off by all there is.
+/// Kernels of different shapes round differently: results are 2 % apart with the test's own model,
+/// and up to 16 % with a real one. A wrong kernel is off by about 100 %.
 const TOLERANCE: f32 = 0.1;
 const TOLERANCE_OF_OTHERS: f32 = 0.5;
 const SEED: u64 = 42;
 /// The first logits after the prompt, as the portable build computes them for the model of
-/// [`SEED`]: a build can be wrong in every shape alike.
+/// [`SEED`]. Catches a build that is wrong in the same way for every shape.
 const REFERENCE: [f32; 8] = [-0.0403, -0.0899, -1.2577, 1.3355, 0.2698, -0.8768, -0.6325, 0.5207];
 
-/// Tests this build; the report has `ok`, `system_info`, `cpu`, and the speed it saw.
+/// Tests this build, with `model` or with a tiny one of its own. The report has `ok`,
+/// `system_info`, `cpu`, and the speeds measured.
 ///
 /// # Errors
-/// The model does not load, or what the build computes cannot be right.
+/// The model does not load, or the build computes wrong results.
 pub fn self_test(model: Option<&Path>) -> Result<Value, Failure> {
     log::install();
     let own = match model {
@@ -48,7 +49,7 @@ pub fn self_test(model: Option<&Path>) -> Result<Value, Failure> {
     let mut test = Test::new(&model, threads, tolerance)?;
     let whole = test.prompt_at_once()?;
     let stepwise = test.prompt_token_by_token()?;
-    // Until here with llama.cpp's attention, from here on with ours.
+    // Up to here with llama.cpp's attention, from here on with ours.
     test.context.set_own_attention(true);
     compare("llama.cpp's attention", &whole.logits, &test.prompt_at_once()?.logits, tolerance)?;
     let beside = test.beside_others(&whole.logits)?;
@@ -66,7 +67,7 @@ pub fn self_test(model: Option<&Path>) -> Result<Value, Failure> {
     }))
 }
 
-/// Logits after a prompt, and how fast it was read.
+/// The logits after a prompt, and the speed of reading it.
 struct Read {
     logits: Vec<f32>,
     per_second: f64,
@@ -92,7 +93,7 @@ impl<'model> Test<'model> {
             threads,
         };
         let mut context =
-            Context::new(model, settings).ok_or_else(|| wrong("a context cannot be made"))?;
+            Context::new(model, settings).ok_or_else(|| wrong("cannot make a context"))?;
         context.set_own_attention(false);
         let n_vocab = model.n_vocab().max(1);
         let tokens = (0..PROMPT as i32).map(|n| (n * 37 + 11) % n_vocab).collect();
@@ -106,12 +107,12 @@ impl<'model> Test<'model> {
     fn logits(&self, row: usize) -> Result<Vec<f32>, Failure> {
         let logits = self.context.logits(row).ok_or_else(|| wrong("logits are missing"))?;
         if !sampler::usable(logits) {
-            return Err(wrong("it computes what is no number"));
+            return Err(wrong("the logits are not numbers"));
         }
         Ok(logits.to_vec())
     }
 
-    /// Matrix by matrix.
+    /// Reads the prompt in one pass: matrix times matrix.
     fn prompt_at_once(&mut self) -> Result<Read, Failure> {
         let mut read = || -> Result<Read, Failure> {
             self.context.forget(0, 0);
@@ -125,14 +126,15 @@ impl<'model> Test<'model> {
             let per_second = self.tokens.len() as f64 / start.elapsed().as_secs_f64();
             Ok(Read { logits: self.logits(self.tokens.len() - 1)?, per_second })
         };
-        // The first pass touches the weights for the first time; its speed says nothing.
+        // The first pass touches the weights for the first time, so its speed says nothing.
         let first = read()?;
         let second = read()?;
-        compare("the first time", &first.logits, &second.logits, self.tolerance)?;
+        compare("the first pass", &first.logits, &second.logits, self.tolerance)?;
         Ok(second)
     }
 
-    /// Matrix by vector; and equal to the other.
+    /// Reads the prompt token by token, matrix times vector, and checks that the logits agree with
+    /// one pass.
     fn prompt_token_by_token(&mut self) -> Result<Read, Failure> {
         let whole = self.prompt_at_once()?.logits;
         self.context.forget(0, 0);
@@ -145,12 +147,12 @@ impl<'model> Test<'model> {
         }
         let per_second = self.tokens.len() as f64 / start.elapsed().as_secs_f64();
         let logits = self.logits(0)?;
-        compare("the prompt read at once", &whole, &logits, self.tolerance)?;
+        compare("the prompt in one pass", &whole, &logits, self.tolerance)?;
         Ok(Read { logits, per_second })
     }
 
-    /// Several sequences in one batch, all of which must come to what one came to alone; and how
-    /// many tokens a second that was.
+    /// Decodes several sequences in one batch and checks that each agrees with a sequence alone.
+    /// Returns the speed in tokens per second.
     fn beside_others(&mut self, alone: &[f32]) -> Result<f64, Failure> {
         for sequence in 0..TOGETHER as i32 {
             self.context.forget(sequence, 0);
@@ -172,7 +174,7 @@ impl<'model> Test<'model> {
     }
 }
 
-/// How far two rows of logits are apart, as a part of how far the expected ones spread.
+/// The distance between two rows of logits, relative to the spread of the expected ones.
 fn distance(expected: &[f32], found: &[f32]) -> f32 {
     let count = expected.len() as f32;
     let mean = expected.iter().sum::<f32>() / count;
@@ -183,20 +185,19 @@ fn distance(expected: &[f32], found: &[f32]) -> f32 {
 
 fn compare(what: &str, expected: &[f32], found: &[f32], tolerance: f32) -> Result<(), Failure> {
     let distance = distance(expected, found);
-    // Written so that a distance that is no number fails too.
+    // Written so that a NaN distance fails too.
     if expected.len() == found.len() && distance <= tolerance {
         return Ok(());
     }
-    Err(wrong(&format!("what it computes differs from {what} by {:.0} %", distance * 100.0)))
+    Err(wrong(&format!("the result differs from {what} by {:.0} %", distance * 100.0)))
 }
 
 fn wrong(message: &str) -> Failure {
-    Failure::new(ErrorCode::Inference, message).hint(
-        "in a checkout of the sources, `scripts/build-engine --portable` builds a plainer one",
-    )
+    Failure::new(ErrorCode::Inference, message)
+        .hint("try the portable build: in a source checkout, run `scripts/build-engine --portable`")
 }
 
-/// The tiny model as a file, removed at the end.
+/// The tiny model in a file, which is removed on drop.
 struct TemporaryModel(PathBuf);
 
 impl TemporaryModel {
@@ -205,9 +206,9 @@ impl TemporaryModel {
         let path = std::env::temp_dir().join(name);
         let io = |error| {
             let message = format!("cannot write {}: {error}", path.display());
-            Failure::new(ErrorCode::Io, message).hint("Set TMPDIR to a folder of yours.")
+            Failure::new(ErrorCode::Io, message).hint("set TMPDIR to a writable directory")
         };
-        // `create_new` does not follow a link that somebody else put there.
+        // `create_new` does not follow a link that someone else put there.
         let mut file = OpenOptions::new().write(true).create_new(true).open(&path).map_err(io)?;
         let own = Self(path.clone());
         file.write_all(&gguf::tiny_model(SEED).to_bytes()).map_err(io)?;
@@ -217,7 +218,7 @@ impl TemporaryModel {
 
 impl Drop for TemporaryModel {
     fn drop(&mut self) {
-        // It is in the system's folder for files that are left behind.
+        // Leaving it behind is harmless: it is in the system's temporary directory.
         let _ = fs::remove_file(&self.0);
     }
 }

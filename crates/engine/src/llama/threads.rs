@@ -1,66 +1,66 @@
-//! How many threads to compute with: decided while running, from how long the steps take.
+//! Chooses how many threads to compute with, at run time, from how long steps take.
 //!
-//! The threads of a forward pass meet at a barrier after each of some hundred operations. A step is
-//! therefore as slow as its slowest thread, and a thread that shares its processor with somebody
-//! else's program is slow: with one busy neighbour on a machine of two processors, two threads are
-//! several times slower than one. And where one thread uses up the memory's bandwidth, as happens
-//! when one sequence decodes, two are no faster at all. Which number is best depends on the
-//! machine, the model, the batch and the neighbours, so it is tried out.
+//! The threads of a forward pass meet at a barrier after each of some hundred operations. So a step
+//! is as slow as its slowest thread, and a thread that shares its processor with another program is
+//! slow: with one busy neighbour on a machine with two processors, two threads are several times
+//! slower than one. And if one thread saturates the memory bandwidth, as when a single sequence
+//! decodes, two are no faster. The best number depends on the machine, the model, the batch and the
+//! neighbours, so it is found by trial.
 //!
-//! The controller is a value: durations of steps go in, numbers of threads come out. It compares
-//! the number in use with the next lower and the next higher one, a few steps each, ever more
-//! rarely while nothing changes, and at once when steps become slow.
+//! [`Controller`] is a value: durations of steps go in, numbers of threads come out. It compares
+//! the number in use with the next lower and the next higher one for a few steps each: at growing
+//! intervals while nothing changes, and at once when steps become slow.
 //!
-//! Reading a prompt is not subject to it: its operations are long and shared out in small pieces,
-//! so that a slow thread takes fewer of them, and trying out would take seconds.
+//! Prefill always uses all threads: its operations are long and shared out in small pieces, so a
+//! slow thread takes fewer of them, and a trial would take seconds.
 
 use std::time::Duration;
 
-/// Steps with this many tokens or more read prompts.
+/// Steps with this many tokens or more are prefill.
 const PROMPT_TOKENS: usize = 32;
-/// Steps of a probe; the first of them is not counted, for its threads may have to wake up.
+/// Steps in a probe. The first is not counted, since its threads may have to wake up.
 const PROBE_STEPS: u32 = 5;
-/// How much faster fewer threads, or more, must be to be taken. The few steps of a probe differ by
-/// some percent by chance; without this, two numbers that are nearly as good would be changed for
-/// each other again and again, and each change makes the next probe come soon. A neighbour makes
-/// fewer threads faster by far more; when it has gone, more may be faster by little.
+/// How much faster fewer threads, or more, must be to be chosen. A probe's few steps vary by some
+/// percent by chance; without a margin, two nearly equal numbers would replace each other again and
+/// again, and each change brings the next probe forward. With a neighbour, fewer threads are faster
+/// by far more than this; once it is gone, more threads may be faster by only a little.
 const GAIN_OF_FEWER: f64 = 1.08;
 const GAIN_OF_MORE: f64 = 1.03;
-/// A mean over the last few steps that is this much above what it was means that something changed.
+/// A recent mean this many times the usual one means that something has changed.
 const SLOW: f64 = 1.3;
-/// The time between probes: doubled whenever a probe changes nothing.
+/// The time between probes, in seconds. It doubles with each probe that changes nothing.
 const FIRST_PROBE: f64 = 0.1;
 const RAREST_PROBE: f64 = 4.0;
-/// The weight of a step in the mean over the last few steps, and in the long one.
+/// The weight of a new step in the recent mean and in the usual one.
 const RECENT: f64 = 0.25;
 const USUAL: f64 = 0.03;
 
 /// Chooses the number of threads for each step.
 #[derive(Debug)]
 pub(super) struct Controller {
-    /// Numbers worth trying, from the most threads to one.
+    /// Numbers worth trying, from the most threads down to one.
     choices: Vec<u32>,
-    /// One for each size of batch: what is best for one sequence is not best for eight.
+    /// One for each range of batch sizes: what is best for one sequence is not best for eight.
     classes: [Class; 5],
 }
 
-/// What is known about batches of one size.
+/// What is known about batches of similar size.
 #[derive(Debug, Clone, Default)]
 struct Class {
     /// The number in use, as an index into the choices.
     current: usize,
-    /// Seconds that a step takes with it: over the last few steps, and over many.
+    /// The mean seconds per step with it: over the last few steps, and over many.
     recent: Option<f64>,
     usual: f64,
-    /// Seconds of computing until the next probe, and the pause after it.
+    /// Seconds of computing until the next probe, and the interval to set after it.
     until_probe: f64,
     pause: f64,
-    /// Whether the next probe is of more threads, where both are possible.
+    /// Whether the next probe tries more threads, if both directions are possible.
     upwards: bool,
     probe: Option<Probe>,
 }
 
-/// A number of threads that is being tried.
+/// A number of threads on trial.
 #[derive(Debug, Clone)]
 struct Probe {
     choice: usize,
@@ -72,8 +72,8 @@ impl Controller {
     /// A controller that uses at most `most` threads.
     pub(super) fn new(most: u32) -> Self {
         let most = most.max(1);
-        // All of them, one less for one neighbour, and then halves: on a large machine trying
-        // every number would take longer than anything stays as it is.
+        // All of them, one less for a single neighbour, then halves: on a large machine, trying
+        // every number would take longer than conditions last.
         let mut choices = vec![most, most.saturating_sub(1).max(1)];
         while let Some(last) = choices.last().copied().filter(|last| *last > 1) {
             choices.push(last.div_ceil(2).min(last - 1));
@@ -97,7 +97,8 @@ impl Controller {
         self.choices[choice]
     }
 
-    /// Takes note of how long a step of `tokens` tokens took, with the threads asked for.
+    /// Records how long a step of `tokens` tokens took with the number of threads from
+    /// [`Self::threads`].
     pub(super) fn observe(&mut self, tokens: usize, elapsed: Duration) {
         if let Some(class) = class_of(tokens) {
             self.classes[class].observe(elapsed.as_secs_f64(), self.choices.len());
@@ -105,7 +106,7 @@ impl Controller {
     }
 }
 
-/// The class of a step that decodes; `None` for one that reads a prompt.
+/// The class of a decode step; `None` for prefill.
 fn class_of(tokens: usize) -> Option<usize> {
     match tokens {
         0 | 1 => Some(0),
@@ -137,7 +138,7 @@ impl Class {
         self.recent = Some(recent);
         self.until_probe -= seconds;
         if recent > self.usual * SLOW {
-            // The world changed: what was learnt before says nothing any more.
+            // Conditions changed, so what was learned before no longer holds.
             self.usual = recent;
             self.until_probe = 0.0;
             self.pause = FIRST_PROBE;
@@ -169,7 +170,7 @@ impl Class {
         probe.seconds += seconds;
         let counted = f64::from(probe.steps - 1);
         let tried = probe.seconds / counted;
-        // A number that is far too slow is not tried to the end.
+        // A number that is far too slow is dropped early.
         if probe.steps < PROBE_STEPS && tried < recent * SLOW {
             return;
         }
@@ -179,7 +180,7 @@ impl Class {
             self.current = probe.choice;
             self.recent = Some(tried);
             self.usual = tried;
-            // Where this was better, the next one in the same direction may be better still.
+            // Since this was better, try the next one in the same direction.
             self.upwards = !fewer;
             self.pause = FIRST_PROBE;
         } else {
@@ -194,10 +195,10 @@ impl Class {
 mod tests {
     use super::*;
 
-    /// A machine as the controller sees it: the seconds that a step takes with so many threads.
+    /// A machine as the controller sees it.
     struct Machine {
         controller: Controller,
-        /// Seconds that all steps together took.
+        /// Seconds that all steps took together.
         now: f64,
     }
 
@@ -206,7 +207,8 @@ mod tests {
             Self { controller: Controller::new(most), now: 0.0 }
         }
 
-        /// Decodes `tokens` sequences for that many seconds; returns the steps made.
+        /// Decodes `tokens` sequences for `seconds`, where a step with n threads takes `cost(n)`
+        /// seconds. Returns the number of steps.
         fn run(&mut self, tokens: usize, seconds: f64, cost: impl Fn(u32) -> f64) -> u32 {
             let end = self.now + seconds;
             let mut steps = 0;
@@ -225,12 +227,12 @@ mod tests {
         }
     }
 
-    /// Two processors, all for us.
+    /// Two processors without neighbours.
     fn quiet(threads: u32) -> f64 {
         0.020 / f64::from(threads)
     }
 
-    /// One of the two is shared.
+    /// A neighbour shares one of the two processors.
     fn neighbour(threads: u32) -> f64 {
         if threads == 1 { 0.020 } else { 0.050 }
     }
@@ -240,7 +242,7 @@ mod tests {
         let mut machine = Machine::new(2);
         let steps = machine.run(1, 20.0, quiet);
         assert_eq!(machine.settled(1), 2);
-        // Of 2000 steps that two threads could make, at most one in fifty is lost to probes.
+        // Of 2000 possible steps with two threads, at most one in fifty is lost to probes.
         assert!(steps > 1960, "{steps}");
     }
 
@@ -251,7 +253,7 @@ mod tests {
         machine.run(1, 0.5, neighbour);
         assert_eq!(machine.settled(1), 1);
         let steps = machine.run(1, 20.0, neighbour);
-        // 1000 with one thread all the time, 400 with two.
+        // One thread throughout would make 1000 steps, two threads 400.
         assert!(steps > 950, "{steps}");
     }
 
@@ -269,7 +271,7 @@ mod tests {
         let mut machine = Machine::new(2);
         machine.run(1, 3.0, |threads| if threads == 2 { 0.0080 } else { 0.0076 });
         assert_eq!(machine.settled(1), 2);
-        // Nor back again, once a neighbour has made one thread the better number.
+        // Nor does it change back, once a neighbour has made one thread the better number.
         machine.run(1, 1.0, neighbour);
         machine.run(1, 10.0, |threads| if threads == 2 { 0.0079 } else { 0.0080 });
         assert_eq!(machine.settled(1), 1);

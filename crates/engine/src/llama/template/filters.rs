@@ -1,4 +1,4 @@
-//! Jinja's filters: those that minijinja lacks, or has otherwise than Jinja.
+//! Jinja filters that minijinja lacks or implements differently.
 
 use minijinja::value::{Kwargs, Rest, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, FormatStyle, State, Value};
@@ -37,7 +37,7 @@ pub(super) fn add(environment: &mut Environment<'static>) {
         Ok(text)
     });
     environment.add_test("sequence", |value: &Value| {
-        // Whatever has a length and takes an index: with Python, texts and dictionaries too.
+        // Anything with a length and an index: in Python, also strings and dictionaries.
         let kind = value.kind();
         matches!(kind, ValueKind::String | ValueKind::Seq | ValueKind::Map | ValueKind::Undefined)
     });
@@ -50,14 +50,14 @@ fn wrong(what: impl Into<std::borrow::Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::InvalidOperation, what)
 }
 
-/// A value as text.
+/// A value as a string, like Python's `str()`.
 fn text(value: &Value) -> Result<String, Error> {
     let mut text = String::new();
     str_of(value, &mut text)?;
     Ok(text)
 }
 
-/// Arguments by their order or by their names, as Python takes them.
+/// Positional and named arguments, as in Python.
 struct Arguments {
     ordered: std::vec::IntoIter<Value>,
     named: Kwargs,
@@ -72,7 +72,7 @@ impl Arguments {
         Ok(Self { ordered: given.0.into_iter(), named })
     }
 
-    /// The next one, which has this name.
+    /// The next positional argument, else the one named `name`.
     fn next(&mut self, name: &str) -> Result<Option<Value>, Error> {
         match self.ordered.next() {
             Some(value) => Ok(Some(value)),
@@ -88,12 +88,12 @@ impl Arguments {
     }
 }
 
-/// The number of items or characters; what is undefined has none, as in Python.
+/// The number of items or characters. An undefined value has none, as in Jinja2.
 fn length(value: &Value) -> Result<usize, Error> {
     match value.len() {
         _ if value.is_undefined() => Ok(0),
         Some(length) => Ok(length),
-        None => Err(wrong(format!("a value that is {} has no length", value.kind()))),
+        None => Err(wrong(format!("a value of type {} has no length", value.kind()))),
     }
 }
 
@@ -108,7 +108,7 @@ fn join(value: &Value, given: Rest<Value>) -> Result<Value, Error> {
     strings::join(&separator, &attributes_of(value, attribute)?)
 }
 
-/// Of each item what an attribute names, by steps with points between them.
+/// The value of `attribute` for each item. The attribute may be a path with dots.
 fn attributes_of(items: &Value, attribute: Option<Value>) -> Result<Value, Error> {
     let Some(attribute) = attribute else { return Ok(items.clone()) };
     let path = text(&attribute)?;
@@ -125,7 +125,7 @@ fn sum(state: &State, value: &Value, given: Rest<Value>) -> Result<Value, Error>
     minijinja::filters::sum(state, items.collect())
 }
 
-/// The keys of a dictionary with their values, in order.
+/// The key-value pairs of a dictionary, sorted.
 fn dictsort(value: &Value, given: Rest<Value>) -> Result<Value, Error> {
     let mut arguments = Arguments::new(given)?;
     let case_sensitive = arguments.next("case_sensitive")?.is_some_and(|value| value.is_true());
@@ -135,7 +135,7 @@ fn dictsort(value: &Value, given: Rest<Value>) -> Result<Value, Error> {
     let by_value = match by.as_deref() {
         None | Some("key") => false,
         Some("value") => true,
-        Some(_) => return Err(wrong("dictsort: by is key or value")),
+        Some(_) => return Err(wrong("dictsort: `by` takes key or value")),
     };
     let pairs = value.try_iter()?.map(|key| Ok((value.get_item(&key)?, key)));
     let mut pairs = pairs.collect::<Result<Vec<_>, Error>>()?;
@@ -152,7 +152,7 @@ fn dictsort(value: &Value, given: Rest<Value>) -> Result<Value, Error> {
     Ok(pairs.into_iter().map(|(value, key)| Value::from(vec![key, value])).collect())
 }
 
-/// `%` with what comes after it; lists and dictionaries are written as Python does.
+/// The `%` operator as a filter; lists and dictionaries are written like in Python.
 fn format(pattern: &Value, given: Rest<Value>) -> Result<String, Error> {
     let written = |value: &Value| match value.kind() {
         ValueKind::Map if value.is_kwargs() => Ok(value.clone()),
@@ -193,7 +193,7 @@ fn replace(value: &Value, given: Rest<Value>) -> Result<String, Error> {
     })
 }
 
-/// The first letter of each word is a capital; a word begins after a space, a dash or a bracket.
+/// Capitalizes each word. A word begins after white space, a dash or an opening bracket.
 fn title(value: &Value) -> Result<String, Error> {
     let value = text(value)?;
     let mut titled = String::with_capacity(value.len());
@@ -228,7 +228,7 @@ fn truncate(value: &Value, given: Rest<Value>) -> Result<String, Error> {
     arguments.end()?;
     let value = text(value)?;
     let room = length.checked_sub(end.chars().count());
-    let room = room.ok_or_else(|| wrong("truncate: the end is longer than the text may be"))?;
+    let room = room.ok_or_else(|| wrong("truncate: `end` is longer than `length`"))?;
     if value.chars().count() <= length.saturating_add(leeway) {
         return Ok(value);
     }
@@ -239,14 +239,14 @@ fn truncate(value: &Value, given: Rest<Value>) -> Result<String, Error> {
     })
 }
 
-/// A whole number, or what is said to be taken where it is none.
+/// Converts to an integer, or to the default if that is impossible.
 fn int(value: &Value, given: Rest<Value>) -> Result<Value, Error> {
     let mut arguments = Arguments::new(given)?;
     let otherwise = arguments.next("default")?.unwrap_or_else(|| Value::from(0));
     let base = arguments.next("base")?.map_or(Ok(10), u32::try_from)?;
     arguments.end()?;
     if !(2..=36).contains(&base) {
-        return Err(wrong("int: a base is from 2 to 36"));
+        return Err(wrong("int: `base` takes a number from 2 to 36"));
     }
     let float = match (value.kind(), value.as_str()) {
         (ValueKind::Bool, _) => return Ok(Value::from(i64::from(value.is_true()))),
@@ -278,7 +278,7 @@ fn float(value: &Value, given: Rest<Value>) -> Result<Value, Error> {
     Ok(number.map_or(otherwise, Value::from))
 }
 
-/// A number as Python writes it: with blanks around it, with underscores between its digits.
+/// A number as Python accepts it: white space around it, single underscores between digits.
 fn plain(text: &str) -> Option<String> {
     let text = text.trim();
     let odd = text.starts_with('_') || text.ends_with('_') || text.contains("__");
@@ -323,11 +323,11 @@ fn round(value: &Value, given: Rest<Value>) -> Result<Value, Error> {
         Some("ceil") => (number * scale).ceil() / scale,
         Some("floor") => (number * scale).floor() / scale,
         None | Some("common") => match usize::try_from(precision) {
-            // Of the number's exact value, which times ten would not be exact any more.
+            // Rounds the exact value; scaling the number first would round twice.
             Ok(precision) => format!("{number:.0$}", precision.min(64)).parse().unwrap_or(number),
             Err(_) => (number * scale).round_ties_even() / scale,
         },
-        Some(_) => return Err(wrong("round: a method is common, ceil or floor")),
+        Some(_) => return Err(wrong("round: `method` takes common, ceil or floor")),
     };
     Ok(Value::from(rounded))
 }

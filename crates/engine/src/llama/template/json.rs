@@ -5,7 +5,7 @@ use minijinja::{Error, ErrorKind, Value};
 
 use super::python;
 
-/// How a value is written.
+/// How JSON is formatted: the options of Python's `json.dumps`.
 struct Style {
     indent: Option<String>,
     item_separator: String,
@@ -14,7 +14,7 @@ struct Style {
     ensure_ascii: bool,
 }
 
-/// The filter.
+/// The `tojson` filter.
 pub(super) fn tojson(value: &Value, options: Kwargs) -> Result<Value, Error> {
     let indent: Option<Value> = options.get("indent")?;
     let indent = match indent {
@@ -79,7 +79,7 @@ impl Style {
             kind => {
                 return Err(Error::new(
                     ErrorKind::InvalidOperation,
-                    format!("a value that is {kind} has no JSON form"),
+                    format!("a value of type {kind} has no JSON form"),
                 ));
             }
         }
@@ -116,7 +116,7 @@ impl Style {
         }
     }
 
-    /// A key, which JSON wants to be a text.
+    /// Writes a key; JSON keys must be strings.
     fn key(&self, key: &Value, out: &mut String) -> Result<(), Error> {
         let mut text = String::new();
         match key.kind() {
@@ -127,7 +127,7 @@ impl Style {
             kind => {
                 return Err(Error::new(
                     ErrorKind::InvalidOperation,
-                    format!("a key that is {kind} has no JSON form"),
+                    format!("a key of type {kind} has no JSON form"),
                 ));
             }
         }

@@ -1,15 +1,15 @@
-//! Chat templates: the Jinja template in the model file, rendered as Hugging Face's
-//! `apply_chat_template` renders it.
+//! Chat templates: renders the Jinja template in the model file like Hugging Face's
+//! `apply_chat_template`.
 //!
-//! llama.cpp knows the common templates by heart and renders no other; those it gets slightly
-//! wrong (it leaves out SmolLM2's default system prompt, for one). A model answers best to exactly
-//! the text it was trained on, so the template itself is run here. What differs between minijinja
-//! and Python's Jinja2 is evened out in `python`, `filters` and `strings`; the golden files in
-//! `tests/golden` hold what Python makes of each template, and of expressions that no known template
-//! has. `tests` lists what still differs.
+//! llama.cpp recognizes common templates and renders no others, and some of them slightly wrong (it
+//! omits SmolLM2's default system prompt, for one). A model answers best to exactly the text that
+//! it was trained on, so [`ChatTemplate`] runs the template itself. `python`, `filters` and
+//! `strings` even out the differences between minijinja and Python's Jinja2. The golden files in
+//! `tests/golden` hold Python's output for each template, and for expressions that no known
+//! template uses; `differences.json` there lists what still differs.
 //!
-//! In one thing this does more than Hugging Face: where a template has no place for instructions,
-//! they go before what the user says next, as with llama.cpp.
+//! In one respect this goes beyond Hugging Face: if a template has no place for instructions, they
+//! are put before the user's next message, as llama.cpp does (`system`).
 
 mod filters;
 mod json;
@@ -29,17 +29,18 @@ use threadrunner_core::{Message, Role};
 pub(super) use time::local_time;
 pub(crate) use time::local_zone;
 
-/// More than any template needs by far (a long conversation takes some ten thousand), and used
-/// up within a second: a template is part of a file somebody made.
+/// How many minijinja instructions a template may execute per message. Far more than any template
+/// needs (a long conversation takes some ten thousand), and used up within a second: templates come
+/// from untrusted files.
 const FUEL_PER_MESSAGE: u64 = 1_000_000;
 const NAME: &str = "chat_template";
 
 /// The special tokens that templates write out.
 #[derive(Debug, Clone, Default)]
 pub(super) struct SpecialTokens {
-    /// The begin-of-sequence token; empty when there is none.
+    /// The begin-of-sequence token; empty if there is none.
     pub bos: String,
-    /// The end-of-sequence token; empty when there is none.
+    /// The end-of-sequence token; empty if there is none.
     pub eos: String,
 }
 
@@ -48,21 +49,21 @@ pub(super) struct SpecialTokens {
 pub(super) struct ChatTemplate {
     environment: Environment<'static>,
     tokens: SpecialTokens,
-    /// Whether instructions have a place in it, once that was tried.
+    /// Whether it has a place for instructions, found out when first needed.
     has_place_for_system: OnceLock<bool>,
 }
 
-/// Why a template does not render.
+/// Why a template cannot be rendered.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TemplateError {
-    /// The template itself said no, by `raise_exception`.
+    /// The template called `raise_exception`.
     #[error("the model's chat template refuses the conversation: {0}")]
     Refused(String),
-    /// It is no template that can be rendered.
+    /// The template does not compile or fails to render.
     #[error("the model's chat template cannot be rendered: {}", describe(.0))]
     Broken(#[source] Error),
-    /// Reading it panics.
-    #[error("the model's chat template cannot be rendered: reading it panics")]
+    /// Compiling the template panicked.
+    #[error("the model's chat template cannot be rendered: its parser crashed")]
     Panics,
 }
 
@@ -79,22 +80,22 @@ impl From<Error> for TemplateError {
     }
 }
 
-/// The error with its line; nothing of the values it was about, which are somebody's prompt.
+/// The kind of error and its line, but no values: they may contain a user's prompt.
 fn describe(error: &Error) -> String {
     let mut text = error.kind().to_string();
     if let Some(line) = error.line() {
-        text.push_str(&format!(" in line {line}"));
+        text.push_str(&format!(" on line {line}"));
     }
     text
 }
 
-/// What `raise_exception` was called with.
+/// The message of `raise_exception`.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Raised(String);
 
 impl ChatTemplate {
-    /// Compiles a template. `now` tells the local time as `strftime` formats it.
+    /// Compiles a template. `now` formats the local time like `strftime`.
     pub(super) fn compile(
         source: &str,
         tokens: SpecialTokens,
@@ -114,8 +115,8 @@ impl ChatTemplate {
         Ok(Self { environment, tokens, has_place_for_system: OnceLock::new() })
     }
 
-    /// The conversation as text, ending where the assistant is to speak: what Hugging Face would make
-    /// of these messages.
+    /// Renders the conversation exactly as Hugging Face would, ending where the assistant's turn
+    /// begins.
     fn render_as_is(&self, messages: &[Message]) -> Result<String, TemplateError> {
         let list: Vec<Value> = messages
             .iter()
@@ -123,7 +124,7 @@ impl ChatTemplate {
             .collect();
         let mut environment = self.environment.clone();
         environment.set_fuel(Some(FUEL_PER_MESSAGE.saturating_mul(1 + messages.len() as u64)));
-        // `tools` and `documents` are left undefined: templates ask `if tools is defined`.
+        // `tools` and `documents` stay undefined: templates test for `tools is defined`.
         let text = environment.get_template(NAME)?.render(context! {
             messages => list,
             add_generation_prompt => true,

@@ -1,4 +1,4 @@
-//! Where minijinja differs from Python's Jinja2 as Hugging Face sets it up.
+//! Evens out the differences between minijinja and Python's Jinja2 as Hugging Face sets it up.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -9,7 +9,7 @@ use minijinja_contrib::pycompat;
 
 use super::{filters, strings};
 
-/// Makes `environment` behave like Python's where templates notice.
+/// Makes `environment` behave like Python's in every way that templates notice.
 pub(super) fn adapt(environment: &mut Environment<'static>) {
     minijinja_contrib::add_to_environment(environment);
     environment.set_unknown_method_callback(method);
@@ -17,8 +17,8 @@ pub(super) fn adapt(environment: &mut Environment<'static>) {
     filters::add(environment);
 }
 
-/// Hugging Face's `{% generation %}` blocks mark what the assistant said, for training. They
-/// render what is inside, so each becomes a block that always does.
+/// Replaces Hugging Face's `{% generation %}` blocks, which mark the assistant's text for training
+/// and render their content, by `{% if true %}` blocks.
 pub(super) fn without_generation_tags(source: &str) -> Cow<'_, str> {
     if !source.contains("generation") {
         return Cow::Borrowed(source);
@@ -43,8 +43,8 @@ pub(super) fn without_generation_tags(source: &str) -> Cow<'_, str> {
     Cow::Owned(text)
 }
 
-/// Python's methods on strings, lists and dictionaries: those of `minijinja-contrib`, and what it
-/// lacks or does otherwise than Python.
+/// Python's methods on strings, lists and dictionaries: those of `minijinja-contrib`, and those
+/// that it lacks or implements differently.
 fn method(state: &State, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
     if let Some(text) = value.as_str()
         && let Some(result) = strings::method(text, name, args)
@@ -54,27 +54,27 @@ fn method(state: &State, value: &Value, name: &str, args: &[Value]) -> Result<Va
     match (value.kind(), name) {
         (ValueKind::Seq | ValueKind::Map, "copy") => {
             let () = from_args(args)?;
-            // Nothing can be changed here, so that the same is as good as another.
+            // Values are immutable here, so a copy is not needed.
             Ok(value.clone())
         }
         (ValueKind::Seq, "index") => {
             let (what,): (&Value,) = from_args(args)?;
             let found = value.try_iter()?.position(|item| item == *what);
-            let none = || Error::new(ErrorKind::InvalidOperation, "it is not in the list");
+            let none = || Error::new(ErrorKind::InvalidOperation, "the value is not in the list");
             Ok(Value::from(found.ok_or_else(none)?))
         }
         _ => pycompat::unknown_method_callback(state, value, name, args),
     }
 }
 
-/// Writes a value as Python's `str()` does.
+/// Writes a value like Python's `str()`.
 fn write(out: &mut Output, _: &State, value: &Value) -> Result<(), Error> {
     let mut text = String::new();
     str_of(value, &mut text)?;
     out.write_str(&text).map_err(Error::from)
 }
 
-/// Writes a value as Python's `str()` does.
+/// Writes a value like Python's `str()`.
 pub(super) fn str_of(value: &Value, out: &mut String) -> Result<(), Error> {
     match value.kind() {
         ValueKind::Undefined => Ok(()),
@@ -86,7 +86,7 @@ pub(super) fn str_of(value: &Value, out: &mut String) -> Result<(), Error> {
     }
 }
 
-/// Writes a value as Python's `repr()` does.
+/// Writes a value like Python's `repr()`.
 pub(super) fn repr(value: &Value, out: &mut String) -> Result<(), Error> {
     match value.kind() {
         ValueKind::None => out.push_str("None"),
@@ -120,7 +120,7 @@ pub(super) fn repr(value: &Value, out: &mut String) -> Result<(), Error> {
     Ok(())
 }
 
-/// Writes a number as Python does: a float has a point or an exponent.
+/// Writes a number like Python: a float has a point or an exponent.
 pub(super) fn number(value: &Value, out: &mut String) -> Result<(), Error> {
     if value.is_integer() {
         return write!(out, "{value}").map_err(Error::from);
@@ -162,8 +162,8 @@ fn repr_string(text: &str, out: &mut String) {
     out.push(quote);
 }
 
-/// Whether Python shows a character as it is: no control, no mark without a shape, no blank but the
-/// space.
+/// Whether Python's `repr()` shows a character as it is: no control, format or private-use
+/// character, and no white space but the space.
 pub(super) fn is_printable(character: char) -> bool {
     let shapeless = matches!(
         character,

@@ -1,14 +1,14 @@
-//! Python's methods on text: those that `minijinja-contrib` lacks, or has otherwise than Python.
+//! Python's string methods that `minijinja-contrib` lacks or implements differently.
 
 use minijinja::value::{Kwargs, from_args};
 use minijinja::{Error, ErrorKind, Value};
 
 use super::python::{is_printable, str_of};
 
-/// The widest text that is filled up to a width: a template is part of a file somebody made.
+/// The widest padding allowed, in characters: templates come from untrusted files.
 const MOST_WIDTH: i64 = 1 << 20;
 
-/// Calls a method; `None` where it is not one of these.
+/// Calls a method; `None` if it is not one of these.
 pub(super) fn method(text: &str, name: &str, args: &[Value]) -> Option<Result<Value, Error>> {
     let result = match name {
         "startswith" | "endswith" => edge(text, name == "startswith", args).map(Value::from),
@@ -36,7 +36,7 @@ pub(super) fn method(text: &str, name: &str, args: &[Value]) -> Option<Result<Va
 
 fn without_arguments(text: &str, name: &str) -> Value {
     let all = |is: fn(char) -> bool| !text.is_empty() && text.chars().all(is);
-    // Of letters with a case, all; and there is one.
+    // At least one character is cased, and all cased ones match.
     let cased = |is: fn(char) -> bool| {
         let mut cased = text.chars().filter(|&it| is_cased(it)).peekable();
         cased.peek().is_some() && cased.all(is)
@@ -66,7 +66,7 @@ fn wrong(what: &'static str) -> Error {
     Error::new(ErrorKind::InvalidOperation, what)
 }
 
-/// White space as Python knows it.
+/// White space by Python's definition.
 fn is_space(it: char) -> bool {
     it.is_whitespace() || ('\x1c'..='\x1f').contains(&it)
 }
@@ -75,7 +75,7 @@ fn is_cased(it: char) -> bool {
     it.is_uppercase() || it.is_lowercase()
 }
 
-/// A digit, also one that is raised or lowered; no fraction and no Roman number.
+/// A digit, including superscripts and subscripts, but no fraction or Roman numeral.
 fn is_digit(it: char) -> bool {
     it.is_numeric() && !matches!(it, '\u{bc}'..='\u{be}' | '\u{2150}'..='\u{218b}')
 }
@@ -95,7 +95,7 @@ fn swap_case(text: &str) -> String {
     swapped
 }
 
-/// Each letter that follows none is a capital, as of `They'Re`.
+/// Capitalizes each letter that does not follow a letter, as in `They'Re`.
 fn title(text: &str) -> String {
     let mut titled = String::with_capacity(text.len());
     let mut in_word = false;
@@ -109,8 +109,8 @@ fn title(text: &str) -> String {
     titled
 }
 
-/// The part of a text between two positions in characters, and how many characters stand before it;
-/// `None` where that would begin behind its end.
+/// The part of a text between two character positions, and the number of characters before it;
+/// `None` if it would begin after its end.
 fn window(text: &str, start: Option<i64>, end: Option<i64>) -> Option<(&str, usize)> {
     if start.is_none() && end.is_none() {
         return Some((text, 0));
@@ -130,7 +130,7 @@ fn edge(text: &str, first: bool, args: &[Value]) -> Result<bool, Error> {
     let (what, start, end): (&Value, Option<i64>, Option<i64>) = from_args(args)?;
     let part = window(text, start, end).map(|(part, _)| part);
     let is = |what: &Value| -> Result<bool, Error> {
-        let what = what.as_str().ok_or_else(|| wrong("only a text can stand at an edge"))?;
+        let what = what.as_str().ok_or_else(|| wrong("startswith and endswith take strings"))?;
         Ok(part.is_some_and(|part| match first {
             true => part.starts_with(what),
             false => part.ends_with(what),
@@ -147,7 +147,8 @@ fn edge(text: &str, first: bool, args: &[Value]) -> Result<bool, Error> {
     Ok(false)
 }
 
-/// Python counts characters, and `content[:content.find("x")]` cuts by them.
+/// Counts characters, not bytes, as in Python: templates slice by the result, as in
+/// `content[:content.find("x")]`.
 fn search(text: &str, name: &str, args: &[Value]) -> Result<Value, Error> {
     let (what, start, end): (&str, Option<i64>, Option<i64>) = from_args(args)?;
     let found = window(text, start, end).and_then(|(part, before)| {
@@ -179,11 +180,11 @@ fn split(text: &str, from_right: bool, args: &[Value]) -> Result<Value, Error> {
     named.assert_all_used()?;
     let separator = match &separator {
         Some(separator) if !separator.is_none() => {
-            Some(separator.as_str().ok_or_else(|| wrong("a separator is not a text"))?)
+            Some(separator.as_str().ok_or_else(|| wrong("the separator is not a string"))?)
         }
         _ => None,
     };
-    // Python's limit counts cuts; Rust's counts pieces. Negative is no limit.
+    // Python limits the number of cuts, Rust the number of pieces. A negative limit means none.
     let pieces =
         most.and_then(|most| usize::try_from(most).ok()).map(|most| most.saturating_add(1));
     let parts: Vec<&str> = match (separator, pieces) {
@@ -202,7 +203,7 @@ fn split(text: &str, from_right: bool, args: &[Value]) -> Result<Value, Error> {
     Ok(parts.into_iter().map(Value::from).collect())
 }
 
-/// The first words of a text, and the rest of it as one.
+/// The first `pieces - 1` words of a text, then its rest as one.
 fn words(text: &str, pieces: usize) -> Vec<&str> {
     let mut parts = Vec::new();
     let mut rest = text.trim_start_matches(is_space);
@@ -285,10 +286,10 @@ fn strip(text: &str, name: &str, args: &[Value]) -> Result<Value, Error> {
     Ok(Value::from(stripped))
 }
 
-/// How many characters a text lacks to be so wide.
+/// How many characters a text lacks to be `width` wide.
 fn lacking(text: &str, width: i64) -> Result<usize, Error> {
     if width > MOST_WIDTH {
-        return Err(wrong("a text cannot be made so wide"));
+        return Err(wrong("the width is too large"));
     }
     Ok(usize::try_from(width).unwrap_or(0).saturating_sub(text.chars().count()))
 }
@@ -297,7 +298,7 @@ fn pad(text: &str, name: &str, args: &[Value]) -> Result<Value, Error> {
     let (width, fill): (i64, Option<&str>) = from_args(args)?;
     let fill = fill.unwrap_or(" ");
     if fill.chars().count() != 1 {
-        return Err(wrong("a text is filled up with one character"));
+        return Err(wrong("the fill must be one character"));
     }
     let lacking = lacking(text, width)?;
     let left = match name {
@@ -308,7 +309,7 @@ fn pad(text: &str, name: &str, args: &[Value]) -> Result<Value, Error> {
     Ok(Value::from(format!("{}{text}{}", fill.repeat(left), fill.repeat(lacking - left))))
 }
 
-/// The same in the middle of so many characters.
+/// The text centered in `width` characters.
 pub(super) fn center(text: &str, width: i64) -> Result<Value, Error> {
     pad(text, "center", &[Value::from(width)])
 }
@@ -323,7 +324,7 @@ fn expand_tabs(text: &str, args: &[Value]) -> Result<Value, Error> {
     let (every,): (Option<i64>,) = from_args(args)?;
     let every = every.unwrap_or(8);
     if every > MOST_WIDTH {
-        return Err(wrong("a tab cannot be made so wide"));
+        return Err(wrong("the tab size is too large"));
     }
     let every = usize::try_from(every).unwrap_or(0);
     let mut expanded = String::with_capacity(text.len());
@@ -345,7 +346,7 @@ fn expand_tabs(text: &str, args: &[Value]) -> Result<Value, Error> {
     Ok(Value::from(expanded))
 }
 
-/// Items as texts, with another text between them.
+/// Joins items, converted to strings, with a separator.
 pub(super) fn join(separator: &str, items: &Value) -> Result<Value, Error> {
     let mut text = String::new();
     for (index, item) in items.try_iter()?.enumerate() {

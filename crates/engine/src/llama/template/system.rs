@@ -1,17 +1,18 @@
-//! Instructions where a template has no place for them.
+//! Instructions (system messages) for templates that have no place for them.
 //!
-//! Some refuse a message of the system's, some drop it without a word. As with llama.cpp, it then goes
-//! before what the user says next.
+//! Some templates refuse system messages, others drop them silently. As in llama.cpp, instructions
+//! are then put before the user's next message.
 
 use threadrunner_core::{Message, Role};
 
 use super::{ChatTemplate, TemplateError};
 
-/// A text that no template has by itself.
+/// A text that no template contains.
 const PROBE: &str = "threadrunner-5f1c2a";
 
 impl ChatTemplate {
-    /// The conversation as text, ending where the assistant is to speak, with its instructions in it.
+    /// Renders the conversation, including its instructions, ending where the assistant's turn
+    /// begins.
     pub(in crate::llama) fn render(&self, messages: &[Message]) -> Result<String, TemplateError> {
         let is_system = |message: &Message| message.role == Role::System;
         let Some(last) = messages.iter().rposition(is_system) else {
@@ -21,7 +22,7 @@ impl ChatTemplate {
             return self.render_as_is(&in_the_users_turns(messages, 0));
         }
         match self.render_as_is(messages) {
-            // It may want them at the beginning alone.
+            // It may accept instructions only at the beginning.
             Err(TemplateError::Refused(_)) if last > 0 => {
                 self.render_as_is(&in_the_users_turns(messages, 1))
             }
@@ -29,22 +30,22 @@ impl ChatTemplate {
         }
     }
 
-    /// Whether what the system says is in what the template makes of it. That is tried once.
+    /// Whether a system message appears in the rendered text. Tried once.
     fn has_place_for_system(&self) -> bool {
         *self.has_place_for_system.get_or_init(|| {
             let said = |role, content: &str| Message { role, content: content.to_owned() };
             match self.render_as_is(&[said(Role::System, PROBE), said(Role::User, "Hello")]) {
                 Ok(text) => text.contains(PROBE),
                 Err(TemplateError::Refused(_)) => false,
-                // What is broken will be so for the conversation too, which then says why.
+                // A broken template will fail on the conversation too, and report why.
                 Err(TemplateError::Broken(_) | TemplateError::Panics) => true,
             }
         })
     }
 }
 
-/// The conversation with its instructions, from this message on, before what the user says next. Those
-/// that the user says nothing after are what the user says.
+/// Puts the instructions from message `from` on before the user's next message. Those that no user
+/// message follows become user messages themselves.
 fn in_the_users_turns(messages: &[Message], from: usize) -> Vec<Message> {
     let mut merged = messages[..from].to_vec();
     let mut waiting: Vec<&str> = Vec::new();

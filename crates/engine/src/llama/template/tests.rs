@@ -12,7 +12,7 @@ fn read_json<T: serde::de::DeserializeOwned>(name: &str) -> BTreeMap<String, T> 
     serde_json::from_str(&std::fs::read_to_string(golden().join(name)).unwrap()).unwrap()
 }
 
-/// The moment at which the golden files were rendered.
+/// The time at which the golden files were rendered.
 fn then(format: &str) -> String {
     time::strftime(format, &jiff::civil::date(2025, 7, 4).at(9, 5, 3, 0).in_tz("UTC").unwrap())
 }
@@ -66,8 +66,8 @@ struct Expressions {
     results: BTreeMap<String, Expected>,
 }
 
-/// `differences.json` has what ours makes of those that are known to differ: of each it is seen that it
-/// still does.
+/// `differences.json` holds our output for expressions that are known to differ; the test checks
+/// that each still does.
 #[test]
 fn expressions_are_what_python_makes_of_them() {
     let read = |name: &str| std::fs::read_to_string(golden().join(name)).unwrap();
@@ -135,7 +135,7 @@ fn a_template_without_a_place_for_instructions_has_them_in_the_users_turn() {
         assert_eq!(template.render(&begins).unwrap(), begun);
         assert_eq!(template.render(&midway).unwrap(), gone_on);
     }
-    // What is refused for another reason still is.
+    // A refusal for another reason stays one.
     let never = compile("{{ raise_exception('no') }}").unwrap();
     assert!(matches!(never.render(&begins), Err(TemplateError::Refused(why)) if why == "no"));
 }

@@ -1,4 +1,4 @@
-//! The time of day, as Python's `strftime` writes it.
+//! The local time, formatted like Python's `strftime`.
 
 use std::fmt::Write;
 use std::sync::OnceLock;
@@ -6,11 +6,11 @@ use std::sync::OnceLock;
 use jiff::Zoned;
 use jiff::fmt::strtime;
 
-/// What Python writes for these in the language that it has by itself; jiff knows others or none.
+/// How Python's default locale expands these; jiff expands them differently or not at all.
 const SPELLED_OUT: [(&str, &str); 4] =
     [("%c", "%a %b %e %H:%M:%S %Y"), ("%x", "%m/%d/%y"), ("%X", "%H:%M:%S"), ("%r", "%I:%M:%S %p")];
 
-/// What a directive may end with.
+/// The letters that a directive may end with.
 const KNOWN: &str = "%aAbBcCdDeFgGhHIjklmMnpPrRsStTuUVwWxXyYzZ";
 
 /// The local time in a `strftime` format.
@@ -18,13 +18,13 @@ pub(crate) fn local_time(format: &str) -> String {
     strftime(format, &jiff::Timestamp::now().to_zoned(local_zone().clone()))
 }
 
-/// The machine's time zone, asked once: behind the fence its file cannot be read.
+/// The machine's time zone, read once: behind the fence its file is not readable.
 pub(crate) fn local_zone() -> &'static jiff::tz::TimeZone {
     static ZONE: OnceLock<jiff::tz::TimeZone> = OnceLock::new();
     ZONE.get_or_init(jiff::tz::TimeZone::system)
 }
 
-/// A time in a `strftime` format. What is not known stands as it is, as with Python.
+/// A time in a `strftime` format. Unknown directives are kept as they are, as in Python.
 pub(super) fn strftime(format: &str, time: &Zoned) -> String {
     let mut text = String::with_capacity(format.len());
     let mut rest = format;
@@ -33,13 +33,13 @@ pub(super) fn strftime(format: &str, time: &Zoned) -> String {
         let directive = directive(&rest[at..]);
         rest = &rest[at + directive.len()..];
         match directive {
-            // Python's own, which no C library has.
+            // Python's own directive, which C does not have.
             "%f" => {
                 let _ = write!(text, "{:06}", time.subsec_nanosecond() / 1000);
             }
-            // jiff knows more than C does, of which Python knows nothing either.
+            // jiff has directives that C, and so Python, does not have.
             _ if !directive.ends_with(|it| KNOWN.contains(it)) => text.push_str(directive),
-            // Hugging Face asks a clock that knows of no time zone.
+            // Hugging Face formats a time without a time zone.
             "%z" | "%:z" | "%Z" => {}
             _ => {
                 let spelled = SPELLED_OUT.iter().find(|(short, _)| *short == directive);
@@ -55,7 +55,7 @@ pub(super) fn strftime(format: &str, time: &Zoned) -> String {
     text
 }
 
-/// A directive with its flags and its width, at the beginning of a text.
+/// The directive at the start of a text, with its flags and width.
 fn directive(text: &str) -> &str {
     let mut length = 1;
     for it in text[1..].chars() {
