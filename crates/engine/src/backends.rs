@@ -1,4 +1,4 @@
-//! Choosing the backend that a model asks for.
+//! Selects the backend that a model asks for.
 
 #[cfg(not(feature = "llama"))]
 use threadrunner_core::ErrorCode;
@@ -7,12 +7,13 @@ use threadrunner_core::{BackendKind, Failure, ModelBackend};
 
 use crate::dummy;
 
-/// Loads the model, tells `progress` how far it is (from 0 to 1), and lends it to `serve`, once.
+/// Loads the model, reports its progress (from 0 to 1) to `progress`, and lends it to `serve`,
+/// once.
 ///
 /// Lending it keeps a context and the model that it borrows on one stack.
 ///
 /// # Errors
-/// The model cannot be loaded; `serve` was not called.
+/// When the model cannot be loaded. `serve` is not called in that case.
 pub fn with_model(
     load: &Load,
     progress: &mut dyn FnMut(f32),
@@ -28,10 +29,10 @@ pub fn with_model(
     }
 }
 
-/// How much memory loading it would take: [`Event::Sized`].
+/// Returns the memory that loading it would take, as [`Event::Sized`].
 ///
 /// # Errors
-/// It is no model that could be loaded.
+/// When it is not a model that could be loaded.
 pub fn size(load: &Load) -> Result<Event, Failure> {
     match load.model.backend {
         BackendKind::Dummy => dummy::size(load),
@@ -51,5 +52,5 @@ fn unknown() -> Failure {
 #[cfg(not(feature = "llama"))]
 fn without_llama() -> Failure {
     Failure::new(ErrorCode::BackendUnavailable, "this engine was built without the llama backend")
-        .hint("Build it with `--features llama`, or set THREADRUNNER_BACKEND=dummy.")
+        .hint("build it with `--features llama`, or set THREADRUNNER_BACKEND=dummy")
 }

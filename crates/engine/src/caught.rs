@@ -1,15 +1,15 @@
-//! Panics in somebody else's code, kept to the request that they are about.
+//! Catches panics in third-party code, so that they fail only the request that caused them.
 
 use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe};
 
 thread_local! {
-    /// Whether a panic of this thread is caught, so that its message is not to be told.
+    /// Whether this thread catches panics right now, so their messages are not logged.
     static CAUGHT: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Has panics that are caught tell where they were and not what they say: the message may quote what
-/// was worked on, which is somebody's prompt.
+/// Installs a panic hook that logs where a caught panic happened but not its message, which may
+/// quote a prompt.
 pub(crate) fn install() {
     let usual = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
@@ -21,8 +21,8 @@ pub(crate) fn install() {
     }));
 }
 
-/// What `work` returns; `None` where it panics. Nothing that it may leave half done may be used
-/// after that.
+/// Runs `work` and returns its result, or `None` if it panics. After a panic, the caller must not
+/// use anything that `work` may have left half done.
 pub(crate) fn unless_it_panics<T>(work: impl FnOnce() -> T) -> Option<T> {
     let outer = CAUGHT.replace(true);
     let done = panic::catch_unwind(AssertUnwindSafe(work));

@@ -1,58 +1,59 @@
-//! Which events are written now, and which a little later together.
+//! Decides which events are written now, and which are held and written together.
 //!
-//! A write wakes the daemon, and that one its clients, on the processors that compute the next
-//! token. So what a reader could not tell apart shares a write, and what nobody reads as it comes
-//! waits for more of its kind. What begins or ends an answer waits for nothing.
+//! A write wakes the daemon, which wakes its clients, all on the processors that compute the next
+//! token. So text that a reader could not tell apart in time shares a write, and an answer that
+//! nobody follows is written even less often. The first text of an answer and its end are never
+//! held.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use threadrunner_core::engine_protocol::Event;
 
-/// How long text may be held for more of it, since the last write: less than an image of a film
-/// lasts. A token that takes as long to compute is never held; the quickest models have some five
-/// in it.
+/// How long text that a client follows may be held after the last write: less than a frame of film
+/// lasts. A token that takes longer than this to compute is never held; the fastest models compute
+/// about five in this time.
 pub const WINDOW: Duration = Duration::from_millis(25);
-/// How long text may be held that nobody reads as it comes. It is what an engine that dies takes
-/// with it of an answer.
+/// How long text that no client follows may be held. An engine that dies loses this much of an
+/// answer.
 pub const WINDOW_UNFOLLOWED: Duration = Duration::from_millis(250);
 
-/// Decides when events are written. It has no clock: it is told the time.
+/// Decides when events are written. Has no clock: callers pass the time.
 #[derive(Debug, Default)]
 pub struct Coalescer {
     requests: HashMap<u64, Reader>,
-    /// What waits for nothing.
+    /// Events that must not wait.
     ready: Vec<Event>,
-    /// What somebody reads as it comes, and what nobody does.
+    /// Events of answers that a client follows, and of those that none does.
     followed: Held,
     unfollowed: Held,
     written: Option<Instant>,
 }
 
-/// What is known of who reads an answer.
+/// Who reads an answer.
 #[derive(Debug, Default)]
 struct Reader {
-    /// Whether somebody reads it as it comes.
+    /// Whether a client follows it as it comes.
     follows: bool,
-    /// Whether the first of it was sent.
+    /// Whether its first text since then was sent.
     began: bool,
 }
 
-/// Events that wait for others.
+/// Events that wait to be written with others.
 #[derive(Debug, Default)]
 struct Held {
     events: Vec<Event>,
-    /// When they are to be written, if there are any.
+    /// When they must be written. `None` if there are none.
     due: Option<Instant>,
 }
 
 impl Coalescer {
-    /// A request begins, and somebody `follows` its answer as it comes, or nobody does.
+    /// Begins a request. `follows` tells whether a client follows its answer.
     pub fn begin(&mut self, id: u64, follows: bool) {
         self.requests.insert(id, Reader { follows, began: false });
     }
 
-    /// Somebody follows from now on; what is held of the answer is written at once.
+    /// Notes that a client follows the answer from now on. Releases what is held of it.
     pub fn follow(&mut self, id: u64) {
         if let Some(reader) = self.requests.get_mut(&id) {
             reader.follows = true;
@@ -60,7 +61,7 @@ impl Coalescer {
         }
     }
 
-    /// Takes an event in, at the time at which it came to be.
+    /// Takes in an event that occurred at `now`.
     pub fn push(&mut self, event: Event, now: Instant) {
         let (Event::Text { id, .. }
         | Event::Prefill { id, .. }
@@ -94,7 +95,7 @@ impl Coalescer {
         self.ready.push(event);
     }
 
-    /// What is to be written now, if there is no other chance for so long.
+    /// Returns the events to write now, if the next chance to write comes after `next_chance`.
     pub fn take(&mut self, now: Instant, next_chance: Duration) -> Vec<Event> {
         let unfollowed_too = self.unfollowed.is_due(now, next_chance);
         let due =
@@ -113,9 +114,8 @@ impl Coalescer {
 }
 
 impl Held {
-    /// Adds an event, which is to be written by `due` if there are none that are to be earlier.
-    /// Text goes on where there is some of its request, and progress takes the place of earlier
-    /// progress.
+    /// Adds an event that must be written by `due`, unless earlier events have set the time.
+    /// Appends text to that of the same request, and replaces progress with later progress.
     fn add(&mut self, event: Event, due: Instant) {
         self.due.get_or_insert(due);
         let earlier = self.events.iter_mut().rev().find(|held| request(held) == request(&event));
@@ -139,7 +139,7 @@ impl Held {
         std::mem::take(&mut self.events)
     }
 
-    /// Takes out what is held of one request.
+    /// Takes out the events of one request.
     fn take_of(&mut self, id: u64) -> Vec<Event> {
         let its = self.events.extract_if(.., |event| request(event) == Some(id)).collect();
         if self.events.is_empty() {
@@ -149,7 +149,7 @@ impl Held {
     }
 }
 
-/// The request that a held event is of.
+/// The request that a held event belongs to.
 fn request(event: &Event) -> Option<u64> {
     match event {
         Event::Text { id, .. } | Event::Prefill { id, .. } => Some(*id),

@@ -1,12 +1,12 @@
-//! What holds for draft models whatever the backend.
+//! Rules for draft models that hold for every backend.
 
 use threadrunner_core::engine_protocol::Load;
 use threadrunner_core::{ErrorCode, Failure};
 
-/// Refuses a draft model where the options leave it nothing to do.
+/// Refuses a draft model if the options rule out its use.
 ///
 /// # Errors
-/// [`ErrorCode::Config`] names the option.
+/// [`ErrorCode::Config`], naming the option.
 pub(crate) fn check(load: &Load) -> Result<(), Failure> {
     let Some(draft) = load.model.draft_name() else { return Ok(()) };
     let option = match (load.options.deterministic, load.options.speculation) {
@@ -14,14 +14,14 @@ pub(crate) fn check(load: &Load) -> Result<(), Failure> {
         (_, Some(false)) => "speculation = false",
         _ => return Ok(()),
     };
-    let message = format!("with {option} the draft model {draft} has nothing to do");
+    let message = format!("the draft model {draft} cannot be used with {option}");
     Err(Failure::new(ErrorCode::Config, message).hint(format!(
-        "Leave out {option} in [engine] of config.toml, or the draft model: --draft none."
+        "remove {option} from [engine] in config.toml, or drop the draft model with `--draft none`"
     )))
 }
 
-/// Whether greedy requests without a seed have drafts: who names a draft model wants it to be used,
-/// unless the options say no.
+/// Whether greedy requests without a seed use drafts. They do if a draft model is named, unless the
+/// options say no.
 pub(crate) fn greedy(load: &Load) -> bool {
     load.model.draft.is_some() && load.options.speculation_greedy != Some(false)
 }

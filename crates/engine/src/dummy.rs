@@ -1,9 +1,8 @@
 //! The backend without a model: it answers with the words of the prompt. For tests and CI.
 //!
-//! In its vocabulary the first 256 tokens are bytes, of which prompts are made; token 256 + i is
-//! the i-th word of an answer, which depends on the sequence. What it answers next follows from
-//! the tokens in the cache alone, as with a real model: cells that were shared wrongly make it
-//! say something else.
+//! The first 256 tokens of its vocabulary are bytes, which make up prompts. Token 256 + i is the
+//! i-th word of an answer; which word that is depends on the sequence. As with a real model, its
+//! next token follows only from the tokens in the cache, so wrongly shared cells change the answer.
 
 mod answer;
 mod cells;
@@ -24,26 +23,26 @@ use crate::draft;
 use crate::estimate::PARKED_PART;
 use cells::{Cell, Cells};
 
-/// Cells of the cache, unless the options say otherwise: more than anybody types.
+/// The default context, in cells: more than anybody types.
 const CONTEXT: u32 = 1 << 20;
-/// What memory may leave of it.
+/// The smallest context, chosen when memory is short.
 const LEAST_CONTEXT: u32 = 512;
 const BATCH: u32 = 2048;
 const SEQUENCES: u32 = 8;
 const DRAFTS: u32 = 15;
-/// All sequences, also those that are in no forward pass: as many as llama.cpp has.
+/// All sequences, including those in no forward pass: as many as llama.cpp has.
 const ALL_SEQUENCES: u32 = 256;
 
 /// The first token that is a word of an answer.
 const FIRST_WORD: i32 = 256;
 
-/// Names the script, in JSON, for an engine whose options have none.
+/// The variable that holds the script, in JSON, for an engine whose options have none.
 const SCRIPT_VARIABLE: &str = "THREADRUNNER_DUMMY";
 
 /// See [`crate::backends::with_model`].
 ///
 /// # Errors
-/// The script says so, or there is a script and it cannot be read.
+/// When the script asks for it or cannot be read, or a draft model cannot be used.
 pub fn with_model(
     load: &Load,
     progress: &mut dyn FnMut(f32),
@@ -57,7 +56,7 @@ pub fn with_model(
     }
     if let Some(message) = &script.load_error {
         return Err(Failure::new(ErrorCode::ModelLoad, message)
-            .hint("The dummy's script asked for this error."));
+            .hint("the dummy's script asked for this error"));
     }
     let deterministic = load.options.deterministic == Some(true);
     let n_seq_max = if deterministic { 1 } else { load.options.sequences.unwrap_or(SEQUENCES) };
@@ -97,7 +96,7 @@ pub fn with_model(
 /// See [`crate::backends::size`].
 ///
 /// # Errors
-/// There is a script and it cannot be read.
+/// When the script cannot be read, or a draft model cannot be used.
 pub fn size(load: &Load) -> Result<Event, Failure> {
     let script = script(&load.options)?;
     draft::check(load)?;
@@ -106,13 +105,13 @@ pub fn size(load: &Load) -> Result<Event, Failure> {
     Ok(Event::Sized { wanted: memory(&script, wanted), least: memory(&script, least) })
 }
 
-/// What it says that it takes.
+/// The memory that it claims to take.
 fn memory(script: &DummyScript, context: u32) -> Memory {
     let cache = script.cell_bytes.saturating_mul(context.into());
     Memory { weights: script.memory_bytes, cache, ..Memory::default() }
 }
 
-/// The context that was asked for; else the usual one, or as much of it as memory allows.
+/// The context that the options ask for; else the default, or as much of it as memory allows.
 fn context(load: &Load, script: &DummyScript) -> u32 {
     let fits = |bytes: u64| {
         let cells = bytes.saturating_sub(script.memory_bytes).checked_div(script.cell_bytes);
@@ -129,9 +128,9 @@ fn script(options: &EngineOptions) -> Result<DummyScript, Failure> {
 fn script_from_environment() -> Result<DummyScript, Failure> {
     let Some(json) = std::env::var_os(SCRIPT_VARIABLE) else { return Ok(DummyScript::default()) };
     serde_json::from_slice(json.as_encoded_bytes()).map_err(|error| {
-        let message = format!("{SCRIPT_VARIABLE} is no script for the dummy: {error}");
+        let message = format!("cannot read {SCRIPT_VARIABLE} as a script for the dummy: {error}");
         Failure::new(ErrorCode::Config, message)
-            .hint(format!("Unset it, or set it to JSON such as {SCRIPT_EXAMPLE}."))
+            .hint(format!("unset it, or set it to JSON such as {SCRIPT_EXAMPLE}"))
     })
 }
 
@@ -146,15 +145,15 @@ struct Dummy {
 
 #[derive(Default)]
 struct Sequence {
-    /// Known from when the first word is sampled to when tokens are forgotten.
+    /// Set when the first word is sampled, cleared when tokens are forgotten.
     answer: Option<Vec<String>>,
-    /// The tokens that are cached, and their cells.
+    /// The cached tokens and their cells.
     cached: Vec<Cell>,
-    /// Words of the answer that are cached.
+    /// The number of cached words of the answer.
     words: usize,
 }
 
-/// Words of an answer among these tokens.
+/// Counts the words of an answer among these tokens.
 fn words_in<'a>(tokens: impl IntoIterator<Item = &'a TokenId>) -> usize {
     tokens.into_iter().filter(|token| token.0 >= FIRST_WORD).count()
 }
@@ -164,7 +163,7 @@ impl ModelBackend for Dummy {
         &self.info
     }
 
-    /// What the user said last, or all that was said where the script wants it.
+    /// Returns the user's last message, or the whole conversation if the script asks for it.
     fn render_chat(&self, messages: &[Message]) -> Result<String, BackendError> {
         thread::sleep(Duration::from_millis(self.script.template_ms));
         std::hint::black_box(vec![0_u8; self.script.template_bytes]);
@@ -232,7 +231,7 @@ impl ModelBackend for Dummy {
         Ok(())
     }
 
-    /// The words that come next, but for those that the script wants to be wrong.
+    /// Guesses the next words, except for those that the script makes wrong.
     fn draft(&mut self, requests: &[DraftRequest]) -> Drafted {
         let start = Instant::now();
         let guess = |request: &DraftRequest| {
@@ -283,7 +282,7 @@ impl ModelBackend for Dummy {
         Some("dummy".to_owned())
     }
 
-    /// The tokens.
+    /// Saves the cached tokens.
     fn save(&mut self, seq: SeqId, most: usize) -> Result<Option<Vec<u8>>, BackendError> {
         let cached = self.sequences.get(&seq).map(|sequence| sequence.cached.as_slice());
         let tokens = cached.unwrap_or_default().iter().map(|cell| cell.token);
@@ -296,7 +295,7 @@ impl ModelBackend for Dummy {
         let (cells, rest) = state.as_chunks();
         let room = (self.info.n_ctx as usize).saturating_sub(self.cells.used());
         if !rest.is_empty() || cells.len() != tokens as usize || cells.len() > room {
-            let message = format!("{} bytes are no state of {tokens} tokens", state.len());
+            let message = format!("{} bytes are not the state of {tokens} tokens", state.len());
             return Err(Failure::new(ErrorCode::Internal, message).into());
         }
         let Some(sequence) = self.sequences.get_mut(&seq) else {
@@ -314,7 +313,7 @@ impl Dummy {
         Self { info, script, sequences: BTreeMap::new(), cells: Cells::default() }
     }
 
-    /// Fails or crashes when a sequence has so many words and the script wants it.
+    /// Fails or aborts if the script asks for that after this many words.
     fn follow_script(&self, generated: usize) -> Result<(), BackendError> {
         let reached = |after: Option<u32>| after.is_some_and(|after| generated >= after as usize);
         if reached(self.script.abort_after) {

@@ -1,4 +1,7 @@
-//! The loop: commands in, forward passes, events out.
+//! The engine's loop: commands in, forward passes, events out.
+//!
+//! [`Engine`] lets a scheduler plan, a backend compute, and a coalescer decide when events are
+//! written.
 
 #[cfg(test)]
 mod tests;
@@ -27,32 +30,33 @@ use crate::pass_times::PassTimes;
 use crate::state::States;
 use crate::watch::{Kind, Watch, Work};
 
-/// How much longer the text that a template makes may be than what was said, and bytes beside that.
+/// Limit on the text that a template makes: this many times the length of the messages, plus this
+/// many bytes.
 const TEMPLATE_LENGTH: (usize, usize) = (8, 1 << 20);
-/// How many commands are taken in between two forward passes, so that a flood of them does not
-/// hold up those who are being answered.
+/// The maximum number of commands taken in between two forward passes, so that a flood of them does
+/// not hold up the requests that are running.
 const COMMANDS_PER_STEP: usize = 64;
 
-/// How long nothing is asked for before sessions are saved: the next turn of one that is talked to
-/// by a program comes sooner.
+/// How long the engine must be idle before it saves sessions. If a program drives a session, its
+/// next turn comes sooner.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// Why an engine ended that the daemon did not end.
+/// Why an engine ended without being told to.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    /// The daemon does not read any more.
+    /// The daemon no longer reads.
     #[error("the daemon is gone: {0}")]
     DaemonGone(#[from] io::Error),
-    /// A command that this protocol does not allow here.
+    /// A command that the protocol does not allow at this point.
     #[error("the daemon broke the protocol: {0}")]
     Protocol(String),
-    /// The backend is in no state to go on. Every request was told.
+    /// The backend cannot go on. Every request has failed.
     #[error("the backend broke down: {0}")]
     Broken(Failure),
 }
 
 impl EngineError {
-    /// What the process exits with.
+    /// The exit code of the process.
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::DaemonGone(_) => ExitCode::Success,
@@ -62,7 +66,7 @@ impl EngineError {
     }
 }
 
-/// One loaded model, and those who are being answered by it.
+/// A loaded model and the requests that it answers.
 pub struct Engine<'a, W> {
     backend: &'a mut dyn ModelBackend,
     events: &'a mut EventWriter<W>,
@@ -75,11 +79,11 @@ pub struct Engine<'a, W> {
     watch: Watch,
     states: Option<States>,
     parked: ParkedStates,
-    /// Whether there is something to save: what the reader asks when the stream has ended.
+    /// Whether there are sessions to save. The reader checks this when the stream has ended.
     unsaved: Arc<AtomicBool>,
 }
 
-/// When things happened to a request.
+/// The times of a request's events.
 #[derive(Debug)]
 struct Clock {
     received: Instant,
@@ -87,7 +91,7 @@ struct Clock {
 }
 
 impl<'a, W: Write> Engine<'a, W> {
-    /// An engine with nothing to do.
+    /// Creates an engine without requests.
     pub fn new(backend: &'a mut dyn ModelBackend, events: &'a mut EventWriter<W>) -> Self {
         let scheduler = Scheduler::new(backend.info());
         Self {
@@ -106,7 +110,7 @@ impl<'a, W: Write> Engine<'a, W> {
         }
     }
 
-    /// The same, whose long forward passes end early when `interrupt` asks.
+    /// Ends long forward passes early when `interrupt` asks.
     #[must_use]
     pub fn interrupted_by(mut self, interrupt: Interrupt) -> Self {
         self.backend.listen_to(interrupt.clone());
@@ -114,22 +118,23 @@ impl<'a, W: Write> Engine<'a, W> {
         self
     }
 
-    /// The same, whose work may take no longer than `watch` allows.
+    /// Limits the time of work with `watch`.
     #[must_use]
     pub fn watched_by(mut self, watch: Watch) -> Self {
         self.watch = watch;
         self
     }
 
-    /// The same, which saves sessions and restores them, and says in `unsaved` whether it has any
-    /// that are not saved.
+    /// Saves sessions to `states` and restores them from there. `unsaved` tells the reader whether
+    /// there are any left to save.
     #[must_use]
     pub fn keeping(mut self, states: Option<States>, unsaved: Arc<AtomicBool>) -> Self {
         (self.states, self.unsaved) = (states, unsaved);
         self
     }
 
-    /// Serves until there can be no more commands, and then saves what sessions are not saved.
+    /// Serves until there can be no more commands. Then saves the sessions that are unsaved, unless
+    /// the backend is broken.
     ///
     /// # Errors
     /// See [`EngineError`].
@@ -150,7 +155,7 @@ impl<'a, W: Write> Engine<'a, W> {
                     None => return Ok(()),
                 }
             }
-            // What was asked for so far is among the commands that are taken in now.
+            // The commands behind any interrupt so far are taken in now.
             self.interrupt.clear();
             for _ in 0..COMMANDS_PER_STEP {
                 match commands.try_recv() {
@@ -161,8 +166,8 @@ impl<'a, W: Write> Engine<'a, W> {
             }
             self.say_what_is_unsaved();
             let step = self.plan();
-            // Those who were canceled or refused need not wait for the forward pass, nor does
-            // text that would be late after it.
+            // Canceled and refused requests need not wait for the forward pass, nor does text that
+            // would be late after it.
             self.write(self.expected_time(&step))?;
             self.carry_out(step);
             self.write(Duration::ZERO)?;
@@ -173,7 +178,7 @@ impl<'a, W: Write> Engine<'a, W> {
         }
     }
 
-    /// Writes the events that are due, where the next chance to is so much later.
+    /// Writes the events that are due, if the next chance to write comes after `next_chance`.
     fn write(&mut self, next_chance: Duration) -> io::Result<()> {
         for event in self.coalescer.take(Instant::now(), next_chance) {
             self.events.push(&event);
@@ -181,8 +186,8 @@ impl<'a, W: Write> Engine<'a, W> {
         self.events.flush()
     }
 
-    /// The next command; `None` where there will be none. When it does not come for a while, the
-    /// time is used to save sessions, one after the other.
+    /// Waits for the next command. `None` means that no more will come. While none comes for a
+    /// while, saves sessions, one after the other.
     fn wait(&mut self, commands: &Receiver<Received>) -> Option<Received> {
         let mut patience = QUIET;
         while self.scheduler.has_unsaved() {
@@ -203,7 +208,7 @@ impl<'a, W: Write> Engine<'a, W> {
         }
     }
 
-    /// Ends all requests, for there is nobody to be answered, and saves the sessions, that of the
+    /// Cancels all requests, because nobody is left to answer, and saves the sessions, that of the
     /// last turn first.
     fn save_all(&mut self) {
         if !self.scheduler.has_unsaved() && !self.scheduler.has_sessions() {
@@ -213,7 +218,7 @@ impl<'a, W: Write> Engine<'a, W> {
         for id in running {
             self.scheduler.cancel(id, &mut self.outputs);
         }
-        // Those that are saved as they end.
+        // Some sessions are saved as their requests end.
         if !self.scheduler.is_idle() {
             let step = self.plan();
             self.carry_out(step);
@@ -253,8 +258,8 @@ impl<'a, W: Write> Engine<'a, W> {
     fn generate(&mut self, generate: Generate, received: Instant) -> Result<(), EngineError> {
         let Generate { id, stream, .. } = generate;
         if self.clocks.contains_key(&id) {
-            // Two of one id could never be told apart again.
-            return Err(EngineError::Protocol(format!("request {id} is running already")));
+            // Two requests with one id could never be told apart again.
+            return Err(EngineError::Protocol(format!("request {id} is already running")));
         }
         let accepted =
             self.tokenize(generate).and_then(|request| Ok(self.scheduler.submit(request)?));
@@ -278,7 +283,7 @@ impl<'a, W: Write> Engine<'a, W> {
             .map_err(|error| Failure::new(ErrorCode::InvalidRequest, error.to_string()))?;
         let params = params.or(&self.backend.info().recommended).or(&Parameters::DEFAULT);
         if says_nothing(&generate.input) {
-            // A template would make a prompt of it all the same.
+            // A template would still make a prompt of this.
             return Err(Failure::new(ErrorCode::EmptyPrompt, "the prompt is empty").into());
         }
         let text = match generate.input {
@@ -295,17 +300,17 @@ impl<'a, W: Write> Engine<'a, W> {
         Ok(Request { id: generate.id, prompt, params, priority: generate.priority, session })
     }
 
-    /// What the model's template, which is somebody's program, makes of a conversation.
+    /// Renders a conversation with the model's template, which is untrusted code.
     fn render(&self, id: u64, messages: &[Message]) -> Result<String, BackendError> {
         let said: usize = messages.iter().map(|message| message.content.len()).sum();
         let work = Work::on_text(Kind::Template, id, said);
         let text = self
             .watch
             .during(work, || unless_it_panics(|| self.backend.render_chat(messages)))
-            .unwrap_or_else(|| Err(template_failure("cannot be rendered: that panics").into()))?;
+            .unwrap_or_else(|| Err(template_failure("panics when it is rendered").into()))?;
         let (times, more) = TEMPLATE_LENGTH;
         if text.len() > said.saturating_mul(times).saturating_add(more) {
-            let what = format!("makes {} bytes of a conversation of {said}", text.len());
+            let what = format!("turns a conversation of {said} bytes into {}", text.len());
             return Err(template_failure(&what).into());
         }
         Ok(text)
@@ -317,8 +322,8 @@ impl<'a, W: Write> Engine<'a, W> {
         step
     }
 
-    /// How long a step will take, as far as that is known: nothing is of what comes before a
-    /// forward pass.
+    /// How long a step is expected to take, or [`Duration::MAX`] if unknown: what moves cells
+    /// before the forward pass takes an unknown time.
     fn expected_time(&self, step: &Step) -> Duration {
         match step.only_computes() {
             true => self.pass_times.expect(step.forward.n_tokens()),
@@ -328,7 +333,7 @@ impl<'a, W: Write> Engine<'a, W> {
 
     fn carry_out(&mut self, mut step: Step) {
         let usual = self.expected_time(&step);
-        // What else was done, reading a session's state for one, would be taken for computing.
+        // Other work, such as reading a session's state, would be counted as computing.
         let only_computes = step.only_computes();
         let tokens = step.forward.n_tokens();
         let start = Instant::now();
@@ -350,7 +355,7 @@ impl<'a, W: Write> Engine<'a, W> {
         self.tell();
     }
 
-    /// Turns what the scheduler said into events, with the time.
+    /// Turns the scheduler's outputs into events, with timings.
     fn tell(&mut self) {
         let now = Instant::now();
         for output in self.outputs.drain(..) {
@@ -381,7 +386,7 @@ impl<'a, W: Write> Engine<'a, W> {
 impl Clock {
     fn timings(&self, now: Instant, drafts: Drafts) -> Timings {
         let milliseconds = |from: Instant, to: Instant| (to - from).as_secs_f64() * 1e3;
-        // Canceled before the first token: all of it was spent on the prompt.
+        // Canceled before the first token: all the time went into the prompt.
         let first_token = self.first_token.unwrap_or(now);
         Timings {
             prefill_ms: milliseconds(self.received, first_token),
@@ -393,10 +398,10 @@ impl Clock {
     }
 }
 
-/// What is said where the model's chat template does what it may not.
+/// The failure of a chat template that does `what`.
 pub(crate) fn template_failure(what: &str) -> Failure {
     Failure::new(ErrorCode::ChatTemplate, format!("the model's chat template {what}"))
-        .hint("Send the prompt without the template: --raw")
+        .hint("pass `--raw` to send the prompt without the template")
 }
 
 fn says_nothing(input: &Input) -> bool {
@@ -406,7 +411,7 @@ fn says_nothing(input: &Input) -> bool {
     }
 }
 
-/// A base model knows no turns: it goes on with what was said, one message a line.
+/// Joins messages, one per line. A base model knows no turns and just continues the text.
 fn without_template(messages: &[Message]) -> String {
     let contents: Vec<&str> = messages.iter().map(|message| message.content.as_str()).collect();
     contents.join("\n")

@@ -1,9 +1,10 @@
-//! How much memory a model takes, from its file's header: asked before anything is allocated.
+//! Estimates how much memory a model takes, from its file's header, before anything is allocated.
 //!
-//! The weights are the file. The cache follows from the layers; it is 16-bit numbers. What a
-//! forward pass computes in is a formula that was fitted to what llama.cpp reports for models of
-//! two architectures (`tests/llama/memory.rs` compares them). Where a header leaves something open the
-//! estimate is high rather than low; once the model is loaded, what was allocated takes its place.
+//! The weights are as large as the file. The cache follows from the layers and holds 16-bit
+//! numbers. The buffers that a forward pass computes in follow a formula, which was fitted to what
+//! llama.cpp reports for models of two architectures (`tests/llama/memory.rs` compares them). If a
+//! header leaves something open, the estimate errs on the high side. Once the model is loaded, what
+//! was allocated replaces the estimate.
 
 use std::path::Path;
 
@@ -12,70 +13,71 @@ use threadrunner_core::{Failure, Memory};
 
 use crate::gguf::{self, Shape, check_file};
 
-/// The context where the options say nothing: enough for long conversations, and with a model of a
-/// few billion parameters about a gigabyte.
+/// The default context: enough for long conversations, and about a gigabyte with a model of a few
+/// billion parameters.
 pub const DEFAULT_CONTEXT: u32 = 8192;
-/// The smallest context of use: a page or two, and an answer.
+/// The smallest useful context: a page or two, and an answer.
 pub const LEAST_CONTEXT: u32 = 2048;
-/// llama.cpp rounds contexts up to multiples of it.
+/// llama.cpp rounds contexts up to multiples of this.
 const CONTEXT_STEP: u32 = 256;
-/// The sequences in a forward pass where the options say nothing: at least, and at most. Wider passes
-/// are hardly cheaper for each token.
+/// Bounds on the default number of sequences in a forward pass. Wider passes are hardly cheaper per
+/// token.
 const FEWEST_SEQUENCES: u32 = 8;
 const USEFUL_SEQUENCES: u32 = 64;
-/// Between the two, as many as all together cost this part of the weights at most (logits; windows or
-/// states where each has its own), and as have so many cells each.
+/// Within these bounds, sequences together cost at most 1/`PART_FOR_SEQUENCES` of the weights (for
+/// logits, and for windows or states if each has its own), and each has `CELLS_FOR_SEQUENCE` cells.
 const PART_FOR_SEQUENCES: u64 = 6;
 const CELLS_FOR_SEQUENCE: u32 = 128;
-/// llama.cpp's own. On two processors with AVX2 a prompt of 512 tokens is read as fast in batches
-/// of 256, and 5 to 20 % slower in batches of 128 or 64.
+/// llama.cpp's default. On two processors with AVX2, a prompt of 512 tokens is read as fast in
+/// batches of 256, and 5 to 20 % slower in batches of 128 or 64.
 pub const DEFAULT_BATCH: u32 = 512;
-/// States or windows beside those of the sequences in a forward pass: for requests that are made
-/// to wait, and for beginnings of prompts that others will have too.
+/// States or windows beyond those of the sequences in a forward pass: for requests that are paused,
+/// and for beginnings of prompts that other requests will share.
 pub const SPARE_STATES: u32 = 2;
-/// Drafts in a forward pass. On two processors with AVX2, 16 tokens at once are decoded 2.1 times as
-/// fast as one by one, 12 as 2.05 times, and 8 as twice.
+/// The maximum number of drafts in a forward pass. On two processors with AVX2, decoding 16 tokens
+/// at once is 2.1 times as fast as one by one, 12 tokens 2.05 times, and 8 tokens twice.
 pub const MOST_DRAFTS: u32 = 15;
 
-/// The program itself, its threads, what it reads and writes.
+/// Bytes for the program itself, its threads, and what it reads and writes.
 const PROCESS: u64 = 12 << 20;
-/// Of each token: its text, its score, the ways to find it.
+/// Bytes for each token of the vocabulary: its text, its score, and the index to find it.
 const VOCABULARY_ENTRY: u64 = 200;
 /// Bytes of a number in the cache.
 const CACHED: u64 = 2;
-/// Bytes of a number that is computed with.
+/// Bytes of a number in computations.
 const COMPUTED: u64 = 4;
 
-/// How large a context to make, and how many sequences in a forward pass.
+/// The size of a context, and the number of sequences in a forward pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
-    /// Cells of the cache.
+    /// Cells of the KV cache.
     pub context: u32,
     /// Sequences in a forward pass.
     pub sequences: u32,
 }
 
-/// What can be told of a model before it is loaded.
+/// What is known about a model before it is loaded.
 #[derive(Debug, Clone)]
 pub struct Estimate {
     shape: Shape,
     weights: u64,
     batch: u32,
-    /// What the options ask for.
+    /// What the options ask for, if anything.
     context: Option<u32>,
     sequences: Option<u32>,
-    /// The most drafts in a forward pass.
+    /// The maximum number of drafts in a forward pass.
     drafts: u32,
-    /// Whether ended requests leave anything beside the cache.
+    /// Whether ended requests are parked beside the cache.
     parks: bool,
-    /// What can be told of its draft model.
+    /// The estimate of its draft model.
     draft: Option<Box<Self>>,
 }
 
-/// Ended requests leave beside the cache as many tokens as fill one in so many parts of it, at most.
+/// Ended requests are parked in memory beside the cache. Together they take at most the cache's
+/// size divided by this.
 pub const PARKED_PART: u32 = 2;
 
-/// Bytes of what they leave beside a cache of so many bytes, at most.
+/// Returns the most bytes that parked requests take beside a cache of `cache` bytes.
 pub fn parked(cache: u64) -> u64 {
     cache / u64::from(PARKED_PART)
 }
@@ -84,7 +86,7 @@ impl Estimate {
     /// Reads the header of the model file at `path`.
     ///
     /// # Errors
-    /// It is no model file.
+    /// When it is not a model file.
     pub fn of_file(path: &Path, options: &EngineOptions) -> Result<Self, Failure> {
         let shape = check_file(path)?.shape;
         let lengths = gguf::parts(path);
@@ -92,10 +94,10 @@ impl Estimate {
         Ok(Self::new(shape, lengths.fold(0, u64::saturating_add), options))
     }
 
-    /// The same with the draft model in the file at `path`, which is given the same extent.
+    /// Adds the draft model in the file at `path`, which gets the same extent.
     ///
     /// # Errors
-    /// It is no model file.
+    /// When it is not a model file.
     pub fn with_draft(self, path: &Path, options: &EngineOptions) -> Result<Self, Failure> {
         let draft = Self { drafts: 0, parks: false, ..Self::of_file(path, options)? };
         Ok(Self { draft: Some(Box::new(draft)), ..self })
@@ -116,14 +118,14 @@ impl Estimate {
         }
     }
 
-    /// What is made where memory is no matter.
+    /// The extent to create if memory does not matter.
     pub fn wanted(&self) -> Extent {
         let context = self.context.unwrap_or_else(|| self.trained().min(DEFAULT_CONTEXT));
         let sequences = self.sequences.unwrap_or_else(|| self.usual_sequences(context));
         Extent { context, sequences }
     }
 
-    /// How many sequences are made where the options say nothing.
+    /// The default number of sequences.
     fn usual_sequences(&self, context: u32) -> u32 {
         let of = |sequences| self.own_memory(Extent { context, sequences }).total();
         let each = of(2).saturating_sub(of(1)).max(1);
@@ -132,7 +134,7 @@ impl Estimate {
         many.clamp(FEWEST_SEQUENCES, USEFUL_SEQUENCES) / FEWEST_SEQUENCES * FEWEST_SEQUENCES
     }
 
-    /// The least that is made, however little memory there is.
+    /// The smallest extent, which is created however little memory there is.
     pub fn least(&self) -> Extent {
         let wanted = self.wanted();
         Extent {
@@ -141,13 +143,13 @@ impl Estimate {
         }
     }
 
-    /// The largest that takes no more than so many bytes; the least, where that takes more.
+    /// The largest extent that takes at most `bytes`, or the smallest if even that takes more.
     pub fn fit(&self, bytes: u64) -> Extent {
         let (wanted, least) = (self.wanted(), self.least());
         let mut extent = wanted;
         loop {
-            // More sequences cost something where each has memory of its own. A longer context is
-            // worth more than more sequences.
+            // First shrinks the context. Only if not even the smallest one fits, halves the number
+            // of sequences: they cost memory if each has some of its own.
             let fits = |context| self.memory(Extent { context, ..extent }).total() <= bytes;
             let smaller =
                 (least.context..wanted.context).rev().filter(|n| n.is_multiple_of(CONTEXT_STEP));
@@ -162,7 +164,7 @@ impl Estimate {
         }
     }
 
-    /// Bytes that a model of this extent takes.
+    /// The memory that a model of this extent takes, in bytes.
     pub fn memory(&self, extent: Extent) -> Memory {
         let own = self.own_memory(extent);
         let Some(draft) = &self.draft else { return own };
@@ -193,7 +195,7 @@ impl Estimate {
         let heads = kv_heads.or_else(|| shape.of_layer("attention.head_count", layer));
         let (key, value) = self.head();
         let cells = match self.window(layer) {
-            // llama.cpp's own: a window for each state, and room for a batch.
+            // As in llama.cpp: a window for each state, and room for a batch.
             Some(window) => window
                 .saturating_mul(states)
                 .saturating_add(self.batch.into())
@@ -206,12 +208,12 @@ impl Estimate {
             .saturating_mul(key.saturating_add(value))
             .saturating_mul(cells)
             .saturating_mul(CACHED);
-        // In a hybrid, a layer without heads is a recurrent one.
+        // In a hybrid model, a layer without heads is recurrent.
         let recurrent = if heads.unwrap_or(0) == 0 { self.state() } else { 0 };
         attention.saturating_add(recurrent.saturating_mul(states))
     }
 
-    /// Lengths of a key and of a value.
+    /// The lengths of a key and of a value.
     fn head(&self) -> (u64, u64) {
         let heads = self.shape.number("attention.head_count").unwrap_or(1).max(1);
         let usual = self.embedding() / heads;
@@ -219,8 +221,8 @@ impl Estimate {
         (length("attention.key_length"), length("attention.value_length"))
     }
 
-    /// The window of a layer's attention. Which of the layers have one stands in llama.cpp and not in
-    /// the file; in a model that is not known here, none.
+    /// The window of a layer's attention. Which layers have one is defined in llama.cpp, not in the
+    /// file. In architectures unknown here, no layer is assumed to have one.
     fn window(&self, layer: u64) -> Option<u64> {
         let window = self.shape.number("attention.sliding_window").filter(|window| *window > 0)?;
         let every = match self.shape.architecture() {
@@ -232,7 +234,7 @@ impl Estimate {
         (!(layer + 1).is_multiple_of(every)).then_some(window)
     }
 
-    /// Bytes of the state of a recurrent layer (Mamba's two).
+    /// Bytes of a recurrent layer's state (Mamba's two: convolution and SSM).
     fn state(&self) -> u64 {
         let number = |key: &str| self.shape.number(key).unwrap_or(0);
         let (inner, state) = (number("ssm.inner_size"), number("ssm.state_size"));
@@ -242,7 +244,7 @@ impl Estimate {
         convolved.saturating_add(inner.saturating_mul(state)).saturating_mul(COMPUTED)
     }
 
-    /// Bytes of everything that is neither weights nor cache.
+    /// Bytes of everything but the weights and the cache.
     fn buffers(&self, extent: Extent, states: u64) -> u64 {
         let batch = u64::from(self.batch.max(extent.sequences));
         let (key, _) = self.head();
@@ -257,11 +259,11 @@ impl Estimate {
             .saturating_add(self.embedding().saturating_mul(4))
             .saturating_add(key.saturating_mul(heads).saturating_mul(4))
             .saturating_mul(COMPUTED);
-        // A mask says for each token which cells it sees; windows have one of their own.
+        // A mask tells for each token which cells it sees; windows have a mask of their own.
         let masks = if self.shape.number("attention.sliding_window").is_some() { 2 } else { 1 };
         let mask = u64::from(extent.context) * masks * CACHED;
-        // Logits once as they are computed and once as they are read. A forward pass with drafts
-        // has few other tokens: there they are computed in the room of what was computed before.
+        // Logits are held twice: as computed and as read. A forward pass with drafts has few other
+        // tokens, so its logits reuse the memory of earlier tensors.
         let rows = states.saturating_mul(2).saturating_add(u64::from(self.drafts));
         let logits = self.shape.vocabulary().saturating_mul(rows).saturating_mul(COMPUTED);
         batch
@@ -305,12 +307,12 @@ mod tests {
     #[test]
     fn the_cache_is_what_the_layers_have() {
         let plain = plain();
-        // 5 layers, 2 heads, 64 numbers of a key and 64 of a value, 2 bytes each.
+        // 5 layers, 2 heads, 64 numbers for a key and 64 for a value, 2 bytes each.
         let cell = 5 * 2 * (64 + 64) * 2;
         let memory = plain.memory(Extent { context: 1024, sequences: 8 });
         assert_eq!(memory.cache, cell * 1024);
         assert!(memory.weights > 1_000_000 && memory.buffers > PROCESS, "{memory:?}");
-        // The context it was trained with.
+        // The context that the model was trained with.
         assert_eq!(plain.wanted(), Extent { context: 4096, sequences: 32 });
         assert_eq!(plain.least(), Extent { context: LEAST_CONTEXT, sequences: 1 });
     }
@@ -341,7 +343,7 @@ mod tests {
             },
             EngineOptions { batch: Some(256), ..EngineOptions::default() },
         );
-        // All five layers have one: the sixth would not.
+        // All five layers have a window; a sixth would not.
         let cells = |sequences: u64| (128 * (sequences + 2) + 256).next_multiple_of(256);
         for sequences in [1, 8] {
             let memory = windows.memory(Extent { context: 4096, sequences });
@@ -379,12 +381,12 @@ mod tests {
             estimate.wanted().sequences
         };
         let options = EngineOptions::default;
-        // Two rows of logits for each.
+        // Each sequence costs two rows of logits.
         let each = plain().shape.vocabulary() * 2 * COMPUTED;
         assert_eq!(sequences(0, options()), 8);
         assert_eq!(sequences(each * 6 * 16 - 1, options()), 8);
         assert_eq!(sequences(each * 6 * 16, options()), 16);
-        // 4096 cells.
+        // The limit is 4096 cells, at 128 for each sequence.
         assert_eq!(sequences(u64::MAX, options()), 32);
         let context = EngineOptions { context: Some(1 << 20), ..options() };
         assert_eq!(sequences(u64::MAX, context), 64);

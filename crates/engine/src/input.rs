@@ -1,4 +1,4 @@
-//! Commands from the daemon.
+//! Receives commands from the daemon.
 
 use std::io::Read;
 use std::os::unix::net::UnixStream;
@@ -11,10 +11,11 @@ use threadrunner_core::engine_protocol::Command;
 use threadrunner_core::{FrameCodec, FrameError, Interrupt, Priority, decode_frame};
 use tokio_util::codec::Decoder;
 
-/// How many commands may wait for the loop. A daemon that sends more is made to wait.
+/// The maximum number of commands that wait for the loop. The reader reads no more until one is
+/// taken.
 pub const MAX_WAITING: usize = 1024;
 
-/// A command, and when it came.
+/// A command and its arrival time.
 #[derive(Debug)]
 pub struct Received {
     /// When its last byte was read.
@@ -23,7 +24,7 @@ pub struct Received {
     pub command: Command,
 }
 
-/// The commands of a stream, one after the other.
+/// Decodes the commands of a stream, one after the other.
 #[derive(Debug)]
 pub struct Commands {
     stream: UnixStream,
@@ -32,15 +33,15 @@ pub struct Commands {
 }
 
 impl Commands {
-    /// Those that come through `stream`.
+    /// Decodes the commands that come through `stream`.
     pub fn new(stream: UnixStream) -> Self {
         Self { stream, buffer: BytesMut::new(), chunk: vec![0; 64 << 10] }
     }
 
-    /// Waits for the next command; `None` when the stream has ended.
+    /// Waits for the next command. `None` means that the stream has ended.
     ///
     /// # Errors
-    /// What came is no frame or no command, or reading failed.
+    /// When reading fails, or what came is not a valid frame or command.
     pub fn receive(&mut self) -> Result<Option<Received>, FrameError> {
         loop {
             if let Some(command) = decode_frame(&mut self.buffer)? {
@@ -54,7 +55,7 @@ impl Commands {
                 }
                 Ok(n) => self.buffer.extend_from_slice(&self.chunk[..n]),
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                // The daemon died with events of ours unread.
+                // The daemon died and left events of ours unread.
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {
                     return Ok(None);
                 }
@@ -63,8 +64,8 @@ impl Commands {
         }
     }
 
-    /// Waits until there is something to read. A thread that waits in `read` itself is woken also
-    /// when the daemon takes in an event of ours, once for every token.
+    /// Waits until there is something to read. A thread that blocks in `read` itself is also woken
+    /// when the daemon reads an event, which happens for every token.
     fn wait(&self) -> Result<(), FrameError> {
         let mut fds = [PollFd::new(&self.stream, PollFlags::IN)];
         match poll(&mut fds, None) {
@@ -74,11 +75,11 @@ impl Commands {
     }
 }
 
-/// Passes commands on until the stream ends, or nobody takes them any more. One that cancels also
-/// asks for the running forward pass to end, if that is long, and so does an interactive one.
+/// Passes commands on until the stream ends or the receiver is gone. A `Cancel` also asks the
+/// running forward pass to end early, if it is long. An interactive request does so too.
 ///
 /// # Errors
-/// What came is no frame or no command, or reading failed.
+/// When reading fails, or what came is not a valid frame or command.
 pub fn pass_commands_on(
     mut commands: Commands,
     to: &SyncSender<Received>,
@@ -93,7 +94,7 @@ pub fn pass_commands_on(
         if !pass_on(&commands.stream, to, received)? {
             return Ok(());
         }
-        // After it is passed on: a forward pass that ends early finds it waiting.
+        // Only after passing it on, so that a forward pass that ends early finds it waiting.
         if cancels {
             interrupt.ask();
         }
@@ -104,7 +105,7 @@ pub fn pass_commands_on(
     Ok(())
 }
 
-/// Waits for room among the commands, but not beyond the end of the stream: loading may take long.
+/// Waits for room among the commands, but not past the end of the stream: loading may take long.
 /// Returns whether the command was passed on.
 fn pass_on(
     stream: &UnixStream,
@@ -135,7 +136,7 @@ mod tests {
 
     use super::*;
 
-    /// What comes of these bytes and the end of the stream, with room for `room` commands.
+    /// Passes on these bytes and the end of the stream, with room for `room` commands.
     fn read(bytes: &[u8], room: usize) -> (Result<(), FrameError>, Vec<Command>) {
         let (mut daemon, engine) = UnixStream::pair().unwrap();
         daemon.write_all(bytes).unwrap();

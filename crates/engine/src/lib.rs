@@ -1,21 +1,21 @@
-//! The engine process: one loaded model, one forward pass for everybody.
+//! The engine process: one loaded model whose forward passes serve every request.
 //!
-//! An engine is started by the daemon with one end of a socket pair as its standard input, and
-//! speaks [`threadrunner_core::engine_protocol`] over it. Three threads:
+//! The daemon starts an engine with one end of a socket pair as its standard input and speaks
+//! [`threadrunner_core::engine_protocol`] with it. Three threads run:
 //!
-//! - the reader ([`input`]) cuts commands out of the stream. When the stream ends it ends the
-//!   process, whatever the other is doing: loading a model and a forward pass cannot be waited for.
-//!   Only where conversations are to be saved ([`state`]) the other gets some seconds to do so.
-//! - the main thread loads the model ([`backends`]) and runs the loop ([`engine`]): take commands
-//!   in, let the scheduler plan, let the backend compute, tell what came of it. With nothing to do
-//!   it sleeps until a command comes.
-//! - the watch ([`watch`]) ends the process where a template, the tokenizer or a forward pass takes
-//!   longer than it may.
+//! - The main thread loads the model ([`backends`]) and runs the loop ([`engine`]): it takes in
+//!   commands, has the scheduler plan a forward pass, has the backend compute it, and sends the
+//!   outcome as events. When idle, it sleeps until the next command.
+//! - The reader ([`input`]) decodes commands from the stream. When the stream ends, it ends the
+//!   process without waiting for a load or a forward pass in progress. Only if conversations have
+//!   unsaved state ([`state`]) does it give the main thread a few seconds to save it.
+//! - The watch ([`watch`]) ends the process if a template, the tokenizer or a forward pass exceeds
+//!   its time limit.
 //!
-//! Between the first command and the second thread stands the fence (`fence`): what a model file
-//! may make of the process is no more than answering needs.
+//! Between the first command and the start of the second thread, the process fences itself in
+//! (`fence`): whatever a model file makes it do, it keeps only the rights that answering needs.
 //!
-//! A backend that crashes takes nothing else with it: that is why this is a process.
+//! The engine is a process of its own so that a crash of the backend takes nothing else down.
 
 pub mod backends;
 mod caught;

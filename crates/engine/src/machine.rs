@@ -1,4 +1,4 @@
-//! What the machine is, asked once: behind the fence nobody is told any more.
+//! Facts about the machine, read once: behind the fence, they can no longer be read.
 
 use std::fs::read_to_string;
 use std::sync::OnceLock;
@@ -6,13 +6,13 @@ use std::sync::OnceLock;
 /// Facts that do not change while the process lives.
 #[derive(Debug)]
 pub(crate) struct Machine {
-    /// Bytes of memory in all, where the system says.
+    /// Total memory in bytes, if known.
     pub(crate) memory: Option<u64>,
     #[cfg(feature = "llama")]
     pub(crate) processor: processor::Processor,
 }
 
-/// The machine's facts.
+/// Returns the machine's facts, which the first call reads.
 pub(crate) fn facts() -> &'static Machine {
     static FACTS: OnceLock<Machine> = OnceLock::new();
     FACTS.get_or_init(|| Machine {
@@ -38,11 +38,11 @@ pub(crate) mod processor {
 
     #[derive(Debug)]
     pub(crate) struct Processor {
-        /// One thread for each processor that this process may use.
+        /// The number of threads: one for each processor that this process may use.
         pub(crate) threads: u32,
-        /// Its instruction sets, as Linux names them.
+        /// The processor's instruction sets, by Linux's names.
         pub(crate) flags: Vec<String>,
-        /// Open, because what it says changes.
+        /// `/proc/meminfo`, kept open because its content changes.
         meminfo: Option<File>,
     }
 
@@ -58,7 +58,7 @@ pub(crate) mod processor {
     }
 
     impl Machine {
-        /// Bytes that could be used now without swapping, where the system says.
+        /// Memory that can be used now without swapping, in bytes, if known.
         pub(crate) fn available_memory(&self) -> Option<u64> {
             let mut text = [0; 4096];
             let length = self.processor.meminfo.as_ref()?.read_at(&mut text, 0).ok()?;
@@ -66,7 +66,7 @@ pub(crate) mod processor {
         }
     }
 
-    /// x86-64 calls them flags, Arm features.
+    /// Returns the instruction sets, which x86-64 calls flags and Arm calls features.
     fn flags(cpuinfo: &str) -> Vec<String> {
         let line =
             cpuinfo.lines().find(|line| line.starts_with("flags") || line.starts_with("Features"));

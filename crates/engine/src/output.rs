@@ -1,4 +1,4 @@
-//! Events to the daemon.
+//! Sends events to the daemon.
 
 use std::io::{self, Write};
 
@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use threadrunner_core::encode_frame;
 use threadrunner_core::engine_protocol::Event;
 
-/// Collects events and writes them together: one system call for all of a step.
+/// Collects events and writes those of a step together, with one system call.
 #[derive(Debug)]
 pub struct EventWriter<W> {
     sink: W,
@@ -14,20 +14,20 @@ pub struct EventWriter<W> {
 }
 
 impl<W: Write> EventWriter<W> {
-    /// A writer to `sink`, which should not buffer.
+    /// Creates a writer to `sink`, which should not buffer.
     pub fn new(sink: W) -> Self {
         Self { sink, buffer: BytesMut::new() }
     }
 
-    /// Adds an event to those that the next [`EventWriter::flush`] writes.
+    /// Adds an event to the next [`EventWriter::flush`].
     pub fn push(&mut self, event: &Event) {
         if let Err(error) = encode_frame(event, &mut self.buffer) {
-            tracing::error!("an event cannot be sent: {error}");
+            tracing::error!("cannot send an event: {error}");
         }
     }
 
-    /// Writes what was collected. Waits for a daemon that does not read; should it die meanwhile,
-    /// this fails and the reader ends the process.
+    /// Writes the collected events. Blocks while the daemon does not read. If the daemon dies
+    /// meanwhile, this fails and the reader ends the process.
     ///
     /// # Errors
     /// The daemon is gone.
@@ -39,7 +39,7 @@ impl<W: Write> EventWriter<W> {
         Ok(())
     }
 
-    /// What events were written to.
+    /// Returns the sink.
     pub fn into_inner(self) -> W {
         self.sink
     }

@@ -1,21 +1,22 @@
-//! How long the next forward pass will take.
+//! Predicts how long the next forward pass takes.
 
 use std::time::Duration;
 
-/// Expects of a forward pass what the last one of about as many tokens took.
+/// Expects a forward pass to take as long as the last one with about as many tokens.
 #[derive(Debug, Default)]
 pub struct PassTimes {
-    /// By the number's power of two.
+    /// By the power of two of the number of tokens.
     last: [Option<Duration>; 16],
 }
 
 impl PassTimes {
-    /// Takes note of how long one took.
+    /// Records how long a forward pass took.
     pub fn took(&mut self, tokens: usize, time: Duration) {
         self.last[Self::class(tokens)] = Some(time);
     }
 
-    /// How long one will take; at least that, where none of its size is known.
+    /// Returns how long a forward pass is expected to take. If the time of its size is unknown, it
+    /// comes from another size and is an upper bound; [`Duration::MAX`] if none is known.
     pub fn expect(&self, tokens: usize) -> Duration {
         let class = Self::class(tokens);
         let smaller = || {

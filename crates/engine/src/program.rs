@@ -1,4 +1,4 @@
-//! What the program does: the same for `threadrunner-engine` and for the package with GPU support.
+//! The program's entry point, shared by `threadrunner-engine` and the package with GPU support.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -7,7 +7,7 @@ use threadrunner_core::ExitCode as Code;
 
 use crate::{fence, process, self_test, serve};
 
-/// Serves the daemon, or with `--self-test [MODEL]` or `--fence-test [MODEL [DRAFT]]` tests itself.
+/// Serves the daemon, or tests itself with `--self-test [MODEL]` or `--fence-test [MODEL [DRAFT]]`.
 pub fn main() -> ExitCode {
     process::prepare();
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
@@ -21,8 +21,8 @@ pub fn main() -> ExitCode {
         }
         [unknown, ..] => {
             tracing::error!(
-                "unknown argument {unknown:?}: the engine is started by threadrunner-daemon without \
-                 any, and by hand with --self-test or --fence-test [MODEL]"
+                "unknown argument {unknown:?}: threadrunner-daemon starts the engine without \
+                 any; by hand it takes --self-test [MODEL] or --fence-test [MODEL [DRAFT]]"
             );
             Code::Usage
         }

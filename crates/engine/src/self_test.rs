@@ -1,8 +1,10 @@
-//! `threadrunner-engine --self-test [MODEL]`: whether this build computes, and computes right.
+//! `threadrunner-engine --self-test [MODEL]`: tests whether this build computes, and computes
+//! correctly.
 //!
-//! A build for a processor's newest instructions may crash or miscalculate where compiler, kernel
-//! and processor do not agree. So `scripts/build-engine` runs this before it lets a build out, and
-//! `threadrunner doctor` to say what is installed. It is a process, so a crash is an answer too.
+//! A build for a processor's newest instructions may crash or miscalculate if compiler, kernel and
+//! processor disagree. So `scripts/build-engine` runs this before it accepts a build, and
+//! `threadrunner doctor` runs it to report what is installed. It is a process of its own, so a
+//! crash is an answer too.
 
 use std::io::Write;
 use std::path::Path;
@@ -10,14 +12,14 @@ use std::path::Path;
 use serde_json::{Value, json};
 use threadrunner_core::ExitCode;
 
-/// What this engine was built for: `native`, `portable`, … as `scripts/build-engine` names it.
+/// What this engine was built for, by `scripts/build-engine`'s name for it: `native`, `portable`, …
 pub const BUILD: &str = match option_env!("THREADRUNNER_BUILD") {
     Some(build) => build,
     None => "default",
 };
 
-/// Tests the build with a model of its own, or with that at `model`, and prints one line of JSON
-/// with what it found: always `ok`, `version` and `build`, and `error` where it is not ok.
+/// Tests the build with a built-in model or with the one at `model`, and prints a report as one
+/// line of JSON: always `ok`, `version` and `build`, and `error` if it is not ok.
 pub fn run(model: Option<&Path>) -> ExitCode {
     let (code, mut report) = match examine(model) {
         Ok(report) => (ExitCode::Success, report),

@@ -1,4 +1,4 @@
-//! The life of an engine: load what the first command names, then serve until the stream ends.
+//! The life of an engine: it loads what the first command names, then serves until the stream ends.
 
 use std::cell::RefCell;
 use std::os::unix::net::UnixStream;
@@ -19,8 +19,8 @@ use crate::state::States;
 use crate::watch::{Kind, Watch, Work};
 use crate::{backends, fence, process};
 
-/// How long sessions may take to be saved once the stream has ended. The daemon kills an engine
-/// that has not exited a second later.
+/// How long saving sessions may take once the stream has ended. The daemon kills an engine that has
+/// not exited one second later.
 const TIME_TO_SAVE: Duration = Duration::from_secs(4);
 
 /// Serves the daemon at the other end of standard input.
@@ -42,11 +42,11 @@ pub fn serve() -> ExitCode {
         Ok(Some(Received { command: Command::Size(load), .. })) => return size(&load, writing),
         Ok(None) => return ExitCode::Success,
         Ok(Some(_)) => {
-            tracing::error!("the first command is no load");
+            tracing::error!("the first command is not a load");
             return ExitCode::Connection;
         }
         Err(error) => {
-            tracing::error!("the daemon sent what is no command: {error}");
+            tracing::error!("the daemon sent something that is not a command: {error}");
             return ExitCode::Connection;
         }
     };
@@ -60,8 +60,7 @@ pub fn serve() -> ExitCode {
         match pass_commands_on(incoming, &sender, &asking) {
             Ok(()) => {
                 if to_save.load(Ordering::Acquire) {
-                    // The other thread sees that there are no more commands, saves and ends the
-                    // process.
+                    // The main thread notices the end of the commands, saves, and ends the process.
                     drop(sender);
                     asking.ask();
                     thread::sleep(TIME_TO_SAVE);
@@ -69,7 +68,7 @@ pub fn serve() -> ExitCode {
                 process::leave(ExitCode::Success)
             }
             Err(error) => {
-                tracing::error!("the daemon sent what is no command: {error}");
+                tracing::error!("the daemon sent something that is not a command: {error}");
                 process::leave(ExitCode::Connection)
             }
         }
@@ -98,9 +97,9 @@ pub fn serve() -> ExitCode {
     }
 }
 
-/// Ends the process, for nothing else ends work that goes on and on. Where it is for one request,
-/// that one fails for good; the others may be begun again. The thread that works writes nothing
-/// meanwhile, so this one may.
+/// Ends the process, because nothing else can end work that is stuck. If it was for one request,
+/// that request fails for good; the others can be retried. This thread may write to the stream: the
+/// one that works does not write meanwhile.
 fn end_late(work: Work, stream: UnixStream) -> ! {
     let seconds = work.limit.as_secs();
     let failure = match work.kind {
@@ -109,18 +108,18 @@ fn end_late(work: Work, stream: UnixStream) -> ! {
         }
         Kind::Tokens => Failure::new(
             ErrorCode::Inference,
-            format!("cutting the prompt into tokens takes more than {seconds} s"),
+            format!("tokenizing the prompt takes more than {seconds} s"),
         ),
         Kind::Step => Failure::new(
             ErrorCode::Inference,
-            format!("a forward pass takes more than {seconds} s, a hundred times as long as usual"),
+            format!("a forward pass takes more than {seconds} s, over 100 times as long as usual"),
         ),
     };
     tracing::error!("{failure}");
     if let Some(id) = work.id {
         let mut events = EventWriter::new(stream);
         events.push(&Event::Failed { id, failure });
-        // A daemon that is gone has no use for it.
+        // If the daemon is gone, nobody needs this.
         let _ = events.flush();
     }
     process::leave(ExitCode::Timeout)
@@ -130,12 +129,12 @@ fn fence_in(load: &Load) {
     let models: Vec<&Path> =
         [&load.model.path, &load.model.draft].into_iter().filter_map(Option::as_deref).collect();
     for missing in fence::enter(&models, load.state.as_ref(), load.limit) {
-        tracing::warn!("the engine is not fenced in wholly: {missing}");
+        tracing::warn!("the engine is not fully fenced in: {missing}");
     }
 }
 
-/// Says how much memory this would take. The header that says so is as little to be trusted as the
-/// rest of the file.
+/// Reports how much memory the model would take. The header that this comes from is as untrusted as
+/// the rest of the file, so this is fenced in too.
 fn size(load: &Load, writing: UnixStream) -> ExitCode {
     fence_in(load);
     let sized = check_version(load).and_then(|()| backends::size(load));
@@ -143,7 +142,7 @@ fn size(load: &Load, writing: UnixStream) -> ExitCode {
         sized.as_ref().map_or_else(|failure| failure.code.exit_code(), |_| ExitCode::Success);
     let mut events = EventWriter::new(writing);
     events.push(&sized.unwrap_or_else(|failure| Event::LoadFailed { failure }));
-    // A daemon that is gone has no use for the answer.
+    // If the daemon is gone, nobody needs the answer.
     let _ = events.flush();
     code
 }
@@ -174,7 +173,7 @@ fn load_and_run(
             &mut |backend, engine| {
                 let model = Box::new(backend.info().clone());
                 let path = load.model.path.as_deref();
-                // Cells that another run computed may be rounded otherwise.
+                // Cells that another run computed may be rounded differently.
                 let state = load.state.as_ref().filter(|_| !model.deterministic);
                 let states = state.and_then(|at| States::new(at, path, backend));
                 end =
@@ -204,14 +203,15 @@ fn check_version(load: &Load) -> Result<(), Failure> {
         return Ok(());
     }
     let message = format!(
-        "the daemon speaks version {} of the engine protocol, the engine {VERSION}",
+        "the daemon speaks version {} of the engine protocol, the engine version {VERSION}",
         load.v
     );
     Err(Failure::new(ErrorCode::UnsupportedVersion, message)
-        .hint("Install threadrunner-daemon and threadrunner-engine of the same version."))
+        .hint("install the same version of threadrunner-daemon and threadrunner-engine"))
 }
 
-/// How much of loading was told: some fifty events, however often the backend reports.
+/// The fraction of loading last reported. Limits reports to some fifty, however often the backend
+/// makes one.
 #[derive(Default)]
 struct Told(f32);
 

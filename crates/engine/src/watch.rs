@@ -1,42 +1,44 @@
-//! A limit on the time that work may take which nobody can interrupt: a template, a tokenizer and a
-//! forward pass are somebody else's code on somebody else's text.
+//! Limits the time of work that nothing can interrupt: a template, the tokenizer and a forward pass
+//! are third-party code that runs on untrusted text.
 //!
-//! A thread of its own looks at the clock, for the one that works cannot. It is woken for the first
-//! work after a rest and once a second as long as there is some, not for every piece of it.
+//! A separate thread watches the clock, because the working one cannot. It is woken for the first
+//! work after a rest, and once a second while there is work, but not for every piece of it.
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a template and the tokenizer may take, whatever the text: a thousand times what they do.
+/// How long a template and the tokenizer may take for any text: a thousand times what they usually
+/// take.
 const TEXT_TIME: Duration = Duration::from_secs(10);
-/// Bytes of a text for each of which they get another second.
+/// Bytes of text for which they get another second.
 const TEXT_RATE: usize = 1 << 20;
-/// How long a forward pass may take in any case, and how many times as long as usual.
+/// How long a forward pass may take: this time or this many times the usual one, whichever is
+/// longer.
 const STEP_TIME: (Duration, u32) = (Duration::from_secs(60), 100);
-/// How often the clock is looked at.
+/// How often the clock is checked.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Work that has a limit.
+/// Work with a time limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Work {
     /// What it is.
     pub kind: Kind,
-    /// The request that it is done for; `None` where it is for all.
+    /// The request that it is done for; `None` if it is for all.
     pub id: Option<u64>,
     /// How long it may take.
     pub limit: Duration,
 }
 
 impl Work {
-    /// Work on so many bytes of a request's text.
+    /// Work on this many bytes of a request's text.
     pub fn on_text(kind: Kind, id: u64, bytes: usize) -> Self {
         let limit = TEXT_TIME + Duration::from_secs((bytes / TEXT_RATE) as u64);
         Self { kind, id: Some(id), limit }
     }
 
-    /// A forward pass that usually takes so long.
+    /// A forward pass that usually takes `usual`.
     pub fn step(usual: Duration) -> Self {
         let (least, times) = STEP_TIME;
         Self { kind: Kind::Step, id: None, limit: least.max(usual.saturating_mul(times)) }
@@ -48,13 +50,13 @@ impl Work {
 pub enum Kind {
     /// Rendering the model's chat template.
     Template,
-    /// Cutting a text into tokens.
+    /// Tokenizing a text.
     Tokens,
     /// A forward pass.
     Step,
 }
 
-/// Watches the work of one thread. Without a thread, as it is made by default, it watches nothing.
+/// Watches the work of one thread. The default has no watching thread and limits nothing.
 #[derive(Debug, Clone, Default)]
 pub struct Watch(Option<Arc<Shared>>);
 
@@ -77,10 +79,10 @@ impl Shared {
 }
 
 impl Watch {
-    /// Calls `late`, from another thread, with the first work that takes longer than it may.
+    /// Starts a thread that calls `late` with the first work to exceed its limit.
     ///
     /// # Errors
-    /// The thread cannot be started.
+    /// When the thread cannot be started.
     pub fn start(late: impl FnOnce(Work) + Send + 'static) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let watched = shared.clone();
@@ -88,7 +90,7 @@ impl Watch {
         Ok(Self(Some(shared)))
     }
 
-    /// Does work that is watched.
+    /// Runs `task` as work that is watched.
     pub fn during<T>(&self, work: Work, task: impl FnOnce() -> T) -> T {
         let Some(shared) = &self.0 else { return task() };
         let until = Instant::now() + work.limit;
@@ -106,7 +108,7 @@ impl Watch {
     }
 }
 
-/// Waits for work that takes longer than it may.
+/// Waits for work that exceeds its limit.
 fn first_late(shared: &Shared) -> Work {
     let mut state = shared.state();
     loop {
@@ -124,8 +126,8 @@ fn first_late(shared: &Shared) -> Work {
             Ok((state, _)) => state,
             Err(poisoned) => poisoned.into_inner().0,
         };
-        // Where this thread slept far too long the process was stopped, and worked no more than it
-        // looked.
+        // If this thread slept far too long, the whole process was stopped, the work included. That
+        // time does not count.
         let slept = now.elapsed();
         if slept > pause + EVERY
             && let Some((_, until)) = &mut state.work

@@ -1,7 +1,7 @@
-//! Puts [`threadrunner_engine::llama::clear_buffer`] in the place of ggml's own function.
+//! Replaces ggml's function that clears a buffer with [`threadrunner_engine::llama::clear_buffer`].
 //!
-//! `build.rs` has the linker send calls of `ggml_backend_buffer_clear` to `__wrap_...`, and calls of
-//! `__real_...` to ggml's own. Only the program is linked so.
+//! `build.rs` has the linker redirect calls of `ggml_backend_buffer_clear` to `__wrap_...`, and
+//! calls of `__real_...` to ggml's own. Only the program is linked this way.
 
 #![expect(unsafe_code, reason = "called from C")]
 
@@ -14,6 +14,6 @@ unsafe extern "C" {
 
 #[unsafe(export_name = "__wrap_ggml_backend_buffer_clear")]
 unsafe extern "C" fn wrapped(buffer: ggml_backend_buffer_t, value: u8) {
-    // SAFETY: the caller keeps to what ggml asks for.
+    // SAFETY: the caller upholds what ggml requires.
     unsafe { threadrunner_engine::llama::clear_buffer(buffer, value, clear) }
 }

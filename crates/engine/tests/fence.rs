@@ -1,10 +1,10 @@
-//! The fence, tried from inside a process that has entered it.
+//! The fence, tested from inside a process that has entered it.
 
 use std::process::Command;
 
 use serde_json::Value;
 
-/// What is Landlock's to refuse; all else is seccomp's.
+/// What Landlock refuses. Other mechanisms refuse the rest.
 const FILES: [&str; 9] = [
     "read a file",
     "read the program",
@@ -14,7 +14,7 @@ const FILES: [&str; 9] = [
     "move a state elsewhere",
     "write the model",
     "write the draft model",
-    "speak to another program",
+    "connect to another program",
 ];
 
 #[test]
@@ -34,7 +34,7 @@ fn from_inside_nothing_can_be_done_but_what_answering_needs() {
         report[key].as_array().unwrap().iter().map(|text| text.as_str().unwrap().into()).collect()
     };
     let (missing, mut wrong) = (strings("missing"), strings("wrong"));
-    // A kernel without Landlock refuses no file; the rest must hold there as well.
+    // A kernel without Landlock refuses no file. The rest must still hold.
     if missing.iter().any(|part| part.starts_with("files and network")) {
         wrong.retain(|what| !FILES.iter().any(|file| what.starts_with(file)));
     } else {

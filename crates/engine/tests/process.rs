@@ -1,4 +1,4 @@
-//! The engine as a process: started, spoken to, and ended as the daemon does it.
+//! The engine as a process: started, driven and ended as the daemon does it.
 
 #![expect(clippy::unwrap_used, reason = "this is all test; clippy sees only that of #[test]")]
 
@@ -31,7 +31,7 @@ impl Engine {
 
     fn start_with(configure: impl FnOnce(&mut Process)) -> Self {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        // A deadline, for an engine that hangs.
+        // A deadline, in case the engine hangs.
         ours.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         let mut process = Process::new(env!("CARGO_BIN_EXE_threadrunner-engine"));
         process.env_clear().stdin(Stdio::from(OwnedFd::from(theirs))).stderr(Stdio::piped());
@@ -57,7 +57,7 @@ impl Engine {
         self.stream.write_all(bytes).unwrap();
     }
 
-    /// The next event; `None` when the engine has ended.
+    /// The next event; `None` once the engine has ended.
     fn next(&mut self) -> Option<Event> {
         loop {
             if let Some(event) = decode_frame(&mut self.buffer).unwrap() {
@@ -85,13 +85,13 @@ impl Engine {
         }
     }
 
-    /// Says that there are no more commands, and waits for the end.
+    /// Ends the stream and waits for the engine to exit.
     fn close(self) -> (ExitStatus, String) {
         drop(self.stream);
         ended(self.child)
     }
 
-    /// Waits for the end that the engine chose itself.
+    /// Waits for the engine to exit on its own.
     fn wait(mut self) -> (ExitStatus, String) {
         while self.next().is_some() {}
         ended(self.child)
@@ -146,7 +146,7 @@ fn is_end(event: &Event, of: u64) -> bool {
 #[test]
 fn it_loads_answers_and_ends_with_the_stream() {
     let mut engine = Engine::start();
-    // Each word takes longer than text is held for.
+    // Each word takes longer than text is held.
     engine.send(&load(DummyScript { step_ms: 30, ..DummyScript::default() }));
     let loading = engine.until(|event| matches!(event, Event::Ready { .. }));
     assert!(matches!(loading[0], Event::Loading { .. }));
@@ -195,7 +195,7 @@ fn a_canceled_request_ends_and_the_others_go_on() {
     let Some(Event::Finished { finish_reason, .. }) = events.last() else { panic!("{events:?}") };
     assert_eq!(*finish_reason, FinishReason::Canceled);
 
-    // One that is unknown or has ended is no error.
+    // Canceling an unknown or ended request is no error.
     engine.send(&Command::Cancel { id: 1 });
     engine.send(&generate(2, "next"));
     engine.until(|event| matches!(event, Event::Text { id: 2, .. }));
@@ -270,9 +270,9 @@ fn a_command_out_of_place_ends_it_with_a_message() {
 #[test]
 fn the_end_of_the_stream_interrupts_loading() {
     let mut engine = Engine::start();
-    // It would take an hour.
+    // Loading would take an hour.
     engine.send(&load(DummyScript { load_ms: 3_600_000, ..DummyScript::default() }));
-    // More commands than may wait do not hide the end.
+    // More commands than may wait do not hide the end of the stream.
     let mut frames = BytesMut::new();
     for id in 0..2000 {
         encode_frame(&Command::Cancel { id }, &mut frames).unwrap();
@@ -345,7 +345,7 @@ fn started_by_hand_it_says_who_starts_it() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("threadrunner-daemon"));
 }
 
-/// A dummy that keeps its states there, and has answered nothing yet.
+/// Starts a dummy that keeps its states in `folder`.
 fn keeping(folder: &tempfile::TempDir, script: DummyScript) -> Engine {
     let Command::Load(load) = load(script) else { unreachable!() };
     let path = folder.path().to_owned();
@@ -356,7 +356,7 @@ fn keeping(folder: &tempfile::TempDir, script: DummyScript) -> Engine {
     engine
 }
 
-/// A turn of a session, up to its end.
+/// Runs a turn of a session to its end.
 fn turn(engine: &mut Engine, id: u64, session: &str, prompt: &str) -> Usage {
     engine.send(&turn_of(id, session, prompt));
     match engine.until(|event| is_end(event, id)).pop() {
@@ -400,7 +400,7 @@ fn a_session_is_saved_while_nothing_is_asked() {
     let mut engine = keeping(&folder, DummyScript::default());
     turn(&mut engine, 1, "a", LONG_PROMPT);
     let state = folder.path().join("a.state");
-    // What is watched is that it comes, not when.
+    // This tests that it is saved, not when.
     while !state.exists() {
         std::thread::yield_now();
     }
@@ -423,7 +423,8 @@ fn a_turn_that_the_end_of_the_stream_cuts_short_is_saved_as_far_as_it_came() {
     engine.close();
 }
 
-/// What is said with a draft model that is wrong every so many words, and how often it was right.
+/// Answers with a draft model that guesses every `draft_wrong`-th word wrong. Returns the text, and
+/// how many drafts were made and accepted.
 fn with_draft_model(draft_wrong: u32) -> (String, u32, u32) {
     let script =
         DummyScript { words: Some(200), step_ms: 2, draft_wrong, ..DummyScript::default() };

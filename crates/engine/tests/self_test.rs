@@ -1,4 +1,4 @@
-//! The self-test, run as the scripts run it: as a process.
+//! The self-test, run as a process, as the scripts run it.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
 use std::ffi::OsStr;
@@ -86,7 +86,7 @@ mod llama {
     fn weights_that_are_no_numbers_are_noticed() {
         let mut broken = tiny_model(1);
         let output = broken.tensors.iter_mut().find(|tensor| tensor.name == "output.weight");
-        // The scale at the end of each block of 256 six-bit numbers.
+        // The scale, at the end of each block of 256 six-bit numbers, becomes NaN.
         for block in output.unwrap().data.chunks_mut(210) {
             block[208..].copy_from_slice(&0x7e00_u16.to_le_bytes());
         }
@@ -94,7 +94,7 @@ mod llama {
         assert!(report(&output)["error"].as_str().unwrap().contains("not numbers"), "{output:?}");
     }
 
-    /// What the daemon must survive. If llama.cpp learns to refuse this one, find another.
+    /// The daemon must survive this. If llama.cpp learns to refuse this file, find another.
     #[test]
     fn there_is_a_whole_file_on_which_llama_cpp_aborts() {
         let output = on(&aborting_model().to_bytes());

@@ -1,4 +1,4 @@
-//! The engine process with GPU support; everything it does is in [`threadrunner_engine`].
+//! The engine process with GPU support. See [`threadrunner_engine`].
 
 fn main() -> std::process::ExitCode {
     threadrunner_engine::program::main()

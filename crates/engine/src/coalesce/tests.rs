@@ -1,7 +1,7 @@
 use super::*;
 use threadrunner_core::{FinishReason, Timings, Usage};
 
-/// A coalescer and the time since it began, in milliseconds.
+/// A coalescer and a clock, in milliseconds.
 struct Story {
     coalescer: Coalescer,
     began: Instant,
@@ -9,7 +9,7 @@ struct Story {
 }
 
 impl Story {
-    /// With these requests, of which somebody follows the answers or nobody does.
+    /// Begins these requests. The `bool` tells whether a client follows the answer.
     fn new(requests: &[(u64, bool)]) -> Self {
         let mut coalescer = Coalescer::default();
         for &(id, follows) in requests {
@@ -31,13 +31,13 @@ impl Story {
         self
     }
 
-    /// What is written now, where the next chance is so many milliseconds later.
+    /// What is written now, if the next chance comes after `pass` milliseconds.
     fn before(&mut self, pass: u64) -> Vec<Event> {
         self.coalescer.take(self.time(), Duration::from_millis(pass))
     }
 
-    /// Steps of so many milliseconds, each with a token of request 1, until the time is up; gives
-    /// when there were writes, and what.
+    /// Pushes a token of request 1 every `step` milliseconds until `until`. Returns when there were
+    /// writes, and their text.
     fn decode(&mut self, step: u64, until: u64) -> Vec<(u64, String)> {
         let mut writes = Vec::new();
         while self.now <= until {
@@ -76,7 +76,7 @@ fn what_comes_within_a_window_is_one_write_and_none_comes_later() {
     assert_eq!(writes[0], (0, "x".to_owned()), "the first at once");
     for pair in writes.windows(2) {
         assert_eq!(pair[1].1, "xxxxx");
-        // The first of these came a step after the write before.
+        // The first of these tokens came one step after the previous write.
         assert!(pair[1].0 - (pair[0].0 + 5) <= WINDOW_MS, "{writes:?}");
     }
     assert_eq!(writes.len(), 1 + 100 / 25);
@@ -101,7 +101,7 @@ fn a_first_text_takes_with_it_what_others_have_waiting() {
     story.at(10).push(text(2, "A"));
     story.push(text(1, "c"));
     assert_eq!(story.before(0), [text(2, "A"), text(1, "bc")]);
-    // Its second one is like any other.
+    // Its second text is like any other.
     story.at(15).push(text(2, "B"));
     assert_eq!(story.before(0), []);
     assert_eq!(story.at(35).before(0), [text(2, "B")]);

@@ -1,9 +1,9 @@
-//! What the dummy says.
+//! The dummy's answers.
 
 const OPENING: [&str; 5] = ["lorem", "ipsum", "dolor", "sit", "amet"];
 
-/// The opening, then each word of the prompt without the punctuation around it and with a full
-/// stop. What is punctuation only is no word.
+/// Returns the opening, then each word of the prompt, stripped of punctuation and ending in a
+/// period. Skips words that are only punctuation.
 pub(super) fn to(prompt: &str) -> Vec<String> {
     let words = prompt
         .split_whitespace()
@@ -13,7 +13,8 @@ pub(super) fn to(prompt: &str) -> Vec<String> {
     OPENING.map(String::from).into_iter().chain(words).collect()
 }
 
-/// So many words: the opening, then numbers, by which one that is lost or said twice is found.
+/// Returns this many words: the opening, then numbers, which reveal a word that is lost or
+/// repeated.
 pub(super) fn of_length(words: u32) -> Vec<String> {
     let numbers = (OPENING.len() + 1..).map(|n| format!("{n}."));
     OPENING.map(String::from).into_iter().chain(numbers).take(words as usize).collect()

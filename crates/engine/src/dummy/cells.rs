@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use threadrunner_core::TokenId;
 
-/// A cell, and the token that is cached in it.
+/// A cell and the token cached in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Cell {
     number: u64,
@@ -20,36 +20,36 @@ pub(super) struct Cells {
 }
 
 impl Cells {
-    /// How many are in use.
+    /// The number of cells in use.
     pub(super) fn used(&self) -> usize {
         self.holders.len()
     }
 
-    /// How many tokens were ever computed.
+    /// The number of tokens that were ever computed.
     #[cfg(test)]
     pub(super) fn computed(&self) -> u64 {
         self.computed
     }
 
-    /// A cell with a token that was computed just now.
+    /// Takes a cell for a token that was just computed.
     pub(super) fn compute(&mut self, token: TokenId) -> Cell {
         self.computed += 1;
         self.restore(token)
     }
 
-    /// A cell with a token that was computed earlier.
+    /// Takes a cell for a token that was computed earlier.
     pub(super) fn restore(&mut self, token: TokenId) -> Cell {
         self.made += 1;
         self.holders.insert(self.made, 1);
         Cell { number: self.made, token }
     }
 
-    /// One more sequence holds it.
+    /// Adds a sequence that holds the cell.
     pub(super) fn hold(&mut self, cell: &Cell) {
         *self.holders.entry(cell.number).or_default() += 1;
     }
 
-    /// One sequence less holds it.
+    /// Removes a sequence that holds the cell. The last one frees it.
     pub(super) fn release(&mut self, cell: &Cell) {
         if let Some(holders) = self.holders.get_mut(&cell.number) {
             *holders -= 1;

@@ -14,7 +14,7 @@ fn scripted(script: DummyScript) -> Load {
     load(EngineOptions { dummy: Some(script), ..EngineOptions::default() })
 }
 
-/// What a loaded dummy says to `prompt`, alone, and how it ended.
+/// What a loaded dummy answers to `prompt` alone, and how it ended.
 fn answer(load: &Load, prompt: &str, params: Parameters) -> (String, Output) {
     let mut outputs = Vec::new();
     with_model(load, &mut |_| {}, &mut |backend, _| {
@@ -79,7 +79,7 @@ fn the_script_makes_an_answer_that_never_ends_and_repetition_ends_it() {
         );
         (reason(&end), text.split(' ').count())
     };
-    // It is looked at every 32 tokens.
+    // Checked every 32 tokens.
     assert_eq!(ended(None, None), (FinishReason::Repetition, 1024));
     assert_eq!(ended(Some(64), None), (FinishReason::Repetition, 96));
     assert_eq!(ended(Some(0), None), (FinishReason::Length, 4096));
@@ -249,7 +249,7 @@ fn drafts_that_come_true_are_said_at_once_and_others_leave_no_cells() {
         assert_eq!(words(&first), "lorem");
         let run = said(backend, 2, vec![word(0), word(1), word(2), word(9)], 3);
         assert_eq!(words(&run), " ipsum dolor sit");
-        // The draft that was wrong is not cached, or this would not be where it goes on.
+        // The wrong draft is not cached; otherwise this feed would start at the wrong place.
         let rest = said(backend, 5, vec![word(3), word(4), word(5), word(6)], 3);
         assert_eq!(words(&rest), " amet Hi.");
         assert!(rest.last().unwrap().end);

@@ -10,7 +10,7 @@ use threadrunner_core::{
 use super::*;
 use crate::dummy;
 
-/// Is told every event, and hangs up when it wants no more.
+/// A daemon that records every event, and hangs up when `on_event` says so.
 struct Daemon<F> {
     wire: BytesMut,
     events: Vec<Event>,
@@ -60,7 +60,7 @@ fn raw(id: u64, text: &str) -> Received {
     generate(id, Input::Raw(text.into()), Parameters::default())
 }
 
-/// The same request, whose answer somebody follows or nobody does.
+/// Sets whether a client follows the answer.
 fn followed(stream: bool, mut request: Received) -> Received {
     if let Command::Generate(generate) = &mut request.command {
         generate.stream = stream;
@@ -81,7 +81,7 @@ fn is_end(event: &Event) -> bool {
     matches!(event, Event::Finished { .. } | Event::Failed { .. })
 }
 
-/// Runs an engine over `backend`, with these commands there from the beginning.
+/// Runs an engine over `backend` with these commands, which are there from the start.
 fn run<F: FnMut(&Event, &Sender<Received>) -> bool>(
     backend: &mut dyn ModelBackend,
     commands: impl IntoIterator<Item = Received>,
@@ -107,7 +107,7 @@ fn with_dummy(script: DummyScript, test: impl Fn(&mut dyn ModelBackend)) {
 
 #[test]
 fn all_events_of_a_step_are_one_write() {
-    // Each takes longer than text is held for.
+    // Each step takes longer than text is held.
     with_dummy(DummyScript { words: Some(10), step_ms: 30, ..DummyScript::default() }, |backend| {
         let mut ends = 0;
         let (end, daemon) = run(backend, (0..4).map(|id| raw(id, "Hi")), |event, _| {
@@ -115,7 +115,7 @@ fn all_events_of_a_step_are_one_write() {
             ends < 4
         });
         assert!(end.is_ok());
-        // Ten steps with a word for each, and one in which all end.
+        // Ten steps with a word for each request, and one in which all end.
         assert_eq!((daemon.events.len(), daemon.writes), (44, 11));
     });
 }
@@ -235,8 +235,8 @@ fn what_says_nothing_is_an_empty_prompt() {
     }
 }
 
-/// A base model, with a recommendation, that keeps what it was asked and breaks when it is to
-/// compute.
+/// A base model with recommended parameters. It records what it was opened with, and breaks in its
+/// first forward pass.
 struct Base {
     info: ModelInfo,
     opened: Option<Parameters>,
@@ -284,7 +284,7 @@ fn a_base_model_reads_messages_as_lines_and_parameters_are_completed() {
     let opened = base.opened.unwrap();
     assert_eq!((opened.top_k, opened.top_p), (Some(3), Some(0.5)));
     assert_eq!(opened.temperature, Parameters::DEFAULT.temperature);
-    // A backend that breaks down fails every request, and takes the engine with it.
+    // A broken backend fails every request and ends the engine.
     let failed = daemon.events.iter().filter(|event| {
         matches!(event, Event::Failed { failure, .. } if failure.message == "the GPU fell out")
     });

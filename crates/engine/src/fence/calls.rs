@@ -1,4 +1,5 @@
-//! System calls, by seccomp: a list of those that answering needs. All others fail with `EPERM`.
+//! Confines system calls with seccomp: a list of those that answering needs. All others fail with
+//! `EPERM`, except `clone3`, which fails with `ENOSYS`.
 
 use std::collections::BTreeMap;
 
@@ -21,10 +22,10 @@ use seccompiler::{
     SeccompFilter, SeccompRule, TargetArch, apply_filter_all_threads,
 };
 
-/// Calls that are allowed whatever their arguments are. Which files can be opened is Landlock's to
-/// decide; sockets cannot be opened, so these speak to the daemon only.
+/// System calls that are allowed with any arguments. Landlock decides which files can be opened,
+/// and no socket can be, so the socket calls here reach only the daemon.
 const ALLOWED: &[i64] = &[
-    // Files and the daemon's stream. Messages could carry descriptors, so there are none.
+    // Files and the daemon's stream. No `sendmsg` or `recvmsg`: messages can carry descriptors.
     SYS_close,
     SYS_dup,
     SYS_dup3,
@@ -59,7 +60,7 @@ const ALLOWED: &[i64] = &[
     SYS_mremap,
     SYS_munlock,
     SYS_munmap,
-    // Threads, signals, time, chance, the end.
+    // Threads, signals, time, randomness and exit.
     SYS_clock_getres,
     SYS_clock_gettime,
     SYS_clock_nanosleep,
@@ -89,11 +90,11 @@ const ALLOWED: &[i64] = &[
     SYS_sigaltstack,
     SYS_sysinfo,
     SYS_uname,
-    // Answered by the second filter.
+    // The other filter, `without_clone3`, answers this one.
     SYS_clone3,
 ];
 
-/// The older forms of some of them, which newer processors' kernels never had.
+/// Older forms of some of these calls. Newer architectures, such as AArch64, never had them.
 #[cfg(target_arch = "x86_64")]
 const OLDER: &[i64] = &[
     libc::SYS_access,
@@ -108,8 +109,9 @@ const OLDER: &[i64] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const OLDER: &[i64] = &[];
 
-/// What an engine needs beside these that keeps files: to put one in another's place, and to remove
-/// one. None dates a file: Landlock knows no times, so any file of the user's could be dated.
+/// Calls that an engine also needs if it keeps session states: those that rename and remove files.
+/// None sets a file's times: Landlock does not restrict that, so it would work on any of the user's
+/// files.
 const KEEPING_FILES: &[i64] = &[
     libc::SYS_renameat,
     libc::SYS_unlinkat,
@@ -119,7 +121,8 @@ const KEEPING_FILES: &[i64] = &[
     libc::SYS_unlink,
 ];
 
-/// What the C library starts a thread with. Namespaces are not among it, which root could make.
+/// The flags with which the C library starts a thread. Flags for new namespaces, which root may
+/// create, are not among them.
 const THREAD: libc::c_int = libc::CLONE_VM
     | libc::CLONE_FS
     | libc::CLONE_FILES
@@ -129,32 +132,33 @@ const THREAD: libc::c_int = libc::CLONE_VM
     | libc::CLONE_SETTLS
     | libc::CLONE_PARENT_SETTID
     | libc::CLONE_CHILD_CLEARTID;
-/// Of no effect, and set by musl.
+/// Has no effect, but musl sets it.
 const DETACHED: libc::c_int = libc::CLONE_DETACHED;
 
-/// What may be asked of a descriptor: not who gets signals for it, which reach any process of the
-/// user's, nor locks, leases and the like.
+/// `fcntl` commands that are allowed. They exclude those that choose who gets a descriptor's
+/// signals, because signals reach any of the user's processes, and locks, leases and the like.
 const ASKED_OF_DESCRIPTORS: &[libc::c_int] =
     &[libc::F_DUPFD, libc::F_DUPFD_CLOEXEC, libc::F_GETFD, libc::F_SETFD, libc::F_GETFL];
 
-/// A file without a name, which nobody finds and counts.
+/// The flag bit that makes `open` create a file without a name, which nobody could find and count.
 const NAMELESS: libc::c_int = libc::O_TMPFILE & !libc::O_DIRECTORY;
-/// Bits of a new file's mode that no state needs: to be run, and as another user or group; sticky.
+/// Mode bits that no new state file needs: execute, setuid, setgid and sticky.
 const SPECIAL_MODES: u64 = 0o7111;
 
-/// Refuses this process every other call, in all its threads, for good.
+/// Refuses all other calls in all threads of this process, permanently. `keeps_files` also allows
+/// [`KEEPING_FILES`].
 pub(super) fn confine(keeps_files: bool) -> Result<(), String> {
     let apply = || -> Result<(), Error> {
         let arch: TargetArch = std::env::consts::ARCH.try_into()?;
-        // First: the second one leaves no call that could add a filter.
+        // In this order: the second filter leaves no call that could install another.
         apply_filter_all_threads(&without_clone3(arch)?)?;
         apply_filter_all_threads(&list(arch, keeps_files)?)
     };
     apply().map_err(|error| error.to_string())
 }
 
-/// `clone3` does not exist, as far as the process sees: its flags lie in memory, where no filter
-/// looks. The C library then starts threads by `clone`.
+/// Makes `clone3` fail as if it did not exist: its flags are in memory, where a filter cannot see
+/// them. The C library then starts threads with `clone`.
 fn without_clone3(arch: TargetArch) -> Result<BpfProgram, Error> {
     let calls = BTreeMap::from([(SYS_clone3, Vec::new())]);
     let refused = SeccompAction::Errno(libc::ENOSYS.unsigned_abs());
@@ -169,21 +173,21 @@ fn list(arch: TargetArch, keeps_files: bool) -> Result<BpfProgram, Error> {
     let own = u64::from(std::process::id());
     let executable = number(PROT_EXEC);
     let (no_address, this_process, no_flags) = (0, 0, 0);
-    // Where the conditions of one of a call's rules hold, it is allowed.
+    // A call is allowed if all conditions of one of its rules hold.
     let mut allow = |call: i64, conditions: Vec<SeccompCondition>| -> Result<(), Error> {
         calls.entry(call).or_default().push(SeccompRule::new(conditions)?);
         Ok(())
     };
-    // Threads, and no processes.
+    // Threads, but no processes.
     allow(SYS_clone, vec![bits(0, !number(DETACHED), number(THREAD))?])?;
-    // No memory that is executable.
+    // No executable memory.
     allow(SYS_mmap, vec![bits(2, executable, 0)?])?;
     allow(SYS_mprotect, vec![bits(2, executable, 0)?])?;
-    // Signals to itself: `abort`.
+    // Signals only to this process, for `abort`.
     allow(SYS_tgkill, vec![equal(0, own)?])?;
-    // A thread's name.
+    // Naming a thread.
     allow(SYS_prctl, vec![equal(0, number(libc::PR_SET_NAME))?])?;
-    // Asking for its own limits.
+    // Reading its own limits.
     allow(SYS_prlimit64, vec![equal(0, this_process)?, whole(2, no_address)?])?;
     allow(SYS_openat, vec![bits(2, number(NAMELESS), 0)?, bits(3, SPECIAL_MODES, 0)?])?;
     #[cfg(target_arch = "x86_64")]
@@ -193,7 +197,7 @@ fn list(arch: TargetArch, keeps_files: bool) -> Result<BpfProgram, Error> {
     }
     let signals = number(libc::O_ASYNC);
     allow(SYS_fcntl, vec![equal(1, number(libc::F_SETFL))?, bits(2, signals, 0)?])?;
-    // To whom the stream leads, and to nobody by name.
+    // Without an address: only to the peer of a connected socket.
     allow(SYS_sendto, vec![whole(4, no_address)?])?;
     if keeps_files {
         allow(libc::SYS_renameat2, vec![equal(4, no_flags)?])?;
@@ -206,18 +210,18 @@ fn number(flags: libc::c_int) -> u64 {
     u64::from(flags.cast_unsigned())
 }
 
-/// The bits of `mask` of an argument are those of `value`.
+/// Matches if the argument's bits under `mask` equal those of `value`.
 fn bits(argument: u8, mask: u64, value: u64) -> Result<SeccompCondition, Error> {
     let operation = SeccompCmpOp::MaskedEq(mask);
     Ok(SeccompCondition::new(argument, SeccompCmpArgLen::Qword, operation, value)?)
 }
 
-/// The lower 32 bits of an argument, which are all that the kernel looks at, are those of `value`.
+/// Matches if the lower 32 bits of the argument, all that the kernel reads, equal `value`.
 fn equal(argument: u8, value: u64) -> Result<SeccompCondition, Error> {
     Ok(SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)?)
 }
 
-/// An argument is `value`.
+/// Matches if all 64 bits of the argument equal `value`.
 fn whole(argument: u8, value: u64) -> Result<SeccompCondition, Error> {
     Ok(SeccompCondition::new(argument, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, value)?)
 }

@@ -1,4 +1,4 @@
-//! Files and network, by Landlock.
+//! Confines file and network access with Landlock.
 
 use std::path::Path;
 
@@ -9,19 +9,20 @@ use landlock::{
 
 use crate::gguf;
 
-/// What is asked for; a kernel that knows less gives what it has.
+/// The Landlock version to request. An older kernel enforces the part that it supports.
 const WANTED: ABI = ABI::V6;
 
-/// Lets this thread, and those it starts, read the models' files and no others, read, write, rename
-/// and remove those in `state`, and use no network.
+/// Restricts this thread, and those it starts, to reading the models' files and to reading,
+/// writing, renaming and removing files in `state`. Denies them the network. The error says what
+/// this kernel cannot enforce.
 pub(super) fn confine(models: &[&Path], state: Option<&Path>) -> Result<(), String> {
     let status = ruleset(models, state).map_err(|error| error.to_string())?;
     match status {
         RulesetStatus::FullyEnforced => Ok(()),
         RulesetStatus::PartiallyEnforced => {
-            Err("this kernel's Landlock knows a part of it (Linux 6.12 knows all)".to_owned())
+            Err("this kernel's Landlock supports only a part (Linux 6.12 supports all)".to_owned())
         }
-        RulesetStatus::NotEnforced => Err("this kernel has no Landlock, or not enabled".to_owned()),
+        RulesetStatus::NotEnforced => Err("this kernel has no Landlock, or disables it".to_owned()),
     }
 }
 
@@ -35,7 +36,7 @@ fn ruleset(
         .scope(Scope::from_all(WANTED))?
         .create()?;
     for path in models.iter().flat_map(|model| gguf::parts(model)) {
-        // One that cannot be opened now is not opened later: loading says why.
+        // If a part cannot be opened now, loading fails later and says why.
         if let Ok(file) = PathFd::new(&path) {
             rules = rules.add_rule(PathBeneath::new(file, AccessFs::ReadFile))?;
         }
@@ -46,7 +47,7 @@ fn ruleset(
     Ok(rules.restrict_self()?.ruleset)
 }
 
-/// What may be done in the directory of states: files, and no directories, links or sockets.
+/// What is allowed in the directory of states: regular files, but no directories, links or sockets.
 fn in_state() -> BitFlags<AccessFs> {
     AccessFs::ReadFile
         | AccessFs::ReadDir

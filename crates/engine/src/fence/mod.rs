@@ -1,15 +1,20 @@
 //! What the engine gives up before it opens a model file.
 //!
-//! A model file is somebody else's input to a parser in C++. So before the first byte of it is read
-//! the process drops what answering needs no more: it may read the files of the model and of its draft model and no others,
-//! write none but those in the directory that it was given for the states of sessions, open no socket, start no program and no process, and make no memory executable.
-//! Nor date a file, signal another process, or write more than it was given room for.
-//! Nothing of this can be taken back. Where the kernel lacks a part of it the rest still holds, and
-//! [`enter`] says what is missing.
+//! A model file is untrusted input to a parser in C++. So before the process reads the first byte
+//! of it, it drops every right that answering does not need. From then on it
 //!
-//! Two mechanisms of Linux do it, and one would be enough for most: Landlock decides by files and
-//! ports ([`files`]), seccomp by system calls ([`calls`]). A GPU's driver opens devices, libraries
-//! and caches of its own and starts helpers: an engine for a GPU is not fenced, and says so.
+//! - reads only the files of the model and of its draft model,
+//! - writes only to the directory it was given for session states, and only as much as fits there,
+//! - opens no socket, starts no program or process, and signals no other process,
+//! - makes no memory executable and sets no file's times.
+//!
+//! None of this can be undone. If the kernel lacks a part, the rest still holds, and [`enter`] says
+//! what is missing.
+//!
+//! Two Linux mechanisms do most of this, and their protection overlaps: Landlock restricts files
+//! and ports ([`files`]), seccomp restricts system calls ([`calls`]). A GPU's driver opens devices,
+//! libraries and caches and starts helper processes, so an engine for a GPU is not fenced in, and
+//! says so.
 
 #[cfg(target_os = "linux")]
 mod calls;
@@ -26,24 +31,27 @@ use crate::machine;
 
 pub(crate) use probe::probe;
 
-/// Files and pipes open at once: the parts of a model, and a few more.
+/// The maximum number of open file descriptors: enough for the parts of a model, and a few more.
 const MOST_FILES: u64 = 512;
-/// Private memory that a process needs beside what a model takes: code and data, a prompt's texts,
-/// states on their way to the disk.
+/// Private memory that a process needs beyond its model, in bytes: code and data, the text of
+/// prompts, states on their way to disk.
 const OWN_MEMORY: u64 = 1 << 30;
-/// The same for each thread: its stack.
+/// Private memory for the stack of each thread, in bytes.
 const THREAD_MEMORY: u64 = 16 << 20;
 
-/// Fences the process in: it reads `models` and their other parts, and no other file but those of
-/// `state`, which it may write, too; and it is meant to need no more than `memory` bytes. Call it
-/// before there is a second thread, for Landlock holds for a thread and for those that it starts.
-/// What is missing comes back, each part with the reason; nothing where everything holds.
+/// Fences this process in. It can then read only `models`, their other parts and the files in
+/// `state`, and write only the latter. Its private memory is limited to what a process needs that
+/// is expected to use `memory` bytes, and to the machine's memory.
+///
+/// Call this before starting a second thread: Landlock covers only the calling thread and the
+/// threads that it starts later. Returns the parts that could not be enforced, each with the
+/// reason.
 pub(crate) fn enter(
     models: &[&Path],
     state: Option<&StateDirectory>,
     memory: Option<u64>,
 ) -> Vec<String> {
-    // What is asked of the system from now on is what was remembered.
+    // Behind the fence, only what was looked up before is available.
     let machine = machine::facts();
     ask_for_the_time_zone();
     let mut missing = Vec::new();
@@ -61,7 +69,7 @@ pub(crate) fn enter(
     if let Some(bytes) = most {
         note("memory", limit(Resource::Data, bytes));
     }
-    // Each file; how much they have together the daemon looks at.
+    // Limits each file. The daemon watches their total size.
     note("file size", limit(Resource::Fsize, state.map_or(0, |state| state.max_bytes)));
     ignore_full_files();
     note("capabilities", drop_capabilities());
@@ -83,16 +91,17 @@ fn confine_calls(writes: bool) -> Result<(), String> {
 
 #[cfg(not(target_os = "linux"))]
 fn confine_files(_models: &[&Path], _state: Option<&Path>) -> Result<(), String> {
-    Err("there is Landlock on Linux only".to_owned())
+    Err("Landlock is available on Linux only".to_owned())
 }
 
 #[cfg(not(target_os = "linux"))]
 fn confine_calls(_writes: bool) -> Result<(), String> {
-    Err("there is seccomp on Linux only".to_owned())
+    Err("seccomp is available on Linux only".to_owned())
 }
 
-/// The most private memory of a process whose model is meant to take so much: estimates are no
-/// promises, and what an allocator keeps counts too.
+/// The private memory to allow a process that is expected to use `bytes`: half as much again,
+/// because estimates can be off and memory that an allocator retains counts too, plus what the
+/// process itself and its threads need.
 fn most_memory(bytes: u64) -> u64 {
     let threads = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
     bytes
@@ -101,15 +110,15 @@ fn most_memory(bytes: u64) -> u64 {
         .saturating_add(threads.saturating_mul(THREAD_MEMORY))
 }
 
-/// Has writing beyond the limit of a file fail, which can be told, and not end the process.
+/// Makes writing past the file size limit fail with an error instead of ending the process.
 #[expect(unsafe_code, reason = "no safe function ignores a signal")]
 fn ignore_full_files() {
-    // SAFETY: no handler is run where a signal is ignored.
+    // SAFETY: an ignored signal runs no handler.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
 }
 
-/// Gives up what root may and others may not, but for reading other users' files: which files that
-/// can be, Landlock decides.
+/// Drops root's capabilities, except for reading other users' files. Landlock decides which files
+/// those are.
 #[cfg(target_os = "linux")]
 fn drop_capabilities() -> Result<(), String> {
     use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
@@ -121,20 +130,20 @@ fn drop_capabilities() -> Result<(), String> {
             CapabilitySets { effective: kept, permitted: kept, inheritable: none },
         )
     };
-    drop().map_err(|error: rustix::io::Errno| format!("they cannot be dropped: {error}"))
+    drop().map_err(|error: rustix::io::Errno| format!("cannot drop them: {error}"))
 }
 
 #[cfg(not(target_os = "linux"))]
 fn drop_capabilities() -> Result<(), String> {
-    Err("there are capabilities on Linux only".to_owned())
+    Err("capabilities are available on Linux only".to_owned())
 }
 
-/// Lowers a limit for good.
+/// Lowers a resource limit permanently.
 fn limit(resource: Resource, most: u64) -> Result<(), String> {
     let before = getrlimit(resource);
     let most = [before.current, before.maximum, Some(most)].into_iter().flatten().min();
     setrlimit(resource, Rlimit { current: most, maximum: most })
-        .map_err(|error| format!("the limit cannot be set: {error}"))
+        .map_err(|error| format!("cannot set the limit: {error}"))
 }
 
 #[cfg(feature = "llama")]
@@ -142,7 +151,7 @@ fn drives_a_gpu() -> bool {
     crate::llama::drives_a_gpu()
 }
 
-/// Templates tell the time.
+/// Looks up the local time zone, which templates need to tell the time.
 #[cfg(feature = "llama")]
 fn ask_for_the_time_zone() {
     crate::llama::local_zone();

@@ -1,5 +1,5 @@
-//! `threadrunner-engine --fence-test [MODEL [DRAFT]]`: tries from inside what the fence refuses, and prints
-//! one line of JSON with what came of it.
+//! `threadrunner-engine --fence-test [MODEL [DRAFT]]`: tries, from inside the fence, what it must
+//! refuse and what it must allow, and prints the outcome as one line of JSON.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -18,16 +18,16 @@ use serde_json::{Map, Value, json};
 use threadrunner_core::ExitCode;
 use threadrunner_core::engine_protocol::StateDirectory;
 
-/// Bytes that the states may have here.
+/// The size limit of states in this test, in bytes.
 const STATES: u64 = 1 << 20;
-/// Of `fcntl`, and of Linux alone.
+/// `fcntl` constants that exist on Linux only.
 const F_SETSIG: libc::c_int = 10;
 const DN_CREATE: libc::c_int = 4;
 
-/// Fences this process in as for `models`, and tries everything. The exit code is 0 where all that
-/// must be refused was, and all that answering needs was not.
+/// Fences this process in for `models` and tries everything. The exit code is 0 if the fence is
+/// complete, it refused everything it must refuse, and it allowed everything that answering needs.
 pub(crate) fn probe(models: &[&Path]) -> ExitCode {
-    // What a file's name leads to must exist, or nothing was refused.
+    // The targets must exist: otherwise an attempt fails without being refused.
     let folder = std::env::temp_dir();
     let socket = folder.join(format!("threadrunner-fence-{}.sock", std::process::id()));
     let listener = TcpListener::bind(("127.0.0.1", 0)).and_then(|tcp| {
@@ -53,7 +53,7 @@ pub(crate) fn probe(models: &[&Path]) -> ExitCode {
         .refused("connect by TCP", || std::net::TcpStream::connect(("127.0.0.1", port)).map(drop));
     outcome.refused("listen on a port", || TcpListener::bind(("127.0.0.1", 0)).map(drop));
     outcome.refused("send by UDP", || UdpSocket::bind(("127.0.0.1", 0)).map(drop));
-    outcome.refused("speak to another program", || {
+    outcome.refused("connect to another program", || {
         UnixDatagram::unbound().and_then(|socket_| socket_.connect(&socket)).map(drop)
     });
     outcome.refused("send to another program", || {
@@ -75,9 +75,9 @@ pub(crate) fn probe(models: &[&Path]) -> ExitCode {
     let parent = getppid().map_or(1, |parent| parent.as_raw_nonzero().get());
     for (what, command, argument) in [
         ("choose who gets signals for a file", libc::F_SETOWN, parent),
-        ("choose the signal", F_SETSIG, libc::SIGTERM),
-        ("have signals sent", libc::F_SETFL, libc::O_ASYNC),
-        ("have signals sent for a directory", libc::F_NOTIFY, DN_CREATE),
+        ("choose the signal for a file", F_SETSIG, libc::SIGTERM),
+        ("get signals for a file", libc::F_SETFL, libc::O_ASYNC),
+        ("get signals for a directory", libc::F_NOTIFY, DN_CREATE),
         ("take a lease", libc::F_SETLEASE, libc::F_RDLCK),
     ] {
         outcome.refused(what, || {
@@ -86,7 +86,7 @@ pub(crate) fn probe(models: &[&Path]) -> ExitCode {
         });
     }
     outcome.refused("make memory executable", executable_memory);
-    outcome.refused("have limits raised", || {
+    outcome.refused("raise a limit", || {
         let mut limit = rustix::process::getrlimit(Resource::Nofile);
         limit.maximum = limit.maximum.map(|most| most + 1);
         Ok(setrlimit(Resource::Nofile, limit)?)
@@ -101,16 +101,16 @@ pub(crate) fn probe(models: &[&Path]) -> ExitCode {
         fs::write(&kept, "other cells")
     });
     let kept = states.join("a.state");
-    outcome.refused("date a file", || {
+    outcome.refused("touch a file", || {
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         let times = Timestamps { last_access: now, last_modification: now };
         Ok(rustix::fs::utimensat(CWD, &socket, &times, AtFlags::empty())?)
     });
-    outcome.refused("date an open file", || File::open(&kept)?.set_modified(SystemTime::now()));
+    outcome.refused("touch an open file", || File::open(&kept)?.set_modified(SystemTime::now()));
     outcome.refused("let others read a state", || {
         fs::set_permissions(&kept, fs::Permissions::from_mode(0o644))
     });
-    for (what, mode) in [("make a program", 0o700), ("make a file that sets its user", 0o4600)] {
+    for (what, mode) in [("make an executable file", 0o700), ("make a setuid file", 0o4600)] {
         outcome.refused(what, || {
             let mut options = File::options();
             options.write(true).create(true).mode(mode).open(states.join("b.state")).map(drop)
@@ -124,7 +124,7 @@ pub(crate) fn probe(models: &[&Path]) -> ExitCode {
         let flags = RenameFlags::EXCHANGE;
         Ok(rustix::fs::renameat_with(CWD, &kept, CWD, &kept, flags)?)
     });
-    outcome.refused_as(io::ErrorKind::FileTooLarge, "write more than there is room for", || {
+    outcome.refused_as(io::ErrorKind::FileTooLarge, "write past the size limit", || {
         let written = File::create(states.join("c.state")).and_then(|mut file| {
             file.write_all(&vec![0; 2 * usize::try_from(STATES).unwrap_or(0)])
         });
@@ -147,8 +147,8 @@ pub(crate) fn probe(models: &[&Path]) -> ExitCode {
             .join()
             .map_err(|_| io::Error::other("it panicked"))
     });
-    outcome.refused_as(io::ErrorKind::OutOfMemory, "use more memory than it is meant to", || {
-        // Of addresses there are enough, and none is written to.
+    outcome.refused_as(io::ErrorKind::OutOfMemory, "use memory past the limit", || {
+        // Address space is plentiful and nothing is written, so only the limit can refuse this.
         Vec::<u8>::new().try_reserve_exact(1 << 36).map_err(|_| io::ErrorKind::OutOfMemory.into())
     });
     outcome.granted("use memory", || {
@@ -208,7 +208,7 @@ impl Outcome {
 
 #[expect(unsafe_code, reason = "no safe function forks")]
 fn fork() -> io::Result<()> {
-    // SAFETY: there is one thread, and the child ends at once.
+    // SAFETY: there is only one thread, and the child exits at once.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         // SAFETY: `_exit` has no preconditions.
@@ -217,11 +217,12 @@ fn fork() -> io::Result<()> {
     }
 }
 
-/// A thread needs a stack, and this one gets none: it is refused before that matters.
+/// Starts a thread in a namespace of its own. It gets no stack, but the call is refused before that
+/// matters.
 #[expect(unsafe_code, reason = "no safe function says how a thread is started")]
 fn thread_in_namespace() -> io::Result<()> {
     let flags = libc::CLONE_VM | libc::CLONE_SIGHAND | libc::CLONE_THREAD | libc::CLONE_NEWUTS;
-    // SAFETY: the call is refused; where it is not the process crashes, and the test fails.
+    // SAFETY: the call is refused. If it is not, the process crashes and the test fails.
     match unsafe { libc::syscall(libc::SYS_clone, libc::c_long::from(flags), 0_usize, 0, 0, 0) } {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),
@@ -245,7 +246,7 @@ fn ask_of_descriptor(
 fn executable_memory() -> io::Result<()> {
     let protection = libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC;
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-    // SAFETY: a new mapping, at an address of the kernel's choice, that nobody uses.
+    // SAFETY: a new mapping at an address that the kernel chooses, and that nothing uses.
     let address = unsafe { libc::mmap(std::ptr::null_mut(), 4096, protection, flags, -1, 0) };
     if address == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -1,7 +1,8 @@
 //! Walks a GGUF file's header, metadata and tensor table within bounds.
 //!
-//! llama.cpp has checks of its own, but says what failed only in its log, and what it does not
-//! check ends the process. So the file is read once before: a few megabytes, some milliseconds.
+//! llama.cpp has checks of its own, but reports what failed only in its log, and what it does not
+//! check can abort the process. So the header is read here first: a few megabytes, in a few
+//! milliseconds.
 
 use std::io::{self, Read};
 
@@ -9,82 +10,82 @@ use super::GgmlType;
 use super::shape::{Count, MOST_LAYERS, Shape, TOKENS};
 
 const MAGIC: [u8; 4] = *b"GGUF";
-/// The longest key the specification allows.
+/// The longest key that the specification allows, in bytes.
 const MAX_KEY_BYTES: u64 = 65_535;
-/// llama.cpp's `GGML_MAX_NAME`, with the terminating zero.
+/// llama.cpp's `GGML_MAX_NAME`, less the terminating zero.
 const MAX_TENSOR_NAME_BYTES: u64 = 63;
 /// llama.cpp's `GGML_MAX_DIMS`.
 const MAX_DIMENSIONS: u32 = 4;
 const DEFAULT_ALIGNMENT: u64 = 32;
-/// More entries than any model has, and few enough to walk.
+/// More than any model has, but few enough to walk.
 const MAX_KEYS: u64 = 1 << 16;
 const MAX_TENSORS: u64 = 1 << 20;
-/// The longest header, in bytes: vocabularies have some millions.
+/// The longest header, in bytes. Vocabularies take some millions.
 const MAX_HEADER: u64 = 1 << 30;
-/// The most strings in a list: no vocabulary has a tenth of them. Each takes time to walk over, also
-/// where a file is long because it has holes.
+/// The maximum number of strings in a list; no vocabulary has a tenth of them. Bounds the time that
+/// a walk takes, even in a file that is long only because it is sparse.
 const MAX_STRINGS: u64 = 1 << 24;
-/// The longest string that is kept; longer ones are walked over.
+/// The longest string that is kept, in bytes; longer ones are skipped.
 const MAX_KEPT_BYTES: u64 = 4096;
 
-/// What a whole GGUF file says about itself.
+/// What a complete GGUF file says about itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// The version of the format: 2 or 3.
+    /// The format version: 2 or 3.
     pub version: u32,
-    /// `general.architecture`: which of llama.cpp's models this is.
+    /// `general.architecture`: the model family, by llama.cpp's name.
     pub architecture: String,
     /// `general.name`.
     pub name: Option<String>,
-    /// How many tensors there are.
+    /// The number of tensors.
     pub tensors: u64,
-    /// The bytes that the file must have for its tensors to be whole.
+    /// The length that the file needs for its tensors to be complete, in bytes.
     pub bytes: u64,
-    /// The numbers that say how much memory it takes.
+    /// The dimensions that determine its memory use.
     pub shape: Shape,
 }
 
-/// Why a file is no GGUF file that could be loaded.
+/// Why a file cannot be loaded as GGUF.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
     /// Reading failed.
     #[error("it cannot be read: {0}")]
     Io(#[from] io::Error),
-    /// It is some other kind of file.
+    /// It is another kind of file. Holds its first bytes.
     #[error("it is not a GGUF file: it begins with {} instead of \"GGUF\"{}", .0.escape_ascii(), resembles(.0))]
     Magic(Vec<u8>),
-    /// The other byte order.
-    #[error("it was made for a machine of the other byte order")]
+    /// It has the other byte order.
+    #[error("it was made for a machine with the other byte order")]
     ByteOrder,
-    /// A version that llama.cpp cannot read.
-    #[error("it has version {0} of the format, but only 2 and 3 can be read")]
+    /// It has a version that llama.cpp cannot read.
+    #[error("it has format version {0}, but only 2 and 3 can be read")]
     Version(u32),
-    /// The file ends early.
+    /// It ends early.
     #[error("it is cut short: {what} needs {needs} bytes, but the file has {has}")]
     Truncated {
-        /// What is not whole.
+        /// What is incomplete.
         what: String,
-        /// How long the file had to be, at least.
+        /// The length that the file needs at least, in bytes.
         needs: u64,
-        /// How long it is.
+        /// Its actual length, in bytes.
         has: u64,
     },
-    /// A count or a length is absurd.
-    #[error("its header is damaged: {what} is {value}, and at most {limit} is possible")]
+    /// A count or length is too large.
+    #[error("its header is damaged: {what} is {value}, but at most {limit} is possible")]
     TooBig {
-        /// What.
+        /// The count or length.
         what: &'static str,
-        /// How much.
+        /// Its value.
         value: u64,
-        /// What could be.
+        /// The largest value accepted.
         limit: u64,
     },
-    /// Something is not as the format demands.
+    /// Something else violates the format.
     #[error("its header is damaged: {0}")]
     Damaged(String),
 }
 
-/// What a file that is no GGUF resembles, as a help.
+/// What a file that is not GGUF looks like, to help the user.
 fn resembles(start: &[u8]) -> &'static str {
     match start {
         [b'v', b'e', b'r', b's', ..] => " (a Git LFS pointer: the model itself was not downloaded)",
@@ -144,7 +145,7 @@ pub fn check(reader: impl Read, length: u64) -> Result<Summary, CheckError> {
     }
     summary.shape.set_architecture(&summary.architecture);
     if !alignment.is_power_of_two() {
-        return Err(CheckError::Damaged(format!("the alignment {alignment} is no power of two")));
+        return Err(CheckError::Damaged(format!("alignment {alignment} is not a power of two")));
     }
 
     let mut end_of_data = 0;
@@ -155,25 +156,25 @@ pub fn check(reader: impl Read, length: u64) -> Result<Summary, CheckError> {
         .position
         .checked_next_multiple_of(alignment)
         .and_then(|start| start.checked_add(end_of_data))
-        .ok_or_else(|| CheckError::Damaged("its tensors have no end".into()))?;
+        .ok_or_else(|| CheckError::Damaged("its tensors end past 2^64 bytes".into()))?;
     if summary.bytes > length {
-        return Err(walk.truncated("its weights", summary.bytes));
+        return Err(walk.truncated("its tensor data", summary.bytes));
     }
     Ok(summary)
 }
 
-/// A metadata value, as far as it is of interest here.
+/// A metadata value, as far as this check needs it.
 enum Value {
     String(String),
     Number(u64),
-    /// The numbers of a list that has no more than a model has layers.
+    /// The numbers of a list, if there are at most as many as layers in a model.
     Numbers(Vec<u64>),
-    /// A list of so many texts.
+    /// A list of this many strings.
     Strings(u64),
     Other,
 }
 
-/// A reader that knows where it is and how far it may go.
+/// A reader that tracks its position and the length of the file.
 struct Walk<R> {
     reader: R,
     position: u64,
@@ -185,7 +186,7 @@ impl<R: Read> Walk<R> {
         CheckError::Truncated { what: what.to_owned(), needs, has: self.length }
     }
 
-    /// Claims the next `bytes` of the file, before any of them is read or memory is taken.
+    /// Claims the next `bytes` of the file, before reading them or allocating memory for them.
     fn advance(&mut self, what: &str, bytes: u64) -> Result<(), CheckError> {
         let end = self.position.saturating_add(bytes);
         if end > self.length {
@@ -246,7 +247,7 @@ impl<R: Read> Walk<R> {
         const ARRAY: u32 = 9;
         let what = format!("the value of {key}");
         match self.u32(&what)? {
-            // A number from 0 fits, whether it is signed or not.
+            // A number from 0 up reads the same, signed or unsigned.
             4 | 5 => Ok(Value::Number(self.u32(&what)?.into())),
             10 | 11 => Ok(Value::Number(self.u64(&what)?)),
             STRING => {
@@ -291,7 +292,8 @@ impl<R: Read> Walk<R> {
         }
     }
 
-    /// Reads one entry of the tensor table; returns where its data ends, from the data's start.
+    /// Reads one entry of the tensor table. Returns the offset at which its data ends, from the
+    /// start of all tensor data.
     fn tensor(&mut self, alignment: u64) -> Result<u64, CheckError> {
         const WHAT: &str = "the table of tensors";
         let name = self.string("a tensor's name", MAX_TENSOR_NAME_BYTES)?;
@@ -307,7 +309,7 @@ impl<R: Read> Walk<R> {
         let kind = GgmlType(self.u32(WHAT)?);
         let offset = self.u64(WHAT)?;
         if !offset.is_multiple_of(alignment) {
-            return Err(damaged(&format!("begins at {offset}, no multiple of {alignment}")));
+            return Err(damaged(&format!("begins at {offset}, not a multiple of {alignment}")));
         }
         let bytes = match kind.block() {
             Some(_) => kind
@@ -315,11 +317,11 @@ impl<R: Read> Walk<R> {
                 .ok_or_else(|| damaged(&format!("has the impossible shape {shape:?}")))?,
             None => 0,
         };
-        offset.checked_add(bytes).ok_or_else(|| damaged("has no end"))
+        offset.checked_add(bytes).ok_or_else(|| damaged("ends past 2^64 bytes"))
     }
 }
 
-/// Bytes of a metadata value that is neither a string nor an array.
+/// The size in bytes of a metadata value that is neither a string nor an array.
 fn scalar_bytes(kind: u32, key: &str) -> Result<u64, CheckError> {
     match kind {
         0 | 1 | 7 => Ok(1),

@@ -1,4 +1,4 @@
-//! The check of a model file on disk, with its path in every complaint.
+//! Checks a model file on disk, and names its path in every error.
 
 use std::fs::File;
 use std::io::{self, BufReader};
@@ -11,7 +11,7 @@ use super::{CheckError, Summary, check};
 /// Why a path cannot be loaded as a model.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    /// There is nothing.
+    /// There is no such file.
     #[error("no file at {}", .0.display())]
     Missing(PathBuf),
     /// It cannot be opened.
@@ -22,10 +22,10 @@ pub enum FileError {
         /// Why.
         source: io::Error,
     },
-    /// A directory, a pipe, a device.
+    /// It is a directory, a pipe or a device.
     #[error("{} is not a regular file", .0.display())]
     NotAFile(PathBuf),
-    /// What it contains cannot be a model.
+    /// Its content cannot be a model.
     #[error("cannot load the model file {}: {source}", .path.display())]
     Content {
         /// The path.
@@ -40,20 +40,20 @@ impl From<FileError> for Failure {
         let message = error.to_string();
         match error {
             FileError::Missing(_) => Self::new(ErrorCode::ModelNotFound, message)
-                .hint("Check the path, or list the models that are there: threadrunner models"),
+                .hint("check the path, or run `threadrunner models` to list what is installed"),
             FileError::NotAFile(_) => {
-                Self::new(ErrorCode::ModelLoad, message).hint("Name the GGUF file itself.")
+                Self::new(ErrorCode::ModelLoad, message).hint("name the GGUF file itself")
             }
             FileError::Open { .. } => {
-                Self::new(ErrorCode::ModelLoad, message).hint("Check that you may read it: ls -l")
+                Self::new(ErrorCode::ModelLoad, message).hint("check its permissions with `ls -l`")
             }
             FileError::Content { .. } => Self::new(ErrorCode::ModelLoad, message)
-                .hint("Download the file again, or compare its checksum with the publisher's."),
+                .hint("download the file again, or compare its checksum with the publisher's"),
         }
     }
 }
 
-/// Checks that `path` is a whole GGUF file.
+/// Checks that `path` is a complete GGUF file.
 ///
 /// # Errors
 /// [`FileError`] says why not.
@@ -62,7 +62,7 @@ pub fn check_file(path: &Path) -> Result<Summary, FileError> {
         io::ErrorKind::NotFound => FileError::Missing(path.to_owned()),
         _ => FileError::Open { path: path.to_owned(), source },
     };
-    // Asked before opening: opening a pipe waits for its writer.
+    // Checked before opening: opening a pipe waits for its writer.
     if !path.metadata().map_err(open)?.is_file() {
         return Err(FileError::NotAFile(path.to_owned()));
     }

@@ -1,6 +1,6 @@
-//! The element types of tensors, as far as their size goes.
+//! The element types of tensors, and their sizes.
 
-/// A tensor's element type, by the number that stands in the file.
+/// A tensor's element type, by its number in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GgmlType(pub u32);
 
@@ -20,10 +20,10 @@ impl GgmlType {
     /// Blocks of 32 eight-bit numbers with one scale.
     pub const Q8_0: Self = Self(8);
 
-    /// Elements in a block and bytes of a block, or `None` for a type this table does not know:
-    /// whether that one can be loaded is for llama.cpp to say.
+    /// Returns the elements and the bytes of a block, or `None` for a type that is not in this
+    /// table. Whether that can be loaded is up to llama.cpp.
     pub fn block(self) -> Option<(u64, u64)> {
-        // The numbers follow `enum ggml_type` of llama.cpp; the gaps are types it has removed.
+        // The numbers follow llama.cpp's `enum ggml_type`; the gaps are types that it removed.
         Some(match self.0 {
             0 | 26 => (1, 4),      // F32, I32
             1 | 25 | 30 => (1, 2), // F16, I16, BF16
@@ -55,8 +55,8 @@ impl GgmlType {
         })
     }
 
-    /// Bytes of a tensor of this type and shape: `None` when the type is unknown, the rows do not
-    /// divide into blocks, or the number overflows.
+    /// Returns the size in bytes of a tensor of this type and shape. `None` if the type is unknown,
+    /// the rows do not divide into blocks, or the size overflows.
     pub fn bytes(self, shape: &[u64]) -> Option<u64> {
         let (elements, bytes) = self.block()?;
         let row = *shape.first().unwrap_or(&1);

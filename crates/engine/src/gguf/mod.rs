@@ -1,7 +1,8 @@
-//! GGUF, the format of model files: checked before llama.cpp opens one, and written for the
-//! self-test and for tests.
+//! GGUF, the format of model files.
 //!
-//! Nothing here needs llama.cpp, so all of it is compiled and tested in every build.
+//! Files are checked before llama.cpp opens them ([`check_file`]), and written for the self-test
+//! and for tests ([`GgufFile`], [`tiny_model`]). None of this needs llama.cpp, so every build
+//! compiles and tests all of it.
 
 mod check;
 mod file;

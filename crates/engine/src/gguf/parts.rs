@@ -1,13 +1,14 @@
-//! The files of a model: one, or several that are named alike.
+//! The files of a model: one, or several numbered parts.
 
 use std::path::{Path, PathBuf};
 
-/// llama.cpp's own bound is the five digits of a number; so many files cannot be open.
+/// The maximum number of parts. A number's five digits would allow more, but so many files cannot
+/// be open.
 const MOST_PARTS: u32 = 512;
 
-/// The files of a model: itself, and where it is `NAME-00001-of-00003.gguf` the other parts that are
-/// there, which llama.cpp opens by itself. Behind the fence no directory can be listed, so they are
-/// asked for by their names.
+/// Returns the files of a model: `model` itself and, if it is named like
+/// `NAME-00001-of-00003.gguf`, the other parts that exist, which llama.cpp opens on its own. Looks
+/// them up by name, because no directory can be listed behind the fence.
 pub(crate) fn parts(model: &Path) -> Vec<PathBuf> {
     let name = model.file_name().and_then(|name| name.to_str());
     let mut parts = vec![model.to_owned()];
@@ -20,7 +21,7 @@ pub(crate) fn parts(model: &Path) -> Vec<PathBuf> {
     parts
 }
 
-/// What stands before the number of a part, and how many there are.
+/// Splits a part's name into what precedes its number and the number of parts.
 fn split(name: &str) -> Option<(&str, u32)> {
     let (front, count) = name.strip_suffix(".gguf")?.rsplit_once("-of-")?;
     let (prefix, number) = front.rsplit_once('-')?;

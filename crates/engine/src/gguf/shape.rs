@@ -1,14 +1,14 @@
-//! What a GGUF file says of the model's size, in numbers.
+//! The dimensions of a model, from its GGUF header.
 
-/// A number, or one for each layer.
+/// A single number, or one for each layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Count {
     One(u64),
     Each(Vec<u64>),
 }
 
-/// The keys that are kept, without the architecture before them. The rest of a header can be as
-/// long as its file.
+/// The keys that are kept, without their architecture prefix. The others are dropped: a header can
+/// be as long as its file.
 const KEPT: &[&str] = &[
     "attention.head_count",
     "attention.head_count_kv",
@@ -27,12 +27,12 @@ const KEPT: &[&str] = &[
     "ssm.state_size",
     "vocab_size",
 ];
-/// Of more than one architecture's there is no use.
+/// The maximum number of values kept. Only those of one architecture are of use.
 const MOST_KEPT: usize = 64;
 /// More layers than any model has.
 pub(super) const MOST_LAYERS: u64 = 4096;
 
-/// The numbers of a model's architecture.
+/// The dimensions of a model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Shape {
     architecture: String,
@@ -41,19 +41,19 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// Whether the value of this key is of interest.
+    /// Whether the value of this key is needed.
     pub(super) fn wants(key: &str) -> bool {
         key == TOKENS || key.split_once('.').is_some_and(|(_, rest)| KEPT.contains(&rest))
     }
 
-    /// Keeps a value.
+    /// Keeps a value, if there are not too many already.
     pub(super) fn keep(&mut self, key: &str, count: Count) {
         if self.counts.len() < MOST_KEPT {
             self.counts.push((key.to_owned(), count));
         }
     }
 
-    /// Takes note of how many tokens the vocabulary has.
+    /// Sets the number of tokens in the vocabulary.
     pub(super) fn set_tokens(&mut self, tokens: u64) {
         self.tokens = tokens;
     }
@@ -62,7 +62,7 @@ impl Shape {
         architecture.clone_into(&mut self.architecture);
     }
 
-    /// Which of llama.cpp's models this is.
+    /// The model family, by llama.cpp's name.
     pub fn architecture(&self) -> &str {
         &self.architecture
     }
@@ -75,7 +75,7 @@ impl Shape {
         self.counts.iter().find(|(name, _)| of_this(name).is_some()).map(|(_, count)| count)
     }
 
-    /// A number; where there is one for each layer, the greatest.
+    /// Returns a number, or the largest if there is one for each layer.
     pub fn number(&self, key: &str) -> Option<u64> {
         match self.count(key)? {
             Count::One(number) => Some(*number),
@@ -83,7 +83,7 @@ impl Shape {
         }
     }
 
-    /// A number of one layer.
+    /// Returns the number for one layer.
     pub fn of_layer(&self, key: &str, layer: u64) -> Option<u64> {
         match self.count(key)? {
             Count::One(number) => Some(*number),
@@ -91,16 +91,16 @@ impl Shape {
         }
     }
 
-    /// How many layers, at most `MOST_LAYERS`.
+    /// The number of layers, at most `MOST_LAYERS`.
     pub fn layers(&self) -> u64 {
         self.number("block_count").unwrap_or(0).min(MOST_LAYERS)
     }
 
-    /// How many tokens the vocabulary has.
+    /// The number of tokens in the vocabulary.
     pub fn vocabulary(&self) -> u64 {
         self.tokens.max(self.number("vocab_size").unwrap_or(0))
     }
 }
 
-/// The list whose length is the vocabulary's.
+/// The key of the token list. Its length is the size of the vocabulary.
 pub(super) const TOKENS: &str = "tokenizer.ggml.tokens";

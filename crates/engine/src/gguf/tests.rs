@@ -45,7 +45,7 @@ fn a_file_cut_at_any_byte_is_refused() {
     for length in 0..whole {
         check_bytes(&bytes[..length]).unwrap_err();
     }
-    assert!(message(&bytes[..whole - 1]).contains("cut short: its weights need"));
+    assert!(message(&bytes[..whole - 1]).contains("cut short: its tensor data needs"));
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn a_file_on_disk_is_refused_with_its_path_and_a_stable_code() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
-    /// Whatever the bytes, the check ends, with no panic and no memory taken on a file's word.
+    /// Whatever the bytes, the check returns without a panic and allocates nothing on their word.
     #[test]
     fn random_bytes_never_pass(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
         prop_assert!(check_bytes(&bytes).is_err());
@@ -140,7 +140,8 @@ proptest! {
     }
 }
 
-/// A file of 800 GB that is a header with one list of this type, and holes.
+/// The error for a sparse file of 800 GiB: a header with one list of this type and length, then
+/// holes.
 fn full_of_holes(kind: u32, elements: u64) -> String {
     let mut start = b"GGUF".to_vec();
     start.extend(3_u32.to_le_bytes());

@@ -1,8 +1,8 @@
-//! A model with random weights, about a megabyte: whole, fast, and without a word of sense.
+//! A model with random weights, a few megabytes: complete and fast, but what it says is noise.
 //!
-//! The self-test runs it through every kind of matrix kernel, and tests load it where the fact
-//! under test is not what a model says. Its vocabulary is the 256 bytes and three control tokens,
-//! so that any text can be tokenized and one byte is one token.
+//! The self-test runs it through every kind of matrix kernel, and tests load it when it does not
+//! matter what a model says. Its vocabulary is the 256 bytes and three control tokens, so any text
+//! can be tokenized and each byte is one token.
 
 use super::{GgmlType, GgufFile, MetaValue, Tensor};
 
@@ -12,17 +12,17 @@ const HEADS: u32 = 4;
 const KV_HEADS: u32 = 2;
 const HEAD: u64 = EMBEDDING / HEADS as u64;
 const BYTES: usize = 256;
-/// A chat template in ChatML's form.
+/// A chat template in the ChatML format.
 const TEMPLATE: &str = "{% for message in messages %}{{ '<|im_start|>' + message.role + '\\n' \
      + message.content + '<|im_end|>\\n' }}{% endfor %}\
      {% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
 
-/// What each of the model's layers has its weights in. One model has them all, because a faulty
-/// build is often faulty for one of them only.
+/// The weight types of the layers. One model has them all, because a faulty build often miscomputes
+/// only one of them.
 const LAYERS: [GgmlType; 5] =
     [GgmlType::Q4_0, GgmlType::Q8_0, GgmlType::Q4_1, GgmlType::Q4_K, GgmlType::Q6_K];
 
-/// A llama model with random weights: the same for the same seed.
+/// Returns a llama model with random weights, the same for the same seed.
 pub fn tiny_model(seed: u64) -> GgufFile {
     let mut file = GgufFile::default();
     let text = |text: &str| MetaValue::String(text.to_owned());
@@ -68,8 +68,8 @@ pub fn tiny_model(seed: u64) -> GgufFile {
     file
 }
 
-/// A whole GGUF file that passes every check of the format, and makes llama.cpp abort: it says
-/// that experts are used, and that there are none.
+/// Returns a complete GGUF file that passes every check of the format but makes llama.cpp abort: it
+/// claims to use experts and to have none.
 pub fn aborting_model() -> GgufFile {
     let mut file = tiny_model(0);
     file.set("llama.expert_count", MetaValue::U32(0));
@@ -97,8 +97,8 @@ fn vocabulary(file: &mut GgufFile) {
     file.set("tokenizer.ggml.add_bos_token", MetaValue::Bool(false));
 }
 
-/// The character by which byte-level BPE vocabularies write a byte: itself where it is printable,
-/// else one of those from U+0100 on.
+/// The character that stands for a byte in byte-level BPE vocabularies: the byte itself if it is
+/// printable, else one from U+0100 on.
 fn byte_token(byte: u8) -> char {
     let printable = |byte: u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
     if printable(byte) {
@@ -120,8 +120,8 @@ impl Random {
         value ^ (value >> 31)
     }
 
-    /// Random blocks of a type. Only the scales are chosen, so that a weight is about as large
-    /// as one over the square root of the row's length, and activations stay in bounds.
+    /// Generates random blocks of a type. Only the scales are chosen, so that weights are about one
+    /// over the square root of the row's length and activations stay in bounds.
     fn weights(&mut self, kind: GgmlType, shape: &[u64]) -> Vec<u8> {
         let (_, block_bytes) = kind.block().unwrap_or((1, 4));
         let bytes = kind.bytes(shape).unwrap_or(0);
@@ -141,19 +141,19 @@ impl Random {
                 out[start + offset..start + offset + 2].copy_from_slice(&half(value));
             };
             match kind {
-                // A random nibble less 8 has the deviation 4.6, a random byte 74.
+                // A random nibble less 8 has a standard deviation of 4.6, a random byte one of 74.
                 GgmlType::Q4_0 => scale(0, deviation / 4.6),
                 GgmlType::Q8_0 => scale(0, deviation / 74.0),
                 GgmlType::Q4_1 => {
                     scale(0, deviation / 4.6);
                     scale(2, -7.5 * deviation / 4.6);
                 }
-                // A nibble by six bits of scale, less six bits of offset.
+                // A nibble times a six-bit scale, less a six-bit offset.
                 GgmlType::Q4_K => {
                     scale(0, deviation / 250.0);
                     scale(2, 7.5 * deviation / 250.0);
                 }
-                // Six bits less 32 with a signed byte of scale, and the block's own scale last.
+                // Six bits less 32, times a signed byte; the block's own scale comes last.
                 _ => scale(block_bytes as usize - 2, deviation / (18.5 * 74.0)),
             }
         }
@@ -161,7 +161,7 @@ impl Random {
     }
 }
 
-/// A small positive or negative number as 16-bit float, cut off and not rounded.
+/// Converts a small number of either sign to a 16-bit float. Truncates instead of rounding.
 fn half(value: f32) -> [u8; 2] {
     let bits = value.to_bits();
     let sign = (bits >> 16) & 0x8000;

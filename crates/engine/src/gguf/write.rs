@@ -1,4 +1,4 @@
-//! Writes GGUF files: for the self-test and for tests, which need models that nobody publishes.
+//! Writes GGUF files for the self-test and for tests, which need models that nobody publishes.
 
 use super::GgmlType;
 
@@ -7,21 +7,21 @@ const ALIGNMENT: usize = 32;
 /// A metadata value.
 #[derive(Debug, Clone, PartialEq)]
 pub enum MetaValue {
-    /// A 32-bit number.
+    /// A 32-bit unsigned integer.
     U32(u32),
     /// A 32-bit float.
     F32(f32),
-    /// A truth value.
+    /// A boolean.
     Bool(bool),
-    /// A text.
+    /// A string.
     String(String),
-    /// A list of texts.
+    /// A list of strings.
     Strings(Vec<String>),
-    /// A list of 32-bit signed numbers.
+    /// A list of 32-bit signed integers.
     I32s(Vec<i32>),
 }
 
-/// A tensor: its shape in GGUF's order (the row's length first) and its raw data.
+/// A tensor: its shape in GGUF's order (row length first) and its raw data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tensor {
     /// The name.
@@ -30,11 +30,11 @@ pub struct Tensor {
     pub kind: GgmlType,
     /// The dimensions.
     pub shape: Vec<u64>,
-    /// The data, as long as type and shape ask for.
+    /// The data, of the length that type and shape require.
     pub data: Vec<u8>,
 }
 
-/// A GGUF file in memory. Its fields are open, so that a test can damage it.
+/// A GGUF file in memory. Its fields are public so that a test can damage it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct GgufFile {
     /// The metadata, in the order in which it is written.
@@ -44,7 +44,7 @@ pub struct GgufFile {
 }
 
 impl GgufFile {
-    /// Sets a metadata value, replacing an earlier one of the same key.
+    /// Sets a metadata value. Replaces an earlier one with the same key.
     pub fn set(&mut self, key: &str, value: MetaValue) {
         match self.metadata.iter_mut().find(|(known, _)| known == key) {
             Some((_, old)) => *old = value,
@@ -52,7 +52,7 @@ impl GgufFile {
         }
     }
 
-    /// The file's bytes.
+    /// Encodes the file.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::new();
         out.extend(b"GGUF");

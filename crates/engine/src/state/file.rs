@@ -1,14 +1,15 @@
-//! The file that a session's state is kept in.
+//! The file format of a session's state. Numbers are little-endian.
 //!
 //! ```text
-//! 0   8   magic
-//! 8   4   version                      all numbers little-endian
-//! 12  4   bytes of the fingerprint
-//! 16  8   number of tokens
-//! 24  8   bytes of the state
-//! 32  4   CRC-32 of the state
-//! 36  4   CRC-32 of all before and of fingerprint and tokens
-//! 40      fingerprint, tokens (4 bytes each), state
+//! offset  bytes  content
+//! 0       8      magic
+//! 8       4      version
+//! 12      4      length of the fingerprint, in bytes
+//! 16      8      number of tokens
+//! 24      8      length of the state, in bytes
+//! 32      4      CRC-32 of the state
+//! 36      4      CRC-32 of bytes 0 to 35, the fingerprint and the tokens
+//! 40             fingerprint, tokens (4 bytes each), state
 //! ```
 
 use std::fs::File;
@@ -21,53 +22,54 @@ use threadrunner_core::TokenId;
 const MAGIC: [u8; 8] = *b"TRstate\n";
 /// The version that is written, and the only one that is read.
 const VERSION: u32 = 1;
-/// Bytes before the fingerprint.
+/// The number of bytes before the fingerprint.
 const PREFIX: usize = 40;
-/// Where in them the second checksum is, which is of those before it.
+/// The offset of the second checksum, which covers the bytes before it, the fingerprint and the
+/// tokens.
 const CHECKED: usize = 36;
-/// The longest fingerprint.
+/// The longest fingerprint, in bytes.
 const MOST_FINGERPRINT: u64 = 4096;
 
-/// Why a file is of no use.
+/// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unusable {
-    /// It cannot be read.
+    /// Reading failed.
     #[error("it cannot be read: {0}")]
     Io(#[from] io::Error),
-    /// It is something else.
-    #[error("it is no saved state")]
+    /// It is another kind of file.
+    #[error("it is not a saved state")]
     NoState,
-    /// Another version of the engine wrote it.
+    /// It was written in another version of the format.
     #[error("it has version {0} of the format")]
     Version(u32),
     /// It was cut short or changed.
     #[error("it is damaged: {0}")]
     Damaged(&'static str),
-    /// It is of another model, or of cells kept otherwise.
-    #[error("it is of another model or engine")]
+    /// It belongs to another model or build, or to cells kept in another format.
+    #[error("it belongs to another model or engine")]
     Foreign,
 }
 
 impl Unusable {
-    /// Whether the file is to blame, and not the moment.
+    /// Whether the file is to blame, so that it will never be usable.
     pub(super) fn for_good(&self) -> bool {
         !matches!(self, Self::Io(_))
     }
 }
 
-/// An open file, of which all but the state was read and is as it was written.
+/// An open file whose header was read and verified. The state itself was not.
 #[derive(Debug)]
 pub(super) struct Opened {
     file: File,
-    /// The tokens that the state is of.
+    /// The tokens that the state covers.
     pub(super) tokens: Vec<TokenId>,
     bytes: usize,
     checksum: u32,
 }
 
-/// Opens the file at `path`, if it is of this fingerprint; `None` where there is none.
+/// Opens the file at `path`, if it has this fingerprint. `None` if there is no file.
 pub(super) fn open(path: &Path, fingerprint: &str) -> Result<Option<Opened>, Unusable> {
-    // Writable, so that its use can be noted.
+    // Writable, so that `note_use` can write.
     let mut file = match File::options().read(true).write(true).open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         file => file?,
@@ -91,13 +93,13 @@ pub(super) fn open(path: &Path, fingerprint: &str) -> Result<Option<Opened>, Unu
     let all = header
         .and_then(|header| header.checked_add(bytes))
         .and_then(|rest| rest.checked_add(PREFIX as u64));
-    // A file that is as long as it says cannot make this one ask for more memory than it has bytes.
+    // Checked before allocating: the header cannot demand more memory than the file has bytes.
     if named > MOST_FINGERPRINT || all != Some(metadata.len()) {
-        return Err(Unusable::Damaged("its length is not what it says"));
+        return Err(Unusable::Damaged("its length does not match its header"));
     }
     let size = |n: Option<u64>| n.and_then(|n| usize::try_from(n).ok());
     let (Some(header), Some(bytes)) = (size(header), size(Some(bytes))) else {
-        return Err(Unusable::Damaged("it is larger than the memory"));
+        return Err(Unusable::Damaged("it is larger than the address space"));
     };
     let mut rest = vec![0; header];
     exactly(&mut file, &mut rest)?;
@@ -117,7 +119,7 @@ pub(super) fn open(path: &Path, fingerprint: &str) -> Result<Option<Opened>, Unu
 }
 
 impl Opened {
-    /// Reads the state, and takes note that it was of use now.
+    /// Reads and verifies the state, and notes that it was used.
     pub(super) fn state(mut self) -> Result<Vec<u8>, Unusable> {
         let mut state = Vec::new();
         state.try_reserve_exact(self.bytes).map_err(io::Error::other)?;
@@ -129,24 +131,25 @@ impl Opened {
             return Err(Unusable::Damaged("the checksum of its state is wrong"));
         }
         if let Err(error) = self.note_use() {
-            tracing::debug!("the time of a state's use is not kept: {error}");
+            tracing::debug!("cannot note the time a state was used: {error}");
         }
         Ok(state)
     }
 
-    /// Writes what is there anyway, which dates the file: behind the fence nothing else does.
+    /// Rewrites a byte to set the file's modification time, which nothing else can do behind the
+    /// fence.
     fn note_use(&mut self) -> io::Result<()> {
         self.file.seek(SeekFrom::Start(0))?;
         self.file.write_all(&MAGIC[..1])
     }
 }
 
-/// How long the file will be.
+/// The length that the file will have, in bytes.
 pub(super) fn length(fingerprint: &str, tokens: &[TokenId], state: &[u8]) -> u64 {
     (PREFIX + fingerprint.len() + 4 * tokens.len() + state.len()) as u64
 }
 
-/// Writes the file at `path`, which must not be that of a state that is still wanted.
+/// Writes the file at `path`, which must not hold a state that is still needed.
 pub(super) fn write(
     path: &Path,
     fingerprint: &str,
@@ -170,7 +173,7 @@ pub(super) fn write(
     let mut file = File::create(path)?;
     file.write_all(&header)?;
     file.write_all(state)
-    // Not synced: after a power failure a file may be torn, and its checksum says so.
+    // Not synced: a power failure may tear the file, which its checksums reveal.
 }
 
 fn exactly(file: &mut File, bytes: &mut [u8]) -> Result<(), Unusable> {

@@ -1,4 +1,5 @@
-//! What a state is of: a text that differs where the cells of one do not fit the other.
+//! Identifies what a state belongs to. If cells of one model do not fit another, their fingerprints
+//! differ.
 
 use std::fs::File;
 use std::io;
@@ -10,20 +11,19 @@ use crc32fast::Hasher;
 
 use crate::{gguf, self_test};
 
-/// How much of the beginning of a model file is looked at: what it says of itself, for most all of
-/// it.
+/// The number of bytes read at the start of a model file: for most models, the whole header.
 const BEGINNING: u64 = 16 << 20;
-/// How many places in the rest of it.
+/// The number of samples from the rest of the file.
 const SAMPLES: u64 = 64;
-/// Bytes at each.
+/// The length of a sample, in bytes.
 const SAMPLE: u64 = 4096;
 
-/// The fingerprint of the model at `model`, cached as `format` says.
+/// Returns the fingerprint of the model at `model`, with cells in the format `format`.
 ///
-/// The cells follow from the weights, but reading all of these would take longer than reading the
-/// prompt again. So it is the file's size, when it was written, its beginning, and samples of the
-/// rest, which tell models apart that are alike but for their weights and were unpacked with a time
-/// of long ago.
+/// Cells depend on the weights, but reading all weights would take longer than reading the prompt
+/// again. So the fingerprint covers each file's size, modification time and start, and samples of
+/// the rest. The samples tell models apart that differ only in their weights and were unpacked with
+/// the same old time. The engine's version and build are part of it too.
 pub(super) fn of(model: Option<&Path>, format: &str) -> io::Result<String> {
     let (version, build) = (env!("CARGO_PKG_VERSION"), self_test::BUILD);
     let mut fingerprint = format!("engine {version} {build}; {format}");
@@ -86,7 +86,7 @@ mod tests {
         assert_ne!(print(&content[1..], when, "a"), usual);
         content[100] = 8;
         assert_ne!(print(&content, when, "a"), usual);
-        // One half of the rest is other weights.
+        // The second half of the rest has other weights.
         content[100] = 7;
         content[BEGINNING as usize + 500_000..].fill(8);
         assert_ne!(print(&content, when, "a"), usual);

@@ -1,13 +1,14 @@
-//! What conversations have cached, on disk: so that their next turn, after the model was unloaded
-//! or the machine restarted, reads only what is new.
+//! Keeps what conversations have cached on disk, so that their next turn reads only what is new,
+//! even after the model was unloaded or the machine restarted.
 //!
-//! A directory has one file for each session ([`file`]), and the files have a budget together: the
-//! least recently used make room. A file is of one model and one way of keeping cells
-//! (`fingerprint`); one of another, of another version, half a file or a damaged one is removed
-//! and never restored. llama.cpp would believe what it reads, so nothing reaches it that this
-//! module did not write: that is what checksum and fingerprint are for. They do not stop somebody
-//! who forges a file, and need not: the directory is the user's own (mode 0700), and only the
-//! daemon and its engines write there.
+//! [`States`] manages a directory with one file for each session ([`file`]). The files share a
+//! budget: the least recently used ones make room. A file belongs to one model and one format of
+//! cells (`fingerprint`). A file that belongs to others, has another version, is cut short or
+//! damaged is removed and never restored.
+//!
+//! llama.cpp trusts what it reads, so checksums and fingerprint ensure that it gets only what this
+//! module wrote. They do not stop somebody who forges a file, and need not: the directory belongs
+//! to the user (mode 0700), and only the daemon and its engines write there.
 
 mod file;
 mod fingerprint;

@@ -1,4 +1,4 @@
-//! The directory of states.
+//! The directory of saved states.
 
 use std::fs::{self, DirEntry};
 use std::io;
@@ -12,12 +12,12 @@ use threadrunner_core::{ModelBackend, TokenId};
 use super::file::{self, Opened, Unusable};
 use super::fingerprint;
 
-/// What a file is called while it is written.
+/// The suffix of a file that is being written.
 const UNFINISHED: &str = ".tmp";
-/// After so long nobody writes one any more: an engine is given some seconds to exit.
+/// The age at which an unfinished file counts as abandoned: an engine that exits gets only seconds.
 const ABANDONED: Duration = Duration::from_secs(60);
 
-/// The states of one model's sessions.
+/// The saved states of one model's sessions.
 #[derive(Debug)]
 pub struct States {
     directory: PathBuf,
@@ -26,8 +26,8 @@ pub struct States {
 }
 
 impl States {
-    /// Those in `directory` that `backend`, which has loaded `model`, can restore. `None` where it
-    /// can restore nothing.
+    /// Opens those in `directory` that `backend`, which has loaded `model`, can restore. `None` if
+    /// it can restore none or the model file cannot be read.
     pub fn new(
         directory: &StateDirectory,
         model: Option<&Path>,
@@ -39,21 +39,22 @@ impl States {
         };
         let fingerprint = fingerprint::of(model, &format);
         let fingerprint = fingerprint
-            .inspect_err(|error| tracing::warn!("sessions are not saved: the model file: {error}"));
+            .inspect_err(|error| tracing::warn!("cannot save sessions: model file: {error}"));
         let StateDirectory { path, max_bytes } = directory.clone();
         Some(Self { directory: path, max_bytes, fingerprint: fingerprint.ok()? })
     }
 
-    /// Those in `directory` with this fingerprint.
+    /// Opens those in `directory` that have this fingerprint.
     #[cfg(test)]
     pub(super) fn of(directory: PathBuf, max_bytes: u64, fingerprint: &str) -> Self {
         Self { directory, max_bytes, fingerprint: fingerprint.to_owned() }
     }
 
-    /// The session of this name, with what was saved of it. `None` where that is no name.
+    /// Returns the session with this name and the tokens that were saved of it. `None` if that is
+    /// not a valid name.
     pub fn session(&self, name: String) -> Option<Session> {
         let Some(path) = self.path(&name) else {
-            tracing::warn!("a session's name is not 1 to 64 of A-Z, a-z, 0-9, '.', '_' and '-'");
+            tracing::warn!("a session's name takes 1 to 64 of A-Z, a-z, 0-9, '.', '_' and '-'");
             return None;
         };
         let saved = self.open(&path).map(|opened| opened.tokens).unwrap_or_default();
@@ -64,7 +65,7 @@ impl States {
         Some(self.directory.join(state_file(session)?))
     }
 
-    /// The file at `path`, if it is of use; one that never will be is removed.
+    /// Opens the file at `path` if it is usable. Removes one that never will be.
     fn open(&self, path: &Path) -> Option<Opened> {
         let opened = file::open(path, &self.fingerprint);
         opened.unwrap_or_else(|unusable| {
@@ -74,11 +75,11 @@ impl States {
     }
 
     fn discard(path: &Path, unusable: &Unusable) {
-        tracing::debug!("the state {} is ignored: {unusable}", path.display());
+        tracing::debug!("ignoring the state {}: {unusable}", path.display());
         if unusable.for_good()
             && let Err(error) = fs::remove_file(path)
         {
-            tracing::debug!("{} cannot be removed: {error}", path.display());
+            tracing::debug!("cannot remove {}: {error}", path.display());
         }
     }
 
@@ -86,7 +87,7 @@ impl States {
         let Some(path) = self.path(session) else { return Ok(()) };
         let length = file::length(&self.fingerprint, tokens, state);
         if length > self.max_bytes {
-            tracing::debug!("the state of a session has {length} bytes and is not saved");
+            tracing::debug!("not saving a session: its {length} bytes are over the limit");
             return Ok(());
         }
         self.make_room(length, &path)?;
@@ -97,8 +98,8 @@ impl States {
             .inspect_err(|_| drop(fs::remove_file(&unfinished)))
     }
 
-    /// Removes files, those first that were used least recently, until one of `length` bytes fits in
-    /// the place of that at `path`.
+    /// Removes abandoned files, then the least recently used ones, until one of `length` bytes fits
+    /// in place of that at `path`.
     fn make_room(&self, length: u64, path: &Path) -> io::Result<()> {
         let now = SystemTime::now();
         let mut files: Vec<Kept> =
@@ -116,7 +117,7 @@ impl States {
             if all.saturating_add(length) <= self.max_bytes {
                 break;
             }
-            tracing::debug!("{} makes room for another session", kept.path.display());
+            tracing::debug!("removing {} to make room for another session", kept.path.display());
             fs::remove_file(&kept.path)?;
             all -= kept.bytes;
         }
@@ -133,7 +134,7 @@ struct Kept {
 }
 
 impl Kept {
-    /// `None` for what is no state, which is left alone.
+    /// Returns `None` for anything but a state. Such files are left alone.
     fn of(entry: &DirEntry) -> Option<Self> {
         let name = entry.file_name();
         let name = name.to_str()?;
@@ -177,7 +178,7 @@ impl SavedStates for States {
                 "saved the state of a session"
             ),
             Err(error) => tracing::warn!(
-                "the state of a session cannot be saved in {}: {error}",
+                "cannot save the state of a session in {}: {error}",
                 self.directory.display()
             ),
         }

@@ -35,7 +35,7 @@ fn saved(states: &States, session: &str) -> Vec<TokenId> {
     states.session(session.into()).unwrap().saved
 }
 
-/// Lets it look as if it was of use so many seconds ago.
+/// Makes a file look as if it was last used this many seconds ago.
 fn aged(path: PathBuf, seconds: u64) {
     let when = SystemTime::now() - Duration::from_secs(seconds);
     File::options().append(true).open(path).unwrap().set_modified(when).unwrap();
@@ -51,7 +51,7 @@ fn what_was_written_is_read() {
     assert_eq!(states.read("a", &tokens(10)).unwrap(), b"cells");
     states.write("a", &tokens(11), b"more cells");
     assert_eq!(states.read("a", &tokens(11)).unwrap(), b"more cells");
-    // What is there now is not what was offered: the file stays for the next turn.
+    // The saved tokens are not those asked for, but the file stays for the next turn.
     assert_eq!(states.read("a", &tokens(10)), None);
     assert_eq!(saved(&states, "a"), tokens(11));
     assert_eq!(states.read("b", &tokens(10)), None);
@@ -141,7 +141,7 @@ fn the_least_recently_used_make_room() {
     assert!(states.read("a", &tokens(10)).is_some());
     states.write("d", &tokens(10), &[7; 200]);
     assert_eq!(names(&folder), ["a.state", "c.state", "d.state", "notes"]);
-    // The earlier state of the same session makes room for the later one and for nobody else.
+    // The earlier state of the same session makes room for the later one, and no other has to.
     states.write("d", &tokens(10), &[7; 250]);
     assert_eq!(names(&folder), ["a.state", "c.state", "d.state", "notes"]);
     states.write("e", &tokens(10), &[7; 850]);

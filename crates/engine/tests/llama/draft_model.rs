@@ -1,4 +1,4 @@
-//! A draft model of the real ones: what it guesses comes true, and changes nothing.
+//! Draft models: their guesses come true and do not change the text.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -24,8 +24,8 @@ fn with_draft(
     with_model(&load, &mut |_| (), &mut |backend, _| test(backend))
 }
 
-/// What is said in answer to each prompt, all of them side by side, and how many forward passes it
-/// took. Guesses always look as if they paid: all passes are said to take the same time.
+/// Answers all prompts side by side. Returns the answers and the number of forward passes. All
+/// passes are reported to take the same time, so guessing always seems to pay.
 fn answers(
     backend: &mut dyn ModelBackend,
     prompts: &[Vec<TokenId>],
@@ -88,7 +88,7 @@ fn a_model_that_guesses_for_itself_is_right_and_the_text_stays_the_same() {
             let (said, drafts) = &drafted[0];
             assert_eq!(said, text);
             assert!(passes < 24, "{passes} passes");
-            // Some of the last may go beyond the end.
+            // Some of the last drafts may go beyond the end.
             assert!(drafts.accepted + 16 > drafts.drafted, "{drafts:?}");
             assert!(drafts.accepted > 0, "{drafts:?}");
         }
@@ -125,7 +125,7 @@ fn it_follows_what_was_said_however_it_is_cut_and_reads_long_texts_first() {
         let count = backend.tokenize("One, two, three, four, five, six, seven,").unwrap();
         let Draft::Tokens(guess) = said(backend, request(&count, 2)) else { panic!("no guess") };
         assert_eq!(guess, backend.tokenize(" eight,").unwrap());
-        // The same again, and cut in the middle.
+        // The same text again, then cut in the middle.
         assert_eq!(said(backend, request(&count, 2)), Draft::Tokens(guess));
         let short = backend.tokenize("One, two, three,").unwrap();
         let four = backend.tokenize(" four,").unwrap();
@@ -139,7 +139,7 @@ fn it_follows_what_was_said_however_it_is_cut_and_reads_long_texts_first() {
         // Another sequence shares what was read.
         let other = DraftRequest { seq: SeqId(1), tokens: long.clone(), n: 1 };
         assert!(matches!(said(backend, other), Draft::Tokens(it) if it.len() == 1));
-        // Beyond its context, and beyond its vocabulary.
+        // Beyond its context, and outside its vocabulary.
         let endless = vec![long[0]; 2048];
         assert_eq!(said(backend, request(&endless, 1)), Draft::Never);
         assert_eq!(said(backend, request(&[TokenId(1 << 30)], 1)), Draft::Never);
@@ -153,7 +153,7 @@ fn it_follows_what_was_said_however_it_is_cut_and_reads_long_texts_first() {
 fn a_full_cache_of_the_draft_model_makes_room_and_fails_nothing() {
     let options = EngineOptions { sequences: Some(4), ..EngineOptions::default() };
     with_draft(smollm(), options, &mut |backend| {
-        // Two of them fill the cache, and none has anything in common with another.
+        // Two of them fill the cache, and none shares a beginning with another.
         let text = |seq: u32| {
             let bos = backend.tokenize("a").unwrap()[0].0;
             (0..1000).map(|n| TokenId(bos + 1000 + (n * 7 + seq as i32 * 13) % 500)).collect()
@@ -169,7 +169,7 @@ fn a_full_cache_of_the_draft_model_makes_room_and_fails_nothing() {
             }
             assert!(matches!(backend.draft(alone()).drafts[0], Draft::Tokens(_)));
         }
-        // All at once do not fit: some are told so, and the others go on.
+        // They do not all fit at once: some are turned away, and the others go on.
         let mut drafts = Vec::new();
         for _ in 0..20 {
             drafts = backend.draft(&requests).drafts;

@@ -1,10 +1,10 @@
-//! Drafts are checked, and what does not come true leaves no trace.
+//! Drafts are checked, and those that do not come true leave no trace.
 
 use threadrunner_core::{Feed, ModelBackend, Plan, SeqId, TokenId};
 
 use super::{EngineOptions, Sampled, gemma, greedy, smollm, try_with, user, with};
 
-/// Feeds one token and drafts; the tokens that were sampled.
+/// Feeds one token and drafts. Returns the tokens that were sampled.
 fn feed(
     backend: &mut dyn ModelBackend,
     start: usize,
@@ -19,7 +19,8 @@ fn feed(
     sampled
 }
 
-/// Reads the prompt, and decodes `n` tokens with the drafts that `drafts` gives for what is known.
+/// Reads the prompt and decodes `n` tokens, with the drafts that `drafts` makes from the answer so
+/// far. Returns the answer and the number of forward passes that decoded it.
 fn decode(
     backend: &mut dyn ModelBackend,
     prompt: &[TokenId],
@@ -77,7 +78,7 @@ fn right_drafts_save_passes_and_wrong_ones_change_nothing() {
 fn in_a_window_that_slides_drafts_can_be_taken_back() {
     let options = EngineOptions { context: Some(2048), ..EngineOptions::default() };
     try_with(gemma(), options, |backend, _| {
-        // Longer than the window, and plain enough that rounding decides nothing.
+        // Longer than the window, and plain enough that rounding changes nothing.
         let prompt = backend.tokenize(&"river, stone, letter, garden, ".repeat(120)).unwrap();
         assert!(prompt.len() > 600, "{}", prompt.len());
         let (alone, _) = decode(backend, &prompt, 24, |_| Vec::new());

@@ -1,4 +1,4 @@
-//! Answers are llama.cpp's own, and where that is asked for, whatever else runs.
+//! Answers are llama.cpp's own and, if asked for, the same whatever else runs.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,10 +15,10 @@ use threadrunner_core::{ModelBackend, Parameters, Priority, SeqId, TokenId};
 
 use super::{EngineOptions, gemma, greedy, smollm, try_with, user};
 
-/// One a line.
+/// One prompt per line.
 const PROMPTS: &str = include_str!("prompts.txt");
 
-/// The prompts' tokens: of a conversation where the model can have one.
+/// Tokenizes the prompts, as conversations if the model has a chat template.
 fn tokenized(backend: &dyn ModelBackend, prompts: &[&str]) -> Vec<Vec<TokenId>> {
     let text = |prompt: &&str| match backend.info().chat_template {
         true => backend.render_chat(&user(prompt)).unwrap(),
@@ -27,8 +27,8 @@ fn tokenized(backend: &dyn ModelBackend, prompts: &[&str]) -> Vec<Vec<TokenId>> 
     prompts.iter().map(|prompt| backend.tokenize(&text(prompt)).unwrap()).collect()
 }
 
-/// The loop that anybody would write over llama.cpp: one sequence, an empty cache for each prompt,
-/// which is read in batches, and then token by token.
+/// The plain loop over llama.cpp: one sequence, and an empty cache for each prompt, which is read
+/// in batches and then answered token by token.
 fn plainly(
     path: &Path,
     prompts: &[Vec<TokenId>],
@@ -80,7 +80,7 @@ fn plainly(
     prompts.iter().map(&mut tokens_of).collect()
 }
 
-/// A request, and after how many steps it comes.
+/// A request and the step at which it arrives.
 struct Arrival {
     prompt: Vec<TokenId>,
     params: Parameters,
@@ -95,14 +95,14 @@ impl Arrival {
     }
 }
 
-/// The tokens of the answers to all of these, in their order.
+/// Returns the tokens of all answers, in the order of `arrivals`.
 fn through_the_scheduler(
     backend: &mut dyn ModelBackend,
     arrivals: &[Arrival],
 ) -> Vec<Vec<TokenId>> {
     let mut scheduler = Scheduler::new(backend.info());
     let mut outputs = Vec::new();
-    // Prompts differ, so a sequence tells by its prompt whose it is.
+    // Prompts differ, so its prompt tells which request a sequence belongs to.
     let mut owners: BTreeMap<SeqId, usize> = BTreeMap::new();
     let mut answers = vec![Vec::new(); arrivals.len()];
     let mut steps = 0;
@@ -132,12 +132,12 @@ fn through_the_scheduler(
     answers
 }
 
-/// One thread, and so no rounding that depends on how many there are: the other test is about that.
+/// Uses one thread: with more, rounding depends on how many there are, which the other test covers.
 fn a_hundred_answers_are_llama_cpps_own(path: &Path, answer: usize) {
     let list: Vec<&str> = PROMPTS.lines().collect();
     assert_eq!(list.len(), 100);
     let (mut prompts, mut ours) = (Vec::new(), Vec::new());
-    // Of prompts that begin alike the beginning is read once, in pieces of another length.
+    // If prompts shared their beginnings, these would be read once, in pieces of another length.
     let options = EngineOptions { prefix_cache: Some(false), ..EngineOptions::default() };
     try_with(path.to_owned(), options, |backend, _| {
         prompts = tokenized(backend, &list);
@@ -162,10 +162,10 @@ fn a_hundred_greedy_answers_of_a_base_model_are_llama_cpps_own_token_by_token() 
     a_hundred_answers_are_llama_cpps_own(&gemma(), 20);
 }
 
-/// Eight requests that come together and one after another, in this and in another order, with
-/// interactive ones among them that pause the others: each is answered as if it were alone, and
-/// the greedy ones as llama.cpp answers. Some have more than 256 tokens, from where on llama.cpp
-/// adds up the attention of a single token in as many parts as there are threads.
+/// Runs eight requests, together and staggered, in two orders, with interactive ones among them that
+/// pause the others. Each is answered as if it were alone, and the greedy ones as llama.cpp answers.
+/// Some have more than 256 tokens, beyond which llama.cpp splits the attention of a single token
+/// into as many parts as there are threads.
 #[test]
 fn deterministic_answers_are_the_same_whatever_else_runs() {
     const ANSWER: usize = 10;

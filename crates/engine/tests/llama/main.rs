@@ -1,4 +1,4 @@
-//! The llama.cpp backend, driven through the trait, on real models.
+//! The llama.cpp backend, driven through `ModelBackend` on real models.
 #![cfg(feature = "llama")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
@@ -19,7 +19,7 @@ use threadrunner_core::{
 };
 use threadrunner_engine::llama::with_model;
 
-/// llama.cpp is initialised once in a process, and a model is as fast as it has processors.
+/// llama.cpp is initialized once per process, and models running at once slow each other down.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 fn model(name: &str) -> PathBuf {
@@ -42,7 +42,7 @@ fn try_with(
     options: EngineOptions,
     mut test: impl FnMut(&mut dyn ModelBackend, EngineInfo),
 ) -> Result<(), Failure> {
-    // One thread, which waits for no other: these tests run beside whatever else the machine does.
+    // A single thread waits for no other, however busy the machine is.
     let options = EngineOptions { threads: options.threads.or(Some(1)), ..options };
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let model = ModelRef { backend: BackendKind::Llama, path: Some(path), draft: None };
@@ -61,7 +61,7 @@ fn greedy() -> Parameters {
     Parameters { temperature: Some(0.0), ..Parameters::DEFAULT }
 }
 
-/// Reads `prompt` into `seq` and decodes up to `limit` tokens, one sequence alone.
+/// Reads `prompt` into `seq` and decodes up to `limit` tokens, without other sequences.
 fn generate(
     backend: &mut dyn ModelBackend,
     seq: SeqId,
@@ -125,7 +125,7 @@ fn sequences_in_one_batch_do_not_see_each_other() {
             backend.open(seq, &greedy(), &tokens).unwrap();
             feeds.push(Feed { seq, start: 0, tokens, sample: true, drafts: 0 });
         }
-        // The second half begins while the first is decoding.
+        // The second half begins while the first decodes.
         let mut late = feeds.split_off(2);
         let mut answers = vec![Vec::new(); capitals.len()];
         for _ in 0..16 {
@@ -331,7 +331,8 @@ fn megabytes_are_refused_with_both_numbers_and_not_tokenized() {
     });
 }
 
-/// The number of threads is tried out while decoding, and in a long context it shows in the sums.
+/// The backend tries out numbers of threads while decoding, which affects rounding in a long
+/// context.
 #[test]
 fn a_seeded_answer_comes_out_the_same_again_however_many_threads_are_tried() {
     let options = EngineOptions { threads: Some(2), ..EngineOptions::default() };

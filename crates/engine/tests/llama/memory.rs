@@ -1,4 +1,4 @@
-//! What a model is said to take before it is loaded, and what llama.cpp allocates for it.
+//! Compares the memory estimated before a model is loaded with what llama.cpp allocates.
 
 use threadrunner_core::Memory;
 use threadrunner_core::engine_protocol::{EngineOptions, Event, Load};
@@ -35,13 +35,13 @@ fn the_estimate_is_near_what_is_allocated_and_not_below_it() {
                 .unwrap();
             let what = format!("{}: {said:?} for {allocated:?}", path.display());
             let near = |said: u64, is: u64, over: f64| {
-                // A tenth is what repacked weights take beside the file.
+                // Repacked weights take up to a tenth more than the file.
                 said as f64 >= is as f64 * 0.9 && said as f64 <= is as f64 * over
             };
             assert!(near(said.weights, allocated.weights, 1.1), "{what}");
             assert_eq!(said.cache, allocated.cache, "{what}");
             assert_eq!((said.parked, said.parked), (allocated.parked, said.cache / 2), "{what}");
-            // The vocabulary and the process itself are not among what llama.cpp reports.
+            // llama.cpp does not report the vocabulary and the process itself.
             let unreported = 12 << 20;
             let vocabulary = if path == gemma() { 262_144 } else { 49_152 } * 200;
             let buffers = said.buffers - unreported - vocabulary;

@@ -1,4 +1,4 @@
-//! Sequences that have cells in common.
+//! Sequences that share cells.
 
 use threadrunner_core::engine_protocol::EngineOptions;
 use threadrunner_core::scheduler::{Output, Request, Scheduler};
@@ -8,10 +8,10 @@ use threadrunner_core::{
 
 use super::{gemma, greedy, smollm, try_with, with};
 
-/// What came of some requests that were submitted together.
+/// The outcome of requests that were submitted together.
 struct Together {
     texts: Vec<String>,
-    /// Tokens of all prompts that were computed.
+    /// The number of prompt tokens that were computed, over all requests.
     read: u32,
 }
 
@@ -30,7 +30,7 @@ fn together(backend: &mut dyn ModelBackend, prompts: &[String], max_tokens: u32)
         let outcome = step.carry_out(backend);
         scheduler.apply(step, outcome, &mut outputs);
     }
-    // What is kept belongs to this scheduler.
+    // The sequences that were kept belong to this scheduler.
     for seq in 0..backend.info().n_seq_max + backend.info().n_seq_spare {
         backend.close(SeqId(seq));
     }
@@ -46,7 +46,8 @@ fn together(backend: &mut dyn ModelBackend, prompts: &[String], max_tokens: u32)
     Together { texts, read }
 }
 
-/// Eight prompts with a long beginning in common, and how many tokens that and the tails have.
+/// Returns eight prompts with a long common beginning, and the number of tokens in that beginning
+/// and all tails.
 fn with_one_prefix(backend: &dyn ModelBackend, words: usize) -> (Vec<String>, u32) {
     let all = ["river", "stone", "letter", "morning", "window", "garden", "paper", "road"];
     let prefix: Vec<&str> = (0..words).map(|n| all[(n * 5 + n / 7) % 8]).collect();
@@ -61,7 +62,7 @@ fn with_one_prefix(backend: &dyn ModelBackend, words: usize) -> (Vec<String>, u3
 
 #[test]
 fn eight_requests_with_one_prefix_read_it_once() {
-    // Gemma's window is 512 tokens: of the longer prefix it has lost the beginning.
+    // Gemma's window is 512 tokens, so it has lost the start of the longer prefix.
     for (path, words) in [(smollm(), 100), (smollm(), 700), (gemma(), 100), (gemma(), 700)] {
         with(path, |backend, _| {
             let (prompts, least) = with_one_prefix(backend, words);
@@ -72,8 +73,9 @@ fn eight_requests_with_one_prefix_read_it_once() {
     }
 }
 
-/// llama.cpp rounds otherwise in batches of other sizes, and sharing changes these. With one token
-/// at a time there is nothing to round otherwise: what was shared is what would have been computed.
+/// llama.cpp rounds differently in batches of another size, and sharing changes the sizes. With one
+/// token at a time, nothing is rounded differently: what was shared is what would have been
+/// computed.
 #[test]
 fn answers_are_the_same_as_without_sharing_where_batches_are() {
     for path in [smollm(), gemma()] {
@@ -156,7 +158,7 @@ fn a_sequence_longer_than_its_window_is_shared_as_a_whole() {
             backend.forward(&Plan { feeds: vec![feed] }, &mut sampled).unwrap();
         }
         backend.copy(from, to, 1216).unwrap();
-        // One after the other, so that both are computed alike.
+        // One after the other, so that both are computed the same way.
         for seq in [to, from] {
             let feed = Feed { seq, start: 1216, tokens: vec![last], sample: true, drafts: 0 };
             backend.forward(&Plan { feeds: vec![feed] }, &mut sampled).unwrap();

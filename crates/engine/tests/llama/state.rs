@@ -11,7 +11,7 @@ use threadrunner_engine::state::States;
 
 use super::{gemma, greedy, smollm, try_with};
 
-/// A loaded model with its scheduler and states, as the engine's loop has them.
+/// A loaded model with its scheduler and states, as in the engine's loop.
 struct Loaded<'a> {
     backend: &'a mut dyn ModelBackend,
     scheduler: Scheduler,
@@ -20,13 +20,13 @@ struct Loaded<'a> {
 }
 
 impl Loaded<'_> {
-    /// A turn; what was answered, and its tokens.
+    /// Runs a turn. Returns the answer and its token counts.
     fn turn(&mut self, session: &str, prompt: &str) -> (String, Usage) {
         let session = self.states.session(session.into());
         self.ask(session, prompt)
     }
 
-    /// A request, of a session or not.
+    /// Runs a request, with or without a session.
     fn ask(&mut self, session: Option<Session>, prompt: &str) -> (String, Usage) {
         let prompt = self.backend.tokenize(prompt).unwrap();
         let params = Parameters { max_tokens: Some(24), ..greedy() };
@@ -58,8 +58,8 @@ impl Loaded<'_> {
     }
 }
 
-/// Loads a model anew, with these states. One token at a time where `slow`: then nothing is rounded
-/// otherwise for being read together with more or fewer.
+/// Loads the model with these states. If `slow`, computes one token at a time, so that the size of
+/// a batch does not affect rounding.
 fn load(model: PathBuf, folder: &Path, slow: bool, test: impl FnMut(&mut Loaded)) {
     let one = slow.then_some(1);
     let options = EngineOptions { batch: one, sequences: one, ..Default::default() };
@@ -82,7 +82,7 @@ fn load_with(
     .unwrap();
 }
 
-/// What is said first, and what follows the answer to it.
+/// Returns the first prompt, and a function that makes the second from the answer.
 fn conversation(words: usize) -> (String, impl Fn(&str) -> String) {
     let all = ["river", "stone", "letter", "morning", "window", "garden", "paper", "road"];
     let words: Vec<&str> = (0..words).map(|n| all[(n * 5 + n / 7) % 8]).collect();
@@ -131,7 +131,7 @@ fn a_sequence_longer_than_its_window_is_restored_as_a_whole() {
     load(gemma(), folder.path(), false, |loaded| {
         let (_, usage) = loaded.turn("a", &second(&answer));
         assert!(usage.restored_tokens > prompt_tokens, "{usage:?}");
-        // Another turn than that which was saved is no beginning of this one.
+        // The turn that was saved is not a beginning of this one.
         let (_, other) = loaded.turn("a", &first.replace("begins", "ends"));
         assert_eq!(other.restored_tokens, 0);
     });
@@ -140,7 +140,7 @@ fn a_sequence_longer_than_its_window_is_restored_as_a_whole() {
 #[test]
 fn states_are_saved_and_restored_also_of_sequences_that_are_in_no_forward_pass() {
     let folder = tempfile::tempdir().unwrap();
-    // More sessions than sequences can run: those that ended first lie beyond.
+    // Each session stays in a sequence of its own after its turn.
     let prompt =
         |n: usize| format!("{n} times {n} and what follows is a list of numbers: 1, 2, 3, 4");
     let mut answers = Vec::new();
@@ -156,7 +156,7 @@ fn states_are_saved_and_restored_also_of_sequences_that_are_in_no_forward_pass()
             let (_, usage) = loaded.turn(&n.to_string(), &again);
             assert!(usage.restored_tokens > 24, "{n}: {usage:?}");
         }
-        // All sequences are in order.
+        // Every sequence can still be closed.
         for seq in 0..loaded.backend.info().n_seq_max {
             loaded.backend.close(SeqId(seq));
         }
@@ -197,8 +197,8 @@ fn damaged_and_foreign_states_are_ignored() {
     ignored("another model's");
 }
 
-/// What llama.cpp is given although no checksum would let it: it refuses what does not fit, and the
-/// sequence is as good as new.
+/// Gives llama.cpp states that no checksum would let through. It refuses those that do not fit, and
+/// the sequence is as good as new.
 #[test]
 fn a_state_that_does_not_fit_leaves_an_empty_sequence() {
     let folder = tempfile::tempdir().unwrap();
@@ -249,7 +249,7 @@ fn what_was_parked_is_not_read_again_and_answers_the_same() {
                 EngineOptions { prefix_cache, batch: one, sequences: one, ..Default::default() };
             load_with(options, path.clone(), folder.path(), |loaded| {
                 let (text, begun) = loaded.ask(None, &first);
-                // Those of the first go out of its way.
+                // The cells of the first request make way for this one.
                 loaded.ask(None, &other);
                 let (text, usage) = loaded.ask(None, &second(&text));
                 let expected = if prefix_cache.is_none() { begun.prompt_tokens } else { 0 };
