@@ -200,7 +200,7 @@ fn a_daemon_that_does_not_answer_is_told_of_and_can_always_be_ended() {
         assert!(failed.stderr.contains("--now"), "{}", failed.stderr);
     }
     let restarted = home.run(["daemon", "restart", "--now"]).expect(0);
-    let told = format!("the daemon (process {pid}) does not obey: sent it SIGTERM");
+    let told = format!("the daemon (process {pid}) has not exited: sent SIGTERM");
     assert!(restarted.stderr.contains(&told), "{}", restarted.stderr);
     assert!(!process_is_alive(pid));
     assert_ne!(home.daemon_pid(), pid);

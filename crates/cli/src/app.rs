@@ -1,4 +1,8 @@
-//! What all commands share: the way in, the way out, and a session with the daemon.
+//! What all commands share.
+//!
+//! [`main`] parses the arguments, runs a command, and turns its result into an exit code. A
+//! [`Session`] is how a command talks to the daemon, within a [`Limit`] of time. [`AskedModel`] is
+//! a model as it is sent to the daemon.
 
 use std::ffi::OsString;
 use std::future::Future;
@@ -22,10 +26,10 @@ use crate::error::{CommandError, CommandResult, refused_by_system};
 use crate::spinner::{Spinner, phase_label, progress_label};
 use crate::{commands, complete, output};
 
-/// The longest answer to a question.
+/// The longest answer read to a question, in bytes.
 const ANSWER_BYTES: u64 = 1024;
 
-/// Carries out the command line `args`, the program's name first.
+/// Runs the command line `args`, which begins with the program's name.
 pub(crate) fn main(args: Vec<OsString>) -> ExitCode {
     if let Some(code) = complete::answer(&args) {
         return code;
@@ -57,7 +61,8 @@ pub(crate) fn main(args: Vec<OsString>) -> ExitCode {
     })
 }
 
-/// Reads the arguments; who can be asked what was meant is asked.
+/// Parses the arguments. If they look mistyped, asks what was meant, provided that a person is at the
+/// terminal.
 fn parse(args: Vec<OsString>) -> Result<Cli, Refused> {
     let program = args.first().cloned();
     let refused = match args::parse(args) {
@@ -71,7 +76,7 @@ fn parse(args: Vec<OsString>) -> Result<Cli, Refused> {
     }
     output::ask(&question.to_a_person());
     let mut answer = String::new();
-    // What cannot be read is no answer.
+    // An unreadable answer counts as none.
     let _ = io::stdin().lock().take(ANSWER_BYTES).read_line(&mut answer);
     match question.answered(&answer) {
         Some(meant) => args::parse(program.into_iter().chain(meant).collect()),
@@ -110,71 +115,72 @@ fn dispatch(command: Command) -> CommandResult {
 pub(crate) struct Limit {
     after: Duration,
     deadline: Instant,
-    /// What becomes of what was waited for.
+    /// What happens to the job that was waited for.
     consequence: &'static str,
 }
 
 impl Limit {
-    /// A limit that counts from now.
+    /// A limit that starts now.
     pub(crate) fn from_now(after: Duration, consequence: &'static str) -> Self {
-        // Beyond any clock's end is no limit that anybody lives to see.
+        // A limit beyond what the clock can represent becomes about 34 years.
         let deadline = Instant::now().checked_add(after);
         let deadline = deadline.unwrap_or_else(|| Instant::now() + Duration::from_secs(1 << 30));
         Self { after, deadline, consequence }
     }
 
-    /// How long it is.
+    /// The duration of the limit.
     pub(crate) fn after(&self) -> Duration {
         self.after
     }
 
-    /// When it is over.
+    /// When it expires.
     pub(crate) fn deadline(&self) -> Instant {
         self.deadline
     }
 
-    /// What is said then.
+    /// The failure to report then.
     pub(crate) fn failure(&self) -> Failure {
         Failure::new(ErrorCode::Timeout, format!("timed out after {:?}", self.after))
             .hint(format!("{}; --timeout sets the limit", self.consequence))
     }
 }
 
-/// A command's conversation with the daemon: while it waits, it listens for Ctrl-C, keeps its time
-/// limit, and says what is happening.
+/// A command's conversation with the daemon. While it waits, it listens for Ctrl-C, enforces the
+/// time limit, and shows what is happening.
 pub(crate) struct Session {
     daemon: Arc<Daemon>,
     phases: mpsc::UnboundedReceiver<Phase>,
-    /// None where it is ignored, as by a job that a script put in the background.
+    /// Ctrl-C; `None` if it is ignored, as it is for a script's background jobs.
     interrupt: Option<Signal>,
     limit: Option<Limit>,
     pub(crate) spinner: Spinner,
-    /// Whether the daemon is asked for what `config.toml` has a say in.
+    /// Whether a request was sent that `config.toml` affects.
     pub(crate) obeys_config: bool,
-    /// Whether it is told how long an answer took.
+    /// Whether to report an answer's timings.
     pub(crate) verbose: bool,
-    /// Whether an answer is shown as it is written, also on a terminal.
+    /// Whether to show an answer without formatting its Markdown, even on a terminal.
     pub(crate) plain: bool,
 }
 
-/// Has `work` talk with the daemon of `home`.
+/// Runs `work` in a session with the daemon of `home`.
 pub(crate) fn with_session(
     home: Home,
     limit: Option<Limit>,
     work: impl AsyncFnOnce(&mut Session) -> CommandResult,
 ) -> CommandResult {
-    let refused = |error| refused_by_system("wait for anything", &error);
-    // One thread is enough to wait with, and is there soonest.
+    let refused = |error| refused_by_system("set up the event loop", &error);
+    // One thread is enough for waiting, and starts fastest.
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(refused)?;
     runtime.block_on(async {
-        // At most a handful of phases: there is no flood to bound.
+        // Unbounded, but there are only a few phases.
         let (tell, phases) = mpsc::unbounded_channel();
         let daemon = Daemon::new(home).on_phase(move |phase| {
-            // A session that has ended wants to know no more.
+            // The session may have ended.
             let _ = tell.send(phase);
         });
-        // Caught, a file that may not grow any more is an error of the write, and no sudden end.
+        // With SIGXFSZ caught, exceeding the file size limit fails the write instead of killing the
+        // process.
         let _file_limit = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))
             .map_err(refused)?;
         let mut session = Session {
@@ -205,12 +211,12 @@ impl Session {
         self.daemon.home()
     }
 
-    /// The way to the daemon.
+    /// How to reach the daemon.
     pub(crate) fn daemon(&self) -> Arc<Daemon> {
         Arc::clone(&self.daemon)
     }
 
-    /// Waits for `future`, and meanwhile does whatever else is due.
+    /// Waits for `future`, and meanwhile handles Ctrl-C, the time limit and the spinner.
     pub(crate) async fn attend<T>(
         &mut self,
         future: impl Future<Output = T>,
@@ -223,7 +229,7 @@ impl Session {
                     None => std::future::pending().await,
                 }
             };
-            // Ctrl-C first: an answer that streams without a pause must not drown it.
+            // Ctrl-C first: an answer that streams without a pause must not starve it.
             tokio::select! {
                 biased;
                 () = interrupted(&mut self.interrupt) => return Err(CommandError::Interrupted),
@@ -249,8 +255,8 @@ impl Session {
         if let Phase::Signaled { pid, killed } = phase {
             self.spinner.hide();
             output::say(&match killed {
-                false => format!("the daemon (process {pid}) does not obey: sent it SIGTERM"),
-                true => format!("the daemon (process {pid}) has not ended: sent it SIGKILL"),
+                false => format!("the daemon (process {pid}) has not exited: sent SIGTERM"),
+                true => format!("the daemon (process {pid}) is still running: sent SIGKILL"),
             });
         }
         self.spinner.set(phase_label(phase).to_owned());
@@ -272,7 +278,7 @@ impl Session {
         Ok(self.attend(daemon.open(op)).await??)
     }
 
-    /// Sends a request that is answered by one value, and says what happens until it comes.
+    /// Sends a request that is answered by one value, and shows progress until it arrives.
     pub(crate) async fn call<A: Ask>(&mut self, ask: A) -> Result<A::Answer, CommandError> {
         let replies = self.open(ask.into()).await?;
         self.answer::<A>(replies).await
@@ -301,7 +307,7 @@ impl Session {
         }
     }
 
-    /// Sends a request to the daemon if one runs; `None` where none does. None is started.
+    /// Sends a request to the daemon if one runs; `None` if none does. Starts none.
     pub(crate) async fn call_running<A: Ask>(
         &mut self,
         ask: A,
@@ -324,24 +330,24 @@ async fn interrupted(interrupt: &mut Option<Signal>) {
     }
 }
 
-/// The daemon's answer makes no sense.
+/// The error for a daemon's answer that makes no sense.
 pub(crate) fn strange(what: &str) -> CommandError {
-    Failure::new(ErrorCode::BadFrame, format!("the daemon's answer is not as expected: {what}"))
+    Failure::new(ErrorCode::BadFrame, format!("unexpected answer from the daemon: {what}"))
         .hint("run `threadrunner daemon restart` after an upgrade")
         .into()
 }
 
-/// A model as it is sent: the caller's own default, or what was asked for.
+/// A model as it is sent to the daemon: the one that was asked for, or the caller's default.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct AskedModel {
     pub(crate) backend: Option<BackendKind>,
     pub(crate) path: Option<String>,
-    /// The draft model that was asked for.
+    /// The draft model, if one was asked for.
     pub(crate) draft: Option<String>,
 }
 
 impl AskedModel {
-    /// The model of that name; an error where there is none.
+    /// The model of that name, or the default if `model` is `None`; an error if there is none.
     pub(crate) fn named(
         home: &Home,
         workspace: Option<&str>,
@@ -352,15 +358,15 @@ impl AskedModel {
         Ok(Self { backend: Some(backend), path, draft: None })
     }
 
-    /// The same with this draft model, if one was asked for.
+    /// The same, with this draft model if one was asked for.
     pub(crate) fn drafted_by(self, home: &Home, draft: Option<&str>) -> Result<Self, Failure> {
         let draft =
             draft.map(|draft| resolve_asked_draft(home, self.backend, draft)).transpose()?;
         Ok(Self { draft, ..self })
     }
 
-    /// The caller's default, for a conversation that has no model of its own yet. One that has
-    /// needs none.
+    /// The caller's default, for a conversation that has no model of its own yet. It is no error if
+    /// there is none: a conversation with a model does not need it.
     pub(crate) fn usual(home: &Home, workspace: Option<&str>) -> Result<Self, Failure> {
         match Self::named(home, workspace, None, None) {
             Err(failure)
@@ -373,7 +379,7 @@ impl AskedModel {
         }
     }
 
-    /// What a person calls it.
+    /// The name to show to people.
     pub(crate) fn name(&self) -> String {
         let stem = self.path.as_deref().and_then(|path| Path::new(path).file_stem());
         match (stem, self.backend) {
@@ -384,8 +390,8 @@ impl AskedModel {
     }
 }
 
-/// The backend and the model's path, as they are sent: the daemon is to obey the environment of
-/// whoever asks, not its own.
+/// The backend and the model's path, as they are sent to the daemon. They are resolved here because
+/// the caller's environment counts, not the daemon's.
 pub(crate) fn resolve(
     home: &Home,
     workspace: Option<&str>,
@@ -399,7 +405,7 @@ pub(crate) fn resolve(
     Ok((backend, path.map(sendable).transpose()?))
 }
 
-/// The path of the draft model of that name, as it is sent, or what says that there is to be none.
+/// The path of the draft model of that name, as it is sent to the daemon, or `none`.
 pub(crate) fn resolve_asked_draft(
     home: &Home,
     backend: Option<BackendKind>,
@@ -411,7 +417,7 @@ pub(crate) fn resolve_asked_draft(
     let draft = resolve_draft(home, &config, model, Some(name))?.draft;
     match (draft, backend) {
         (Some(path), BackendKind::Llama) => sendable(path),
-        // The dummy has no files.
+        // The dummy backend has no files.
         (Some(_), BackendKind::Dummy | BackendKind::Unknown) | (None, _) => Ok(name.to_owned()),
     }
 }

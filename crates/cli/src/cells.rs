@@ -1,20 +1,20 @@
-//! How much room a text takes on a terminal: in cells, of which a character has none, one or two.
+//! How wide text is on a terminal, in cells. A character takes zero, one or two.
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use crate::terminal::glyphs;
 
-/// The cells of a text.
+/// The width of a text, in cells.
 pub(crate) fn width(text: &str) -> usize {
     text.width()
 }
 
-/// The cells of a character; a control character has none.
+/// The width of a character, in cells; zero for a control character.
 pub(crate) fn width_of(character: char) -> usize {
     character.width().unwrap_or(0)
 }
 
-/// The text, if it has room in so many cells; else its beginning and an ellipsis.
+/// The text if it fits in `most` cells, else its beginning and an ellipsis.
 pub(crate) fn shortened(text: &str, most: usize) -> String {
     if width(text) <= most {
         return text.to_owned();
@@ -34,8 +34,7 @@ pub(crate) fn shortened(text: &str, most: usize) -> String {
     short
 }
 
-/// The text in lines of at most so many cells, broken between words. A word that is longer is
-/// broken itself.
+/// The text in lines of at most `most` cells, broken between words. A longer word is broken, too.
 pub(crate) fn lines(text: &str, most: usize) -> Vec<String> {
     let most = most.max(1);
     let mut lines = vec![String::new()];
@@ -63,8 +62,9 @@ pub(crate) fn lines(text: &str, most: usize) -> Vec<String> {
     lines
 }
 
-/// A text that begins in column `start` and goes on, between words, in lines indented by `indent`.
-/// A word that is longer than a line stays whole, so that a path can be copied.
+/// A text that begins in column `start`, with further lines indented by `indent`. Lines break
+/// between words; a word longer than a line stays whole, so that a path can be copied. Without
+/// `columns`, the text is one line.
 pub(crate) fn hanging(text: &str, start: usize, indent: usize, columns: Option<usize>) -> String {
     let Some(columns) = columns else { return text.to_owned() };
     let mut out = String::new();

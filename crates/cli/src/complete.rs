@@ -1,7 +1,7 @@
-//! What a shell offers where Tab is pressed: commands, options, and the names of what there is.
+//! Shell completion: commands, options, and the names of models, jobs, sessions, tags, workspaces.
 //!
-//! The shell asks this program itself, through a variable, each time. Names are looked up in files:
-//! nothing is started for it, and what cannot be read is not offered.
+//! On each Tab the shell runs this program with [`VARIABLE`] set. Names are read from files: no
+//! daemon is started, and what cannot be read is not offered.
 
 use std::ffi::OsString;
 use std::io;
@@ -16,13 +16,13 @@ use threadrunner_workspace::Reader;
 use crate::args::Cli;
 use crate::{format, output};
 
-/// Set by the script: for which shell.
+/// Set by the script to the shell's name.
 const VARIABLE: &str = "THREADRUNNER_COMPLETE";
-/// The program as the shell finds it.
+/// The program's name on `PATH`.
 const NAME: &str = "threadrunner";
-/// So many jobs are offered, of each workspace.
+/// How many jobs of each workspace to offer.
 const JOBS: usize = 50;
-/// In so many jobs tags are looked for.
+/// How many jobs of each workspace to search for tags.
 const TAGGED: usize = 200;
 
 /// The script that makes a shell ask this program.
@@ -33,7 +33,7 @@ pub(crate) fn script(shell: &str) -> io::Result<String> {
     completer.write_registration(VARIABLE, NAME, NAME, NAME, &mut script)?;
     let mut script = String::from_utf8_lossy(&script).into_owned();
     if shell == "zsh" {
-        // In a directory of $fpath it is read when it is first asked, and must answer then too.
+        // Autoloaded from $fpath, the script is first read during a completion, and must complete.
         script.push_str(
             "if [ \"$funcstack[1]\" = \"_threadrunner\" ]; then\n    \
              _clap_dynamic_completer_threadrunner \"$@\"\nfi\n",
@@ -42,7 +42,7 @@ pub(crate) fn script(shell: &str) -> io::Result<String> {
     Ok(script)
 }
 
-/// Answers a shell that asks; `None` where none does.
+/// Answers a completion request from a shell; `None` if this is none.
 pub(crate) fn answer(args: &[OsString]) -> Option<ExitCode> {
     let here = std::env::current_dir().ok();
     let asked = CompleteEnv::with_factory(|| with_names(Cli::command())).var(VARIABLE);
@@ -56,7 +56,7 @@ pub(crate) fn answer(args: &[OsString]) -> Option<ExitCode> {
     }
 }
 
-/// The same command, which knows what its arguments may be.
+/// The command, with candidates added to its arguments and those of its subcommands.
 fn with_names(command: Command) -> Command {
     let name = command.get_name().to_owned();
     let known = command.mut_args(|arg| match names_for(&name, arg.get_id().as_str()) {
@@ -66,7 +66,7 @@ fn with_names(command: Command) -> Command {
     known.mut_subcommands(with_names)
 }
 
-/// What an argument of a command may be.
+/// The candidates for an argument of a command.
 fn names_for(command: &str, argument: &str) -> Option<ArgValueCandidates> {
     use JobState::{Done, Failed, Processing, Ready};
     Some(match (command, argument) {
@@ -131,7 +131,7 @@ fn tags() -> Vec<CompletionCandidate> {
     tags.into_iter().map(CompletionCandidate::new).collect()
 }
 
-/// The newest jobs in these places; in all, where none is named.
+/// The newest jobs in these states; in any state if none is given.
 fn jobs(places: &[JobState]) -> Vec<CompletionCandidate> {
     let mut jobs = Vec::new();
     for reader in readers() {

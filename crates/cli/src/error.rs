@@ -1,4 +1,4 @@
-//! How a command ends when it does not end well.
+//! Why a command ended early, and the exit code for it.
 
 use std::io;
 use std::path::Path;
@@ -8,26 +8,26 @@ use threadrunner_core::{ErrorCode, ExitCode, Failure, JobId};
 /// Why a command ended early.
 #[derive(Debug)]
 pub(crate) enum CommandError {
-    /// It failed.
+    /// It failed; `job` is the job that it was about, if any.
     Failed { failure: Failure, job: Option<JobId> },
-    /// Ctrl-C.
+    /// The user pressed Ctrl-C.
     Interrupted,
-    /// Whoever read standard output went away. They have what they wanted.
+    /// The reader of standard output went away. It has what it wanted, so this is a success.
     ReaderGone,
-    /// There is nothing to say that was not said already.
+    /// There is nothing left to say.
     Silent(ExitCode),
 }
 
-/// The result of a command: the exit code, where it is not simply success.
+/// The result of a command: its exit code, or why it ended early.
 pub(crate) type CommandResult = Result<ExitCode, CommandError>;
 
 impl CommandError {
-    /// A failure that the user's arguments caused.
+    /// A failure caused by the user's arguments.
     pub(crate) fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Failure::new(ErrorCode::InvalidRequest, message).hint(hint).into()
     }
 
-    /// The exit code that tells of it.
+    /// The exit code for this error.
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
             Self::Failed { failure, .. } => failure.code.exit_code(),
@@ -44,7 +44,7 @@ impl From<Failure> for CommandError {
     }
 }
 
-/// Standard output could not be written: the only input or output that commands do themselves.
+/// A failed write to standard output, the only I/O that commands do without handling its errors.
 impl From<io::Error> for CommandError {
     fn from(error: io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {
@@ -54,11 +54,11 @@ impl From<io::Error> for CommandError {
     }
 }
 
-/// A file that somebody named and that cannot be used.
+/// The failure for a file that the user named and that cannot be used.
 pub(crate) fn unusable(verb: &str, path: &Path, error: &io::Error) -> Failure {
     let code = match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => ErrorCode::FileNotFound,
-        // It is there, but it is not what was meant.
+        // It exists, but is not what the user meant.
         io::ErrorKind::IsADirectory
         | io::ErrorKind::AlreadyExists
         | io::ErrorKind::InvalidFilename
@@ -68,10 +68,10 @@ pub(crate) fn unusable(verb: &str, path: &Path, error: &io::Error) -> Failure {
     Failure::new(code, format!("cannot {verb} {}: {error}", path.display()))
 }
 
-/// The system refuses what every program needs: a thread, a descriptor.
+/// The failure for a thread or descriptor that the system refuses.
 pub(crate) fn refused_by_system(what: &str, error: &io::Error) -> Failure {
     Failure::new(ErrorCode::Io, format!("cannot {what}: {error}"))
-        .hint("see `ulimit -a`: too many processes or files may be open")
+        .hint("there may be too many processes or open files: see `ulimit -a`")
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! Numbers and times, as people read them.
+//! Numbers and times, formatted for people.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// `1.2 GB`, in powers of ten as disks and `ls -h --si` count.
+/// A size like `1.2 GB`, in powers of ten, as on disks and in `ls -h --si`.
 pub(crate) fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
     let mut value = bytes as f64;
@@ -18,7 +18,7 @@ pub(crate) fn bytes(bytes: u64) -> String {
     }
 }
 
-/// `12`, `1.2k`, `3.4M`.
+/// A count like `12`, `1.2k`, `3.4M`.
 pub(crate) fn count(count: u32) -> String {
     match count {
         0..1_000 => count.to_string(),
@@ -27,7 +27,7 @@ pub(crate) fn count(count: u32) -> String {
     }
 }
 
-/// `12 ms`, `0.4 s`, `12 s`, `3m 12s`, `2h 5m`, `3d 4h`.
+/// A duration like `12 ms`, `0.4 s`, `12 s`, `3m 12s`, `2h 5m`, `3d 4h`.
 pub(crate) fn seconds(seconds: f64) -> String {
     let whole = seconds.max(0.0) as u64;
     match whole {
@@ -40,19 +40,19 @@ pub(crate) fn seconds(seconds: f64) -> String {
     }
 }
 
-/// The share of one, as `43 %`.
+/// A fraction from 0 to 1, as `43 %`.
 pub(crate) fn percent(fraction: f32) -> String {
     format!("{:.0} %", (fraction.clamp(0.0, 1.0)) * 100.0)
 }
 
-/// How long ago an ISO 8601 time in UTC was; `None` if it is none.
+/// How long ago an ISO 8601 time in UTC was; `None` if it cannot be parsed.
 pub(crate) fn age(time: &str, now: SystemTime) -> Option<String> {
     let then = parse_utc(time)?;
     let now = now.duration_since(UNIX_EPOCH).ok()?.as_secs_f64();
     Some(seconds_briefly(now - then))
 }
 
-/// `5s`, `3m`, `2h`, `4d`: for a column.
+/// A duration like `5s`, `3m`, `2h`, `4d`, short enough for a column.
 fn seconds_briefly(seconds: f64) -> String {
     let whole = seconds.max(0.0) as u64;
     match whole {
@@ -63,7 +63,7 @@ fn seconds_briefly(seconds: f64) -> String {
     }
 }
 
-/// Seconds since 1970 of `YYYY-MM-DDTHH:MM:SS[.ffffff]Z`.
+/// Parses `YYYY-MM-DDTHH:MM:SS[.ffffff]Z` to seconds since 1970.
 fn parse_utc(time: &str) -> Option<f64> {
     let (date, clock) = time.strip_suffix('Z')?.split_once('T')?;
     let mut date = date.split('-').map(str::parse::<i64>);
@@ -73,14 +73,14 @@ fn parse_utc(time: &str) -> Option<f64> {
     if !(1970..=9999).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
         return None;
     }
-    // Years are counted from March, so that a leap day is the last day of its year.
+    // Years begin in March, so that a leap day is the last day of its year.
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1;
     let days = days - 719_468;
     Some(days as f64 * 86_400.0 + hour * 3_600.0 + minute * 60.0 + second)
 }
 
-/// One line without control characters, so that nothing in a prompt can drive the terminal.
+/// The text with control characters replaced by spaces, so that no prompt can control the terminal.
 pub(crate) fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

@@ -1,4 +1,4 @@
-//! Single keys, typed while something is shown.
+//! Single keys typed while something is shown, read without Enter.
 
 use std::io::{self, IsTerminal};
 use std::thread;
@@ -10,7 +10,7 @@ use rustix::termios::{
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
-/// A terminal whose keys come one by one and are not shown. Dropped, it is as before.
+/// A terminal in a mode where keys arrive one by one, without echo. Dropping it restores the mode.
 #[derive(Debug)]
 pub(crate) struct Keys {
     before: Termios,
@@ -19,15 +19,15 @@ pub(crate) struct Keys {
 }
 
 impl Keys {
-    /// Listens, where standard input is the terminal of this program's own.
+    /// Begins to listen, if standard input is a terminal with this program in its foreground.
     pub(crate) fn listen() -> Option<Self> {
         let stdin = io::stdin();
-        // Changing a terminal that another program is using stops this one.
+        // Changing the terminal's mode from the background would stop this process.
         if !stdin.is_terminal() || tcgetpgrp(&stdin).ok()? != getpgrp() {
             return None;
         }
         let before = tcgetattr(&stdin).ok()?;
-        // While the program was stopped, the shell had the terminal.
+        // While this process was stopped, the shell may have changed the mode.
         let continued =
             signal(SignalKind::from_raw(rustix::process::Signal::CONT.as_raw())).ok()?;
         let (tell, typed) = mpsc::channel(16);
@@ -37,14 +37,14 @@ impl Keys {
         Some(keys)
     }
 
-    /// Resolves when somebody types q, or ends the input.
+    /// Resolves when the user types q or Ctrl-D.
     pub(crate) async fn quit(&mut self) {
         loop {
             tokio::select! {
                 key = self.typed.recv() => if matches!(key, Some(b'q' | b'Q' | 4)) {
                     return;
                 } else if key.is_none() {
-                    // The terminal is gone: its end is another signal's to tell.
+                    // The terminal is gone; SIGHUP ends the program.
                     std::future::pending::<()>().await;
                 },
                 _ = self.continued.recv() => self.take_one_by_one(),
@@ -57,7 +57,7 @@ impl Keys {
         modes.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO);
         modes.special_codes[SpecialCodeIndex::VMIN] = 1;
         modes.special_codes[SpecialCodeIndex::VTIME] = 0;
-        // Without it, q needs Enter.
+        // If it fails, q merely needs Enter.
         let _ = tcsetattr(io::stdin(), OptionalActions::Now, &modes);
     }
 }

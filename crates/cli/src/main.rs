@@ -1,8 +1,8 @@
 //! `threadrunner`: the command line.
 //!
-//! A prompt, or a command. What is asked for goes to standard output and nothing else does; talk
-//! goes to standard error; how it ended is the exit code. Nothing is computed here: the daemon is
-//! asked, and started if need be.
+//! Answers a prompt or runs a command. The result, and nothing else, goes to standard output; talk
+//! goes to standard error; the exit code says how it ended. Nothing is computed here: commands ask
+//! the daemon, which is started if none runs.
 
 mod app;
 mod args;

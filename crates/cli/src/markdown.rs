@@ -1,7 +1,8 @@
-//! What models write, as a person reads it: headings, emphasis, code and lists, as they come.
+//! Styles the Markdown of an answer while it streams: headings, emphasis, code and lists.
 //!
-//! Only what is certain at once is set off. A mark that may be the first of two is held back for as
-//! long as that takes, and nothing is ever taken back.
+//! [`Markdown`] turns text into [`Piece`]s. It styles only what is certain at once: a mark that may
+//! be the first of two is held back until the next character decides, and nothing that was shown is
+//! ever taken back.
 
 const HEADING: &str = "\x1b[1m";
 const BOLD: &str = "\x1b[1m";
@@ -9,34 +10,34 @@ const ITALIC: &str = "\x1b[3m";
 const CODE: &str = "\x1b[36m";
 const PLAIN: &str = "\x1b[0m";
 
-/// Indented by so many spaces, a line is code.
+/// A line indented by this many spaces is code.
 const CODE_INDENT: usize = 4;
 
-/// A part of what is shown.
+/// A part of the output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Piece {
     Text(String),
-    /// How the text that follows is set off. It takes no room.
+    /// An escape sequence that styles the text after it. It takes no cells.
     Style(&'static str),
 }
 
-/// Reads Markdown as it comes.
+/// A parser of Markdown that arrives in pieces.
 #[derive(Debug)]
 pub(crate) struct Markdown {
-    /// What cannot be told yet.
+    /// Text that is not decided yet.
     held: String,
-    /// Whether the line has only begun.
+    /// At the beginning of a line, before its kind is known.
     at_start: bool,
-    /// The line is shown as it is.
+    /// The line is shown without styling.
     verbatim: bool,
-    /// Within a block of code; `fence` while its first or last line is read.
+    /// Within a fenced block of code; `fence` while its first or last line is read.
     fenced: bool,
     fence: bool,
     heading: bool,
     bold: bool,
     italic: bool,
     code: bool,
-    /// The character before.
+    /// The last character shown.
     before: char,
 }
 
@@ -58,7 +59,7 @@ impl Default for Markdown {
 }
 
 impl Markdown {
-    /// What can be shown, now that there is this text too.
+    /// Adds text; returns what can be shown now.
     pub(crate) fn push(&mut self, text: &str) -> Vec<Piece> {
         let mut pieces = Vec::new();
         for character in text.chars() {
@@ -68,7 +69,7 @@ impl Markdown {
         pieces
     }
 
-    /// The rest: there will be no more.
+    /// Ends the text; returns the rest.
     pub(crate) fn finish(&mut self) -> Vec<Piece> {
         let mut pieces = Vec::new();
         self.read(true, &mut pieces);
@@ -79,7 +80,7 @@ impl Markdown {
         pieces
     }
 
-    /// Shows as much of what is held as can be told; with `ended`, all.
+    /// Shows as much of the held text as is decided; with `ended`, all of it.
     fn read(&mut self, ended: bool, pieces: &mut Vec<Piece>) {
         while !self.held.is_empty() {
             let read = match self.at_start {
@@ -92,12 +93,12 @@ impl Markdown {
         }
     }
 
-    /// Tells what kind of line it is; false where more of it is needed for that.
+    /// Decides what kind of line this is; false if that needs more of it.
     fn begin_line(&mut self, ended: bool, pieces: &mut Vec<Piece>) -> bool {
         let marks = self.held.trim_start_matches(' ');
         let indent = self.held.len() - marks.len();
         let Some(mark) = marks.chars().next() else {
-            // So far there are only spaces.
+            // Only spaces so far.
             let known = ended || indent >= CODE_INDENT || self.fenced;
             return known && self.show_line_as_it_is(self.fenced || indent >= CODE_INDENT);
         };
@@ -135,7 +136,7 @@ impl Markdown {
         true
     }
 
-    /// Reads what is within a line; false where it cannot be told what it is.
+    /// Reads on within a line; false if the next mark is not decided yet.
     fn go_on(&mut self, ended: bool, pieces: &mut Vec<Piece>) -> bool {
         let mut characters = self.held.chars();
         let (first, second, third) = (characters.next(), characters.next(), characters.next());
@@ -189,7 +190,7 @@ impl Markdown {
         *self = Self { held: std::mem::take(&mut self.held), fenced, ..Self::default() };
     }
 
-    /// Shows so many characters.
+    /// Shows the next `count` characters.
     fn show(&mut self, count: usize, pieces: &mut Vec<Piece>) {
         let end = self.held.char_indices().nth(count).map_or(self.held.len(), |(at, _)| at);
         let shown: String = self.held.drain(..end).collect();
@@ -197,9 +198,9 @@ impl Markdown {
         add(pieces, &shown);
     }
 
-    /// Leaves out a mark, and sets off what follows as the marks say.
+    /// Drops a mark of `mark` bytes, and restyles what follows.
     fn set_off(&mut self, mark: usize, pieces: &mut Vec<Piece>) {
-        // A mark is of ASCII.
+        // Marks are ASCII, so bytes are characters.
         self.held.drain(..mark);
         pieces.push(Piece::Style(PLAIN));
         let on = [(self.bold || self.heading, BOLD), (self.italic, ITALIC), (self.code, CODE)];
@@ -226,7 +227,7 @@ fn add(pieces: &mut Vec<Piece>, text: &str) {
 mod tests {
     use super::*;
 
-    /// What is shown, with `<1>` and the like for styles.
+    /// The output, with `<1>` and the like for styles.
     fn shown(pieces: impl IntoIterator<Item = Piece>) -> String {
         pieces
             .into_iter()

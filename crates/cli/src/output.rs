@@ -1,4 +1,7 @@
 //! Standard output is data, standard error is talk.
+//!
+//! `print` and its variants write data and report errors; `say`, `hint` and `ask` write talk, whose
+//! errors are ignored.
 
 use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -13,12 +16,12 @@ use crate::error::CommandError;
 use crate::style::{self, Style};
 use crate::wrap::wrapped;
 
-/// Whether nothing is said but why a command failed.
+/// Whether to say nothing but why a command failed.
 static QUIET: AtomicBool = AtomicBool::new(false);
 
-/// A pipe takes so much at once without blocking, if it takes anything (`PIPE_BUF`).
+/// How much a writable pipe takes without blocking, in bytes: `PIPE_BUF` of Linux.
 const CHUNK: usize = 4096;
-/// How often it is looked whether a reader that holds things up has gone on.
+/// How often to check whether a stalled reader reads again.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Prints data.
@@ -39,7 +42,7 @@ pub(crate) fn print_json(value: &impl Serialize) -> io::Result<()> {
 }
 
 /// Prints data without ever blocking the thread: a reader that has stopped reading (a pager, a
-/// terminal on hold) must not keep Ctrl-C from being heard.
+/// paused terminal) must not keep Ctrl-C from being handled.
 pub(crate) async fn print_patiently(text: &str) -> io::Result<()> {
     let stdout = io::stdout();
     let mut rest = text.as_bytes();
@@ -55,17 +58,17 @@ pub(crate) async fn print_patiently(text: &str) -> io::Result<()> {
 
 fn may_write(fd: BorrowedFd<'_>) -> bool {
     let mut fds = [PollFd::new(&fd, PollFlags::OUT)];
-    // Whatever else is the matter, writing will tell.
+    // Any other trouble is reported by the write.
     !matches!(poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(0))
 }
 
-/// One write, not through the standard library's buffer: each piece of an answer is to be seen
-/// when it is there, and is one system call.
+/// One write, past the standard library's buffer: each piece of an answer is shown at once, with a
+/// single system call.
 fn write_some(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     loop {
         match rustix::io::write(fd, bytes) {
             Err(rustix::io::Errno::INTR) => {}
-            // Somebody else made it non-blocking; it is waited for all the same.
+            // Another process made the descriptor non-blocking; wait all the same.
             Err(rustix::io::Errno::AGAIN) => {
                 poll(&mut [PollFd::new(&fd, PollFlags::OUT)], None)?;
             }
@@ -75,12 +78,12 @@ fn write_some(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     }
 }
 
-/// Asks something on standard error, and leaves the line open for the answer.
+/// Asks a question on standard error, and leaves the line open for the answer.
 pub(crate) fn ask(text: &str) {
     let _ = write_some(io::stderr().as_fd(), text.as_bytes());
 }
 
-/// A text as it is printed: on a terminal in lines that end between words, elsewhere as it is.
+/// The text as it is printed: wrapped between words if standard output is a terminal.
 pub(crate) fn for_terminal(text: String) -> String {
     match width() {
         Some(columns) => wrapped(&text, columns),
@@ -88,12 +91,12 @@ pub(crate) fn for_terminal(text: String) -> String {
     }
 }
 
-/// Says something on standard error. That nobody hears it is no reason to fail.
+/// Says something on standard error. Errors are ignored: talk that nobody hears is no failure.
 pub(crate) fn say(text: &str) {
     say_as_it_is(&fitted(text));
 }
 
-/// The same with its first word set off.
+/// The same, with a styled word before it.
 fn say_set_off(word: &str, style: Style, text: &str) {
     let line = fitted(&format!("{word} {text}"));
     let rest = line.strip_prefix(word).unwrap_or_default();
@@ -106,7 +109,7 @@ fn say_as_it_is(text: &str) {
     let _ = write_some(stderr.as_fd(), line.as_bytes());
 }
 
-/// A text in lines that end between words, where standard error is a terminal.
+/// The text, wrapped between words if standard error is a terminal.
 fn fitted(text: &str) -> String {
     match stderr_width() {
         Some(columns) => wrapped(text, columns),
@@ -114,23 +117,23 @@ fn fitted(text: &str) -> String {
     }
 }
 
-/// Why a command ended early, as `--json` prints it: the error is of the same form as in a job's
+/// Why a command ended early, as `--json` prints it. The error has the same form as in a job's
 /// record and in the answers of a batch.
 #[derive(Serialize)]
 struct Failed<'a> {
     error: &'a Failure,
-    /// Whether the same command may succeed when it is given again.
+    /// Whether the same command may succeed if it is run again.
     retryable: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     job: Option<&'a JobId>,
 }
 
-/// From here on says nothing but why a command failed.
+/// From here on, says nothing but why a command failed.
 pub(crate) fn be_quiet() {
     QUIET.store(true, Ordering::Relaxed);
 }
 
-/// Whether nothing is to be said but why a command failed.
+/// Whether to say nothing but why a command failed (`--quiet`).
 pub(crate) fn is_quiet() -> bool {
     QUIET.load(Ordering::Relaxed)
 }
@@ -140,13 +143,12 @@ pub(crate) fn hint(text: &str) {
     say_set_off("hint:", Style::Cyan, text);
 }
 
-/// Tells why a command ended early: on standard error for people, as one object on standard
-/// output with `--json`, unless that cannot be written.
+/// Reports why a command ended early: on standard error, or with `--json` as one object on standard
+/// output. If the object cannot be written, falls back to standard error.
 pub(crate) fn report(error: &CommandError, json: bool) {
     match error {
         CommandError::Failed { failure, job } => {
             if json {
-                // Where that cannot be written, standard error has it.
                 let told = print_json(&Failed {
                     error: failure,
                     retryable: failure.code.retryable(),
@@ -155,7 +157,7 @@ pub(crate) fn report(error: &CommandError, json: bool) {
                 if told.is_ok() {
                     return;
                 }
-                // Standard output may be what the failure is about.
+                // The failure may be about standard output itself.
             }
             say_set_off("threadrunner:", Style::Red, &failure.message);
             if let Some(text) = &failure.hint {
@@ -166,17 +168,17 @@ pub(crate) fn report(error: &CommandError, json: bool) {
     }
 }
 
-/// The width of the terminal that standard output is; `None` where it is none.
+/// The columns of the terminal on standard output; `None` if it is not a terminal.
 pub(crate) fn width() -> Option<usize> {
     size().map(|(columns, _)| columns)
 }
 
-/// The columns and rows of the terminal that standard output is; `None` where it is none.
+/// The columns and rows of the terminal on standard output; `None` if it is not a terminal.
 pub(crate) fn size() -> Option<(usize, usize)> {
     size_of(io::stdout().as_fd())
 }
 
-/// The width of the terminal that standard error is; `None` where it is none.
+/// The columns of the terminal on standard error; `None` if it is not a terminal.
 pub(crate) fn stderr_width() -> Option<usize> {
     size_of(io::stderr().as_fd()).map(|(columns, _)| columns)
 }

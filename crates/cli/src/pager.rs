@@ -1,4 +1,4 @@
-//! A long text on a terminal, a screen at a time.
+//! Long text on a terminal, shown through the user's pager.
 
 use std::env;
 use std::io::{self, Write};
@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use crate::cells;
 use crate::output;
 
-/// Shows a text: with the user's pager where it is longer than the terminal, else as it is.
+/// Shows a text: in the user's pager if it is taller than the terminal, else as it is.
 pub(crate) async fn show(text: &str) -> io::Result<()> {
     if let Some((columns, rows)) = output::size()
         && is_taller(text, columns, rows)
@@ -19,13 +19,13 @@ pub(crate) async fn show(text: &str) -> io::Result<()> {
     output::print_patiently(text).await
 }
 
-/// Whether the text has more lines on this terminal than one screen of it.
+/// Whether the text needs more lines than fit on one screen of this terminal.
 fn is_taller(text: &str, columns: usize, rows: usize) -> bool {
     let lines = text.lines().map(|line| cells::width(line).div_ceil(columns.max(1)).max(1));
     lines.take(rows).sum::<usize>() >= rows
 }
 
-/// The pager's command, as other programs choose it; none, where somebody wants none.
+/// The pager's command: `$PAGER`, else `less`; `None` if that is empty or `cat`.
 fn chosen(variable: impl Fn(&str) -> Option<String>) -> Option<String> {
     let command = variable("PAGER").unwrap_or_else(|| "less".to_owned());
     (!matches!(command.trim(), "" | "cat")).then_some(command)
@@ -35,16 +35,16 @@ fn page(command: &str, text: &str) -> io::Result<()> {
     let mut pager = Command::new("sh");
     pager.args(["-c", command]).stdin(Stdio::piped());
     if env::var_os("LESS").is_none() {
-        // As with git: what fits is shown and left, and so is what was read last.
+        // The options that git sets: quit if it fits (F), keep colours (R), do not clear (X).
         pager.env("LESS", "FRX");
     }
     let mut pager = pager.spawn()?;
     if let Some(mut input) = pager.stdin.take() {
-        // Who has read enough closes it.
+        // A pager that has shown enough closes the pipe.
         let _ = input.write_all(text.as_bytes());
     }
     match pager.wait()?.code() {
-        // The shell found no such program, or may not run it.
+        // The shell found no such program, or cannot run it.
         Some(126 | 127) => Err(io::ErrorKind::NotFound.into()),
         _ => Ok(()),
     }
@@ -59,7 +59,7 @@ mod tests {
         assert!(!is_taller("one\ntwo\n", 80, 24));
         assert!(is_taller(&"line\n".repeat(24), 80, 24));
         assert!(!is_taller(&"line\n".repeat(23), 80, 24));
-        // A long line is several on the screen.
+        // A long line wraps to several.
         assert!(is_taller(&"x".repeat(80 * 24), 80, 24));
     }
 

@@ -1,4 +1,4 @@
-//! The prompt, put together from arguments and standard input.
+//! Assembling the prompt from arguments and standard input.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, IsTerminal, Read};
@@ -12,20 +12,20 @@ use crate::app::Limit;
 use crate::error::CommandError;
 use crate::output;
 
-/// What some programs put before a text to say how it is encoded. It is no part of the text.
+/// The byte order mark that some programs put before a text. It is not part of the text.
 pub(crate) const BOM: char = '\u{feff}';
-/// So much is read at once.
+/// How many bytes to read at once.
 const CHUNK: usize = 64 << 10;
-/// How long standard input may be silent before that is said.
+/// How long standard input may be silent before a message says so.
 const SILENCE: Duration = Duration::from_secs(1);
-/// How long `--detach` waits for the first of it: whoever detaches has no time to wait.
+/// How long `--detach` waits for the first byte: a command that detaches should not wait long.
 const DETACHED: Duration = Duration::from_secs(10);
-const NOT_MEANT: &str = "say `< /dev/null` if it is not meant to be read";
+const NOT_MEANT: &str = "add `< /dev/null` if it is not meant to be read";
 
-/// The prompt: the words joined by spaces, then after an empty line what standard input holds.
+/// The prompt: the words joined by spaces, then an empty line and the contents of standard input.
 ///
-/// `raw` keeps the newline at the end of standard input, because a text that is to be gone on with
-/// is what it is, byte for byte.
+/// `raw` keeps the newline at the end of standard input, because a text to be continued counts byte
+/// for byte.
 pub(crate) fn assemble(
     words: &[String],
     stdin: Option<Vec<u8>>,
@@ -42,9 +42,9 @@ pub(crate) fn assemble(
         )
         .hint(match error.as_bytes() {
             [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => {
-                "it begins as UTF-16 does: convert it first, with `iconv -f utf-16 -t utf-8`"
+                "it looks like UTF-16: convert it first with `iconv -f utf-16 -t utf-8`"
             }
-            _ => "convert it first, for instance with `iconv -f latin1 -t utf-8`",
+            _ => "convert it first, for example with `iconv -f latin1 -t utf-8`",
         })
     })?;
     if input.starts_with(BOM) {
@@ -63,7 +63,7 @@ pub(crate) fn assemble(
         (false, false) => format!("{said}\n\n{input}"),
         (true, true) => {
             return Err(Failure::new(ErrorCode::EmptyPrompt, "the prompt is empty")
-                .hint("try: threadrunner \"Why is the sky blue?\""));
+                .hint("try `threadrunner \"Why is the sky blue?\"`"));
         }
     };
     if prompt.len() > MAX_FRAME_BYTES {
@@ -79,22 +79,22 @@ pub(crate) fn assemble(
 /// How long standard input may keep a command waiting.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Patience {
-    /// For its end.
+    /// When its end is due.
     end: Option<Instant>,
-    /// For anything at all.
+    /// When its first byte is due.
     beginning: Option<Instant>,
-    /// What is said when it is over.
+    /// The limit to report when patience runs out.
     limit: Option<Duration>,
 }
 
 impl Patience {
-    /// Until the command's own time is over.
+    /// Waits as long as the command's own limit.
     pub(crate) fn of(limit: Option<&Limit>) -> Self {
         let Some(limit) = limit else { return Self::default() };
         Self { end: Some(limit.deadline().into_std()), limit: Some(limit.after()), beginning: None }
     }
 
-    /// For a command that is not to wait for an answer, and so hardly for a question.
+    /// For a command that does not wait for the answer, and so should not wait long for the prompt.
     pub(crate) fn detached() -> Self {
         let beginning = Some(Instant::now() + DETACHED);
         Self { beginning, limit: Some(DETACHED), end: None }
@@ -105,22 +105,21 @@ impl Patience {
     }
 }
 
-/// What the words say.
+/// The part of the prompt that comes from the words.
 fn said(words: &[String]) -> String {
-    // A lone dash says what is done anyway, as with other programs.
+    // A lone dash means standard input, which is read anyway.
     let said = if words == ["-"] { String::new() } else { words.join(" ") };
     said.trim_start_matches(BOM).to_owned()
 }
 
-/// How many bytes of a prompt that was put together of these words are theirs, and not those of
-/// standard input; `None` where all are.
+/// How many bytes of `prompt` come from the words and not from standard input; `None` if all do.
 pub(crate) fn said_bytes(words: &[String], prompt: &str) -> Option<u64> {
     let said = said(words);
     let bytes = if said.trim().is_empty() { 0 } else { said.len() };
     (bytes < prompt.len()).then_some(bytes as u64)
 }
 
-/// What standard input holds; `None` where it is a terminal.
+/// The contents of standard input; `None` if it is a terminal.
 pub(crate) fn read_stdin(patience: Patience) -> Result<Option<Vec<u8>>, CommandError> {
     let stdin = io::stdin();
     if stdin.is_terminal() {
@@ -133,7 +132,7 @@ pub(crate) fn read_stdin(patience: Patience) -> Result<Option<Vec<u8>>, CommandE
     let mut file = File::from(stdin.as_fd().try_clone_to_owned().map_err(cannot)?);
     let (mut bytes, mut chunk) = (Vec::new(), vec![0; CHUNK]);
     let mut silence = Some(Instant::now() + SILENCE);
-    // One byte more than can be sent is enough to say that it is too much.
+    // One byte more than fits in a frame is enough to refuse the prompt.
     while bytes.len() <= MAX_FRAME_BYTES {
         let over = patience.is_over(bytes.is_empty());
         if !is_readable(&file, over.into_iter().chain(silence).min()) {
@@ -147,7 +146,7 @@ pub(crate) fn read_stdin(patience: Patience) -> Result<Option<Vec<u8>>, CommandE
         match file.read(&mut chunk) {
             Ok(0) => break,
             Ok(count) => bytes.extend_from_slice(&chunk[..count]),
-            // Somebody else made it non-blocking, or a signal came; it is waited for all the same.
+            // Another process made it non-blocking, or a signal came; wait all the same.
             Err(error)
                 if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
             {
@@ -160,8 +159,8 @@ pub(crate) fn read_stdin(patience: Patience) -> Result<Option<Vec<u8>>, CommandE
     Ok(Some(bytes))
 }
 
-/// Waits a moment for the first of standard input, and says so if there is none yet. Not where it is
-/// a terminal.
+/// Waits a moment for standard input, and says so if nothing comes. Does nothing if it is a
+/// terminal.
 pub(crate) fn tell_if_stdin_is_silent() {
     let stdin = io::stdin();
     if !stdin.is_terminal() && !is_readable(&stdin, Some(Instant::now() + SILENCE)) {
@@ -175,13 +174,13 @@ fn tell_of_silence() {
 
 fn not_ended(patience: Patience) -> Failure {
     let message = match patience.limit {
-        Some(limit) => format!("standard input is open, and did not end within {limit:?}"),
-        None => "standard input did not end".to_owned(),
+        Some(limit) => format!("standard input is still open after {limit:?}"),
+        None => "standard input is still open".to_owned(),
     };
     Failure::new(ErrorCode::Timeout, message).hint(format!("{NOT_MEANT}; --timeout sets the limit"))
 }
 
-/// Whether there is something to read, or the end, before `until`.
+/// Whether there is data to read, or the end, before `until`.
 fn is_readable(file: &impl AsFd, until: Option<Instant>) -> bool {
     loop {
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
@@ -189,7 +188,7 @@ fn is_readable(file: &impl AsFd, until: Option<Instant>) -> bool {
         match poll(&mut [PollFd::new(file, PollFlags::IN)], limit.as_ref()) {
             Ok(0) => return false,
             Err(rustix::io::Errno::INTR) => {}
-            // Whatever else is the matter, reading will tell.
+            // Any other trouble is reported by the read.
             Ok(_) | Err(_) => return true,
         }
     }

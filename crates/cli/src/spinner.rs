@@ -1,4 +1,4 @@
-//! What is happening, on standard error, while there is nothing to read yet.
+//! The status line on standard error, while there is no answer to read yet.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
@@ -10,11 +10,12 @@ use tokio::time::{Instant, sleep_until};
 use crate::terminal::{escapes, glyphs};
 use crate::{cells, format, output};
 
-/// Whatever takes less than this is not worth a word.
+/// How long to wait before the line first appears: shorter waits need none.
 const DELAY: Duration = Duration::from_millis(100);
+/// How long each frame of the animation lasts.
 const STEP: Duration = Duration::from_millis(80);
 
-/// A line that comes and goes. Without a terminal there is none.
+/// A status line that comes and goes. Without a terminal there is none.
 #[derive(Debug)]
 pub(crate) struct Spinner {
     enabled: bool,
@@ -25,7 +26,7 @@ pub(crate) struct Spinner {
 }
 
 impl Spinner {
-    /// A spinner that shows itself after a moment, if standard error is a terminal.
+    /// A spinner that appears after [`DELAY`], if standard error is a terminal and not quiet.
     pub(crate) fn new() -> Self {
         Self {
             enabled: io::stderr().is_terminal() && escapes() && !output::is_quiet(),
@@ -36,12 +37,12 @@ impl Spinner {
         }
     }
 
-    /// Says what is happening now.
+    /// Sets what the line says.
     pub(crate) fn set(&mut self, label: String) {
         self.label = label;
     }
 
-    /// Resolves when the line is due to be drawn; never, where there is none.
+    /// Resolves when the line is due to be drawn; never, if there is none.
     pub(crate) async fn due(&self) {
         if self.enabled {
             sleep_until(self.next).await;
@@ -60,17 +61,17 @@ impl Spinner {
         let frame = frames[self.frame % frames.len()];
         self.frame += 1;
         self.visible = true;
-        // One that is broken into two lines could not be taken away again.
+        // A line that wraps could not be erased again.
         let label = match output::stderr_width() {
             Some(columns) => cells::shortened(&self.label, columns.saturating_sub(3)),
             None => self.label.clone(),
         };
         let line = format!("\r{frame} {label}\x1b[K");
-        // Talk that nobody hears is no reason to fail.
+        // Talk that nobody hears is no failure.
         let _ = io::stderr().write_all(line.as_bytes());
     }
 
-    /// Takes the line away. It may come again.
+    /// Erases the line. It may come back.
     pub(crate) fn hide(&mut self) {
         if self.visible {
             self.visible = false;
@@ -78,7 +79,7 @@ impl Spinner {
         }
     }
 
-    /// Takes the line away for good: from here on, the answer is what happens.
+    /// Erases the line for good: from here on, the answer shows what is happening.
     pub(crate) fn end(&mut self) {
         self.hide();
         self.enabled = false;
@@ -91,16 +92,16 @@ impl Drop for Spinner {
     }
 }
 
-/// A phase, in words.
+/// The label for a phase.
 pub(crate) fn phase_label(phase: Phase) -> &'static str {
     match phase {
         Phase::Starting => "starting",
-        Phase::Replacing => "waiting for the old daemon to end",
-        Phase::Signaled { .. } => "waiting for the system to end the daemon",
+        Phase::Replacing => "waiting for the old daemon to exit",
+        Phase::Signaled { .. } => "waiting for the daemon to exit",
     }
 }
 
-/// An event, in words; `None` for those that say nothing of what is waited for.
+/// The label for an event; `None` for those that say nothing about the wait.
 pub(crate) fn progress_label(progress: &Progress) -> Option<String> {
     match progress {
         Progress::Accepted { .. }

@@ -1,9 +1,9 @@
-//! Colour, for those who see it and have not said that they want none.
+//! Colour, on terminals that show it and for users who have not declined it.
 
 use std::env;
 use std::io::{self, IsTerminal};
 
-/// How a text is set off.
+/// How text is highlighted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Style {
     Bold,
@@ -14,7 +14,7 @@ pub(crate) enum Style {
 }
 
 impl Style {
-    /// The text, set off if `coloured`.
+    /// The text, highlighted if `coloured`.
     pub(crate) fn paint(self, text: &str, coloured: bool) -> String {
         let code = match self {
             Self::Bold => 1,
@@ -35,12 +35,12 @@ pub(crate) fn on_stdout() -> bool {
     shows_colour(io::stdout().is_terminal(), |name| env::var(name).ok())
 }
 
-/// Whether standard error is.
+/// Whether standard error is a terminal that shows colour.
 pub(crate) fn on_stderr() -> bool {
     shows_colour(io::stderr().is_terminal(), |name| env::var(name).ok())
 }
 
-/// <https://no-color.org>; and a terminal without a name, or called dumb, may show anything.
+/// Follows <https://no-color.org>, and trusts no terminal whose `TERM` is empty or `dumb`.
 fn shows_colour(terminal: bool, variable: impl Fn(&str) -> Option<String>) -> bool {
     let set = |name| variable(name).filter(|value| !value.is_empty());
     terminal && set("NO_COLOR").is_none() && set("TERM").is_some_and(|term| term != "dumb")

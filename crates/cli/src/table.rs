@@ -1,23 +1,23 @@
-//! Tables for people.
+//! Tables and lists of pairs, for people.
 
 use std::fmt::Write;
 
 use crate::cells;
 use crate::style::{self, Style};
 
-/// The last column is cut, but to no fewer cells than this.
+/// The fewest cells that the last column is cut to, before rows are folded instead.
 const LEAST: usize = 12;
 
-/// How a cell is set off by what it says.
+/// Picks a cell's style by its text.
 type Paint = fn(&str) -> Option<Style>;
 
-/// Columns aligned by spaces, under headings; the last one is cut at the terminal's width. Where
-/// even that leaves no room, each row is folded into several lines.
+/// Columns aligned with spaces, under headings. The last column is cut at the terminal's width; if
+/// that leaves it too little room, each row is folded into several lines.
 #[derive(Debug)]
 pub(crate) struct Table<const N: usize> {
     headings: [&'static str; N],
     rows: Vec<[String; N]>,
-    /// A column, and how its cells are set off.
+    /// A column, and the style of its cells.
     paint: Option<(usize, Paint)>,
 }
 
@@ -26,7 +26,7 @@ impl<const N: usize> Table<N> {
         Self { headings, rows: Vec::new(), paint: None }
     }
 
-    /// The same, with a column whose cells are set off by what they say.
+    /// The same, with the cells of one column styled by their text.
     pub(crate) fn painted(self, column: usize, paint: Paint) -> Self {
         Self { paint: Some((column, paint)), ..self }
     }
@@ -39,7 +39,7 @@ impl<const N: usize> Table<N> {
         self.rows.is_empty()
     }
 
-    /// The table as text, each line in at most `width` cells where there is a width.
+    /// The table as text, with lines of at most `width` cells if there is a width.
     pub(crate) fn to_text(&self, width: Option<usize>) -> String {
         self.draw(width, width.is_some() && style::on_stdout())
     }
@@ -78,7 +78,7 @@ impl<const N: usize> Table<N> {
         text
     }
 
-    /// A row in lines of its own: its first cell, and below it the others with their headings.
+    /// A row on lines of its own: its first cell, and below it the others with their headings.
     fn folded(&self, row: &[String; N], width: usize, coloured: bool) -> String {
         let first = row.first().map_or("", String::as_str);
         let mut text = format!("{}\n", Style::Bold.paint(first, coloured));
@@ -101,7 +101,7 @@ impl<const N: usize> Table<N> {
 
 fn push_lines(text: &mut String, line: &str, width: usize) {
     for line in cells::lines(line, width.saturating_sub(2)) {
-        // Writing to a text never fails.
+        // Writing to a string never fails.
         let _ = writeln!(text, "  {line}");
     }
 }

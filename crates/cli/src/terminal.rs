@@ -1,18 +1,18 @@
-//! What the terminal can show, as far as the environment tells.
+//! What the terminal can show, judging by the environment.
 
 use std::ffi::OsString;
 use std::sync::OnceLock;
 
-/// Characters that are drawn with.
+/// The characters to draw with.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Glyphs {
-    /// What turns while something happens.
+    /// The frames of the spinner.
     pub(crate) spinner: &'static [char],
-    /// Says that a text was cut.
+    /// Marks a text that was cut.
     pub(crate) more: char,
-    /// A cell of a bar that is filled,
+    /// A filled cell of a progress bar.
     pub(crate) full: char,
-    /// and one that is not yet.
+    /// An empty cell of a progress bar.
     pub(crate) empty: char,
 }
 
@@ -24,7 +24,7 @@ const UNICODE: Glyphs = Glyphs {
 };
 const ASCII: Glyphs = Glyphs { spinner: &['|', '/', '-', '\\'], more: '~', full: '#', empty: '.' };
 
-/// The characters that the locale has.
+/// The characters that the locale can show.
 pub(crate) fn glyphs() -> &'static Glyphs {
     static FOUND: OnceLock<&Glyphs> = OnceLock::new();
     FOUND.get_or_init(|| if is_utf8(|name| std::env::var_os(name)) { &UNICODE } else { &ASCII })
@@ -36,7 +36,7 @@ pub(crate) fn escapes() -> bool {
 }
 
 fn is_utf8(variable: impl Fn(&str) -> Option<OsString>) -> bool {
-    // The first that says something decides; without any, the locale is `C`.
+    // The first variable that is set decides; without any, the locale is `C`.
     let names = ["LC_ALL", "LC_CTYPE", "LANG"];
     let locale = names.into_iter().filter_map(variable).find(|value| !value.is_empty());
     locale.is_some_and(|locale| {

@@ -1,13 +1,13 @@
-//! Text as it comes, in lines that end between words.
+//! Wraps streamed text into lines that break between words.
 
 use crate::cells;
 use crate::markdown::{Markdown, Piece};
 
-/// A text on a terminal, as it comes: Markdown is set off, and lines end between words.
+/// Prepares streamed text for a terminal: styles its Markdown, and wraps lines between words.
 #[derive(Debug, Default)]
 pub(crate) struct Screen {
     wrapper: Wrapper,
-    /// `None` shows it as it is written.
+    /// `None` leaves Markdown as it is.
     markdown: Option<Markdown>,
 }
 
@@ -16,7 +16,7 @@ impl Screen {
         Self { wrapper: Wrapper::default(), markdown: markdown.then(Markdown::default) }
     }
 
-    /// What to write of `text` on a terminal of so many columns.
+    /// Adds text; returns what to write to a terminal of `columns` now.
     pub(crate) fn push(&mut self, text: &str, columns: usize) -> String {
         match &mut self.markdown {
             Some(markdown) => {
@@ -27,12 +27,12 @@ impl Screen {
         }
     }
 
-    /// Whether Markdown is set off.
+    /// Whether Markdown is styled.
     pub(crate) fn sets_off(&self) -> bool {
         self.markdown.is_some()
     }
 
-    /// What was held back.
+    /// Ends the text; returns what was held back.
     pub(crate) fn finish(&mut self, columns: usize) -> String {
         let pieces = self.markdown.as_mut().map(Markdown::finish).unwrap_or_default();
         self.lay(pieces, columns)
@@ -50,24 +50,24 @@ impl Screen {
     }
 }
 
-/// Breaks lines before they reach the terminal's edge. What is shown at once and turns out to be
-/// the beginning of a word without room is taken back and set anew in the next line.
+/// Breaks lines before they reach the terminal's edge. Text is shown at once; if it turns out to be
+/// the beginning of a word that does not fit, it is erased and written again on the next line.
 #[derive(Debug, Default)]
 pub(crate) struct Wrapper {
-    /// Where the next character is put.
+    /// The column of the next character.
     column: usize,
-    /// The word that is being written, as far as it was.
+    /// What has been written of the current word.
     word: String,
-    /// The beginning of the line, to tell what must not be broken.
+    /// The beginning of the line, which decides whether it may be broken.
     head: String,
-    /// Within a block of code.
+    /// Within a fenced block of code.
     fenced: bool,
     /// The word is longer than a line: the terminal breaks it.
     overlong: bool,
 }
 
 impl Wrapper {
-    /// What to write of `text` on a terminal of so many columns.
+    /// Adds text; returns what to write to a terminal of `columns` now.
     pub(crate) fn push(&mut self, text: &str, columns: usize) -> String {
         let mut out = String::new();
         self.push_to(&mut out, text, columns);
@@ -75,15 +75,15 @@ impl Wrapper {
     }
 
     fn push_to(&mut self, out: &mut String, text: &str, columns: usize) {
-        // The last column stays free: a terminal moves on from there only with the next character.
+        // The last column stays free: terminals wrap there only when the next character comes.
         let room = columns.saturating_sub(1).max(1);
         for character in text.chars() {
             match character {
                 '\n' => self.end_line(out),
                 ' ' | '\t' => self.space(out, character, columns, room),
-                // Of a line's end in other systems, the half that says nothing here.
+                // Half of a line ending from other systems, and meaningless here.
                 '\r' => {}
-                // What drives the terminal is not for an answer to say.
+                // An answer must not control the terminal.
                 character if character.is_control() => self.put(out, '\u{fffd}', room),
                 character => self.put(out, character, room),
             }
@@ -107,7 +107,7 @@ impl Wrapper {
         }
         let next = if space == '\t' { (self.column / 8 + 1) * 8 } else { self.column + 1 };
         if next > room && !self.is_verbatim() {
-            // The end of the line stands for it.
+            // The line break replaces the space.
             out.push('\n');
             self.column = 0;
         } else {
@@ -124,7 +124,7 @@ impl Wrapper {
             self.column += cells;
             return;
         }
-        // Scripts without spaces are broken anywhere.
+        // Wide characters belong to scripts without spaces, which may break anywhere.
         let alone = cells > 1;
         if alone {
             self.word.clear();
@@ -147,7 +147,7 @@ impl Wrapper {
         }
     }
 
-    /// Takes the word's beginning off the line.
+    /// Erases the beginning of the word from the line.
     fn take_back(&self, out: &mut String, cells: usize) {
         if let Some(kept) = out.strip_suffix(self.word.as_str()) {
             out.truncate(kept.trim_end_matches(' ').len());
@@ -162,7 +162,7 @@ impl Wrapper {
         }
     }
 
-    /// Code and tables keep their lines.
+    /// Whether the line must not be broken: code and tables.
     fn is_verbatim(&self) -> bool {
         let indented = self.head.starts_with("    ") || self.head.starts_with('\t');
         let started = self.head.trim_start();
@@ -170,7 +170,7 @@ impl Wrapper {
     }
 }
 
-/// A whole text, in lines of a terminal of so many columns.
+/// A whole text, wrapped for a terminal of `columns`.
 pub(crate) fn wrapped(text: &str, columns: usize) -> String {
     Wrapper::default().push(text, columns)
 }
@@ -179,7 +179,7 @@ pub(crate) fn wrapped(text: &str, columns: usize) -> String {
 mod tests {
     use super::*;
 
-    /// What a terminal shows of these pieces.
+    /// What a terminal shows after these pieces.
     fn shown(pieces: &[&str], columns: usize) -> String {
         let mut wrapper = Wrapper::default();
         let mut screen = String::new();

@@ -1,5 +1,5 @@
-//! What the program says without a home and without a daemon. That there is such a test has
-//! `cargo test` build the program, which the stories in `tests/` start.
+//! What the program prints without a home and a daemon. Because this test exists, `cargo test`
+//! builds the program, which the end-to-end tests in `tests/` run.
 
 use std::process::{Command, Output, Stdio};
 

@@ -1,4 +1,7 @@
-//! One connection, many requests.
+//! One connection, shared by many requests.
+//!
+//! A [`Client`] numbers requests and queues them for the task that owns the socket; that task sends
+//! each answer's frames to its [`Replies`].
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,20 +17,20 @@ use tokio::time::timeout;
 
 use crate::drive::{Outgoing, PROBE_LIMIT, SILENCE, drive, silent};
 
-/// Answer frames that wait to be read before the connection stops reading more.
+/// Unread answer frames of one request before the whole connection stops reading.
 const UNREAD_REPLIES: usize = 256;
-/// Requests that wait to be written before the next one waits.
+/// Requests queued for writing before [`Client::request`] waits.
 const UNWRITTEN_REQUESTS: usize = 16;
-/// How long the daemon may take to say anything to a request for which it looks at its disk.
+/// How long the daemon may take to begin its answer to a request that reads its disk.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
-/// The same where it has the answer in memory.
+/// The same for a request that it answers from memory.
 const STATUS_LIMIT: Duration = Duration::from_secs(10);
 
-/// A connection to the daemon. Clones share it; it closes when the last of them and the last
+/// A connection to the daemon. Clones share it; it closes when the last clone and the last
 /// [`Replies`] are dropped.
 ///
-/// A daemon may take as long as a job does to answer, but not to say that it is there: whoever waits
-/// for one that has stopped answering is told so within a minute.
+/// An answer may take as long as its job. But if the daemon stops responding at all, every pending
+/// request fails with [`ErrorCode::Timeout`] within a minute.
 #[derive(Debug, Clone)]
 pub struct Client {
     requests: mpsc::Sender<Outgoing>,
@@ -38,8 +41,8 @@ pub struct Client {
 
 /// The answer to one request, frame by frame.
 ///
-/// Answers that are not read hold up all others on their connection, as nothing is thrown away
-/// and nothing piles up: drop what is no longer wanted.
+/// Frames are neither discarded nor buffered without bound, so an answer that is not read blocks
+/// all others on its connection. Drop an answer that is no longer wanted.
 #[derive(Debug)]
 pub struct Replies {
     frames: mpsc::Receiver<ReplyBody>,
@@ -49,7 +52,7 @@ pub struct Replies {
 }
 
 impl Client {
-    /// Talks over `stream`. `logs` is where to send a person when the daemon goes away.
+    /// Talks over `stream`. `logs` is the directory that hints name when the daemon goes away.
     ///
     /// Must be called within a tokio runtime.
     pub fn new(stream: UnixStream, logs: &Path) -> Self {
@@ -64,17 +67,17 @@ impl Client {
         Self { requests, next_id, unread, logs: Arc::new(logs.into()) }
     }
 
-    /// Whether the connection ended before the daemon had read all that was sent: what was sent
-    /// last was not begun, and may be asked again.
+    /// Whether the connection ended before the daemon had read everything sent. The last request
+    /// was then not begun, and may be sent again.
     pub fn went_unread(&self) -> bool {
         self.unread.load(Ordering::Acquire)
     }
 
-    /// Sends a request. Its answer is in the [`Replies`].
+    /// Sends a request, and returns its answer as [`Replies`].
     ///
     /// # Errors
-    /// [`ErrorCode::InvalidRequest`] when it is too long for a frame;
-    /// [`ErrorCode::ConnectionLost`] when the connection is gone.
+    /// [`ErrorCode::InvalidRequest`] if it is too long for a frame; [`ErrorCode::ConnectionLost`]
+    /// if the connection is gone.
     pub async fn request(&self, op: impl Into<Op>) -> Result<Replies, Failure> {
         let op = op.into();
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
@@ -82,7 +85,7 @@ impl Client {
         let mut frame = BytesMut::new();
         encode_frame(&request.to_json(), &mut frame).map_err(|error| {
             let failure =
-                Failure::new(ErrorCode::InvalidRequest, format!("cannot send that: {error}"));
+                Failure::new(ErrorCode::InvalidRequest, format!("cannot send this: {error}"));
             failure.hint("make the prompt shorter")
         })?;
         let (replies, frames) = mpsc::channel(UNREAD_REPLIES);
@@ -90,19 +93,19 @@ impl Client {
         Ok(Replies { frames, first: None, job: None, client: self.clone() })
     }
 
-    /// Sends a request that is answered by one value, and waits for it.
+    /// Sends a request that is answered by one value, and waits for that value.
     ///
     /// # Errors
-    /// What the daemon answers, or [`Client::request`]'s errors; [`ErrorCode::BadFrame`] when the
-    /// answer is of another kind.
+    /// The error that the daemon answers with, and those of [`Client::request`];
+    /// [`ErrorCode::BadFrame`] if the answer is of another kind.
     pub async fn call<A: Ask>(&self, ask: A) -> Result<A::Answer, Failure> {
         self.request(ask).await?.into_answer::<A>().await
     }
 
     fn lost(&self, job: Option<&JobId>) -> Failure {
         let message = match job {
-            Some(job) => format!("the daemon went away before it finished job {job}"),
-            None => "the daemon went away before it answered".to_owned(),
+            Some(job) => format!("lost the connection to the daemon before job {job} ended"),
+            None => "lost the connection to the daemon before it answered".to_owned(),
         };
         Failure::new(ErrorCode::ConnectionLost, message)
             .hint(format!("its log may say why: {}", self.logs.display()))
@@ -110,13 +113,13 @@ impl Client {
 }
 
 impl Replies {
-    /// The next frame of the answer. An error frame comes as the error that it tells of.
+    /// The next frame of the answer. An error frame is returned as `Err`.
     ///
-    /// Dropping the future loses no frame.
+    /// Cancel safe: dropping the future loses no frame.
     ///
     /// # Errors
-    /// What the daemon answers; [`ErrorCode::ConnectionLost`], with the job and the log named,
-    /// when there is no more to come.
+    /// The error that the daemon answers with; [`ErrorCode::ConnectionLost`], naming the job and
+    /// the log, if no more frames can come.
     pub async fn next(&mut self) -> Result<ReplyBody, Failure> {
         let body = match self.first.take() {
             Some(body) => body,
@@ -141,20 +144,20 @@ impl Replies {
         }
     }
 
-    /// Adds the text that has come already to `text`, which came before it. Waits for nothing.
+    /// Appends the text that has already arrived to `text`. Never waits.
     pub fn add_ready_text(&mut self, text: &mut String) {
         while self.first.is_none() {
             match self.frames.try_recv() {
                 Ok(ReplyBody::Token { token, .. }) => text.push_str(&token),
                 Ok(other) => self.first = Some(other),
-                // What is wrong, if anything is, the next frame tells.
+                // Nothing there yet, or a lost connection, which `next` reports.
                 Err(_) => return,
             }
         }
     }
 
-    /// Waits for the answer to begin, so that [`Replies::next`] has it at once. `None` waits for
-    /// as long as it takes.
+    /// Waits for the first frame, which [`Replies::next`] then returns at once. `None` waits
+    /// without a limit.
     ///
     /// # Errors
     /// As [`Replies::next`]; [`ErrorCode::Timeout`] after `limit`.
@@ -168,16 +171,16 @@ impl Replies {
         Ok(())
     }
 
-    /// Waits for the value that the answer is; events before it are skipped.
+    /// Waits for an answer that is one value, and skips events before it.
     ///
     /// # Errors
-    /// As [`Replies::next`]; [`ErrorCode::BadFrame`] when the answer is of another kind.
+    /// As [`Replies::next`]; [`ErrorCode::BadFrame`] if the answer is of another kind.
     pub async fn into_answer<A: Ask>(mut self) -> Result<A::Answer, Failure> {
         loop {
             match self.next().await? {
                 ReplyBody::Data { data } => {
                     return serde_json::from_value(data).map_err(|error| {
-                        strange(format!("the daemon's answer is not as expected: {error}"))
+                        strange(format!("unexpected answer from the daemon: {error}"))
                     });
                 }
                 ReplyBody::Event(_) => {}
@@ -202,8 +205,8 @@ impl Replies {
     }
 }
 
-/// How long to wait for the first frame that answers `op`; `None` if that may rightly take as
-/// long as a job.
+/// How long to wait for the first frame that answers `op`; `None` if that may take as long as a
+/// job.
 pub(crate) fn first_reply_limit(op: &Op) -> Option<Duration> {
     match op.treatment().first_reply {
         FirstReply::AtOnce => Some(STATUS_LIMIT),
@@ -214,5 +217,5 @@ pub(crate) fn first_reply_limit(op: &Op) -> Option<Duration> {
 
 pub(crate) fn strange(message: String) -> Failure {
     Failure::new(ErrorCode::BadFrame, message)
-        .hint("is something else listening on the socket? `threadrunner doctor` tells")
+        .hint("something else may be listening on the socket: `threadrunner doctor` checks")
 }

@@ -1,4 +1,7 @@
-//! Reaching the daemon of a home, and starting it where none runs.
+//! Reaching the daemon of a home, and starting it if none runs.
+//!
+//! A daemon is alive as long as it holds its lock; the socket is only where it listens. Clients
+//! that start one take the spawn lock first, so that many at once start a single daemon.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -20,35 +23,35 @@ use crate::connection::{Client, Replies, first_reply_limit};
 use crate::program::find_program;
 use crate::spawn::spawn;
 
-/// How long a connection may take to be accepted by a daemon that is there.
+/// How long a running daemon may take to accept a connection.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-/// How long it may take to have a daemon, an old one's end included.
+/// How long getting a daemon may take in all, including the end of an old one.
 pub(crate) const START_LIMIT: Duration = Duration::from_secs(120);
-/// How long a started daemon may take to say that it is ready: it first looks through its jobs.
+/// How long a started daemon may take to report that it is ready: it scans its jobs first.
 const READY_LIMIT: Duration = Duration::from_secs(60);
-/// How often it is looked whether a daemon that is coming or going has done so. Only a daemon
-/// that somebody else started or stopped is waited for like this.
+/// How often to check whether a daemon has come up or gone away. One that this process starts is
+/// not polled: it reports through a pipe.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// How often a daemon is started that says it is ready and then cannot be reached.
+/// How often to start a daemon that reports ready and then cannot be reached.
 const START_ATTEMPTS: u32 = 3;
 
-/// What takes time before there is a connection.
+/// A step that delays a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     /// The daemon is being started.
     Starting,
-    /// An old daemon is ending, and a new one will be started.
+    /// An old daemon is ending; then a new one is started.
     Replacing,
-    /// The daemon did not end when told to, and was sent SIGTERM, or SIGKILL.
+    /// The daemon did not end when told to, and was sent SIGTERM or SIGKILL.
     Signaled {
-        /// Its process.
+        /// Its process id.
         pid: u32,
         /// Whether it was SIGKILL.
         killed: bool,
     },
 }
 
-/// The way to the daemon of one home.
+/// How to reach the daemon of one home. Holds no connection.
 pub struct Daemon {
     home: Home,
     program: Option<PathBuf>,
@@ -67,14 +70,14 @@ impl Daemon {
         Self { home, program: None, on_phase: Box::new(|_| ()) }
     }
 
-    /// Starts `program` where no daemon runs, instead of looking for `threadrunner-daemon`.
+    /// Starts `program` if no daemon runs, instead of looking for `threadrunner-daemon`.
     #[must_use]
     pub fn with_program(mut self, program: PathBuf) -> Self {
         self.program = Some(program);
         self
     }
 
-    /// Tells of whatever takes time before there is a connection.
+    /// Calls `tell` for each step that delays a connection.
     #[must_use]
     pub fn on_phase(mut self, tell: impl Fn(Phase) + Send + Sync + 'static) -> Self {
         self.on_phase = Box::new(tell);
@@ -90,16 +93,17 @@ impl Daemon {
         (self.on_phase)(phase);
     }
 
-    /// A connection to the running daemon; `None` where none runs.
+    /// Connects to the running daemon; `None` if none runs.
     ///
     /// # Errors
-    /// [`ErrorCode::DaemonUnavailable`] when the socket is there but not ours to use.
+    /// [`ErrorCode::DaemonUnavailable`] if the socket cannot be used, or its daemon belongs to
+    /// another user.
     pub async fn connect(&self) -> Result<Option<Client>, Failure> {
         if let Some(client) = self.connect_to(&self.home.socket).await? {
             return Ok(Some(client));
         }
-        // A daemon of this home may have been started where the environment names another socket
-        // (a cron job has no XDG_RUNTIME_DIR): it noted in its lock where it listens.
+        // A daemon started in another environment may listen at another socket (a cron job has no
+        // XDG_RUNTIME_DIR). Its lock says where.
         match FileLock::read_note(&self.home.daemon_lock()) {
             Some(note) if note != self.home.socket.as_os_str().as_bytes() => {
                 self.connect_to(Path::new(OsStr::from_bytes(&note))).await
@@ -108,11 +112,11 @@ impl Daemon {
         }
     }
 
-    /// A connection to the daemon, which is started if none runs.
+    /// Connects to the daemon, and starts it if none runs.
     ///
     /// # Errors
-    /// [`ErrorCode::DaemonUnavailable`], [`ErrorCode::Timeout`], or the daemon's own reason why it
-    /// cannot start.
+    /// [`ErrorCode::DaemonUnavailable`], [`ErrorCode::Timeout`], or the daemon's own reason for not
+    /// starting.
     pub async fn connect_or_start(&self) -> Result<Client, Failure> {
         match self.connect().await? {
             Some(client) => Ok(client),
@@ -120,7 +124,7 @@ impl Daemon {
         }
     }
 
-    /// Sees to it that a daemon runs that is not about to end. Whether one did.
+    /// Ensures that a daemon runs that is not about to end. Returns whether one ran already.
     ///
     /// # Errors
     /// As [`Daemon::connect_or_start`].
@@ -132,11 +136,11 @@ impl Daemon {
         Ok(runs)
     }
 
-    /// Sends a request, to a daemon that is started if none runs and replaced if it speaks another
-    /// version of the protocol, and waits for the answer to begin.
+    /// Sends a request and waits for the answer to begin. Starts a daemon if none runs, and
+    /// replaces one that speaks another version of the protocol.
     ///
     /// # Errors
-    /// As [`Daemon::connect_or_start`], and what the daemon answers.
+    /// As [`Daemon::connect_or_start`], and the error that the daemon answers with.
     pub async fn open(&self, op: Op) -> Result<Replies, Failure> {
         let client = self.connect_or_start().await?;
         let failure = match begin(client.clone(), op.clone()).await {
@@ -146,21 +150,21 @@ impl Daemon {
         let begun = outlives(&op) && !client.went_unread();
         let client = match failure.code {
             ErrorCode::UnsupportedVersion => self.start(true).await?,
-            // It refused, so nothing was begun; when it is gone there will be another.
+            // It refused, so nothing was begun. Another is started once it is gone.
             ErrorCode::ShuttingDown => self.start(false).await?,
-            // It went away before it said anything. What is submitted may be on disk already, and
-            // must not be done twice; all else is begun anew or harmless to repeat.
+            // It went away before it said anything. A submission that it read may be on disk and
+            // must not be done twice; everything else can be repeated without harm.
             ErrorCode::ConnectionLost if !begun => self.connect_or_start().await?,
             _ => return Err(failure),
         };
         begin(client, op).await
     }
 
-    /// Sends a request to the daemon if one runs, and waits for the answer to begin; `None` where
-    /// none does, or where it ends before it answers. None is started.
+    /// Sends a request to the running daemon and waits for the answer to begin; `None` if none
+    /// runs, or if it ends before it answers. Starts none.
     ///
     /// # Errors
-    /// As [`Daemon::connect`], and what the daemon answers.
+    /// As [`Daemon::connect`], and the error that the daemon answers with.
     pub async fn open_running(&self, op: Op) -> Result<Option<Replies>, Failure> {
         let Some(client) = self.connect().await? else { return Ok(None) };
         match begin(client, op).await {
@@ -172,7 +176,7 @@ impl Daemon {
         }
     }
 
-    /// Sends a request that is answered by one value, as [`Daemon::open`].
+    /// Like [`Daemon::open`], for a request that is answered by one value.
     ///
     /// # Errors
     /// As [`Daemon::open`].
@@ -180,11 +184,11 @@ impl Daemon {
         self.open(ask.into()).await?.into_answer::<A>().await
     }
 
-    /// Checks what would keep a daemon from starting: the configuration and the program. Whoever
-    /// ends one to start another asks before, so as not to be left without any.
+    /// Checks what could keep a daemon from starting: the configuration and the program. Called
+    /// before a daemon is ended to be replaced, so that none is left without a successor.
     ///
     /// # Errors
-    /// What would keep it from starting.
+    /// The reason why a daemon would not start.
     pub fn check_startable(&self) -> Result<(), Failure> {
         Config::load(&self.home)?;
         self.program().map(drop)
@@ -206,7 +210,7 @@ impl Daemon {
             .hint("`threadrunner doctor` checks the socket and its permissions")
         };
         let connected = match UnixStream::connect(socket).await {
-            // The daemon's backlog is full. Only a connect that blocks waits for its turn.
+            // The daemon's backlog is full. Only a blocking connect waits for its turn.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 connect_in_turn(socket).await
             }
@@ -217,7 +221,7 @@ impl Daemon {
             Err(error) => {
                 return match error.kind() {
                     io::ErrorKind::NotFound
-                    // It has ended, at this moment perhaps.
+                    // It has ended, perhaps just now.
                     | io::ErrorKind::ConnectionRefused
                     | io::ErrorKind::ConnectionReset
                     | io::ErrorKind::NotADirectory => Ok(None),
@@ -230,16 +234,16 @@ impl Daemon {
         if peer != own {
             return Err(Failure::new(
                 ErrorCode::DaemonUnavailable,
-                format!("the daemon at {} is user {peer}'s, not user {own}'s", socket.display()),
+                format!("the daemon at {} belongs to user {peer}, not {own}", socket.display()),
             )
             .hint("set THREADRUNNER_SOCKET to a path in a directory of your own"));
         }
         Ok(Some(Client::new(stream, &self.home.cache_dir)))
     }
 
-    /// A connection to a daemon that this call starts, or that another started meanwhile. With
-    /// `replace`, one of another version is ended first. The spawn lock makes one daemon out of
-    /// many calls at once.
+    /// Starts a daemon and connects to it, or to one that another process started meanwhile. With
+    /// `replace`, first ends a daemon of another version. Thanks to the spawn lock, many calls at
+    /// once start a single daemon.
     async fn start(&self, replace: bool) -> Result<Client, Failure> {
         let deadline = Instant::now() + START_LIMIT;
         self.home.create().map_err(|failure| match failure.code {
@@ -273,7 +277,7 @@ impl Daemon {
         Err(Failure::new(
             ErrorCode::DaemonUnavailable,
             format!(
-                "the daemon said that it is ready, but nobody listens at {}",
+                "the daemon reported that it is ready, but nothing listens at {}",
                 self.home.socket.display()
             ),
         )
@@ -297,7 +301,7 @@ impl Daemon {
         }
     }
 
-    /// A connection to the running daemon, unless that is ending.
+    /// Connects to the running daemon, unless it is ending.
     async fn connect_to_lasting(&self) -> Result<Option<Client>, Failure> {
         match self.connect().await? {
             Some(client) if !self.is_going(&client, false).await? => Ok(Some(client)),
@@ -305,20 +309,20 @@ impl Daemon {
         }
     }
 
-    /// Waits for a daemon that holds its lock and cannot be reached: it is either starting, and
-    /// then there will be a connection, or ending, and then there will be none.
+    /// Waits for a daemon that holds its lock but cannot be reached. If it is starting, the result
+    /// is a connection to it; if it is ending, `None`.
     async fn wait_for_other(&self, deadline: Instant) -> Result<Option<Client>, Failure> {
         while self.is_locked()? {
             if let Some(client) = self.connect_to_lasting().await? {
                 return Ok(Some(client));
             }
             (self.on_phase)(Phase::Replacing);
-            look_again(deadline, "a daemon holds its lock, but cannot be reached").await?;
+            look_again(deadline, "a daemon holds its lock but cannot be reached").await?;
         }
         Ok(None)
     }
 
-    /// Whether a daemon lives. Not the socket tells, nor a process id, but the lock it holds.
+    /// Whether a daemon is alive. The lock that it holds decides, not its socket or process id.
     pub(crate) fn is_locked(&self) -> Result<bool, Failure> {
         if !self.home.run_dir.is_dir() {
             return Ok(false);
@@ -327,8 +331,8 @@ impl Daemon {
     }
 }
 
-/// Whether what `op` begins may go on without the client: also an attached prompt is a job, which
-/// the next daemon runs if the one that took it died.
+/// Whether the work that `op` begins may outlive the client. An attached prompt is a job too, which
+/// the next daemon runs if the one that accepted it died.
 fn outlives(op: &Op) -> bool {
     op.treatment().outlives
 }
@@ -344,25 +348,24 @@ pub(crate) async fn look_again(deadline: Instant, what: &str) -> Result<(), Fail
     if Instant::now() >= deadline {
         return Err(Failure::new(
             ErrorCode::Timeout,
-            format!("{what}, after {} s of waiting", START_LIMIT.as_secs()),
+            format!("gave up after {} s: {what}", START_LIMIT.as_secs()),
         )
-        .hint("`threadrunner daemon stop --now` ends it and waits for no job"));
+        .hint("`threadrunner daemon stop --now` ends it without waiting for jobs"));
     }
     sleep(LOOK_AGAIN).await;
     Ok(())
 }
 
-/// Takes the lock at `path`, waiting for others in a thread, because the system's call for it has
-/// no deadline.
+/// Takes the lock at `path`. Waits for it in a thread, because the system call has no deadline.
 async fn lock(path: PathBuf, deadline: Instant) -> Result<FileLock, Failure> {
     if let Some(lock) = FileLock::try_now(&path)? {
         return Ok(lock);
     }
     let late = Failure::new(
         ErrorCode::Timeout,
-        format!("others have been starting the daemon for {} s", START_LIMIT.as_secs()),
+        format!("another process has been starting the daemon for {} s", START_LIMIT.as_secs()),
     )
-    .hint(format!("they hold {}", path.display()));
+    .hint(format!("it holds the lock {}", path.display()));
     let waiting = in_thread(move || FileLock::wait(&path)).map_err(|_| late.clone())?;
     match timeout_at(deadline, waiting).await {
         Ok(Ok(lock)) => lock,
@@ -375,7 +378,7 @@ async fn connect_in_turn(socket: &Path) -> io::Result<UnixStream> {
     let waiting = in_thread(move || net::UnixStream::connect(socket))?;
     let stream = timeout(CONNECT_LIMIT, waiting)
         .await
-        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "too many others are waiting"))?
+        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "too many clients are waiting"))?
         .map_err(io::Error::other)??;
     stream.set_nonblocking(true)?;
     UnixStream::from_std(stream)
@@ -386,7 +389,7 @@ fn in_thread<T: Send + 'static>(
 ) -> io::Result<oneshot::Receiver<T>> {
     let (tell, result) = oneshot::channel();
     thread::Builder::new().name("wait".to_owned()).spawn(move || {
-        // Whoever gave up waiting does not want it any more; then it is dropped here.
+        // If the caller gave up waiting, the result is dropped here.
         let _ = tell.send(work());
     })?;
     Ok(result)

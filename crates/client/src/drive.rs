@@ -1,4 +1,7 @@
-//! The task that owns a connection's socket, and how long it waits for the daemon to say anything.
+//! The task that owns a connection's socket, and its limits on the daemon's silence.
+//!
+//! [`drive`] writes requests and routes answer frames to their requests by id. When the daemon has
+//! been silent for [`SILENCE`], it sends a probe; when that goes unanswered, every request fails.
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
@@ -16,13 +19,13 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::connection::strange;
 
-/// Room for what the daemon says at once.
+/// The read buffer's initial capacity, in bytes.
 const READ_BUFFER: usize = 8 << 10;
-/// After so long a silence it is asked whether it still answers.
+/// How long the daemon may be silent before it is probed.
 pub(crate) const SILENCE: Duration = Duration::from_secs(20);
-/// How long it may take to say so.
+/// How long it may then take to answer.
 pub(crate) const PROBE_LIMIT: Duration = Duration::from_secs(20);
-/// The request that asks. All others have higher numbers.
+/// The probe's request id. All other ids are higher.
 const PROBE: u64 = 0;
 
 /// A request on its way to the daemon.
@@ -33,8 +36,8 @@ pub(crate) struct Outgoing {
     pub(crate) replies: mpsc::Sender<ReplyBody>,
 }
 
-/// Owns the socket: writes requests, and hands each answer frame to whoever asked. Ends, and with
-/// it every answer under way, when the daemon goes away or nobody is left to ask.
+/// Owns the socket: writes requests, and hands each answer frame to its request. Returns when the
+/// daemon goes away or the last `Client` is dropped, and with it ends every pending answer.
 pub(crate) async fn drive(
     mut stream: UnixStream,
     mut requests: mpsc::Receiver<Outgoing>,
@@ -48,7 +51,7 @@ pub(crate) async fn drive(
     let mut waiting: HashMap<u64, mpsc::Sender<ReplyBody>> = HashMap::new();
     let mut patience = Patience::new(limits);
     loop {
-        // In this order, a request is always known before its answer can be read.
+        // In this order, a request is registered before its answer can be read.
         tokio::select! {
             biased;
             request = requests.recv(), if writable && unwritten.is_empty() => {
@@ -64,7 +67,7 @@ pub(crate) async fn drive(
                     unwritten.advance(count);
                     patience.taken_in();
                 }
-                // Whatever the daemon had to say before it closed is still to be read.
+                // What the daemon sent before it closed is still to be read.
                 Err(_) => {
                     unread_there.store(true, Ordering::Release);
                     unwritten.clear();
@@ -72,7 +75,7 @@ pub(crate) async fn drive(
                 }
             },
             read = reader.read_buf(&mut unread) => {
-                // So the system says that the other end was closed with something unread in it.
+                // The daemon closed its end with something unread in it.
                 if matches!(&read, Err(error) if error.kind() == ErrorKind::ConnectionReset) {
                     unread_there.store(true, Ordering::Release);
                 }
@@ -97,7 +100,7 @@ pub(crate) async fn drive(
                     return;
                 }
                 patience.ask();
-                // One that does not even take in what is being written need not be asked.
+                // A daemon that does not even read what is being written need not be probed.
                 if writable && unwritten.is_empty() {
                     unwritten = probe();
                 }
@@ -106,9 +109,9 @@ pub(crate) async fn drive(
     }
 }
 
-/// How long the daemon may go on saying nothing.
+/// How long the daemon may stay silent.
 struct Patience {
-    /// Until it is asked whether it still answers, and from then on.
+    /// Before the probe, and after it.
     limits: (Duration, Duration),
     until: Instant,
     asked: bool,
@@ -119,12 +122,12 @@ impl Patience {
         Self { limits, until: Instant::now() + limits.0, asked: false }
     }
 
-    /// It has said something, or somebody begins to wait for it.
+    /// The daemon said something, or the first request began to wait.
     fn begin_again(&mut self) {
         *self = Self::new(self.limits);
     }
 
-    /// It has taken something in, and has yet to answer.
+    /// The daemon read something, and has yet to answer.
     fn taken_in(&mut self) {
         if !self.asked {
             self.begin_again();
@@ -137,16 +140,16 @@ impl Patience {
     }
 }
 
-/// The frame that asks the daemon whether it still answers.
+/// The frame that probes the daemon.
 fn probe() -> BytesMut {
     let request = Request { id: Some(RequestId::Number(PROBE)), op: Op::Status };
     let mut frame = BytesMut::new();
-    // It is short, and so always a frame.
+    // Far below the frame limit, so it cannot fail.
     let _ = encode_frame(&request.to_json(), &mut frame);
     frame
 }
 
-/// A failure of the connection, which is one of all its requests.
+/// A failure of the connection, addressed to all its requests.
 fn to_all(failure: Failure) -> Reply {
     Reply { id: None, body: ReplyBody::Error(ErrorFrame::new(failure, None)) }
 }
@@ -171,19 +174,19 @@ async fn deliver(reply: Reply, waiting: &mut HashMap<u64, mpsc::Sender<ReplyBody
                 waiting.remove(&id);
             }
         }
-        // An error that belongs to no request is about the connection, and so about all of them.
+        // An error without a request's id concerns the connection, and so all requests.
         None if matches!(reply.body, ReplyBody::Error(_)) => {
             for (_, replies) in waiting.drain() {
-                // Whoever dropped the answer wants no more of it.
+                // The answer was dropped: nobody wants the error.
                 let _ = replies.send(reply.body.clone()).await;
             }
         }
-        // Nothing that was asked for here.
+        // Not an answer to anything sent here.
         Some(RequestId::Text(_)) | None => {}
     }
 }
 
-/// Why nobody waits any longer.
+/// The failure of a request that the daemon did not answer within `limit`.
 pub(crate) fn silent(limit: Duration) -> Failure {
     Failure::new(
         ErrorCode::Timeout,
@@ -193,7 +196,7 @@ pub(crate) fn silent(limit: Duration) -> Failure {
 }
 
 fn garbled(error: &FrameError) -> Failure {
-    strange(format!("the daemon sent something that is not an answer: {error}"))
+    strange(format!("cannot decode the daemon's answer: {error}"))
 }
 
 #[cfg(test)]
@@ -204,7 +207,7 @@ mod tests {
     use crate::Client;
     use threadrunner_core::protocol::Ask;
 
-    /// A connection to a daemon that the test plays, whose silence is long after `silence`.
+    /// A connection to a daemon played by the test, with these limits on its silence.
     fn pair(silence: Duration, probe: Duration) -> (Client, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         (Client::within(ours, Path::new("/home/cache"), (silence, probe)), theirs)

@@ -1,4 +1,4 @@
-//! Ending a daemon, also one that does not answer.
+//! Ending a daemon, even one that does not answer.
 
 use std::time::Duration;
 
@@ -11,22 +11,24 @@ use tokio::time::{Instant, timeout};
 use crate::connection::Client;
 use crate::daemon::{Daemon, Phase, START_LIMIT, look_again};
 
-/// How long a daemon may take to answer the order to end.
+/// How long a daemon may take to answer a stop request.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
-/// How long one that obeys at once may take. It kills engines that take longer than 5 s.
+/// How long a daemon that accepted `stop --now` may take to exit. It kills engines that take longer
+/// than 5 s.
 const OBEY_LIMIT: Duration = Duration::from_secs(10);
-/// How long it may take after SIGTERM, and after SIGKILL.
+/// How long it may take to exit after SIGTERM, and after SIGKILL.
 const TERM_LIMIT: Duration = Duration::from_secs(3);
 const KILL_LIMIT: Duration = Duration::from_secs(5);
 
 impl Daemon {
-    /// Ends the running daemon and waits until it is gone; `false` where none runs.
+    /// Ends the running daemon and waits until it is gone; `false` if none runs.
     ///
-    /// With `now`, one that does not obey is sent SIGTERM and then SIGKILL, and [`Phase::Signaled`]
-    /// tells of it.
+    /// With `now`, a daemon that does not obey is sent SIGTERM and then SIGKILL, each reported as
+    /// [`Phase::Signaled`].
     ///
     /// # Errors
-    /// [`ErrorCode::Timeout`] when it does not end.
+    /// [`ErrorCode::Timeout`] if it does not end; [`ErrorCode::DaemonUnavailable`] if it may not be
+    /// signaled.
     pub async fn stop(&self, now: bool) -> Result<bool, Failure> {
         if now {
             return self.stop_now().await;
@@ -34,14 +36,14 @@ impl Daemon {
         let deadline = Instant::now() + START_LIMIT;
         match self.connect().await? {
             Some(client) => self.stop_and_wait(client, deadline).await?,
-            // Nobody listens; one that is ending may hold its lock still.
+            // Nothing listens, but a daemon that is ending may still hold its lock.
             None if self.is_locked()? => self.wait_until_gone(deadline).await?,
             None => return Ok(false),
         }
         Ok(true)
     }
 
-    /// Asks the daemon to end when its jobs have, and waits for that.
+    /// Asks the daemon to end, after its grace time for running jobs, and waits until it is gone.
     pub(crate) async fn stop_and_wait(
         &self,
         client: Client,
@@ -49,7 +51,7 @@ impl Daemon {
     ) -> Result<(), Failure> {
         let mut replies = client.request(ask::Stop(StopQuery { now: false })).await?;
         drop(client);
-        // Whatever it says to it: its end is what is waited for.
+        // Any answer will do: what counts is that the daemon ends.
         if timeout(ANSWER_LIMIT, replies.next()).await.is_err() {
             let who = match FileLock::holder(&self.home().daemon_lock()) {
                 Some(pid) => format!("the daemon (process {pid})"),
@@ -59,14 +61,14 @@ impl Daemon {
                 ErrorCode::Timeout,
                 format!("{who} did not answer within {} s", ANSWER_LIMIT.as_secs()),
             )
-            .hint("`threadrunner daemon stop --now` ends it, whether it answers or not"));
+            .hint("`threadrunner daemon stop --now` ends it even if it does not answer"));
         }
         self.wait_until_gone(deadline).await
     }
 
     pub(crate) async fn wait_until_gone(&self, deadline: Instant) -> Result<(), Failure> {
         while self.is_locked()? {
-            look_again(deadline, "the daemon does not end").await?;
+            look_again(deadline, "the daemon has not exited").await?;
         }
         Ok(())
     }
@@ -87,12 +89,12 @@ impl Daemon {
         }
         Err(Failure::new(
             ErrorCode::Timeout,
-            "the daemon does not end: the system has not ended it, not even by SIGKILL",
+            "the daemon is still running after SIGTERM and SIGKILL",
         )
-        .hint("a process that waits for a disk or a network file system ends when that answers"))
+        .hint("a process blocked on a disk or network file system exits once that responds"))
     }
 
-    /// Whether the daemon has heard that it is to end.
+    /// Orders the daemon to end at once; returns whether the order arrived.
     async fn order_to_end(&self) -> bool {
         let Ok(Some(client)) = self.connect().await else { return false };
         let Ok(mut replies) = client.request(ask::Stop(StopQuery { now: true })).await else {
@@ -101,7 +103,7 @@ impl Daemon {
         drop(client);
         match replies.next().await {
             Ok(_) => true,
-            // It was quicker to end than to answer.
+            // It ended before it could answer.
             Err(failure) => failure.code == ErrorCode::ConnectionLost,
         }
     }
@@ -123,30 +125,31 @@ impl Daemon {
             }
             return Err(Failure::new(
                 ErrorCode::Timeout,
-                "the daemon does not answer, and the system does not tell which process it is",
+                "the daemon does not answer, and its process id is unknown",
             )
-            .hint(format!("it holds the lock {}: `fuser` names the process", path.display())));
+            .hint(format!("it holds the lock {}: `fuser` shows the process", path.display())));
         };
         self.tell(Phase::Signaled { pid, killed: signal == Signal::KILL });
         let Some(process) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(()) };
         let cannot = |error: rustix::io::Errno| {
             Failure::new(
                 ErrorCode::DaemonUnavailable,
-                format!("cannot end the daemon, which is process {pid}: {error}"),
+                format!("cannot kill the daemon (process {pid}): {error}"),
             )
-            .hint(format!("`kill -KILL {pid}` as the user who started it"))
+            .hint(format!("run `kill -KILL {pid}` as the user who started it"))
         };
         let process = match pidfd_open(process, PidfdFlags::empty()) {
             Err(rustix::io::Errno::SRCH) => return Ok(()),
             opened => opened.map_err(cannot)?,
         };
-        // The id may be another's by now. If not, the descriptor stays this process's.
+        // The id may have been reused before the descriptor was opened. If the holder still has it,
+        // the descriptor refers to the holder.
         if FileLock::holder(&path) != Some(pid) {
             return Ok(());
         }
         let mut sent = pidfd_send_signal(&process, signal);
         if signal == Signal::TERM {
-            // One that was stopped, with Ctrl-Z perhaps, obeys only when it goes on.
+            // A stopped process (Ctrl-Z) handles SIGTERM only once it continues.
             sent = sent.and_then(|()| pidfd_send_signal(&process, Signal::CONT));
         }
         match sent {

@@ -1,11 +1,11 @@
-//! Talking to the daemon.
+//! The client side of the daemon's socket.
 //!
-//! [`Daemon`] knows how to reach the daemon of a home, and starts it where none runs. A [`Client`]
-//! is one connection to it; any number of requests share it, and the answer to each is read from
-//! its own [`Replies`].
+//! [`Daemon`] finds the daemon of a home, and starts it if none runs. A [`Client`] is one
+//! connection, shared by any number of requests; each answer is read from its own [`Replies`].
 //!
 //! There is no handshake: the first frame on a connection is the first request, and a daemon of
-//! another version says so in its answer. [`Daemon::open`] then has it replaced and asks again.
+//! another version says so in its answer. [`Daemon::open`] then replaces that daemon and sends the
+//! request again.
 
 mod connection;
 mod daemon;

@@ -1,20 +1,20 @@
-//! Where the other binaries are.
+//! Finding ThreadRunner's other programs.
 
 use std::env;
 use std::path::PathBuf;
 
 use threadrunner_core::{ErrorCode, Failure};
 
-/// Finds one of ThreadRunner's own programs: `variable` if it is set, else beside this
-/// executable, else on `PATH`.
+/// Finds one of ThreadRunner's own programs: the path in `variable` if that is set, else beside
+/// this executable, else on `PATH`.
 ///
 /// # Errors
-/// [`ErrorCode::DaemonUnavailable`] says where it was looked for.
+/// [`ErrorCode::DaemonUnavailable`] names the places searched.
 pub fn find_program(name: &str, variable: &str) -> Result<PathBuf, Failure> {
     let missing = |message: String| {
         Failure::new(ErrorCode::DaemonUnavailable, message).hint(format!(
             "install {name} beside threadrunner, or set {variable} to its path; in a checkout, \
-             `cargo build --workspace` makes it"
+             build it with `cargo build --workspace`"
         ))
     };
     if let Some(chosen) = env::var_os(variable).filter(|value| !value.is_empty()) {
@@ -32,10 +32,10 @@ pub fn find_program(name: &str, variable: &str) -> Result<PathBuf, Failure> {
     beside.iter().cloned().chain(on_path).find(|program| program.is_file()).ok_or_else(|| {
         match &beside {
             Some(beside) => missing(format!(
-                "{name} is missing: it is neither {} nor on PATH",
+                "cannot find {name}: it is neither at {} nor on PATH",
                 beside.display()
             )),
-            None => missing(format!("{name} is missing: it is not on PATH")),
+            None => missing(format!("cannot find {name}: it is not on PATH")),
         }
     })
 }

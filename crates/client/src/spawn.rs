@@ -1,4 +1,4 @@
-//! Starting the daemon's process and hearing from it whether it is ready.
+//! Starting the daemon's process and reading whether it is ready.
 
 use std::fs::OpenOptions;
 use std::io::{Read, Seek, SeekFrom};
@@ -17,16 +17,16 @@ use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-/// The longest line that the daemon says when it starts.
+/// The longest greeting read from a daemon, in bytes.
 const LINE_LIMIT: u64 = 64 << 10;
-/// How long a process that has closed its output may take to be gone.
+/// How long a process may take to exit after it closes its output.
 const EXIT_LIMIT: Duration = Duration::from_secs(1);
-/// So many lines of the log are shown when the daemon died without a word.
+/// How many lines of the log to show when the daemon died without a greeting.
 const LOG_LINES: usize = 5;
-/// They are looked for in the last so many bytes of it.
+/// How many bytes at the end of the log to search for them.
 const LOG_TAIL: u64 = 64 << 10;
 
-/// What the daemon says when it starts: one line, and then it closes its standard output.
+/// What the daemon prints when it starts: one line of JSON. Then it closes its standard output.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Greeting {
@@ -34,16 +34,16 @@ enum Greeting {
     Failed(Failure),
 }
 
-/// Starts `program` and waits until it says that it is ready.
+/// Starts `program` and waits until it reports that it is ready.
 ///
-/// It is told nothing: it reads the same environment. Its standard output is a pipe, so that its
-/// first line, or its death, is known here at once.
+/// It gets no arguments: it reads the same environment. Its standard output is a pipe, so its
+/// greeting or its death is noticed at once.
 pub(crate) async fn spawn(program: &Path, home: &Home, limit: Duration) -> Result<(), Failure> {
     let began = SystemTime::now();
     let unavailable = |message: String| Failure::new(ErrorCode::DaemonUnavailable, message);
     let cannot = |error: std::io::Error| {
         unavailable(format!("cannot start {}: {error}", program.display()))
-            .hint("`threadrunner doctor` looks for what is wrong")
+            .hint("run `threadrunner doctor` to find out why")
     };
     let mut child = Command::new(program)
         .stdin(Stdio::null())
@@ -71,7 +71,7 @@ pub(crate) async fn spawn(program: &Path, home: &Home, limit: Duration) -> Resul
         Ok(Greeting::Ready { ready: true }) => Ok(()),
         Ok(Greeting::Failed(failure)) => Err(cannot_run(failure)),
         Ok(Greeting::Ready { ready: false }) | Err(_) => Err(unavailable(format!(
-            "{} is not ThreadRunner's daemon: it said '{}'",
+            "{} is not the ThreadRunner daemon: it printed '{}'",
             program.display(),
             String::from_utf8_lossy(&line).chars().take(80).collect::<String>().trim_end()
         ))
@@ -79,12 +79,12 @@ pub(crate) async fn spawn(program: &Path, home: &Home, limit: Duration) -> Resul
     }
 }
 
-/// Everything up to the first line's end; empty when the pipe ends without one.
+/// Everything up to the end of the first line; empty if the pipe ends without one.
 async fn first_line(pipe: pipe::Receiver) -> Vec<u8> {
     let mut pipe = pipe.take(LINE_LIMIT);
     let mut line = Vec::new();
     while !line.ends_with(b"\n") {
-        // A pipe that cannot be read is one whose other end says nothing.
+        // A read error counts as the end of the pipe.
         match pipe.read_u8().await {
             Ok(byte) => line.push(byte),
             Err(_) => return Vec::new(),
@@ -93,22 +93,22 @@ async fn first_line(pipe: pipe::Receiver) -> Vec<u8> {
     line
 }
 
-/// Waits for the process in a thread of its own, so that it never stays behind as a zombie of a
-/// client that lives long.
+/// Waits for the process in a thread of its own, so that it leaves no zombie in a long-lived
+/// client.
 fn reap(mut child: Child) -> oneshot::Receiver<ExitStatus> {
     let (tell, exited) = oneshot::channel();
-    // Where the system starts no thread, how the process ended stays unknown.
+    // Without a thread, the exit status stays unknown.
     let _ = thread::Builder::new().name("reap".to_owned()).spawn(move || {
         if let Ok(status) = child.wait() {
-            // Usually nobody asks: the daemon outlives its client.
+            // Usually the receiver is gone: the daemon outlives its client.
             let _ = tell.send(status);
         }
     });
     exited
 }
 
-/// The daemon's own reason for not starting. Whatever is wrong with its files, what the caller
-/// meets is that there is no daemon.
+/// The daemon's own reason for not starting. What is wrong with its files or with itself means to
+/// the caller that there is no daemon.
 fn cannot_run(failure: Failure) -> Failure {
     match failure.code {
         ErrorCode::Io | ErrorCode::Internal | ErrorCode::Unknown => Failure {
@@ -131,11 +131,11 @@ fn died(status: Option<ExitStatus>, home: &Home, began: SystemTime) -> Failure {
     };
     let failure = Failure::new(
         ErrorCode::DaemonUnavailable,
-        format!("the daemon died while it started{how}"),
+        format!("the daemon died while it was starting{how}"),
     );
     match fresh_log(home, began) {
         Some(log) => failure.hint(log),
-        None => failure.hint("`threadrunner daemon run` runs it here, where its words can be seen"),
+        None => failure.hint("run `threadrunner daemon run` to see its output"),
     }
 }
 

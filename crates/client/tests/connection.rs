@@ -1,4 +1,4 @@
-//! One connection, many requests: against a daemon played by the test.
+//! One connection, many requests, against a daemon played by the test.
 
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
@@ -155,7 +155,7 @@ async fn an_error_about_the_connection_reaches_all_its_requests() {
 #[tokio::test]
 async fn a_refusal_in_the_middle_of_a_long_request_is_still_heard() {
     let (client, mut peer) = Peer::pair();
-    // More than the socket's buffers hold, so that it cannot have been written when it is refused.
+    // More than the socket's buffers hold, so it is not fully written when it is refused.
     let replies = client.request(run(&"long ".repeat(1 << 20))).await.unwrap();
     let refusal = json!({
         "error": "no", "error_type": "Unknown", "code": "overloaded", "retryable": true,

@@ -44,15 +44,15 @@ impl Fixture {
         Self { dir, home }
     }
 
-    /// A daemon that does what `script`, in the shell's language, says.
+    /// A daemon whose program is this shell script.
     fn daemon(&self, script: &str) -> Daemon {
         Daemon::new(self.home.clone()).with_program(self.program(script))
     }
 
     fn program(&self, script: &str) -> PathBuf {
         let path = self.dir.path().join("daemon.sh");
-        // Written by another process: a file that this one has open for writing cannot be executed,
-        // and each child that another test forks meanwhile has it open too for a moment.
+        // Written by another process: a file that is open for writing cannot be executed, and if
+        // this process wrote it, children forked by other tests would briefly have it open too.
         let write = "printf '#!/bin/sh\\n%s\\n' \"$1\" > \"$2\" && chmod 700 \"$2\"";
         let status =
             Command::new("/bin/sh").args(["-c", write, "sh", script]).arg(&path).status().unwrap();
@@ -70,7 +70,7 @@ impl Fixture {
         )
     }
 
-    /// How many daemons came to be.
+    /// How many daemons took the lock.
     fn started(&self) -> usize {
         fs::read_to_string(self.home.run_dir.join("started")).unwrap_or_default().lines().count()
     }
@@ -224,7 +224,7 @@ async fn who_asks_a_daemon_that_runs_starts_none() {
     assert!(daemon.open_running(Op::Ps).await.unwrap().is_none());
     daemon.connect_or_start().await.unwrap();
     assert!(daemon.open_running(Op::Ps).await.unwrap().is_some());
-    // It goes away before it has answered.
+    // It closes the connection before it has answered.
     let submit = Op::Submit(Box::new(Submission { prompt: "x".into(), ..Default::default() }));
     assert!(daemon.open_running(submit).await.unwrap().is_none());
     daemon.stop(false).await.unwrap();
@@ -255,7 +255,7 @@ async fn a_daemon_that_another_environment_started_is_found_by_its_note() {
 #[tokio::test]
 async fn a_daemon_that_is_starting_already_is_waited_for() {
     let f = Fixture::new();
-    // Somebody else's daemon: it has its lock, and listens when this thread lets it.
+    // Another process's daemon: it holds its lock, and listens when this thread lets it.
     let lock = FileLock::try_now(&f.home.daemon_lock()).unwrap().unwrap();
     let (waiting, is_waiting) = std::sync::mpsc::channel();
     let daemon =
@@ -296,8 +296,8 @@ async fn the_daemons_own_reason_for_not_starting_reaches_the_client() {
     let f = Fixture::new();
     let greeting =
         r#"echo '{"code":"config","message":"config.toml, line 3: no","hint":"mend it"}'"#;
-    // It lives until somebody opens the fifo for writing, which is when the test has read the
-    // reason: had the client waited for the process, it would wait for ever.
+    // It lives until the fifo is opened for writing, which the test does only once it has the
+    // reason. A client that waited for the process would wait forever.
     let fifo = f.dir.path().join("fifo");
     let script = format!("mkfifo '{0}'; {greeting}; read line < '{0}'", fifo.display());
     let failure = f.daemon(&script).connect_or_start().await.unwrap_err();
@@ -352,7 +352,7 @@ async fn a_daemon_that_says_ready_and_is_not_there_is_an_error_and_no_loop() {
     let f = Fixture::new();
     let failure = f.daemon(r#"echo '{"ready":true}'"#).connect_or_start().await.unwrap_err();
     assert_eq!(failure.code, ErrorCode::DaemonUnavailable);
-    assert!(failure.message.contains("nobody listens"), "{failure}");
+    assert!(failure.message.contains("nothing listens"), "{failure}");
 }
 
 #[tokio::test]

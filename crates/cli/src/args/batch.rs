@@ -9,23 +9,23 @@ use threadrunner_core::{BackendKind, Priority};
 use super::options::SamplingArgs;
 use super::values;
 
-/// What `batch --help` says at its end.
+/// The end of `batch --help`.
 pub(super) const HELP: &str = "\
-Each line of FILE is a JSON object: an \"id\", a \"prompt\" or \"messages\", and any option of the
-protocol (model, system, max_tokens, temperature, ...), which beats the command line's. Without an
-\"id\" a line is known by its number. Lines of OpenAI's batch format (custom_id, url, body) are
-understood too, and answered in that format. Numbers may be written 3.0, and null is nothing.
+Each line of FILE is a JSON object: a \"prompt\" or \"messages\", an \"id\", and any option of the
+protocol (model, system, max_tokens, temperature, ...), which overrides the command line's. A line
+without an \"id\" is identified by its number. Lines in OpenAI's batch format (custom_id, url, body)
+work too, and are answered in that format. Numbers may be written as 3.0; null counts as absent.
 
   {\"id\": \"sky\", \"prompt\": \"Why is the sky blue?\", \"max_tokens\": 100}
 
-Each line has one line in OUT, written when its job ends, in any order: id, text, job, model,
-finish_reason, usage and timings, or id and error. A line without an id of its own has \"line\" there
-too, its number. A line that is wrong, or has the id of an earlier one, is told on standard error and
-has an error in OUT, with the id null where it cannot be read; the others go on. Then the exit code
-is 6.
+Each line gets one line in OUT, written when its job ends, in any order: id, text, job, model,
+finish_reason, usage and timings, or id and error. A line without an \"id\" also gets its number, as
+\"line\". A line that is malformed, or repeats an earlier id, is reported on standard error and as an
+error in OUT, with a null id if none can be read. The other lines continue, and the exit code is 6.
 
-Stopped at any moment, by Ctrl-C, a kill or a power failure, the same command goes on: it reads OUT,
-takes up the jobs that the last run left, and does what is missing. To do everything anew, remove OUT.
+A batch may be stopped at any moment, by Ctrl-C, a kill or a power failure: run the same command
+again to resume. It reads OUT, picks up the jobs that the last run left, and does what is missing.
+To start over, remove OUT.
 
 Examples:
   threadrunner batch prompts.jsonl -o answers.jsonl
@@ -34,57 +34,57 @@ Examples:
   threadrunner batch openai.jsonl -o answers.jsonl -m SmolLM2-135M-Instruct.Q4_1
   threadrunner jobs --tag nightly        # of: threadrunner batch --tag nightly ...";
 
-/// Many prompts.
+/// The arguments of `batch`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct BatchArgs {
-    /// The prompts, one JSON object a line; - is standard input
+    /// The prompts, one JSON object per line; - is standard input
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
 
-    /// Where answers go; what is there already is not done again; - is standard output
+    /// Write answers to this file, and skip lines that it answers; - is standard output
     #[arg(short, long, value_name = "OUT", default_value = "-")]
     pub(crate) output: PathBuf,
 
-    /// Try those lines again that have an error in OUT
+    /// Retry the lines that have an error in OUT
     #[arg(long)]
     pub(crate) retry_failed: bool,
 
-    /// The most jobs queued or running at once [default: as many as keep the engine busy]
+    /// Keep at most N jobs queued or running [default: as many as keep the engine busy]
     #[arg(long, value_name = "N", value_parser = values::concurrency)]
     pub(crate) concurrency: Option<usize>,
 
-    /// The model of lines that name none, and of all in OpenAI's format
+    /// Use this model for lines that name none, and for all lines in OpenAI's format
     #[arg(short, long, value_name = "NAME")]
     pub(crate) model: Option<String>,
 
-    /// The draft model of lines that name neither it nor a model; `none` is none
+    /// Use this draft model for lines that name neither one nor a model; `none` disables it
     #[arg(long, value_name = "NAME")]
     pub(crate) draft: Option<String>,
 
-    /// Instructions for lines that have none
+    /// Give these instructions to the model for lines that have none
     #[arg(short, long, value_name = "TEXT")]
     pub(crate) system: Option<String>,
 
-    /// The backend [default: THREADRUNNER_BACKEND, else config.toml, else as built]
+    /// Use this backend [default: THREADRUNNER_BACKEND, else config.toml, else as built]
     #[arg(long, value_name = "NAME", value_parser = values::backend())]
     pub(crate) backend: Option<BackendKind>,
 
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
 
-    /// The workspace to keep the jobs in: a name, or a directory [default: default]
+    /// Keep the jobs in this workspace: a name, or a directory [default: default]
     #[arg(short, long, value_name = "NAME", help_heading = "Jobs", value_parser = values::workspace)]
     pub(crate) workspace: Option<String>,
 
-    /// A word to find the jobs by (repeatable)
+    /// Tag the jobs with this word, to find them by (repeatable)
     #[arg(long = "tag", value_name = "WORD", help_heading = "Jobs")]
     pub(crate) tags: Vec<String>,
 
-    /// Who goes first [default: batch]
+    /// Set the priority of the jobs [default: batch]
     #[arg(long, value_name = "NAME", help_heading = "Jobs", value_parser = values::priority())]
     pub(crate) priority: Option<Priority>,
 
-    /// Give a line up after this long, queueing included: 30s, 5m
+    /// Give up on a line after this long, including its time in the queue: 30s, 5m
     #[arg(long, value_name = "DURATION", help_heading = "Jobs", value_parser = values::limit)]
     pub(crate) timeout: Option<Duration>,
 }

@@ -1,10 +1,10 @@
-//! The options of `config`.
+//! The arguments of `config`.
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-/// What `config --help` says at its end.
+/// The end of `config --help`.
 pub(super) const HELP: &str = "\
 Examples:
   threadrunner config show
@@ -12,7 +12,7 @@ Examples:
   threadrunner config check new.toml && mv new.toml ~/.threadrunner/config.toml
   threadrunner config show --json | jq .settings.memory_budget";
 
-/// The configuration.
+/// The arguments of `config`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ConfigArgs {
     #[command(subcommand)]
@@ -22,18 +22,18 @@ pub(crate) struct ConfigArgs {
 /// What to do with config.toml.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum ConfigCommand {
-    /// Say what is wrong with it; exit code 64 where something is
+    /// Check config.toml; exit code 64 if it has a mistake
     Check(CheckArgs),
-    /// Show every key, with what is in effect
+    /// Show every key with its effective value
     Show(ShowConfigArgs),
-    /// Open it in $VISUAL or $EDITOR; with a mistake in it, it is not saved
+    /// Edit config.toml in $VISUAL or $EDITOR; a file with a mistake is not saved
     Edit,
 }
 
 /// What to show.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ShowConfigArgs {
-    /// As if there were no file: every key with its default, also where the file has a mistake
+    /// Show every key's default, and ignore config.toml even if it has a mistake
     #[arg(long)]
     pub(crate) defaults: bool,
     /// Print JSON
@@ -44,7 +44,7 @@ pub(crate) struct ShowConfigArgs {
 /// Which file to check.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct CheckArgs {
-    /// Another file, that is to become config.toml
+    /// Check this file instead, before it becomes config.toml
     pub(crate) file: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]

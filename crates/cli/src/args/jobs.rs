@@ -1,4 +1,4 @@
-//! The options of what is done with jobs.
+//! The arguments of the commands about jobs.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use threadrunner_core::JobStatus;
 
 use super::{WorkspaceArg, values};
 
-/// What `jobs --help` says at its end.
+/// The end of `jobs --help`.
 pub(super) const LIST: &str = "\
 Examples:
   threadrunner jobs --state running --state queued
@@ -17,10 +17,10 @@ Examples:
   threadrunner jobs --state failed --state canceled --ids | threadrunner retry -
   threadrunner jobs --older-than 7d --state done --ids | threadrunner rm -";
 
-/// What `wait --help` says at its end.
+/// The end of `wait --help`.
 pub(super) const WAIT: &str = "\
-An id is printed when its job ends, at once for one that has ended already. The exit code is 6 if
-any of them failed or was canceled, and 4 when the time given by --timeout is over.
+Prints each id when its job ends, at once if it has ended already. The exit code is 6 if any job
+failed or was canceled, and 4 if the time given by --timeout is over.
 
 Examples:
   id=$(threadrunner --detach \"A long story\") && threadrunner wait $id && threadrunner result $id
@@ -30,7 +30,7 @@ Examples:
   threadrunner wait --tag nightly && echo all done
   threadrunner wait --idle && shutdown now";
 
-/// What `retry --help` says at its end.
+/// The end of `retry --help`.
 pub(super) const RETRY: &str = "\
 Examples:
   threadrunner retry last
@@ -39,33 +39,33 @@ Examples:
 /// Which jobs to list.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct JobsArgs {
-    /// Only in this state (repeatable)
+    /// List only jobs in this state (repeatable)
     #[arg(long = "state", value_name = "STATE", value_parser = values::state())]
     pub(crate) states: Vec<JobStatus>,
-    /// Only with this tag
+    /// List only jobs with this tag
     #[arg(long, value_name = "WORD")]
     pub(crate) tag: Option<String>,
-    /// Only of this model
+    /// List only jobs of this model
     #[arg(long, value_name = "NAME")]
     pub(crate) model: Option<String>,
-    /// Only submitted in the last 30m, 2h, 7d
+    /// List only jobs submitted within this time: 30m, 2h, 7d
     #[arg(long, alias = "newer-than", value_name = "DURATION", value_parser = values::duration)]
     pub(crate) since: Option<Duration>,
-    /// Only submitted longer ago than 30m, 2h, 7d
+    /// List only jobs submitted longer ago than this: 30m, 2h, 7d
     #[arg(long, value_name = "DURATION", value_parser = values::duration)]
     pub(crate) older_than: Option<Duration>,
-    /// At most so many [default: 50, with --ids all]
+    /// List at most N jobs [default: 50, or all with --ids]
     #[arg(short = 'n', long, value_name = "N")]
     pub(crate) limit: Option<u32>,
-    /// Print ids alone, for other commands
+    /// Print only ids, for other commands
     #[arg(long, conflicts_with_all = ["json", "watch"])]
     pub(crate) ids: bool,
-    /// Go on as jobs change: the list on a terminal (q leaves), else a line for each change
+    /// Keep watching: redraw the list on a terminal (q quits), else print a line for each change
     #[arg(long)]
     pub(crate) watch: bool,
     #[command(flatten)]
     pub(crate) within: WorkspaceArg,
-    /// Print JSON; with --watch, an object for each change
+    /// Print JSON; with --watch, one object per change
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -73,28 +73,28 @@ pub(crate) struct JobsArgs {
 /// Which jobs to wait for.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct WaitArgs {
-    /// Ids, or unambiguous beginnings or ends of ids, or `last`; `-`, or none, reads them from
-    /// standard input
+    /// Ids, unambiguous beginnings or ends of ids, or `last`; without any, or with `-`, ids are
+    /// read from standard input
     #[arg(value_name = "ID", conflicts_with_all = ["all", "tag", "idle"])]
     pub(crate) ids: Vec<String>,
-    /// All that are queued or running now
+    /// Wait for all jobs that are queued or running now
     #[arg(long, conflicts_with_all = ["tag", "idle"])]
     pub(crate) all: bool,
-    /// All with this tag, also those that have ended
+    /// Wait for all jobs with this tag, including those that have ended
     #[arg(long, value_name = "WORD", conflicts_with = "idle")]
     pub(crate) tag: Option<String>,
-    /// Until nothing is queued or running, whatever is submitted meanwhile; prints nothing
+    /// Wait until nothing is queued or running, including later submissions; prints nothing
     #[arg(long, conflicts_with = "workspace")]
     pub(crate) idle: bool,
-    /// Only for the first of them to end; with --all or --tag, exit code 7 where all have ended
+    /// Wait only for the first job to end; with --all or --tag, exit code 7 if all have ended
     #[arg(long, conflicts_with = "idle")]
     pub(crate) any: bool,
-    /// Give up waiting after this long; the jobs go on
+    /// Stop waiting after this long; the jobs keep running
     #[arg(long, value_name = "DURATION", value_parser = values::limit)]
     pub(crate) timeout: Option<Duration>,
     #[command(flatten)]
     pub(crate) within: WorkspaceArg,
-    /// Print JSON, one object for each job
+    /// Print JSON, one object per job
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -102,47 +102,47 @@ pub(crate) struct WaitArgs {
 /// Which jobs to follow.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct FollowArgs {
-    /// Ids, or unambiguous beginnings or ends of ids, or `last`; `-`, or none, reads them from
-    /// standard input. Many are followed one after the other
+    /// Ids, unambiguous beginnings or ends of ids, or `last`; without any, or with `-`, ids are
+    /// read from standard input. Several jobs are followed one after the other
     #[arg(value_name = "ID")]
     pub(crate) ids: Vec<String>,
-    /// Give up waiting after this long; the jobs go on
+    /// Stop waiting after this long; the jobs keep running
     #[arg(long, value_name = "DURATION", value_parser = values::limit)]
     pub(crate) timeout: Option<Duration>,
     #[command(flatten)]
     pub(crate) within: WorkspaceArg,
-    /// Print one JSON object when a job has ended
+    /// Print one JSON object when a job ends
     #[arg(long)]
     pub(crate) json: bool,
-    /// Say at the end how long it took: to the first token, and tokens per second
+    /// Report timings at the end: time to the first token, tokens per second
     #[arg(short, long)]
     pub(crate) verbose: bool,
-    /// Show the answer as it is written, also on a terminal, where Markdown is set off otherwise
+    /// Show the answer as it is, without formatting its Markdown on a terminal
     #[arg(long)]
     pub(crate) plain: bool,
 }
 
-/// Which jobs.
+/// Which jobs a command is about.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct JobArgs {
-    /// Ids, or unambiguous beginnings or ends of ids, or `last`; `-`, or none, reads them from
-    /// standard input
+    /// Ids, unambiguous beginnings or ends of ids, or `last`; without any, or with `-`, ids are
+    /// read from standard input
     #[arg(value_name = "ID")]
     pub(crate) ids: Vec<String>,
     #[command(flatten)]
     pub(crate) within: WorkspaceArg,
-    /// Print JSON, one object for each job
+    /// Print JSON, one object per job
     #[arg(long)]
     pub(crate) json: bool,
 }
 
-/// Which jobs need not be kept.
+/// Which jobs to remove.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct PruneArgs {
-    /// Those that ended longer ago than this: 30m, 2h, 7d
+    /// Remove jobs that ended longer ago than this: 30m, 2h, 7d
     #[arg(long, value_name = "DURATION", value_parser = values::duration)]
     pub(crate) older_than: Duration,
-    /// Keep those that failed
+    /// Keep failed and canceled jobs
     #[arg(long)]
     pub(crate) keep_failed: bool,
     #[command(flatten)]

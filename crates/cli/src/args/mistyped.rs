@@ -1,14 +1,14 @@
-//! Prompts that were hardly meant as such: a word that is nearly a command's name, or what another
-//! program calls a command.
+//! Prompts that were probably meant as commands: a word that is nearly a command's name, or that is
+//! a command of another program.
 //!
-//! A model says something to anything, so a slip of the finger would be answered with a page of text
-//! and exit code 0. A sentence is never asked about.
+//! A model answers anything, so without this a typo would yield a page of text and exit code 0. A
+//! [`Question`] asks what was meant. Sentences are never questioned.
 
 use std::ffi::OsString;
 
-/// What other programs' users type, and what says it here; without, what there is to know.
+/// Commands of other programs, and the command that does the same here, or else an explanation.
 ///
-/// The verbs are those of `ollama` and `docker`, and what starts and stops other daemons.
+/// The verbs are those of `ollama` and `docker`, and those that start and stop other daemons.
 const VERBS: [(&str, Result<&str, &str>); 40] = [
     ("list", Ok("models")),
     ("ls", Ok("models")),
@@ -52,23 +52,24 @@ const VERBS: [(&str, Result<&str, &str>); 40] = [
     ("login", Err("there is no account to log in to")),
 ];
 
-const MODELS: &str = "models are GGUF files that you copy or link into models/ of the home, or name \
-                      by their path: `threadrunner -m ./model.gguf \"Hello\"`";
-const UPDATES: &str = "ThreadRunner does not update itself: build or install it anew";
+const MODELS: &str = "models are GGUF files: copy or link one into the home's models/, or name it \
+                      by its path: `threadrunner -m ./model.gguf \"Hello\"`";
+const UPDATES: &str = "ThreadRunner does not update itself: build or install the new version";
 
-/// Whether a word is the command that it looks like, or a prompt.
+/// Asks whether a word is the command that it resembles, or a prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Question {
     /// What was typed.
     typed: String,
-    /// The command that it looks like; without, what there is to know.
+    /// The command that it resembles, or an explanation if there is none.
     meant: Result<String, &'static str>,
-    /// The arguments that are no part of the prompt.
+    /// The arguments that are not part of the prompt.
     rest: Vec<OsString>,
 }
 
 impl Question {
-    /// The question that `words`, the prompt among these arguments, are worth.
+    /// The question to ask about `words`, the prompt within `arguments`; `None` if it is clearly a
+    /// prompt.
     pub(super) fn about(
         words: &[String],
         arguments: &[OsString],
@@ -86,7 +87,7 @@ impl Question {
         let verb = VERBS.iter().find(|(verb, _)| verb == word).map(|(_, meant)| *meant);
         let meant = match (verb, object) {
             (Some(meant), None) => meant.map(str::to_owned),
-            // Ollama's users mean the model by that, and not the daemon.
+            // `ollama stop MODEL` unloads the model; it does not stop the daemon.
             (Some(_), Some(model)) if word == "stop" && is_for_a_model(word, model) => {
                 Ok(format!("unload {model}"))
             }
@@ -102,36 +103,36 @@ impl Question {
         Some(Self { typed: words.join(" "), meant, rest })
     }
 
-    /// What is asked of somebody who can answer.
+    /// The question for a person at a terminal.
     pub(crate) fn to_a_person(&self) -> String {
         match &self.meant {
             Ok(command) => format!(
                 "threadrunner: there is no command '{}'; did you mean `threadrunner {command}`?\n\
-                 y: run that, p: take it as a prompt, Enter: neither ",
+                 y: run that, p: send it as a prompt, Enter: neither ",
                 self.typed
             ),
             Err(known) => format!(
                 "threadrunner: there is no command '{}': {known}\n\
-                 p: take it as a prompt, Enter: do nothing ",
+                 p: send it as a prompt, Enter: do nothing ",
                 self.typed
             ),
         }
     }
 
-    /// What is said to somebody who cannot.
+    /// The message if nobody can be asked.
     pub(crate) fn to_a_script(&self) -> String {
         let command = match &self.meant {
             Ok(command) => format!("as a command: `threadrunner {command}`"),
             Err(known) => (*known).to_owned(),
         };
         format!(
-            "threadrunner: '{0}' is no command, and hardly a prompt\n\
+            "threadrunner: '{0}' is not a command, and probably not a prompt\n\
              {command}; as a prompt: `threadrunner run {0}`\n",
             self.typed
         )
     }
 
-    /// The arguments that were meant, to judge by the answer; `None` where neither was.
+    /// The arguments that the answer chooses; `None` for neither command nor prompt.
     pub(crate) fn answered(self, answer: &str) -> Option<Vec<OsString>> {
         let typed = match (answer.trim(), &self.meant) {
             ("y" | "Y" | "yes", Ok(command)) => command.clone(),
@@ -143,20 +144,20 @@ impl Question {
     }
 }
 
-/// Whether two words are what Ollama's users say of a model, and no beginning of a sentence.
+/// Whether two words are an `ollama` command and a model, rather than the beginning of a sentence.
 fn is_for_a_model(verb: &str, object: &str) -> bool {
     let names = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:/".contains(&byte);
     let is_name = object.bytes().all(names) && object.bytes().any(|b| b.is_ascii_digit());
     is_name || (matches!(verb, "pull" | "push") && object.bytes().all(names))
 }
 
-/// The command that was meant by a word: the one that it begins, or that one or two slips make of it.
+/// The command that a word probably means: one that begins with it, or is one or two typos away.
 fn nearest<'a>(word: &str, commands: &'a [String]) -> Option<&'a str> {
     let begins = |command: &&String| word.len() >= 4 && command.starts_with(word);
     let slips = |command: &str| {
         let slips = strsim::osa_distance(word, command);
         let swapped = slips == 1 && strsim::levenshtein(word, command) == 2;
-        // A short word is near too many others.
+        // A short word is one typo away from too many others.
         let near = match command.len() {
             0..4 => swapped,
             4..6 => slips == 1,
@@ -221,7 +222,7 @@ mod tests {
         for (verb, meant) in VERBS {
             let is_one = commands().iter().any(|command| command == verb);
             assert!(!is_one, "{verb} is a command");
-            // What is advised is there.
+            // The command suggested exists.
             let first = meant.unwrap_or("run").split(' ').next().unwrap_or_default();
             let known = first.starts_with("--") || commands().iter().any(|name| name == first);
             assert!(known, "{verb}: {meant:?}");

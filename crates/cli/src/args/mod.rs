@@ -1,4 +1,4 @@
-//! What may stand on the command line.
+//! The command line: commands, options, and how arguments become a [`Cli`].
 
 mod batch;
 mod config;

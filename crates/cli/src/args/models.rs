@@ -1,8 +1,8 @@
-//! The options of what is done with models.
+//! The arguments of `models`.
 
 use clap::{Args, Subcommand};
 
-/// Which models.
+/// The arguments of `models`.
 #[derive(Debug, Clone, Args)]
 #[command(
     args_conflicts_with_subcommands = true,
@@ -20,14 +20,14 @@ pub(crate) struct ModelsArgs {
     pub(crate) json: bool,
 }
 
-/// What to do with models; without a word, list them.
+/// What to do with models; without a subcommand, list them.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum ModelsCommand {
-    /// Choose the model that answers where none is named; alone, say which one that is
+    /// Set the default model; without NAME, show which model answers and why
     Default(DefaultArgs),
 }
 
-/// Which model is to be the default.
+/// The default model.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct DefaultArgs {
     /// A name from `threadrunner models`, an alias, or a path; written to config.toml

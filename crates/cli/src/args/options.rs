@@ -1,4 +1,4 @@
-//! The commands and their options, in the words of `--help`.
+//! The commands and their options. Doc comments here are what `--help` prints.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -24,9 +24,9 @@ Examples:
   threadrunner --session trip \"I am in Lisbon\"; threadrunner -c \"Where am I?\"
   threadrunner chat
 
-A prompt that begins with a command's name goes after `run` or `--`:
+Put a prompt that begins with a command's name after `run` or `--`:
   threadrunner run jobs are hard to find
-So does a single word that resembles one.
+The same goes for a single word that resembles one.
 
 Exit codes:
   0 done   2 no daemon   3 model   4 timed out   5 queue full   6 job failed
@@ -35,11 +35,11 @@ Exit codes:
 
 const RUN_EXAMPLES: &str = "\
 Where the prompt comes from:
-  Arguments are joined by spaces. Where standard input is not a terminal, it is read to its end
-  and follows the arguments after an empty line; alone, it is the prompt. One newline at its end
-  is dropped, except with --raw. A script whose standard input is for something else says
-  `< /dev/null`: an input that stays open is waited for, until --timeout is over, and with
-  --detach for 10 s.
+  Arguments are joined by spaces. If standard input is not a terminal, it is read to its end and
+  follows the arguments after an empty line; without arguments, it is the prompt. One newline at
+  its end is dropped, except with --raw. In a script whose standard input is for something else,
+  add `< /dev/null`: while standard input stays open, threadrunner waits for it, at most as long
+  as --timeout, or 10 s with --detach.
 
 Examples:
   threadrunner run jobs are hard to find
@@ -56,8 +56,8 @@ One job after another:
 /// Local language models, like any other Unix tool
 ///
 /// Type a prompt and the answer streams to standard output. A daemon that starts by itself keeps
-/// the model warm, answers many at once, writes every request down as a job, and unloads the model
-/// when nobody asks for it.
+/// the model loaded, answers many requests at once, records each as a job, and unloads the model
+/// when it is idle.
 #[derive(Debug, Parser)]
 #[command(
     name = "threadrunner",
@@ -77,95 +77,96 @@ pub(crate) struct Cli {
     pub(crate) run: RunArgs,
 }
 
-/// Everything but a plain prompt.
+/// The commands. Without one, the arguments are a prompt.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Answer a prompt (also without this word)
+    /// Answer a prompt (the word `run` may be left out)
     #[command(after_long_help = RUN_EXAMPLES)]
     Run(RunArgs),
-    /// Answer a file of prompts, and go on where it was when stopped
+    /// Answer a file of prompts; can be stopped and resumed
     #[command(after_long_help = batch::HELP)]
     Batch(BatchArgs),
-    /// Converse; Ctrl-C stops an answer, Ctrl-D leaves
+    /// Chat with a model; Ctrl-C stops an answer, Ctrl-D leaves
     #[command(after_long_help = sessions::CHAT)]
     Chat(ChatArgs),
-    /// List, show, export or forget conversations
+    /// List, show, undo, export or remove conversations
     #[command(after_long_help = sessions::SESSIONS)]
     Sessions(SessionsArgs),
     /// Show loaded models and running requests
     Ps(Plain),
     /// Show the daemon's state
     Status(Plain),
-    /// List the models there are, or choose the default
+    /// List models, or set the default
     Models(ModelsArgs),
-    /// Load a model, so that the next prompt need not wait for it
+    /// Load a model ahead of its next prompt
     Load(LoadArgs),
-    /// Unload a model, or all
+    /// Unload one model, or all
     Unload(UnloadArgs),
     /// List jobs, newest first
     #[command(after_long_help = jobs::LIST)]
     Jobs(JobsArgs),
     /// Print the answers of finished jobs
     Result(JobArgs),
-    /// Wait until jobs have ended, printing the id of each
+    /// Wait for jobs to end, and print the id of each
     #[command(after_long_help = jobs::WAIT)]
     Wait(WaitArgs),
-    /// Stream jobs' answers from their beginning, wherever they stand
+    /// Stream jobs' answers from the beginning, whatever their state
     Follow(FollowArgs),
-    /// Cancel jobs, queued or running
+    /// Cancel queued or running jobs
     Cancel(JobArgs),
     /// Queue failed or canceled jobs again
     #[command(after_long_help = jobs::RETRY)]
     Retry(JobArgs),
-    /// Remove jobs that have ended, with all their files
+    /// Remove ended jobs and all their files
     Rm(JobArgs),
     /// Remove jobs that ended long ago
     Prune(PruneArgs),
-    /// Start, stop or watch the daemon
+    /// Start, stop or inspect the daemon
     Daemon(DaemonArgs),
     /// Check, show or edit the configuration
     #[command(after_long_help = config::HELP)]
     Config(ConfigArgs),
-    /// Check the installation and say how to mend it
+    /// Check the installation and suggest fixes
     Doctor(Plain),
-    /// Print a completion script for a shell
+    /// Print a shell completion script
     Completions(CompletionsArgs),
 }
 
-/// A prompt and how it is answered.
+/// A prompt, and how to answer it.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct RunArgs {
     /// The prompt; words are joined by spaces, and standard input follows them
     ///
-    /// Where standard input is not a terminal, it is read to its end and follows the words after
-    /// an empty line. Without words, it is the prompt.
+    /// If standard input is not a terminal, it is read to its end and follows the words after an
+    /// empty line. Without words, it is the prompt.
     #[arg(value_name = "PROMPT")]
     pub(crate) words: Vec<String>,
 
-    /// The model: a name from `threadrunner models`, an alias, or a path
+    /// Use this model: a name from `threadrunner models`, an alias, or a path
     ///
-    /// Default: THREADRUNNER_MODEL_PATH, else the one chosen with `threadrunner models default`, else
+    /// Default: THREADRUNNER_MODEL_PATH, else the one set with `threadrunner models default`, else
     /// the only one there is, else the one used last.
     #[arg(short, long, value_name = "NAME")]
     pub(crate) model: Option<String>,
 
-    /// A small model that guesses what the model will say, which makes it quicker
+    /// Speed up the answer with this draft model
     ///
-    /// It must have the vocabulary of the model. Default: `draft` of the model in config.toml; `none`
-    /// is none. Greedy answers may differ where two tokens are as good as equally likely; those with
-    /// a seed have no guesses, and stay what they are.
+    /// A draft model is a small model that guesses what the model will say; both must have the
+    /// same vocabulary. Default: `draft` of the model in config.toml; `none` disables it. A greedy
+    /// answer may differ where two tokens are almost equally likely. An answer with a seed is not
+    /// drafted, and stays the same.
     #[arg(long, value_name = "NAME")]
     pub(crate) draft: Option<String>,
 
-    /// Instructions for the model
+    /// Give these instructions to the model
     #[arg(short, long, value_name = "TEXT")]
     pub(crate) system: Option<String>,
 
-    /// The backend [default: THREADRUNNER_BACKEND, else config.toml, else as built]
+    /// Use this backend [default: THREADRUNNER_BACKEND, else config.toml, else as built]
     #[arg(long, value_name = "NAME", value_parser = values::backend())]
     pub(crate) backend: Option<BackendKind>,
 
-    /// The prompt goes to the model as it is, without its chat template
+    /// Send the prompt to the model as it is, without its chat template
     #[arg(long, conflicts_with_all = ["system", "session", "continues"])]
     pub(crate) raw: bool,
 
@@ -175,7 +176,7 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
 
-    /// Keep the model loaded for so long after this: 10m, 0, forever [default: as configured]
+    /// Keep the model loaded this long afterwards: 10m, 0, forever [default: as configured]
     #[arg(long, value_name = "DURATION")]
     pub(crate) keep_alive: Option<KeepAlive>,
 
@@ -183,29 +184,29 @@ pub(crate) struct RunArgs {
     #[arg(long, help_heading = "Output")]
     pub(crate) json: bool,
 
-    /// Print the answer when it is complete
+    /// Print the answer only when it is complete
     #[arg(long, help_heading = "Output")]
     pub(crate) no_stream: bool,
 
-    /// Say at the end how long it took: to the first token, and tokens per second
+    /// Report timings at the end: time to the first token, tokens per second
     #[arg(short, long, help_heading = "Output", conflicts_with = "quiet")]
     pub(crate) verbose: bool,
 
-    /// Show the answer as it is written, also on a terminal, where Markdown is set off otherwise
+    /// Show the answer as it is, without formatting its Markdown on a terminal
     #[arg(long, help_heading = "Output")]
     pub(crate) plain: bool,
 
-    /// Say nothing but the answer, and why it failed
+    /// Print nothing but the answer, or why it failed
     #[arg(short, long, help_heading = "Output")]
     pub(crate) quiet: bool,
 
-    /// The workspace to keep the job in: a name in config.toml, or a directory such as ./ws
+    /// Keep the job in this workspace: a name in config.toml, or a directory such as ./ws
     ///
-    /// A directory that is new or empty becomes a workspace. Default: `default`.
+    /// A new or empty directory becomes a workspace. Default: `default`.
     #[arg(short, long, value_name = "NAME", help_heading = "Job", value_parser = values::workspace)]
     pub(crate) workspace: Option<String>,
 
-    /// Queue the prompt as a job, print its id, and do not wait
+    /// Queue the prompt as a job, print its id, and return at once
     #[arg(long, help_heading = "Job", conflicts_with = "no_stream")]
     pub(crate) detach: bool,
 
@@ -213,11 +214,11 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "DURATION", help_heading = "Job", value_parser = values::limit)]
     pub(crate) timeout: Option<Duration>,
 
-    /// A word to find the job by (repeatable)
+    /// Tag the job with this word, to find it by (repeatable)
     #[arg(long = "tag", value_name = "WORD", help_heading = "Job")]
     pub(crate) tags: Vec<String>,
 
-    /// The id of the job that this one follows
+    /// Set the parent: the id of the job that this one follows
     #[arg(
         long,
         value_name = "ID",
@@ -227,35 +228,35 @@ pub(crate) struct RunArgs {
     )]
     pub(crate) parent: Option<JobId>,
 
-    /// Begin when this job is done: an id, a part of one, or `last` (repeatable)
+    /// Begin once this job is done: an id, part of an id, or `last` (repeatable)
     ///
     /// The job is held until all of them are done. If one fails or is canceled, it fails too.
     #[arg(long, value_name = "ID", help_heading = "Job")]
     pub(crate) after: Vec<String>,
 
-    /// Begin when those jobs have ended, also if some failed
+    /// Begin once those jobs have ended, even if some failed
     #[arg(long, help_heading = "Job")]
     pub(crate) after_any: bool,
 
     /// Leave `{{result:ID}}` in the prompt as it is
     ///
-    /// Otherwise it becomes the answer of that job, for which this one waits as with --after. ID
-    /// may be a part of an id, or `last`. What comes from standard input stays as it is in any case.
+    /// Otherwise it is replaced by the answer of that job, for which this one waits as with
+    /// --after. ID may be part of an id, or `last`. Text from standard input is never replaced.
     #[arg(long, help_heading = "Job")]
     pub(crate) literal: bool,
 
     /// Run this program when the job has ended, with the job's directory as argument
     ///
-    /// Without a shell, by the daemon; what it prints (1 MiB) goes to on_done.log in that directory. It
-    /// finds THREADRUNNER_JOB_ID and THREADRUNNER_JOB_STATUS (done, failed, canceled) set.
+    /// The daemon runs it without a shell, and sets THREADRUNNER_JOB_ID and THREADRUNNER_JOB_STATUS
+    /// (done, failed, canceled). Its output, up to 1 MiB, goes to on_done.log in that directory.
     #[arg(long, value_name = "PROGRAM", help_heading = "Job")]
     pub(crate) on_done: Option<PathBuf>,
 
-    /// Begin the job at most so often, should the engine die [default: config.toml, else 3]
+    /// Try the job at most N times if the engine dies [default: config.toml, else 3]
     #[arg(long, value_name = "N", help_heading = "Job", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) attempts: Option<u32>,
 
-    /// Who goes first [default: interactive, with --detach normal]
+    /// Set the priority [default: interactive, or normal with --detach]
     #[arg(long, value_name = "NAME", help_heading = "Job", value_parser = values::priority())]
     pub(crate) priority: Option<Priority>,
 }
@@ -264,37 +265,37 @@ pub(crate) struct RunArgs {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Sampling (defaults: the model file's, else llama.cpp's)")]
 pub(crate) struct SamplingArgs {
-    /// The most tokens to generate [default: 4096]
+    /// Generate at most N tokens [default: 4096]
     #[arg(long, value_name = "N")]
     max_tokens: Option<u32>,
-    /// How bold; 0 always takes the likeliest token
+    /// Set the temperature; 0 always takes the likeliest token
     #[arg(long, value_name = "T", allow_negative_numbers = true)]
     temperature: Option<f32>,
-    /// Choose among the K likeliest tokens; 0 is all
+    /// Choose among the K likeliest tokens; 0 for all
     #[arg(long, value_name = "K")]
     top_k: Option<u32>,
-    /// Choose among the likeliest tokens that together reach P; 1 is all
+    /// Choose among the likeliest tokens that together reach probability P; 1 for all
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     top_p: Option<f32>,
-    /// Choose among tokens at least P times as likely as the likeliest; 0 is all
+    /// Choose among tokens at least P times as likely as the likeliest; 0 for all
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     min_p: Option<f32>,
-    /// Make recent tokens less likely; 1 is off
+    /// Make recent tokens less likely; 1 to disable
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     repeat_penalty: Option<f32>,
-    /// End an answer whose last N tokens only repeat what was said; 0 is never [default: 1024]
+    /// End an answer whose last N tokens only repeat themselves; 0 to disable [default: 1024]
     #[arg(long, value_name = "N")]
     repeat_limit: Option<u32>,
-    /// The same seed gives the same answer
+    /// Seed the sampler; the same seed gives the same answer
     #[arg(long, value_name = "N", value_parser = values::seed, allow_negative_numbers = true)]
     seed: Option<u32>,
-    /// End before this text appears (repeatable)
+    /// End the answer before this text appears (repeatable)
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     stop: Vec<String>,
 }
 
 impl SamplingArgs {
-    /// As they stand on the wire.
+    /// The parameters of a request, unchecked.
     pub(crate) fn into_parameters(self) -> Parameters {
         Parameters {
             max_tokens: self.max_tokens,
@@ -309,7 +310,7 @@ impl SamplingArgs {
         }
     }
 
-    /// The same, once each is in its range.
+    /// The same, with each checked against its range.
     pub(crate) fn into_checked_parameters(self) -> Result<Parameters, Failure> {
         let params = self.into_parameters();
         match params.validate() {
@@ -327,7 +328,7 @@ impl SamplingArgs {
     }
 }
 
-/// A command without arguments.
+/// The arguments of commands that take none but `--json`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Plain {
     /// Print JSON
@@ -340,16 +341,16 @@ pub(crate) struct Plain {
 pub(crate) struct LoadArgs {
     /// A name from `threadrunner models`, an alias, or a path [default: as for a prompt]
     pub(crate) model: Option<String>,
-    /// With this draft model [default: `draft` of the model in config.toml]
+    /// Load it with this draft model [default: `draft` of the model in config.toml]
     #[arg(long, value_name = "NAME")]
     pub(crate) draft: Option<String>,
-    /// Keep it until it is unloaded by name: neither idleness nor another model ends it
+    /// Keep it until it is unloaded by name, even if it is idle or another model needs room
     #[arg(long)]
     pub(crate) pin: bool,
-    /// Keep it for so long, until a request says otherwise: 10m, 0, forever
+    /// Keep it this long when idle, until a request says otherwise: 10m, 0, forever
     #[arg(long, value_name = "DURATION", conflicts_with = "pin")]
     pub(crate) keep_alive: Option<KeepAlive>,
-    /// The backend
+    /// Use this backend
     #[arg(long, value_name = "NAME", value_parser = values::backend())]
     pub(crate) backend: Option<BackendKind>,
     /// Print JSON
@@ -360,10 +361,9 @@ pub(crate) struct LoadArgs {
 /// What to unload.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct UnloadArgs {
-    /// A name from `threadrunner ps`, an alias, or a path [default: all
-    /// that are not pinned]
+    /// A name from `threadrunner ps`, an alias, or a path [default: all that are not pinned]
     pub(crate) model: Option<String>,
-    /// The backend
+    /// Unload the model in this backend
     #[arg(long, value_name = "NAME", value_parser = values::backend())]
     pub(crate) backend: Option<BackendKind>,
     /// Print JSON
@@ -371,15 +371,15 @@ pub(crate) struct UnloadArgs {
     pub(crate) json: bool,
 }
 
-/// Where the jobs are.
+/// Which workspace to look in.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct WorkspaceArg {
-    /// Only in this workspace: a name in config.toml, or a directory [default: any]
+    /// Look only in this workspace: a name in config.toml, or a directory [default: any]
     #[arg(short, long, value_name = "NAME", value_parser = values::workspace)]
     pub(crate) workspace: Option<String>,
 }
 
-/// The daemon.
+/// The arguments of `daemon`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct DaemonArgs {
     #[command(subcommand)]
@@ -389,27 +389,27 @@ pub(crate) struct DaemonArgs {
 /// What to do with the daemon. It starts by itself with the first prompt.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum DaemonCommand {
-    /// Start the daemon, if none runs
+    /// Start the daemon if none runs
     Start(Plain),
-    /// Stop the daemon; running jobs get a grace time
+    /// Stop the daemon, after a grace time for running jobs
     Stop(StopArgs),
     /// Stop the daemon and start it again
     Restart(StopArgs),
-    /// Show the daemon's state; exit code 2 when none runs
+    /// Show the daemon's state; exit code 2 if none runs
     Status(Plain),
     /// Show the end of the daemon's log
     Logs(LogsArgs),
-    /// Be the daemon, in this terminal
+    /// Run the daemon in the foreground
     Run(ForegroundArgs),
 }
 
-/// What the daemon in this terminal serves.
+/// What a daemon in the foreground serves.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ForegroundArgs {
-    /// The default model: a name from `threadrunner models`, an alias, or a path
+    /// Use this default model: a name from `threadrunner models`, an alias, or a path
     #[arg(short, long, value_name = "NAME")]
     pub(crate) model: Option<String>,
-    /// The directory of the default workspace; it is made if there is none
+    /// Use this directory as the default workspace; it is created if missing
     #[arg(short, long, value_name = "DIRECTORY")]
     pub(crate) workspace: Option<PathBuf>,
 }
@@ -417,9 +417,9 @@ pub(crate) struct ForegroundArgs {
 /// How to stop.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct StopArgs {
-    /// Do not wait for running jobs; they begin again with the next daemon
+    /// Do not wait for running jobs; the next daemon begins them again
     ///
-    /// A daemon that does not obey within seconds is sent SIGTERM, and then SIGKILL.
+    /// A daemon that does not exit within seconds is sent SIGTERM, then SIGKILL.
     #[arg(long)]
     pub(crate) now: bool,
     /// Print JSON
@@ -430,10 +430,10 @@ pub(crate) struct StopArgs {
 /// How much of the log.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct LogsArgs {
-    /// So many lines
+    /// Print the last N lines
     #[arg(short = 'n', long, value_name = "N", default_value_t = 40)]
     pub(crate) lines: usize,
-    /// Go on as the log grows
+    /// Keep printing as the log grows
     #[arg(short, long)]
     pub(crate) follow: bool,
 }
@@ -441,8 +441,8 @@ pub(crate) struct LogsArgs {
 /// Which shell.
 #[derive(Debug, Clone, Args)]
 #[command(after_long_help = "\
-The script has the shell ask `threadrunner` for what there is: models, jobs, sessions, tags,
-workspaces. Write it anew after an update.
+The script makes the shell ask `threadrunner` for models, jobs, sessions, tags and workspaces.
+Generate it again after an update.
 
 Examples:
   threadrunner completions bash > ~/.local/share/bash-completion/completions/threadrunner

@@ -1,4 +1,4 @@
-//! From arguments to a [`Cli`]: a prompt or a command?
+//! From arguments to a [`Cli`]: decides between a prompt and a command.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -9,28 +9,28 @@ use clap::{CommandFactory, Parser};
 use super::mistyped::Question;
 use super::options::Cli;
 
-/// Arguments that are not carried out: a request for help, or a mistake.
+/// Arguments that run nothing: a request for help, or a mistake.
 #[derive(Debug)]
 pub(crate) struct Refused {
-    /// What to print: where `help`, to standard output.
+    /// What to print: to standard output if `help`, else to standard error.
     pub(crate) text: String,
-    /// Whether it was asked for.
+    /// Whether the user asked for this text.
     pub(crate) help: bool,
-    /// What a person could be asked.
+    /// What to ask a person at a terminal.
     pub(crate) question: Option<Question>,
 }
 
 /// Reads the arguments; the first is the program's name.
 ///
-/// The first argument decides: a command's name begins a command, anything else a prompt. One word
-/// that only resembles a command, or is a command's name and stands behind options, is a question
-/// back.
+/// The first argument decides: a command's name begins a command, anything else a prompt. A word
+/// that only resembles a command is refused with a question, and a command's name behind options is
+/// refused as ambiguous.
 pub(crate) fn parse(mut args: Vec<OsString>) -> Result<Cli, Refused> {
     let first = args.get(1).and_then(|arg| arg.to_str()).map(str::to_owned);
     let second = args.get(2).and_then(|arg| arg.to_str());
     if first.as_deref() == Some("help") {
         match second {
-            // `help` and `help COMMAND`, as with other programs; "help me" is a prompt.
+            // `help` and `help COMMAND`, as in other programs; `help me` is a prompt.
             None if args.len() == 2 => args[1] = "--help".into(),
             Some(word) if args.len() == 3 && is_command(word) => {
                 args[1] = word.into();
@@ -66,13 +66,13 @@ pub(crate) fn parse(mut args: Vec<OsString>) -> Result<Cli, Refused> {
     }
 }
 
-/// The names of all commands.
+/// The names of all commands, and `help`.
 pub(crate) fn command_names() -> Vec<String> {
     let names = Cli::command().get_subcommands().map(|it| it.get_name().to_owned()).collect();
     [names, vec!["help".to_owned()]].concat()
 }
 
-/// What `-h` says.
+/// What `-h` prints.
 pub(crate) fn short_help() -> String {
     Cli::command().render_help().to_string()
 }
@@ -96,7 +96,7 @@ fn refused(error: &clap::Error, words: &[OsString]) -> Refused {
         let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
         if stray && words.len() > 1 && words[0] != "run" && is_command(&words[0]) {
             text.push_str(&format!(
-                "If that was a prompt: threadrunner run \"{}\"\n",
+                "If that was a prompt: `threadrunner run \"{}\"`\n",
                 words.join(" ")
             ));
         }

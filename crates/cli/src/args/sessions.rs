@@ -1,4 +1,4 @@
-//! The options of conversations.
+//! The arguments of `chat` and `sessions`.
 
 use std::path::PathBuf;
 
@@ -8,13 +8,14 @@ use threadrunner_core::{BackendKind, SessionName};
 use super::options::SamplingArgs;
 use super::{WorkspaceArg, values};
 
-/// What `chat --help` says at its end.
+/// The end of `chat --help`.
 pub(super) const CHAT: &str = "\
 While it runs:
-  /help tells the commands (/model, /system, /retry, /show, /save, /quit); Ctrl-C stops an answer
-  and not the chat; Ctrl-D leaves. A line that ends with a backslash goes on in the next one, and
-  so does everything between two \"\"\". What is stopped or fails is not part of the conversation.
-  Without a terminal each line of standard input is a turn, and the first failure ends it.
+  /help lists the commands (/model, /system, /retry, /undo, /show, /save, /quit). Ctrl-C stops an
+  answer, not the chat; Ctrl-D leaves. A line that ends with a backslash continues on the next, and
+  text between two \"\"\" may have any number of lines. A turn that is stopped or fails is not part
+  of the conversation. If standard input is not a terminal, each of its lines is a turn, and the
+  first failure ends the chat.
 
 Examples:
   threadrunner chat
@@ -22,7 +23,7 @@ Examples:
   threadrunner chat -c
   printf 'My name is Ann.\\nWhat is my name?\\n' | threadrunner chat";
 
-/// What `sessions --help` says at its end.
+/// The end of `sessions --help`.
 pub(super) const SESSIONS: &str = "\
 Examples:
   threadrunner --session trip \"I am going to Lisbon\"
@@ -37,57 +38,57 @@ Examples:
 /// Which conversation a prompt belongs to.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct SessionArgs {
-    /// Go on with the conversation of this name, or begin it
+    /// Continue the conversation of this name, or begin it
     ///
-    /// The model and the instructions are the conversation's, unless -m or -s say otherwise from
-    /// here on. A turn that fails or is canceled is not part of it.
+    /// It keeps its model and instructions, unless -m or -s replace them from here on. A turn that
+    /// fails or is canceled is not part of it.
     #[arg(long, value_name = "NAME", help_heading = "Conversation", value_parser = values::session)]
     pub(crate) session: Option<SessionName>,
 
-    /// Go on with the conversation last spoken in; with --session, only if there is one
+    /// Continue the most recent conversation; with --session, that one, which must exist
     #[arg(short = 'c', long = "continue", help_heading = "Conversation")]
     pub(crate) continues: bool,
 }
 
-/// How to chat.
+/// The arguments of `chat`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ChatArgs {
     #[command(flatten)]
     pub(crate) within: SessionArgs,
 
-    /// The model: a name from `threadrunner models`, an alias, or a path
+    /// Use this model: a name from `threadrunner models`, an alias, or a path
     #[arg(short, long, value_name = "NAME")]
     pub(crate) model: Option<String>,
 
-    /// A small model that guesses what the model will say; `none` is none
+    /// Speed up answers with this draft model; `none` disables it
     #[arg(long, value_name = "NAME")]
     pub(crate) draft: Option<String>,
 
-    /// Instructions for the model
+    /// Give these instructions to the model
     #[arg(short, long, value_name = "TEXT")]
     pub(crate) system: Option<String>,
 
-    /// The backend [default: THREADRUNNER_BACKEND, else config.toml, else as built]
+    /// Use this backend [default: THREADRUNNER_BACKEND, else config.toml, else as built]
     #[arg(long, value_name = "NAME", value_parser = values::backend())]
     pub(crate) backend: Option<BackendKind>,
 
-    /// The workspace to keep the conversation in: a name, or a directory [default: default]
+    /// Keep the conversation in this workspace: a name, or a directory [default: default]
     #[arg(short, long, value_name = "NAME", value_parser = values::workspace)]
     pub(crate) workspace: Option<String>,
 
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
 
-    /// Say after each answer how long it took: to the first token, and tokens per second
+    /// Report timings after each answer: time to the first token, tokens per second
     #[arg(short, long)]
     pub(crate) verbose: bool,
 
-    /// Show answers as they are written, where Markdown is set off otherwise
+    /// Show answers as they are, without formatting their Markdown on a terminal
     #[arg(long)]
     pub(crate) plain: bool,
 }
 
-/// What to do with conversations.
+/// The arguments of `sessions`.
 #[derive(Debug, Clone, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct SessionsArgs {
@@ -97,25 +98,25 @@ pub(crate) struct SessionsArgs {
     pub(crate) list: ListArgs,
 }
 
-/// What to do with conversations; without a word, `list`.
+/// What to do with conversations; `list` if none is given.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum SessionsCommand {
-    /// List conversations, the one last spoken in first
+    /// List conversations, most recent first
     List(ListArgs),
-    /// Print what was said
+    /// Print a conversation
     Show(ShowArgs),
-    /// Take back the last turn, question and answer; its job stays
+    /// Remove the last question and its answer; the job stays
     Undo(UndoArgs),
-    /// Forget conversations, and what is cached of them; their jobs stay, unless --jobs
+    /// Remove conversations and their cached state; their jobs stay, unless --jobs is given
     Rm(RmArgs),
-    /// Print what was said, for other programs
+    /// Print or save a conversation in a format for other programs
     Export(ExportArgs),
 }
 
 /// Which conversations to list.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ListArgs {
-    /// At most so many
+    /// List at most N conversations
     #[arg(short = 'n', long, value_name = "N")]
     pub(crate) limit: Option<u32>,
     #[command(flatten)]
@@ -138,7 +139,7 @@ pub(crate) struct ShowArgs {
     pub(crate) json: bool,
 }
 
-/// Which conversation to take a turn back of.
+/// Which conversation to undo a turn of.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct UndoArgs {
     /// A name from `threadrunner sessions`
@@ -151,43 +152,43 @@ pub(crate) struct UndoArgs {
     pub(crate) json: bool,
 }
 
-/// Which conversations to forget.
+/// Which conversations to remove.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RmArgs {
     /// Names from `threadrunner sessions`
     #[arg(value_name = "NAME", required = true, value_parser = values::session)]
     pub(crate) sessions: Vec<SessionName>,
-    /// Remove the jobs that are their turns, too
+    /// Remove the jobs of their turns, too
     #[arg(long)]
     pub(crate) jobs: bool,
     #[command(flatten)]
     pub(crate) within: WorkspaceArg,
-    /// Print JSON, one object for each
+    /// Print JSON, one object per conversation
     #[arg(long)]
     pub(crate) json: bool,
 }
 
-/// Which conversation to export.
+/// Which conversation to export, and how.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ExportArgs {
     /// A name from `threadrunner sessions`
     #[arg(value_name = "NAME", value_parser = values::session)]
     pub(crate) session: SessionName,
-    /// `json` is a list of messages, as chat programs exchange them
+    /// Export in this format
     #[arg(long, value_enum, default_value_t = ExportFormat::Json)]
     pub(crate) format: ExportFormat,
-    /// Write to this new file, and not to standard output
+    /// Write to this new file instead of standard output
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) within: WorkspaceArg,
 }
 
-/// In what form.
+/// The format of an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ExportFormat {
-    /// An object with the messages
+    /// An object with a list of messages, as chat programs exchange them
     Json,
-    /// A text with headings
+    /// Text with headings
     Markdown,
 }

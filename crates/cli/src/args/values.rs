@@ -1,4 +1,4 @@
-//! Values on the command line that are more than a number or a text.
+//! Parsers for option values that clap does not parse by itself.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text).map_err(|error| error.to_string())
 }
 
-/// A duration longer than nothing.
+/// A duration longer than zero.
 pub(crate) fn limit(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         Duration::ZERO => Err("must be longer than 0".to_owned()),
@@ -20,7 +20,7 @@ pub(crate) fn limit(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// How many jobs at once: each has a connection, of which the daemon takes a thousand.
+/// How many jobs at once, from 1 to 512. Each has a connection, and the daemon takes a thousand.
 pub(crate) fn concurrency(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(number @ 1..=512) => Ok(number),
@@ -28,13 +28,13 @@ pub(crate) fn concurrency(text: &str) -> Result<usize, String> {
     }
 }
 
-/// A seed: a whole number of at most 64 bits, as requests may have too.
+/// A seed: a whole number of at most 64 bits, signed or not, as in requests.
 pub(crate) fn seed(text: &str) -> Result<u32, String> {
     let seed = text.parse().ok().and_then(Parameters::seed_of);
     seed.ok_or_else(|| "must be a whole number of at most 64 bits".to_owned())
 }
 
-/// `llama` or `dummy`.
+/// The name of a backend: `llama` or `dummy`.
 pub(crate) fn backend() -> impl TypedValueParser<Value = BackendKind> {
     let all = || BackendKind::ALL.iter().copied();
     PossibleValuesParser::new(all().map(BackendKind::as_str))
@@ -50,7 +50,8 @@ pub(crate) fn priority() -> impl TypedValueParser<Value = Priority> {
     })
 }
 
-/// How a job stands, in the words of `jobs`; those of the workspace's directories are understood.
+/// A job's state as `jobs` prints it. The names of the workspace's directories and `cancelled` are
+/// accepted too.
 pub(crate) fn state() -> impl TypedValueParser<Value = JobStatus> {
     const ALL: [(JobStatus, Option<&str>); 5] = [
         (JobStatus::Queued, Some("ready")),
@@ -67,8 +68,8 @@ pub(crate) fn state() -> impl TypedValueParser<Value = JobStatus> {
     })
 }
 
-/// A workspace: its name in `config.toml`, or with a slash a directory, from here on by its whole
-/// path.
+/// A workspace: a name in `config.toml`, or, if it has a slash or is `.` or `..`, a directory. The
+/// path of a directory is made absolute, with its links resolved.
 pub(crate) fn workspace(text: &str) -> Result<String, String> {
     if !text.contains('/') && !matches!(text, "." | "..") {
         return Ok(text.to_owned());
