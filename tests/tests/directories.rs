@@ -156,7 +156,7 @@ fn a_daemon_for_a_directory_is_one_line() {
     let pid = daemon.id();
     // One that runs already is no answer to who asks for another workspace.
     let second = home.run(["daemon", "run", "--workspace", text(&beside(&home, "other"))]);
-    assert!(second.expect(64).stderr.contains("runs already"));
+    assert!(second.expect(64).stderr.contains("already running"));
     home.kill(pid, Signal::TERM);
     assert!(daemon.wait().unwrap().success());
     assert!(!process_is_alive(pid) && !ws.join(".nrvnad.pid").exists());
