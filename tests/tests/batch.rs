@@ -335,7 +335,7 @@ fn an_interrupted_batch_cancels_its_jobs_and_says_how_to_go_on() {
     story.until(10);
     story.home.kill(batch.id(), Signal::INT);
     let finished = interrupted(&story, batch, 200);
-    assert!(finished.stderr.contains("the same command goes on"), "{}", finished.stderr);
+    assert!(finished.stderr.contains("run the same command again"), "{}", finished.stderr);
     assert!(finished.stderr.contains("canceled"), "{}", finished.stderr);
 }
 
@@ -394,7 +394,7 @@ fn what_cannot_be_right_is_refused_before_anything_is_written() {
     fs::write(story.path("other"), "dear diary\n").unwrap();
     let other = story.path("other");
     let refused = story.home.run([&batch, &input, &option, other.to_str().unwrap()]).expect(64);
-    assert!(refused.stderr.contains("line 1 is not of a batch"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("line 1 is not from a batch"), "{}", refused.stderr);
     assert_eq!(fs::read_to_string(other).unwrap(), "dear diary\n");
 }
 

@@ -58,7 +58,7 @@ fn a_chat_at_a_terminal_is_typed_stopped_gone_on_with_and_left() {
     chat.see("not part of session 's'");
     chat.see("> ");
     chat.type_keys("/nonsense\r");
-    chat.see("'/nonsense' is no command");
+    chat.see("'/nonsense' is not a command");
     chat.see("> ");
     chat.type_keys("/system Brief\r");
     chat.see("> ");
@@ -77,7 +77,7 @@ fn a_chat_at_a_terminal_is_typed_stopped_gone_on_with_and_left() {
     chat.see("> ");
     // At the prompt Ctrl-C only says how to leave; Ctrl-D leaves.
     chat.type_keys("\x03");
-    chat.see("Ctrl-D or /quit leaves");
+    chat.see("press Ctrl-D or type /quit to leave");
     chat.see("> ");
     chat.type_keys("\x04");
     assert_eq!(chat.end(), Some(0));

@@ -85,7 +85,7 @@ fn the_default_model_is_chosen_and_told() {
     assert!(open.stderr.contains("models default NAME"), "{open:?}");
     home.run(["models", "default", "c"]).expect(3);
     let chosen = home.run(["models", "default", "b"]).expect(0);
-    assert_eq!((chosen.stdout.as_str(), chosen.stderr.as_str()), ("b\n", "config.toml says so\n"));
+    assert_eq!((chosen.stdout.as_str(), chosen.stderr.as_str()), ("b\n", "set in config.toml\n"));
     let told = home.run(["models", "default", "--json"]).expect(0).json();
     assert_eq!((&told["name"], &told["chosen_by"]), (&json!("b"), &json!("configuration")));
     let listed = home.run(["models", "--json"]).expect(0).json();
@@ -288,7 +288,7 @@ fn an_answer_that_never_ends_is_cut_and_standard_error_says_why() {
     assert!(followed.stderr.contains("it only repeated itself"), "{followed:?}");
     // Whatever is let go on has a bound all the same.
     let bounded = home.run(["--repeat-limit", "0", "Hello"]).expect(0);
-    assert!(bounded.stderr.contains("cut after 4096 tokens: it may have no more"), "{bounded:?}");
+    assert!(bounded.stderr.contains("cut after 4096 tokens: it reached max_tokens"), "{bounded:?}");
     let short = home.run(["--max-tokens", "2", "Hello"]).expect(0);
     assert_eq!(short.stdout, "lorem ipsum\n");
     assert!(short.stderr.contains("cut after 2 tokens"), "{short:?}");
@@ -300,9 +300,9 @@ fn the_configuration_bounds_answers_and_a_full_context_is_told_as_such() {
         .config("[defaults]\nrepeat_limit = 0\nmax_tokens = 50\n[engine]\ncontext = 512\n")
         .dummy(&json!({"loops": ["round"]}));
     let cut = home.run(["Hello"]).expect(0);
-    assert!(cut.stderr.contains("cut after 50 tokens: it may have no more"), "{cut:?}");
+    assert!(cut.stderr.contains("cut after 50 tokens: it reached max_tokens"), "{cut:?}");
     let full = home.run(["--max-tokens", "5000", "Hello"]).expect(0);
-    assert!(full.stderr.contains("with the 5 of the prompt, the context is full"), "{full:?}");
+    assert!(full.stderr.contains("the context is full (prompt tokens: 5)"), "{full:?}");
 }
 
 #[test]

@@ -54,7 +54,7 @@ fn a_change_is_told_until_it_is_taken_up() {
         assert_eq!(
             told.stderr,
             "threadrunner: config.toml has changed since the daemon started: grace, engine\n\
-             hint: `threadrunner daemon restart` takes it up\n"
+             hint: `threadrunner daemon restart` applies the change\n"
         );
     }
     assert_eq!(home.run(["-q", "Hello"]).expect(0).stderr, "");
@@ -76,7 +76,7 @@ fn what_is_in_effect_is_shown_and_can_be_read_again() {
     let home = TestHome::new().config("idle_timeout = \"7m\"\n[engine]\nthreads = 3\n");
     let shown = home.run(["config", "show"]).expect(0).stdout;
     assert!(shown.contains("idle_timeout = \"7m\""), "{shown}");
-    assert!(shown.contains("THREADRUNNER_BACKEND=dummy goes before backend"), "{shown}");
+    assert!(shown.contains("THREADRUNNER_BACKEND=dummy overrides backend"), "{shown}");
     let json = home.run(["config", "show", "--json"]).expect(0).json();
     assert_eq!(json["settings"]["engine"]["threads"], 3);
     assert_eq!(json["settings"]["grace"], "10s");
@@ -110,7 +110,7 @@ fn a_check_tells_mistakes_and_names_that_lead_nowhere() {
     assert_eq!(json["warnings"][0]["key"], "model");
     fs::remove_file(home.root().join("config.toml")).unwrap();
     let none = home.run(["config", "check"]).expect(0);
-    assert!(none.stdout.contains("the defaults hold"), "{}", none.stdout);
+    assert!(none.stdout.contains("the defaults apply"), "{}", none.stdout);
 }
 
 #[test]
@@ -129,13 +129,13 @@ fn what_is_edited_is_saved_only_without_a_mistake() {
     assert!(same.stderr.contains("nothing has changed"), "{}", same.stderr);
     let home = with_editor(home, "echo 'grace = \"9s\"' > \"$1\"");
     let saved = home.run(["config", "edit"]).expect(0);
-    assert!(saved.stderr.contains("the daemon runs with another grace"), "{}", saved.stderr);
+    assert!(saved.stderr.contains("the daemon still uses the old grace"), "{}", saved.stderr);
     assert_eq!(fs::read_to_string(&file).unwrap(), "grace = \"9s\"\n");
     assert_eq!(left(&home), 0);
     let home = with_editor(home, "echo 'grce = \"1s\"' > \"$1\"");
     let refused = home.run(["config", "edit"]).expect(64);
     assert!(refused.stderr.contains("did you mean 'grace'?"), "{}", refused.stderr);
-    assert!(refused.stderr.contains("not saved; what you wrote is in"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("not saved; your edits are in"), "{}", refused.stderr);
     assert_eq!(fs::read_to_string(&file).unwrap(), "grace = \"9s\"\n");
     assert_eq!(left(&home), 1);
     let home = with_editor(home, "exit 3");

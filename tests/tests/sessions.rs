@@ -238,7 +238,7 @@ fn workspaces_have_sessions_of_their_own() {
 fn what_is_unknown_or_cannot_be_is_refused() {
     let home = talkative();
     let nothing = home.run(["-c", "hi"]).expect(7);
-    assert!(nothing.stderr.contains("no session to go on with"), "{}", nothing.stderr);
+    assert!(nothing.stderr.contains("no session to continue"), "{}", nothing.stderr);
     home.run(["-c", "--session", "s", "hi"]).expect(7);
     for command in ["show", "undo", "rm", "export"] {
         home.run(["sessions", command, "nobody"]).expect(7);

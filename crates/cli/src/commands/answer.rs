@@ -1,4 +1,4 @@
-//! An answer as it comes: printed, or gathered.
+//! Shows an answer: streams its text, or collects it for `--json`.
 
 use std::io::{self, IsTerminal};
 
@@ -16,7 +16,7 @@ use crate::spinner::progress_label;
 use crate::wrap::Screen;
 use crate::{format, output, style};
 
-/// A whole answer, as `--json` prints it.
+/// A complete answer, as `--json` prints it.
 #[derive(Debug, Serialize)]
 struct Answer {
     text: String,
@@ -29,20 +29,20 @@ struct Answer {
     timings: Timings,
 }
 
-/// What is known of an answer before it comes, and how it is shown.
+/// What is known about an answer in advance, and how to show it.
 #[derive(Debug, Default)]
 pub(crate) struct Expected<'a> {
-    /// As one object at its end.
+    /// Print one object at the end instead of streaming text.
     pub(crate) json: bool,
-    /// The conversation that it is part of.
+    /// The session that the answer belongs to.
     pub(crate) session: Option<&'a SessionName>,
-    /// How to take it back from there.
+    /// How to undo the turn: part of the hint if the answer is cut.
     pub(crate) undo: Option<String>,
-    /// The most tokens that it may have, where that is known.
+    /// The limit on its tokens, if known.
     pub(crate) most_tokens: Option<u32>,
 }
 
-/// The most tokens that an answer may have, which was asked for with so many.
+/// Returns the limit on an answer's tokens: `asked`, or else the default of the workspace.
 pub(crate) fn most_tokens(
     home: &Home,
     workspace: Option<&str>,
@@ -55,24 +55,24 @@ pub(crate) fn most_tokens(
     Ok(defaults.or(&Parameters::DEFAULT).max_tokens)
 }
 
-/// Says that an answer was cut, why, and what to do about it.
+/// Tells the user that an answer was cut, why, and what to do about it.
 fn tell_cut(end: &EndFrame, expected: &Expected<'_>) {
     let said = end.usage.completion_tokens;
     let (why, what_to_do) = match (end.finish_reason, expected.most_tokens) {
         (FinishReason::Stop | FinishReason::Canceled | FinishReason::Unknown, _) => return,
         (FinishReason::Repetition, _) => {
-            ("it only repeated itself".to_owned(), Some("--repeat-limit 0 lets it go on"))
+            ("it only repeated itself".to_owned(), Some("`--repeat-limit 0` turns this check off"))
         }
         (FinishReason::Length, None) => {
-            ("max_tokens or the end of the context was reached".to_owned(), None)
+            ("it reached max_tokens or the end of the context".to_owned(), None)
         }
         (FinishReason::Length, Some(most)) if said >= most => (
-            "it may have no more".to_owned(),
-            Some("--max-tokens, or `max_tokens` in [defaults] of config.toml, allows more"),
+            "it reached max_tokens".to_owned(),
+            Some("raise `--max-tokens`, or `max_tokens` in [defaults] of config.toml"),
         ),
         (FinishReason::Length, Some(_)) => (
-            format!("with the {} of the prompt, the context is full", end.usage.prompt_tokens),
-            Some("`context` in [engine] of config.toml makes it larger"),
+            format!("the context is full (prompt tokens: {})", end.usage.prompt_tokens),
+            Some("raise `context` in [engine] of config.toml"),
         ),
     };
     output::say(&format!("threadrunner: the answer was cut after {said} tokens: {why}"));
@@ -82,11 +82,11 @@ fn tell_cut(end: &EndFrame, expected: &Expected<'_>) {
     }
 }
 
-/// Says that a turn which was not answered is not part of its conversation.
+/// Tells the user that a turn without an answer is not part of its session.
 pub(crate) fn tell_void(error: &CommandError, name: &SessionName) {
     let void = match error {
         CommandError::Interrupted | CommandError::ReaderGone => true,
-        // What the daemon keeps, the next one may answer.
+        // The job may still be on disk, where the next daemon finds it and answers it.
         CommandError::Failed { failure, .. } => {
             !matches!(failure.code, ErrorCode::ConnectionLost | ErrorCode::ShuttingDown)
         }
@@ -97,13 +97,13 @@ pub(crate) fn tell_void(error: &CommandError, name: &SessionName) {
     }
 }
 
-/// Shows the answer in `replies`: text as it comes, or one object at its end. Returns the job.
+/// Shows the answer in `replies`, as streamed text or as one object at the end. Returns the job.
 pub(crate) async fn show_answer(
     session: &mut Session,
     mut replies: Replies,
     expected: Expected<'_>,
 ) -> Result<JobId, CommandError> {
-    // Until an event says more.
+    // The label until the first event.
     session.spinner.set("waiting".to_owned());
     let json = expected.json;
     let markdown = style::on_stdout() && !session.plain;
@@ -131,7 +131,7 @@ pub(crate) async fn show_answer(
     }
     if canceled {
         let failure = Failure::new(ErrorCode::Canceled, format!("job {job} was canceled"));
-        // With --json, the object that was printed says it.
+        // With `--json`, the printed object already says so.
         return Err(match json {
             true => CommandError::Silent(ExitCode::Failed),
             false => failure.into(),
@@ -148,7 +148,7 @@ async fn read(
     loop {
         match session.attend(replies.next()).await?? {
             ReplyBody::Token { mut token, .. } => {
-                // What one read brought is one write.
+                // Write all text that has already arrived at once.
                 replies.add_ready_text(&mut token);
                 printer.add(session, token).await?;
             }
@@ -168,7 +168,7 @@ async fn read(
     }
 }
 
-/// How long it took, and how fast it was.
+/// Formats how long an answer took and how fast it was, for `--verbose`.
 fn measured(end: &EndFrame) -> String {
     let (usage, timings) = (&end.usage, &end.timings);
     let rate = |tokens: u32, ms: f64| match tokens {
@@ -182,7 +182,7 @@ fn measured(end: &EndFrame) -> String {
         0 => String::new(),
         cached => format!(" and {cached} from the cache"),
     };
-    // The first token is the prompt's, by the clock.
+    // The time of the first token counts as prefill.
     let decoded = usage.completion_tokens.saturating_sub(1);
     format!(
         "{}: first token after {first}; {read} tokens read{cached} in {}{}; {} tokens in {}{}; {} in all",
@@ -196,15 +196,15 @@ fn measured(end: &EndFrame) -> String {
     )
 }
 
-/// Where text goes.
+/// Prints or collects the text of an answer.
 #[derive(Default)]
 struct Printer {
     json: bool,
-    /// With `json`, all of it.
+    /// With `json`, the text so far.
     text: String,
     /// The last character printed.
     last: Option<char>,
-    /// How it is shown on a terminal.
+    /// Wraps and styles the text for a terminal.
     screen: Screen,
 }
 
@@ -224,17 +224,17 @@ impl Printer {
         Ok(session.attend(output::print_patiently(&shown)).await??)
     }
 
-    /// What came so far is void. What is printed cannot be unprinted, so it is said.
+    /// Discards the text so far. Printed text cannot be taken back, so the user is told.
     async fn start_again(&mut self, session: &mut Session, why: &str) -> Result<(), CommandError> {
         self.text.clear();
         if self.last.is_some() {
             self.end_line(session).await?;
-            output::say(&format!("threadrunner: what was printed so far is void: {why}"));
+            output::say(&format!("threadrunner: ignore the text printed so far: {why}"));
         }
         Ok(())
     }
 
-    /// Text files end with a newline, also those that a shell makes of an answer.
+    /// Ends the text with a newline, so that output redirected to a file is a proper text file.
     async fn end_line(&mut self, session: &mut Session) -> Result<(), CommandError> {
         if let Some(columns) = output::width() {
             let held = self.screen.finish(columns);
@@ -248,10 +248,10 @@ impl Printer {
         Ok(())
     }
 
-    /// Lets what is said next on a terminal begin on a line of its own.
+    /// Moves a terminal to a new line, so that the next message starts there.
     fn leave_line(&mut self) {
         if let Some(columns) = output::width() {
-            // Whatever was set off is not to be for what follows.
+            // Styles that are still open must not apply to what follows.
             let _ = output::print(&self.screen.finish(columns));
         }
         if self.last.is_some_and(|last| last != '\n') && io::stdout().is_terminal() {

@@ -1,4 +1,4 @@
-//! Canceling jobs.
+//! `cancel`: cancels jobs.
 
 use threadrunner_core::ExitCode;
 use threadrunner_core::protocol::ask;

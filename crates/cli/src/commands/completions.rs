@@ -1,4 +1,4 @@
-//! A completion script for a shell.
+//! `completions`: prints the completion script of a shell.
 
 use threadrunner_core::ExitCode;
 

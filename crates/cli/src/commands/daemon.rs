@@ -1,4 +1,4 @@
-//! Starting, stopping and watching the daemon.
+//! `daemon`: starts, stops and watches the daemon.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -21,9 +21,9 @@ use crate::args::{DaemonCommand, ForegroundArgs, LogsArgs, Plain, StopArgs};
 use crate::error::{CommandError, CommandResult, unusable};
 use crate::output;
 
-/// How often it is looked whether the log has grown.
+/// How often to check whether the log has grown.
 const LOG_LOOK: Duration = Duration::from_millis(200);
-/// The end of a log is looked for in its last so many bytes.
+/// How many bytes at the end of a log to read for its last lines.
 const LOG_TAIL: u64 = 4 << 20;
 
 pub(crate) fn run(command: DaemonCommand) -> CommandResult {
@@ -41,7 +41,7 @@ fn start(args: Plain) -> CommandResult {
     with_session(Home::from_env()?, None, async |session| {
         let daemon = session.daemon();
         let running = session.attend(daemon.ensure_running()).await??;
-        say_started(session, args.json, if running { "was running" } else { "started" }).await
+        say_started(session, args.json, if running { "already runs" } else { "started" }).await
     })
 }
 
@@ -59,7 +59,7 @@ fn stop(args: StopArgs) -> CommandResult {
 
 fn restart(args: StopArgs) -> CommandResult {
     with_session(Home::from_env()?, None, async |session| {
-        // A mistake is told while the old daemon still runs, and it goes on.
+        // Report a mistake before the old daemon is stopped, so that it keeps running.
         session.daemon().check_startable().map_err(|failure| Failure {
             message: format!("not restarted: {}", failure.message),
             ..failure
@@ -77,7 +77,7 @@ async fn end(session: &mut Session, now: bool) -> Result<bool, CommandError> {
     Ok(stopped)
 }
 
-/// Asks the daemon for its state, which starts it where none runs.
+/// Asks the daemon for its status, which starts one if none runs, and reports how it came to run.
 async fn say_started(session: &mut Session, json: bool, how: &str) -> CommandResult {
     let status = session.call(ask::Status).await?;
     session.spinner.end();
@@ -88,14 +88,14 @@ async fn say_started(session: &mut Session, json: bool, how: &str) -> CommandRes
     Ok(ExitCode::Success)
 }
 
-/// Becomes the daemon: the terminal, its signals and its exit code are the daemon's then.
+/// Becomes the daemon, which takes over the terminal, the signals and the exit code.
 fn foreground(args: ForegroundArgs) -> CommandResult {
     let program = find_program("threadrunner-daemon", "THREADRUNNER_DAEMON")?;
     let asks = args.model.is_some() || args.workspace.is_some();
     if asks && UnixStream::connect(Home::from_env()?.socket).is_ok() {
         return Err(CommandError::usage(
-            "a daemon of this home runs already, with a model and a workspace of its own",
-            "use it with -m and -w, or `threadrunner daemon stop` first",
+            "a daemon is already running in this home, with its own model and workspace",
+            "pass `-m` and `-w` to a prompt, or run `threadrunner daemon stop` first",
         ));
     }
     let mut command = process::Command::new(&program);
@@ -118,7 +118,7 @@ fn foreground(args: ForegroundArgs) -> CommandResult {
         ErrorCode::DaemonUnavailable,
         format!("cannot start {}: {error}", program.display()),
     )
-    .hint("`threadrunner doctor` looks for what is wrong")
+    .hint("`threadrunner doctor` checks the installation")
     .into())
 }
 
@@ -143,7 +143,7 @@ fn logs(args: LogsArgs) -> CommandResult {
     }
     loop {
         output::print(&read_on(&mut file, &path)?)?;
-        // At midnight a new file begins.
+        // A new file begins at midnight.
         match home.newest_log() {
             Some(newest) if newest != path => {
                 file = open(&newest)?;

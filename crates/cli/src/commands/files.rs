@@ -1,7 +1,8 @@
-//! Answers from the files alone, where no daemon runs: to look is no reason to start one.
+//! Answers `jobs`, `result` and `sessions` from the files of workspaces if no daemon runs: looking
+//! is no reason to start one.
 //!
-//! Only what files tell for certain is told. For all else, errors among it, the daemon is started
-//! and asked.
+//! Only tells what the files say for certain. For everything else, errors included, the daemon is
+//! started and asked.
 
 use std::time::SystemTime;
 
@@ -16,11 +17,12 @@ use threadrunner_workspace::{Reader, age_s, by_time, list_sessions};
 use crate::app::Session;
 use crate::error::CommandError;
 
-/// The workspaces that there are, by name.
+/// Readers of the workspaces that exist, with their names.
 pub(super) struct Files(Vec<(String, Reader)>);
 
 impl Files {
-    /// The files of that workspace, or of all; `None` where a daemon runs, or they cannot be read.
+    /// Opens the files of `workspace`, or of all workspaces; `None` if a daemon runs, or if they
+    /// cannot be read.
     pub(super) async fn alone(
         session: &mut Session,
         workspace: Option<&str>,
@@ -37,7 +39,7 @@ impl Files {
         };
         let mut files = Vec::new();
         for workspace in among {
-            // Nothing was put there yet.
+            // It has no jobs yet.
             if !workspace.path.exists() {
                 continue;
             }
@@ -49,7 +51,7 @@ impl Files {
         Ok(Some(Self(files)))
     }
 
-    /// As `jobs` tells it.
+    /// Answers `jobs`.
     pub(super) fn jobs(&self, query: &JobsQuery) -> Result<JobList, Failure> {
         let limit = query.limit.map_or(usize::MAX, |limit| limit as usize);
         let now = SystemTime::now();
@@ -68,7 +70,7 @@ impl Files {
         Ok(JobList { jobs, more: fitting.next().is_some() })
     }
 
-    /// As `result` tells it, of a job that is done.
+    /// Answers `result`, if the query names exactly one job and that is done.
     pub(super) fn result(&self, query: &JobQuery) -> Option<JobResult> {
         let mut found = self
             .0
@@ -83,14 +85,14 @@ impl Files {
         Some(JobResult { record: JobRecord { workspace: Some(name.clone()), ..record }, text })
     }
 
-    /// As `sessions` tells it.
+    /// Answers `sessions`.
     pub(super) fn sessions(&self, query: &SessionsQuery) -> Result<SessionList, Failure> {
         let among = self.0.iter().map(|(name, reader)| (name.as_str(), reader));
         let limit = query.limit.map_or(usize::MAX, |limit| limit as usize);
         Ok(list_sessions(among, limit, usize::MAX)?)
     }
 
-    /// As `sessions show` tells it, of the only session of that name.
+    /// Answers `sessions show`, if there is exactly one session of that name.
     pub(super) fn session(&self, query: &SessionQuery) -> Option<Conversation> {
         let mut found = self.0.iter().filter_map(|(name, reader)| {
             Some((reader.session(&query.session).ok()??, name, reader))
@@ -105,7 +107,7 @@ impl Files {
     }
 }
 
-/// Nothing runs without a daemon: what was cut short is begun again by the next one.
+/// Shows a running job as queued: nothing runs without a daemon, and the next one runs it again.
 fn at_rest(record: JobRecord) -> JobRecord {
     match record.state {
         JobStatus::Running => JobRecord { state: JobStatus::Queued, ..record },
@@ -113,7 +115,7 @@ fn at_rest(record: JobRecord) -> JobRecord {
     }
 }
 
-/// A turn that says what it says; `None` of one that has others' answers in it.
+/// Reads a turn; `None` if its text refers to the answers of other jobs.
 fn turn(job: JobId, reader: &Reader) -> Option<TurnRecord> {
     let spec = reader.spec(&job).ok()?;
     let prompt = String::from_utf8_lossy(&reader.prompt(&job).ok()?).into_owned();

@@ -1,4 +1,4 @@
-//! Jobs' answers from their beginning, wherever they stand.
+//! `follow`: shows the answers of jobs from the beginning, whatever their state.
 
 use threadrunner_core::ExitCode;
 use threadrunner_core::protocol::{FollowQuery, Op};
@@ -11,7 +11,7 @@ use crate::args::FollowArgs;
 use crate::error::CommandResult;
 
 pub(crate) fn run(args: FollowArgs) -> CommandResult {
-    let limit = args.timeout.map(|after| Limit::from_now(after, "the job goes on"));
+    let limit = args.timeout.map(|after| Limit::from_now(after, "the job continues"));
     let ids = from_arguments_or_stdin_within(args.ids, limit.as_ref())?;
     with_session(Home::from_env()?, limit, async |session| {
         (session.verbose, session.plain) = (args.verbose, args.plain);

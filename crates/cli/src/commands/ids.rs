@@ -1,4 +1,4 @@
-//! Ids of jobs, from arguments or from standard input.
+//! The jobs that a command names, in its arguments or on standard input.
 
 use std::collections::HashSet;
 
@@ -11,14 +11,14 @@ use crate::error::{CommandError, CommandResult};
 use crate::output;
 use crate::prompt::{BOM, Patience, read_stdin};
 
-/// The jobs named: the arguments, else the words on standard input, so that commands can be put
-/// in a pipe. A dash among the arguments stands for standard input too; who asks for that may find
-/// nothing there, and then there is nothing to do.
+/// Returns the named jobs: the arguments, or else the words on standard input, so that commands can
+/// be piped together. A `-` among the arguments stands for standard input too, which then may be
+/// empty.
 pub(crate) fn from_arguments_or_stdin(ids: Vec<String>) -> Result<Vec<String>, CommandError> {
     from_arguments_or_stdin_within(ids, None)
 }
 
-/// The same, with a limit on how long standard input is waited for.
+/// Like [`from_arguments_or_stdin`], but waits for standard input no longer than `limit`.
 pub(crate) fn from_arguments_or_stdin_within(
     ids: Vec<String>,
     limit: Option<&Limit>,
@@ -39,7 +39,7 @@ pub(crate) fn from_arguments_or_stdin_within(
     if ids.is_empty() && !asked_for { Err(missing()) } else { Ok(ids) }
 }
 
-/// The arguments, with the words of the input where the dash stands or where nothing does.
+/// Replaces each `-` with the words of `input`; without arguments, returns those words.
 fn with_input(ids: Vec<String>, input: &str) -> Vec<String> {
     let words = || input.split_whitespace().map(str::to_owned);
     if ids.is_empty() {
@@ -53,13 +53,13 @@ pub(crate) fn query(job: String, within: &WorkspaceArg) -> JobQuery {
     JobQuery { job, workspace: within.workspace.clone() }
 }
 
-/// The query for a job by its whole id, wherever it is.
+/// The query for a job by its whole id, in any workspace.
 pub(crate) fn query_of(job: &JobId) -> JobQuery {
     JobQuery { job: job.to_string(), workspace: None }
 }
 
-/// The jobs named, each once: what changes with the first of them, as `last` does, is looked up
-/// before.
+/// Returns each named job once. Names such as `last` are looked up first, because acting on one job
+/// may change what they mean.
 pub(crate) async fn distinct(
     session: &mut Session,
     ids: Vec<String>,
@@ -74,7 +74,7 @@ pub(crate) async fn distinct(
         if !is_whole(&id) {
             match session.call(ask::Job(query(id.clone(), within))).await {
                 Ok(record) => id = record.job.to_string(),
-                // It is told when its turn comes.
+                // Reported when its turn comes.
                 Err(CommandError::Failed { failure, .. }) if is_about_the_job(failure.code) => {}
                 Err(error) => return Err(error),
             }
@@ -86,14 +86,14 @@ pub(crate) async fn distinct(
     Ok(distinct)
 }
 
-/// Whether this is an id as this program makes them, with all its digits.
+/// Whether this is a whole id as ThreadRunner makes them, with a time of 16 digits.
 fn is_whole(id: &str) -> bool {
     let time = id.split_once('_').map(|(time, _)| time);
     time.is_some_and(|time| time.len() == 16) && JobId::parse(id).is_ok()
 }
 
-/// Does something to each job. Of many, one to which it cannot be done is told, and stops no
-/// other; the exit code is that of the first.
+/// Calls `act` for each job. If there are several, the failure of one is reported and does not stop
+/// the others. Returns the exit code of the first failure.
 pub(crate) async fn each(
     session: &mut Session,
     ids: Vec<String>,
@@ -122,7 +122,7 @@ pub(crate) async fn each(
     Ok(code)
 }
 
-/// Whether another job may fare better.
+/// Whether a failure may concern one job alone, so that the others are worth a try.
 fn is_about_the_job(code: ErrorCode) -> bool {
     matches!(
         code,

@@ -1,4 +1,4 @@
-//! Loading a model ahead of its first prompt.
+//! `load`: loads a model before its first prompt.
 
 use threadrunner_core::ExitCode;
 use threadrunner_core::protocol::{LoadQuery, ModelQuery, ask};

@@ -1,4 +1,4 @@
-//! The models there are, and the one that answers where none is named.
+//! `models`: lists the models, and shows or sets the default one.
 
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -33,12 +33,12 @@ struct Entry {
     loaded: bool,
 }
 
-/// The model that answers where none is named.
+/// The model that answers if none is named.
 #[derive(Debug, Serialize)]
 struct Default {
     name: String,
     path: PathBuf,
-    /// Why it is this one.
+    /// How it was chosen.
     chosen_by: &'static str,
 }
 
@@ -57,10 +57,10 @@ fn choose(home: &Home, args: &DefaultArgs) -> CommandResult {
     }
     let (path, by) = default_model(home, &Config::load(home)?)?;
     let (chosen_by, why) = match by {
-        ChosenBy::Variable => ("variable", "THREADRUNNER_MODEL_PATH says so, before config.toml"),
-        ChosenBy::Configuration => ("configuration", "config.toml says so"),
-        ChosenBy::Only => ("only", "it is the only one"),
-        ChosenBy::LastUse => ("last_use", "it was used last"),
+        ChosenBy::Variable => ("variable", "set by THREADRUNNER_MODEL_PATH, before config.toml"),
+        ChosenBy::Configuration => ("configuration", "set in config.toml"),
+        ChosenBy::Only => ("only", "the only model"),
+        ChosenBy::LastUse => ("last_use", "the model used last"),
     };
     let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     if args.json {
@@ -78,10 +78,10 @@ fn list(home: Home, json: bool) -> CommandResult {
     for link in dangling_links(&home) {
         output::say(&format!("{}: {}", link.path.display(), link.why));
     }
-    // That none can be chosen is for whoever needs one to hear.
+    // Having no default is an error only for commands that need a model.
     let default = default_model(&home, &config).ok().map(|(path, _)| path);
     with_session(home, None, async |session| {
-        // What is loaded is a bonus; without a daemon nothing is.
+        // Best effort: without a daemon, nothing is loaded.
         let running = session.call_running(ask::Ps).await.ok().flatten();
         let loaded: Vec<_> =
             running.unwrap_or_default().models.into_iter().filter_map(|m| m.model.path).collect();

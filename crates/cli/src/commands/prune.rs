@@ -1,4 +1,4 @@
-//! Removing jobs that ended long ago.
+//! `prune`: removes jobs that ended long ago.
 
 use threadrunner_core::ExitCode;
 use threadrunner_core::protocol::{PruneQuery, ask};

@@ -1,4 +1,4 @@
-//! Loaded models and running requests.
+//! `ps`: shows loaded models and running jobs.
 
 use threadrunner_core::ExitCode;
 use threadrunner_core::protocol::{LoadedModel, RunningJob, ask};
@@ -12,14 +12,14 @@ use crate::{format, output};
 
 pub(crate) fn run(args: Plain) -> CommandResult {
     with_session(Home::from_env()?, None, async |session| {
-        // Where no daemon runs, nothing does: none is started to hear that.
+        // Without a daemon nothing runs, so none is started to ask.
         let list = session.call_running(ask::Ps).await?.unwrap_or_default();
         if args.json {
             output::print_json(&list)?;
             return Ok(ExitCode::Success);
         }
         if list.models.is_empty() && list.running.is_empty() && list.queued + list.held == 0 {
-            output::say("no model is loaded and nothing runs");
+            output::say("no model is loaded and no job is running");
             return Ok(ExitCode::Success);
         }
         let width = output::width();
@@ -41,7 +41,7 @@ pub(crate) fn run(args: Plain) -> CommandResult {
     })
 }
 
-/// How many jobs wait: for their turn, and for the end of others.
+/// Formats how many jobs wait: for their turn, and for other jobs to end.
 pub(crate) fn waiting(queued: u32, held: u32) -> String {
     match held {
         0 => format!("{queued} queued"),
@@ -49,12 +49,12 @@ pub(crate) fn waiting(queued: u32, held: u32) -> String {
     }
 }
 
-/// How much memory the models take, and how much they may.
+/// Formats how much memory the models take, and their budget.
 pub(crate) fn memory(used: u64, budget: u64) -> String {
     format!("{} of {} for models", format::bytes(used), format::bytes(budget))
 }
 
-/// The table of engines.
+/// The table of loaded models.
 pub(crate) fn models(models: &[LoadedModel]) -> Table<8> {
     let heads = ["MODEL", "BACKEND", "PID", "MEMORY", "CONTEXT", "CACHED", "RUNNING", "UNLOADS"];
     let mut table = Table::new(heads);
@@ -75,7 +75,7 @@ pub(crate) fn models(models: &[LoadedModel]) -> Table<8> {
             model.pid.to_string(),
             format::bytes(model.size_bytes.max(model.memory_bytes)),
             model.info.as_ref().map_or_else(dash, |info| info.n_ctx.to_string()),
-            // The part of its prompts that it did not have to compute.
+            // The share of prompt tokens that were in the cache.
             match model.prompt_tokens {
                 0 => dash(),
                 all => format::percent((model.cached_tokens as f64 / all as f64) as f32),

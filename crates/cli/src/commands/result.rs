@@ -1,4 +1,4 @@
-//! A finished job's answer.
+//! `result`: prints the answers of finished jobs.
 
 use threadrunner_core::ExitCode;
 use threadrunner_core::protocol::{JobResult, ask};

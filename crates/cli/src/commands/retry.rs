@@ -1,4 +1,4 @@
-//! Queuing failed and canceled jobs again.
+//! `retry`: queues failed and canceled jobs again.
 
 use threadrunner_core::ExitCode;
 use threadrunner_core::protocol::ask;

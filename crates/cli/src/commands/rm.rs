@@ -1,4 +1,4 @@
-//! Removing jobs that have ended.
+//! `rm`: removes jobs that have ended.
 
 use threadrunner_core::ExitCode;
 use threadrunner_core::protocol::{Removed, ask};
@@ -26,7 +26,7 @@ pub(crate) fn run(args: JobArgs) -> CommandResult {
     })
 }
 
-/// Prints the ids of jobs that are no more.
+/// Prints the ids of removed jobs.
 pub(crate) fn print_ids(removed: &Removed) -> std::io::Result<()> {
     let ids: String = removed.jobs.iter().map(|job| format!("{job}\n")).collect();
     output::print(&ids)

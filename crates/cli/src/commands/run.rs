@@ -1,4 +1,4 @@
-//! A prompt.
+//! `run`: answers a prompt, or submits it with `--detach`.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -25,12 +25,12 @@ pub(crate) fn run(args: RunArgs) -> CommandResult {
         (limit, _) => Patience::of(limit.as_ref()),
     })?;
     if args.words.is_empty() && stdin.is_none() {
-        // Nothing was asked for, and there is somebody who may want to know what can be.
+        // Without a prompt, tell the user at the terminal what there is.
         output::say(&args::short_help());
         return Err(CommandError::Silent(ExitCode::Usage));
     }
     let prompt = assemble(&args.words, stdin, args.raw)?;
-    // What is piped in is data: whoever wrote it did not mean this program.
+    // Piped input is data: references to jobs in it are not expanded.
     let template_bytes = said_bytes(&args.words, &prompt);
     let params = args.sampling.into_checked_parameters()?;
     let home = Home::from_env()?;
@@ -82,7 +82,7 @@ pub(crate) fn run(args: RunArgs) -> CommandResult {
             }
             return Ok(ExitCode::Success);
         }
-        // However this ends, the connection ends with it, and with the connection the job.
+        // If this ends early, so does the connection, and that cancels the job.
         let answered = async {
             let replies = session.open(Op::Run(submission)).await?;
             let undo = name
@@ -104,7 +104,7 @@ pub(crate) fn run(args: RunArgs) -> CommandResult {
     })
 }
 
-/// A program's absolute path: one that is just a name is looked for on PATH, as a shell does.
+/// Returns the absolute path of a program. A bare name is looked up on PATH, as in a shell.
 fn whole_path(program: &Path) -> Result<PathBuf, CommandError> {
     let name = program.as_os_str();
     if name.as_bytes().contains(&b'/') {
@@ -117,6 +117,6 @@ fn whole_path(program: &Path) -> Result<PathBuf, CommandError> {
         .find(|candidate| candidate.is_absolute() && candidate.is_file())
         .ok_or_else(|| {
             let message = format!("--on-done: no program '{}' on PATH", program.display());
-            CommandError::usage(&message, "name it by its path, for instance ./notify")
+            CommandError::usage(&message, "give its path, for example ./notify")
         })
 }

@@ -1,4 +1,4 @@
-//! Conversations: listed, shown, exported, forgotten.
+//! `sessions`: lists, shows, exports and removes conversations, and undoes turns.
 
 use std::path::Path;
 use std::time::SystemTime;
@@ -31,7 +31,7 @@ pub(crate) fn run(args: SessionsArgs) -> CommandResult {
     })
 }
 
-/// The conversation that these options name, if they name one.
+/// Returns the session that the options name, if any.
 pub(super) async fn choose(
     session: &mut Session,
     args: &SessionArgs,
@@ -53,9 +53,9 @@ pub(super) async fn choose(
                 Some(last) => Ok(Some(last.session)),
                 None => Err(Failure::new(
                     ErrorCode::SessionNotFound,
-                    format!("there is no session to go on with in the workspace '{workspace}'"),
+                    format!("there is no session to continue in the workspace '{workspace}'"),
                 )
-                .hint("begin one with --session NAME, or with `threadrunner chat`")
+                .hint("start one with `--session NAME`, or with `threadrunner chat`")
                 .into()),
             }
         }
@@ -78,7 +78,7 @@ async fn list(session: &mut Session, args: ListArgs) -> CommandResult {
     }
     output::print(&table(&list.sessions, SystemTime::now()).to_text(output::width()))?;
     if list.more {
-        output::say("there are more; --limit shows more of them");
+        output::say("there are more; `--limit` sets how many to list");
     }
     Ok(ExitCode::Success)
 }
@@ -108,7 +108,7 @@ fn table(sessions: &[SessionRecord], now: SystemTime) -> Table<6> {
     table
 }
 
-/// What was said in a session.
+/// Reads a conversation, from the files if no daemon runs.
 async fn read(session: &mut Session, query: SessionQuery) -> Result<Conversation, CommandError> {
     let files = Files::alone(session, query.workspace.as_deref()).await?;
     match files.and_then(|files| files.session(&query)) {
@@ -138,8 +138,8 @@ async fn show(session: &mut Session, args: ShowArgs) -> CommandResult {
 fn tell_what_is_missing(record: &SessionRecord) {
     if let Some(missing) = &record.missing {
         output::say(&format!(
-            "threadrunner: job {missing}, a turn of session '{}', is gone, and with it what was \
-             said until then",
+            "threadrunner: job {missing}, a turn of session '{}', is gone, and with it everything \
+             said before",
             record.session
         ));
     }
@@ -157,7 +157,7 @@ async fn undo(session: &mut Session, args: UndoArgs) -> CommandResult {
     Ok(ExitCode::Success)
 }
 
-/// What is left of a conversation.
+/// Formats how many turns are left after an undo.
 pub(super) fn left(undone: &UndoneTurn) -> String {
     let session = &undone.session;
     match undone.turns {
@@ -176,7 +176,7 @@ async fn rm(session: &mut Session, args: RmArgs) -> CommandResult {
         match session.call(ask).await {
             Ok(removed) if args.json => output::print_json(&removed)?,
             Ok(removed) => output::print(&format!("{}\n", removed.session))?,
-            // As with jobs: one to which it cannot be done stops no other.
+            // As with jobs, the failure of one does not stop the others.
             Err(CommandError::Failed { failure, job })
                 if !alone
                     && matches!(
@@ -207,14 +207,14 @@ async fn export(session: &mut Session, args: ExportArgs) -> CommandResult {
     Ok(ExitCode::Success)
 }
 
-/// Writes a new file that only its owner can read; never in place of one that is there.
+/// Writes a new file that only its owner can read. Never overwrites a file.
 pub(super) fn save(path: &Path, text: &str) -> Result<(), Failure> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
     let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     let mut file = file.map_err(|error| unusable("write", path, &error))?;
     file.write_all(text.as_bytes()).map_err(|error| {
-        // Half of it is of no use, and would be in the way of the next try.
+        // A partial file is of no use, and would block the next try.
         let _ = std::fs::remove_file(path);
         unusable("write", path, &error)
     })

@@ -1,4 +1,4 @@
-//! The daemon's state.
+//! `status`: shows the state of the daemon.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ pub(crate) fn run(args: Plain) -> CommandResult {
     show(args, ExitCode::Success)
 }
 
-/// Prints the state; where no daemon runs, that is the state, and `absent` the exit code.
+/// Prints the state of the daemon. If none runs, says so and returns the exit code `absent`.
 pub(crate) fn show(args: Plain, absent: ExitCode) -> CommandResult {
     with_session(Home::from_env()?, None, async |session| {
         let Some(status) = session.call_running(ask::Status).await? else {
@@ -32,7 +32,7 @@ pub(crate) fn show(args: Plain, absent: ExitCode) -> CommandResult {
         if args.json {
             let mut value = serde_json::to_value(&status).unwrap_or_default();
             if let Some(object) = value.as_object_mut() {
-                // `running` is a count there; whether it runs has a name of its own.
+                // `running` counts jobs, so whether the daemon runs is called `alive`.
                 object.insert("alive".to_owned(), true.into());
                 object.insert("config_changed".to_owned(), changed_keys(session.home()).into());
             }

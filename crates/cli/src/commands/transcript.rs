@@ -1,4 +1,4 @@
-//! A conversation as a text.
+//! Formats a conversation as text.
 
 use std::fmt::Write;
 
@@ -8,7 +8,7 @@ use threadrunner_core::{Message, Role, SessionName};
 
 use crate::args::ExportFormat;
 
-/// A conversation as chat programs exchange it.
+/// A conversation in the form that chat programs exchange.
 #[derive(Debug, Serialize)]
 struct Exported<'a> {
     session: &'a SessionName,
@@ -17,7 +17,7 @@ struct Exported<'a> {
     messages: Vec<Message>,
 }
 
-/// For reading: what the person said is quoted.
+/// Formats a conversation for reading, with the user's text quoted.
 pub(super) fn plain(conversation: &Conversation) -> String {
     let mut text = String::new();
     for message in messages(conversation) {
@@ -30,14 +30,14 @@ pub(super) fn plain(conversation: &Conversation) -> String {
             Role::Assistant | Role::Unknown => "",
         };
         for line in message.content.trim_end().lines() {
-            // Writing to a text never fails.
+            // Writing to a `String` never fails.
             let _ = writeln!(text, "{}", format!("{mark}{line}").trim_end());
         }
     }
     text
 }
 
-/// For other programs.
+/// Formats a conversation for other programs.
 pub(super) fn exported(conversation: &Conversation, format: ExportFormat) -> String {
     match format {
         ExportFormat::Json => json(conversation),
@@ -52,7 +52,7 @@ fn json(conversation: &Conversation) -> String {
         model: record.model.clone(),
         messages: messages(conversation),
     };
-    // Plain data with string keys, which serde_json always takes.
+    // Cannot fail: it is plain data with string keys.
     let mut text = serde_json::to_string_pretty(&exported).unwrap_or_default();
     text.push('\n');
     text
@@ -72,7 +72,7 @@ fn markdown(conversation: &Conversation) -> String {
     text
 }
 
-/// What was said, in its order.
+/// Returns all messages in order, the system message first.
 fn messages(conversation: &Conversation) -> Vec<Message> {
     let system = conversation.record.system.iter();
     let system = system.map(|content| Message { role: Role::System, content: content.clone() });

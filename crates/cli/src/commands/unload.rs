@@ -1,4 +1,4 @@
-//! Unloading a model, or all: the engine's process ends and its memory is free.
+//! `unload`: unloads one model or all. The engine's process ends, which frees its memory.
 
 use threadrunner_core::ExitCode;
 use threadrunner_core::protocol::{KeptModel, ModelQuery, Unloaded, ask};
@@ -16,10 +16,10 @@ pub(crate) fn run(args: UnloadArgs) -> CommandResult {
         None => ModelQuery { backend: args.backend, model: None, draft: None },
         Some(name) => match resolve(&home, None, args.backend, Some(&name)) {
             Ok((backend, path)) => {
-                // The dummy has no path; it is known by its name.
+                // The dummy has no path and goes by its name.
                 ModelQuery { backend: Some(backend), model: path.or(Some(name)), draft: None }
             }
-            // A file that is gone since it was loaded: the daemon knows what it has.
+            // The file may be gone since it was loaded. The daemon still knows the name.
             Err(_) => ModelQuery { backend: args.backend, model: Some(name), draft: None },
         },
     };
@@ -43,7 +43,7 @@ pub(crate) fn run(args: UnloadArgs) -> CommandResult {
     })
 }
 
-/// Why a model is still loaded.
+/// Says why a model is still loaded.
 fn stays(kept: &KeptModel) -> String {
     let name = &kept.name;
     let why = match (kept.pinned, kept.running) {
@@ -52,5 +52,5 @@ fn stays(kept: &KeptModel) -> String {
         (false, 1) => "it is busy with 1 job".to_owned(),
         (false, running) => format!("it is busy with {running} jobs"),
     };
-    format!("{name} stays loaded: {why}; `threadrunner unload {name}` unloads it all the same")
+    format!("{name} stays loaded: {why}; `threadrunner unload {name}` unloads it anyway")
 }

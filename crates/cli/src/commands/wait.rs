@@ -1,4 +1,4 @@
-//! Waiting for the end of jobs: told by the daemon, never asked again and again.
+//! `wait`: waits for jobs to end. The daemon reports changes, so there is no polling.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -16,17 +16,17 @@ use crate::args::{WaitArgs, WorkspaceArg};
 use crate::error::{CommandError, CommandResult};
 use crate::output;
 
-/// Questions under way at once: a connection takes 256.
+/// Requests in flight at once: a connection takes 256.
 const AT_ONCE: usize = 128;
 /// The most records that the daemon lists.
 const LISTED: u32 = 10_000;
-/// How often the daemon may go away before waiting ends.
+/// How many times the daemon may go away before this gives up.
 const LOSSES: u32 = 20;
-/// How much longer to wait after each time.
+/// How much longer to wait after each loss.
 const LOSS_PAUSE: Duration = Duration::from_millis(50);
 const UNFINISHED: [JobStatus; 2] = [JobStatus::Queued, JobStatus::Running];
 
-/// What is waited for.
+/// What to wait for.
 enum Target {
     Ids(Vec<String>),
     All,
@@ -35,7 +35,7 @@ enum Target {
 }
 
 pub(crate) fn run(args: WaitArgs) -> CommandResult {
-    let limit = args.timeout.map(|after| Limit::from_now(after, "the jobs go on"));
+    let limit = args.timeout.map(|after| Limit::from_now(after, "the jobs continue"));
     let target = match (args.all, args.idle, args.tag) {
         (true, ..) => Target::All,
         (_, true, _) => Target::Idle,
@@ -57,7 +57,7 @@ pub(crate) fn run(args: WaitArgs) -> CommandResult {
                 Err(CommandError::Failed { failure, .. })
                     if is_loss(&failure) && losses < LOSSES =>
                 {
-                    // The jobs are on disk, and the next daemon goes on with them.
+                    // The jobs are on disk, and the next daemon resumes them.
                     losses += 1;
                     session.attend(tokio::time::sleep(LOSS_PAUSE * losses)).await?;
                 }
@@ -67,12 +67,13 @@ pub(crate) fn run(args: WaitArgs) -> CommandResult {
     })
 }
 
-/// Whether the daemon went away; there will be another.
+/// Whether the daemon went away, which is no reason to give up: there will be another.
 pub(super) fn is_loss(failure: &Failure) -> bool {
     matches!(failure.code, ErrorCode::ConnectionLost | ErrorCode::ShuttingDown)
 }
 
-/// Has the daemon tell of every job that moves from now on; also how many are queued or running.
+/// Asks the daemon to report every change of a job from now on. Also returns how many jobs are
+/// queued or running.
 pub(super) async fn watch(
     session: &mut Session,
     workspace: Option<&str>,
@@ -81,7 +82,7 @@ pub(super) async fn watch(
     let mut changes = session.open(Op::Watch(query)).await?;
     match session.attend(changes.next()).await?? {
         ReplyBody::Event(Progress::Watching { live }) => Ok((changes, live)),
-        _ => Err(strange("it does not say that it watches")),
+        _ => Err(strange("it did not confirm that it watches")),
     }
 }
 
@@ -90,15 +91,15 @@ struct Waiting {
     within: WorkspaceArg,
     any: bool,
     json: bool,
-    /// Who has not ended yet; `None` before that is known.
+    /// The jobs that have not ended; `None` until they are known.
     left: Option<HashSet<JobId>>,
     code: ExitCode,
 }
 
 impl Waiting {
-    /// Waits with one daemon. Called again, it goes on with the next one.
+    /// Waits with one daemon. Called again, continues with the next one.
     async fn until_the_end(&mut self, session: &mut Session) -> CommandResult {
-        // Watched first and asked then: so none ends unseen in between.
+        // Watch first, then ask, so that no job ends unseen in between.
         let (mut changes, live) = watch(session, self.within.workspace.as_deref()).await?;
         if let Target::Idle = self.target {
             return idle(session, changes, live).await;
@@ -132,7 +133,8 @@ impl Waiting {
         }
     }
 
-    /// Asks how the jobs stand, and tells of those that have ended. An exit code where that is all.
+    /// Asks for the states of the jobs, and reports those that have ended. Returns an exit code if
+    /// there is nothing left to wait for.
     async fn look(&mut self, session: &mut Session) -> Result<Option<ExitCode>, CommandError> {
         let given: Vec<String> = match (&self.left, &self.target) {
             (Some(left), _) => left.iter().map(JobId::to_string).collect(),
@@ -162,8 +164,8 @@ impl Waiting {
         Ok(None)
     }
 
-    /// The jobs that are not named one by one. With a tag, those that have ended count too:
-    /// between a job's submission and this, it may have failed already.
+    /// Finds the jobs if they are not named one by one. With a tag, jobs that have ended count too:
+    /// a job may have failed between its submission and this call.
     async fn begin_with_many(
         &mut self,
         session: &mut Session,
@@ -204,7 +206,7 @@ impl Waiting {
         Ok(None)
     }
 
-    /// Tells of a job that has ended.
+    /// Reports a job that has ended.
     async fn tell(
         &mut self,
         session: &mut Session,
@@ -212,7 +214,7 @@ impl Waiting {
         state: Option<JobStatus>,
     ) -> Result<(), CommandError> {
         if state == Some(JobStatus::Done) && !self.json {
-            // All that is printed is known.
+            // Only the id is printed, so there is no need to ask for the record.
             session.spinner.hide();
             return Ok(output::print(&format!("{job}\n"))?);
         }
@@ -250,7 +252,7 @@ async fn idle(session: &mut Session, mut changes: Replies, mut live: u32) -> Com
     let unfinished = JobsQuery { states: UNFINISHED.to_vec(), ids: true, ..JobsQuery::default() };
     loop {
         if live == 0 {
-            // What was put on disk before the daemon started may not have come to its mind yet.
+            // The daemon may not have taken in yet what was on disk before it started.
             let listed = session.call(Ids(unfinished.clone())).await?;
             let mut waited = false;
             for job in listed.ids {
@@ -282,7 +284,7 @@ async fn idle(session: &mut Session, mut changes: Replies, mut live: u32) -> Com
     }
 }
 
-/// The records of jobs, many at a time.
+/// Fetches the records of jobs, many at a time.
 async fn records(
     session: &mut Session,
     ids: &[String],

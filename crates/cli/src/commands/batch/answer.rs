@@ -1,4 +1,4 @@
-//! A line of the output.
+//! Formats output lines: an answer or an error, in the format of the input line.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -29,7 +29,7 @@ struct Failed<'a> {
     error: &'a ErrorOut<'a>,
 }
 
-/// Why a line was not answered, as it is written.
+/// Why a line was not answered, as written to the output.
 #[derive(Serialize)]
 pub(super) struct ErrorOut<'a> {
     pub(super) code: ErrorCode,
@@ -43,7 +43,7 @@ pub(super) struct ErrorOut<'a> {
     duplicate_of: Option<u64>,
 }
 
-/// The line that answers one. `created` is in seconds since 1970.
+/// Formats the output line of an answer. `created` is in seconds since 1970.
 pub(super) fn answered(label: &Label, text: &str, end: &EndFrame, created: u64) -> Vec<u8> {
     match label.form {
         Form::Chat | Form::Completion => to_line(&openai::answered(label, text, end, created)),
@@ -60,7 +60,7 @@ pub(super) fn answered(label: &Label, text: &str, end: &EndFrame, created: u64) 
     }
 }
 
-/// The line that tells why one was not answered.
+/// Formats the output line of a line that was not answered.
 pub(super) fn failed(
     label: &Label,
     failure: &Failure,
@@ -82,7 +82,7 @@ pub(super) fn failed(
 }
 
 fn to_line(value: &impl Serialize) -> Vec<u8> {
-    // Plain data with string keys, which serde_json always takes.
+    // Cannot fail: it is plain data with string keys.
     let mut line = serde_json::to_vec(value).unwrap_or_default();
     line.push(b'\n');
     line

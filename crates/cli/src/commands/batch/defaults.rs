@@ -1,4 +1,4 @@
-//! What holds for lines that do not say otherwise.
+//! Completes what lines ask for with the options of the command line.
 
 use std::collections::HashMap;
 
@@ -10,20 +10,21 @@ use super::line::{Form, Label, invalid};
 use crate::app::{resolve, resolve_asked_draft};
 use crate::args::BatchArgs;
 
-/// The most tags of a line: those of a job without the batch's own.
+/// The maximum number of tags from a line and `--tag` together: a job takes 16, the batch's own
+/// included.
 const TAGS: usize = 16 - Defaults::OWN_TAGS;
 
 type Chosen = (Option<BackendKind>, Option<String>);
 
-/// The command line's part in every line.
+/// The options of the command line, which apply to every line.
 #[derive(Debug)]
 pub(super) struct Defaults {
     home: Home,
     args: BatchArgs,
     params: Parameters,
-    /// The batch's name.
+    /// The batch's name, a tag of all its jobs.
     batch: String,
-    /// Looked up once, not for each of a million lines.
+    /// Models that were looked up: once each, not for each of a million lines.
     models: HashMap<Chosen, Result<Chosen, Failure>>,
     drafts: HashMap<(Option<BackendKind>, String), Result<String, Failure>>,
 }
@@ -32,19 +33,19 @@ pub(super) struct Defaults {
 #[derive(Debug)]
 pub(super) struct Incomplete {
     pub(super) failure: Failure,
-    /// Whether the batch's own model is what is missing.
+    /// Whether the model at fault is the batch's, which all such lines share.
     pub(super) general_model: bool,
 }
 
 impl Incomplete {
-    /// What is wrong is the line's.
+    /// An error of the line alone.
     pub(super) fn of_line(failure: Failure) -> Self {
         Self { failure, general_model: false }
     }
 }
 
 impl Defaults {
-    /// The tags that every job of a batch has first, and no job of another line.
+    /// How many tags of its own the batch puts first on a job. Together they identify the line.
     pub(super) const OWN_TAGS: usize = 2;
 
     pub(super) fn new(home: Home, mut args: BatchArgs, batch: String) -> Result<Self, Failure> {
@@ -53,18 +54,19 @@ impl Defaults {
         Ok(Self { home, args, params, batch, models: HashMap::new(), drafts: HashMap::new() })
     }
 
-    /// Completes what a line asks; also whether the model is the batch's, and not the line's.
+    /// Fills in what a line leaves out. Also returns whether the model is the batch's rather than
+    /// the line's.
     pub(super) fn complete(
         &mut self,
         label: &Label,
         mut submission: Submission,
     ) -> Result<(Submission, bool), Incomplete> {
-        // A body of OpenAI's must name a model, which is hardly one that is here.
+        // OpenAI's bodies must name a model, which is rarely one of ours.
         if label.form != Form::Own && self.args.model.is_some() {
             submission.model = None;
         }
         let general = submission.model.is_none();
-        // A draft model is one model's: the batch's goes with the batch's model.
+        // A draft model fits one model: the batch's is only for the batch's model.
         let named = submission.draft.take();
         let named = named.or_else(|| self.args.draft.clone().filter(|_| general));
         let backend = submission.backend.or(self.args.backend);
@@ -81,7 +83,7 @@ impl Defaults {
             submission.system.clone_from(&self.args.system);
         }
         if submission.tags.len() + self.args.tags.len() > TAGS {
-            let message = format!("more than {TAGS} tags: a batch has two of its own");
+            let message = format!("a line takes up to {TAGS} tags: the batch adds two of its own");
             return Err(Incomplete::of_line(invalid(message)));
         }
         let mut tags = vec![self.batch.clone(), format!("line-{}", label.line)];
@@ -89,7 +91,7 @@ impl Defaults {
         tags.append(&mut submission.tags);
         let timeout = self.args.timeout.map(|timeout| timeout.as_secs_f64());
         let submission = Submission {
-            // It is the batch that says which.
+            // The batch chooses the id.
             job: None,
             backend,
             model,
@@ -100,7 +102,7 @@ impl Defaults {
             params: submission.params.or(&self.params),
             priority: submission.priority.or(self.args.priority).or(Some(Priority::Batch)),
             timeout_s: submission.timeout_s.or(timeout),
-            // The answers are looked for in one.
+            // A batch follows all its jobs in one workspace.
             workspace: self.args.workspace.clone(),
             ..submission
         };

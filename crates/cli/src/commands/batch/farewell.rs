@@ -1,4 +1,4 @@
-//! How a batch ends: complete, or before its time.
+//! Ends a batch, complete or early.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::commands::ids::query_of;
 use crate::error::{CommandError, CommandResult};
 use crate::output;
 
-/// How long jobs that are canceled at the end may take to be so.
+/// How long to wait for jobs to be canceled when a batch is stopped.
 const FAREWELL: Duration = Duration::from_secs(5);
 
 impl Runner {
@@ -27,7 +27,7 @@ impl Runner {
         output::say(&format!("{to}{}", self.counts.summary(Instant::now())));
         if self.counts.any_failed() {
             if name.is_some() {
-                output::say("run it again with --retry-failed to try those that failed once more");
+                output::say("run it again with `--retry-failed` to retry the failed lines");
             }
             self.ledger.remove();
             return Ok(ExitCode::Failed);
@@ -36,13 +36,13 @@ impl Runner {
         Ok(ExitCode::Success)
     }
 
-    /// Ends early: cancels what is under way where somebody asked for the end, and says how to go
-    /// on.
+    /// Ends early: cancels the jobs under way if the user stopped the batch, and says how to
+    /// resume.
     pub(super) async fn leave(&mut self, session: &mut Session, error: &CommandError) {
         let asked_for = matches!(error, CommandError::Interrupted | CommandError::ReaderGone);
         let canceled = if asked_for { self.cancel_all(session).await } else { 0 };
         self.tasks.abort_all();
-        // What could not be synced is asked again after a power failure.
+        // A power failure may take what was not synced; the next run asks for it again.
         let _ = self.sink.sync();
         if matches!(error, CommandError::ReaderGone) {
             return;
@@ -54,10 +54,13 @@ impl Runner {
         };
         match self.sink.name() {
             Some(_) if self.sink.check().is_err() => {
-                output::say(&format!("threadrunner: stopped{jobs}; the same command goes on"));
+                output::say(&format!(
+                    "threadrunner: stopped{jobs}; run the same command again to resume"
+                ));
             }
             Some(name) => output::say(&format!(
-                "threadrunner: stopped: {} lines are in {name}{jobs}; the same command goes on",
+                "threadrunner: stopped: {} lines are in {name}{jobs}; run the same command again \
+                 to resume",
                 self.counts.written()
             )),
             None => output::say(&format!(
@@ -69,17 +72,17 @@ impl Runner {
 
     async fn cancel_all(&mut self, session: &mut Session) -> usize {
         let mut canceled = Vec::new();
-        // A second Ctrl-C ends this too.
+        // A second Ctrl-C ends the wait.
         let _ = session.attend(timeout(FAREWELL, self.cancel_each(&mut canceled))).await;
         for &slot in &canceled {
-            // A canceled job that stays noted is asked anew all the same.
+            // If this fails, the next run finds the job canceled and submits another.
             let _ = self.ledger.note(slot, None);
         }
         canceled.len()
     }
 
-    /// Cancels the jobs under way; `canceled` gets their slots, also where this is not seen to its
-    /// end.
+    /// Cancels the jobs under way. Adds each slot to `canceled` at once, because the future may be
+    /// dropped before it is done.
     async fn cancel_each(&mut self, canceled: &mut Vec<usize>) {
         self.be_heard().await;
         let Ok(Some(client)) = self.daemon.connect().await else { return };
@@ -90,15 +93,15 @@ impl Runner {
             replies.push((slot, reply));
         }
         for (slot, reply) in replies {
-            // One that ended meanwhile keeps its answer, for the next run.
+            // A job that has ended meanwhile keeps its answer for the next run.
             if reply.into_answer::<ask::Cancel>().await.is_ok() {
                 canceled.push(slot);
             }
         }
     }
 
-    /// Waits until the daemon has heard of each job that it was asked for: one that it has not
-    /// heard of could not be canceled, and would run on.
+    /// Waits until the daemon has accepted every submitted job. One that is still on its way could
+    /// not be canceled, and would run.
     async fn be_heard(&mut self) {
         while !self.unheard.is_empty() {
             let slot = tokio::select! {

@@ -1,4 +1,4 @@
-//! The lines of the input, one at a time.
+//! Reads the lines of the input, on a thread of its own.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -10,28 +10,28 @@ use tokio::sync::mpsc;
 
 use crate::error::{CommandError, unusable};
 
-/// Lines that may wait to be taken; then the input waits.
+/// How many lines to read ahead.
 const AHEAD: usize = 16;
-/// A line longer than what can be sent is not kept in memory.
+/// A longer line is not kept in memory: it could not be sent anyway.
 const MAX_LINE: usize = MAX_FRAME_BYTES;
 
-/// One line, without its end.
+/// A line of the input.
 #[derive(Debug, PartialEq)]
 pub(super) struct Line {
-    /// From 1.
+    /// Counted from 1, with blank lines.
     pub(super) number: u64,
-    /// Its bytes; `None` when there are too many.
+    /// Its bytes and its newline; `None` if it is longer than [`MAX_LINE`].
     pub(super) bytes: Option<Vec<u8>>,
 }
 
-/// Where lines come from.
+/// A file of lines, or standard input.
 #[derive(Debug)]
 pub(super) struct Input {
     file: File,
 }
 
 impl Input {
-    /// A file, or standard input where `path` is `-`.
+    /// Opens a file, or standard input if `path` is `-`.
     pub(super) fn open(path: &Path) -> Result<Self, CommandError> {
         if path.as_os_str() == "-" {
             let file = io::stdin().as_fd().try_clone_to_owned().map_err(|error| {
@@ -49,12 +49,12 @@ impl Input {
         Ok(Self { file })
     }
 
-    /// What it is, to be compared with the output.
+    /// The open file, to compare with the output.
     pub(super) fn file(&self) -> &File {
         &self.file
     }
 
-    /// How many lines there are, where that can be known before they are read.
+    /// Counts the lines that are not blank; `None` unless `path` is a regular file and readable.
     pub(super) fn count(path: &Path) -> Option<u64> {
         if !path.metadata().ok()?.is_file() {
             return None;
@@ -80,7 +80,7 @@ impl Input {
         }
     }
 
-    /// Reads in a thread of its own, because standard input may keep it waiting for ever.
+    /// Starts a thread that reads, because standard input may block forever.
     pub(super) fn start(self) -> io::Result<mpsc::Receiver<io::Result<Line>>> {
         let (tell, lines) = mpsc::channel(AHEAD);
         std::thread::Builder::new().name("input".to_owned()).spawn(move || {
@@ -88,7 +88,7 @@ impl Input {
             let mut number = 0;
             while let Some(line) = next_line(&mut reader, &mut number).transpose() {
                 let failed = line.is_err();
-                // Nobody takes lines any more when the command ends early.
+                // The receiver is gone if the command ends early.
                 if tell.blocking_send(line).is_err() || failed {
                     return;
                 }
@@ -98,7 +98,7 @@ impl Input {
     }
 }
 
-/// The next line that is not blank.
+/// Reads the next line that is not blank.
 fn next_line(reader: &mut impl BufRead, number: &mut u64) -> io::Result<Option<Line>> {
     loop {
         let mut bytes = Vec::new();

@@ -1,4 +1,4 @@
-//! The life of one line's job, over whatever happens to the daemon meanwhile.
+//! Runs the job of one line to its end, across restarts of the daemon.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,42 +16,42 @@ use super::line::Label;
 use crate::commands::ids::query_of;
 use crate::commands::wait::is_loss;
 
-/// How often a line may lose its daemon before the batch gives up.
+/// How many times a line may lose the daemon before the batch gives up.
 pub(super) const LOSSES: u32 = 20;
-/// How much longer to wait after each loss, so that a daemon that keeps dying is not kept busy.
+/// How much longer to wait after each loss, to go easy on a daemon that keeps dying.
 const LOSS_PAUSE: Duration = Duration::from_millis(50);
 
 /// A line under way.
 #[derive(Debug)]
 pub(super) struct Work {
-    /// Its place among those under way.
+    /// Its slot in the ledger.
     pub(super) slot: usize,
     pub(super) label: Label,
     pub(super) submission: Submission,
-    /// Whether the model is the batch's, and not the line's.
+    /// Whether the model is the batch's rather than the line's.
     pub(super) general_model: bool,
     pub(super) job: JobId,
     pub(super) state: WorkState,
-    /// How often its daemon went away.
+    /// How many times it lost the daemon.
     pub(super) losses: u32,
 }
 
-/// What is known of a line's job.
+/// Whether the job of a line exists, as far as is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WorkState {
-    /// It was not asked for.
+    /// It was not submitted.
     New,
-    /// It was asked for. Whether that was heard is known once it is found.
+    /// This run submitted it, and the daemon may have received it.
     Asked,
-    /// The same, by a run that was stopped.
+    /// An earlier run that was stopped may have submitted it.
     Theirs,
 }
 
-/// The job in that slot is the daemon's.
+/// The daemon has accepted the job in this slot.
 #[derive(Debug)]
 pub(super) struct Accepted(pub(super) usize);
 
-/// How it ended.
+/// How a job ended.
 #[derive(Debug)]
 pub(super) enum Ended {
     Answered {
@@ -62,26 +62,26 @@ pub(super) enum Ended {
         failure: Failure,
         job: Option<JobId>,
     },
-    /// The line needs another job: that one was canceled when the last run was stopped, or the id
-    /// is of something else.
+    /// The line needs another job: this one was canceled when the last run was stopped, or its id
+    /// belongs to another job.
     Unfit,
     /// The queue is full.
     Refused,
-    /// No line could be answered any more.
+    /// No line can be answered any more.
     Hopeless(Failure),
 }
 
-/// What one attempt came to when it was not an answer.
+/// Why one attempt ended without an answer.
 enum Stopped {
     /// The job failed, or the daemon refused the request.
     Failed { failure: Failure, job: Option<JobId> },
     /// The connection or the daemon is gone.
     Lost(Failure),
-    /// The job that the last run noted is not this line's.
+    /// The job that an earlier run recorded is not this line's.
     Foreign,
 }
 
-/// Sees a line's job to its end.
+/// Runs the job of a line to its end.
 pub(super) async fn carry_out(
     daemon: &Arc<Daemon>,
     work: &mut Work,
@@ -93,8 +93,8 @@ pub(super) async fn carry_out(
         let stopped = match work.state {
             WorkState::New => begin(daemon, work, tell).await,
             WorkState::Asked | WorkState::Theirs => match resume(daemon, work, clashed).await {
-                // It was not heard, or it was removed. If it is heard only now, of one id there is
-                // one job, and this is refused.
+                // The daemon never received it, or it was removed. If the first request arrives
+                // only now, this one is refused, because an id names one job.
                 Err(Stopped::Failed { failure, job: None })
                     if failure.code == ErrorCode::JobNotFound =>
                 {
@@ -140,7 +140,7 @@ pub(super) async fn carry_out(
     }
 }
 
-/// Whether a request that is refused so would be refused for every line.
+/// Whether a request refused with this code would be refused for every line.
 fn is_hopeless(code: ErrorCode) -> bool {
     matches!(
         code,
@@ -161,7 +161,7 @@ async fn begin(
 ) -> Result<(String, EndFrame), Stopped> {
     let submission = Submission { job: Some(work.job.clone()), ..work.submission.clone() };
     let opened = daemon.open(Op::Run(Box::new(submission))).await;
-    // Else nothing was sent.
+    // After any other failure, nothing was sent.
     if opened.as_ref().err().is_none_or(|failure| failure.code == ErrorCode::ConnectionLost) {
         work.state = WorkState::Asked;
     }
@@ -169,9 +169,9 @@ async fn begin(
     read(&mut replies, Some((work.slot, tell))).await
 }
 
-/// Goes on with a job that was asked for before. What an earlier run noted is believed only where
-/// the job itself says that it is this line's: an answer on a wrong line is worse than one more job. One
-/// that `clashed` was heard just now, and is on its way to the disk: it says nothing yet.
+/// Follows a job that may have been submitted before. One that an earlier run recorded is believed
+/// only if its own tags name this line: an answer on the wrong line is worse than one more job. If
+/// it `clashed`, it is still on its way to the disk and has no tags to check yet.
 async fn resume(
     daemon: &Arc<Daemon>,
     work: &Work,
@@ -197,13 +197,13 @@ async fn follow(daemon: &Arc<Daemon>, job: &JobId) -> Result<(String, EndFrame),
     let result = read(&mut replies, None).await;
     let Err(Stopped::Failed { failure, .. }) = &result else { return result };
     match failure.code {
-        // The job's own reason is in its record.
+        // The actual reason is in the job's record.
         ErrorCode::JobFailed | ErrorCode::WrongState => {}
         _ => return result,
     }
     let record = daemon.call(ask::Job(query)).await.map_err(|failure| stopped(failure, None))?;
     if record.state.place() != Some(JobState::Failed) {
-        // It moved between two looks: the next one finds it.
+        // It has moved on since it was followed: try again.
         return Err(Stopped::Lost(failure.clone()));
     }
     let job = Some(record.job);
@@ -211,7 +211,7 @@ async fn follow(daemon: &Arc<Daemon>, job: &JobId) -> Result<(String, EndFrame),
     Err(Stopped::Failed { failure, job })
 }
 
-/// Reads an answer to its end; of a job that was begun here it is told when it is accepted.
+/// Reads an answer to its end. If the job was begun here, tells `begun` when it is accepted.
 async fn read(
     replies: &mut Replies,
     begun: Option<(usize, &mpsc::Sender<Accepted>)>,
@@ -223,7 +223,7 @@ async fn read(
             Ok(ReplyBody::End(end)) => return Ok((text, *end)),
             Ok(ReplyBody::Event(Progress::Accepted { .. })) => {
                 if let Some((slot, tell)) = begun {
-                    // Nobody listens any more when the batch is being stopped.
+                    // The receiver is gone if the batch is being stopped.
                     let _ = tell.send(Accepted(slot)).await;
                 }
             }
@@ -231,7 +231,7 @@ async fn read(
             Ok(ReplyBody::Event(_)) => {}
             Ok(ReplyBody::Data { .. } | ReplyBody::Error(_) | ReplyBody::Unknown {}) => {
                 let failure =
-                    Failure::new(ErrorCode::BadFrame, "the daemon's answer is a value, not a text");
+                    Failure::new(ErrorCode::BadFrame, "the daemon's answer is a value, not text");
                 return Err(Stopped::Failed { failure, job: None });
             }
             Err(failure) => return Err(stopped(failure, replies.job().cloned())),

@@ -1,15 +1,15 @@
-//! Short names for texts of any length, the same in every run.
+//! Fingerprints: short keys for texts of any length, the same in every run.
 
 use std::fmt;
 
-/// Stands for a text, so that a million ids need no memory for their bytes. 128 bits: among a
-/// million, two are alike by chance once in 10^26 batches.
+/// A 128-bit hash that stands for a text, so that a million ids take little memory. Among a million
+/// ids, two collide by chance in one of 10^26 batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Fingerprint([u64; 2]);
 
 impl Fingerprint {
-    /// FNV-1a, because it stays the same over versions of the standard library: what one run wrote
-    /// down, the next one looks up.
+    /// Hashes a text with FNV-1a, which no new version of the standard library changes: one run
+    /// looks up what another wrote.
     pub(super) fn of(text: &str) -> Self {
         const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
         const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
@@ -18,7 +18,7 @@ impl Fingerprint {
         Self([(hash >> 64) as u64, hash as u64])
     }
 
-    /// The fingerprint that was written as text.
+    /// Parses a fingerprint as `Display` writes it.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let hash = u128::from_str_radix(text, 16).ok().filter(|_| text.len() == 32)?;
         Some(Self([(hash >> 64) as u64, hash as u64]))

@@ -1,8 +1,10 @@
-//! What is under way, on disk: so that the next run finds again the jobs of one that was killed.
+//! The ledger: records on disk which jobs are under way, so that the next run finds them after a
+//! kill.
 //!
-//! Records of one length, one for each job at a time, each overwritten in place: a batch of a
-//! million lines needs no more of them than one of a hundred. The first names the batch. The file
-//! belongs to the home, as the jobs do, and goes when the batch is complete.
+//! The file has records of a fixed length, one per slot, which are overwritten in place: its size
+//! depends on how many jobs are under way at once, not on the number of lines. The first record
+//! names the batch. The file is in the home, as the jobs are, and is removed when the batch is
+//! complete.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
@@ -16,19 +18,19 @@ use threadrunner_home::{Home, Links, open_regular};
 
 use super::keys::Fingerprint;
 
-/// The version of the file. One of another is not read.
+/// The version of the format. A file of any other version is discarded.
 const VERSION: u32 = 2;
-/// Bytes of a record: the longest id fits.
+/// The length of a record in bytes: the longest id fits.
 const RECORD: usize = 256;
 
 /// A line under way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Entry {
-    /// Stands for the line and all that is asked in it.
+    /// The fingerprint of the line's key and of its whole submission.
     pub(super) key: Fingerprint,
-    /// Its number.
+    /// The number of the line.
     pub(super) line: u64,
-    /// Its job, which may not have been asked for yet.
+    /// Its job, which may not have been submitted yet.
     pub(super) job: JobId,
 }
 
@@ -45,7 +47,7 @@ struct Record {
     job: JobId,
 }
 
-/// The file; without one, where nothing could be resumed anyway.
+/// The ledger of a batch. Without a file it records nothing, for a batch that cannot be resumed.
 #[derive(Debug)]
 pub(super) struct Ledger {
     file: Option<(PathBuf, File)>,
@@ -53,13 +55,13 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    /// One that forgets, for output that cannot be read again.
+    /// A ledger that records nothing, for output that cannot be read again.
     pub(super) fn none() -> Self {
         Self { file: None, batch: new_name() }
     }
 
-    /// That of the batch that writes to `out`, and what was under way in it, by slots. `fresh` is
-    /// a batch that begins anew.
+    /// Opens the ledger of the batch that writes to `out`. Also returns what was under way, by
+    /// slot; `fresh` discards that and begins a new batch.
     pub(super) fn open(
         home: &Home,
         out: &Path,
@@ -95,12 +97,12 @@ impl Ledger {
         Ok((Self { file: Some((path, file)), batch }, entries))
     }
 
-    /// The batch's name, which its jobs have as a tag.
+    /// The batch's name, a tag of all its jobs.
     pub(super) fn batch(&self) -> &str {
         &self.batch
     }
 
-    /// Notes what is under way in a slot now.
+    /// Records what is under way in a slot; `None` clears it.
     pub(super) fn note(&self, slot: usize, entry: Option<&Entry>) -> Result<(), Failure> {
         let Some((path, file)) = &self.file else { return Ok(()) };
         let record = match entry {
@@ -115,10 +117,10 @@ impl Ledger {
         file.write_all_at(&record, offset).map_err(|error| cannot(path, &error))
     }
 
-    /// Forgets the batch: it is complete.
+    /// Removes the ledger of a complete batch.
     pub(super) fn remove(self) {
         if let Some((path, _)) = self.file {
-            // A file that stays is no harm: all in it is done.
+            // A file that stays does no harm: every job in it is done.
             let _ = fs::remove_file(path);
         }
     }
@@ -129,16 +131,16 @@ fn entry(record: &[u8]) -> Option<Entry> {
     Some(Entry { key: Fingerprint::parse(&record.key)?, line: record.line, job: record.job })
 }
 
-/// A record as a line of JSON, filled with spaces.
+/// Formats a record as a line of JSON, padded with spaces to [`RECORD`] bytes.
 fn padded(record: &impl Serialize) -> Vec<u8> {
-    // Plain data with short texts, which serde_json always takes.
+    // Cannot fail: it is plain data.
     let mut bytes = serde_json::to_vec(record).unwrap_or_default();
     bytes.resize(RECORD - 1, b' ');
     bytes.push(b'\n');
     bytes
 }
 
-/// A name that no other batch has, short enough to be typed.
+/// Makes a name that no other batch has, short enough to type.
 fn new_name() -> String {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let seed = format!("{} {}", since.as_nanos(), std::process::id());
@@ -147,7 +149,7 @@ fn new_name() -> String {
 
 fn cannot(path: &Path, error: &io::Error) -> Failure {
     Failure::new(ErrorCode::Io, format!("cannot write {}: {error}", path.display()))
-        .hint("the batch notes there what is under way, so that it can be resumed")
+        .hint("the batch records its jobs there, so that it can be resumed")
 }
 
 #[cfg(test)]

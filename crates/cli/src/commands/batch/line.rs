@@ -1,4 +1,4 @@
-//! A line of the input: whose answer it is, and what is asked.
+//! Reads a line of the input: a [`Label`], under which it is answered, and what it asks for.
 
 use serde_json::{Map, Value};
 use threadrunner_core::protocol::{Submission, explain};
@@ -7,7 +7,7 @@ use threadrunner_core::{ErrorCode, Failure};
 use super::input::Line;
 use super::openai;
 
-/// The keys of a line in ThreadRunner's own form: those of a submission, and `id`.
+/// The keys of a line in ThreadRunner's own format: those of a submission, and `id`.
 const KEYS: [&str; 32] = [
     "id",
     "prompt",
@@ -43,47 +43,47 @@ const KEYS: [&str; 32] = [
     "session",
 ];
 
-/// In which form a line's answer is written.
+/// The format of a line, and so of its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
     /// ThreadRunner's own.
     Own,
-    /// OpenAI's, of `/v1/chat/completions`.
+    /// OpenAI's `/v1/chat/completions`.
     Chat,
-    /// OpenAI's, of `/v1/completions`.
+    /// OpenAI's `/v1/completions`.
     Completion,
 }
 
-/// Whose answer a line of the output is.
+/// Tells which line of the input a line of the output answers.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Label {
     pub(super) form: Form,
-    /// `id` or `custom_id` as it stands in the input; of a line without one its number, and of one
-    /// that cannot be read nothing.
+    /// `id` or `custom_id` as given in the input. Without one, the line's number; null if the line
+    /// cannot be read.
     pub(super) id: Value,
-    /// Whether the id is the input's own.
+    /// Whether the input gave the id.
     pub(super) named: bool,
     /// The line's number.
     pub(super) line: u64,
 }
 
 impl Label {
-    /// That of a line without an id of its own.
+    /// The label of a line without an id of its own.
     pub(super) fn unnamed(form: Form, id: impl Into<Value>, line: u64) -> Self {
         Self { form, id: id.into(), named: false, line }
     }
 
-    /// The same line under the id that it has.
+    /// Gives the label the line's own id.
     pub(super) fn named(self, id: Value) -> Self {
         Self { id, named: true, ..self }
     }
 
-    /// The line's number where that alone tells whose answer this is.
+    /// The line's number, if nothing else identifies it.
     pub(super) fn number(&self) -> Option<u64> {
         (!self.named).then_some(self.line)
     }
 
-    /// What tells lines apart.
+    /// The key that tells this line from others.
     pub(super) fn key(&self) -> String {
         match self.number() {
             Some(number) => key_of_number(number),
@@ -92,7 +92,7 @@ impl Label {
     }
 }
 
-/// What tells lines with an id apart: 5, 5.0 and "5" are the same.
+/// The key of a line with an id: 5, 5.0 and "5" are the same.
 pub(super) fn key(id: &Value) -> String {
     match id {
         Value::String(text) => text.clone(),
@@ -103,20 +103,20 @@ pub(super) fn key(id: &Value) -> String {
     }
 }
 
-/// What tells lines without one apart. No id is like it but by intent: another line may well have the
-/// number as its id.
+/// The key of a line without an id. The NUL keeps it apart from lines that have the number as their
+/// id.
 pub(super) fn key_of_number(line: u64) -> String {
     format!("\0line {line}")
 }
 
-/// What is asked in a line, and what in it nobody understands.
+/// What a line asks for, and the keys in it that are unknown.
 #[derive(Debug, PartialEq)]
 pub(super) struct Asked {
     pub(super) submission: Submission,
     pub(super) unknown: Vec<String>,
 }
 
-/// Reads a line. Whatever is wrong with it, it has a label to be answered under.
+/// Reads a line. Even a bad line gets a label to be answered under.
 pub(super) fn read(line: &Line) -> (Label, Result<Asked, Failure>) {
     let unnamed = Label::unnamed(Form::Own, Value::Null, line.number);
     let Some(bytes) = &line.bytes else {
@@ -127,7 +127,7 @@ pub(super) fn read(line: &Line) -> (Label, Result<Asked, Failure>) {
         Ok(Value::Object(object)) => object,
         Ok(_) => return (unnamed, Err(invalid("the line is not a JSON object".to_owned()))),
         Err(error) => {
-            // The line is one line: serde's line number would only confuse.
+            // serde's line number is always 1, which would only confuse.
             let said = error.to_string();
             let said = said.split(" at line ").next().unwrap_or_default();
             let message = format!("the line is not JSON: {said} at byte {}", error.column());
@@ -150,7 +150,7 @@ fn own(mut object: Map<String, Value>, line: u64) -> (Label, Result<Asked, Failu
         }
         Some(_) => {
             let label = Label::unnamed(Form::Own, Value::Null, line);
-            return (label, Err(invalid("\"id\" is neither a text nor a number".to_owned())));
+            return (label, Err(invalid("\"id\" is neither a string nor a number".to_owned())));
         }
     };
     if let Some(Value::Array(messages)) = object.get_mut("messages") {
@@ -167,7 +167,7 @@ fn own(mut object: Map<String, Value>, line: u64) -> (Label, Result<Asked, Failu
     (label, asked)
 }
 
-/// The submission that these keys make.
+/// Builds a submission from its keys.
 pub(super) fn submission(object: Map<String, Value>) -> Result<Submission, Failure> {
     serde_json::from_value(Value::Object(object.clone()))
         .map_err(|error| invalid(explain::<Submission>(&object, &error)))
@@ -181,7 +181,7 @@ fn has_prompt(submission: Submission) -> Result<Submission, Failure> {
     Ok(submission)
 }
 
-/// What is wrong with a line.
+/// An error in a line.
 pub(super) fn invalid(message: String) -> Failure {
     Failure::new(ErrorCode::InvalidRequest, message)
 }
@@ -283,7 +283,7 @@ mod tests {
             *value = json!(1);
         }
         object.remove("id");
-        // What is understood comes back: a key that were not would be missing.
+        // A key that a submission does not know would be missing here.
         let back = serde_json::to_value(submission(object.clone()).unwrap()).unwrap();
         for key in object.keys() {
             assert!(back.get(key).is_some(), "{key}");

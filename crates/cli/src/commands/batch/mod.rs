@@ -1,12 +1,17 @@
-//! Many prompts from a file, their answers to another; stopped at any moment, it goes on where it
-//! was.
+//! `batch`: answers many prompts from a file into another, and can be stopped and resumed at any
+//! moment.
 //!
-//! Three things make each line's answer stand in the output once, whatever is killed when. The
-//! output itself says what is done: it is read at the start, and a line that was not written to
-//! its end is dropped. Jobs are detached, and the [`ledger`] names those under way, so that the
-//! next run finds them again instead of asking twice. And the batch gives its jobs their ids and
-//! notes them before it asks: where the daemon or the batch died between the question and the
-//! answer, the same job is asked for again, and of one id there is one job.
+//! The [`Runner`] takes lines from the [`Input`], completes them with [`Defaults`], keeps as many
+//! jobs under way as the [`Window`] allows, and writes each answer to the [`Sink`].
+//!
+//! Each line has exactly one line in the output, whatever is killed when:
+//!
+//! - The output says what is done. It is read at the start ([`Seen`]), and a line that was cut
+//!   short is dropped.
+//! - Jobs are detached, and the [`Ledger`] names those under way, so that the next run follows them
+//!   instead of submitting them again.
+//! - The batch chooses the ids of its jobs and records them before it submits. If the daemon or the
+//!   batch dies in between, the same job is submitted again, and an id names only one job.
 
 mod answer;
 mod defaults;
@@ -59,7 +64,7 @@ pub(crate) fn run(args: BatchArgs) -> CommandResult {
         let (ledger, under_way) = Ledger::open(&home, &out.absolute(), !before.existed)?;
         (Sink::File(out), before, ledger, under_way)
     };
-    // To count them is to read all of the input, for nobody but who watches the bar.
+    // Counting reads the whole input, which only a visible progress bar needs.
     let watched = std::io::stderr().is_terminal();
     let total = watched.then(|| Input::count(&args.file)).flatten();
     let window = Window::new(args.concurrency);

@@ -1,4 +1,4 @@
-//! OpenAI's batch format: requests of other people's making, answered as they expect.
+//! OpenAI's batch format: reads its requests, and formats answers as its clients expect them.
 
 use serde_json::{Map, Value, json};
 use threadrunner_core::protocol::EndFrame;
@@ -7,7 +7,7 @@ use threadrunner_core::{ErrorCode, Failure, FinishReason};
 use super::answer::ErrorOut;
 use super::line::{Asked, Form, Label, invalid, submission};
 
-/// Keys of a body that are the same in a submission.
+/// Keys of a body that mean the same in a submission.
 const SAME: [&str; 9] = [
     "max_tokens",
     "temperature",
@@ -19,7 +19,7 @@ const SAME: [&str; 9] = [
     "seed",
     "stop",
 ];
-/// Keys of a body that ask for nothing that could be missed in the answer.
+/// Keys of a body that are ignored without a warning: none of them changes the answer's text.
 const HARMLESS: [&str; 6] = ["stream", "stream_options", "user", "metadata", "store", "logprobs"];
 
 /// Whether a line is in this format.
@@ -35,7 +35,7 @@ pub(super) fn read(mut object: Map<String, Value>, line: u64) -> (Label, Result<
         None | Some(Value::Null) => unnamed(line.to_string().into()),
         Some(_) => {
             let label = unnamed(Value::Null);
-            return (label, Err(invalid("\"custom_id\" is not a text".to_owned())));
+            return (label, Err(invalid("\"custom_id\" is not a string".to_owned())));
         }
     };
     match object.get("method").map(Value::as_str) {
@@ -68,7 +68,7 @@ fn read_body(mut body: Map<String, Value>, form: Form) -> Result<Asked, Failure>
                 None => Value::Null,
             };
             let Value::String(prompt) = prompt else {
-                return Err(invalid("\"prompt\" is not one text".to_owned()));
+                return Err(invalid("\"prompt\" is not a single string".to_owned()));
             };
             if prompt.is_empty() {
                 return Err(Failure::new(ErrorCode::EmptyPrompt, "\"prompt\" is empty"));
@@ -92,14 +92,14 @@ fn read_body(mut body: Map<String, Value>, form: Form) -> Result<Asked, Failure>
             keys.insert(key.to_owned(), value);
         }
     }
-    // The newer name of the two.
+    // The newer name of `max_tokens`, which wins.
     if let Some(most) = body.remove("max_completion_tokens") {
         keys.insert("max_tokens".to_owned(), most);
     }
     if let Some(model) = body.remove("model") {
         keys.insert("model".to_owned(), model);
     }
-    // There it is the least that can be asked for: the likeliest token alone.
+    // OpenAI accepts 0, which leaves only the likeliest token.
     if keys.get("top_p").and_then(Value::as_f64) == Some(0.0) {
         keys.remove("top_p");
         keys.insert("top_k".to_owned(), 1.into());
@@ -112,7 +112,7 @@ fn read_body(mut body: Map<String, Value>, form: Form) -> Result<Asked, Failure>
     if body.remove("echo").is_some_and(|value| value != false) {
         return Err(invalid("\"echo\" can only be false".to_owned()));
     }
-    // One that penalizes nothing need not be understood.
+    // A penalty of 0 changes nothing, so it needs no warning.
     for key in ["frequency_penalty", "presence_penalty"] {
         if body.get(key).and_then(Value::as_f64) == Some(0.0) {
             body.remove(key);
@@ -122,7 +122,7 @@ fn read_body(mut body: Map<String, Value>, form: Form) -> Result<Asked, Failure>
     Ok(Asked { submission: submission(keys)?, unknown })
 }
 
-/// A message whose content may be a list of texts, as that of newer clients is.
+/// Reads a message. Newer clients send its content as a list of text parts, which are joined.
 pub(super) fn message(message: Value) -> Result<Value, Failure> {
     let role = match message["role"].as_str() {
         Some("developer") => "system",
@@ -136,15 +136,15 @@ pub(super) fn message(message: Value) -> Result<Value, Failure> {
         Value::Array(parts) => {
             let texts: Option<Vec<_>> = parts.iter().map(|part| part["text"].as_str()).collect();
             texts
-                .ok_or_else(|| invalid("\"messages\": only parts of text are read".to_owned()))?
+                .ok_or_else(|| invalid("\"messages\": only text parts are supported".to_owned()))?
                 .concat()
         }
-        _ => return Err(invalid("\"messages\": a content is not a text".to_owned())),
+        _ => return Err(invalid("\"messages\": a \"content\" is not text".to_owned())),
     };
     Ok(json!({"role": role, "content": content}))
 }
 
-/// The line that answers one that was answered. `created` is in seconds since 1970.
+/// Formats the output line of an answer. `created` is in seconds since 1970.
 pub(super) fn answered(label: &Label, text: &str, end: &EndFrame, created: u64) -> Value {
     let finish_reason = match end.finish_reason {
         FinishReason::Length | FinishReason::Repetition => "length",
@@ -186,7 +186,7 @@ pub(super) fn answered(label: &Label, text: &str, end: &EndFrame, created: u64) 
     )
 }
 
-/// The same with the line's number, where that alone tells whose answer this is.
+/// Adds the number of the input line, if nothing else identifies it.
 fn with_number(label: &Label, mut line: Value) -> Value {
     if let Some(number) = label.number() {
         line["line"] = number.into();
@@ -194,8 +194,8 @@ fn with_number(label: &Label, mut line: Value) -> Value {
     line
 }
 
-/// The line that answers one that failed: with a response that says so, for those who look at its
-/// status, and with an error, for those who look at that.
+/// Formats the output line of a failed line. It has both a response with a status and an error,
+/// because some clients check the one and some the other.
 pub(super) fn failed(label: &Label, error: &ErrorOut<'_>) -> Value {
     let status = match error.code {
         ErrorCode::InvalidRequest | ErrorCode::EmptyPrompt | ErrorCode::ContextExceeded => 400,

@@ -1,4 +1,4 @@
-//! The output: a line for each line of the input, once.
+//! The output file: exactly one line for each line of the input.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, Write};
@@ -13,18 +13,18 @@ use super::line::{key, key_of_number};
 use super::seen::Seen;
 use crate::error::unusable as cannot;
 
-/// What an earlier run has written.
+/// What earlier runs wrote.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Before {
     /// Lines with an answer.
     pub(super) done: u64,
     /// Lines with an error.
     pub(super) failed: u64,
-    /// Whether there was a file.
+    /// Whether the file existed.
     pub(super) existed: bool,
 }
 
-/// A file of answers, locked for this process alone.
+/// The output file, locked by this process.
 #[derive(Debug)]
 pub(super) struct OutFile {
     path: PathBuf,
@@ -33,12 +33,12 @@ pub(super) struct OutFile {
     length: u64,
 }
 
-/// What tells one line of the output from another; the rest of it is of no interest here.
+/// The keys that identify a line of the output; the rest is not read.
 #[derive(Deserialize)]
 struct OutLine {
     id: Option<Value>,
     custom_id: Option<Value>,
-    /// That of a line without an id of its own.
+    /// The number of an input line without an id.
     line: Option<u64>,
     error: Option<OutError>,
 }
@@ -69,8 +69,8 @@ impl OutLine {
 }
 
 impl OutFile {
-    /// Opens or makes the file, reads what is in it, and drops a line that was not written to its
-    /// end; with `retry_failed`, also those that tell of an error.
+    /// Opens or creates the file, reads what is in it, and drops a last line that was cut short;
+    /// with `retry_failed`, also drops the lines with an error.
     pub(super) fn open(
         path: &Path,
         input: &File,
@@ -88,11 +88,11 @@ impl OutFile {
             )
             .hint("`-o -` writes to standard output"));
         }
-        let from = input.metadata().map_err(|error| cannot("read the input beside", &error))?;
+        let from = input.metadata().map_err(|error| cannot("read the input for", &error))?;
         if (from.dev(), from.ino()) == (metadata.dev(), metadata.ino()) {
             return Err(Failure::new(
                 ErrorCode::InvalidRequest,
-                format!("{} is the input and the output", path.display()),
+                format!("{} is both the input and the output", path.display()),
             )
             .hint("write the answers to another file"));
         }
@@ -113,34 +113,34 @@ impl OutFile {
         Ok((out, Before { done, failed, existed }))
     }
 
-    /// The path that names the file whatever directory the command runs in.
+    /// The path of the file from any directory.
     pub(super) fn absolute(&self) -> PathBuf {
         self.path.canonicalize().unwrap_or_else(|_| self.path.clone())
     }
 
-    /// The path as it was given.
+    /// The path as given.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether the path still names this file, and nobody else has changed it: else answers would go
-    /// where nobody finds them.
+    /// Checks that the path still names this file and that no other program has changed it, because
+    /// answers would go where nobody finds them.
     pub(super) fn check(&self) -> Result<(), Failure> {
-        let ours = self.file.metadata().map_err(|error| cannot("look at", &self.path, &error))?;
+        let ours = self.file.metadata().map_err(|error| cannot("inspect", &self.path, &error))?;
         let what = match self.path.metadata() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => "was removed",
-            Err(error) => return Err(cannot("look at", &self.path, &error)),
+            Err(error) => return Err(cannot("inspect", &self.path, &error)),
             Ok(named) if (named.dev(), named.ino()) != (ours.dev(), ours.ino()) => "was replaced",
             Ok(_) if ours.len() < self.length => "was cut short",
             Ok(_) if ours.len() > self.length => "was written by another program",
             Ok(_) => return Ok(()),
         };
-        let message = format!("{} {what} while the batch wrote it", self.path.display());
+        let message = format!("{} {what} while the batch was writing to it", self.path.display());
         Err(Failure::new(ErrorCode::Io, message)
-            .hint("answers may be missing: run the same command again, which asks for those"))
+            .hint("answers may be missing; run the same command again to add them"))
     }
 
-    /// Adds to the file: all of `bytes` or nothing, unless the process is killed in between.
+    /// Appends all of `bytes` or nothing, unless the process is killed in between.
     pub(super) fn append(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         self.check()?;
         match (&self.file).write_all(bytes) {
@@ -149,20 +149,20 @@ impl OutFile {
                 Ok(())
             }
             Err(error) => {
-                // Else the half of a line stays, which the next run drops.
+                // If this fails too, part of a line stays, which the next run drops.
                 let _ = self.file.set_len(self.length);
                 Err(cannot("write", &self.path, &error)
-                    .hint("make room and run the same command again: it does what is missing"))
+                    .hint("free some space and run the same command again to resume"))
             }
         }
     }
 
-    /// A second handle, for syncing elsewhere.
+    /// A second handle, to sync the file on another thread.
     pub(super) fn handle(&self) -> io::Result<File> {
         self.file.try_clone()
     }
 
-    /// Has the file survive a power failure.
+    /// Syncs the file, so that it survives a power failure.
     pub(super) fn sync(&self) -> Result<(), Failure> {
         self.file.sync_all().map_err(|error| cannot("sync", &self.path, &error))
     }
@@ -191,15 +191,15 @@ impl OutFile {
                     scanned.unended = !whole;
                 }
                 None if bytes.trim_ascii().is_empty() => {}
-                // Cut short by a kill; or, with zeros, by a power failure, which may leave what
-                // was never synced in any state.
+                // Cut short by a kill; or, if it has zero bytes, damaged by a power failure, which
+                // may leave unsynced data in any state.
                 None if !whole || bytes.contains(&0) => break,
                 None => {
                     return Err(Failure::new(
                         ErrorCode::InvalidRequest,
-                        format!("{}: line {number} is not of a batch", self.path.display()),
+                        format!("{}: line {number} is not from a batch", self.path.display()),
                     )
-                    .hint("is it the right file? The answers would be added to it"));
+                    .hint("a batch would append its answers; name another file with `-o`"));
                 }
             }
             self.length += read as u64;
@@ -207,7 +207,7 @@ impl OutFile {
         Ok(scanned)
     }
 
-    /// Replaces the file by one without errors, at once.
+    /// Atomically replaces the file with a copy that has no errors.
     fn drop_failed(&mut self) -> Result<(), Failure> {
         let path = self.absolute();
         let mut name = path.file_name().unwrap_or_default().to_owned();
@@ -227,7 +227,7 @@ impl OutFile {
     fn copy_answered(&self, to: &Path) -> io::Result<File> {
         let file = OpenOptions::new().read(true).append(true).create(true).open(to)?;
         file.set_len(0)?;
-        // Whoever opens it by its new name finds it locked.
+        // Locked before the rename, so that no other batch can take it.
         file.try_lock().map_err(io::Error::from)?;
         file.set_permissions(self.file.metadata()?.permissions())?;
         let mut writer = BufWriter::with_capacity(1 << 20, &file);
@@ -253,11 +253,11 @@ impl OutFile {
 struct Scanned {
     done: u64,
     failed: u64,
-    /// Whether the last line is whole but for its end.
+    /// Whether the last line is complete but for its newline.
     unended: bool,
 }
 
-/// Opens and locks the file that `path` names, also when it is replaced meanwhile.
+/// Opens and locks the file that `path` names. Starts over if it is replaced meanwhile.
 fn lock(path: &Path) -> Result<File, Failure> {
     loop {
         let file = OpenOptions::new()
@@ -271,7 +271,7 @@ fn lock(path: &Path) -> Result<File, Failure> {
             Err(TryLockError::WouldBlock) => {
                 return Err(Failure::new(
                     ErrorCode::InvalidRequest,
-                    format!("another batch is writing {}", path.display()),
+                    format!("another batch is writing to {}", path.display()),
                 )
                 .hint("wait for it, or write to another file"));
             }
@@ -382,7 +382,7 @@ mod tests {
         let kept: Vec<_> = kept.collect();
         assert_eq!(story.text(), format!("{}\n{{\"id\":\"c\"}}\n", kept.join("\n")));
         assert_eq!(fs::read_dir(story.directory.path()).unwrap().count(), 2);
-        // The new file is as locked as the old one was.
+        // The new file is locked as the old one was.
         assert!(story.open(false).unwrap_err().message.contains("another batch"));
     }
 
@@ -391,7 +391,7 @@ mod tests {
         for text in ["dear diary\n", "{\"a\":1}\n", "[1]\n{\"id\":1}\n"] {
             let mut story = Story::new(text);
             let failure = story.open(false).unwrap_err();
-            assert!(failure.message.contains("line 1 is not of a batch"), "{failure}");
+            assert!(failure.message.contains("line 1 is not from a batch"), "{failure}");
             assert_eq!(story.text(), text);
         }
     }

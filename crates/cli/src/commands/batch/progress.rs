@@ -1,4 +1,4 @@
-//! How far a batch is.
+//! The progress of a batch: counts, rates and the time left.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -10,29 +10,29 @@ use super::out::Before;
 use crate::format;
 use crate::terminal::{Glyphs, glyphs};
 
-/// How far back the present rate looks.
+/// How far back the current rate looks.
 const WINDOW: Duration = Duration::from_secs(30);
-/// How often a point of it is noted.
+/// The shortest time between two samples of it.
 const POINT: Duration = Duration::from_millis(500);
-/// Cells of the bar.
+/// The width of the bar, in cells.
 const BAR: u64 = 20;
 
-/// Counts of a batch, of this run and before.
+/// The counts of this run and of those before it.
 #[derive(Debug)]
 pub(super) struct Counts {
-    /// Lines answered or failed, by this run.
+    /// Lines that this run answered, and lines that failed in it.
     done: u64,
     failed: u64,
     /// Of those answered, the ones that were cut.
     cut: u64,
     /// Tokens generated for them.
     tokens: u64,
-    /// Lines that were in the output already, and how many of those tell of an error.
+    /// Lines that were in the output already.
     before: Before,
-    /// Lines of the input, where that is known.
+    /// Lines of the input, if known.
     total: Option<u64>,
     began: Instant,
-    /// When, how many jobs, and how many tokens.
+    /// Samples for the rate: the time, and how many jobs and tokens there were by then.
     points: VecDeque<(Instant, u64, u64)>,
 }
 
@@ -50,7 +50,7 @@ impl Counts {
         }
     }
 
-    /// Notes a line that was answered.
+    /// Counts a line that was answered.
     pub(super) fn answered(&mut self, tokens: u32, finish: FinishReason, now: Instant) {
         self.done += 1;
         self.cut += u64::from(finish != FinishReason::Stop);
@@ -58,7 +58,7 @@ impl Counts {
         self.point(now);
     }
 
-    /// Notes a line that failed.
+    /// Counts a line that failed.
     pub(super) fn failed(&mut self, now: Instant) {
         self.failed += 1;
         self.point(now);
@@ -83,7 +83,7 @@ impl Counts {
         self.done + self.failed + self.before.done + self.before.failed
     }
 
-    /// Jobs and tokens a second of late.
+    /// The current rate: jobs and tokens per second.
     fn rate(&self, now: Instant) -> Option<(f64, f64)> {
         let (at, jobs, tokens) = self.points.front()?;
         let seconds = (now - *at).as_secs_f64();
@@ -92,7 +92,7 @@ impl Counts {
             .then(|| (jobs as f64 / seconds, (self.tokens - tokens) as f64 / seconds))
     }
 
-    /// A line for the terminal.
+    /// Formats the progress as one line for the terminal.
     pub(super) fn label(&self, now: Instant) -> String {
         let written = self.written();
         let mut parts = Vec::new();
@@ -122,7 +122,7 @@ impl Counts {
         parts.join(", ")
     }
 
-    /// What is said at the end.
+    /// Formats the summary for the end of the batch.
     pub(super) fn summary(&self, now: Instant) -> String {
         let done = self.done + self.before.done;
         let failed = self.failed + self.before.failed;
@@ -137,7 +137,7 @@ impl Counts {
         let now = self.done + self.failed;
         let before = self.before.done + self.before.failed;
         if before > 0 {
-            text.push_str(&format!(" ({} of them before)", thousands(before)));
+            text.push_str(&format!(" ({} of them by earlier runs)", thousands(before)));
         }
         text.push_str(&format!(", in {}", format::seconds(seconds)));
         if now > 0 && seconds > 0.0 {
@@ -151,7 +151,7 @@ impl Counts {
     }
 }
 
-/// `1,234,567`.
+/// Formats a count with separators, as in `1,234,567`.
 fn thousands(count: u64) -> String {
     let digits = count.to_string();
     let mut text = String::new();
@@ -180,7 +180,7 @@ mod tests {
         let start = Instant::now();
         let before = Before { done: 10, failed: 0, existed: true };
         let mut counts = Counts::new(before, Some(2_000), start);
-        // As it is drawn with the locale that the test happens to run in.
+        // The locale that the test runs in decides how the bar is drawn.
         let Glyphs { full, empty, .. } = glyphs();
         let bar = |filled: usize, of: usize| -> String {
             (0..of).map(|cell| if cell < filled { full } else { empty }).collect()
@@ -201,7 +201,7 @@ mod tests {
         );
         assert_eq!(
             counts.summary(start + Duration::from_secs(10)),
-            "1,000 done, 1 failed (10 of them before), in 10 s: 99 jobs/s, 198 tokens/s"
+            "1,000 done, 1 failed (10 of them by earlier runs), in 10 s: 99 jobs/s, 198 tokens/s"
         );
         assert!(counts.any_failed());
         counts.answered(2, FinishReason::Repetition, start + Duration::from_secs(10));

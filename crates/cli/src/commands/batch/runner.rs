@@ -1,4 +1,4 @@
-//! The batch at work: one place that waits, and what is under way.
+//! The main loop of a batch: submits lines as jobs, and writes their answers.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -26,10 +26,10 @@ use crate::app::Session;
 use crate::error::{CommandError, CommandResult};
 use crate::output;
 
-/// How long to wait before a full queue is tried again, at first and at most.
+/// How long to wait before retrying a full queue: the first wait, and the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
-/// A batch at work.
+/// A running batch: everything that is under way, and the one place that waits for it.
 pub(super) struct Runner {
     pub(super) daemon: Arc<Daemon>,
     defaults: Defaults,
@@ -39,30 +39,30 @@ pub(super) struct Runner {
     seen: Seen,
     pub(super) counts: Counts,
     window: Window,
-    /// What is loaded, where that was asked.
+    /// Requests to the daemon for what is loaded.
     asked: JoinSet<Result<ProcessList, Failure>>,
     ids: JobIdSource,
-    /// What an earlier run left under way: its slot, and its job.
+    /// What an earlier run left under way: the slot and the job.
     left: HashMap<Fingerprint, (usize, JobId)>,
-    /// What is under way, by slot.
+    /// Lines under way, by slot.
     pub(super) slots: Vec<Option<Entry>>,
     free: Vec<usize>,
     pub(super) tasks: JoinSet<(Work, Ended)>,
     tell: mpsc::Sender<Accepted>,
     pub(super) accepted: mpsc::Receiver<Accepted>,
-    /// Slots whose jobs were asked for and are not yet the daemon's.
+    /// Slots whose jobs were submitted but not accepted yet.
     pub(super) unheard: HashSet<usize>,
-    /// Lines that found the queue full, and when the first of them is tried again. It is also when
-    /// a job of ours has ended, or another was accepted: then there is room, or was.
+    /// Lines that found the queue full, and when to retry the first of them. It is also retried
+    /// when one of our jobs ends or is accepted, because then there may be room.
     refused: VecDeque<Work>,
     try_at: Instant,
     pause: Duration,
-    /// Keys of lines that nobody understood: each is told once.
+    /// Unknown keys that were reported: each is reported once.
     unknown: Vec<String>,
     input_ended: bool,
 }
 
-/// What happens next.
+/// The next event of the loop.
 enum Next {
     Line(Line),
     Unreadable(std::io::Error),
@@ -112,7 +112,7 @@ impl Runner {
         }
     }
 
-    /// The same, with what an earlier run left under way.
+    /// Takes over what an earlier run left under way.
     pub(super) fn resume(mut self, under_way: Vec<(usize, Entry)>) -> Self {
         for (slot, entry) in under_way {
             if self.slots.len() <= slot {
@@ -125,7 +125,7 @@ impl Runner {
         self
     }
 
-    /// Works until every line has its answer.
+    /// Works until every line is answered.
     pub(super) async fn run(
         mut self,
         session: &mut Session,
@@ -180,14 +180,14 @@ impl Runner {
         self.tasks.len() + self.refused.len()
     }
 
-    /// Waits. Dropping the future loses nothing.
+    /// Waits for the next event. Dropping the future loses nothing.
     async fn next(&mut self, lines: &mut mpsc::Receiver<std::io::Result<Line>>) -> Next {
         if self.input_ended && self.under_way() == 0 {
             return Next::Done;
         }
         let room =
             !self.input_ended && self.refused.is_empty() && self.under_way() < self.window.size();
-        // A job is accepted before it ends.
+        // In this order, because a job is accepted before it ends.
         tokio::select! {
             biased;
             Some(accepted) = self.accepted.recv() => Next::Accepted(accepted),
@@ -205,7 +205,8 @@ impl Runner {
         }
     }
 
-    /// What has ended shows that a model is loaded. A daemon that does not say is asked again.
+    /// Asks what is loaded, after a job has ended and so a model must be. A daemon that does not
+    /// answer is asked again later.
     fn ask_what_is_loaded(&mut self) {
         if self.window.asks(Instant::now()) {
             let daemon = Arc::clone(&self.daemon);
@@ -218,7 +219,7 @@ impl Runner {
         match self.seen.meet(&label.key(), label.line) {
             Met::Answered => return Ok(()),
             Met::Repeats { first } => {
-                let message = format!("the id {} is that of line {first} too", label.id);
+                let message = format!("line {first} already has the id {}", label.id);
                 let failure = line::invalid(message);
                 return self.refuse(session, &label, &failure, Some(first)).await;
             }
@@ -229,7 +230,7 @@ impl Runner {
                 if !self.unknown.contains(&key) {
                     session.spinner.hide();
                     let line = label.line;
-                    output::say(&format!("line {line}: {key:?} is ignored, here and elsewhere"));
+                    output::say(&format!("line {line}: unknown key {key:?}, ignored in all lines"));
                     self.unknown.push(key);
                 }
             }
@@ -237,7 +238,7 @@ impl Runner {
         });
         match completed {
             Ok((submission, general_model)) => self.begin(label, submission, general_model),
-            // It is missing for all of them.
+            // The model is missing for all of them.
             Err(Incomplete { failure, general_model: true }) => Err(failure.into()),
             Err(Incomplete { failure, .. }) => self.refuse(session, &label, &failure, None).await,
         }
@@ -268,7 +269,7 @@ impl Runner {
         Ok(())
     }
 
-    /// Notes what is asked for next: before it is, so that the next run knows of it.
+    /// Records a job before it is submitted, so that the next run knows of it.
     fn note(&mut self, slot: usize, entry: Entry) -> Result<(), Failure> {
         self.ledger.note(slot, Some(&entry))?;
         self.slots[slot] = Some(entry);
@@ -312,7 +313,7 @@ impl Runner {
             }
             Ended::Hopeless(failure) => return Err(failure.into()),
         }
-        // After its line is written: killed in between, the next run finds the line.
+        // Only once the line is written: after a kill in between, the next run finds the line.
         self.ledger.note(work.slot, None)?;
         self.slots[work.slot] = None;
         self.free.push(work.slot);
@@ -320,7 +321,7 @@ impl Runner {
         Ok(())
     }
 
-    /// Asks for a line's answer by another job.
+    /// Submits another job for a line.
     fn ask_anew(&mut self, work: Work) -> Result<(), Failure> {
         let job = self.ids.next_at(SystemTime::now());
         if let Some(entry) = self.slots[work.slot].take() {
@@ -330,7 +331,7 @@ impl Runner {
         Ok(())
     }
 
-    /// Tries one line again that found the queue full.
+    /// Retries one line that found the queue full.
     fn try_again(&mut self) {
         self.try_at = Instant::now() + self.pause;
         if let Some(work) = self.refused.pop_front() {

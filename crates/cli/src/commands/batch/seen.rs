@@ -1,38 +1,38 @@
-//! Which lines are answered already, and which ids were met before.
+//! Which lines the output already has, and which ids the input repeats.
 
 use std::collections::HashMap;
 
 use super::keys::Fingerprint;
 
-/// What is known of every id, in some 50 bytes each.
+/// What is known about every id, in some 50 bytes each.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    /// The number of the line that has the key, or 0 while it is only in the output; and whether
-    /// the output has it.
+    /// For each key, the number of its input line, or 0 if only the output has it so far; and
+    /// whether the output has it.
     keys: HashMap<Fingerprint, (u64, bool)>,
 }
 
-/// What is known of a line that is met in the input.
+/// What to do with a line of the input.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Met {
-    /// It is to be answered.
+    /// It needs an answer.
     New,
-    /// The output has its answer.
+    /// The output has its answer or error.
     Answered,
-    /// An earlier line has the same id, and this one's error is to be written.
+    /// An earlier line has the same id, so this one gets an error.
     Repeats {
-        /// That line's number.
+        /// The number of that line.
         first: u64,
     },
 }
 
 impl Seen {
-    /// Notes a line of the output. `repeated` is the number of one that had another's id.
+    /// Records a line of the output. `repeated` is the number of an input line that repeated an id.
     pub(super) fn in_output(&mut self, key: &str, repeated: Option<u64>) {
         self.keys.insert(fingerprint(key, repeated), (0, true));
     }
 
-    /// Notes a line of the input.
+    /// Records a line of the input, and says what to do with it.
     pub(super) fn meet(&mut self, key: &str, line: u64) -> Met {
         let entry = self.keys.entry(fingerprint(key, None)).or_insert((0, false));
         if entry.0 == 0 {
@@ -50,7 +50,7 @@ impl Seen {
 fn fingerprint(key: &str, repeated: Option<u64>) -> Fingerprint {
     match repeated {
         None => Fingerprint::of(key),
-        // No id has a zero byte at its end and a number behind it but by intent.
+        // The NUL keeps it apart from all ids that were not made to clash.
         Some(line) => Fingerprint::of(&format!("{key}\0{line}")),
     }
 }

@@ -1,4 +1,4 @@
-//! Where answers go.
+//! Where a batch writes its lines.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use crate::app::Session;
 use crate::error::CommandError;
 use crate::output;
 
-/// How much of the output a power failure may take: what it takes is asked again.
+/// How much of the output a power failure may take. The next run asks for it again.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
 
-/// Where answers go.
+/// Where a batch writes its lines.
 #[derive(Debug)]
 pub(super) enum Sink {
     /// A file.
@@ -23,7 +23,7 @@ pub(super) enum Sink {
     Stdout,
 }
 
-/// Has the file survive a power failure now and then, without anybody waiting for it.
+/// Syncs the output file in the background, at most every [`SYNC_EVERY`].
 #[derive(Debug, Default)]
 pub(super) struct Syncer {
     last: Option<Instant>,
@@ -47,7 +47,7 @@ impl Sink {
         }
     }
 
-    /// Whether what was written is where somebody will look for it.
+    /// Checks that what was written is where the user will look for it.
     pub(super) fn check(&self) -> Result<(), Failure> {
         match self {
             Self::File(out) => out.check(),
@@ -55,7 +55,7 @@ impl Sink {
         }
     }
 
-    /// The file's name, for people.
+    /// The path of the file, for messages.
     pub(super) fn name(&self) -> Option<String> {
         match self {
             Self::File(out) => Some(out.path().display().to_string()),
@@ -63,7 +63,7 @@ impl Sink {
         }
     }
 
-    /// Has all that was written survive a power failure.
+    /// Syncs what was written, so that it survives a power failure.
     pub(super) fn sync(&self) -> Result<(), Failure> {
         match self {
             Self::File(out) => out.sync(),
@@ -73,7 +73,7 @@ impl Sink {
 }
 
 impl Syncer {
-    /// Begins a sync where one is due.
+    /// Starts a sync if one is due.
     pub(super) fn now_and_then(&mut self, sink: &Sink) {
         let Sink::File(out) = sink else { return };
         let busy = self.under_way.as_ref().is_some_and(|sync| !sync.is_finished());
@@ -83,7 +83,7 @@ impl Syncer {
         self.last = Some(Instant::now());
         if let Ok(file) = out.handle() {
             self.under_way = Some(tokio::task::spawn_blocking(move || {
-                // The sync at the end tells of what is wrong.
+                // The sync at the end reports errors.
                 let _ = file.sync_data();
             }));
         }

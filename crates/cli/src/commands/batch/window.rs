@@ -1,47 +1,48 @@
 //! How many jobs a batch keeps queued or running.
 //!
-//! Enough that the engine always has the next one, and some to choose from: what is asked for only
-//! when another ends leaves it short of work meanwhile. What the engine runs at once follows from
-//! its model and the memory, and changes when either does, so it is asked.
+//! There are always enough that the engine has the next one, and some to choose from: if a job were
+//! submitted only when another ends, the engine would run short of work. How many an engine runs at
+//! once depends on its model and on memory, and may change, so the daemon is asked from time to
+//! time.
 
 use std::time::Duration;
 
 use threadrunner_core::protocol::ProcessList;
 use tokio::time::Instant;
 
-/// The fewest, also while nothing is loaded yet.
+/// The smallest window, also while nothing is loaded.
 const LEAST: usize = 64;
-/// The most: each has a connection, of which the daemon takes a thousand.
+/// The largest window: each job has a connection, of which the daemon takes 1,024.
 pub(crate) const MOST: usize = 512;
-/// How many there are for each that an engine runs at once, and how many more.
+/// Jobs for each one that an engine runs at once, and jobs beyond that.
 const FOR_EACH: usize = 2;
 const BEYOND: usize = 8;
-/// How long what an engine said is believed.
+/// How long an answer about what is loaded is used.
 const BELIEVED: Duration = Duration::from_secs(10);
 
 /// How many jobs may be queued or running.
 #[derive(Debug)]
 pub(super) struct Window {
-    /// What somebody chose.
+    /// The user's choice.
     chosen: Option<usize>,
-    /// How many requests the loaded models run at once, together.
+    /// How many requests all loaded models together run at once.
     sequences: usize,
     asked: Option<Instant>,
 }
 
 impl Window {
-    /// As many as somebody chose, or as the engine can use.
+    /// A window of the user's choice, or else one that follows what the engines can use.
     pub(super) fn new(chosen: Option<usize>) -> Self {
         Self { chosen, sequences: 0, asked: None }
     }
 
-    /// How many there may be now.
+    /// The current limit.
     pub(super) fn size(&self) -> usize {
         let useful = self.sequences.saturating_mul(FOR_EACH).saturating_add(BEYOND);
         self.chosen.unwrap_or_else(|| useful.clamp(LEAST, MOST))
     }
 
-    /// Whether it is time to ask what is loaded. Says so once.
+    /// Whether it is time to ask what is loaded; then not again for [`BELIEVED`].
     pub(super) fn asks(&mut self, now: Instant) -> bool {
         let due = self.asked.is_none_or(|asked| now >= asked + BELIEVED);
         let asks = self.chosen.is_none() && due;
@@ -51,7 +52,7 @@ impl Window {
         asks
     }
 
-    /// Takes note of what is loaded.
+    /// Updates the window with what is loaded.
     pub(super) fn learn(&mut self, list: &ProcessList) {
         let loaded = list.models.iter().filter_map(|model| model.info.as_ref());
         self.sequences = loaded.map(|info| info.n_seq_max as usize).sum();
@@ -65,7 +66,7 @@ mod tests {
 
     use super::*;
 
-    /// Models that run so many requests at once; `None` is one that is being loaded.
+    /// Models that run these numbers of requests at once; `None` is still being loaded.
     fn loaded(models: &[Option<u32>]) -> ProcessList {
         let model = |sequences: &Option<u32>| LoadedModel {
             model: ModelRef { backend: BackendKind::Dummy, path: None, draft: None },

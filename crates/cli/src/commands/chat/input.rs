@@ -1,7 +1,7 @@
-//! Where lines come from: an editor on a terminal, or standard input as it is.
+//! Reads lines: with an editor on a terminal, or plainly from standard input.
 //!
-//! Either reads on a thread of its own, so that meanwhile the connection to the daemon is attended
-//! to: an answer that was stopped is given up at once, and not with the next line.
+//! Both read on a thread of their own, so that the connection to the daemon is served meanwhile: an
+//! answer that was stopped is canceled at once, not with the next line.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -25,37 +25,37 @@ use crate::error::refused_by_system;
 use crate::output;
 use crate::terminal::escapes;
 
-/// What stands before the cursor.
+/// The prompt before the cursor.
 const PROMPT: &str = "> ";
-/// Lines that are remembered.
+/// How many lines the history keeps.
 const HISTORY: usize = 1000;
 
-/// What came of reading.
+/// The result of reading.
 #[derive(Debug)]
 pub(super) enum Read {
-    /// A line, or several that belong together.
+    /// A line, or several that form one text.
     Line(String),
     /// Ctrl-C, with no answer to stop.
     Interrupted,
-    /// No more will come.
+    /// The end of the input.
     End,
-    /// It cannot be read.
+    /// The input cannot be read.
     Failed(Failure),
 }
 
-/// The lines.
+/// The source of lines.
 #[derive(Debug)]
 pub(super) struct Input {
     ask: SyncSender<Ask>,
     lines: mpsc::Receiver<Read>,
     terminal: bool,
-    /// What was typed while nobody read.
+    /// What was typed during an answer.
     queued: VecDeque<Read>,
-    /// What the next text begins with, and what is to be remembered before it.
+    /// The next request to the thread that reads.
     next: Ask,
 }
 
-/// The order to read a text.
+/// A request to read a text: what it begins with, and lines to put into the history before it.
 #[derive(Debug, Default)]
 struct Ask {
     begun: String,
@@ -63,10 +63,11 @@ struct Ask {
 }
 
 impl Input {
-    /// Standard input; where it is a terminal, with an editor that keeps its history in a file.
+    /// Starts to read standard input; on a terminal, with an editor that keeps its history in the
+    /// file `history`.
     pub(super) fn start(history: PathBuf) -> Result<Self, Failure> {
         let terminal = io::stdin().is_terminal();
-        // Asked for one at a time, so that nothing is read that nobody answers.
+        // One text at a time, so that nothing is read that will not be answered.
         let (ask, asked) = sync_channel(1);
         let (tell, lines) = mpsc::channel(1);
         let read = move || match (terminal, escapes()) {
@@ -82,12 +83,12 @@ impl Input {
         Ok(Self { ask, lines, terminal, queued, next })
     }
 
-    /// Whether somebody types.
+    /// Whether standard input is a terminal.
     pub(super) fn is_terminal(&self) -> bool {
         self.terminal
     }
 
-    /// The next line.
+    /// Returns the next line.
     pub(super) async fn next(&mut self) -> Read {
         if let Some(read) = self.queued.pop_front() {
             if let Read::Line(line) = &read {
@@ -96,14 +97,14 @@ impl Input {
             }
             return read;
         }
-        // The thread ends only with this.
+        // The thread has ended if it could not set up the editor.
         if self.ask.send(std::mem::take(&mut self.next)).is_err() {
             return Read::End;
         }
         self.lines.recv().await.unwrap_or(Read::End)
     }
 
-    /// Answers what was typed meanwhile after what was typed before.
+    /// Queues what was typed during an answer, after what was typed before.
     pub(super) fn queue(&mut self, typed: Texts) {
         self.queued.extend(typed.whole.into_iter().map(Read::Line));
         self.queued.extend(typed.ended.then_some(Read::End));
@@ -111,7 +112,7 @@ impl Input {
     }
 }
 
-/// Without an editor; `prompt` is for who types all the same, at a terminal that can do no more.
+/// Reads without an editor. `prompt` is for a terminal that is too simple for one.
 fn pipe(asked: &Receiver<Ask>, tell: &mpsc::Sender<Read>, mut input: impl BufRead, prompt: &str) {
     while asked.recv().is_ok() {
         let _ = io::stderr().write_all(prompt.as_bytes());
@@ -121,7 +122,7 @@ fn pipe(asked: &Receiver<Ask>, tell: &mpsc::Sender<Read>, mut input: impl BufRea
     }
 }
 
-/// A line, and those after it that belong to it.
+/// Reads a line and those that continue it.
 fn read_lines(input: &mut impl BufRead) -> Read {
     let mut text = String::new();
     loop {
@@ -129,7 +130,7 @@ fn read_lines(input: &mut impl BufRead) -> Read {
             Ok(0) if text.is_empty() => return Read::End,
             Ok(read) if read == 0 || is_complete(&text) => return Read::Line(text),
             Ok(_) if text.len() >= MAX_FRAME_BYTES => {
-                let message = format!("a text is longer than {} MiB", MAX_FRAME_BYTES >> 20);
+                let message = format!("the text is longer than {} MiB", MAX_FRAME_BYTES >> 20);
                 return Read::Failed(Failure::new(ErrorCode::InvalidRequest, message));
             }
             Ok(_) => {}
@@ -149,7 +150,7 @@ fn edit(asked: &Receiver<Ask>, tell: &mpsc::Sender<Read>, history: &Path) {
             return;
         }
     };
-    // Without a history one can chat all the same; a named pipe in its place would be waited for.
+    // The history is optional. A named pipe in its place would block, so it is not opened.
     let kept = !history.exists() || history.is_file();
     if kept {
         let _ = editor.load_history(history);
@@ -179,7 +180,7 @@ fn edit(asked: &Receiver<Ask>, tell: &mpsc::Sender<Read>, history: &Path) {
 }
 
 fn editor() -> rustyline::Result<Editor<Assistance, FileHistory>> {
-    // Where answers go to a file, the prompt still goes to the terminal.
+    // If answers go to a file, the prompt still goes to the terminal.
     let behavior = match io::stdout().is_terminal() {
         true => Behavior::Stdio,
         false => Behavior::PreferTerm,
@@ -201,7 +202,7 @@ fn failed(error: &ReadlineError) -> Read {
     Read::Failed(Failure::new(ErrorCode::Io, message))
 }
 
-/// What the editor knows of what is typed.
+/// Helps the editor: completes commands, and knows when a text is complete.
 struct Assistance;
 
 impl Helper for Assistance {}

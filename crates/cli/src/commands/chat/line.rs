@@ -1,23 +1,23 @@
-//! What was typed: a prompt, or a command to the chat itself.
+//! Parses what was typed: a prompt, or a command to the chat itself.
 
 use std::path::PathBuf;
 
-/// The mark between which a text may have any number of lines.
+/// The mark before and after a text of any number of lines.
 const BLOCK: &str = "\"\"\"";
 
 /// What `/help` prints.
 pub(super) const HELP: &str = "\
-/model [NAME]    answer with another model from here on; alone: which one it is
-/system [TEXT]   other instructions from here on; alone: what they are
-/retry           ask the last question once more, in the place of its answer
-/undo            take the last question and its answer back
+/model [NAME]    switch to another model; without NAME, print the current one
+/system [TEXT]   give new instructions; without TEXT, print the current ones
+/retry           ask the last question again and replace its answer
+/undo            take back the last question and its answer
 /show            print the conversation
-/save FILE       write the conversation to a new file: Markdown, or JSON where it ends with .json
-/quit            leave, as Ctrl-D does
-A line that ends with \\ goes on in the next; between two \"\"\" there may be any number of lines.
-//text says /text. Ctrl-C stops an answer, which is then not part of the conversation.";
+/save FILE       write the conversation to a new file: Markdown, or JSON if it ends in .json
+/quit            leave (or press Ctrl-D)
+A line that ends in \\ continues on the next; text between two \"\"\" may have any number of lines.
+//text sends /text. Ctrl-C stops an answer, which is then not part of the conversation.";
 
-/// The commands' names, for completion.
+/// The names of the commands, for completion.
 pub(super) const COMMANDS: [&str; 8] =
     ["/help", "/model", "/quit", "/retry", "/save", "/show", "/system", "/undo"];
 
@@ -28,31 +28,31 @@ pub(super) enum Line {
     Empty,
     /// A prompt.
     Prompt(String),
-    /// Say which model answers.
+    /// Print which model answers.
     ShowModel,
-    /// Answer with another model.
+    /// Switch to another model.
     Model(String),
-    /// Say what the instructions are.
+    /// Print the instructions.
     ShowSystem,
-    /// Give other instructions.
+    /// Set new instructions.
     System(String),
-    /// Ask once more.
+    /// Ask the last question again.
     Retry,
-    /// Take the last turn back.
+    /// Take back the last turn.
     Undo,
     /// Print the conversation.
     Show,
     /// Write the conversation to a file.
     Save(PathBuf),
-    /// Say what can be done.
+    /// Print the help.
     Help,
     /// Leave.
     Quit,
-    /// No command goes by that name, or it needs more said.
+    /// An unknown command, or one with the wrong arguments; holds the message.
     Mistake(String),
 }
 
-/// Whether a text is as long as it is meant to be, or goes on in the next line.
+/// Whether a text is complete; otherwise it continues on the next line.
 pub(super) fn is_complete(text: &str) -> bool {
     let text = text.trim();
     match text.strip_prefix(BLOCK) {
@@ -61,12 +61,12 @@ pub(super) fn is_complete(text: &str) -> bool {
     }
 }
 
-/// A backslash that no other backslash stands before.
+/// Whether a line ends in a backslash that is not escaped by another.
 fn goes_on(line: &str) -> bool {
     line.bytes().rev().take_while(|byte| *byte == b'\\').count() % 2 == 1
 }
 
-/// Understands a text that is complete, or cut short by the end of the input.
+/// Parses a text that is complete, or cut short by the end of the input.
 pub(super) fn read(text: &str) -> Line {
     let text = text.trim();
     if let Some(block) = text.strip_prefix(BLOCK) {
@@ -93,7 +93,7 @@ pub(super) fn read(text: &str) -> Line {
         ("help" | "?", _) => Line::Help,
         ("quit" | "exit" | "bye", "") => Line::Quit,
         _ => Line::Mistake(format!(
-            "'/{name}' is no command, or not so: /help tells those there are; //{name} is a text"
+            "'/{name}' is not a command, or takes other arguments; //{name} sends it as text"
         )),
     }
 }
@@ -105,7 +105,7 @@ fn prompt(text: &str) -> Line {
     }
 }
 
-/// The lines without the backslashes that join them.
+/// Removes the backslashes that continue lines.
 fn joined(text: &str) -> String {
     let lines = text.lines().map(|line| match goes_on(line) {
         true => &line[..line.len() - 1],

@@ -1,4 +1,4 @@
-//! A conversation at the terminal, or along a pipe.
+//! `chat`: a conversation at the terminal or through a pipe.
 
 mod input;
 mod line;
@@ -42,15 +42,15 @@ pub(crate) fn run(mut args: ChatArgs) -> CommandResult {
     })
 }
 
-/// A conversation under way.
+/// A running conversation.
 struct Chat {
     name: SessionName,
     workspace: String,
-    /// What a session without a model of its own is answered with.
+    /// The model for a session that has none of its own.
     usual: AskedModel,
-    /// What was asked for with `-m`, `--backend` or `/model`.
+    /// The model chosen with `-m`, `--backend` or `/model`.
     model: Option<AskedModel>,
-    /// Instructions that the session has not been told yet.
+    /// Instructions that the session does not have yet.
     system: Option<String>,
     params: Parameters,
     last: Option<Asked>,
@@ -61,7 +61,7 @@ struct Chat {
 #[derive(Debug, Clone)]
 struct Asked {
     prompt: String,
-    /// The turn that it is; `None` where it was not answered.
+    /// Its turn; `None` if it was not answered.
     turn: Option<JobId>,
 }
 
@@ -104,7 +104,7 @@ impl Chat {
             turns => format!("{turns} turns so far"),
         };
         output::say(&format!(
-            "session {}, {turns}; /help has the commands, Ctrl-D leaves",
+            "session {}, {turns}; /help lists the commands, Ctrl-D leaves",
             self.name
         ));
     }
@@ -112,14 +112,14 @@ impl Chat {
     async fn talk(mut self, session: &mut Session, input: &mut Input) -> CommandResult {
         loop {
             let read = match input.is_terminal() {
-                // The editor hears Ctrl-C itself.
+                // The editor handles Ctrl-C itself.
                 true => input.next().await,
                 false => session.attend(input.next()).await?,
             };
             let line = match read {
                 Read::Line(line) => line::read(&line),
                 Read::Interrupted => {
-                    output::say("Ctrl-D or /quit leaves");
+                    output::say("press Ctrl-D or type /quit to leave");
                     continue;
                 }
                 Read::End => return Ok(ExitCode::Success),
@@ -137,7 +137,7 @@ impl Chat {
             match obeyed {
                 Ok(()) => {}
                 Err(error @ CommandError::ReaderGone) => return Err(error),
-                // A script is not to go on as if it had been answered.
+                // A script must not continue as if it had been answered.
                 Err(error) if !input.is_terminal() => return Err(error),
                 Err(error) => output::report(&error, false),
             }
@@ -150,7 +150,7 @@ impl Chat {
             Line::Prompt(prompt) => self.ask(session, Asked { prompt, turn: None }).await,
             Line::Retry => match self.last.clone() {
                 Some(asked) => self.ask(session, asked).await,
-                None => Err(CommandError::usage("nothing was asked yet", "ask something first")),
+                None => Err(CommandError::usage("there is no question yet", "ask something first")),
             },
             Line::Undo => self.undo(session).await,
             Line::ShowModel => {
@@ -174,7 +174,7 @@ impl Chat {
                     Some(system) => Some(system.clone()),
                     None => self.look(session).await?.and_then(|said| said.record.system),
                 };
-                output::say(system.as_deref().unwrap_or("there are no instructions"));
+                output::say(system.as_deref().unwrap_or("no instructions are set"));
                 Ok(())
             }
             Line::System(text) => {
@@ -195,11 +195,11 @@ impl Chat {
                 output::say(line::HELP);
                 Ok(())
             }
-            Line::Mistake(why) => Err(CommandError::usage(why, "/help tells what there is")),
+            Line::Mistake(why) => Err(CommandError::usage(why, "/help lists the commands")),
         }
     }
 
-    /// Asks a question; with a turn, in its place.
+    /// Asks a question. If it has a turn, the new answer replaces that.
     async fn ask(&mut self, session: &mut Session, asked: Asked) -> Result<(), CommandError> {
         let (prompt, replaces) = (asked.prompt, asked.turn);
         let model = self.model.clone();
@@ -234,7 +234,7 @@ impl Chat {
         };
         let error = match answered.await {
             Ok(turn) => {
-                // The session has heard them now.
+                // The session has the instructions now.
                 self.system = None;
                 self.last = Some(Asked { prompt, turn: Some(turn) });
                 return Ok(());
@@ -249,7 +249,7 @@ impl Chat {
         Err(error)
     }
 
-    /// Takes the last turn back.
+    /// Takes back the last turn.
     async fn undo(&mut self, session: &mut Session) -> Result<(), CommandError> {
         let (name, workspace) = (self.name.clone(), Some(self.workspace.clone()));
         let query = SessionQuery { session: name, workspace };
@@ -271,7 +271,7 @@ impl Chat {
             Err(CommandError::Failed { failure, .. })
                 if matches!(
                     failure.code,
-                    // Or there is no such workspace yet.
+                    // The latter if the workspace does not exist yet.
                     ErrorCode::SessionNotFound | ErrorCode::JobNotFound
                 ) =>
             {
@@ -282,7 +282,7 @@ impl Chat {
     }
 
     async fn said(&self, session: &mut Session) -> Result<Conversation, CommandError> {
-        let nothing = || CommandError::usage("nothing was said yet", "ask something first");
+        let nothing = || CommandError::usage("nothing has been said yet", "ask something first");
         self.look(session).await?.ok_or_else(nothing)
     }
 }
@@ -300,7 +300,7 @@ fn format_of(path: &Path) -> ExportFormat {
     }
 }
 
-/// A name that no other chat has: two may begin in the same second.
+/// Makes a name that no other chat has, with the pid because two may begin in the same second.
 fn new_name(now: SystemTime, pid: u32) -> Result<SessionName, Failure> {
     let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() % 86_400;
     let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);

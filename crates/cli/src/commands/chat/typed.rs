@@ -1,8 +1,8 @@
-//! What is typed while an answer comes: kept out of its text, and kept for afterwards.
+//! Keeps what is typed during an answer out of its text, and saves it for afterwards.
 //!
-//! The terminal goes on to edit lines and to turn Ctrl-C into a signal, and only echoes nothing. A
-//! thread takes whole lines from it, because a terminal holds no more than 4 KiB of them. What has no
-//! end yet stays with the terminal, and is in the editor when that begins to read.
+//! The terminal still edits lines and turns Ctrl-C into a signal; only its echo is off. A thread
+//! takes whole lines from it, because a terminal buffers no more than 4 KiB of them. An unfinished
+//! line stays in the terminal, and is in the editor when that starts to read.
 
 use std::io::{self, PipeWriter};
 use std::os::fd::AsFd;
@@ -14,13 +14,13 @@ use threadrunner_core::MAX_FRAME_BYTES;
 
 use super::line::is_complete;
 
-/// The longest line that a terminal hands out.
+/// The longest line that a terminal returns, in bytes.
 const LINE_BYTES: usize = 4096;
 
-/// Reads what is typed until it is asked for it.
+/// Reads what is typed, until [`Self::finish`].
 #[derive(Debug)]
 pub(super) struct Typed {
-    /// How the terminal was, where it could be told to echo nothing.
+    /// The settings of the terminal, to restore them; `None` if they could not be read.
     before: Option<Termios>,
     /// Ends the thread when it is dropped.
     end: Option<PipeWriter>,
@@ -30,11 +30,11 @@ pub(super) struct Typed {
 /// What was typed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Texts {
-    /// Texts that are complete, in their order.
+    /// Complete texts, in order.
     pub(super) whole: Vec<String>,
-    /// What is to go on.
+    /// The beginning of an incomplete text.
     pub(super) begun: String,
-    /// Whether there will be no more.
+    /// Whether the input has ended.
     pub(super) ended: bool,
 }
 
@@ -45,8 +45,8 @@ struct Taken {
 }
 
 impl Typed {
-    /// Begins to read from the terminal that standard input is. Where that cannot be, nothing is
-    /// read, and what is typed stays with the terminal.
+    /// Starts to read standard input, which is a terminal. If that is not possible, nothing is
+    /// read, and what is typed stays in the terminal.
     pub(super) fn begin() -> Self {
         let nothing = Self { before: None, end: None, thread: None };
         let Ok((stop, end)) = io::pipe() else { return nothing };
@@ -56,13 +56,13 @@ impl Typed {
         if let Some(before) = &before {
             let mut quiet = before.clone();
             quiet.local_modes.remove(LocalModes::ECHO);
-            // Else it looks worse, and is read all the same.
+            // Best effort: with the echo on it only looks worse.
             let _ = tcsetattr(io::stdin(), OptionalActions::Now, &quiet);
         }
         Self { before, end: Some(end), thread }
     }
 
-    /// What was typed until now; nobody reads any more.
+    /// Stops reading, and returns what was typed.
     pub(super) fn finish(mut self) -> Texts {
         self.end = None;
         let taken = self.thread.take().and_then(|thread| thread.join().ok()).unwrap_or_default();
@@ -78,7 +78,7 @@ impl Drop for Typed {
     }
 }
 
-/// Takes what there is, until `stop` is closed and there is no more.
+/// Reads until `stop` is closed and nothing is left to read.
 fn take(terminal: &impl AsFd, stop: &impl AsFd) -> Taken {
     let mut taken = Taken::default();
     let mut line = [0; LINE_BYTES];
@@ -104,7 +104,7 @@ fn take(terminal: &impl AsFd, stop: &impl AsFd) -> Taken {
     taken
 }
 
-/// Lines that belong together are one text.
+/// Joins lines that belong together into texts.
 fn texts(typed: &str, ended: bool) -> Texts {
     let mut texts = Texts { ended, ..Texts::default() };
     for line in typed.split_inclusive('\n') {

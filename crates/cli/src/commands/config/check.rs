@@ -1,4 +1,4 @@
-//! What is wrong with the configuration.
+//! `config check`: reports mistakes in the configuration.
 
 use std::fs;
 
@@ -15,7 +15,7 @@ pub(super) fn run(args: CheckArgs) -> CommandResult {
     if let Some(file) = args.file {
         if let Err(error) = fs::metadata(&file) {
             let message = format!("cannot read {}: {error}", file.display());
-            return Err(CommandError::usage(message, "name a file, or none for config.toml"));
+            return Err(CommandError::usage(message, "leave it out to check config.toml"));
         }
         home.config_file = file;
     }
@@ -35,7 +35,7 @@ pub(super) fn run(args: CheckArgs) -> CommandResult {
     let path = home.config_file.display();
     match text {
         Some(_) => output::print(&format!("{path}: no mistakes\n"))?,
-        None => output::print(&format!("{path} is not there: the defaults hold\n"))?,
+        None => output::print(&format!("{path} does not exist: the defaults apply\n"))?,
     }
     for (key, failure) in dangling {
         output::say(&format!("warning: {key}: {}", failure.message));

@@ -1,4 +1,4 @@
-//! Editing the configuration: what is saved has no mistakes.
+//! `config edit`: edits the configuration, and saves it only if it has no mistakes.
 
 use std::env;
 use std::fs::{self, OpenOptions};
@@ -33,7 +33,7 @@ pub(super) fn run() -> CommandResult {
             Err(failure) => {
                 output::report(&failure.into(), false);
                 if !wants_to_go_on() {
-                    output::say(&format!("not saved; what you wrote is in {}", draft.keep()));
+                    output::say(&format!("not saved; your edits are in {}", draft.keep()));
                     return Err(CommandError::Silent(ExitCode::Usage));
                 }
             }
@@ -42,24 +42,24 @@ pub(super) fn run() -> CommandResult {
     let path = home.config_file.display();
     if Config::text(&home)? != old {
         return Err(CommandError::usage(
-            format!("{path} was changed by somebody else meanwhile: not saved"),
-            format!("what you wrote is in {}", draft.keep()),
+            format!("not saved: {path} was changed by another program meanwhile"),
+            format!("your edits are in {}", draft.keep()),
         ));
     }
     if let Err(error) = replace_file(&home.config_file, text.as_bytes()) {
         let failure = Failure::new(ErrorCode::Io, format!("cannot write {path}: {error}"));
-        return Err(failure.hint(format!("what you wrote is in {}", draft.keep())).into());
+        return Err(failure.hint(format!("your edits are in {}", draft.keep())).into());
     }
     output::say(&format!("saved: {path}"));
     let changed = changed_keys(&home);
     if !changed.is_empty() && UnixStream::connect(&home.socket).is_ok() {
-        output::say(&format!("the daemon runs with another {}", changed.join(", ")));
-        output::hint("`threadrunner daemon restart` takes it up");
+        output::say(&format!("the daemon still uses the old {}", changed.join(", ")));
+        output::hint("`threadrunner daemon restart` applies the change");
     }
     Ok(ExitCode::Success)
 }
 
-/// What is being edited, beside the file itself. It is removed, unless somebody wants it kept.
+/// A copy of the configuration to edit. Dropping it removes it, unless it is kept.
 struct Draft(PathBuf);
 
 impl Draft {
@@ -73,7 +73,7 @@ impl Draft {
         fs::read_to_string(&self.0).map_err(|error| failed("read", &self.0, &error))
     }
 
-    /// Leaves it where it is, and says where.
+    /// Leaves the copy where it is, and returns its path.
     fn keep(self) -> String {
         let path = self.0.display().to_string();
         std::mem::forget(self);
@@ -87,7 +87,7 @@ impl Drop for Draft {
     }
 }
 
-/// Runs the editor as other programs do: its variable is a command of the shell, with options.
+/// Runs the editor. `$VISUAL` or `$EDITOR` is a shell command, which may have options.
 fn open_editor(path: &Path) -> Result<(), CommandError> {
     let chosen = ["VISUAL", "EDITOR"].into_iter().find_map(|name| {
         let value = env::var(name).unwrap_or_default();
@@ -97,22 +97,22 @@ fn open_editor(path: &Path) -> Result<(), CommandError> {
     let editor = match chosen {
         Some(editor) => editor,
         None if io::stdin().is_terminal() => "vi".to_owned(),
-        // The usual one needs a terminal.
-        None => return Err(CommandError::usage("no editor is chosen", hint)),
+        // `vi` needs a terminal.
+        None => return Err(CommandError::usage("no editor is set", hint)),
     };
     let script = format!("{editor} \"$1\"");
     let status = Command::new("sh").args(["-c", &script, "sh"]).arg(path).status();
     match status {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(CommandError::usage(
-            format!("the editor '{editor}' ended with {status}: nothing is saved"),
+            format!("not saved: the editor '{editor}' failed ({status})"),
             hint,
         )),
         Err(error) => Err(CommandError::usage(format!("cannot run '{editor}': {error}"), hint)),
     }
 }
 
-/// Whether a person at the terminal says so.
+/// Asks the user at the terminal; false without one.
 fn wants_to_go_on() -> bool {
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return false;

@@ -1,4 +1,4 @@
-//! `config.toml`: checked, shown, edited.
+//! `config`: checks, shows and edits `config.toml`.
 
 mod check;
 mod edit;
@@ -12,8 +12,7 @@ use crate::args::{ConfigArgs, ConfigCommand};
 use crate::error::CommandResult;
 use crate::output;
 
-/// Keys that the command line reads each time, so that no daemon need be restarted for a prompt to
-/// obey them.
+/// Keys that the command line reads each time, so that they apply without a restart of the daemon.
 const READ_EACH_TIME: [&str; 3] = ["model", "backend", "aliases"];
 
 pub(crate) fn run(args: ConfigArgs) -> CommandResult {
@@ -24,7 +23,7 @@ pub(crate) fn run(args: ConfigArgs) -> CommandResult {
     }
 }
 
-/// The keys of `config.toml` that are not what the daemon read when it started last.
+/// Returns the keys of `config.toml` that have changed since the daemon last started.
 pub(crate) fn changed_keys(home: &Home) -> Vec<&'static str> {
     let (Ok(now), Ok(then)) = (Config::text(home), fs::read_to_string(home.running_config()))
     else {
@@ -34,14 +33,14 @@ pub(crate) fn changed_keys(home: &Home) -> Vec<&'static str> {
     if now == then {
         return Vec::new();
     }
-    // What is wrong with it is told by whoever reads it.
+    // Commands that read the configuration report its mistakes.
     match (Config::read(&now, home), Config::read(&then, home)) {
         (Ok(now), Ok(then)) => then.changes(&now),
         _ => Vec::new(),
     }
 }
 
-/// Says that the daemon which has just served does not know of a change yet.
+/// Tells the user that the daemon, which has just served, does not know of a change yet.
 pub(crate) fn tell_of_changes(home: &Home) {
     if output::is_quiet() {
         return;
@@ -53,6 +52,6 @@ pub(crate) fn tell_of_changes(home: &Home) {
             "threadrunner: config.toml has changed since the daemon started: {}",
             changed.join(", ")
         ));
-        output::hint("`threadrunner daemon restart` takes it up");
+        output::hint("`threadrunner daemon restart` applies the change");
     }
 }

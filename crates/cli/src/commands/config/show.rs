@@ -1,4 +1,4 @@
-//! Every key, with what is in effect.
+//! `config show`: prints every key with the value in effect.
 
 use std::env;
 
@@ -11,12 +11,12 @@ use crate::args::ShowConfigArgs;
 use crate::error::CommandResult;
 use crate::output;
 
-/// Variables that go before the file, and what of it.
+/// Environment variables, and what they override.
 const VARIABLES: [(&str, &str); 4] = [
     ("THREADRUNNER_MODEL_PATH", "model"),
     ("THREADRUNNER_BACKEND", "backend"),
-    ("THREADRUNNER_WORKSPACE", "the place of the default workspace"),
-    ("THREADRUNNER_SOCKET", "the place of the socket"),
+    ("THREADRUNNER_WORKSPACE", "the path of the default workspace"),
+    ("THREADRUNNER_SOCKET", "the path of the socket"),
 ];
 
 pub(super) fn run(args: ShowConfigArgs) -> CommandResult {
@@ -40,11 +40,11 @@ pub(super) fn run(args: ShowConfigArgs) -> CommandResult {
     let about = match text {
         Some(_) => "",
         None if args.defaults => " may set any of these",
-        None => " (not there: defaults)",
+        None => " (does not exist: defaults)",
     };
     let mut shown = format!("# {}{about}\n", home.config_file.display());
     for (name, value, what) in set {
-        shown.push_str(&format!("# {name}={value} goes before {what}\n"));
+        shown.push_str(&format!("# {name}={value} overrides {what}\n"));
     }
     shown.push_str(&Config::describe(text.as_deref().unwrap_or_default()));
     output::print(&shown)?;

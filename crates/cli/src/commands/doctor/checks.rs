@@ -1,4 +1,4 @@
-//! The home, its socket, its daemon and its models.
+//! Checks of the home, the socket, the daemon and the models.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -23,26 +23,26 @@ use crate::commands::config::changed_keys;
 use crate::error::CommandError;
 use crate::format;
 
-/// A daemon that is well answers this soon.
+/// How soon a healthy daemon answers.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
-/// Less room than this is soon too little.
+/// Less free space than this many bytes is a warning.
 const LITTLE_ROOM: u64 = 500_000_000;
 
-/// The directories: there, ours, and nobody else's.
+/// Checks that the directories exist, belong to the user, and are closed to others.
 pub(super) fn home(home: &Home) -> Vec<Finding> {
     if !home.root.exists() {
-        // Who makes it makes its parents too.
+        // Creating it creates its parents too: check the first that exists.
         let parent = home.root.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
         if let Err(error) = rustix::fs::access(parent, Access::WRITE_OK | Access::EXEC_OK) {
             let message = format!(
-                "{} is not there, and cannot be made in {}: {error}",
+                "{} does not exist, and cannot be created in {}: {error}",
                 home.root.display(),
                 parent.display()
             );
             let mend = "set THREADRUNNER_HOME to a directory of your own";
             return vec![Finding::broken("home", failure(ErrorCode::Config, message, mend))];
         }
-        let detail = format!("{} is not there yet; the first prompt makes it", home.root.display());
+        let detail = format!("{}, which the first prompt will create", home.root.display());
         return vec![Finding::fine("home", detail)];
     }
     [
@@ -58,15 +58,15 @@ pub(super) fn home(home: &Home) -> Vec<Finding> {
     .collect()
 }
 
-/// What is done to a directory.
+/// How a directory is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Use {
     Read,
     Written,
 }
 
-/// Makes a file and removes it. Whether that can be done no mode tells: the file system may be
-/// mounted read-only, out of inodes, or out of the user's share of it.
+/// Creates a file and removes it. The mode alone does not tell whether that works: the file system
+/// may be mounted read-only or out of inodes, or the user over quota.
 fn try_to_write(directory: &Path) -> io::Result<()> {
     let path = directory.join(format!(".doctor-{}", std::process::id()));
     File::create_new(&path)?;
@@ -78,7 +78,7 @@ fn directory(name: &'static str, path: &Path, used: Use) -> Finding {
     let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
         Err(error) => {
-            let message = format!("{shown} cannot be looked at: {error}");
+            let message = format!("cannot inspect {shown}: {error}");
             return Finding::broken(
                 name,
                 failure(ErrorCode::Config, message, format!("ls -ld {shown}")),
@@ -98,29 +98,29 @@ fn directory(name: &'static str, path: &Path, used: Use) -> Finding {
         let message = format!("{shown} has mode {mode:03o}: you cannot use it");
         Finding::broken(name, failure(ErrorCode::Config, message, format!("chmod 700 {shown}")))
     } else if mode & 0o077 != 0 {
-        let detail = format!("{shown} has mode {mode:03o}: others can look into it");
+        let detail = format!("{shown} has mode {mode:03o}: other users have access");
         Finding::warning(name, detail, format!("chmod 700 {shown}"))
     } else if used == Use::Written
         && let Err(error) = try_to_write(path)
     {
         let message = format!("{shown} cannot be written: {error}");
-        let mend = "make room, or mount it for writing; or set THREADRUNNER_HOME to another place";
+        let mend = "free some space, mount it read-write, or set THREADRUNNER_HOME elsewhere";
         Finding::broken(name, failure(ErrorCode::Config, message, mend))
     } else {
         Finding::fine(name, shown.to_string())
     }
 }
 
-/// A configuration that was read.
+/// Reports where a valid configuration was read from.
 pub(super) fn config(home: &Home) -> Finding {
     let shown = home.config_file.display();
     match home.config_file.exists() {
         true => Finding::fine("config.toml", shown.to_string()),
-        false => Finding::fine("config.toml", format!("{shown} is not there: defaults")),
+        false => Finding::fine("config.toml", format!("{shown} does not exist: defaults")),
     }
 }
 
-/// Keys that the daemon which runs has read otherwise.
+/// Reports keys that have changed since the running daemon read them.
 pub(super) fn config_changes(home: &Home) -> Option<Finding> {
     let changed = changed_keys(home);
     let runs = !changed.is_empty() && UnixStream::connect(&home.socket).is_ok();
@@ -130,7 +130,7 @@ pub(super) fn config_changes(home: &Home) -> Option<Finding> {
     })
 }
 
-/// The directories of the workspaces beside the default one, as far as they are there.
+/// Checks the directories of all workspaces but the default one, if they exist.
 pub(super) fn workspaces(home: &Home, config: &Config) -> Vec<Finding> {
     let all = config.workspaces(home).into_iter().skip(1);
     all.filter(|workspace| workspace.path.exists())
@@ -138,32 +138,32 @@ pub(super) fn workspaces(home: &Home, config: &Config) -> Vec<Finding> {
         .collect()
 }
 
-/// A runtime directory that cannot hold the socket.
+/// Reports a runtime directory that cannot hold the socket.
 pub(super) fn runtime_directory(home: &Home) -> Option<Finding> {
     let unused = home.unused_runtime_dir.as_ref()?;
     let (path, why) = (unused.path.display(), &unused.why);
     let detail = format!("XDG_RUNTIME_DIR is not used: {path} {why}; the socket is in the home");
-    let mend = "unset XDG_RUNTIME_DIR, or let it name a directory of your own";
+    let mend = "unset XDG_RUNTIME_DIR, or set it to a directory of your own";
     Some(Finding::warning("runtime directory", detail, mend))
 }
 
-/// What is at the socket's path.
+/// Checks what is at the path of the socket.
 pub(super) fn socket(home: &Home) -> Finding {
     let shown = home.socket.display();
     let Ok(metadata) = fs::symlink_metadata(&home.socket) else {
         return match home.socket.parent() {
-            // The runtime directory is the system's to make, and gone after the session.
+            // The system creates the runtime directory, and removes it after the session.
             Some(dir) if dir.exists() || home.socket.starts_with(&home.root) => {
-                Finding::fine("socket", format!("{shown} (none listens)"))
+                Finding::fine("socket", format!("{shown} (nothing is listening)"))
             }
             Some(dir) if dir.parent().is_some_and(Path::is_dir) => {
-                Finding::fine("socket", format!("{shown} (none listens)"))
+                Finding::fine("socket", format!("{shown} (nothing is listening)"))
             }
             _ => Finding::broken(
                 "socket",
                 failure(
                     ErrorCode::DaemonUnavailable,
-                    format!("{shown} cannot be made: its directory is missing"),
+                    format!("cannot create {shown}: its directory is missing"),
                     "check XDG_RUNTIME_DIR, or set THREADRUNNER_SOCKET to another path",
                 ),
             ),
@@ -174,39 +174,39 @@ pub(super) fn socket(home: &Home) -> Finding {
         let message = format!("{shown} is not a socket");
         Finding::broken("socket", failure(ErrorCode::DaemonUnavailable, message, "move it away"))
     } else if mode & 0o077 != 0 {
-        let detail = format!("{shown} has mode {mode:03o}: others could connect");
+        let detail = format!("{shown} has mode {mode:03o}: other users can connect");
         Finding::warning("socket", detail, format!("chmod 600 {shown}"))
     } else {
         Finding::fine("socket", shown.to_string())
     }
 }
 
-/// Room for jobs and their answers.
+/// Checks the free space for jobs and their answers.
 pub(super) fn disk(home: &Home) -> Finding {
     let place = [&home.workspace, &home.root].into_iter().find(|path| path.exists());
     let Some(place) = place else { return Finding::fine("disk", "nothing is stored yet") };
     match rustix::fs::statvfs(place) {
         Ok(stat) => {
             let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-            let detail = format!("{} free for {}", format::bytes(free), place.display());
+            let detail = format!("{} free at {}", format::bytes(free), place.display());
             if free == 0 || (stat.f_files > 0 && stat.f_favail == 0) {
-                Finding::broken("disk", failure(ErrorCode::Io, detail, "make room"))
+                Finding::broken("disk", failure(ErrorCode::Io, detail, "free some space"))
             } else if free < LITTLE_ROOM {
-                Finding::warning("disk", detail, "make room, or move the workspace")
+                Finding::warning("disk", detail, "free some space, or move the workspace")
             } else {
                 Finding::fine("disk", detail)
             }
         }
         Err(error) => Finding::warning(
             "disk",
-            format!("cannot tell how much room there is at {}: {error}", place.display()),
+            format!("cannot determine the free space at {}: {error}", place.display()),
             "see `df`",
         ),
     }
 }
 
-/// The daemon: one that answers, or one that could be started. With one that answers, also the
-/// workspaces that it cannot use.
+/// Checks that a daemon answers, or that one could be started. If one answers, also reports its
+/// nice level and the workspaces that it cannot use.
 pub(super) async fn daemon(session: &mut Session) -> Result<Vec<Finding>, CommandError> {
     let daemon = session.daemon();
     let asked = async {
@@ -232,7 +232,7 @@ pub(super) async fn daemon(session: &mut Session) -> Result<Vec<Finding>, Comman
         Ok(Ok(Some(status))) => Finding::fine(
             "daemon",
             format!(
-                "process {} runs for {}, with {}",
+                "process {}, up for {}, using {}",
                 status.pid,
                 format::seconds(status.uptime_s),
                 format::bytes(status.memory_bytes)
@@ -252,12 +252,12 @@ pub(super) async fn daemon(session: &mut Session) -> Result<Vec<Finding>, Comman
     Ok(std::iter::once(daemon).chain(further).collect())
 }
 
-/// A daemon that was started with `nice`, by somebody who may not take that back.
+/// Reports a daemon with a nice level, inherited from a shell and beyond its right to lower.
 fn slow(pid: u32) -> Option<Finding> {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw)?;
     let nice = getpriority_process(Some(pid)).ok().filter(|&nice| nice > 0)?;
-    let detail = format!("process {pid} has the nice level {nice}: others go first");
-    let mend = "threadrunner daemon restart, from a shell that is not `nice` itself";
+    let detail = format!("process {pid} has nice level {nice}: other processes go first");
+    let mend = "threadrunner daemon restart, from a shell that does not run under `nice`";
     Some(Finding::warning("daemon", detail, mend))
 }
 
@@ -265,7 +265,7 @@ fn unusable(workspaces: &[WorkspaceStatus]) -> Vec<Finding> {
     let broken = workspaces.iter().filter_map(|workspace| workspace.error.as_ref());
     broken
         .map(|error| {
-            let mend = "mend it, then `threadrunner daemon restart`";
+            let mend = "fix it, then run `threadrunner daemon restart`";
             Finding::broken("workspace", failure(ErrorCode::Io, &error.message, mend))
         })
         .collect()
@@ -283,11 +283,11 @@ fn absent_daemon(home: &Home) -> Finding {
             failure(
                 ErrorCode::DaemonUnavailable,
                 format!(
-                    "one runs (it holds {}), but does not listen at {}",
+                    "one is running (it holds {}), but not listening at {}",
                     home.daemon_lock().display(),
                     home.socket.display()
                 ),
-                format!("it may be ending; else see `fuser -v {}`", home.daemon_lock().display()),
+                format!("unless it is ending, see `fuser -v {}`", home.daemon_lock().display()),
             ),
         );
     }
@@ -300,7 +300,7 @@ fn absent_daemon(home: &Home) -> Finding {
     }
 }
 
-/// The models, and the one that a prompt would get.
+/// Checks the model files, and the model that a prompt would get.
 pub(super) fn models(home: &Home, config: &Config) -> Vec<Finding> {
     let backend = resolve_backend(None, home, config);
     let files = match list_models(home) {
@@ -312,7 +312,7 @@ pub(super) fn models(home: &Home, config: &Config) -> Vec<Finding> {
         .filter(|file| !has_magic(&file.path))
         .map(|file| {
             let message = format!("{} is not a GGUF file", file.path.display());
-            Finding::broken("models", failure(ErrorCode::ModelLoad, message, "fetch it again"))
+            Finding::broken("models", failure(ErrorCode::ModelLoad, message, "download it again"))
         })
         .collect();
     findings.extend(dangling_links(home).into_iter().map(|link| {
@@ -320,7 +320,7 @@ pub(super) fn models(home: &Home, config: &Config) -> Vec<Finding> {
         Finding::warning("models", detail, "put the file back, or remove the link")
     }));
     if backend == BackendKind::Dummy {
-        let mut detail = format!("the backend is the dummy, which needs none; {}", files.len());
+        let mut detail = format!("the dummy backend needs none; {}", files.len());
         detail.push_str(" in models/");
         findings.push(Finding::fine("default model", detail));
         return findings;
@@ -333,13 +333,13 @@ pub(super) fn models(home: &Home, config: &Config) -> Vec<Finding> {
             match available_memory() {
                 Some(free) if free < bytes => Finding::warning(
                     "default model",
-                    format!("{detail}, but only {} of memory are free", format::bytes(free)),
+                    format!("{detail}, but only {} of memory is free", format::bytes(free)),
                     "use a smaller model",
                 ),
                 _ => Finding::fine("default model", detail),
             }
         }
-        // There are some, and each can be named.
+        // Not broken: there are models, and each can be named.
         Err(failed) if failed.code == ErrorCode::NoModel && files.len() > 1 => Finding::warning(
             "default model",
             failed.message,
@@ -355,7 +355,7 @@ fn has_magic(path: &Path) -> bool {
     File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && &magic == b"GGUF"
 }
 
-/// Memory that programs could have, in bytes.
+/// The memory available to programs, in bytes.
 fn available_memory() -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;

@@ -1,10 +1,10 @@
-//! What the processor could do for an engine that was built for it.
+//! The instruction sets of the processor, and which of them an engine uses.
 
 use std::collections::BTreeSet;
 use std::fs;
 
-/// Instructions that llama.cpp is faster with, from the most to the least: the name for people,
-/// and the flag in `/proc/cpuinfo`.
+/// Instruction sets that make llama.cpp faster, the most effective first: the name to show, and the
+/// flag in `/proc/cpuinfo`.
 const LEVELS: [(&str, &str); 5] = [
     ("AMX", "amx_int8"),
     ("AVX-512", "avx512f"),
@@ -13,7 +13,7 @@ const LEVELS: [(&str, &str); 5] = [
     ("dot products", "asimddp"),
 ];
 
-/// The processor, as far as it matters here.
+/// The model and the flags of a processor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Cpu {
     pub(super) model: String,
@@ -21,7 +21,7 @@ pub(super) struct Cpu {
 }
 
 impl Cpu {
-    /// This machine's; `None` where the system does not tell.
+    /// The processor of this machine; `None` if the system does not describe it.
     pub(super) fn of_this_machine() -> Option<Self> {
         Some(Self::parse(&fs::read_to_string("/proc/cpuinfo").ok()?))
     }
@@ -43,7 +43,7 @@ impl Cpu {
         }
     }
 
-    /// What it can do, in words, the best first.
+    /// The names of its instruction sets, the most effective first.
     pub(super) fn levels(&self) -> Vec<&'static str> {
         LEVELS
             .iter()
@@ -53,7 +53,8 @@ impl Cpu {
     }
 }
 
-/// What an engine uses, of what llama.cpp says about it (`AVX2 = 1 | AMX_INT8 = 1 | …`).
+/// The names of the instruction sets that an engine uses, from llama.cpp's description of it
+/// (`AVX2 = 1 | AMX_INT8 = 1 | …`).
 pub(super) fn used(system_info: &str) -> Vec<&'static str> {
     const NAMES: [(&str, &str); 5] = [
         ("AMX", "AMX_INT8"),

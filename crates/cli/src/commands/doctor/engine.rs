@@ -1,4 +1,4 @@
-//! The engine: whether it is there, whether it runs, and what it was built for.
+//! Checks of the engine: whether it exists and runs, its fence, and what it was built for.
 
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
@@ -13,22 +13,22 @@ use threadrunner_core::{ErrorCode, ExitCode};
 use super::cpu::{Cpu, used};
 use super::{Finding, failure};
 
-/// How long an engine may take to test itself.
+/// How long the self-test of an engine may take.
 const TEST_LIMIT: Duration = Duration::from_secs(20);
 
 const REBUILD: &str =
-    "in a checkout of the sources, scripts/build-engine builds it for this machine";
+    "run scripts/build-engine in a checkout of the sources to build it for this machine";
 
-/// What came of asking an engine to test itself.
+/// The outcome of asking an engine to test itself.
 #[derive(Debug)]
 enum Answer {
-    /// It did, and says what it found.
+    /// It did, and this is its report.
     Report(Value),
-    /// It knows no such thing: an older one, or one of somebody else's.
+    /// It has no self-test: an older engine, or one from elsewhere.
     Unsupported,
 }
 
-/// The engine and the processor.
+/// Checks the engine and the processor.
 pub(super) fn examine() -> Vec<Finding> {
     let cpu = Cpu::of_this_machine();
     let program = match find_program("threadrunner-engine", "THREADRUNNER_ENGINE") {
@@ -47,7 +47,7 @@ pub(super) fn examine() -> Vec<Finding> {
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
-            .map_err(|error| format!("{shown} cannot be started: {error}"))
+            .map_err(|error| format!("cannot start {shown}: {error}"))
             .and_then(|child| answer_of(child).map_err(|why| format!("{shown} {why}")))
     };
     let (answer, fence) = (ask("--self-test"), ask("--fence-test"));
@@ -55,7 +55,7 @@ pub(super) fn examine() -> Vec<Finding> {
     let (finding, report) = match answer {
         Ok(Answer::Report(report)) => (verdict(&shown, &report), Some(report)),
         Ok(Answer::Unsupported) => {
-            (Finding::warning("engine", format!("{shown} cannot test itself"), "update it"), None)
+            (Finding::warning("engine", format!("{shown} has no self-test"), "update it"), None)
         }
         Err(message) => {
             (Finding::broken("engine", failure(ErrorCode::EngineDied, message, REBUILD)), None)
@@ -69,7 +69,7 @@ pub(super) fn examine() -> Vec<Finding> {
     findings
 }
 
-/// What keeps a model file from doing harm, as tried from inside.
+/// Checks the fence that keeps a model file from doing harm, as tested from inside an engine.
 fn fenced(report: &Value) -> Finding {
     let list = |key: &str| -> Vec<&str> {
         report[key].as_array().into_iter().flatten().filter_map(Value::as_str).collect()
@@ -80,19 +80,19 @@ fn fenced(report: &Value) -> Finding {
         return Finding::fine(
             "fence",
             format!(
-                "an engine reads its model, and nothing else of yours: {tried} attempts from inside"
+                "an engine can read none of your files but its model ({tried} tests from inside)"
             ),
         );
     }
     let detail = [missing, wrong].concat().join("; ");
     Finding::warning(
         "fence",
-        format!("not whole: {detail}"),
-        "load only model files that you trust; a kernel with Landlock and seccomp makes it whole",
+        format!("incomplete: {detail}"),
+        "load only model files that you trust, or use a kernel with Landlock and seccomp",
     )
 }
 
-/// What the engine says of itself: the last line of its standard output that is a JSON object.
+/// Waits for the engine's report: the last line of its standard output that is a JSON object.
 fn answer_of(mut child: Child) -> Result<Answer, String> {
     let Some(mut stdout) = child.stdout.take() else {
         return Err("has no standard output".to_owned());
@@ -100,22 +100,22 @@ fn answer_of(mut child: Child) -> Result<Answer, String> {
     let (tell, heard) = mpsc::channel();
     let reading = thread::Builder::new().name("answer".to_owned()).spawn(move || {
         let mut text = String::new();
-        // What can be read of it is all there is.
+        // After an error, what was read until then has to do.
         let _ = stdout.read_to_string(&mut text);
         let _ = tell.send(text);
     });
     if let Err(error) = reading {
         let _ = child.kill();
         let _ = child.wait();
-        return Err(format!("cannot be listened to: {error}"));
+        return Err(format!("cannot be read from: {error}"));
     }
     let text = heard.recv_timeout(TEST_LIMIT);
     if text.is_err() {
-        // Either it is gone already, or it goes now.
+        // It may have ended already.
         let _ = child.kill();
     }
     let status = child.wait().map_err(|error| format!("cannot be waited for: {error}"))?;
-    let text = text.map_err(|_| format!("did not test itself in {} s", TEST_LIMIT.as_secs()))?;
+    let text = text.map_err(|_| format!("exceeded {} s in its self-test", TEST_LIMIT.as_secs()))?;
     let report = text
         .lines()
         .rev()
@@ -146,13 +146,13 @@ fn verdict(shown: &str, report: &Value) -> Finding {
     }
 }
 
-/// What the processor can do, and whether the engine does it.
+/// Reports the instruction sets of the processor, and whether the engine uses them.
 fn processor(cpu: &Cpu, report: Option<&Value>) -> Finding {
     let can = cpu.levels();
     let detail =
         format!("{}: {}", cpu.model, if can.is_empty() { "-".into() } else { can.join(", ") });
     let info = report.and_then(|report| report["system_info"].as_str()).unwrap_or_default();
-    // The dummy computes nothing and has nothing to say about it.
+    // The dummy computes nothing, and so reports nothing.
     if info.is_empty() {
         return Finding::fine("processor", detail);
     }
@@ -164,8 +164,8 @@ fn processor(cpu: &Cpu, report: Option<&Value>) -> Finding {
         Finding::warning(
             "processor",
             format!("{detail}; the engine was built without {}", unused.join(" and ")),
-            "in a checkout of the sources, scripts/build-engine builds it for this machine; that can be \
-             several times as fast",
+            "run scripts/build-engine in a checkout of the sources to build it for this machine; \
+             that can be several times faster",
         )
     }
 }

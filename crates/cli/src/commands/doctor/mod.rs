@@ -1,4 +1,4 @@
-//! Checking the installation, and saying how to mend it.
+//! `doctor`: checks the installation, and says how to fix it.
 
 mod checks;
 mod cpu;
@@ -17,26 +17,26 @@ use crate::{cells, output};
 /// What one check found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Finding {
-    /// What was looked at.
+    /// What was checked.
     name: &'static str,
     verdict: Verdict,
-    /// What was seen.
+    /// What was found.
     detail: String,
-    /// What to do about it.
+    /// How to fix it.
     #[serde(skip_serializing_if = "Option::is_none")]
     mend: Option<String>,
-    /// The exit code that a command would meet because of it.
+    /// The exit code with which a command would fail because of it.
     #[serde(skip)]
     code: ExitCode,
 }
 
-/// How bad it is.
+/// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Verdict {
-    /// As it should be.
+    /// No problem.
     Fine,
-    /// It works, and could be better.
+    /// It works, but could be better.
     Warning,
     /// It does not work.
     Broken,
@@ -101,7 +101,7 @@ fn examine(home: &Home) -> Result<Vec<Finding>, crate::error::CommandError> {
     findings.extend(checks::runtime_directory(home));
     findings.push(checks::socket(home));
     findings.push(checks::disk(home));
-    // Someone else's session with someone else's exit code: only what it found is wanted.
+    // Only the findings count, not the exit code of this session.
     with_session(home.clone(), None, async |session| {
         findings.extend(checks::daemon(session).await?);
         Ok(ExitCode::Success)
@@ -131,14 +131,14 @@ fn text(findings: &[Finding], coloured: bool, columns: Option<usize>) -> String 
     }
     let count = |verdict| findings.iter().filter(|finding| finding.verdict == verdict).count();
     text.push_str(&match (count(Verdict::Broken), count(Verdict::Warning)) {
-        (0, 0) => "\neverything is as it should be\n".to_owned(),
-        (0, warnings) => format!("\nit works; {warnings} could be better\n"),
+        (0, 0) => "\nno problems found\n".to_owned(),
+        (0, warnings) => format!("\nit works; warnings: {warnings}\n"),
         (broken, _) => format!("\n{broken} broken\n"),
     });
     text
 }
 
-/// A failure of the installation, with what to do about it.
+/// A failure of the installation, with how to fix it.
 fn failure(code: ErrorCode, message: impl Into<String>, mend: impl Into<String>) -> Failure {
     Failure::new(code, message).hint(mend)
 }

@@ -1,4 +1,4 @@
-//! The list of jobs.
+//! `jobs`: lists jobs.
 
 mod watch;
 
@@ -16,11 +16,11 @@ use crate::style::Style;
 use crate::table::Table;
 use crate::{cells, format, output};
 
-/// So many are listed, unless somebody says otherwise.
+/// How many jobs to list by default.
 const USUAL: u32 = 50;
-/// On a terminal narrower than this, a model's name is cut.
+/// On a terminal with fewer columns than this, the names of models are cut.
 const WIDE: usize = 110;
-/// To so many cells.
+/// The width of a cut name, in cells.
 const NAME: usize = 12;
 
 pub(crate) fn run(args: JobsArgs) -> CommandResult {
@@ -63,7 +63,7 @@ pub(crate) fn run(args: JobsArgs) -> CommandResult {
         let width = output::width();
         output::print(&table(&list.jobs, SystemTime::now(), width).to_text(width))?;
         if list.more {
-            output::say("there are more; --limit shows more of them");
+            output::say("there are more; `--limit` sets how many to list");
         }
         Ok(ExitCode::Success)
     })
@@ -102,7 +102,7 @@ fn table(jobs: &[JobRecord], now: SystemTime, width: Option<usize>) -> Table<6> 
     table
 }
 
-/// How it stands, and what it waits for.
+/// Formats the state of a job, with its place in the queue or the job that it waits for.
 fn state(job: &JobRecord) -> String {
     match (job.state, job.waits_for.as_slice(), job.position) {
         (JobStatus::Queued, [on], _) => format!("queued after {on}"),

@@ -1,4 +1,4 @@
-//! The list of jobs as it changes.
+//! `jobs --watch`: shows the list of jobs as it changes.
 
 use std::io::{self, IsTerminal};
 use std::time::{Duration, SystemTime};
@@ -19,14 +19,14 @@ use crate::keys::Keys;
 use crate::terminal::escapes;
 use crate::{format, output};
 
-/// However fast jobs change, the list is drawn no more often than this.
+/// The shortest time between two redraws of the list, however fast jobs change.
 const AT_MOST_EVERY: Duration = Duration::from_millis(100);
-/// And when none does, so often, for their age.
+/// The longest time between two redraws, which keeps the ages current.
 const AT_LEAST_EVERY: Duration = Duration::from_secs(1);
-/// How long to wait when the daemon went away, until another is asked for.
+/// How long to wait for another daemon after one went away.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Shows the list until somebody has seen enough.
+/// Shows the list until the user quits.
 pub(super) async fn run(session: &mut Session, query: JobsQuery, json: bool) -> CommandResult {
     let drawn = !json && io::stdout().is_terminal() && escapes();
     let mut keys = if drawn { Keys::listen() } else { None };
@@ -60,24 +60,24 @@ async fn show(session: &mut Session, query: &JobsQuery, drawn: bool, json: bool)
     }
 }
 
-/// What is drawn in place.
+/// A list that is drawn in place.
 #[derive(Debug, Default)]
 struct Screen {
     /// The columns and rows that it was drawn for.
     size: (usize, usize),
-    /// How many lines of it are on the screen.
+    /// How many of its lines are on the screen.
     shown: usize,
 }
 
 impl Screen {
-    /// Draws in the place of what was drawn before.
+    /// Draws over what was drawn before.
     fn draw(&mut self, text: &str, size: (usize, usize)) -> io::Result<()> {
-        // One that is taller than the screen could not be drawn over.
+        // Lines that scroll off the screen could not be drawn over.
         let lines: Vec<_> = text.lines().take(size.1.saturating_sub(1)).collect();
         let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
         let back = match self.shown {
             0 => String::new(),
-            // The terminal has broken the lines anew, nobody knows into how many.
+            // The terminal has rewrapped the lines, into an unknown number.
             _ if self.size != size => "\x1b[2J\x1b[H".to_owned(),
             shown => format!("\x1b[{shown}A\r\x1b[J"),
         };
@@ -97,7 +97,7 @@ async fn on_a_terminal(
         .map_err(|error| refused_by_system("watch the terminal's size", &error))?;
     loop {
         let size = output::size().unwrap_or((80, 24));
-        // The headings and the line that the cursor is on.
+        // Two lines are for the headings and the cursor.
         let room = u32::try_from(size.1.saturating_sub(2)).unwrap_or(u32::MAX);
         let limit = query.limit.map_or(room, |limit| limit.min(room));
         let list: JobList =
@@ -118,7 +118,7 @@ async fn on_a_terminal(
                 break;
             }
         }
-        // What else changes until then is in the next list too.
+        // The next list includes whatever else changes until then.
         let others = async {
             loop {
                 tokio::select! {
@@ -134,7 +134,7 @@ async fn on_a_terminal(
     }
 }
 
-/// Prints the list, and then a line for each change.
+/// Prints the list, then a line for each change.
 async fn line_by_line(
     session: &mut Session,
     wanted: &JobsQuery,
@@ -144,7 +144,7 @@ async fn line_by_line(
     let (mut changes, _) = watch(session, wanted.workspace.as_deref()).await?;
     if !*listed {
         let list = session.call(ask::Jobs(wanted.clone())).await?;
-        // Oldest first: the newest change is the last line, here and later.
+        // Oldest first, because later changes are printed below.
         for record in list.jobs.iter().rev() {
             print(record, json)?;
         }
@@ -162,19 +162,19 @@ async fn line_by_line(
                     }
                     Err(error) => return Err(error),
                 };
-                // One that has moved on is told of with its next change.
+                // If the job has moved on, its next change reports it.
                 if record.state == state && wanted.fits(&record, age_s(&record, SystemTime::now()))
                 {
                     print(&record, json)?;
                 }
             }
-            // What was removed has no tag any more, nor a model.
+            // A removed job has no tag or model to compare.
             Some((job, None)) if wanted.tag.is_none() && wanted.model.is_none() => match json {
                 true => output::print_json(&serde_json::json!({"job": job, "state": null}))?,
                 false => output::print(&format!("{job}  removed\n"))?,
             },
             Some((_, None)) => {}
-            None => output::say("threadrunner: some changes came too fast to be told"),
+            None => output::say("threadrunner: some changes came too fast to be shown"),
         }
     }
 }
