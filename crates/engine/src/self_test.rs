@@ -38,7 +38,10 @@ pub fn run(model: Option<&Path>) -> ExitCode {
 
 #[cfg(feature = "llama")]
 fn examine(model: Option<&Path>) -> Result<Value, String> {
-    crate::llama::self_test(model).map_err(|failure| failure.to_string())
+    crate::llama::self_test(model).map_err(|failure| match failure.hint {
+        Some(hint) => format!("{}; {hint}", failure.message),
+        None => failure.message,
+    })
 }
 
 #[cfg(not(feature = "llama"))]

@@ -1,4 +1,4 @@
-//! Durations and sizes as values of `config.toml`: a number, or a text with a unit.
+//! Durations and sizes as values in `config.toml`: a number, or a string with a unit.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! `config.toml`.
+//! `config.toml`: its keys and their defaults, and how it is read and checked.
 
 mod names;
 mod show;
@@ -19,92 +19,92 @@ use crate::{
     Home, Links, MemoryBudget, ModelConfig, RetentionConfig, SessionsConfig, amount, read_regular,
 };
 
-/// The longest configuration that is read: a thousand times what anybody writes.
+/// The largest configuration that is read, in bytes: a thousand times what anybody writes.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// The user's configuration: `config.toml` in the home. Every key has a default, and so has the
-/// file. An unknown key is an error, because a misspelt one would be obeyed by nobody.
+/// The user's configuration: `config.toml` in the home. The file and all its keys are optional. An
+/// unknown key is an error, because a misspelt one would be ignored.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// The default model: a name in `models/`, an alias, or a path (relative to the home).
     /// Default: the only file in `models/`, else the one used last.
     pub model: Option<String>,
-    /// The default backend: `"llama"` or `"dummy"`. Default: llama where it is compiled in.
+    /// The default backend: `"llama"` or `"dummy"`. Default: llama if it is compiled in.
     #[serde(deserialize_with = "known_if_any")]
     pub backend: Option<BackendKind>,
-    /// How long without a request until a model is unloaded. 0 unloads it as soon as its last
-    /// request ends. Default: `"5m"`.
+    /// How long a model stays loaded without a request. 0 unloads it as soon as its last request
+    /// ends. Default: `"5m"`.
     pub idle_timeout: KeepAlive,
-    /// How long an engine may load a model or answer without progress; then it is ended. Default:
+    /// How long an engine may load a model or answer without progress before it is killed. Default:
     /// `"5m"`.
     #[serde(deserialize_with = "amount::duration")]
     pub engine_timeout: Duration,
-    /// How much memory all loaded models together may take. Default: `"70 %"` of what is free.
+    /// How much memory all loaded models together may use. Default: `"70 %"` of what is free.
     pub memory_budget: MemoryBudget,
-    /// What running jobs get to end when the daemon is stopped. Default: `"10s"`.
+    /// How long running jobs may take to end when the daemon is stopped. Default: `"10s"`.
     #[serde(deserialize_with = "amount::duration")]
     pub grace: Duration,
-    /// When an accepted job is answered for. Default: `"durable"`.
+    /// What an accepted job must survive before its client is told. Default: `"durable"`.
     pub durability: Durability,
-    /// How often a job is begun before it fails. Default: 3.
+    /// The maximum number of attempts for a job. Default: 3.
     pub max_attempts: u32,
-    /// The most jobs in the queue. Default: 1000000; each takes some 330 bytes of
+    /// The maximum number of jobs in the queue. Default: 1000000; each takes some 330 bytes of
     /// memory.
     pub max_queue: u32,
-    /// What a program may take which is run when a job has ended. Default: `"60s"`.
+    /// How long a hook may run, the program of a job that has ended. Default: `"60s"`.
     #[serde(deserialize_with = "amount::duration")]
     pub hook_timeout: Duration,
-    /// The most such programs at once. Default: 4.
+    /// The maximum number of hooks at once. Default: 4.
     pub max_hooks: u32,
-    /// `[aliases]`: other names for models; each a name in `models/` or a path (relative to the
-    /// home).
+    /// `[aliases]`: other names for models. Each stands for a name in `models/` or a path (relative
+    /// to the home).
     pub aliases: BTreeMap<String, String>,
     /// `[engine]`: limits and tuning of every engine.
     #[serde(deserialize_with = "engine_options")]
     pub engine: EngineOptions,
-    /// `[models.NAME]`: what holds for one model alone.
+    /// `[models.NAME]`: settings for a single model.
     pub models: BTreeMap<String, ModelConfig>,
-    /// `[defaults]`: generation parameters of requests that do not say otherwise.
+    /// `[defaults]`: generation parameters for requests that do not set them.
     #[serde(deserialize_with = "parameters")]
     pub defaults: Parameters,
-    /// `[retention]`: which jobs that have ended are kept, in each workspace.
+    /// `[retention]`: which ended jobs to keep, in each workspace.
     pub retention: RetentionConfig,
-    /// `[sessions]`: what is kept of conversations beside what was said.
+    /// `[sessions]`: what to keep of conversations besides their text.
     pub sessions: SessionsConfig,
-    /// `[workspaces.NAME]`: further workspaces.
+    /// `[workspaces.NAME]`: additional workspaces.
     pub workspaces: BTreeMap<String, WorkspaceConfig>,
 }
 
-/// When an accepted job is answered for.
+/// What an accepted job must survive before its client is told.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Durability {
-    /// When it survives a power failure.
+    /// A power failure.
     #[default]
     Durable,
-    /// When it survives the daemon's crash; a power failure may lose the last seconds.
+    /// A crash of the daemon. A power failure may lose the last few seconds.
     Relaxed,
 }
 
-/// One further workspace.
+/// An additional workspace.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct WorkspaceConfig {
-    /// Its directory, relative to the home; `~/` is the user's. Default: `workspaces/NAME`.
+    /// Its directory, relative to the home; `~/` is the user's home. Default: `workspaces/NAME`.
     pub path: Option<PathBuf>,
     /// Its default model. Default: the general one.
     pub model: Option<String>,
-    /// Instructions for jobs that bring none.
+    /// Instructions for jobs without any.
     pub system: Option<String>,
-    /// The priority of jobs that do not say otherwise.
+    /// The priority of jobs that do not set one.
     #[serde(deserialize_with = "known_if_any")]
     pub priority: Option<Priority>,
-    /// How often a job is begun before it fails. Default: the general number.
+    /// The maximum number of attempts for a job. Default: the general one.
     pub max_attempts: Option<u32>,
-    /// Which of its jobs that have ended are kept. Default: as in `[retention]`.
+    /// Which of its ended jobs to keep. Default: as in `[retention]`.
     pub retention: Option<RetentionConfig>,
-    /// Its default generation parameters, before the general ones.
+    /// Its default generation parameters, which take precedence over the general ones.
     #[serde(deserialize_with = "parameters")]
     pub defaults: Parameters,
 }
@@ -135,11 +135,11 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Reads the home's `config.toml`; without one, the defaults.
+    /// Reads the home's `config.toml`; the defaults if there is none.
     ///
     /// # Errors
-    /// [`ErrorCode::Config`] names the file, the line and what is wrong there;
-    /// [`ErrorCode::Io`] when it cannot be read.
+    /// [`ErrorCode::Config`] names the file, the line and the mistake; [`ErrorCode::Io`] when the
+    /// file cannot be read.
     pub fn load(home: &Home) -> Result<Self, Failure> {
         match Self::text(home)? {
             Some(text) => Self::read(&text, home),
@@ -147,7 +147,7 @@ impl Config {
         }
     }
 
-    /// The text of the home's `config.toml`; `None` where there is none.
+    /// The text of the home's `config.toml`; `None` if there is none.
     ///
     /// # Errors
     /// [`ErrorCode::Config`] or [`ErrorCode::Io`] when it cannot be read.
@@ -158,9 +158,9 @@ impl Config {
             Err(error) => {
                 return match error.kind() {
                     io::ErrorKind::NotFound if path.is_symlink() => {
-                        Err(wrong(path, "it is a link to a file that is not there"))
+                        Err(wrong(path, "it is a link to a file that does not exist"))
                     }
-                    // Where the home itself cannot be, whoever makes it will say so.
+                    // If the home itself cannot exist, creating it reports that.
                     io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Ok(None),
                     io::ErrorKind::InvalidInput | io::ErrorKind::FileTooLarge => {
                         Err(wrong(path, &error.to_string()))
@@ -176,7 +176,8 @@ impl Config {
         Ok(Some(text))
     }
 
-    /// Reads `text`, which is what stands in the home's `config.toml`, or shall.
+    /// Reads `text` as the content of the home's `config.toml`, whether or not it is saved there
+    /// yet.
     ///
     /// # Errors
     /// [`ErrorCode::Config`], as [`Config::load`].
@@ -187,7 +188,7 @@ impl Config {
         Ok(config)
     }
 
-    /// Reads `text`, which is what stands in the file `path`. Where workspaces are is not checked.
+    /// Reads `text` as the content of the file `path`. Does not check where the workspaces are.
     ///
     /// # Errors
     /// [`ErrorCode::Config`], as [`Config::load`].
@@ -197,9 +198,9 @@ impl Config {
         Ok(config)
     }
 
-    /// The keys in which `other` differs.
+    /// The keys whose values differ in `other`.
     pub fn changes(&self, other: &Self) -> Vec<&'static str> {
-        // Taken apart, so that no key can be forgotten.
+        // Destructured, so that no key can be forgotten.
         let Self {
             model,
             backend,
@@ -248,13 +249,13 @@ impl Config {
             return Err("engine_timeout is 0, but an engine needs some time to answer".to_owned());
         }
         if self.max_attempts == 0 {
-            return Err("max_attempts is 0, but a job must be begun at least once".to_owned());
+            return Err("max_attempts is 0, but a job needs at least one attempt".to_owned());
         }
         if self.max_queue == 0 {
-            return Err("max_queue is 0, but then no job could ever be accepted".to_owned());
+            return Err("max_queue is 0, so no job could be accepted".to_owned());
         }
         if self.max_hooks == 0 {
-            return Err("max_hooks is 0, but then no job's program would ever be run".to_owned());
+            return Err("max_hooks is 0, so no --on-done program could run".to_owned());
         }
         let engine = &self.engine;
         check_engine("engine", engine.context, engine.sequences)?;
@@ -282,7 +283,8 @@ impl Config {
     }
 }
 
-/// A path from `config.toml`: `~/` is the user's home, and a relative one is relative to `root`.
+/// Expands a path in `config.toml`: `~/` is the user's home, and a relative one is relative to
+/// `root`.
 pub(crate) fn expand(path: &Path, root: &Path) -> PathBuf {
     match (path.strip_prefix("~"), std::env::home_dir()) {
         (Ok(rest), Some(user)) => user.join(rest),
@@ -295,7 +297,7 @@ fn check_engine(table: &str, context: Option<u32>, sequences: Option<u32>) -> Re
     above_zero(table, "sequences", sequences)
 }
 
-/// What is to be left to the engine is absent, and not zero.
+/// Refuses 0: a key that is left to the engine is omitted instead.
 fn above_zero(table: &str, key: &str, value: Option<u32>) -> Result<(), String> {
     match value {
         Some(0) => Err(format!("[{table}]: {key} is 0, but must be at least 1")),
@@ -303,8 +305,8 @@ fn above_zero(table: &str, key: &str, value: Option<u32>) -> Result<(), String> 
     }
 }
 
-/// [`EngineOptions`] that refuse unknown keys, as a file written by hand should and a wire format
-/// that grows should not. `remote` makes the compiler compare the two.
+/// [`EngineOptions`] that refuse unknown keys. A file written by hand should refuse them, and a
+/// wire format that grows should not. `remote` makes the compiler compare the two.
 #[derive(Deserialize)]
 #[serde(remote = "EngineOptions", deny_unknown_fields)]
 struct StrictEngineOptions {

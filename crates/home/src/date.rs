@@ -2,12 +2,12 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The day of `time` in UTC, as `YYYY-MM-DD`. Times before 1970 count as its first day.
+/// The day of `time` in UTC, as `YYYY-MM-DD`. Times before 1970 count as 1970-01-01.
 pub fn utc_date(time: SystemTime) -> String {
     let seconds = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let days = seconds / 86_400;
-    // Years are counted from March, so that a leap day is the last day of its year, and in
-    // eras of 400 years, all of which have the same number of days.
+    // Years are counted from March, so that a leap day is the last day of its year, and in eras of
+    // 400 years, which all have the same number of days.
     let days = days + 719_468;
     let era = days / 146_097;
     let day_of_era = days % 146_097;

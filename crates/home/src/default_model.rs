@@ -1,4 +1,4 @@
-//! The model that answers where none is named: chosen, or used last.
+//! The model for requests that name none: the one chosen, or used last.
 
 use std::io::{self, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -12,9 +12,9 @@ use crate::file::put;
 use crate::model::{by_name, canonical, dangling_links, file, list_models};
 use crate::{Config, Home, Links, read_regular, replace_file};
 
-/// In the cache: the path of the model that was used last.
+/// In the cache: the path of the last model used.
 const LAST: &str = "last_model";
-/// The longest path.
+/// The longest path, in bytes.
 const PATH_BYTES: u64 = 4096;
 
 /// Why a model is the default.
@@ -22,7 +22,7 @@ const PATH_BYTES: u64 = 4096;
 pub enum ChosenBy {
     /// `THREADRUNNER_MODEL_PATH` names it.
     Variable,
-    /// `model` in `config.toml` does.
+    /// `model` in `config.toml` names it.
     Configuration,
     /// It is the only one in `models/`.
     Only,
@@ -30,12 +30,12 @@ pub enum ChosenBy {
     LastUse,
 }
 
-/// The model that answers where a request names none, and why: that of `THREADRUNNER_MODEL_PATH`,
-/// else the configured one, else the only one in `models/`, else the one that was used last.
+/// The model for requests that name none, and why: that of `THREADRUNNER_MODEL_PATH`, else the
+/// configured one, else the only one in `models/`, else the last one used.
 ///
 /// # Errors
-/// [`ErrorCode::NoModel`] when none can be chosen; [`ErrorCode::ModelNotFound`] when the one that was
-/// chosen is not there.
+/// [`ErrorCode::NoModel`] when there is no default; [`ErrorCode::ModelNotFound`] when the default
+/// does not exist.
 pub fn default_model(home: &Home, config: &Config) -> Result<(PathBuf, ChosenBy), Failure> {
     if let Some(path) = &home.model_path {
         let path = file(path).map_err(|why| {
@@ -43,12 +43,12 @@ pub fn default_model(home: &Home, config: &Config) -> Result<(PathBuf, ChosenBy)
                 ErrorCode::ModelNotFound,
                 format!("THREADRUNNER_MODEL_PATH names {}, but {why}", path.display()),
             )
-            .hint("let it name a GGUF file, or unset it")
+            .hint("set it to the path of a GGUF file, or unset it")
         })?;
         return Ok((path, ChosenBy::Variable));
     }
     if let Some(name) = &config.model {
-        // What stands in the configuration means the same from every working directory.
+        // A name in the configuration means the same from every working directory.
         return Ok((by_name(home, config, name, &home.root)?, ChosenBy::Configuration));
     }
     let models = list_models(home)?;
@@ -69,11 +69,11 @@ pub fn default_model(home: &Home, config: &Config) -> Result<(PathBuf, ChosenBy)
         .hint(where_to_get_one(home)));
     }
     let names: Vec<_> = models.iter().map(|model| model.name.as_str()).collect();
-    Err(Failure::new(ErrorCode::NoModel, format!("which model? There are {}", names.join(", ")))
-        .hint("`threadrunner models default NAME` chooses one; -m NAME asks one this time"))
+    Err(Failure::new(ErrorCode::NoModel, format!("no default model among {}", names.join(", ")))
+        .hint("`threadrunner models default NAME` chooses one; -m NAME uses one this time"))
 }
 
-/// What somebody does who has no model, wherever ThreadRunner came from.
+/// A hint for users without a model, whether or not they have a checkout.
 pub fn where_to_get_one(home: &Home) -> String {
     format!(
         "get a GGUF file, for instance from https://huggingface.co/models?library=gguf, and put it or a \
@@ -82,28 +82,28 @@ pub fn where_to_get_one(home: &Home) -> String {
     )
 }
 
-/// Notes that a model was used.
+/// Records that a model was used.
 ///
 /// # Errors
-/// The note cannot be written.
+/// The file cannot be written.
 pub fn note_last_model(home: &Home, model: &Path) -> io::Result<()> {
     put(&home.cache_dir.join(LAST), |file| file.write_all(model.as_os_str().as_bytes()))
 }
 
-/// The model that was used last, if it is still there.
+/// The last model used, if it still exists.
 fn last_model(home: &Home) -> Option<PathBuf> {
     let path = read_regular(&home.cache_dir.join(LAST), PATH_BYTES, Links::Followed).ok()?;
     file(Path::new(&std::ffi::OsString::from_vec(path))).ok()
 }
 
-/// Makes `name` the default model, in `config.toml`; all else that stands there stays as it is.
+/// Makes `name` the default model in `config.toml`, and leaves the rest of the file as it is.
 ///
 /// # Errors
-/// No model goes by that name, or the file cannot be read, understood or written.
+/// No model has that name, or the file cannot be read, understood or written.
 pub fn choose_model(home: &Home, name: &str) -> Result<PathBuf, Failure> {
     let config = Config::load(home)?;
     let path = by_name(home, &config, name, Path::new(""))?;
-    // A path means the same from everywhere only when it is whole.
+    // Only an absolute path means the same from everywhere.
     let is_path =
         name.contains('/') || by_name(home, &config, name, &home.root).ok().as_ref() != Some(&path);
     let written = match is_path {
@@ -117,7 +117,7 @@ pub fn choose_model(home: &Home, name: &str) -> Result<PathBuf, Failure> {
     let text = Config::text(home)?.unwrap_or_default();
     let changed = with_model(&text, written);
     if Config::parse(&changed, &home.config_file)?.model.as_deref() != Some(written) {
-        let message = format!("cannot change {}: it is not understood", home.config_file.display());
+        let message = format!("cannot set the model in {}", home.config_file.display());
         return Err(Failure::new(ErrorCode::Config, message)
             .hint(format!("write `model = {}` there", quoted(written))));
     }
@@ -128,7 +128,7 @@ pub fn choose_model(home: &Home, name: &str) -> Result<PathBuf, Failure> {
     Ok(path)
 }
 
-/// The text of a `config.toml` with this model.
+/// The text of a `config.toml`, changed to this model.
 fn with_model(text: &str, model: &str) -> String {
     #[derive(Deserialize)]
     struct Model {
@@ -141,12 +141,12 @@ fn with_model(text: &str, model: &str) -> String {
             text.replace_range(place, &quoted(model));
             text
         }
-        // Before the first table, to which it would belong otherwise.
+        // Before the first table: below it, the key would belong to that table.
         None => format!("model = {}\n{text}", quoted(model)),
     }
 }
 
-/// A text as TOML.
+/// Quotes a text as a TOML string.
 fn quoted(text: &str) -> String {
     let escaped = text.chars().map(|c| match c {
         '"' | '\\' => format!("\\{c}"),
@@ -193,7 +193,7 @@ mod tests {
         fs::remove_file(&elsewhere).unwrap();
         let failure = default(&home).unwrap_err();
         assert!(failure.message.contains("holds no .gguf file"), "{failure}");
-        // A note that is none.
+        // A note that is not a file.
         fs::remove_file(home.cache_dir.join(LAST)).unwrap();
         std::os::unix::fs::symlink("/dev/zero", home.cache_dir.join(LAST)).unwrap();
         assert_eq!(default(&home).unwrap_err().code, ErrorCode::NoModel);
@@ -239,7 +239,7 @@ mod tests {
         assert!(home.config_file.is_symlink());
         assert_eq!(fs::read_to_string(&own).unwrap(), "model = \"a\"\ngrace = 1\n");
         assert_eq!(fs::metadata(&own).unwrap().permissions().mode() & 0o777, 0o640);
-        // One that is not understood is left alone.
+        // A file that cannot be parsed is left alone.
         fs::write(&own, "grace = \n").unwrap();
         assert_eq!(choose_model(&home, "a").unwrap_err().code, ErrorCode::Config);
         assert_eq!(fs::read_to_string(&own).unwrap(), "grace = \n");

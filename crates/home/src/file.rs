@@ -1,5 +1,5 @@
-//! Opening files that may be anything: a named pipe would be waited for, `/dev/zero` never ends. And
-//! replacing files in one instant.
+//! Opens files that may be anything, without waiting on a named pipe or reading `/dev/zero`
+//! forever; and replaces files atomically.
 
 use std::fs::{self, File, FileType, OpenOptions};
 use std::io::{self, Read, Write};
@@ -8,16 +8,16 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
-/// Whether a link in a file's place is followed.
+/// Whether to follow a link in a file's place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Links {
-    /// The user may keep the file elsewhere.
+    /// Follow it: the user may keep the file elsewhere.
     Followed,
-    /// The file is written, and what it could link to is not ours to write.
+    /// Refuse it: the file is written, and the link's target is not ours to write.
     Refused,
 }
 
-/// Opens a regular file, and waits for nobody. What is there and is none is an error of the kind
+/// Opens a regular file, without blocking. Anything else is an error of the kind
 /// [`io::ErrorKind::InvalidInput`] that says what it is.
 ///
 /// # Errors
@@ -30,7 +30,7 @@ pub fn open_regular(path: &Path, options: &mut OpenOptions, links: Links) -> io:
     let opened = options.custom_flags(flags.bits().cast_signed()).open(path);
     let found = match (&opened, links) {
         (Ok(file), _) => file.metadata(),
-        // A pipe without a reader, a socket, a link that was not followed: errors of their own.
+        // A pipe without a reader, a socket or a refused link: each fails with an error of its own.
         (Err(_), Links::Followed) => fs::metadata(path),
         (Err(_), Links::Refused) => fs::symlink_metadata(path),
     };
@@ -43,7 +43,7 @@ pub fn open_regular(path: &Path, options: &mut OpenOptions, links: Links) -> io:
     }
 }
 
-/// The content of a regular file of at most `most` bytes, also of one that grows meanwhile.
+/// Reads a regular file of at most `most` bytes, even if it grows meanwhile.
 ///
 /// # Errors
 /// As [`open_regular`]; [`io::ErrorKind::FileTooLarge`].
@@ -58,11 +58,11 @@ pub fn read_regular(path: &Path, most: u64, links: Links) -> io::Result<Vec<u8>>
     Ok(bytes)
 }
 
-/// Puts `content` in the place of a file in one instant. A link stays one, what it leads to is
-/// replaced, and the mode of what was there stays; a new file is its user's alone.
+/// Replaces the content of a file atomically. A link stays, and its target is replaced. The mode of
+/// an existing file stays; a new one is accessible to its user only.
 ///
 /// # Errors
-/// It cannot be written; then what was there is as it was.
+/// The file cannot be written. What was there is unchanged.
 pub fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     put(&target, |file| {
@@ -74,7 +74,7 @@ pub fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
     })
 }
 
-/// Has a file be made beside `path`, and then be what `path` names.
+/// Creates a file next to `path`, has `make` write it, and renames it to `path`.
 pub(crate) fn put(path: &Path, make: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     let mut next = path.as_os_str().to_owned();
     next.push(format!(".tmp-{}", std::process::id()));
@@ -87,7 +87,7 @@ pub(crate) fn put(path: &Path, make: impl FnOnce(&mut File) -> io::Result<()>) -
         .and_then(|mut file| make(&mut file))
         .and_then(|()| fs::rename(&next, path));
     if put.is_err() {
-        // One that is left is in nobody's way but the next one's.
+        // A leftover would only be in the way of the next call.
         let _ = fs::remove_file(&next);
     }
     put

@@ -1,4 +1,4 @@
-//! The home directory and what is where in it.
+//! [`Home`]: the home directory and the paths in it.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -9,36 +9,36 @@ use threadrunner_core::{BackendKind, ErrorCode, Failure};
 use crate::private::{ensure_closed, ensure_dir, ensure_private};
 use crate::runtime_dir::{self, OWN_DIR, UnusedRuntimeDir};
 
-/// The longest path of a Unix socket, in bytes: `sockaddr_un` has 108, the last for a zero.
+/// The longest path of a Unix socket, in bytes: `sockaddr_un` has 108, the last one for a zero.
 const MAX_SOCKET_PATH: usize = 107;
 
-/// Every path of one user's ThreadRunner, and what else the environment decides.
+/// Every path of one user's ThreadRunner, and whatever else the environment decides.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Home {
     /// `THREADRUNNER_HOME`, else `~/.threadrunner`.
     pub root: PathBuf,
     /// `config.toml`; it need not exist.
     pub config_file: PathBuf,
-    /// Where model names are looked up.
+    /// The directory in which model names are looked up.
     pub models_dir: PathBuf,
     /// The job workspace: `THREADRUNNER_WORKSPACE`, else `workspace/`.
     pub workspace: PathBuf,
-    /// Logs.
+    /// Logs, saved state of sessions, and what else can be lost.
     pub cache_dir: PathBuf,
     /// Locks, and by default the socket.
     pub run_dir: PathBuf,
-    /// The daemon's socket: `THREADRUNNER_SOCKET`; else `run/daemon.sock` where
-    /// `THREADRUNNER_HOME` is set, because two homes must not share a daemon; else
+    /// The daemon's socket: `THREADRUNNER_SOCKET`; else `run/daemon.sock` if `THREADRUNNER_HOME` is
+    /// set, because two homes must not share a daemon; else
     /// `$XDG_RUNTIME_DIR/threadrunner/daemon.sock`; else `run/daemon.sock`.
     pub socket: PathBuf,
-    /// The runtime directory, where it cannot hold the socket.
+    /// The runtime directory, if it cannot hold the socket.
     pub unused_runtime_dir: Option<UnusedRuntimeDir>,
     /// `THREADRUNNER_BACKEND`.
     pub backend: Option<BackendKind>,
     /// `THREADRUNNER_MODEL_PATH`.
     pub model_path: Option<PathBuf>,
-    /// Whether the directories of workspace and socket were chosen by the user: then their
-    /// permissions are too.
+    /// Whether the user chose the directories of the workspace and the socket, and with them their
+    /// permissions.
     chosen_workspace: bool,
     chosen_socket: bool,
 }
@@ -53,7 +53,7 @@ impl Home {
         Self::resolve(&here, |name| env::var_os(name))?.without_unfit_runtime_dir(&here)
     }
 
-    /// The same with the socket in the home, if the runtime directory is missing, or somebody else's.
+    /// The same, with the socket in the home if the runtime directory cannot hold it.
     fn without_unfit_runtime_dir(self, here: &Path) -> Result<Self, Failure> {
         if !self.uses_runtime_dir() {
             return Ok(self);
@@ -69,7 +69,7 @@ impl Home {
         !self.chosen_socket && self.socket.parent() != Some(self.run_dir.as_path())
     }
 
-    /// The same with the socket at this path, as `THREADRUNNER_SOCKET` would say it.
+    /// Like [`Home::from_env`], with the socket at this path, as if `THREADRUNNER_SOCKET` named it.
     ///
     /// # Errors
     /// See [`Home::resolve`].
@@ -81,12 +81,12 @@ impl Home {
         })
     }
 
-    /// The home that `variable` describes; `here` is what relative paths are relative to. Reads
-    /// no file. A variable that is empty counts as absent.
+    /// The home that `variable` describes. Relative paths are relative to `here`. Reads no file. An
+    /// empty variable counts as unset.
     ///
     /// # Errors
-    /// [`ErrorCode::Config`]: no home can be named, the socket's path is too long, or a variable
-    /// has a value it cannot have.
+    /// [`ErrorCode::Config`] when the home is unknown, the socket's path is too long, or a variable
+    /// has a value that it cannot have.
     pub fn resolve(
         here: &Path,
         variable: impl Fn(&str) -> Option<OsString>,
@@ -107,7 +107,7 @@ impl Home {
         };
         let run_dir = root.join("run");
         let chosen_socket = path("THREADRUNNER_SOCKET");
-        // The XDG specification wants relative paths in it ignored.
+        // The XDG specification says to ignore relative paths.
         let runtime_dir =
             text("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|dir| dir.is_absolute());
         let socket = match (&chosen_socket, &chosen_root, runtime_dir) {
@@ -143,27 +143,28 @@ impl Home {
         })
     }
 
-    /// Makes what is missing, each directory 0700.
+    /// Creates the missing directories, each with mode 0700.
     ///
-    /// A directory of this user that is open to others is closed, if nothing but ThreadRunner's
-    /// own is in it. Where the user chose the workspace's or the socket's place, its permissions
-    /// are left alone.
+    /// Closes a directory of this user that is open to others, if it holds nothing but
+    /// ThreadRunner's own files. Leaves the permissions of a workspace or socket directory alone if
+    /// the user chose it.
     ///
     /// # Errors
-    /// A directory cannot be made or closed, belongs to another user, or something that is no
-    /// directory is in its place.
+    /// A directory cannot be created or closed, belongs to another user, or its name is taken by
+    /// something else.
     pub fn create(&self) -> Result<(), Failure> {
         const OURS: [&str; 6] =
             ["config.toml", "models", "workspace", "workspaces", "cache", "run"];
         ensure_private(&self.root, |name| OURS.contains(&name))?;
-        // Locks and the socket are nobody else's to change.
+        // Nobody else may change the locks and the socket.
         match self.run_dir.is_symlink() {
             true => ensure_closed(&self.run_dir)?,
             false => ensure_private(&self.run_dir, |_| true)?,
         }
-        // What other programs put beside the models and the logs does not make them less ours.
+        // Other programs' files next to the models and the logs do not make these directories less
+        // ours.
         for dir in [&self.cache_dir, &self.models_dir] {
-            // A link to a bigger disk leads to a directory that others may have a use for.
+            // A link to a bigger disk may lead to a directory that others use.
             if dir.is_symlink() {
                 ensure_dir(dir)?;
             } else {
@@ -185,8 +186,8 @@ impl Home {
         Ok(())
     }
 
-    /// The workspace that `THREADRUNNER_WORKSPACE` asks for, as it is sent to a daemon that may have
-    /// been started with another.
+    /// The workspace that `THREADRUNNER_WORKSPACE` names, to send to a daemon that may have been
+    /// started with another one.
     pub fn asked_workspace(&self) -> Option<String> {
         let asked = self.chosen_workspace.then_some(&self.workspace);
         asked.and_then(|path| path.to_str()).map(str::to_owned)
@@ -197,7 +198,7 @@ impl Home {
         self.cache_dir.join(format!("threadrunner-daemon-{date}.log"))
     }
 
-    /// The newest log there is.
+    /// The newest log, if there is one.
     pub fn newest_log(&self) -> Option<PathBuf> {
         let entries = std::fs::read_dir(&self.cache_dir).ok()?;
         entries
@@ -206,26 +207,26 @@ impl Home {
                 let name = path.file_name().unwrap_or_default().to_string_lossy();
                 name.starts_with("threadrunner-daemon-") && name.ends_with(".log")
             })
-            // Dates in names: name order is time order.
+            // The names contain dates, so sorting by name sorts by time.
             .max()
     }
 
-    /// The `config.toml` that the daemon runs with, as it was when it started.
+    /// A copy of the `config.toml` that the daemon started with.
     pub fn running_config(&self) -> PathBuf {
         self.run_dir.join("config.toml")
     }
 
-    /// The directories that became workspaces by being used, a path a line.
+    /// The list of directories that became workspaces by being used, one path per line.
     pub fn used_directories(&self) -> PathBuf {
         self.run_dir.join("workspaces")
     }
 
-    /// Held by the daemon for its life.
+    /// The lock that the daemon holds while it runs.
     pub fn daemon_lock(&self) -> PathBuf {
         self.run_dir.join("daemon.lock")
     }
 
-    /// Held by a client while it starts the daemon.
+    /// The lock that a client holds while it starts the daemon.
     pub fn spawn_lock(&self) -> PathBuf {
         self.run_dir.join("spawn.lock")
     }

@@ -1,8 +1,9 @@
-//! Where everything is and what it is called: the environment, the home's paths, `config.toml`,
-//! and the way from a model's name to its file.
+//! Where everything is and what it is called: the environment, the home's paths, `config.toml`, and
+//! the files behind model names.
 //!
-//! The command line and the daemon both read these, so they read them here, once. A flag beats a
-//! variable beats `config.toml` beats the default.
+//! [`Home`] holds the paths, as the environment defines them. [`Config`] is the content of
+//! `config.toml`. The command line and the daemon share this crate, so that both read them alike. A
+//! flag beats a variable, which beats `config.toml`, which beats the default.
 
 mod amount;
 mod config;

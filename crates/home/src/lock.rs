@@ -1,4 +1,4 @@
-//! Locks that end with the process that holds them.
+//! File locks that end with the process that holds them.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -9,19 +9,19 @@ use threadrunner_core::{ErrorCode, Failure};
 
 use crate::{Links, open_regular, read_regular};
 
-/// A note is a path.
+/// The longest note, in bytes: a note is a path.
 const LONGEST_NOTE: u64 = 4096;
 
-/// A file locked for this process alone, until dropped or until the process ends however it ends.
+/// An exclusive lock on a file, held until dropped, or until the process ends in whatever way.
 ///
-/// The file stays: whether it exists says nothing, only whether it is locked.
+/// The file stays. Whether it exists says nothing; only whether it is locked does.
 #[derive(Debug)]
 pub struct FileLock {
     file: File,
 }
 
 impl FileLock {
-    /// Takes the lock, waiting for whoever holds it. Blocks the thread.
+    /// Takes the lock. Blocks the thread while another process holds it.
     ///
     /// # Errors
     /// The file cannot be opened or locked.
@@ -31,7 +31,7 @@ impl FileLock {
         Ok(Self { file })
     }
 
-    /// Takes the lock, or says `None` if somebody holds it.
+    /// Takes the lock; `None` if another process holds it.
     ///
     /// # Errors
     /// The file cannot be opened or locked.
@@ -44,10 +44,10 @@ impl FileLock {
         }
     }
 
-    /// Leaves a note for those who find the lock held. It may outlive the lock.
+    /// Leaves a note for processes that find the lock held. The note may outlive the lock.
     ///
-    /// The daemon notes its socket here: a client whose environment names another one (a cron job
-    /// has no `XDG_RUNTIME_DIR`) then still finds the daemon of its home.
+    /// The daemon notes its socket here. So a client whose environment names another one (a cron
+    /// job has no `XDG_RUNTIME_DIR`) still finds the daemon of its home.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -56,30 +56,30 @@ impl FileLock {
         self.file.write_all_at(note, 0)
     }
 
-    /// The note last left in the lock file `path`, whether or not anybody holds the lock now.
+    /// The last note left in the lock file `path`, whether or not the lock is held.
     ///
-    /// Asking for the lock to find out would keep the one who wants it from getting it.
+    /// Does not try the lock to find out: that could keep another process from getting it.
     pub fn read_note(path: &Path) -> Option<Vec<u8>> {
         let note = read_regular(path, LONGEST_NOTE, Links::Refused).ok()?;
         (!note.is_empty()).then_some(note)
     }
 
-    /// The process that holds the lock at `path`, by its id; `None` where nobody holds it or the
-    /// system does not tell, as of a process in another container.
+    /// The id of the process that holds the lock at `path`; `None` if nobody holds it, or if the
+    /// system does not tell, as for a process in another container.
     ///
-    /// Asked of the kernel: a process id that was written down may be another's by now.
+    /// Asks the kernel, because a process id that was written down may be another process's by now.
     pub fn holder(path: &Path) -> Option<u32> {
         let file = fs::metadata(path).ok()?;
         let locks = fs::read_to_string("/proc/locks").ok()?;
-        // Devices are not compared: of a layered file system the kernel names another one here.
+        // Devices are not compared: for a layered file system, the kernel reports another one here.
         let candidates = locks.lines().filter_map(|line| holder_in(line, file.ino()));
         candidates.into_iter().find(|&pid| has_open(pid, (file.dev(), file.ino())))
     }
 }
 
-/// The process that a line of `/proc/locks` names, if it tells of a lock on that inode that is
-/// held: `1: FLOCK  ADVISORY  WRITE 712 fe:00:1001 0 EOF`. Of one that is waited for, an arrow
-/// stands before the kind.
+/// The process in a line of `/proc/locks`, if the line is about a held lock on this inode:
+/// `1: FLOCK  ADVISORY  WRITE 712 fe:00:1001 0 EOF`. In the line of a waiting process, an arrow
+/// precedes the kind.
 fn holder_in(line: &str, inode: u64) -> Option<u32> {
     let mut words = line.split_whitespace().skip(1);
     let kind = words.next()?;
@@ -89,7 +89,7 @@ fn holder_in(line: &str, inode: u64) -> Option<u32> {
     pid.parse().ok().filter(|_| held && same)
 }
 
-/// Whether a process has that file open.
+/// Whether a process has the file with this device and inode open.
 fn has_open(pid: u32, file: (u64, u64)) -> bool {
     let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     let mut opened = descriptors.filter_map(|entry| fs::metadata(entry.path()).ok());
@@ -104,7 +104,7 @@ fn open(path: &Path) -> Result<File, Failure> {
 
 fn failed(verb: &str, path: &Path, error: &io::Error) -> Failure {
     if error.kind() == io::ErrorKind::InvalidInput {
-        let message = format!("{} is in a lock's place: {error}", path.display());
+        let message = format!("cannot use {} as a lock: {error}", path.display());
         return Failure::new(ErrorCode::Config, message).hint("move it away");
     }
     Failure::new(ErrorCode::Io, format!("cannot {verb} {}: {error}", path.display()))

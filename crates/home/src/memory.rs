@@ -1,4 +1,4 @@
-//! How much memory the models may take, and what is said of each of them.
+//! The memory budget for models, and the settings of single models.
 
 use serde::{Deserialize, Deserializer};
 use threadrunner_core::engine_protocol::{DummyScript, EngineOptions};
@@ -8,12 +8,12 @@ use crate::amount::Amount;
 use crate::model::by_name;
 use crate::{Config, Home};
 
-/// How much memory all loaded models together may take.
+/// How much memory all loaded models together may use.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum MemoryBudget {
-    /// This share of what is free, and of what the engines have already.
+    /// This share of the memory that is free or already used by engines.
     Share(f64),
-    /// So many bytes.
+    /// This many bytes.
     Bytes(u64),
 }
 
@@ -33,7 +33,7 @@ impl<'de> Deserialize<'de> for MemoryBudget {
     }
 }
 
-/// No model that answers anything is smaller.
+/// The smallest budget, in bytes: no model that can answer anything is smaller.
 const SMALLEST: u64 = 1_000_000;
 
 impl MemoryBudget {
@@ -47,7 +47,7 @@ impl MemoryBudget {
         }
         match parse_size(text) {
             Ok(bytes @ SMALLEST..) => Ok(Self::Bytes(bytes)),
-            Ok(_) => Err(format!("'{text}' has room for no model at all")),
+            Ok(_) => Err(format!("'{text}' is too small for any model")),
             Err(InvalidSize::NoUnit(number)) => {
                 let share = Self::parse(&format!("{number} %")).is_ok();
                 let share = if share { format!("\"{number} %\" or ") } else { String::new() };
@@ -62,27 +62,27 @@ impl MemoryBudget {
     }
 }
 
-/// `[models.NAME]`: what holds for one model where it differs from the others.
+/// `[models.NAME]`: what differs for one model.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelConfig {
     /// How long it stays loaded without a request. Default: `idle_timeout`.
     pub keep_alive: Option<KeepAlive>,
-    /// It is unloaded only by name, neither for being idle nor to make room.
+    /// Unload it only by name, neither when idle nor to make room.
     pub pin: bool,
     /// Cells of the KV cache, for all sequences together.
     pub context: Option<u32>,
-    /// The most sequences at once.
+    /// The maximum number of sequences at once.
     pub sequences: Option<u32>,
     /// Its draft model: a name in `models/`, an alias, or a path (relative to the home).
     pub draft: Option<String>,
-    /// The dummy's script, for tests: the name is one by which the dummy can be asked for.
+    /// The dummy's script, for tests. The dummy can then be requested by this table's name.
     pub dummy: Option<DummyScript>,
 }
 
 impl Config {
-    /// What `[models.NAME]` says of a model; nothing, where it is not among them. A name means the
-    /// same file as in a request.
+    /// The settings in `[models.NAME]` for a model; the defaults if there are none. A name means
+    /// the same file as in a request.
     pub fn model_settings(&self, home: &Home, model: &ModelRef) -> ModelConfig {
         let named = self.models.iter().find(|(name, _)| match (model.backend, &model.path) {
             (BackendKind::Dummy, Some(path)) => home.models_dir.join(name) == *path,
@@ -96,7 +96,7 @@ impl Config {
 }
 
 impl ModelConfig {
-    /// The options of this model's engine; what is not its own is `general`.
+    /// The options for this model's engine. Those that the model does not set are from `general`.
     pub fn engine_options(&self, general: &EngineOptions) -> EngineOptions {
         EngineOptions {
             context: self.context.or(general.context),
@@ -131,7 +131,7 @@ mod tests {
         {
             assert!(budget(wrong).unwrap_err().contains("line 1"), "{wrong}");
         }
-        // Whoever writes so means a share, or another unit, and not so many bytes.
+        // Probably a share or another unit was meant, and not this many bytes.
         for slip in ["70", "\"70\""] {
             let message = budget(slip).unwrap_err();
             assert!(message.contains("\"70 %\" or \"70 GB\""), "{message}");

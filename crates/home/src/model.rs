@@ -1,4 +1,4 @@
-//! From a model's name to its file.
+//! Finds the file that a model's name means.
 
 use std::fs;
 use std::io;
@@ -12,29 +12,30 @@ use crate::{Config, Home, WorkspaceSettings, default_model};
 /// A model file in the home's `models/`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelFile {
-    /// The name it goes by: the file's stem.
+    /// Its name: the stem of the file's name.
     pub name: String,
     /// The file.
     pub path: PathBuf,
-    /// Its size, in bytes; of a split model, that of its first part.
+    /// Its size in bytes; of a split model, the size of the first part.
     pub bytes: u64,
 }
 
-/// The backend that a request runs on: the flag, else `THREADRUNNER_BACKEND`, else the
-/// configuration, else llama where it is compiled in and the dummy where not.
+/// The backend for a request: the flag, else `THREADRUNNER_BACKEND`, else the configuration, else
+/// llama if it is compiled in, else the dummy.
 pub fn resolve_backend(flag: Option<BackendKind>, home: &Home, config: &Config) -> BackendKind {
     let built = if cfg!(feature = "llama") { BackendKind::Llama } else { BackendKind::Dummy };
     flag.or(home.backend).or(config.backend).unwrap_or(built)
 }
 
-/// The model that `name` means, or without one the default ([`default_model`]).
+/// The model that `name` means; without a name, the default one ([`default_model`]).
 ///
 /// A name is a path (it has a slash, or it ends in `.gguf` and exists), the name or the stem of a
-/// file in `models/`, or an alias. The path in the answer is absolute, and a file was there.
+/// file in `models/`, or an alias. The returned path is absolute, and a file was found there. The
+/// dummy needs no file.
 ///
 /// # Errors
-/// [`ErrorCode::NoModel`] when none is named and none can be chosen; [`ErrorCode::ModelNotFound`]
-/// when none goes by that name. The hint says what there is.
+/// [`ErrorCode::NoModel`] when no name is given and there is no default;
+/// [`ErrorCode::ModelNotFound`] when no model has that name. The hint says which models there are.
 pub fn resolve_model(
     home: &Home,
     config: &Config,
@@ -55,15 +56,15 @@ pub fn resolve_model(
     Ok(ModelRef { backend, path: Some(path), draft: None })
 }
 
-/// The path that tells a dummy of `[models.NAME]` from others; there is no file.
+/// The path that tells the dummy of `[models.NAME]` from others. There is no such file.
 fn dummy(home: &Home, config: &Config, name: &str) -> Option<PathBuf> {
     let mut paths = config.models.keys().map(|known| (known, home.models_dir.join(known)));
     let found = paths.find(|(known, path)| known.as_str() == name || path.as_os_str() == name)?;
     Some(found.1)
 }
 
-/// The model that `name` means in a workspace, or without one that workspace's default: its own,
-/// which was chosen with it, else the general one of [`resolve_model`].
+/// The model that `name` means in a workspace; without a name, the workspace's own, which was
+/// chosen together with it, else the general default of [`resolve_model`].
 ///
 /// # Errors
 /// As [`resolve_model`].
@@ -89,14 +90,14 @@ pub fn resolve_workspace_model(
     }
 }
 
-/// How a request says that it wants no draft model, whatever the configuration says.
+/// The name by which a request refuses a draft model, whatever is configured.
 const NO_DRAFT: &str = "none";
 
-/// The same model with the draft model that `name` means, or without a name with the one that
-/// `[models.NAME]` gives it. `none` is none.
+/// The same model with the draft model that `name` means; without a name, with the one that
+/// `[models.NAME]` configures. `none` disables the draft model.
 ///
 /// # Errors
-/// [`ErrorCode::ModelNotFound`] when no model goes by that name.
+/// [`ErrorCode::ModelNotFound`] when no model has that name.
 pub fn resolve_draft(
     home: &Home,
     config: &Config,
@@ -104,7 +105,7 @@ pub fn resolve_draft(
     name: Option<&str>,
 ) -> Result<ModelRef, Failure> {
     let configured = config.model_settings(home, &model).draft;
-    // What stands in the configuration means the same from every working directory.
+    // A name in the configuration means the same from every working directory.
     let (name, base) = match (name, &configured) {
         (Some(name), _) => (name, Path::new("")),
         (None, Some(name)) => (name.as_str(), home.root.as_path()),
@@ -114,7 +115,7 @@ pub fn resolve_draft(
         return Ok(ModelRef { draft: None, ..model });
     }
     let draft = match model.backend {
-        // There is no file, and the name is enough.
+        // There is no file: the name is enough.
         BackendKind::Dummy | BackendKind::Unknown => home.models_dir.join(name),
         BackendKind::Llama => by_name(home, config, name, base).map_err(|failure| Failure {
             message: format!("the draft model: {}", failure.message),
@@ -124,7 +125,7 @@ pub fn resolve_draft(
     Ok(ModelRef { draft: Some(draft), ..model })
 }
 
-/// The model files in the home's `models/`, by name. Of a model in several parts, the first.
+/// The model files in the home's `models/`, sorted by name. Lists a split model by its first part.
 ///
 /// # Errors
 /// [`ErrorCode::Io`] when the directory exists and cannot be read.
@@ -143,7 +144,7 @@ pub fn list_models(home: &Home) -> Result<Vec<ModelFile>, Failure> {
     let mut models: Vec<_> = entries
         .filter_map(|entry| {
             let path = entry.ok()?.path();
-            // Follows links: a model may well lie on another disk.
+            // Follows links: a model may be on another disk.
             let metadata = fs::metadata(&path).ok().filter(|metadata| metadata.is_file())?;
             let name = path.file_stem()?.to_str()?.to_owned();
             (is_gguf(&path) && !is_later_part(&name)).then_some(ModelFile {
@@ -161,8 +162,8 @@ fn is_gguf(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
 }
 
-/// Whether this is the stem of a part of a split model, other than the first: llama.cpp calls
-/// them `NAME-00002-of-00003.gguf` and opens them all by the first.
+/// Whether this is the stem of a later part of a split model: llama.cpp names the parts
+/// `NAME-00002-of-00003.gguf` and opens them all through the first.
 fn is_later_part(stem: &str) -> bool {
     let mut parts = stem.rsplit('-');
     let (Some(count), Some("of"), Some(part)) = (parts.next(), parts.next(), parts.next()) else {
@@ -172,8 +173,8 @@ fn is_later_part(stem: &str) -> bool {
     number(count) && number(part) && part != "00001"
 }
 
-/// The file that `name` means; relative paths are relative to `base`, and to the working
-/// directory where that is empty.
+/// The file that `name` means. A relative path is relative to `base`, or to the working directory
+/// if `base` is empty.
 pub(crate) fn by_name(
     home: &Home,
     config: &Config,
@@ -210,7 +211,7 @@ pub(crate) fn by_name(
         return Err(link.failure());
     }
     if let Some(target) = config.aliases.get(name) {
-        // An alias of an alias would be a riddle; only files are behind aliases.
+        // Aliases stand for files only: an alias of an alias would be confusing.
         let plain = Config { aliases: Default::default(), ..config.clone() };
         return by_name(home, &plain, target, &home.root).map_err(|failure| Failure {
             message: format!("the alias '{name}' in config.toml: {}", failure.message),
@@ -239,13 +240,13 @@ fn suggestion<'a>(name: &str, names: impl Iterator<Item = &'a String>) -> String
     near.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
     let near: Vec<_> = near.into_iter().take(3).map(|(_, known)| known).collect();
     if near.is_empty() {
-        "`threadrunner models` lists the models there are; a path with a slash works too".to_owned()
+        "`threadrunner models` lists the models; a path with a slash works too".to_owned()
     } else {
         format!("did you mean {}?", near.join(" or "))
     }
 }
 
-/// The absolute path of `path`, if it is a file; else why not.
+/// The absolute path of `path` if it is a file; otherwise why it cannot be used.
 pub(crate) fn file(path: &Path) -> Result<PathBuf, String> {
     let metadata =
         fs::metadata(path).map_err(|error| match (fs::read_link(path), error.kind()) {
@@ -264,16 +265,16 @@ pub(crate) fn file(path: &Path) -> Result<PathBuf, String> {
 
 fn leads_nowhere(target: &Path, error: &io::Error) -> String {
     let why = match error.kind() {
-        io::ErrorKind::NotFound => "is not there".to_owned(),
+        io::ErrorKind::NotFound => "does not exist".to_owned(),
         _ => format!("cannot be used: {error}"),
     };
     format!("it is a link to {}, which {why}", target.display())
 }
 
-/// A link in `models/` whose file is not there.
+/// A link in `models/` that does not lead to a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DanglingLink {
-    /// The name that it would give to a model.
+    /// The name that the model would have.
     pub name: String,
     /// The link.
     pub path: PathBuf,
@@ -291,7 +292,7 @@ impl DanglingLink {
     }
 }
 
-/// The links in the home's `models/` that would be models if their files were there, by name.
+/// The links in the home's `models/` that would be models if their files existed, sorted by name.
 pub fn dangling_links(home: &Home) -> Vec<DanglingLink> {
     let entries = fs::read_dir(&home.models_dir).into_iter().flatten().flatten();
     let mut links: Vec<_> = entries

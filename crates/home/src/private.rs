@@ -1,4 +1,4 @@
-//! Directories that nobody else may look into.
+//! Directories that only their owner may access.
 
 use std::fs::{self, DirBuilder, Metadata, Permissions};
 use std::io;
@@ -53,7 +53,7 @@ impl From<PrivateDirError> for Failure {
                     path.display()
                 ),
             )
-            .hint(format!("let it lead to one of your own, {elsewhere}")),
+            .hint(format!("point it to a directory of your own, {elsewhere}")),
             PrivateDirError::Mend { path, source } => Failure::new(
                 ErrorCode::Io,
                 format!("cannot close {} to other users: {source}", path.display()),
@@ -63,9 +63,9 @@ impl From<PrivateDirError> for Failure {
     }
 }
 
-/// Makes `path`, 0700, unless it exists; then it must be a directory of this user, and is closed
-/// to others. `ours` tells what may be inside for that: the mode of a directory with anything else
-/// in it is somebody's decision, and is not changed.
+/// Creates `path` with mode 0700, unless it exists. An existing one must be a directory of this
+/// user, and is closed to others if `ours` accepts all names in it. With anything else in it, its
+/// mode was somebody's decision: it is left alone, and an error if it admits others.
 pub(crate) fn ensure_private(
     path: &Path,
     ours: impl Fn(&str) -> bool,
@@ -87,8 +87,8 @@ pub(crate) fn ensure_private(
         .map_err(|source| PrivateDirError::Mend { path: path.into(), source })
 }
 
-/// Follows a link to a directory of this user, which nobody else may write to. Its mode is not
-/// changed: it is not ours, and others may have to read it.
+/// Checks that `path` is a directory of this user, or a link to one, and that nobody else may write
+/// to it. Does not change its mode: it is not ours, and others may have to read it.
 pub(crate) fn ensure_closed(path: &Path) -> Result<(), PrivateDirError> {
     let mode = ensure_own(path)?.permissions().mode() & 0o7777;
     match mode & 0o022 {
@@ -97,7 +97,8 @@ pub(crate) fn ensure_closed(path: &Path) -> Result<(), PrivateDirError> {
     }
 }
 
-/// Makes `path`, 0700, unless it exists; then it must be a directory of this user.
+/// Creates `path` with mode 0700, unless it exists. An existing one must be a directory of this
+/// user.
 fn ensure_own(path: &Path) -> Result<Metadata, PrivateDirError> {
     let metadata = ensure_dir(path)?;
     let uid = rustix::process::geteuid().as_raw();
@@ -108,11 +109,11 @@ fn ensure_own(path: &Path) -> Result<Metadata, PrivateDirError> {
     Ok(metadata)
 }
 
-/// Makes `path`, 0700, unless it exists; then it must be a directory.
+/// Creates `path` with mode 0700, unless it exists. An existing one must be a directory.
 pub(crate) fn ensure_dir(path: &Path) -> Result<Metadata, PrivateDirError> {
     let failed = |source| PrivateDirError::Create { path: path.into(), source };
     if let Err(error) = DirBuilder::new().recursive(true).mode(0o700).create(path) {
-        // Anything that exists and is no directory: a file, or a link to nowhere.
+        // Something that is not a directory: a file, or a dangling link.
         return Err(match fs::symlink_metadata(path) {
             Ok(metadata) if !metadata.is_dir() => {
                 PrivateDirError::NotADirectory { path: path.into() }

@@ -1,4 +1,4 @@
-//! `[retention]`: which jobs that have ended are kept.
+//! `[retention]`: which ended jobs to keep.
 
 use std::time::Duration;
 
@@ -6,24 +6,24 @@ use serde::Deserialize;
 
 use crate::amount;
 
-/// Which jobs that have ended are kept: those within every limit that is set. Without one, all.
+/// Which ended jobs to keep: those within every limit that is set. Without a limit, all.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RetentionConfig {
-    /// Jobs that ended longer ago than this are removed: `"7d"`, or seconds.
+    /// Remove jobs that ended longer ago than this: `"7d"`, or seconds.
     #[serde(deserialize_with = "amount::some_duration")]
     pub max_age: Option<Duration>,
-    /// The newest so many are kept.
+    /// Keep this many of the newest jobs.
     pub max_jobs: Option<u64>,
-    /// The newest are kept that take up no more than this on the disk: `"10 GB"`, or bytes.
+    /// Keep the newest jobs that take up no more than this on the disk: `"10 GB"`, or bytes.
     #[serde(deserialize_with = "amount::some_bytes")]
     pub max_bytes: Option<u64>,
-    /// Jobs that failed or were canceled stay, and do not count.
+    /// Keep failed and canceled jobs, and do not count them.
     pub keep_failed: bool,
 }
 
 impl RetentionConfig {
-    /// Whether anything is ever removed.
+    /// Whether any limit is set.
     pub fn limits(&self) -> bool {
         self.max_age.is_some() || self.max_jobs.is_some() || self.max_bytes.is_some()
     }

@@ -1,7 +1,7 @@
-//! `XDG_RUNTIME_DIR`: whether the socket can be there.
+//! Checks whether the socket can be in `XDG_RUNTIME_DIR`.
 //!
-//! `su` and `sudo` leave it as another user's, a logout takes it away, and where it names `/tmp`
-//! anybody may have put a link there.
+//! After `su` and `sudo` it is another user's; a logout removes it; and if it names `/tmp`, anybody
+//! may have put a link there.
 
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, Mode, OFlags};
 use threadrunner_core::{ErrorCode, Failure};
 
-/// ThreadRunner's own directory in it.
+/// ThreadRunner's own directory in the runtime directory.
 pub(crate) const OWN_DIR: &str = "threadrunner";
 
 /// A runtime directory that is not used.
@@ -18,16 +18,16 @@ pub(crate) const OWN_DIR: &str = "threadrunner";
 pub struct UnusedRuntimeDir {
     /// What `XDG_RUNTIME_DIR` names.
     pub path: PathBuf,
-    /// Why it is not used, in words that go on from its path.
+    /// Why it is not used, in words that follow its path.
     pub why: String,
 }
 
-/// Why the socket cannot be in the runtime directory `dir`; `None` where it can.
+/// Why the socket cannot be in the runtime directory `dir`; `None` if it can.
 pub(crate) fn unfit(dir: &Path) -> Option<String> {
     let uid = rustix::process::geteuid().as_raw();
     let found = match fs::metadata(dir) {
         Ok(found) => found,
-        Err(error) => return Some(format!("cannot be looked at: {error}")),
+        Err(error) => return Some(format!("cannot be accessed: {error}")),
     };
     if !found.is_dir() {
         return Some("is not a directory".to_owned());
@@ -51,8 +51,8 @@ pub(crate) fn unfit(dir: &Path) -> Option<String> {
     (own.uid() != uid).then(|| format!("holds a directory {OWN_DIR} of user {}", own.uid()))
 }
 
-/// Makes the directory of the socket in the runtime directory, which is there, and closes it to
-/// others. Never follows a link, also none that somebody has just put there.
+/// Creates the socket's directory in the runtime directory, which exists, and closes it to others.
+/// Never follows a link, not even one that was put there just now.
 pub(crate) fn ensure(dir: &Path) -> Result<(), Failure> {
     let failed = |what: &str| {
         let message = format!("{} {what}", dir.display());
@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn what_is_missing_or_open_to_others_is_not() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(unfit(&dir.path().join("gone")).unwrap().contains("looked at"));
+        assert!(unfit(&dir.path().join("gone")).unwrap().contains("accessed"));
         let file = dir.path().join("file");
         fs::write(&file, "").unwrap();
         assert_eq!(unfit(&file).unwrap(), "is not a directory");

@@ -1,15 +1,15 @@
-//! `[sessions]`: what is kept of conversations beside what was said.
+//! `[sessions]`: what to keep of conversations besides their text.
 
 use serde::Deserialize;
 
 use crate::amount;
 
-/// What is kept of conversations beside what was said, which is in the workspace.
+/// What to keep of conversations besides their text, which is in the workspace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SessionsConfig {
-    /// The most bytes, in `cache/state`, of what engines have computed of conversations; the oldest
-    /// go first, and 0 keeps none. Default: `"4 GiB"`.
+    /// The maximum size of what engines have computed for conversations, in `cache/state`, in
+    /// bytes. The oldest goes first, and 0 keeps none. Default: `"4 GiB"`.
     #[serde(deserialize_with = "amount::bytes")]
     pub state_bytes: u64,
 }

@@ -1,16 +1,16 @@
-//! Signals that whoever started this process has it ignore.
+//! The signals that this process ignores because its parent did.
 
-/// SIGINT's number, everywhere.
+/// The number of SIGINT, on every system.
 const INTERRUPT: u32 = 2;
 
-/// The signals that are ignored, that of number 1 in the lowest bit; none where the system does not
-/// say.
+/// The ignored signals as a bit mask, with signal 1 in the lowest bit; 0 if the system does not
+/// tell.
 pub fn ignored_signals() -> u64 {
     std::fs::read_to_string("/proc/self/status").map_or(0, |status| ignored_in(&status))
 }
 
-/// Whether SIGINT is ignored: a script's job in the background is not meant by the terminal's Ctrl-C,
-/// so nobody should begin to listen to it.
+/// Whether SIGINT is ignored. The terminal's Ctrl-C is not meant for a script's background job, so
+/// no handler should be installed then.
 pub fn interrupt_is_ignored() -> bool {
     ignored_signals() & (1 << (INTERRUPT - 1)) != 0
 }

@@ -1,4 +1,4 @@
-//! The workspaces there are: the default one, and those of `[workspaces.NAME]`.
+//! The workspaces: the default one, and those of `[workspaces.NAME]`.
 
 use std::path::{Path, PathBuf};
 
@@ -7,35 +7,35 @@ use threadrunner_core::{ErrorCode, Failure, JobSpec, Parameters, Priority, Role}
 use crate::config::expand;
 use crate::{Config, Home, RetentionConfig};
 
-/// The name of the workspace that nobody needs to name.
+/// The name of the workspace that is used when none is named.
 pub const DEFAULT_WORKSPACE: &str = "default";
 
 /// The longest name of a workspace, in bytes.
 const NAME_BYTES: usize = 64;
 
-/// A workspace, with everything that holds for its jobs where they do not say otherwise.
+/// A workspace, and the settings for jobs in it that do not set their own.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WorkspaceSettings {
     /// Its name.
     pub name: String,
     /// Its directory, absolute.
     pub path: PathBuf,
-    /// Its own model; `None` is the general default.
+    /// Its own model; `None` means the general default.
     pub model: Option<String>,
-    /// Instructions.
+    /// Instructions for jobs without any.
     pub system: Option<String>,
-    /// Who goes first.
+    /// The priority of jobs that do not set one.
     pub priority: Option<Priority>,
-    /// How often a job is begun before it fails.
+    /// The maximum number of attempts for a job.
     pub max_attempts: u32,
-    /// Which jobs that have ended are kept.
+    /// Which ended jobs to keep.
     pub retention: RetentionConfig,
     /// Generation parameters: its own, then the general ones.
     pub defaults: Parameters,
 }
 
 impl WorkspaceSettings {
-    /// Fills in what a job does not say of how it is answered.
+    /// Fills in the generation parameters and instructions that a job does not set.
     pub fn fill_in(&self, spec: &mut JobSpec) {
         spec.params = std::mem::take(&mut spec.params).or(&self.defaults);
         let instructed = spec.system.is_some()
@@ -47,7 +47,7 @@ impl WorkspaceSettings {
 }
 
 impl Config {
-    /// The workspaces there are: the default one first, then the others by name.
+    /// All workspaces: the default one first, then the others by name.
     pub fn workspaces(&self, home: &Home) -> Vec<WorkspaceSettings> {
         let default = WorkspaceSettings {
             name: DEFAULT_WORKSPACE.to_owned(),
@@ -75,11 +75,12 @@ impl Config {
         std::iter::once(default).chain(others).collect()
     }
 
-    /// The workspace of that name; without one, the default. A name with a slash is a directory,
-    /// which may be one of those with a name, and else is as the default one in all but its place.
+    /// The workspace of that name; without one, the default. A name with a slash is a directory:
+    /// that of a configured workspace, or else one with the default workspace's settings.
     ///
     /// # Errors
-    /// [`ErrorCode::InvalidRequest`], with the names there are, or what the directory is inside of.
+    /// [`ErrorCode::InvalidRequest`], with the known names, or with the workspace that the
+    /// directory overlaps.
     pub fn workspace(&self, home: &Home, name: Option<&str>) -> Result<WorkspaceSettings, Failure> {
         let name = name.unwrap_or(DEFAULT_WORKSPACE);
         let mut all = self.workspaces(home);
@@ -92,13 +93,13 @@ impl Config {
         }
     }
 
-    /// Checks the names, which paths and messages are made of.
+    /// Checks the names: they become part of paths and messages.
     pub(crate) fn check_workspace_names(&self) -> Result<(), String> {
         for name in self.workspaces.keys() {
             if name == DEFAULT_WORKSPACE {
                 return Err(
                     "[workspaces.default]: the default workspace is configured by the keys \
-                            at the top, and its place by THREADRUNNER_WORKSPACE"
+                            at the top, and its directory by THREADRUNNER_WORKSPACE"
                         .to_owned(),
                 );
             }
@@ -151,7 +152,7 @@ fn directory(path: &Path, all: Vec<WorkspaceSettings>) -> Result<WorkspaceSettin
         }
         if place.starts_with(&other) || other.starts_with(&place) {
             return Err(refused(format!(
-                "{} cannot be a workspace: it and the workspace '{}' ({}) are one in the other",
+                "{} cannot be a workspace: it overlaps the workspace '{}' ({})",
                 place.display(),
                 known.name,
                 other.display()
@@ -168,7 +169,7 @@ fn directory(path: &Path, all: Vec<WorkspaceSettings>) -> Result<WorkspaceSettin
     }
 }
 
-/// The failure of a request that names a workspace which is none of `names`.
+/// The failure of a request that names a workspace which is not among `names`.
 pub fn no_such_workspace<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Failure {
     let names: Vec<_> = names.collect();
     Failure::new(
@@ -178,7 +179,7 @@ pub fn no_such_workspace<'a>(name: &str, names: impl Iterator<Item = &'a str>) -
     .hint(format!("add [workspaces.{name}] to config.toml, then `threadrunner daemon restart`"))
 }
 
-/// A path without links, as far as it exists.
+/// Resolves the links in a path, as far as it exists.
 fn real(path: &Path) -> PathBuf {
     if let Ok(real) = path.canonicalize() {
         return real;

@@ -1,4 +1,4 @@
-//! Out of the queue: looking at a queued job, and taking it to run.
+//! Inspects queued jobs, and claims them to run.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -18,30 +18,31 @@ use crate::staged::Staged;
 use crate::time::format_timestamp;
 use crate::{ClaimedJob, Result, Workspace, WorkspaceError};
 
-/// A job that waits, checked.
+/// A queued job, checked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QueuedJob {
     /// Its id.
     pub id: JobId,
     /// What is asked.
     pub spec: JobSpec,
-    /// What is known of it.
+    /// Its metadata.
     pub meta: JobMeta,
-    /// The prompt's length.
+    /// The prompt's length, in bytes.
     pub prompt_bytes: u64,
 }
 
-/// A job that was just made in `input/ready`, and not renamed into it, may get its prompt yet.
+/// How long a job that was created in `input/ready`, and not renamed into it, may lack its prompt.
 const UNFINISHED_FOR: Duration = Duration::from_secs(1);
 
 impl Workspace {
-    /// Looks at a queued job. One that is malformed is prepared to move to `failed`.
+    /// Inspects a queued job. A malformed one is prepared to move to `failed`.
     ///
     /// # Errors
-    /// [`WorkspaceError::Rejected`] with what is wrong with it; [`WorkspaceError::Unfinished`]
-    /// for a directory that is being filled, to be looked at again a second later;
+    /// [`WorkspaceError::Rejected`] with what is wrong with it; [`WorkspaceError::Unfinished`] for
+    /// a directory that is still being filled, to be inspected again a second later;
     /// [`WorkspaceError::NotAJob`] for a link or file of that name, which stays where it is;
-    /// [`WorkspaceError::NotFound`], [`WorkspaceError::WrongState`] and [`WorkspaceError::Io`].
+    /// [`WorkspaceError::Exists`] when a failed job has the same id; [`WorkspaceError::NotFound`];
+    /// [`WorkspaceError::WrongState`]; [`WorkspaceError::Io`].
     pub fn inspect(&mut self, id: &JobId, now: SystemTime) -> Result<QueuedJob> {
         self.flush(id);
         let fd = self.open_in(JobState::Ready, id, "inspected")?;
@@ -56,10 +57,10 @@ impl Workspace {
         }
     }
 
-    /// Prepares to run a queued job: its attempt is counted by the time it is in `processing`.
+    /// Prepares to run a queued job. Its attempt is counted by the time it is in `processing`.
     ///
     /// # Errors
-    /// As [`Workspace::inspect`]; a job that was begun too often is [`WorkspaceError::Rejected`].
+    /// As [`Workspace::inspect`]; a job without attempts left is [`WorkspaceError::Rejected`].
     pub fn claim(&mut self, id: &JobId, now: SystemTime) -> Result<ClaimedJob> {
         self.flush(id);
         self.note_id(id, now);
@@ -73,7 +74,7 @@ impl Workspace {
         match self.stage_claim(id, &dir, &spec, &mut meta) {
             Ok(staged) => self.staged.push(staged),
             Err(error) => {
-                // Where the disk is full this is tried often, and none of it was an attempt.
+                // On a full disk this is tried often, and none of it was an attempt.
                 let _ = dir.remove(&*self.fs, JOB_NEXT);
                 return Err(error);
             }
@@ -96,14 +97,14 @@ impl Workspace {
         staged.replace.push((JOB_NEXT, JOB_FILE));
         let ended_before = meta.status.is_some() || OutcomeSeal::of(meta).is_some();
         if ended_before {
-            // It was put back: by `retry`, or by somebody's hand.
+            // It was queued again, by `retry` or by hand.
             clear_outcome(meta);
             dir.write(&*self.fs, META_NEXT, &meta_json(meta)?)?;
             staged.written.push(META_NEXT);
             staged.replace.push((META_NEXT, META_FILE));
         }
-        // An earlier attempt's. At once, and not at the sync, which may come after this attempt has
-        // begun to write. One that does not count may have left something, too.
+        // From an earlier attempt, even one that does not count. Removed now and not at the sync,
+        // which may come after this attempt has begun to write.
         dir.remove(&*self.fs, PARTIAL_FILE)?;
         if ended_before || spec.attempts > 1 {
             for name in [ERROR_FILE, RESULT_FILE, HOOK_FILE, HOOK_LOG_FILE] {
@@ -113,7 +114,7 @@ impl Workspace {
         Ok(staged)
     }
 
-    /// What to run, the attempt counted. The inner `Err` is the job's own fault.
+    /// What to run, with the attempt counted. The inner `Err` is the job's own fault.
     fn load_next_attempt(
         &self,
         dir: &JobDir<'_>,
@@ -126,7 +127,7 @@ impl Workspace {
             Ok(prompt) => prompt,
             Err(failure) => return Ok(Err(failure)),
         };
-        // An attempt after which the power failed, before the rename that counts it.
+        // An attempt may have ended in a power failure before the rename that counts it.
         if let Some(next) = job_files::load_prepared_spec(dir) {
             spec.attempts = spec.attempts.max(next.attempts);
         }
@@ -138,7 +139,7 @@ impl Workspace {
         Ok(Ok((spec, meta, prompt)))
     }
 
-    /// How often a claimed job may be begun again, should this attempt fail.
+    /// How many attempts a claimed job has left if this one fails.
     pub fn attempts_left(&self, job: &ClaimedJob) -> u32 {
         self.max_attempts(job.spec()).saturating_sub(job.spec().attempts)
     }
@@ -147,12 +148,12 @@ impl Workspace {
         spec.max_attempts.unwrap_or(self.options.max_attempts).max(1)
     }
 
-    /// Refuses a job by whose id another has ended already: it could never end itself.
+    /// Refuses a job whose id already belongs to one that has ended: it could never end itself.
     fn refuse_namesake(&mut self, id: &JobId, dir: &JobDir<'_>, now: SystemTime) -> Result<()> {
         let ended = [JobState::Failed, JobState::Done];
         match ended.into_iter().find(|&at| self.layout.holds(at, id)) {
             None => Ok(()),
-            // Its own failure has no place either: it stays where it is.
+            // Its own failure has no place either, so it stays where it is.
             Some(JobState::Failed) => {
                 Err(WorkspaceError::Exists { id: id.clone(), state: JobState::Failed })
             }
@@ -164,7 +165,7 @@ impl Workspace {
         }
     }
 
-    /// Prepares a malformed job's move to `failed`; the error is for whoever asked for it.
+    /// Prepares to move a malformed job to `failed`, and returns the error for the caller.
     fn reject(
         &mut self,
         id: &JobId,
@@ -179,7 +180,7 @@ impl Workspace {
         Ok(WorkspaceError::Rejected { id: id.clone(), failure })
     }
 
-    /// Prepares to move a job that nobody runs to `failed`.
+    /// Prepares to move a job that is not running to `failed`.
     pub(crate) fn stage_failure(
         &mut self,
         at: JobState,
@@ -209,7 +210,7 @@ impl Workspace {
 pub(crate) fn begun_too_often(attempts: u32) -> Failure {
     let times = if attempts == 1 { "once".to_owned() } else { format!("{attempts} times") };
     let message =
-        format!("the job was begun {times} and never ended: the daemon or its engine died");
+        format!("the job was started {times} and never ended: the daemon or its engine died");
     Failure::new(ErrorCode::EngineDied, message)
-        .hint("see `threadrunner daemon logs`; `threadrunner retry` begins it again")
+        .hint("see `threadrunner daemon logs`; `threadrunner retry` queues it again")
 }

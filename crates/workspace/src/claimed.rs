@@ -1,4 +1,4 @@
-//! A job that is being run.
+//! [`ClaimedJob`]: a job that is being run, and its partial answer.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -13,11 +13,11 @@ use crate::job_files::Digest;
 use crate::layout::PARTIAL_FILE;
 use crate::{Result, WorkspaceError};
 
-/// A job that was claimed: its one holder runs it, and gives it back by
-/// [`Workspace::complete`], [`Workspace::fail`] or [`Workspace::release`].
+/// A claimed job. Its only holder runs it, and ends it with [`Workspace::complete`],
+/// [`Workspace::fail`] or [`Workspace::release`].
 ///
-/// One that is dropped stays in `processing` until the workspace is opened again, which counts
-/// the attempt as failed: as if the daemon had crashed.
+/// If dropped, it stays in `processing` until the workspace is opened again. That counts the
+/// attempt as failed, as if the daemon had crashed.
 ///
 /// [`Workspace::complete`]: crate::Workspace::complete
 /// [`Workspace::fail`]: crate::Workspace::fail
@@ -35,7 +35,7 @@ pub struct ClaimedJob {
     partial: Partial,
 }
 
-/// What is on the disk of the answer so far.
+/// What the disk has of the answer so far.
 #[derive(Debug)]
 enum Partial {
     Nothing,
@@ -44,7 +44,7 @@ enum Partial {
         bytes: u64,
         crc32: crc32fast::Hasher,
     },
-    /// A write failed: what the file holds is no longer known.
+    /// A write failed, so the content of the file is unknown.
     Broken,
 }
 
@@ -65,12 +65,12 @@ impl ClaimedJob {
         &self.id
     }
 
-    /// What is asked, this attempt counted.
+    /// What is asked, with this attempt counted.
     pub fn spec(&self) -> &JobSpec {
         &self.spec
     }
 
-    /// What is known of the job so far.
+    /// The job's metadata so far.
     pub fn meta(&self) -> &JobMeta {
         &self.meta
     }
@@ -85,8 +85,8 @@ impl ClaimedJob {
         &self.path
     }
 
-    /// Adds to the answer on the disk, where others can read it. It is not synced: an answer
-    /// that is not complete survives the daemon, and need not survive a power failure.
+    /// Appends to the answer on the disk, where others can read it. Not synced: a partial answer
+    /// survives the daemon, but need not survive a power failure.
     ///
     /// # Errors
     /// [`WorkspaceError::Io`]. The job can go on: `complete` writes the whole answer anyway.
@@ -110,7 +110,7 @@ impl ClaimedJob {
         }
     }
 
-    /// Begins the answer on the disk again, empty: what was sent so far is void.
+    /// Discards the partial answer on the disk: what was sent so far is void.
     ///
     /// # Errors
     /// [`WorkspaceError::Io`].
@@ -127,7 +127,7 @@ impl ClaimedJob {
         job_dir(&self.dir, self.path.clone())
     }
 
-    /// Whether the partial answer on the disk is all of this one.
+    /// Whether the partial answer on the disk is the whole of `answer`.
     pub(crate) fn partial_is(&self, answer: Digest) -> bool {
         match &self.partial {
             Partial::Growing { bytes, crc32, .. } => {
@@ -138,7 +138,7 @@ impl ClaimedJob {
     }
 }
 
-/// An operation that failed, with the job that it was to end: still claimed, and still to be
+/// A failed operation to end a job, with the job, which is still claimed: it must still be
 /// completed, failed or released.
 #[derive(Debug, thiserror::Error)]
 #[error("{error}")]

@@ -1,20 +1,20 @@
-//! How the workspace fails.
+//! [`WorkspaceError`], and what a client is told of it.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use threadrunner_core::{ErrorCode, Failure, JobId, JobState};
 
-/// Why an operation on the workspace was not done.
+/// Why a workspace operation failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WorkspaceError {
     /// A system call failed.
     #[error("cannot {verb} {}: {source}", path.display())]
     Io {
-        /// What was tried, as a verb: `create`, `rename`, …
+        /// What was attempted, as a verb: `create`, `rename`, …
         verb: &'static str,
-        /// On what.
+        /// The path that it was attempted on.
         path: PathBuf,
         /// Why it failed.
         source: io::Error,
@@ -25,51 +25,51 @@ pub enum WorkspaceError {
         /// The workspace.
         path: PathBuf,
     },
-    /// No job goes by this id, or by what was given for one.
+    /// No job has this id, or matches what was given for one.
     #[error("no job '{job}' in the workspace {}", workspace.display())]
     NotFound {
         /// What was asked for.
         job: String,
-        /// Where.
+        /// The workspace.
         workspace: PathBuf,
     },
-    /// More than one job goes by what was given.
+    /// More than one job matches what was given.
     #[error("'{text}' could be {first} or {second}{}", if *others > 0 { " or others" } else { "" })]
     Ambiguous {
         /// What was asked for.
         text: String,
-        /// One job it fits.
+        /// A job that matches.
         first: JobId,
-        /// Another.
+        /// Another one.
         second: JobId,
-        /// How many more.
+        /// How many more match.
         others: usize,
     },
-    /// What was given can be no id, nor a part of one.
+    /// What was given can be neither an id nor a part of one.
     #[error("'{text}' is not a job id, nor a prefix or suffix of one, nor 'last'")]
     NotAnId {
         /// What was given.
         text: String,
     },
-    /// A job with this id is there already.
-    #[error("there is a job {id} already, in {}", state.directory())]
+    /// A job with this id already exists.
+    #[error("job {id} already exists in {}", state.directory())]
     Exists {
         /// The id.
         id: JobId,
-        /// Where its namesake stands.
+        /// The state of the existing job.
         state: JobState,
     },
-    /// The job's state does not allow it.
+    /// The job's state does not allow the operation.
     #[error("job {id} is {state}, so it cannot be {wanted}")]
     WrongState {
         /// The job.
         id: JobId,
-        /// Where it stands.
+        /// Its state.
         state: JobState,
-        /// What was to be done to it: `claimed`, `canceled`, …
+        /// What was attempted: `claimed`, `canceled`, …
         wanted: &'static str,
     },
-    /// The job is malformed; it moves to `failed` with this reason at the next sync.
+    /// The job is malformed. The next sync moves it to `failed` with this reason.
     #[error("job {id} is malformed: {failure}")]
     Rejected {
         /// The job.
@@ -77,22 +77,22 @@ pub enum WorkspaceError {
         /// What is wrong with it.
         failure: Failure,
     },
-    /// Something in a state's directory goes by a job's name and is none: it is left alone.
+    /// An entry in a state's directory has a job's name but is not a directory. It is left alone.
     #[error("{} is {what}, not a job's directory; it is left alone", path.display())]
     NotAJob {
-        /// Where.
+        /// Its path.
         path: PathBuf,
         /// What it is.
         what: &'static str,
     },
-    /// A directory in `input/ready` without a prompt, made a moment ago: whoever fills it there,
-    /// instead of renaming it there, is given a second.
+    /// A directory in `input/ready` without a prompt, created a moment ago. A program that fills it
+    /// there, instead of renaming it into place, gets a second to do so.
     #[error("{} has no prompt.txt yet", path.display())]
     Unfinished {
-        /// Where.
+        /// Its path.
         path: PathBuf,
     },
-    /// A job is done, and its answer is no text.
+    /// The job is done, but its answer is not text.
     #[error(
         "job {id} is done, but {} in {}",
         why.as_deref().unwrap_or("there is no text"),
@@ -103,7 +103,7 @@ pub enum WorkspaceError {
         id: JobId,
         /// Its directory.
         path: PathBuf,
-        /// What is in the text's place.
+        /// What is wrong with the file in place of the text, if there is one.
         why: Option<String>,
     },
     /// The prompt, the job description or the answer is over the limit.
@@ -116,7 +116,7 @@ pub enum WorkspaceError {
         /// How large it may be.
         limit: u64,
     },
-    /// A session's file is not what this program could have written.
+    /// This program cannot use a session's file.
     #[error("the session's file {} cannot be used: {reason}", path.display())]
     UnfitSession {
         /// The file.
@@ -124,10 +124,10 @@ pub enum WorkspaceError {
         /// What is wrong with it.
         reason: String,
     },
-    /// A value cannot be written as JSON.
+    /// A value cannot be serialized as JSON.
     #[error("cannot write {what} as JSON: {source}")]
     Json {
-        /// Which file.
+        /// The file that it is for.
         what: &'static str,
         /// Why.
         source: serde_json::Error,
@@ -143,7 +143,7 @@ impl WorkspaceError {
         Self::Io { verb, path: path.into(), source: source.into() }
     }
 
-    /// The same error once more, for each job of a group that it ended.
+    /// Copies an error, for each job of a group that failed with it.
     pub(crate) fn duplicate(&self) -> Self {
         match self {
             Self::Io { verb, path, source } => {
@@ -157,7 +157,7 @@ impl WorkspaceError {
         }
     }
 
-    /// Whether the disk, or the user's share of it, is full.
+    /// Whether the disk or the user's quota is full.
     pub fn is_disk_full(&self) -> bool {
         matches!(self, Self::Io { source, .. } if matches!(
             source.kind(),
@@ -165,8 +165,8 @@ impl WorkspaceError {
         ))
     }
 
-    /// Whether something has run out, or the disk may not be written now: what is tried again
-    /// later may go well.
+    /// Whether a resource has run out or the disk is read-only, so that a later attempt may
+    /// succeed.
     pub fn is_shortage(&self) -> bool {
         let Self::Io { source, .. } = self else { return false };
         let kind =
@@ -179,7 +179,7 @@ impl WorkspaceError {
         let message = self.to_string();
         match self {
             Self::Io { source, path, .. } => {
-                // As when the connection itself finds no descriptor: it passes when others end.
+                // As when a connection finds no descriptor: it passes when others are closed.
                 let code = match lacks_descriptors(&source) {
                     true => ErrorCode::Overloaded,
                     false => ErrorCode::Io,
@@ -208,17 +208,17 @@ impl WorkspaceError {
                 Failure::new(ErrorCode::InvalidRequest, message)
             }
             Self::NoText { .. } => Failure::new(ErrorCode::NoText, message)
-                .hint("another program may have answered with other files: look there"),
+                .hint("another program may have left its answer there in other files"),
             Self::TooLarge { .. } => Failure::new(ErrorCode::InvalidRequest, message)
                 .hint("split the text over several jobs"),
             Self::UnfitSession { .. } => Failure::new(ErrorCode::Config, message)
-                .hint("a newer ThreadRunner may know it; else move it away"),
+                .hint("a newer ThreadRunner may be able to read it; otherwise move it away"),
             Self::Json { .. } => Failure::new(ErrorCode::Internal, message),
         }
     }
 }
 
-/// Whether the process or the machine has no file descriptor left.
+/// Whether the process or the system has no file descriptor left.
 fn lacks_descriptors(source: &io::Error) -> bool {
     let errno = rustix::io::Errno::from_io_error(source);
     matches!(errno, Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE))
@@ -227,7 +227,7 @@ fn lacks_descriptors(source: &io::Error) -> bool {
 fn io_hint(source: &io::Error, path: &Path) -> Option<String> {
     let hint = match source.kind() {
         io::ErrorKind::StorageFull => {
-            // What could not be written was removed again.
+            // The file that could not be written has been removed again.
             let there = path.ancestors().find(|it| it.exists()).unwrap_or(path);
             format!(
                 "the disk is full: make room, for instance with `threadrunner prune` (df -h {0}; \
@@ -237,14 +237,14 @@ fn io_hint(source: &io::Error, path: &Path) -> Option<String> {
         }
         io::ErrorKind::QuotaExceeded => "your disk quota is used up: make room".to_owned(),
         io::ErrorKind::FileTooLarge => {
-            "a file may not be so long: raise `ulimit -f` where the daemon is started".to_owned()
+            "file size limit exceeded: raise `ulimit -f` where the daemon is started".to_owned()
         }
         io::ErrorKind::PermissionDenied => {
             format!("make {} readable and writable for your user", path.display())
         }
         io::ErrorKind::ReadOnlyFilesystem => {
-            "the file system is mounted read-only: set THREADRUNNER_HOME to a place that can be \
-             written"
+            "the file system is mounted read-only: set THREADRUNNER_HOME to a writable \
+             directory"
                 .to_owned()
         }
         io::ErrorKind::CrossesDevices => {
@@ -267,5 +267,5 @@ impl From<WorkspaceError> for Failure {
     }
 }
 
-/// What operations on the workspace return.
+/// The result of a workspace operation.
 pub type Result<T, E = WorkspaceError> = std::result::Result<T, E>;

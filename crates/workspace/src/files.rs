@@ -1,4 +1,4 @@
-//! The files of one job: read without trust, replaced in one instant.
+//! The files of one job: read without trust, replaced atomically.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -14,29 +14,30 @@ use crate::fs::FileSystem;
 use crate::layout::{PROMPT_FILE, kind, name_of};
 use crate::{Result, WorkspaceError, tree};
 
-/// The most that is read of any one file of a job, and the largest answer: 64 MiB, a frame's
-/// limit.
+/// The most that is read of any one file of a job, and the largest answer, in bytes: 64 MiB, the
+/// limit of a frame.
 pub const MAX_FILE_BYTES: u64 = threadrunner_core::MAX_FRAME_BYTES as u64;
 
-/// One job's open directory, which stays the same directory wherever the job moves.
+/// One job's open directory. The handle follows the job wherever it moves.
 #[derive(Debug, Clone)]
 pub(crate) struct JobDir<'a> {
     pub(crate) fd: BorrowedFd<'a>,
-    /// Where it was when it was opened, for messages.
+    /// Where the directory was when it was opened, for messages.
     pub(crate) path: PathBuf,
 }
 
 /// Why a file of a job could not be read.
 #[derive(Debug)]
 pub(crate) enum ReadError {
-    /// The file, or what goes by its name, is not what it should be.
+    /// Not a readable regular file within the size limit.
     Unfit(String),
     /// The system call failed.
     Io(io::Error),
 }
 
 impl JobDir<'_> {
-    /// Opens a file of the job, if there is one: only a regular one, and never through a link.
+    /// Opens a file of the job, and returns its size; `None` if there is none. Opens only regular
+    /// files, and never through a link.
     pub(crate) fn open(&self, name: &str) -> Result<Option<(File, u64)>, ReadError> {
         // NONBLOCK: opening a named pipe would wait for a writer that never comes.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -46,11 +47,11 @@ impl JobDir<'_> {
             Err(Errno::LOOP) => {
                 return Err(ReadError::Unfit(format!("{name} is a symbolic link")));
             }
-            // Its submitter's mistake, and no reason to try again and again.
+            // The submitter's mistake: trying again would not help.
             Err(error @ (Errno::ACCESS | Errno::PERM)) => {
                 return Err(ReadError::Unfit(format!("{name} cannot be read: {error}")));
             }
-            // What opening a socket, or a device that nobody drives, says.
+            // From opening a socket, or a device without a driver.
             Err(Errno::NXIO | Errno::NODEV) => {
                 return Err(ReadError::Unfit(format!("{name} is a device or a socket")));
             }
@@ -65,7 +66,7 @@ impl JobDir<'_> {
         }
     }
 
-    /// The content of a file of the job, if there is one.
+    /// The content of a file of the job; `None` if there is none.
     pub(crate) fn read(&self, name: &str) -> Result<Option<Vec<u8>>, ReadError> {
         let Some((file, size)) = self.open(name)? else { return Ok(None) };
         let too_large =
@@ -74,7 +75,7 @@ impl JobDir<'_> {
             return Err(too_large());
         }
         let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
-        // Also a file that grows while it is read has a limit.
+        // Also limits a file that grows while it is read.
         file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(ReadError::Io)?;
         if bytes.len() as u64 > MAX_FILE_BYTES {
             return Err(too_large());
@@ -82,7 +83,7 @@ impl JobDir<'_> {
         Ok(Some(bytes))
     }
 
-    /// The same; `None` also where what goes by its name is not what it should be.
+    /// Like [`JobDir::read`], but `None` also for an unfit file.
     pub(crate) fn read_fit(&self, name: &str) -> Result<Option<Vec<u8>>> {
         match self.read(name) {
             Ok(bytes) => Ok(bytes),
@@ -91,8 +92,8 @@ impl JobDir<'_> {
         }
     }
 
-    /// Whether anything goes by the prompt's name. A file with nothing in it does not yet: it is
-    /// made before it is written.
+    /// Whether anything has the prompt's name. An empty file does not count yet: it is created
+    /// before it is written.
     pub(crate) fn has_prompt(&self) -> bool {
         match rustix::fs::statat(self.fd, PROMPT_FILE, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat.st_size != 0 || !FileType::from_raw_mode(stat.st_mode).is_file(),
@@ -100,12 +101,12 @@ impl JobDir<'_> {
         }
     }
 
-    /// Whether a file was added to the directory, or removed, so short a time ago.
+    /// Whether a file was added to the directory, or removed from it, within the last `time`.
     pub(crate) fn changed_within(&self, time: Duration, now: SystemTime) -> bool {
         let Ok(stat) = rustix::fs::fstat(self.fd) else { return false };
         let Ok(seconds) = u64::try_from(stat.st_mtime) else { return false };
         let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-        // A time to come is a clock's that was wrong.
+        // A time in the future comes from a wrong clock.
         now.duration_since(changed).is_ok_and(|age| age <= time)
     }
 
@@ -119,7 +120,7 @@ impl JobDir<'_> {
         WorkspaceError::io(verb, self.path.join(name), source)
     }
 
-    /// Writes a new file, in place of any of that name.
+    /// Writes a new file, after removing any of that name.
     pub(crate) fn write(
         &self,
         fs: &dyn FileSystem,
@@ -131,11 +132,11 @@ impl JobDir<'_> {
         Ok(file)
     }
 
-    /// Makes an empty file, in place of any of that name.
+    /// Creates an empty file, after removing any of that name.
     pub(crate) fn create(&self, fs: &dyn FileSystem, name: &str) -> Result<File> {
         match fs.create(self.fd, name) {
             Ok(file) => Ok(file),
-            // Left by an attempt that a crash ended.
+            // Left by an attempt that a crash cut short.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 self.remove(fs, name)?;
                 fs.create(self.fd, name).map_err(|error| self.io("create", name, error))
@@ -144,11 +145,11 @@ impl JobDir<'_> {
         }
     }
 
-    /// Gives a file of the job another's name and place.
+    /// Renames the file `next` of the job to `name`, replacing what is there.
     pub(crate) fn replace(&self, fs: &dyn FileSystem, next: &str, name: &str) -> Result<()> {
         let rename = || fs.rename((self.fd, next), (self.fd, name), true);
         let renamed = match rename() {
-            // Its submitter put something there that no file can take the place of.
+            // The submitter put a directory there, which no file can replace.
             Err(_) if self.is_directory(name) => {
                 self.remove(fs, name)?;
                 rename()
@@ -158,7 +159,7 @@ impl JobDir<'_> {
         renamed.map_err(|error| self.io("replace", name, error))
     }
 
-    /// Removes a file of the job, if it is there, or whatever else is in its place.
+    /// Removes a file of the job, or whatever else has its name, if it exists.
     pub(crate) fn remove(&self, fs: &dyn FileSystem, name: &str) -> Result<()> {
         let removed = match fs.remove_file(self.fd, OsStr::new(name)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -173,7 +174,7 @@ impl JobDir<'_> {
     }
 }
 
-/// Borrows an open directory as a job's.
+/// Wraps an open directory as a job's.
 pub(crate) fn job_dir(fd: &impl AsFd, path: PathBuf) -> JobDir<'_> {
     JobDir { fd: fd.as_fd(), path }
 }

@@ -1,4 +1,4 @@
-//! The end of an attempt.
+//! Ends attempts: completes, fails or releases a claimed job.
 
 use std::time::SystemTime;
 
@@ -16,18 +16,18 @@ use crate::{ClaimedJob, Result, StillClaimed, Workspace};
 /// Whether an attempt that was given up counts against the job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attempt {
-    /// It counts: the engine died of it, or might have.
+    /// It counts: the job killed its engine, or may have.
     Counted,
-    /// It does not: the daemon ends, and the job did nothing wrong.
+    /// It does not count: the daemon is shutting down, and the job did nothing wrong.
     Forgotten,
 }
 
 impl Workspace {
-    /// Prepares a claimed job's end: `result` is its answer. `completed_at`, `status` and
-    /// `artifacts` of `meta` are filled in.
+    /// Prepares to complete a claimed job with the answer `result`. Fills in `completed_at` (unless
+    /// it is set), `status` and `artifacts` of `meta`.
     ///
     /// # Errors
-    /// [`StillClaimed`] hands the job back when its answer cannot be written.
+    /// [`StillClaimed`] returns the job when its answer cannot be written.
     pub fn complete(
         &mut self,
         job: ClaimedJob,
@@ -62,7 +62,7 @@ impl Workspace {
         fits("an answer", result.len())?;
         let digest = Digest::of(result.as_bytes());
         let dir = job.job_dir();
-        // Most often the answer is on the disk already, as the partial one.
+        // Usually the answer is on the disk already, as the partial answer.
         let renamed = job.partial_is(digest)
             && self.fs.rename((dir.fd, PARTIAL_FILE), (dir.fd, RESULT_FILE), true).is_ok();
         if !renamed {
@@ -71,10 +71,11 @@ impl Workspace {
         self.write_outcome(job, meta, Some(digest), now)
     }
 
-    /// Prepares a claimed job's failure, or its cancellation where the code says so.
+    /// Prepares to fail a claimed job, or to cancel it if the failure's code is
+    /// [`ErrorCode::Canceled`].
     ///
     /// # Errors
-    /// [`StillClaimed`] hands the job back when the reason cannot be written.
+    /// [`StillClaimed`] returns the job when the reason cannot be written.
     pub fn fail(
         &mut self,
         job: ClaimedJob,
@@ -91,7 +92,8 @@ impl Workspace {
         };
         let mut written = write(meta.clone());
         if written.as_ref().is_err_and(crate::WorkspaceError::is_disk_full) {
-            // To say that the disk is full takes room: the answer's, which came to nothing.
+            // Recording that the disk is full takes space: free that of the answer, which is void
+            // now.
             let dir = job.job_dir();
             let _ = dir.remove(&*self.fs, RESULT_FILE);
             let _ = dir.remove(&*self.fs, PARTIAL_FILE);
@@ -125,7 +127,7 @@ impl Workspace {
     /// Prepares to put a claimed job back into the queue.
     ///
     /// # Errors
-    /// [`StillClaimed`] hands the job back when its attempt cannot be taken back.
+    /// [`StillClaimed`] returns the job when its attempt cannot be taken back.
     pub fn release(&mut self, job: ClaimedJob, attempt: Attempt) -> Result<(), Box<StillClaimed>> {
         self.flush(job.id());
         let mut staged = Staged::new(job.id().clone(), JobState::Processing);
@@ -141,7 +143,7 @@ impl Workspace {
             staged.written.push(JOB_NEXT);
             staged.replace.push((JOB_NEXT, JOB_FILE));
         }
-        // The partial answer stays until the next attempt begins: it can be read.
+        // The partial answer stays readable until the next attempt begins.
         staged.remove.extend([META_NEXT, RESULT_FILE]);
         self.staged.push(staged);
         Ok(())

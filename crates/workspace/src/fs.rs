@@ -1,7 +1,8 @@
 //! The seam between the workspace and the disk: every operation that changes something.
 //!
-//! All of it goes through [`FileSystem`], so that a test can fail the n-th change, stop the world
-//! there, or record what would be lost with the power. Reading needs no seam.
+//! All changes go through [`FileSystem`], so that a test can fail the nth one, stop everything
+//! there, or record what a power failure would lose. [`Disk`] is the real one. Reading needs no
+//! seam.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -15,32 +16,32 @@ use rustix::io::Errno;
 
 /// The changes that the workspace makes to a disk, relative to open directories.
 pub trait FileSystem: fmt::Debug + Send + Sync {
-    /// Makes a directory that only its owner can enter.
+    /// Creates a directory that only its owner can access.
     ///
     /// # Errors
     /// As `mkdirat`.
     fn make_dir(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<()>;
 
-    /// Makes an empty file that only its owner can read. Never opens one that is there.
+    /// Creates an empty file that only its owner can access. Never opens an existing one.
     ///
     /// # Errors
     /// As `openat`.
     fn create(&self, dir: BorrowedFd<'_>, name: &str) -> io::Result<File>;
 
-    /// Writes all of `bytes` at the end of what was written.
+    /// Writes all of `bytes` after what was written before.
     ///
     /// # Errors
     /// As `write`.
     fn write(&self, file: &File, bytes: &[u8]) -> io::Result<()>;
 
-    /// Writes all of `bytes` from `offset` on, over what is there.
+    /// Writes all of `bytes` at `offset`, over what is there.
     ///
     /// # Errors
     /// As `pwrite`.
     fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()>;
 
-    /// Gives a file or directory another name. With `replace`, a file of that name is replaced
-    /// in the same instant; without, anything of that name is an error.
+    /// Renames a file or directory. With `replace`, replaces a file of the new name atomically;
+    /// without, anything of that name is an error.
     ///
     /// # Errors
     /// As `renameat2`.
@@ -51,7 +52,7 @@ pub trait FileSystem: fmt::Debug + Send + Sync {
         replace: bool,
     ) -> io::Result<()>;
 
-    /// Removes a file, or a link and not what it points to.
+    /// Removes a file, or a link but not its target.
     ///
     /// # Errors
     /// As `unlinkat`.
@@ -63,7 +64,7 @@ pub trait FileSystem: fmt::Debug + Send + Sync {
     /// As `unlinkat`.
     fn remove_dir(&self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()>;
 
-    /// Lets its owner into a directory that he has closed to himself. Nothing is lost by it.
+    /// Gives the owner full access (mode 0700) to a directory, to delete what is in it.
     ///
     /// # Errors
     /// As `fchmodat`.
@@ -71,38 +72,37 @@ pub trait FileSystem: fmt::Debug + Send + Sync {
         Ok(rustix::fs::chmodat(dir, name, Mode::RWXU, AtFlags::empty())?)
     }
 
-    /// How much data, whoever wrote it, is still to be put on the disk: what
-    /// [`FileSystem::sync_all`] may have to wait for. `None` where nobody can tell.
+    /// How much data, of all programs, is not on the disk yet, in bytes: what
+    /// [`FileSystem::sync_all`] may have to wait for. `None` if unknown.
     fn unwritten_bytes(&self) -> Option<u64>;
 
-    /// Names what the unwritten data depends on: as long as the file system that holds `dir` is
-    /// mounted like this, whatever was written can be read, synced or not. `None` where nobody can
-    /// tell.
+    /// Identifies the mount that unwritten data depends on: as long as the file system of `dir`
+    /// keeps this identity, everything written can be read, synced or not. `None` if unknown.
     fn mount(&self, dir: BorrowedFd<'_>) -> Option<String>;
 
-    /// Begins to write a file's data to the disk and does not wait.
+    /// Starts writing a file's data to the disk, without waiting.
     fn start_sync(&self, file: BorrowedFd<'_>);
 
-    /// Waits until one file, or the entries of one directory, are on the disk.
+    /// Waits until a file, or the entries of a directory, are on the disk.
     ///
     /// # Errors
     /// As `fsync`.
     fn sync(&self, file: BorrowedFd<'_>) -> io::Result<()>;
 
-    /// Waits until a file's data are on the disk, and of the rest what it takes to read them.
+    /// Waits until a file's data is on the disk, with the metadata needed to read it.
     ///
     /// # Errors
     /// As `fdatasync`.
     fn sync_data(&self, file: &File) -> io::Result<()>;
 
-    /// Waits until everything on the file system that holds `dir` is on the disk.
+    /// Waits until everything on the file system of `dir` is on the disk.
     ///
     /// # Errors
     /// As `syncfs`.
     fn sync_all(&self, dir: BorrowedFd<'_>) -> io::Result<()>;
 }
 
-/// The disk.
+/// The real disk.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Disk;
 
@@ -135,9 +135,9 @@ impl FileSystem for Disk {
             return Ok(rustix::fs::renameat(from.0, from.1, to.0, to.1)?);
         }
         match rename_no_replace(from, to) {
-            // Some network and FUSE file systems cannot. Between the look and the rename another
-            // program could put something there; but rename(2) replaces no directory that holds
-            // anything, and each of our jobs holds its prompt.
+            // Some network and FUSE file systems do not support this. Another program could create
+            // the target between the check and the rename, but rename(2) does not replace a
+            // directory that is not empty, and every job holds its prompt.
             Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
                 match rustix::fs::statat(to.0, to.1, AtFlags::SYMLINK_NOFOLLOW) {
                     Err(Errno::NOENT) => Ok(rustix::fs::renameat(from.0, from.1, to.0, to.1)?),
@@ -158,7 +158,7 @@ impl FileSystem for Disk {
     }
 
     fn unwritten_bytes(&self) -> Option<u64> {
-        // Of all the machine's disks, so never too little. The line is within the first few.
+        // Counts all disks of the machine, so never too little. The line is among the first few.
         let mut buffer = [0; 1024];
         let length = File::open("/proc/meminfo").ok()?.read(&mut buffer).ok()?;
         let text = std::str::from_utf8(&buffer[..length]).ok()?;
@@ -169,13 +169,13 @@ impl FileSystem for Disk {
     #[cfg(target_os = "linux")]
     fn mount(&self, dir: BorrowedFd<'_>) -> Option<String> {
         use rustix::fs::StatxFlags;
-        // `STATX_MNT_ID_UNIQUE` of statx(2): like `STATX_MNT_ID`, and never given twice.
+        // `STATX_MNT_ID_UNIQUE` of statx(2): like `STATX_MNT_ID`, but never reused.
         const UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
         let random = |what| std::fs::read_to_string(format!("/proc/sys/kernel/random/{what}"));
         let stat = rustix::fs::statx(dir, "", AtFlags::EMPTY_PATH, UNIQUE).ok();
         let mount = match stat.filter(|stat| stat.stx_mask & UNIQUE.bits() != 0) {
             Some(stat) => stat.stx_mnt_id.to_string(),
-            // Before Linux 6.8. What is never the same is on the safe side.
+            // Before Linux 6.8. A value that never repeats is on the safe side.
             None => random("uuid").ok()?,
         };
         Some(format!("{}/{}", random("boot_id").ok()?.trim(), mount.trim()))
@@ -188,8 +188,8 @@ impl FileSystem for Disk {
 
     #[cfg(target_os = "linux")]
     fn start_sync(&self, file: BorrowedFd<'_>) {
-        // Linux answers this advice by beginning to write the file's dirty pages. It is only
-        // advice: `sync` waits for all of it and reports what went wrong.
+        // Linux takes this advice as a cue to start writing the file's dirty pages. It is only
+        // advice: `sync` waits for all of them and reports errors.
         let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);
     }
 
@@ -197,7 +197,7 @@ impl FileSystem for Disk {
     fn start_sync(&self, _file: BorrowedFd<'_>) {}
 
     fn sync(&self, file: BorrowedFd<'_>) -> io::Result<()> {
-        // Not fdatasync: for a directory and for a file that was just made it saves nothing.
+        // Not fdatasync: it saves nothing for a directory or a newly created file.
         Ok(rustix::fs::fsync(file)?)
     }
 

@@ -1,8 +1,8 @@
-//! Programs that are to be run when a job has ended: which are due, and how each went.
+//! Hooks, the programs that run when a job has ended: which are due, and how each went.
 //!
-//! That a job has a hook is noted in `.hooks/ID` before the job can end, and the note is taken
-//! away when the hook has run. So after a crash a look into one directory tells what is due, and
-//! not one into every job that ever ended; and a hook that was cut short is run again.
+//! A note in `.hooks/ID` says that a job has a hook. It is made before the job can end, and removed
+//! when the hook has run. So after a crash, one directory tells which hooks are due, without a look
+//! at every job that ever ended; and a hook that was cut short runs again.
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -20,18 +20,18 @@ use crate::{Durability, Result, Workspace, WorkspaceError, job_files, listing};
 pub struct Hook {
     /// The program.
     pub program: PathBuf,
-    /// The job's directory: its only argument.
+    /// The job's directory, the program's only argument.
     pub directory: PathBuf,
-    /// The workspace that it is in.
+    /// The job's workspace.
     pub workspace: PathBuf,
     /// `done`, `failed` or `canceled`.
     pub status: String,
-    /// Where its output goes.
+    /// The file for its output.
     pub log: File,
 }
 
 impl Workspace {
-    /// Notes that a job has a hook. The next [`Workspace::sync`] makes it last.
+    /// Notes that a job has a hook. The next [`Workspace::sync`] makes the note durable.
     ///
     /// # Errors
     /// [`WorkspaceError::Io`].
@@ -46,17 +46,17 @@ impl Workspace {
         Ok(())
     }
 
-    /// Takes back that a job has a hook: it ran, or the job is no more.
+    /// Removes the note that a job has a hook: it ran, or the job is gone.
     ///
     /// # Errors
     /// [`WorkspaceError::Io`].
     pub fn forget_hook(&mut self, id: &JobId) -> Result<()> {
         let dir = self.hooks_dir()?;
-        // Not synced: should the power fail now, the hook runs once more.
+        // Not synced: if the power fails now, the hook runs once more.
         job_dir(&dir, self.path().join(HOOKS_DIR)).remove(&*self.fs, id.as_str())
     }
 
-    /// The jobs that are known to have a hook that has not run, oldest first.
+    /// The jobs noted to have a hook that has not run, oldest first.
     ///
     /// # Errors
     /// [`WorkspaceError::Io`].
@@ -69,8 +69,8 @@ impl Workspace {
         Ok(ids)
     }
 
-    /// Prepares to run the hook of a job that has ended, with an empty log; `None` for one that
-    /// has not, or has none.
+    /// Prepares to run the hook of a job that has ended, with an empty log; `None` if the job has
+    /// not ended or has no hook.
     ///
     /// # Errors
     /// [`WorkspaceError::NotFound`]; [`WorkspaceError::Io`].
@@ -87,8 +87,8 @@ impl Workspace {
         Ok(Some(Hook { program, directory: path, workspace, status, log }))
     }
 
-    /// Writes down how a hook went; the job has none any more after that. A job that was put back
-    /// into the queue meanwhile keeps it for its next end: false.
+    /// Records how a hook went, and removes the job's note. Returns false, and keeps the note, if
+    /// the job was queued again meanwhile: its hook runs at its next end.
     ///
     /// # Errors
     /// [`WorkspaceError::Io`].
@@ -110,7 +110,7 @@ impl Workspace {
         dir.replace(&*self.fs, HOOK_NEXT, HOOK_FILE)
     }
 
-    /// The directory of a job that has ended; `None` where it has not.
+    /// The directory of a job that has ended; `None` if it has not.
     fn ended_job(&self, id: &JobId) -> Result<Option<(JobState, OwnedFd)>> {
         for state in [JobState::Done, JobState::Failed] {
             if let Some(fd) = self.layout.open_job(state, id)? {
@@ -121,7 +121,7 @@ impl Workspace {
         if elsewhere { Ok(None) } else { Err(crate::staged::not_found(&self.layout, id)) }
     }
 
-    /// Makes the notes last that were made since the last sync.
+    /// Makes the notes since the last sync durable.
     pub(crate) fn sync_hooks(&mut self) -> Result<()> {
         if self.hooks_unsynced && self.options.durability == Durability::Durable {
             let dir = self.hooks_dir()?;

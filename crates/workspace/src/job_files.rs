@@ -1,5 +1,5 @@
-//! What the files of a job say: `job.json`, `meta.json`, `type.txt`, and the seals that tell what
-//! is whole from what a power failure tore.
+//! The content of a job's files: `job.json`, `meta.json`, `type.txt`, and the seals that tell
+//! complete files from torn ones.
 
 use serde::{Deserialize, Serialize};
 use threadrunner_core::{ErrorCode, Failure, JobMeta, JobSpec, JobType, SPEC_VERSION};
@@ -9,7 +9,7 @@ use crate::layout::{JOB_FILE, JOB_NEXT, META_FILE, PROMPT_FILE, TYPE_FILE};
 use crate::time::format_timestamp;
 use crate::{Result, WorkspaceError};
 
-/// `job.json`: what core says of a job, and what tells a whole submission from a torn one.
+/// `job.json`: the job's spec, and the seal that tells a complete submission from a torn one.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct JobFile {
     #[serde(flatten)]
@@ -18,14 +18,14 @@ struct JobFile {
     seal: Option<SubmissionSeal>,
 }
 
-/// What the other files of a submission must be, for it to be whole.
+/// What the other files of a submission must be for it to be complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SubmissionSeal {
     prompt: Digest,
     meta: Digest,
 }
 
-/// Tells a file that is whole from one that is not. No protection against malice.
+/// A length and a checksum, to detect a torn file. No protection against malice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Digest {
     bytes: u64,
@@ -48,14 +48,14 @@ impl SubmissionSeal {
     }
 }
 
-/// What `job.json` is.
+/// The content of `job.json`.
 pub(crate) fn job_json(spec: &JobSpec, seal: Option<SubmissionSeal>) -> Result<String> {
-    // What is written is of this program's version, whatever was read.
+    // Always this program's version, whatever version was read.
     let spec = JobSpec { v: SPEC_VERSION, ..spec.clone() };
     pretty(&JobFile { spec, seal }, JOB_FILE)
 }
 
-/// What `meta.json` is.
+/// The content of `meta.json`.
 pub(crate) fn meta_json(meta: &JobMeta) -> Result<String> {
     pretty(meta, META_FILE)
 }
@@ -67,7 +67,7 @@ pub(crate) fn pretty(value: &impl Serialize, what: &'static str) -> Result<Strin
     Ok(text)
 }
 
-/// Whether a submission that never left `input/writing` is whole, every file of it.
+/// Whether a submission that never left `input/writing` has all its files, complete.
 pub(crate) fn is_whole_submission(dir: &JobDir<'_>) -> bool {
     let file = |name| dir.read(name).ok().flatten();
     let (Some(job), Some(prompt), Some(meta)) =
@@ -79,15 +79,15 @@ pub(crate) fn is_whole_submission(dir: &JobDir<'_>) -> bool {
         .is_ok_and(|job| job.seal == Some(SubmissionSeal::new(&prompt, &meta)))
 }
 
-/// The key in `meta.json` under which the end of an attempt is sealed.
+/// The key in `meta.json` for the [`OutcomeSeal`].
 const SEAL_KEY: &str = "seal";
 
-/// What makes a `meta.json` the end of one attempt and of no other.
+/// Ties a `meta.json` to the end of one attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct OutcomeSeal {
-    /// Which attempt ended: a directory put back by hand still holds the last one's files.
+    /// The attempt that ended: a directory put back by hand still holds the files of the last one.
     pub(crate) attempt: u32,
-    /// What `result.txt` must be; `None` for a failure.
+    /// The digest of `result.txt`; `None` for a failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) result: Option<Digest>,
 }
@@ -110,7 +110,7 @@ impl OutcomeSeal {
     }
 }
 
-/// Forgets how an earlier attempt ended.
+/// Clears how an earlier attempt ended.
 pub(crate) fn clear_outcome(meta: &mut JobMeta) {
     OutcomeSeal::remove_from(meta);
     *meta = JobMeta {
@@ -129,13 +129,13 @@ pub(crate) struct Description {
     pub(crate) spec: JobSpec,
     pub(crate) meta: JobMeta,
     pub(crate) prompt_bytes: u64,
-    /// What the prompt must be, where it was submitted through this program.
+    /// The digest that the prompt must have, if this program wrote the submission.
     pub(crate) sealed_prompt: Option<Digest>,
 }
 
 /// Reads and checks everything but the prompt's text.
 ///
-/// The inner `Err` is the job's own fault, and what its submitter is told.
+/// The inner `Err` is the job's own fault, and is what its submitter is told.
 pub(crate) fn load(dir: &JobDir<'_>) -> Result<Result<Description, Failure>> {
     let prompt_bytes = match dir.open(PROMPT_FILE) {
         Ok(Some((_, bytes))) => bytes,
@@ -171,19 +171,19 @@ pub(crate) fn load(dir: &JobDir<'_>) -> Result<Result<Description, Failure>> {
     Ok(Ok(Description { spec, meta, prompt_bytes, sealed_prompt }))
 }
 
-/// What `meta.json` says. It is for people: one that cannot be read is as good as none.
+/// Reads `meta.json`. It is for people: an unreadable one counts as absent.
 pub(crate) fn load_meta(dir: &JobDir<'_>) -> Result<JobMeta> {
     Ok(dir.read_fit(META_FILE)?.and_then(|it| JobMeta::read(text(&it))).unwrap_or_default())
 }
 
-/// What is known of a job that somebody else may have submitted: also what its files tell that are
-/// not `meta.json`.
+/// Everything known of a job that another program may have submitted: `meta.json`, and what the
+/// other files add to it.
 pub(crate) fn load_whole_meta(dir: &JobDir<'_>) -> Result<JobMeta> {
     let mut meta = load_meta(dir)?;
     if meta.submitted_at.is_none()
         && let Ok(Some((prompt, _))) = dir.open(PROMPT_FILE)
     {
-        // Who wrote nothing but a prompt submitted it when he wrote it.
+        // Without it, the job was submitted when its prompt was written.
         meta.submitted_at =
             prompt.metadata().and_then(|it| it.modified()).ok().map(format_timestamp);
     }
@@ -195,31 +195,31 @@ pub(crate) fn load_whole_meta(dir: &JobDir<'_>) -> Result<JobMeta> {
     Ok(meta)
 }
 
-/// The bytes without what some programs put before a text to say how it is encoded.
+/// The bytes without a leading UTF-8 byte order mark, which some programs write.
 fn text(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
 }
 
-/// The prompt's text.
+/// Reads the prompt's text. The inner `Err` is the job's own fault.
 pub(crate) fn load_prompt(
     dir: &JobDir<'_>,
     sealed: Option<Digest>,
 ) -> Result<Result<String, Failure>> {
     match dir.read(PROMPT_FILE) {
-        // Without syncs (`relaxed`), a power failure can leave zeros where the prompt was.
+        // Without syncs (`relaxed`), a power failure can leave zeros in place of the prompt.
         Ok(Some(bytes)) if sealed.is_some_and(|sealed| sealed != Digest::of(&bytes)) => {
             Ok(Err(malformed(
                 "prompt.txt is not what was submitted: it was changed since, or torn by a power \
                  failure"
                     .to_owned(),
             )
-            .hint("look at it; `threadrunner retry` runs it as it is")))
+            .hint("check it first: `threadrunner retry` runs it as it is")))
         }
         Ok(Some(mut bytes)) => {
             bytes.drain(..bytes.len() - text(&bytes).len());
             Ok(String::from_utf8(bytes).map_err(|error| {
                 let at = error.utf8_error().valid_up_to();
-                malformed(format!("prompt.txt is not UTF-8: byte {at} fits no character"))
+                malformed(format!("prompt.txt is not UTF-8: byte {at} is not part of a character"))
             }))
         }
         Ok(None) => Ok(Err(malformed("it has no prompt.txt".to_owned()))),
@@ -227,7 +227,7 @@ pub(crate) fn load_prompt(
     }
 }
 
-/// What is asked, by `job.json`; without one, what holds for every job.
+/// Reads what `job.json` asks for; the defaults if there is none.
 pub(crate) fn load_spec(dir: &JobDir<'_>) -> Result<Result<JobSpec, Failure>> {
     Ok(load_job(dir)?.map(|job| job.spec))
 }
@@ -240,13 +240,13 @@ fn load_job(dir: &JobDir<'_>) -> Result<Result<JobFile, Failure>> {
     }
 }
 
-/// The `job.json` that was to take the place of this one, if it is whole.
+/// The prepared replacement of `job.json`, if it is complete.
 pub(crate) fn load_prepared_spec(dir: &JobDir<'_>) -> Option<JobSpec> {
     parse_job(&dir.read(JOB_NEXT).ok()??).ok().map(|job| job.spec)
 }
 
 fn parse_job(bytes: &[u8]) -> Result<JobFile, Failure> {
-    // The version first: a newer file may differ in anything else.
+    // Check the version first: a newer file may differ in anything else.
     #[derive(Deserialize)]
     struct Version {
         #[serde(default = "current")]
@@ -260,7 +260,7 @@ fn parse_job(bytes: &[u8]) -> Result<JobFile, Failure> {
     let Version { v } = serde_json::from_slice(bytes).map_err(bad)?;
     if v > SPEC_VERSION {
         return Err(malformed(format!(
-            "job.json is of version {v}, but this program knows versions up to {SPEC_VERSION}"
+            "job.json has version {v}, but this program knows versions up to {SPEC_VERSION}"
         ))
         .hint("upgrade ThreadRunner, then `threadrunner retry` the job"));
     }
@@ -281,7 +281,7 @@ fn parse_type(bytes: &[u8]) -> Result<JobType, Failure> {
     }
     JobType::ALL.iter().copied().find(|kind| kind.as_str() == said).ok_or_else(|| {
         let shown: String = said.chars().take(40).collect();
-        malformed(format!("type.txt says '{shown}', which is no kind of job"))
+        malformed(format!("type.txt says '{shown}', which is not a kind of job"))
             .hint("write 'text' into it, or remove it")
     })
 }

@@ -1,4 +1,4 @@
-//! Where things are: the five directories of a workspace, and the files of a job.
+//! Where everything is: the five directories of a workspace, and the files of a job.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
@@ -17,33 +17,33 @@ use crate::{Result, WorkspaceError};
 pub const PROMPT_FILE: &str = "prompt.txt";
 /// The kind of answer asked for.
 pub const TYPE_FILE: &str = "type.txt";
-/// What is known of the job, for people and other programs.
+/// Metadata about the job, for people and other programs.
 pub const META_FILE: &str = "meta.json";
-/// What ThreadRunner needs to run it.
+/// What ThreadRunner needs to run the job.
 pub const JOB_FILE: &str = "job.json";
 /// The answer, byte for byte.
 pub const RESULT_FILE: &str = "result.txt";
-/// The answer to a job that asked for a vector.
+/// The answer of an embedding job.
 pub const EMBEDDING_FILE: &str = "embedding.json";
-/// The answer as far as it is known, while the job runs.
+/// The answer so far, while the job runs.
 pub const PARTIAL_FILE: &str = "result.partial.txt";
 /// Why the job failed.
 pub const ERROR_FILE: &str = "error.txt";
 
-/// How the program went that was run when the job had ended.
+/// The outcome of the program that ran when the job had ended (the hook).
 pub const HOOK_FILE: &str = "on_done.json";
-/// What that program wrote.
+/// What the hook wrote to its output.
 pub const HOOK_LOG_FILE: &str = "on_done.log";
 
 /// The files of a submission.
 pub(crate) const SUBMISSION_FILES: [&str; 3] = [PROMPT_FILE, META_FILE, JOB_FILE];
 
-/// The next content of [`HOOK_FILE`].
+/// The next content of [`HOOK_FILE`], until it is renamed into place.
 pub(crate) const HOOK_NEXT: &str = "on_done.json.tmp";
-/// In the workspace: a file for each job that has such a program, until it has run.
+/// In the workspace: a note for each job with a hook that has not run yet.
 pub(crate) const HOOKS_DIR: &str = ".hooks";
 
-/// The next content of [`META_FILE`], until the sync that makes it so.
+/// The next content of [`META_FILE`], until a sync renames it into place.
 pub(crate) const META_NEXT: &str = "meta.json.tmp";
 /// The next content of [`JOB_FILE`], likewise.
 pub(crate) const JOB_NEXT: &str = "job.json.tmp";
@@ -51,10 +51,10 @@ pub(crate) const JOB_NEXT: &str = "job.json.tmp";
 /// The lock that the workspace's owner holds.
 pub(crate) const LOCK_FILE: &str = ".lock";
 
-/// In the workspace: the submissions whose directories may not be on the disk yet.
+/// In the workspace: the redo log, with submissions whose directories may not be on the disk yet.
 pub(crate) const REDO_FILE: &str = ".redo";
 
-/// Opened for reading its entries or as the anchor of other calls; never through a link.
+/// For a directory that is listed or anchors other calls; never opened through a link.
 const DIRECTORY: OFlags =
     OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::RDONLY).union(OFlags::CLOEXEC);
 
@@ -68,7 +68,7 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// Makes what is missing of the workspace at `root`, for its owner's eyes only.
+    /// Creates whatever is missing of the workspace at `root`, accessible to its owner only.
     pub(crate) fn create(root: &Path, fs: &dyn FileSystem) -> Result<Self> {
         std::fs::DirBuilder::new()
             .recursive(true)
@@ -97,7 +97,7 @@ impl Layout {
         Self::open(root)
     }
 
-    /// Opens a workspace that is there.
+    /// Opens an existing workspace.
     pub(crate) fn open(root: &Path) -> Result<Self> {
         let root = absolute(root)?;
         let top = open_root(&root)?;
@@ -121,12 +121,12 @@ impl Layout {
         &self.root
     }
 
-    /// What the watcher does not tell of.
+    /// The jobs that this process put into `input/ready`, which the watcher does not report.
     pub(crate) fn own_arrivals(&self) -> &OwnArrivals {
         &self.own_arrivals
     }
 
-    /// What is remembered of the names in the states' directories.
+    /// The remembered names in the states' directories.
     pub(crate) fn recent(&self) -> &Recent {
         &self.recent
     }
@@ -141,17 +141,17 @@ impl Layout {
         self.root.join(state.directory())
     }
 
-    /// The path of a job in a state: for people, and for programs that are told of it.
+    /// The path of a job in a state, for messages and for programs that are given it.
     pub(crate) fn job_path(&self, state: JobState, id: &JobId) -> PathBuf {
         self.path(state).join(id.as_str())
     }
 
-    /// Opens the directory of a job in a state; `None` when it is not there.
+    /// Opens a job's directory in a state; `None` if it is not there.
     pub(crate) fn open_job(&self, state: JobState, id: &JobId) -> Result<Option<OwnedFd>> {
         match rustix::fs::openat(self.dir(state), id.as_str(), DIRECTORY, Mode::empty()) {
             Ok(dir) => Ok(Some(dir)),
             Err(Errno::NOENT) => Ok(None),
-            // Linux says NOTDIR of a link that it may not follow to a directory, others LOOP.
+            // For a link to a directory, Linux says NOTDIR and other systems say LOOP.
             Err(Errno::NOTDIR | Errno::LOOP) => Err(WorkspaceError::NotAJob {
                 path: self.job_path(state, id),
                 what: kind(self.dir(state), id.as_str()).map_or("something else", name_of),
@@ -160,19 +160,19 @@ impl Layout {
         }
     }
 
-    /// Whether anything goes by this job's name in a state.
+    /// Whether a state's directory has an entry with this job's name, of any type.
     pub(crate) fn holds(&self, state: JobState, id: &JobId) -> bool {
         kind(self.dir(state), id.as_str()).is_some()
     }
 }
 
-/// What goes by `name` in a directory, not following links.
+/// The type of the entry `name` in a directory, without following links.
 pub(crate) fn kind(dir: BorrowedFd<'_>, name: impl rustix::path::Arg) -> Option<FileType> {
     let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
     Some(FileType::from_raw_mode(stat.st_mode))
 }
 
-/// What to call a kind of file that is not the one wanted.
+/// What messages call a file type that is not the expected one.
 pub(crate) fn name_of(kind: FileType) -> &'static str {
     match kind {
         FileType::RegularFile => "a file",
@@ -197,26 +197,26 @@ fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).map_err(|error| WorkspaceError::io("find", path, error))
 }
 
-/// Keeps a file from being freed when its name goes, without opening it for anything.
+/// Keeps a file from being freed when its name goes. Opens it without access to its content.
 #[cfg(target_os = "linux")]
 pub(crate) fn hold(dir: BorrowedFd<'_>, name: &str) -> Option<OwnedFd> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(dir, name, flags, Mode::empty()).ok()
 }
 
-/// Elsewhere nothing is gained by it.
+/// Other systems gain nothing from it.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn hold(_dir: BorrowedFd<'_>, _name: &str) -> Option<OwnedFd> {
     None
 }
 
-// The workspace itself may be a link: people put it on a larger disk.
+// The workspace itself may be a link: people move it to a larger disk.
 pub(crate) fn open_root(root: &Path) -> Result<OwnedFd> {
     rustix::fs::openat(CWD, root, DIRECTORY - OFlags::NOFOLLOW, Mode::empty())
         .map_err(|error| WorkspaceError::io("open", root, error))
 }
 
-// A state's directory may not: a link would lead to another file system, or to another workspace.
+// A state's directory may not: a link could lead to another file system or another workspace.
 fn open_state(dir: BorrowedFd<'_>, name: &str, path: &Path) -> Result<OwnedFd> {
     open_dir(dir, name).map_err(|error| match error {
         Errno::NOTDIR | Errno::LOOP => {
@@ -228,7 +228,7 @@ fn open_state(dir: BorrowedFd<'_>, name: &str, path: &Path) -> Result<OwnedFd> {
     })
 }
 
-/// A workspace that was just made must itself survive what its jobs survive.
+/// Syncs the directories that lead to a new workspace: it must survive whatever its jobs survive.
 fn sync_path_to(root: &Path, top: &OwnedFd, fs: &dyn FileSystem) -> Result<()> {
     let sync = |dir: BorrowedFd<'_>, path: &Path| {
         fs.sync(dir).map_err(|error| WorkspaceError::io("sync", path, error))

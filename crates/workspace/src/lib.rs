@@ -1,20 +1,24 @@
-//! The workspace: jobs as directories, whose place is their state.
+//! The workspace: jobs as directories, where a directory's place is the job's state.
 //!
 //! ```text
 //! input/writing/ID -> input/ready/ID -> processing/ID -> output/ID or failed/ID
 //! ```
 //!
-//! Every move is one rename, legal by one table ([`JobState::may_become`]) and made in one place
-//! (`staged::move_job`). A [`Workspace`] is the owner, by a lock: it submits, claims and ends
-//! jobs, in groups that share one sync. A [`Reader`] reads beside it. A [`Watcher`] tells of
-//! jobs that other programs put into `input/ready`.
+//! Every move is one rename, allowed by one table ([`JobState::may_become`]) and made in one
+//! function (`staged::move_job`). A [`Workspace`] is the owner, which holds the lock: it submits,
+//! claims and ends jobs, in groups that share one sync. A [`Reader`] reads next to the owner,
+//! without the lock. A [`Watcher`] reports jobs that other programs put into `input/ready`.
 //!
-//! What is promised, whatever ends the process or the power: a job is in exactly one of these
-//! directories, at every instant; what a client was told of is still so; a job is seen in
-//! `ready`, `output` or `failed` whole or not at all; nothing that was finished is run again.
-//! `docs/adr/0003-grouped-sync.md` has the reasons and the figures.
+//! Guarantees, however the process or the power ends:
 //!
-//! Nothing here reads a clock or waits: times come in as arguments.
+//! - A job is in exactly one of these directories at every instant.
+//! - What a client was told still holds.
+//! - A job that can be seen in `ready`, `output` or `failed` is complete.
+//! - A finished job is never run again.
+//!
+//! `docs/adr/0003-grouped-sync.md` gives the reasons and the measurements.
+//!
+//! Nothing here reads a clock or sleeps: times are arguments.
 //!
 //! [`JobState::may_become`]: threadrunner_core::JobState::may_become
 

@@ -1,4 +1,4 @@
-//! The jobs in a state, from its directory.
+//! Lists the jobs of a state by reading its directory.
 
 use std::cmp::Ordering;
 use std::os::fd::BorrowedFd;
@@ -9,10 +9,10 @@ use threadrunner_core::{JobId, JobState};
 use crate::layout::{Layout, kind, open_dir};
 use crate::{Result, WorkspaceError};
 
-/// Orders ids by time: by the number that they begin with, then by name.
+/// Orders ids by time: by their leading number, then by name.
 ///
-/// Name order is time order among ids of one program. nrvna-ai writes the same microseconds with
-/// more zeros before them, so among ids of several programs it is not.
+/// Among ids of one program, sorting by name sorts by time. Among those of several it does not:
+/// nrvna-ai writes the same microseconds with more leading zeros.
 pub fn by_time(a: &JobId, b: &JobId) -> Ordering {
     names_by_time(a.as_str(), b.as_str())
 }
@@ -29,8 +29,8 @@ fn leading_number(name: &str) -> &str {
     name[..end].trim_start_matches('0')
 }
 
-/// Calls `each` with the name of every job in a state, in no order. That it is an id is for
-/// `each` to see: to make a hundred thousand of them only to drop them takes its time.
+/// Calls `each` with the name of every directory in a state, in no particular order. `each` checks
+/// that the name is an id: parsing a hundred thousand only to drop them takes time.
 pub(crate) fn for_each_name(
     layout: &Layout,
     state: JobState,
@@ -40,7 +40,7 @@ pub(crate) fn for_each_name(
     for_each_entry(dir, |name, entry_kind| {
         let is_dir = match entry_kind {
             FileType::Directory => true,
-            // Some file systems do not say.
+            // Some file systems do not report the type.
             FileType::Unknown => kind(dir, name) == Some(FileType::Directory),
             _ => false,
         };
@@ -54,13 +54,13 @@ pub(crate) fn for_each_name(
 /// The ids of the jobs in a state, oldest first.
 pub(crate) fn ids(layout: &Layout, state: JobState) -> Result<Vec<JobId>> {
     let mut ids = Vec::new();
-    // Names outside the id rule are none of ours.
+    // Names that are not ids are not ours.
     for_each_name(layout, state, |name| ids.extend(JobId::parse(name)))?;
     ids.sort_unstable_by(by_time);
     Ok(ids)
 }
 
-/// The newest jobs in a state, newest first; only such as are older than `before`, if that is given.
+/// The newest jobs in a state, newest first; only those older than `before`, if given.
 pub(crate) fn newest(
     layout: &Layout,
     state: JobState,
@@ -72,8 +72,8 @@ pub(crate) fn newest(
         kept.sort_unstable_by(|a, b| by_time(b, a));
         kept.truncate(limit);
     };
-    // Twice as many are gathered as are wanted before the older half is dropped, so that each
-    // name costs little more than one comparison with the oldest that is kept.
+    // Gather twice as many as wanted before dropping the older half, so that each name costs little
+    // more than one comparison with the oldest one kept.
     let mut full = false;
     for_each_name(layout, state, |name| {
         let too_old = full
@@ -100,9 +100,9 @@ pub(crate) fn for_each_entry(
     dir: BorrowedFd<'_>,
     mut each: impl FnMut(&str, FileType),
 ) -> rustix::io::Result<()> {
-    // Of its own: where reading stands belongs to the open directory, which others use too.
+    // A handle of our own: the read position belongs to the open directory, which others use too.
     let dir = open_dir(dir, ".")?;
-    // Large, because each refill costs a system call: 100,000 names are 50 of them.
+    // Large, because each refill costs a system call: 100,000 names take 50.
     let mut buffer = Vec::with_capacity(128 << 10);
     let mut entries = rustix::fs::RawDir::new(&dir, buffer.spare_capacity_mut());
     while let Some(entry) = entries.next() {

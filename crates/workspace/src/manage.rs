@@ -1,4 +1,4 @@
-//! What is done to jobs that nobody runs.
+//! Operations on jobs that are not running: cancel, fail, retry and remove.
 
 use std::time::SystemTime;
 
@@ -11,7 +11,7 @@ use crate::staged::Staged;
 use crate::{Result, Workspace, WorkspaceError};
 
 impl Workspace {
-    /// Prepares to cancel a queued job. A running one is canceled by whoever runs it, with
+    /// Prepares to cancel a queued job. A running one is canceled by its holder, with
     /// [`Workspace::fail`].
     ///
     /// # Errors
@@ -22,7 +22,7 @@ impl Workspace {
         self.fail_queued(id, &failure, now)
     }
 
-    /// Prepares to fail a queued job: a deadline passed, or what it waited for failed.
+    /// Prepares to fail a queued job, because a deadline passed or a job that it waits for failed.
     ///
     /// # Errors
     /// As [`Workspace::cancel`].
@@ -31,10 +31,10 @@ impl Workspace {
         self.stage_failure(JobState::Ready, id, failure, now)
     }
 
-    /// Prepares to queue a failed or canceled job again, as if it had never been begun.
+    /// Prepares to queue a failed or canceled job again, with its attempts set back to 0.
     ///
     /// # Errors
-    /// [`WorkspaceError::WrongState`] when it is not failed; [`WorkspaceError::NotFound`];
+    /// [`WorkspaceError::WrongState`] when it has not failed; [`WorkspaceError::NotFound`];
     /// [`WorkspaceError::Rejected`] when its description cannot be read; [`WorkspaceError::Io`].
     pub fn retry(&mut self, id: &JobId) -> Result<()> {
         self.flush(id);

@@ -1,9 +1,9 @@
-//! Ids while the clock is behind them.
+//! Keeps ids in order while the clock is behind them.
 //!
-//! An id begins with the time, and ids in name order are in the order in which jobs were made. Where
-//! the clock was set back, they go on after the newest one; but what says which that is, after a
-//! restart, are the times of directories, and those go by the clock. So while ids are ahead of
-//! it, `.newest` says how far they may have come.
+//! An id begins with the time, so that sorting by name sorts by creation. If the clock is set back,
+//! new ids continue after the newest one. After a restart, the times of directories say which that
+//! is, but they follow the clock. So while ids are ahead of the clock, `.newest` records how far
+//! they may have come.
 
 use std::time::SystemTime;
 
@@ -17,20 +17,20 @@ use crate::{Result, Workspace};
 const FILE: &str = ".newest";
 const NEXT: &str = ".newest.tmp";
 
-/// Ids that are ahead of the clock by less than this are of the same moment.
+/// Ids ahead of the clock by less than this count as current, in microseconds.
 const MOMENT: u64 = 1_000_000;
-/// The file speaks of so much more than there is, so that it is seldom written.
+/// How far beyond the newest id the file reaches, in microseconds, so that it is seldom written.
 const RESERVED: u64 = 60_000_000;
 
 impl Workspace {
-    /// Takes note of a job's id, where the clock is behind the newest one.
+    /// Records a job's id if the clock is behind the newest one.
     pub(crate) fn note_id(&mut self, id: &JobId, now: SystemTime) {
         self.ids_come_after(id);
         let newest = self.newest_micros();
         let is_ahead = newest > micros_since_epoch(now).saturating_add(MOMENT);
         if is_ahead && newest > self.ids_noted {
             let noted = newest.saturating_add(RESERVED);
-            // Without it the job is as good as any; only the order of ids may suffer.
+            // Without it the job is unharmed. Only the order of ids may suffer.
             if self.write_newest(noted).is_ok() {
                 self.ids_noted = noted;
             }
@@ -44,7 +44,7 @@ impl Workspace {
         dir.replace(&*self.fs, NEXT, FILE)
     }
 
-    /// Goes on after all ids of which note was taken.
+    /// Makes new ids continue after all recorded ones.
     pub(crate) fn recall_ids(&mut self) -> Result<()> {
         let root = open_root(self.path())?;
         let noted = job_dir(&root, self.path().to_owned()).read_fit(FILE)?;

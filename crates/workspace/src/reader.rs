@@ -1,4 +1,4 @@
-//! Reading a workspace, from any thread and beside its owner.
+//! Reads a workspace from any thread, next to its owner or without one.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Seek, SeekFrom};
@@ -25,12 +25,12 @@ pub struct Reader {
     layout: Arc<Layout>,
 }
 
-/// Part of a running job's answer.
+/// Part of a job's answer, which may still grow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartialAnswer {
-    /// Where the job stood when this was read.
+    /// The job's state when this was read.
     pub state: JobState,
-    /// The bytes from the offset asked for. They may end within a character.
+    /// The bytes from the requested offset on. They may end in the middle of a character.
     pub bytes: Vec<u8>,
 }
 
@@ -47,7 +47,7 @@ impl Reader {
         &self.layout
     }
 
-    /// Opens a workspace that is there, for reading alone.
+    /// Opens an existing workspace, for reading only.
     ///
     /// # Errors
     /// [`WorkspaceError::Io`] when it is not a workspace or cannot be read.
@@ -60,7 +60,7 @@ impl Reader {
         self.layout.root()
     }
 
-    /// Where a job stands, and its directory.
+    /// A job's state and directory.
     ///
     /// # Errors
     /// [`WorkspaceError::NotFound`].
@@ -69,15 +69,15 @@ impl Reader {
         Ok((state, self.layout.job_path(state, id)))
     }
 
-    /// What is known of a job. Its place in the queue is the daemon's to fill in.
+    /// Everything known of a job. Leaves it to the daemon to fill in its position in the queue,
+    /// what it waits for, and its workspace.
     ///
     /// # Errors
     /// [`WorkspaceError::NotFound`]; [`WorkspaceError::Io`].
     pub fn record(&self, id: &JobId) -> Result<JobRecord> {
         let (state, fd) = self.find(id)?;
         let dir = self.job_dir(&fd, state, id);
-        // What another program wrote and nobody can read is shown as if it were not there: it is
-        // for `claim` to judge.
+        // Files of another program that cannot be read count as absent: `claim` judges them.
         let spec: JobSpec = json(&dir, JOB_FILE)?.unwrap_or_default();
         let mut meta = load_meta(&dir)?;
         if state.is_final() {
@@ -126,11 +126,11 @@ impl Reader {
         Ok(contents(&self.job_dir(&fd, state, id), PROMPT_FILE)?.unwrap_or_default())
     }
 
-    /// A finished job's answer.
+    /// The answer of a job that is done.
     ///
     /// # Errors
-    /// [`WorkspaceError::WrongState`] when it is not done; [`WorkspaceError::NoText`] when the answer
-    /// is none; [`WorkspaceError::NotFound`]; [`WorkspaceError::Io`].
+    /// [`WorkspaceError::WrongState`] when it is not done; [`WorkspaceError::NoText`] when it has
+    /// no readable answer; [`WorkspaceError::NotFound`]; [`WorkspaceError::Io`].
     pub fn result(&self, id: &JobId) -> Result<Vec<u8>> {
         let (state, fd) = self.find(id)?;
         if state != JobState::Done {
@@ -148,21 +148,21 @@ impl Reader {
         Err(no_text(id, dir, None))
     }
 
-    /// What there is of a job's answer, from a byte offset: all of it once it is done; of a queued
-    /// job, what it had said when its last attempt was cut short.
+    /// A job's answer so far, from a byte offset. A job that is done has all of it; a queued one,
+    /// what its last attempt wrote before it was cut short.
     ///
     /// # Errors
-    /// [`WorkspaceError::NoText`] when it is done and the answer is none;
+    /// [`WorkspaceError::NoText`] when it is done without a readable answer;
     /// [`WorkspaceError::NotFound`]; [`WorkspaceError::Io`].
     pub fn partial(&self, id: &JobId, offset: u64) -> Result<PartialAnswer> {
         let (state, fd) = self.find(id)?;
         let dir = self.job_dir(&fd, state, id);
         let names: &[&str] = match state {
             JobState::Done => &ANSWERS,
-            // At the end the partial answer becomes the answer, a little before the job moves.
+            // At the end the partial answer is renamed to the answer, shortly before the job moves.
             JobState::Processing => &[PARTIAL_FILE, RESULT_FILE],
             JobState::Failed => &[PARTIAL_FILE],
-            // An earlier attempt's, that was cut short. After a `retry` nothing is left of it.
+            // From an earlier attempt that was cut short. After a `retry` it is not shown.
             JobState::Ready if !ended_before(&dir)? => &[PARTIAL_FILE],
             JobState::Writing | JobState::Ready => &[],
         };
@@ -179,7 +179,7 @@ impl Reader {
                 Err(ReadError::Unfit(why)) if state == JobState::Done => {
                     return Err(no_text(id, dir, Some(why)));
                 }
-                // Its submitter's; an attempt that has something to say takes it away.
+                // Put there by the submitter. An attempt replaces it when it has text to write.
                 Err(ReadError::Unfit(_)) => {}
                 Err(ReadError::Io(error)) => return Err(dir.io("read", name, error)),
             }
@@ -190,14 +190,14 @@ impl Reader {
         }
     }
 
-    /// How many bytes [`Reader::result`] and [`Reader::partial`] read of a job at most.
+    /// The most bytes that [`Reader::result`] and [`Reader::partial`] read of a job.
     ///
     /// # Errors
     /// [`WorkspaceError::NotFound`].
     pub fn answer_bytes(&self, id: &JobId) -> Result<u64> {
         let (state, fd) = self.find(id)?;
         let dir = self.job_dir(&fd, state, id);
-        // What cannot be opened is not read either.
+        // A file that cannot be opened is not read either.
         let bytes = |name| dir.open(name).ok().flatten().map(|(_, bytes)| bytes);
         let most = [RESULT_FILE, PARTIAL_FILE].into_iter().filter_map(bytes).max();
         Ok(most.unwrap_or_default().min(MAX_FILE_BYTES))
@@ -225,10 +225,10 @@ impl Reader {
         listing::ids(&self.layout, state)
     }
 
-    /// The newest jobs in any of these states (in all, when none is given), newest first, and
-    /// whether there are more than `limit`.
+    /// The newest jobs in any of `states` (in all states if empty), newest first, and whether there
+    /// are more than `limit`.
     ///
-    /// A job that moves meanwhile is listed once, where it was seen last.
+    /// A job that moves meanwhile is listed once, in the state where it was seen last.
     ///
     /// # Errors
     /// [`WorkspaceError::Io`].
@@ -241,8 +241,8 @@ impl Reader {
         self.list(states, limit, |state, limit| recent.newest(&self.layout, state, limit))
     }
 
-    /// The same of the jobs older than `before`. This reads all the states' names, so it is asked
-    /// for many jobs at once.
+    /// Like [`Reader::newest`], for jobs older than `before`. Reads all names in the states'
+    /// directories, so ask for many jobs at once.
     ///
     /// # Errors
     /// [`WorkspaceError::Io`].
@@ -268,7 +268,7 @@ impl Reader {
             let newest = newest(state, limit.saturating_add(1))?;
             jobs.extend(newest.into_iter().map(|id| (id, state)));
         }
-        // The sort keeps the order of the states, so that of two sightings the last comes last.
+        // The sort is stable: of two sightings of a job, the one in the later state comes last.
         jobs.sort_by(|(a, _), (b, _)| by_time(a, b));
         jobs.reverse();
         jobs.dedup_by(|earlier, last| earlier.0 == last.0);
@@ -277,23 +277,23 @@ impl Reader {
         Ok((jobs, more))
     }
 
-    /// When a state's directory last changed; `None` where nobody can tell.
+    /// When a state's directory last changed; `None` if unknown.
     pub fn changed(&self, state: JobState) -> Option<SystemTime> {
         std::fs::metadata(self.layout.path(state)).and_then(|found| found.modified()).ok()
     }
 
-    /// What the watcher does not tell of.
+    /// The jobs that this process put into `input/ready`, which the watcher does not report.
     pub(crate) fn own_arrivals(&self) -> &OwnArrivals {
         self.layout.own_arrivals()
     }
 
-    /// Notes a job that somebody else put into `input/ready`.
+    /// Notes a job that another program put into `input/ready`.
     pub(crate) fn note_arrival(&self, id: &JobId) {
         self.layout.recent().came(&self.layout, id, JobState::Ready);
     }
 
-    /// Which of the jobs that have ended need not be kept. Looks at each of them: with very many,
-    /// and with a limit on bytes the more so, that takes its time.
+    /// The ended jobs that `retention` does not keep. Looks at every ended job, which takes a while
+    /// if there are very many, and longer with a limit on bytes.
     ///
     /// # Errors
     /// [`WorkspaceError::Io`].
@@ -301,7 +301,7 @@ impl Reader {
         retention.not_kept(&self.layout, now)
     }
 
-    /// How many jobs are in each state.
+    /// The number of jobs in each state.
     ///
     /// # Errors
     /// [`WorkspaceError::Io`].
@@ -318,7 +318,8 @@ impl Reader {
             .collect()
     }
 
-    /// The job that `text` names: an id, a prefix or suffix that fits one job alone, or `last`.
+    /// The job that `text` names: an id, a prefix or suffix that matches exactly one job, or
+    /// `last`.
     ///
     /// # Errors
     /// [`WorkspaceError::NotFound`], [`WorkspaceError::Ambiguous`], [`WorkspaceError::NotAnId`];
@@ -364,15 +365,15 @@ impl Reader {
         }
     }
 
-    /// Finds a job and opens its directory, which stays the job's wherever it moves.
+    /// Finds a job and opens its directory. The handle follows the job wherever it moves.
     fn find(&self, id: &JobId) -> Result<(JobState, OwnedFd)> {
-        // Looking in the order of the moves, one misses a job only when it goes back (released,
-        // retried) behind the look. To be missed eight times it would have to do so each time.
+        // Looking in the order of the moves misses a job only if it moves back (released, retried)
+        // behind the look. To be missed eight times, it would have to do so each time.
         for _ in 0..8 {
             for state in STATES {
                 match self.layout.open_job(state, id) {
                     Ok(Some(fd)) => return Ok((state, fd)),
-                    // Something by the job's name that is none must not hide the job.
+                    // An entry with the job's name that is not a job must not hide the job.
                     Ok(None) | Err(WorkspaceError::NotAJob { .. }) => {}
                     Err(error) => return Err(error),
                 }
@@ -386,22 +387,22 @@ impl Reader {
     }
 }
 
-/// Whether a queued job had ended before it was put back.
+/// Whether a queued job had ended before it was queued again.
 fn ended_before(dir: &JobDir<'_>) -> Result<bool> {
     Ok(load_meta(dir)?.status.is_some())
 }
 
-/// What can be a done job's answer: another program's may be a vector.
+/// The files that can hold a finished job's answer. Another program's may be an embedding.
 const ANSWERS: [&str; 2] = [RESULT_FILE, EMBEDDING_FILE];
 
 fn no_text(id: &JobId, dir: JobDir<'_>, why: Option<String>) -> WorkspaceError {
     WorkspaceError::NoText { id: id.clone(), path: dir.path, why }
 }
 
-/// The most bytes of a reason that are shown.
+/// The most bytes of `error.txt` that are shown.
 const REASON_BYTES: u64 = 4096;
 
-/// Why another program's job failed, by its `error.txt`.
+/// Why another program's job failed, from its `error.txt`.
 fn written_reason(dir: &JobDir<'_>) -> Result<Option<Failure>> {
     let mut bytes = Vec::new();
     if let Ok(Some((file, _))) = dir.open(ERROR_FILE) {
@@ -411,14 +412,14 @@ fn written_reason(dir: &JobDir<'_>) -> Result<Option<Failure>> {
     }
     let said: String = String::from_utf8_lossy(&bytes)
         .chars()
-        // Nothing in it is to drive somebody's terminal.
+        // Keep control characters from reaching a terminal.
         .filter(|&c| c == '\n' || !c.is_control())
         .collect();
     let said = said.trim();
     Ok((!said.is_empty()).then(|| Failure::new(ErrorCode::JobFailed, said)))
 }
 
-/// The content of a file; `None` when it is not there or not what it should be.
+/// The content of a file; `None` if it does not exist. An unfit file is an error.
 fn contents(dir: &JobDir<'_>, name: &str) -> Result<Option<Vec<u8>>> {
     match dir.read(name) {
         Ok(contents) => Ok(contents),
@@ -437,13 +438,13 @@ fn read_error(dir: &JobDir<'_>, name: &str, error: ReadError) -> WorkspaceError 
     }
 }
 
-/// The most characters of a prompt's beginning.
+/// The maximum length of a prompt's beginning, in characters.
 const START_CHARS: usize = 80;
 
 fn prompt_start(dir: &JobDir<'_>, spec: &JobSpec) -> Result<String> {
     let mut bytes = Vec::new();
     if let Ok(Some((file, _))) = dir.open(PROMPT_FILE) {
-        // Four bytes make the longest character; white space may take more.
+        // A character has at most four bytes; the rest allows for white space.
         file.take(START_CHARS as u64 * 8)
             .read_to_end(&mut bytes)
             .map_err(|error| dir.io("read", PROMPT_FILE, error))?;

@@ -1,11 +1,10 @@
-//! The newest names of the states that can hold very many jobs, remembered: who asks for them
-//! reads no directory of a million names.
+//! Remembers the newest names of the states that can hold very many jobs, so that asking for them
+//! does not read a directory of a million names.
 //!
-//! What this process does is noted as it is done. What others do shows in the time at which the
-//! directory changed: if that is not the one left by our last change, what was remembered is
-//! forgotten. Two changes within one tick of the file system's clock look like one. What others
-//! put into `input/ready` the watcher tells as well; what they take away is found to be gone by
-//! whoever goes on to read it.
+//! What this process changes is noted as it happens. What others change shows in the directory's
+//! modification time: if it is not that of our last change, everything remembered is forgotten. Two
+//! changes within one tick of the file system's clock look like one. The watcher also reports what
+//! others put into `input/ready`; a job that they took away is found missing when it is read.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -15,16 +14,16 @@ use crate::layout::Layout;
 use crate::listing::{self, by_time};
 use crate::{Result, WorkspaceError};
 
-/// How many names of a state are remembered at least, if there are so many.
+/// The minimum number of names to remember of a state, if it has that many.
 pub(crate) const REMEMBERED: usize = 1024;
 
-/// The states whose names are remembered. In `processing` there are never many.
+/// The states whose names are remembered. `processing` never holds many.
 const STATES: [JobState; 3] = [JobState::Ready, JobState::Done, JobState::Failed];
 
 /// When a directory last changed, in seconds and nanoseconds.
 type Changed = (i128, i128);
 
-/// What is remembered of a workspace.
+/// The names remembered of a workspace.
 #[derive(Debug, Default)]
 pub(crate) struct Recent {
     states: [State; STATES.len()],
@@ -32,7 +31,7 @@ pub(crate) struct Recent {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Held by the one who reads the directory; others wait for what comes of it.
+    /// Held while reading the directory. Others wait for the result.
     reading: Mutex<()>,
     known: Mutex<Known>,
 }
@@ -40,9 +39,10 @@ struct State {
 #[derive(Debug, Default)]
 struct Known {
     names: Option<Names>,
-    /// When the directory was changed last, as far as is known here.
+    /// When the directory last changed, as far as this process knows.
     changed: Option<Changed>,
-    /// What this process did while the directory is being read; `None` once others did as well.
+    /// What this process changes while the directory is being read; `None` once others change it
+    /// too.
     meanwhile: Option<Vec<Change>>,
 }
 
@@ -56,7 +56,7 @@ enum Change {
 #[derive(Debug)]
 struct Names {
     newest: Vec<JobId>,
-    /// Whether there are no others.
+    /// Whether these are all names of the state.
     all: bool,
 }
 
@@ -101,7 +101,7 @@ impl Recent {
         Ok(found)
     }
 
-    /// Makes a change that takes a job out of one state and puts it into another, and notes it.
+    /// Makes a change that moves a job from one state to another, and notes it.
     pub(crate) fn note(
         &self,
         layout: &Layout,
@@ -109,7 +109,7 @@ impl Recent {
         (from, to): (JobState, JobState),
         change: impl FnOnce() -> std::io::Result<()>,
     ) -> std::io::Result<()> {
-        // Always in the order of the states, so that two never wait for each other.
+        // Always lock in the order of the states, to avoid a deadlock.
         let mut notes: Vec<(JobState, MutexGuard<'_, Known>)> = STATES
             .into_iter()
             .filter(|state| [from, to].contains(state))
@@ -130,8 +130,8 @@ impl Recent {
         Ok(())
     }
 
-    /// Notes that somebody put a job into a state, if it is still there: the one who tells may be
-    /// late, and this process may have moved it on.
+    /// Notes that another program put a job into a state, if it is still there: the report may be
+    /// late, and this process may have moved the job on.
     pub(crate) fn came(&self, layout: &Layout, id: &JobId, state: JobState) {
         let Some(of) = self.of(state) else { return };
         let mut known = of.known();
@@ -148,7 +148,7 @@ impl Recent {
 
 impl State {
     fn known(&self) -> MutexGuard<'_, Known> {
-        // A panic while it was held left nothing half done that the next check would not find.
+        // A panic while it was held left nothing that the next check would not find.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -160,7 +160,7 @@ impl State {
 }
 
 impl Known {
-    /// Forgets everything if somebody else has changed the directory.
+    /// Forgets everything if another process has changed the directory.
     fn check(&mut self, changed: Option<Changed>) {
         if self.changed != changed {
             *self = Self::default();
@@ -182,7 +182,7 @@ impl Names {
         let (Change::Came(id) | Change::Went(id)) = &change;
         let place = self.newest.binary_search_by(|other| by_time(other, id));
         match (change, place) {
-            // One that is older than all that are remembered is none of them, unless those are all.
+            // A job older than all that are remembered does not belong, unless all are remembered.
             (Change::Came(_), Err(0)) if !self.all => {}
             (Change::Came(id), Err(place)) => self.newest.insert(place, id),
             (Change::Went(_), Ok(place)) => drop(self.newest.remove(place)),
@@ -206,7 +206,7 @@ impl Names {
 fn changed(layout: &Layout, state: JobState) -> Result<Changed> {
     let stat = rustix::fs::fstat(layout.dir(state))
         .map_err(|error| WorkspaceError::io("look at", layout.path(state), error))?;
-    // Wide enough for what any system has.
+    // Wide enough for every system.
     Ok((i128::from(stat.st_mtime), i128::from(stat.st_mtime_nsec)))
 }
 
@@ -230,7 +230,7 @@ mod tests {
 
     impl Story {
         fn with(jobs: usize) -> Self {
-            // In memory, where there is such a thing: these are many.
+            // In memory if possible, because there are many.
             let temp = TempDir::new_in("/dev/shm").or_else(|_| TempDir::new()).unwrap();
             let layout = Layout::create(temp.path(), &Disk).unwrap();
             let story = Self { layout, _temp: temp };
@@ -238,7 +238,7 @@ mod tests {
             story
         }
 
-        /// As another program does it: nobody here is told.
+        /// As another program does it: nothing in this process is told.
         fn put(&self, number: usize, state: JobState) {
             std::fs::create_dir(self.layout.job_path(state, &id(number))).unwrap();
         }
@@ -281,7 +281,7 @@ mod tests {
         }
         assert!(story.remembers());
         story.check(20);
-        // Late ones, before and between all that are remembered.
+        // Late changes, before and between all that are remembered.
         let layout = &story.layout;
         staged::move_job(layout, &Disk, &id(MANY), JobState::Done, JobState::Ready).unwrap_err();
         for number in [MANY + 4 * REMEMBERED, MANY + 10, 5] {
@@ -309,7 +309,7 @@ mod tests {
         let story = Story::with(30);
         story.check(20);
         std::fs::remove_dir(story.layout.job_path(JobState::Done, &id(29))).unwrap();
-        // So that it shows also where a file system's clock is coarse.
+        // Visible even if the file system's clock is coarse.
         let touch = |seconds| {
             let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
             let dir = std::fs::File::open(story.layout.path(JobState::Done)).unwrap();
@@ -319,7 +319,7 @@ mod tests {
         story.check(20);
         story.put(31, JobState::Done);
         touch(2);
-        // What is noted of a change of our own must not make the others' look known.
+        // Noting a change of our own must not make the others' changes look known.
         story.finish(32);
         story.check(20);
     }
@@ -359,7 +359,7 @@ mod tests {
             });
             while !finishing.is_finished() {
                 story.layout.recent().newest(&story.layout, JobState::Done, 20).unwrap();
-                // Read again, while others are moved.
+                // Read again while other jobs move.
                 story.layout.recent().of(JobState::Done).unwrap().known().names = None;
             }
         });

@@ -1,4 +1,4 @@
-//! What an owner does first: make good what the last one left, however it ended.
+//! Recovery, an owner's first step: repairs what the last one left, however it ended.
 
 use std::time::{Duration, SystemTime};
 
@@ -16,21 +16,21 @@ use crate::submit::Submission;
 use crate::time::micros_since_epoch;
 use crate::{Result, Workspace, WorkspaceError, listing};
 
-/// How old something in `input/writing` must be before it is taken for forgotten.
+/// How old an entry in `input/writing` must be to count as abandoned.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What opening a workspace found and did.
+/// What opening a workspace found and repaired.
 #[derive(Debug, Default)]
 pub struct Recovered {
-    /// The queue: every job in `input/ready`, oldest first, whoever put it there.
+    /// The queue: every job in `input/ready`, of any program, oldest first.
     pub queued: Vec<JobId>,
-    /// Accepted jobs that a power failure had kept from the queue; they are in it now.
+    /// Accepted jobs that a power failure had kept out of the queue. They are queued now.
     pub submitted: Vec<JobId>,
-    /// Jobs whose attempt was cut short; they are in the queue again.
+    /// Jobs whose attempt was cut short. They are queued again.
     pub requeued: Vec<JobId>,
-    /// Jobs that had answered, and were not yet in `output`; they are now.
+    /// Jobs that were answered but not yet in `output`. They are now.
     pub finished: Vec<JobId>,
-    /// Jobs that are in `failed` now: begun too often, malformed, or failed before.
+    /// Jobs moved to `failed`: out of attempts, malformed, or failed before.
     pub failed: Vec<JobId>,
     /// How many leftovers of submissions were deleted.
     pub deleted: usize,
@@ -38,13 +38,13 @@ pub struct Recovered {
     pub troubles: Vec<WorkspaceError>,
 }
 
-/// What is to become of a job in `processing`.
+/// What to do with a job in `processing`.
 enum Verdict {
-    /// Its end was prepared, in this file: repeat the renames.
+    /// Its end was prepared in this file: repeat the renames.
     Ended(Ending, &'static str),
-    /// Begin it again.
+    /// Queue it again.
     Again,
-    /// Give it up.
+    /// Fail it.
     GiveUp(Failure),
 }
 
@@ -55,7 +55,8 @@ enum Ending {
 }
 
 impl Workspace {
-    /// `lost` is what the redo log has that a power failure may have taken.
+    /// Repairs what the last owner left. `lost` are submissions in the redo log that a power
+    /// failure may have taken.
     pub(crate) fn recover(
         &mut self,
         lost: Vec<Submission<'_>>,
@@ -66,7 +67,7 @@ impl Workspace {
             match self.redo(&submission) {
                 Ok(()) => {}
                 Err(error @ WorkspaceError::NotAJob { .. }) => recovered.troubles.push(error),
-                // Whoever went on would begin the log anew, and it is all that is left of the job.
+                // Going on would overwrite the log, which is all that is left of the job.
                 Err(error) => return Err(error),
             }
         }
@@ -92,7 +93,7 @@ impl Workspace {
         Ok(recovered)
     }
 
-    /// Writes a submission anew that is nowhere, or was torn, as if it had just been made.
+    /// Writes a submission again, as if it were new, if it is nowhere or was torn.
     fn redo(&self, submission: &Submission<'_>) -> Result<()> {
         let id = &submission.id;
         for at in JobState::ALL {
@@ -107,16 +108,16 @@ impl Workspace {
             if is_whole {
                 return Ok(());
             }
-            // A recovery that was cut short too may have left it.
+            // Possibly left by a recovery that was cut short itself.
             staged::delete(&self.layout, &*self.fs, &staged::gone_name(id))?;
             staged::withdraw(&self.layout, &*self.fs, at, id)?;
         }
         submission.write(&self.layout, &*self.fs).map(drop)
     }
 
-    /// Prepares to make good one job in `processing` that nobody holds any more, because its end
-    /// could not be written: as opening the workspace does with all of them. One that is not there
-    /// needs nothing.
+    /// Prepares to recover one job in `processing` that nobody holds any more, because its end
+    /// could not be written, as opening the workspace does for all of them. Does nothing if the job
+    /// is not there.
     ///
     /// # Errors
     /// [`WorkspaceError::Io`].
@@ -195,7 +196,8 @@ impl Workspace {
                         recovered.finished.push(id.clone());
                     }
                     Ending::Failed(failure) => {
-                        // Sealed in `meta.json`; the text beside it may be torn.
+                        // The reason is sealed in `meta.json`; the text file next to it may be
+                        // torn.
                         let text = failure.map(|failure| failure.to_text()).unwrap_or_default();
                         dir.write(&*self.fs, ERROR_FILE, text.as_bytes())?;
                         staged.written.push(ERROR_FILE);
@@ -208,7 +210,7 @@ impl Workspace {
             }
             Verdict::Again => {
                 let mut staged = Staged::new(id.clone(), JobState::Processing);
-                // The partial answer stays until the next attempt begins: it can be read.
+                // The partial answer stays readable until the next attempt begins.
                 staged.remove.extend([META_NEXT, JOB_NEXT, RESULT_FILE]);
                 staged.route.push(JobState::Ready);
                 self.staged.push(staged);
@@ -222,17 +224,17 @@ impl Workspace {
         Ok(())
     }
 
-    /// New ids go on after the newest there is, also when the clock went back meanwhile.
+    /// Makes new ids continue after the newest existing one, even if the clock went back.
     fn continue_ids(&mut self, recovered: &Recovered) {
         if let Some(newest) = recovered.queued.last() {
             self.ids_come_after(newest);
         }
-        // Reading a million names of finished jobs would take long. Their directories say when
-        // they last changed, and that was no earlier than their newest job was made.
+        // Reading a million names of finished jobs would take long. Each directory changed no
+        // earlier than its newest job was made, so its modification time is enough.
         for state in JobState::ALL {
             let changed = std::fs::metadata(self.layout.path(state)).and_then(|it| it.modified());
             if let Ok(changed) = changed {
-                // The file system's clock goes in ticks, of up to a hundredth of a second.
+                // The file system's clock advances in ticks, of up to a hundredth of a second.
                 let micros = micros_since_epoch(changed).saturating_add(10_000);
                 if let Ok(id) = JobId::parse(&format!("{micros:016}")) {
                     self.ids_come_after(&id);
@@ -258,7 +260,8 @@ fn verdict(dir: &JobDir<'_>, max_attempts: impl Fn(&JobSpec) -> u32) -> Result<V
     Ok(Verdict::Again)
 }
 
-/// Whether this `meta.json` is the end of this attempt, and the answer it seals is all there.
+/// How this attempt ended according to this `meta.json`; `None` if it ended another attempt, or if
+/// the answer that it seals is not complete.
 fn ended(dir: &JobDir<'_>, name: &str, attempt: u32) -> Option<Ending> {
     let bytes = dir.read(name).ok().flatten()?;
     let meta: JobMeta = serde_json::from_slice(&bytes).ok()?;

@@ -1,20 +1,21 @@
-//! The redo log: submissions as one write, so that their directories need not be waited for.
+//! The redo log: makes submissions durable with one write, without waiting for their directories.
 //!
-//! To put a directory and three files on the disk the file system writes its own journal, twice
-//! as long as it takes to write into a file that already has its place. So a group of nothing but
-//! submissions is written into the log and that alone is waited for; the directories are made and
-//! moved as ever, and are the truth for everybody who looks. Only where the power may have failed
-//! does the log speak: what it names and the directories lack is made again, from it.
+//! To put a directory and three files on the disk, the file system writes its own journal. That
+//! takes twice as long as writing into a file whose blocks are already allocated. So a group of
+//! nothing but submissions is written to the log, and only that write is waited for. The
+//! directories are created and moved as always, and are what everybody reads. The log is read only
+//! if the power may have failed: submissions that it holds and the directories lack are written
+//! again.
 //!
-//! An entry counts for as long as nothing else has put its directory on the disk. A sync of
-//! everything does ([`RedoLog::sync_all`]), and the log begins anew; a sync of single files does for
-//! its own jobs ([`RedoLog::settle`]). Before a job is removed, what the log still says of it is
-//! taken back, or a power failure would bring it to life again.
+//! An entry counts until something else has put its directory on the disk. A sync of everything
+//! does so for all entries ([`RedoLog::sync_all`]), and the log starts over. A sync of single files
+//! does so for its own jobs ([`RedoLog::settle`]). Before a job is removed, its entry is withdrawn,
+//! or a power failure would bring the job back.
 //!
 //! `.redo` has a fixed size and holds records, one after the other: the length and the CRC-32 of
 //! what follows, four bytes each, little-endian; then a line of JSON for the record and one for
-//! each of its submissions. The records that count are those from the start on that are whole and
-//! have the first one's epoch.
+//! each of its submissions. The records that count are those from the start that are complete and
+//! have the epoch of the first one.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
@@ -34,17 +35,17 @@ use crate::submit::Submission;
 use crate::time::micros_since_epoch;
 use crate::{Result, WorkspaceError};
 
-/// How long the log is: some 280 jobs with short prompts. One that is full is begun anew after a
-/// sync of everything, which takes the longer the more it covers.
+/// The size of the log, in bytes: room for some 280 jobs with short prompts. A full log starts over
+/// after a sync of everything, which takes longer the more it covers.
 const LOG_BYTES: usize = 256 << 10;
 
-/// What only records without submissions may use: to take back what others say.
+/// Reserved for records without submissions, which withdraw entries, in bytes.
 const RESERVED_BYTES: usize = 8 << 10;
 
-/// The longest submission that is worth being written twice.
+/// The longest submission that is worth writing twice, in bytes.
 const MAX_ENTRY_BYTES: usize = 16 << 10;
 
-/// The length and the checksum before each record.
+/// The length and the checksum before each record, in bytes.
 const PREFIX_BYTES: usize = 8;
 
 /// A record's first line.
@@ -52,36 +53,36 @@ const PREFIX_BYTES: usize = 8;
 struct Head {
     /// The same in all records that count.
     epoch: u64,
-    /// Under which mount it was written: see [`FileSystem::mount`].
+    /// The mount under which it was written: see [`FileSystem::mount`].
     mount: String,
-    /// Jobs of earlier records that count no more.
+    /// Jobs of earlier records that no longer count.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     settled: Vec<JobId>,
 }
 
-/// The log of one workspace.
+/// The redo log of one workspace.
 #[derive(Debug, Default)]
 pub(crate) struct RedoLog {
-    /// The log, where there is one.
+    /// The log, if it exists.
     file: Option<File>,
-    /// Whether to make one when it is first wanted.
+    /// Whether to create one when it is first needed.
     wanted: bool,
     mount: String,
     epoch: u64,
-    /// Where the next record goes.
+    /// The offset of the next record.
     end: usize,
     /// The jobs that would not survive a power failure without the log.
     held: HashSet<JobId>,
-    /// Whether the disk may still say what counts no more.
+    /// Whether the disk may still hold records that no longer count.
     stale: bool,
-    /// Whether something could not be written that may have been theirs. The file system says so
-    /// once, and then that all is well.
+    /// Whether a failed sync may have concerned these jobs. The file system reports a failure once,
+    /// and success after that.
     doubted: bool,
 }
 
 impl RedoLog {
-    /// Opens the log that is there. Also what it names that a power failure may have kept from
-    /// the disk.
+    /// Opens the existing log. Also returns the submissions in it that a power failure may have
+    /// kept from the disk.
     pub(crate) fn open(
         layout: &Layout,
         fs: &dyn FileSystem,
@@ -99,7 +100,7 @@ impl RedoLog {
         let bytes = match job_dir(&root, layout.root().to_owned()).read(REDO_FILE) {
             Ok(Some(bytes)) => bytes,
             Ok(None) => return Ok((log, Vec::new())),
-            // Somebody's link or directory: not ours, and left alone.
+            // Somebody's link or directory: not ours, so leave it alone.
             Err(ReadError::Unfit(_)) => {
                 log.wanted = false;
                 return Ok((log, Vec::new()));
@@ -114,7 +115,7 @@ impl RedoLog {
         Ok((log, lost))
     }
 
-    /// Takes in the records that count; returns the submissions of another mount's.
+    /// Reads the records that count, and returns the submissions written under another mount.
     fn read(&mut self, bytes: &[u8]) -> io::Result<Vec<Submission<'static>>> {
         let mut jobs = BTreeMap::new();
         while let Some(record) = record(&bytes[self.end..])?
@@ -137,13 +138,13 @@ impl RedoLog {
         self.held.contains(id)
     }
 
-    /// How many such jobs there are.
+    /// The number of such jobs.
     pub(crate) fn held(&self) -> usize {
         self.held.len()
     }
 
-    /// Puts a group of submissions on the disk, if it is nothing else and there is room. After
-    /// `false` they are to be synced as any other change.
+    /// Puts a group on the disk by writing it to the log, if it is nothing but submissions and
+    /// there is room. If this returns `false`, sync the group like any other change.
     pub(crate) fn append(
         &mut self,
         layout: &Layout,
@@ -153,7 +154,7 @@ impl RedoLog {
         let entries: Option<Vec<_>> = group.iter().map(|staged| staged.entry.as_deref()).collect();
         let Some(entries) = entries else { return false };
         if self.file.is_none() && std::mem::take(&mut self.wanted) {
-            // Where there is no room for a log, the jobs may still have some.
+            // If there is no room for a log, there may still be room for the jobs.
             self.file = make(layout, fs).ok();
         }
         let written = self.write(fs, &[], &entries).is_some_and(|written| written.is_ok());
@@ -163,8 +164,8 @@ impl RedoLog {
         written
     }
 
-    /// Takes back what the log says of these jobs, for good; with them what the disk may still say
-    /// that counts no more.
+    /// Withdraws the entries of these jobs for good, and clears from the disk what no longer
+    /// counts.
     ///
     /// # Errors
     /// [`WorkspaceError::Io`] when neither the log nor the disk as a whole can be written.
@@ -192,11 +193,11 @@ impl RedoLog {
         }
     }
 
-    /// Syncs everything on the file system: what was moved to its place is on the disk then, and
-    /// nothing that was written into the log so far counts any more.
+    /// Syncs everything on the file system. What was moved into place is then on the disk, so
+    /// nothing written to the log so far counts any more.
     ///
     /// # Errors
-    /// [`WorkspaceError::Io`]. Something could not be written then, and nobody knows what.
+    /// [`WorkspaceError::Io`]. Something could not be written, and it is unknown what.
     pub(crate) fn sync_all(&mut self, layout: &Layout, fs: &dyn FileSystem) -> Result<()> {
         if let Err(error) = fs.sync_all(layout.dir(JobState::Writing)) {
             self.doubted = self.held() > 0;
@@ -209,13 +210,13 @@ impl RedoLog {
         self.epoch += 1;
         self.end = 0;
         self.stale = true;
-        // Not waited for: the next sync takes it along, or the system in its own time. Whoever
-        // removes a job cannot leave it at that.
+        // Not waited for: the next sync takes it along, or the system writes it in its own time.
+        // Before a job is removed, `settle` waits.
         let _ = self.file.as_ref().map(|file| fs.write_at(file, &[0; PREFIX_BYTES], 0));
         Ok(())
     }
 
-    /// Writes a record and waits for it; `None` where there is no room for one.
+    /// Writes a record and waits for it; `None` if there is no log or no room in it.
     fn write(
         &mut self,
         fs: &dyn FileSystem,
@@ -238,7 +239,7 @@ impl RedoLog {
         let crc32 = crc32fast::hash(&bytes[PREFIX_BYTES..]);
         bytes[..4].copy_from_slice(&u32::try_from(length).ok()?.to_le_bytes());
         bytes[4..PREFIX_BYTES].copy_from_slice(&crc32.to_le_bytes());
-        // Until it is certain what the disk has, the next record takes this one's place.
+        // Until it is certain what the disk has, the next record overwrites this one.
         self.stale = true;
         let written = fs.write_at(file, &bytes, self.end as u64).and_then(|()| fs.sync_data(file));
         if written.is_ok() {
@@ -248,7 +249,7 @@ impl RedoLog {
         Some(written)
     }
 
-    /// Does without the log from now on.
+    /// Deletes the log, and does without it from now on.
     fn remove(&mut self, layout: &Layout, fs: &dyn FileSystem) -> Result<()> {
         if self.held() > 0 {
             self.sync_all(layout, fs)?;
@@ -266,12 +267,12 @@ impl RedoLog {
     }
 }
 
-/// A submission as the log has it, if it is worth that.
+/// A submission's entry for the log; `None` if it is too long to be worth it.
 pub(crate) fn entry(submission: &Submission<'_>) -> Option<Vec<u8>> {
     (submission.len() <= MAX_ENTRY_BYTES).then(|| serde_json::to_vec(submission).ok()).flatten()
 }
 
-/// Makes an empty log, every block of it written: what is written later has its place.
+/// Creates an empty log with every block written, so that later writes need no allocation.
 fn make(layout: &Layout, fs: &dyn FileSystem) -> Result<File> {
     let root = open_root(layout.root())?;
     let dir = job_dir(&root, layout.root().to_owned());
@@ -285,17 +286,17 @@ fn make(layout: &Layout, fs: &dyn FileSystem) -> Result<File> {
     made
 }
 
-/// What a record says, and how long it is.
+/// The content of a record, and its length with the prefix, in bytes.
 struct Record {
     head: Head,
     jobs: Vec<Submission<'static>>,
     length: usize,
 }
 
-/// The first record of `bytes`, if there is one and it is whole.
+/// The first record of `bytes`; `None` if there is none or it is incomplete.
 ///
 /// # Errors
-/// For one that is whole and cannot be understood: another version's.
+/// For a complete record that cannot be understood: another version wrote it.
 fn record(bytes: &[u8]) -> io::Result<Option<Record>> {
     let Some(body) = body(bytes) else { return Ok(None) };
     let mut lines = body.split(|&byte| byte == b'\n');

@@ -1,4 +1,4 @@
-//! Which jobs that have ended are kept.
+//! Selects the ended jobs to remove.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, SystemTime};
@@ -10,31 +10,31 @@ use crate::layout::{Layout, open_dir};
 use crate::time::micros_since_epoch;
 use crate::{Result, listing};
 
-/// Which jobs that have ended are kept: those within every limit that is set.
+/// Which ended jobs to keep: those within every limit that is set.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Retention {
-    /// Jobs that ended longer ago than this go.
+    /// Remove jobs that ended longer ago than this.
     pub max_age: Option<Duration>,
-    /// The oldest jobs go until no more than this many are left.
+    /// Remove the oldest jobs until at most this many are left.
     pub max_count: Option<usize>,
-    /// The oldest jobs go until what is left takes up no more than this on the disk.
+    /// Remove the oldest jobs until the others take up at most this many bytes on the disk.
     pub max_bytes: Option<u64>,
-    /// Failed and canceled jobs stay, and do not count.
+    /// Keep failed and canceled jobs, and do not count them.
     pub keep_failed: bool,
-    /// Jobs that ended a shorter time ago than this stay in any case.
+    /// Keep jobs that ended less than this long ago, whatever the limits say.
     pub spared: Duration,
 }
 
-/// Jobs that need not be kept.
+/// The jobs that a [`Retention`] does not keep.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NotKept {
-    /// Which, oldest first.
+    /// The jobs, oldest first.
     pub jobs: Vec<JobId>,
-    /// How long until there is another, if no more jobs end.
+    /// How long until the next one, if no more jobs end.
     pub next: Option<Duration>,
 }
 
-/// How deep a job's directory is looked into for what it takes up.
+/// How many levels of directories count towards the size of a job.
 const DEPTH: u32 = 4;
 
 impl Retention {
@@ -56,7 +56,7 @@ impl Retention {
         ended.retain(|id| {
             let is_surplus = index < surplus;
             index += 1;
-            // One that is gone since needs no removing.
+            // A job that is gone by now needs no removal.
             let Some(at) = ended_at(layout, id) else { return false };
             let age = now.saturating_sub(at);
             let most = if is_surplus { Some(Duration::ZERO) } else { self.max_age };
@@ -72,7 +72,7 @@ impl Retention {
     }
 }
 
-/// How many of these jobs, from the first, go until the others take up no more than `most` bytes.
+/// How many of the jobs, oldest first, must go for the others to take up at most `most` bytes.
 fn over(layout: &Layout, ended: &[JobId], most: u64) -> usize {
     let mut sum: u64 = 0;
     for (index, id) in ended.iter().enumerate().rev() {
@@ -84,8 +84,8 @@ fn over(layout: &Layout, ended: &[JobId], most: u64) -> usize {
     0
 }
 
-/// When a job ended, since 1970. The last thing that changes in its directory is its `meta.json`,
-/// when the job ends; to ask the directory is a hundred times cheaper than to read that file.
+/// When a job ended, since 1970. Its `meta.json`, written when it ends, is the last change in its
+/// directory. Asking for the directory's time is a hundred times cheaper than reading that file.
 fn ended_at(layout: &Layout, id: &JobId) -> Option<Duration> {
     [JobState::Done, JobState::Failed].into_iter().find_map(|state| {
         let dir = layout.dir(state);
@@ -95,7 +95,7 @@ fn ended_at(layout: &Layout, id: &JobId) -> Option<Duration> {
     })
 }
 
-/// What a job's directory takes up on the disk, itself included.
+/// What a job's directory takes up on the disk, itself included, in bytes.
 fn bytes_of(layout: &Layout, id: &JobId) -> u64 {
     let sizes = [JobState::Done, JobState::Failed]
         .map(|state| disk_bytes(layout.dir(state), id.as_str(), DEPTH));
@@ -103,7 +103,7 @@ fn bytes_of(layout: &Layout, id: &JobId) -> u64 {
 }
 
 fn disk_bytes(parent: BorrowedFd<'_>, name: &str, depth: u32) -> u64 {
-    // What cannot be looked at, or is gone meanwhile, counts for nothing.
+    // What cannot be read, or is gone by now, counts as 0.
     let Ok(stat) = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) else { return 0 };
     let mut bytes = u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
     if depth > 0

@@ -1,11 +1,11 @@
-//! What is known of sessions, of several workspaces at once.
+//! Lists the sessions of several workspaces.
 
 use threadrunner_core::protocol::{SessionList, SessionRecord};
 use threadrunner_core::{ErrorCode, Failure, JobId, SessionFile, SessionName, json_length};
 
 use crate::{Chain, Reader, Result, WorkspaceError, by_time};
 
-/// A session that was found: as it stands, or why its file cannot be used.
+/// A session that was found: its current state, or why its file cannot be used.
 struct Found<'a> {
     workspace: &'a str,
     reader: &'a Reader,
@@ -19,8 +19,8 @@ impl Found<'_> {
     }
 }
 
-/// At most so many of the sessions in these workspaces, the one last spoken in first, and no more than
-/// so many bytes of JSON and one. Each workspace has its name.
+/// Lists at most `limit` sessions of these workspaces, most recently used first. Stops after the
+/// record that brings the list to `bytes` bytes of JSON. Each workspace comes with its name.
 ///
 /// # Errors
 /// [`WorkspaceError::Io`].
@@ -66,7 +66,8 @@ pub fn list_sessions<'a>(
 }
 
 impl Reader {
-    /// What is known of a session of this workspace, which has this name, and the session's turns.
+    /// Describes a session of this workspace, which is called `workspace`, and returns its turns
+    /// too.
     ///
     /// # Errors
     /// [`WorkspaceError::Io`].
@@ -81,7 +82,7 @@ impl Reader {
             None => Chain::default(),
         };
         let mut record = blank(name, workspace);
-        // Its job may be gone: then that is what there is to tell.
+        // Its job may be gone. Then these fields stay empty.
         if let Some(last) = file.last()
             && let (Ok(spec), Ok(job)) = (self.spec(last), self.record(last))
         {

@@ -1,8 +1,8 @@
-//! Conversations: a file for each, that names the last job of a chain.
+//! Sessions: for each conversation, a file that names the last job of its chain.
 //!
-//! `.sessions/NAME.json` names the last turn, and the turns that were asked and have not ended. It
-//! is replaced in one instant, and is on the disk before a turn's job can end: so whatever ends the
-//! daemon, what is in the file and how its jobs stand tell together how the conversation goes on.
+//! `.sessions/NAME.json` names the last turn, and the turns that were asked and have not ended. The
+//! file is replaced atomically, and is on the disk before a turn's job can end. So however the
+//! daemon ends, the file and the states of its jobs together say where the conversation continues.
 //! What was said is in the jobs alone.
 
 use std::collections::{BTreeMap, HashSet};
@@ -24,9 +24,9 @@ const SESSIONS_DIR: &str = ".sessions";
 /// The turns of a conversation.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Chain {
-    /// Their jobs, in the order in which they were asked.
+    /// The jobs of the turns, in the order in which they were asked.
     pub turns: Vec<JobId>,
-    /// The turn before the first of them, whose job is gone.
+    /// The turn before the first of them, if its job is gone.
     pub missing: Option<JobId>,
 }
 
@@ -35,17 +35,17 @@ pub struct Chain {
 pub struct UnwrittenSession {
     /// The session.
     pub name: SessionName,
-    /// Why.
+    /// Why its file could not be written.
     pub error: WorkspaceError,
 }
 
 impl Workspace {
-    /// Prepares a session's file. One of which nothing is left to say goes.
+    /// Prepares a session's file. If no turn is left in it, the file is removed instead.
     pub fn stage_session(&mut self, name: &SessionName, file: &SessionFile) {
         self.sessions.insert(name.clone(), file.clone());
     }
 
-    /// Writes the sessions' files that are prepared. Those that cannot be written stay so.
+    /// Writes the prepared session files now. Those that cannot be written stay prepared.
     pub fn publish_sessions(&mut self) -> Vec<UnwrittenSession> {
         if self.sessions.is_empty() {
             return Vec::new();
@@ -61,8 +61,7 @@ impl Workspace {
         unwritten
     }
 
-    /// Writes a session's file at once, in place of what is prepared. Whoever is told finds it so for
-    /// good.
+    /// Writes a session's file at once, instead of the prepared one, and syncs it.
     ///
     /// # Errors
     /// [`WorkspaceError::Io`].
@@ -73,7 +72,7 @@ impl Workspace {
         self.fs.sync(dir.as_fd()).map_err(|error| WorkspaceError::io("sync", &path, error))
     }
 
-    /// Removes a session's file; its jobs stay. Whoever is told finds it gone for good.
+    /// Removes a session's file and syncs the removal. Its jobs stay.
     ///
     /// # Errors
     /// [`WorkspaceError::Io`].
@@ -121,8 +120,8 @@ impl Workspace {
         let (now, next) = (file_name(name), format!("{}.tmp", file_name(name)));
         let dir = job_dir(dir, path.to_owned());
         let file = dir.write(&*self.fs, &next, &job_files::pretty(file, "a session's file")?)?;
-        // Also where no job waits for the disk: a name that shows an empty file would lose what no
-        // job could tell again.
+        // Synced with every durability: an empty file after a power failure would lose what no job
+        // can restore.
         self.fs.sync(file.as_fd()).map_err(|error| dir.io("sync", &next, error))?;
         dir.replace(&*self.fs, &next, &now)
     }
@@ -149,7 +148,7 @@ impl Workspace {
 }
 
 impl Reader {
-    /// The names of the sessions there are, in no order.
+    /// The names of all sessions, in no particular order.
     ///
     /// # Errors
     /// [`WorkspaceError::Io`].
@@ -166,7 +165,7 @@ impl Reader {
         Ok(names)
     }
 
-    /// A session as its file says; `None` where there is none of that name.
+    /// A session as described by its file; `None` if there is no session of that name.
     ///
     /// # Errors
     /// [`WorkspaceError::UnfitSession`] when the file cannot be understood; [`WorkspaceError::Io`].
@@ -186,12 +185,13 @@ impl Reader {
             serde_json::from_slice(&bytes).map_err(|error| unfit(error.to_string()))?;
         if session.v > SESSION_VERSION {
             let known = SESSION_VERSION;
-            return Err(unfit(format!("it is of version {}, and {known} is known", session.v)));
+            return Err(unfit(format!("it has version {}, newer than {known}", session.v)));
         }
         Ok(Some(session))
     }
 
-    /// A session as it stands now: what has ended since its file was written is in it.
+    /// The current state of a session: its file, updated with the turns that have ended since.
+    /// `None` if there is no such session, or no turn is left in it.
     ///
     /// # Errors
     /// As [`Reader::session_file`].
@@ -203,23 +203,23 @@ impl Reader {
         Ok(session.filter(|session| session.last().is_some()))
     }
 
-    /// How a turn that was asked stands.
+    /// Whether a turn that was asked is done, void or still open.
     pub fn turn_standing(&self, turn: &JobId) -> TurnStanding {
         match self.locate(turn) {
             Ok((JobState::Done, _)) => TurnStanding::Done,
             Ok((JobState::Failed, _)) | Err(WorkspaceError::NotFound { .. }) => TurnStanding::Void,
-            // Where it cannot be looked at now, it is looked at again.
+            // An unreadable job counts as open, so that it is looked at again.
             Ok(_) | Err(_) => TurnStanding::Open,
         }
     }
 
-    /// The turns that led to `head`, itself included, as far as their jobs are there.
+    /// The turns that lead to `head`, including itself, as far back as their jobs exist.
     ///
     /// # Errors
     /// [`WorkspaceError::Io`].
     pub fn chain(&self, head: &JobId) -> Result<Chain> {
         let mut chain = Chain::default();
-        // A chain that somebody tied into a loop by hand has an end all the same.
+        // Ends even if somebody tied the chain into a loop by hand.
         let mut seen = HashSet::new();
         let mut next = Some(head.clone());
         while let Some(turn) = next {
@@ -242,7 +242,7 @@ impl Reader {
         Ok(chain)
     }
 
-    /// The `meta.json` of a job that is done; `None` where there is no such job.
+    /// The `meta.json` of a job that is done; `None` if there is no such job.
     fn answered(&self, turn: &JobId) -> Result<Option<JobMeta>> {
         let Some(fd) = self.layout().open_job(JobState::Done, turn)? else { return Ok(None) };
         let dir = job_dir(&fd, self.layout().job_path(JobState::Done, turn));

@@ -1,17 +1,17 @@
-//! Work that is written but not yet true, and the sync that makes it true.
+//! Prepared changes, and the sync that applies them.
 //!
-//! Each change of a job's state is prepared beside what holds now: a submission in
+//! Each change of a job's state is prepared next to what holds now: a submission in
 //! `input/writing`, a new `job.json` or `meta.json` under a temporary name, an answer in a file
 //! that nobody reads yet. One sync then puts the preparations of a whole group on the disk, and
-//! only after it the renames follow which make them visible. So no rename ever shows a file that
-//! a power failure could empty, and one sync serves many jobs. A group of nothing but submissions
-//! waits for the redo log instead: theirs may be torn after a power failure, until the next owner
-//! has made them again.
+//! only after that do renames make them visible. So no rename ever exposes a file that a power
+//! failure could empty, and many jobs share one sync. A group of nothing but submissions waits for
+//! the redo log instead: after a power failure its directories may be torn, until the next owner
+//! has written them again.
 //!
-//! The renames themselves ride along with the next sync. When the power fails before that, a
-//! submission is found in `input/writing` or in the log, and a finished job whole in `processing`,
-//! and recovery repeats the rename. Where nothing could repeat it (a cancellation, a retry, a
-//! removal), `settle` asks for a second sync.
+//! The renames themselves reach the disk with the next sync. If the power fails before that,
+//! recovery finds a submission in `input/writing` or in the log, and a finished job complete in
+//! `processing`, and repeats the rename. For a rename that recovery cannot repeat (a cancellation,
+//! a retry, a removal), `settle` asks for a second sync.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -29,23 +29,23 @@ use crate::{Result, UnwrittenSession, WorkspaceError, tree};
 #[derive(Debug)]
 pub(crate) struct Staged {
     pub(crate) id: JobId,
-    /// Where its directory is.
+    /// The state whose directory the job is in.
     pub(crate) at: JobState,
     /// Files written for this change.
     pub(crate) written: Vec<&'static str>,
-    /// Files to take the place of others, in this order, before the job moves.
+    /// Files to rename over others before the job moves, in this order: from, to.
     pub(crate) replace: Vec<(&'static str, &'static str)>,
     /// Files to remove before the job moves.
     pub(crate) remove: Vec<&'static str>,
-    /// Where the job moves, step by step.
+    /// The states that the job moves through, in order.
     pub(crate) route: Vec<JobState>,
-    /// Whether nobody was told of the job yet.
+    /// Whether no client has been told of the job yet.
     pub(crate) new: bool,
-    /// What the redo log is to say of it, where that is enough for it to survive.
+    /// The entry for the redo log, if that is enough for the job to survive a power failure.
     pub(crate) entry: Option<Vec<u8>>,
-    /// Whether the job is removed altogether.
+    /// Whether to remove the job altogether.
     pub(crate) discard: bool,
-    /// Whether the renames must be on the disk too before anybody is told.
+    /// Whether the renames must be on the disk too before a client is told.
     pub(crate) settle: bool,
 }
 
@@ -66,56 +66,58 @@ impl Staged {
     }
 }
 
-/// What a sync made true.
+/// What a sync did.
 #[must_use = "a client may be told of its job only when the job is not among the failed"]
 #[derive(Debug, Default)]
 pub struct Synced {
-    /// Jobs whose changes are done and would survive a power failure (where the durability is
-    /// [`Durability::Durable`](crate::Durability::Durable)), and the state they are in; `None` for one that was removed.
+    /// Jobs whose changes were made, and their new states; `None` for a job that was removed. With
+    /// [`Durability::Durable`](crate::Durability::Durable), the changes survive a power failure.
     pub done: Vec<(JobId, Option<JobState>)>,
-    /// Jobs whose changes are not done. A submission among them is gone; any other job is where
-    /// it was.
+    /// Jobs whose changes were not made. A submission among them is gone; any other job is where it
+    /// was.
     pub failed: Vec<(JobId, WorkspaceError)>,
-    /// Jobs that are removed, of which something could not be deleted. That is tried again when the
-    /// workspace is opened the next time.
+    /// Removed jobs with files that could not be deleted. The next opening of the workspace tries
+    /// again.
     pub left: Vec<(JobId, WorkspaceError)>,
-    /// Sessions whose files are not written yet. That is tried again with the next sync.
+    /// Sessions whose files are not written yet. The next sync tries again.
     pub unwritten: Vec<UnwrittenSession>,
-    /// Files whose place others took, held open: the file system frees one when the last who
-    /// holds it lets go, and may have to wait for its journal to do so. Whoever drops this after
-    /// he told everybody lets nobody wait for that.
+    /// Replaced files, held open. The file system frees a file when its last handle closes, and may
+    /// have to wait for its journal to do so. Drop this after every client was told, so that none
+    /// waits for that.
     pub(crate) replaced: Vec<OwnedFd>,
 }
 
-/// How many replaced files are held open at once.
+/// The maximum number of replaced files to hold open.
 const MAX_REPLACED: usize = 64;
 
 impl Synced {
-    /// Takes the error of a job, if its change failed.
+    /// Takes a job's error, if its change failed.
     pub fn take_error(&mut self, id: &JobId) -> Option<WorkspaceError> {
         let index = self.failed.iter().position(|(failed, _)| failed == id)?;
         Some(self.failed.swap_remove(index).1)
     }
 }
 
-/// What is known of the disk since the last sync.
+/// What has changed since the last sync.
 #[derive(Debug)]
 pub(crate) struct Unsynced {
     /// The states whose directories changed.
     changed: [bool; JobState::ALL.len()],
-    /// How much of other programs' data the next sync may wait for, in bytes.
+    /// How many bytes of other programs' data the next sync may wait for.
     patience: u64,
-    /// What of it would survive a power failure all the same.
+    /// The redo log, which knows what would survive a power failure anyway.
     pub(crate) redo: RedoLog,
 }
 
-/// One sync of everything is cheap, unless other programs have much that is not yet on the disk:
-/// it would wait for all of that. To sync one file costs about as much as writing so many bytes.
-/// Where the sum of what was spent so exceeds what the others have, one wait for them comes
-/// cheaper than to go on, since after it there is little left to wait for.
+/// What syncing one file costs, in bytes that could be written meanwhile.
+///
+/// One sync of everything is cheap unless other programs have much unwritten data, which it has to
+/// wait for. Each file that is synced by itself instead adds this much to the patience. Once the
+/// patience exceeds the data of the others, one wait for it is cheaper than going on, because it
+/// leaves little to wait for afterwards.
 const BYTES_PER_SYNC: u64 = 4 << 20;
 
-/// How much is waited for without having spent anything: some hundredths of a second.
+/// The initial patience, in bytes: a few hundredths of a second of writing.
 const LEAST_PATIENCE: u64 = 32 << 20;
 
 impl Unsynced {
@@ -131,9 +133,10 @@ impl Unsynced {
         JobState::ALL.into_iter().filter(|&state| self.changed[state as usize])
     }
 
-    /// Syncs everything at once, where that is cheaper than `files` single syncs.
+    /// Syncs everything at once if that is cheaper than `files` single syncs. Returns whether it
+    /// did.
     fn sync_everything(&mut self, layout: &Layout, fs: &dyn FileSystem, files: usize) -> bool {
-        // Where this fails, it may be for another program's file: then each of ours is asked for.
+        // A failure may concern another program's file, so the caller then syncs each of ours.
         self.is_cheaper_than(files, fs) && self.sync_all(layout, fs).is_ok()
     }
 
@@ -149,7 +152,7 @@ impl Unsynced {
         Ok(())
     }
 
-    /// Puts on the disk what only the redo log has, which then says nothing any more.
+    /// Puts on the disk what only the redo log has, and empties the log.
     pub(crate) fn empty_redo(&mut self, layout: &Layout, fs: &dyn FileSystem) -> Result<()> {
         if self.redo.held() > 0 {
             self.sync_all(layout, fs)?;
@@ -157,7 +160,7 @@ impl Unsynced {
         self.redo.settle(layout, fs, &[])
     }
 
-    /// The same, unless others have so much to wait for that it had better be done later.
+    /// The same, but does nothing while other programs have too much unwritten data to wait for.
     pub(crate) fn empty_redo_cheaply(
         &mut self,
         layout: &Layout,
@@ -180,7 +183,7 @@ impl Unsynced {
     }
 }
 
-/// Takes back what the redo log says of jobs that are to be removed: else it would bring them back.
+/// Withdraws the redo log's entries for jobs about to be removed: they would bring the jobs back.
 pub(crate) fn take_back_removed(
     layout: &Layout,
     fs: &dyn FileSystem,
@@ -199,7 +202,7 @@ pub(crate) fn sync_contents(
     group: &[Staged],
     unsynced: &mut Unsynced,
 ) -> Result<()> {
-    // A file each, and the directory that it is in.
+    // One for each file, and one for the directory.
     let files = |staged: &Staged| match staged.written.len() {
         0 => 0,
         files => files + 1,
@@ -216,7 +219,7 @@ pub(crate) fn sync_contents(
     }
     let mut open = Vec::new();
     for staged in group {
-        // What was deleted by hand fails at its rename, and the others need not.
+        // A job deleted by hand fails at its rename, without failing the others.
         let fd = match layout.open_job(staged.at, &staged.id) {
             Ok(Some(fd)) => fd,
             Ok(None) | Err(WorkspaceError::NotAJob { .. }) => continue,
@@ -224,12 +227,12 @@ pub(crate) fn sync_contents(
         };
         let path = layout.job_path(staged.at, &staged.id);
         let dir = job_dir(&fd, path.clone());
-        // What was left to the redo log is asked for with the rest.
+        // Files that were left to the redo log are synced with the rest.
         let left: &[_] = if unsynced.redo.holds(&staged.id) { &SUBMISSION_FILES } else { &[] };
         for &name in staged.written.iter().chain(left) {
             match dir.open(name) {
                 Ok(Some((file, _))) => {
-                    // All are begun before any is waited for, so that they share what is slow.
+                    // Start all before waiting for any, so that they share the slow part.
                     fs.start_sync(file.as_fd());
                     open.push((OwnedFd::from(file), path.join(name)));
                 }
@@ -261,7 +264,7 @@ pub(crate) fn sync_moves(
     unsynced.sync_dirs(layout, fs)
 }
 
-/// How many files a sync holds open at once.
+/// The maximum number of files that a sync holds open.
 const MAX_OPEN: usize = 64;
 
 fn sync_each(fs: &dyn FileSystem, open: &mut Vec<(OwnedFd, PathBuf)>) -> Result<()> {
@@ -270,10 +273,12 @@ fn sync_each(fs: &dyn FileSystem, open: &mut Vec<(OwnedFd, PathBuf)>) -> Result<
     })
 }
 
-/// Moves a job from one state to another: one rename. Nothing else in ThreadRunner does.
+/// Moves a job from one state to another, with one rename. Nothing else in ThreadRunner does.
 ///
 /// # Errors
-/// [`WorkspaceError::WrongState`] for a move that is not in the table, and what the rename says.
+/// [`WorkspaceError::WrongState`] for a move that is not in the table;
+/// [`WorkspaceError::NotFound`], [`WorkspaceError::Exists`] or [`WorkspaceError::Io`] when the
+/// rename fails.
 pub(crate) fn move_job(
     layout: &Layout,
     fs: &dyn FileSystem,
@@ -303,7 +308,7 @@ pub(crate) fn move_job(
     })
 }
 
-/// Makes one prepared change visible. `staged.at` follows the job.
+/// Makes one prepared change visible. Updates `staged.at` as the job moves.
 pub(crate) fn publish(
     layout: &Layout,
     fs: &dyn FileSystem,
@@ -340,7 +345,7 @@ pub(crate) fn publish(
     Ok(())
 }
 
-/// Undoes a submission that came to nothing, so that recovery does not find it.
+/// Undoes a failed submission, so that recovery does not find it.
 pub(crate) fn withdraw(
     layout: &Layout,
     fs: &dyn FileSystem,
@@ -351,13 +356,13 @@ pub(crate) fn withdraw(
     delete(layout, fs, &gone_name(id))
 }
 
-/// Removes the prepared count of an attempt that came to nothing, of a job that is queued.
+/// Removes the prepared attempt count of a queued job whose attempt did not begin.
 pub(crate) fn forget_attempt(layout: &Layout, fs: &dyn FileSystem, id: &JobId) -> Result<()> {
     let Some(fd) = layout.open_job(JobState::Ready, id)? else { return Ok(()) };
     job_dir(&fd, layout.job_path(JobState::Ready, id)).remove(fs, JOB_NEXT)
 }
 
-/// Takes a job out of its state in one instant. What a crash leaves of it is no job's name.
+/// Takes a job out of its state with one rename. What a crash leaves does not have a job's name.
 fn set_aside(layout: &Layout, fs: &dyn FileSystem, at: JobState, id: &JobId) -> Result<()> {
     let gone = gone_name(id);
     let writing = JobState::Writing;
@@ -384,7 +389,7 @@ pub(crate) fn is_gone(name: &str) -> bool {
     name.strip_suffix(GONE).is_some_and(|id| JobId::parse(id).is_ok())
 }
 
-/// Deletes a directory in `input/writing` with all it holds, following no links.
+/// Deletes a directory in `input/writing` with all its content, without following links.
 pub(crate) fn delete(layout: &Layout, fs: &dyn FileSystem, name: &str) -> Result<()> {
     tree::delete(fs, layout.dir(JobState::Writing), OsStr::new(name)).map_err(|error| {
         WorkspaceError::io("delete", layout.path(JobState::Writing).join(name), error)
@@ -421,7 +426,7 @@ mod tests {
         for state in [JobState::Ready, JobState::Processing] {
             std::fs::create_dir(layout.job_path(state, &id)).unwrap();
         }
-        // Even of an empty directory, which rename(2) by itself would replace.
+        // Not even that of an empty directory, which rename(2) by itself would replace.
         let moved = move_job(&layout, &Disk, &id, JobState::Ready, JobState::Processing);
         assert!(matches!(moved, Err(WorkspaceError::Exists { .. })), "{moved:?}");
         assert!(layout.holds(JobState::Ready, &id));

@@ -1,4 +1,4 @@
-//! Into the queue.
+//! Submits jobs to the queue.
 
 use std::borrow::Cow;
 use std::os::fd::OwnedFd;
@@ -26,15 +26,15 @@ pub struct NewJob {
     pub prompt: String,
     /// Everything else that is asked.
     pub spec: JobSpec,
-    /// Tags and parent; `submitted_at` is filled in.
+    /// Tags and parent. `submitted_at` is filled in if it is missing.
     pub meta: JobMeta,
 }
 
 impl Workspace {
-    /// Whether there is no job of that id.
+    /// Checks that no job has this id.
     ///
     /// # Errors
-    /// [`WorkspaceError::Exists`] where there is one, in whatever state.
+    /// [`WorkspaceError::Exists`] when a job has it, in any state.
     pub fn vacant(&self, id: &JobId) -> Result<()> {
         match JobState::ALL.into_iter().find(|&at| self.layout.holds(at, id)) {
             Some(state) => Err(WorkspaceError::Exists { id: id.clone(), state }),
@@ -42,18 +42,18 @@ impl Workspace {
         }
     }
 
-    /// Prepares a job for the queue.
+    /// Prepares to submit a job.
     ///
     /// # Errors
-    /// [`WorkspaceError::Exists`] for an id in use, [`WorkspaceError::TooLarge`],
-    /// [`WorkspaceError::Rejected`] for a kind of job that cannot be run, and
-    /// [`WorkspaceError::Io`]. Nothing of the job is left then.
+    /// [`WorkspaceError::Exists`] for an id in use; [`WorkspaceError::TooLarge`];
+    /// [`WorkspaceError::Rejected`] for a kind of job that cannot be run; [`WorkspaceError::Io`].
+    /// An error leaves nothing of the job behind.
     pub fn submit(&mut self, job: NewJob, now: SystemTime) -> Result<()> {
         self.prepare_submission(&job, vec![JobState::Ready], now)?;
         Ok(())
     }
 
-    /// Prepares a job that is run at once, its first attempt counted: one sync serves both.
+    /// Prepares a job that runs at once, with its first attempt counted. One sync covers both.
     ///
     /// # Errors
     /// As [`Workspace::submit`].
@@ -97,7 +97,7 @@ impl Workspace {
     }
 }
 
-/// What a submission is on the disk.
+/// A submission as it is on the disk.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Submission<'a> {
     pub(crate) id: JobId,
@@ -116,12 +116,12 @@ impl<'a> Submission<'a> {
         Ok(Self { id: job.id.clone(), prompt: Cow::Borrowed(&job.prompt), meta, job: spec })
     }
 
-    /// How many bytes it has.
+    /// Its size, in bytes.
     pub(crate) fn len(&self) -> usize {
         self.prompt.len() + self.meta.len() + self.job.len()
     }
 
-    /// Writes it into `input/writing`. After an error nothing is left of it.
+    /// Writes it into `input/writing`. An error leaves nothing of it behind.
     pub(crate) fn write(&self, layout: &Layout, fs: &dyn FileSystem) -> Result<OwnedFd> {
         let (writing, name) = (layout.dir(JobState::Writing), self.id.as_str());
         let path = layout.job_path(JobState::Writing, &self.id);
@@ -137,13 +137,13 @@ impl<'a> Submission<'a> {
             Ok(fd)
         };
         write().inspect_err(|_| {
-            // Else it would take up room, which may be what was lacking, for a day.
+            // Otherwise it would take up space for a day, and space may be what was lacking.
             let _ = staged::delete(layout, fs, name);
         })
     }
 
-    /// Whether a power failure tore it: its prompt is another, or what describes it says nothing.
-    /// A description that says something may have been changed since.
+    /// Whether a power failure tore the submission in `dir`: its prompt differs, or its `meta.json`
+    /// or `job.json` is not JSON. One that is JSON but differs may have been changed since.
     pub(crate) fn is_torn(&self, dir: &JobDir<'_>) -> Result<bool> {
         let file = |name| dir.read_fit(name).map(Option::unwrap_or_default);
         let says = |name| file(name).map(|it| serde_json::from_slice::<IgnoredAny>(&it).is_ok());
@@ -151,7 +151,7 @@ impl<'a> Submission<'a> {
     }
 }
 
-/// Whether a file of so many bytes could be read again.
+/// Checks that a file of this many bytes could be read back.
 pub(crate) fn fits(what: &'static str, bytes: usize) -> Result<()> {
     let bytes = bytes as u64;
     if bytes > MAX_FILE_BYTES {

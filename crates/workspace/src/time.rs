@@ -1,16 +1,16 @@
-//! Times as `meta.json` has them: ISO 8601, UTC, microseconds.
+//! Timestamps as in `meta.json`: ISO 8601, UTC, microseconds.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use threadrunner_core::protocol::JobRecord;
 
-/// Microseconds since 1970; 0 for a clock set before that.
+/// Microseconds since 1970; 0 for earlier times.
 pub fn micros_since_epoch(time: SystemTime) -> u64 {
     let micros = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
     u64::try_from(micros).unwrap_or(u64::MAX)
 }
 
-/// `2026-01-31T23:59:59.123456Z`.
+/// Formats a time as `2026-01-31T23:59:59.123456Z`.
 pub fn format_timestamp(time: SystemTime) -> String {
     let micros = micros_since_epoch(time);
     let (seconds, fraction) = (micros / 1_000_000, micros % 1_000_000);
@@ -24,9 +24,10 @@ pub fn format_timestamp(time: SystemTime) -> String {
     )
 }
 
-/// Reads what [`format_timestamp`] writes, with or without a fraction of a second.
+/// Parses what [`format_timestamp`] writes, with or without a fraction of a second.
 ///
-/// Other programs' spellings (offsets, no `T`) are `None`: a caller falls back on the file's time.
+/// Returns `None` for other programs' spellings (offsets, no `T`): callers fall back on the file's
+/// time.
 pub fn parse_timestamp(text: &str) -> Option<SystemTime> {
     let text = text.strip_suffix('Z')?;
     let (date, time) = text.split_once('T')?;
@@ -48,7 +49,7 @@ pub fn parse_timestamp(text: &str) -> Option<SystemTime> {
     UNIX_EPOCH.checked_add(Duration::from_secs(seconds) + Duration::from_nanos(nanos))
 }
 
-/// How many seconds before `now` a job was submitted; 0 where nobody can tell.
+/// How long before `now` a job was submitted, in seconds; 0 if unknown.
 pub fn age_s(record: &JobRecord, now: SystemTime) -> f64 {
     let submitted = record.meta.submitted_at.as_deref().and_then(parse_timestamp);
     let age = submitted.and_then(|time| now.duration_since(time).ok());
@@ -65,9 +66,9 @@ fn numbers(text: &str, separator: char) -> Option<[u64; 3]> {
     parts.next().is_none().then_some(numbers)
 }
 
-// Both count in years that begin in March, so that the leap day is a year's last, and in eras of
-// 400 years (146,097 days), after which the calendar repeats. 719,468 days lie between the first
-// of March of the year 0 and 1970.
+// Both count in years that begin in March, so that the leap day is the last day of a year, and in
+// eras of 400 years (146,097 days), after which the calendar repeats. March 1 of the year 0 is
+// 719,468 days before 1970.
 fn civil_from_days(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);

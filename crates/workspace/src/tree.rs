@@ -1,5 +1,5 @@
-//! Deleting what somebody else has put together: directories in each other however deep, and
-//! closed ones.
+//! Deletes directory trees that other programs made: nested to any depth, and with directories
+//! closed to their owner.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -12,22 +12,22 @@ use rustix::io::Errno;
 use crate::fs::FileSystem;
 use crate::layout::{kind, open_dir};
 
-/// A directory that is being emptied, below the one that is open.
+/// A directory that is being emptied, and its parent.
 struct Above {
-    /// Its name in the directory above it.
+    /// The directory's name in its parent.
     name: OsString,
-    /// Which one that is.
+    /// The parent's identity.
     parent: Identity,
 }
 
-/// What tells one directory from all others.
+/// The device and inode numbers that identify a directory.
 type Identity = (u64, u64);
 
-/// Deletes `name` in `top` with all it holds, following no links. Two directories are open at once,
-/// whatever the depth.
+/// Deletes `name` in `top` with all its content, without following links. Holds two directories
+/// open at a time, at any depth.
 ///
 /// # Errors
-/// The first thing that cannot be deleted ends it.
+/// Stops at the first entry that cannot be deleted.
 pub(crate) fn delete(fs: &dyn FileSystem, top: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
     let Some(mut here) = enter(fs, top, name)? else { return Ok(()) };
     let mut above: Vec<Above> = Vec::new();
@@ -42,7 +42,7 @@ pub(crate) fn delete(fs: &dyn FileSystem, top: BorrowedFd<'_>, name: &OsStr) -> 
         let Some(Above { name, parent }) = above.pop() else { break };
         here = open_dir(here.as_fd(), "..")?;
         if identity(&here)? != parent {
-            return Err(io::Error::other("somebody moves directories in it"));
+            return Err(io::Error::other("another program is moving directories in it"));
         }
         fs.remove_dir(here.as_fd(), &name)?;
     }
@@ -50,7 +50,7 @@ pub(crate) fn delete(fs: &dyn FileSystem, top: BorrowedFd<'_>, name: &OsStr) -> 
     fs.remove_dir(top, name)
 }
 
-/// Opens a directory that is to be emptied. What is none is removed, and what is gone is gone.
+/// Opens a directory to empty it; `None` if it is gone, or was not a directory and is now removed.
 fn enter(fs: &dyn FileSystem, parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<Option<OwnedFd>> {
     let dir = match open_dir(parent, name) {
         Ok(dir) => dir,
@@ -59,7 +59,7 @@ fn enter(fs: &dyn FileSystem, parent: BorrowedFd<'_>, name: &OsStr) -> io::Resul
             fs.remove_file(parent, name)?;
             return Ok(None);
         }
-        // Its owner has closed it to himself.
+        // Its mode denies its owner access.
         Err(Errno::ACCESS) => {
             fs.open_up(parent, name)?;
             open_dir(parent, name)?
@@ -73,7 +73,8 @@ fn enter(fs: &dyn FileSystem, parent: BorrowedFd<'_>, name: &OsStr) -> io::Resul
     Ok(Some(dir))
 }
 
-/// A directory in this one, once all that stands before it is removed; `None` when nothing is left.
+/// Removes the entries before the first directory, and returns that one's name; `None` when nothing
+/// is left.
 fn next_directory(fs: &dyn FileSystem, dir: &OwnedFd) -> io::Result<Option<OsString>> {
     for entry in rustix::fs::Dir::read_from(dir)? {
         let entry = entry?;
@@ -108,7 +109,7 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
     use std::path::Path;
 
-    /// Directories in each other: deeper than a path can say, and than a stack could follow.
+    /// Nested directories: deeper than a path can express, and than recursion could follow.
     fn nest(top: &Path, depth: usize) {
         let mut dir: OwnedFd = File::open(top).unwrap().into();
         for _ in 0..depth {

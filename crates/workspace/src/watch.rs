@@ -1,4 +1,4 @@
-//! Jobs that other programs submit, by renaming a directory into `input/ready`.
+//! Watches for jobs that other programs submit by renaming a directory into `input/ready`.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -14,20 +14,20 @@ use crate::{Reader, WorkspaceError};
 /// What the watcher saw.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WatchEvent {
-    /// A job appeared in `input/ready`, and it was not this process's [`Workspace`](crate::Workspace)
-    /// that put it there.
+    /// A job appeared in `input/ready` that this process's [`Workspace`](crate::Workspace) did not
+    /// put there.
     Arrived(JobId),
-    /// Events were lost: look at all of `input/ready`.
+    /// Events were lost: list all of `input/ready`.
     Rescan,
 }
 
-/// What this process puts into `input/ready` itself, until the watcher sees it. Nothing is noted
-/// while nobody watches.
+/// The jobs that this process puts into `input/ready` itself, until the watcher sees them. Notes
+/// nothing while nobody watches.
 #[derive(Debug, Default)]
 pub(crate) struct OwnArrivals(Mutex<Option<HashSet<JobId>>>);
 
 impl OwnArrivals {
-    /// Puts a job there: what the watcher then sees of it, it does not tell.
+    /// Puts a job into `input/ready` without the watcher reporting it.
     pub(crate) fn put<T, E>(&self, id: &JobId, put: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
         if let Some(ids) = &mut *self.ids() {
             ids.insert(id.clone());
@@ -37,7 +37,7 @@ impl OwnArrivals {
         })
     }
 
-    /// Whether it was expected; it is not any more.
+    /// Whether the job was expected. It no longer is.
     fn seen(&self, id: &JobId) -> bool {
         self.ids().as_mut().is_some_and(|ids| ids.remove(id))
     }
@@ -51,10 +51,10 @@ impl OwnArrivals {
     }
 }
 
-/// Watches `input/ready` until it is dropped.
+/// Watches `input/ready` until dropped.
 ///
-/// Not every file system tells of changes that another machine made (NFS, FUSE), so an owner
-/// also looks at [`Reader::ids`] of [`JobState::Ready`] now and then.
+/// Some file systems do not report changes by other machines (NFS, FUSE), so an owner also lists
+/// [`Reader::ids`] of [`JobState::Ready`] now and then.
 pub struct Watcher {
     reader: Reader,
     _watcher: notify::RecommendedWatcher,
@@ -73,11 +73,11 @@ impl fmt::Debug for Watcher {
 }
 
 impl Watcher {
-    /// Begins to watch, and calls `tell` on a thread of the watcher's. What was in `input/ready`
-    /// before is not told of: list it after this returns, and nothing is missed between.
+    /// Starts watching, and calls `tell` on a thread of the watcher. Does not report what was in
+    /// `input/ready` before: list it after this returns, and nothing in between is missed.
     ///
     /// # Errors
-    /// [`WorkspaceError::Io`] where the system has no such events, or no more of them to give.
+    /// [`WorkspaceError::Io`] when the system has no such events, or none left to give.
     pub fn start(
         reader: &Reader,
         mut tell: impl FnMut(WatchEvent) + Send + 'static,
@@ -88,7 +88,7 @@ impl Watcher {
         let seen_by = reader.clone();
         let mut told = move |event| {
             match &event {
-                // What was expected may be among what was lost.
+                // The lost events may include expected ones.
                 WatchEvent::Rescan => seen_by.own_arrivals().watch(true),
                 WatchEvent::Arrived(id) if seen_by.own_arrivals().seen(id) => return,
                 WatchEvent::Arrived(id) => seen_by.note_arrival(id),
@@ -106,14 +106,14 @@ impl Watcher {
         };
         let mut watcher = notify::recommended_watcher(handler).map_err(error)?;
         watcher.watch(&path, RecursiveMode::NonRecursive).map_err(error)?;
-        // Not sooner: what nobody sees would be expected for ever.
+        // Not sooner: a job that no watcher sees would be expected forever.
         reader.own_arrivals().watch(true);
         Ok(Self { reader: reader.clone(), _watcher: watcher })
     }
 }
 
-// A rename within the directory is told of twice, as a new name and as a pair of names; the
-// second is left out. What FSEvents tells of renames is vaguer, so there any of them counts.
+// A rename within the directory is reported twice, as a new name and as a pair of names. The second
+// is skipped. FSEvents is vaguer about renames, so there any of them counts.
 fn is_arrival(kind: EventKind) -> bool {
     use notify::event::RenameMode;
     match kind {

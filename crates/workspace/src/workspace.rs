@@ -1,4 +1,4 @@
-//! The owner of a workspace.
+//! [`Workspace`], the owner: opening, locking, and the sync that applies a group of changes.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -17,22 +17,22 @@ use crate::redo::RedoLog;
 use crate::staged::{self, Staged, Synced, Unsynced};
 use crate::{Reader, Recovered, Result, WorkspaceError};
 
-/// What must have happened before a client is told of it.
+/// What a change must survive before a client is told about it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Durability {
-    /// It would survive a power failure.
+    /// A power failure.
     #[default]
     Durable,
-    /// It would survive the daemon's end, however sudden, and not always a power failure.
+    /// The daemon's death, however sudden. A power failure may lose the change.
     Relaxed,
 }
 
-/// How a workspace is kept.
+/// How to run a workspace.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// What must have happened before a client is told of it.
+    /// What a change must survive before a client is told about it.
     pub durability: Durability,
-    /// How often a job is begun that does not say so itself.
+    /// The maximum number of attempts for jobs that set none of their own.
     pub max_attempts: u32,
 }
 
@@ -42,14 +42,15 @@ impl Default for Options {
     }
 }
 
-/// A workspace, owned. One process at a time owns it, by a lock.
+/// A workspace and the lock that makes this process its only owner.
 ///
-/// Operations prepare; [`Workspace::sync`] makes what was prepared since the last one true, and
-/// until then nobody may be told. So the owner does what has gathered, syncs once, and answers
-/// everybody. What a sync could not do for one job it says, and does for the others.
+/// Operations only prepare changes. [`Workspace::sync`] applies everything prepared since the last
+/// sync, and no client may be told of a change before that. So the owner performs the operations
+/// that have gathered, syncs once, and then answers every client. A sync reports each change that
+/// it could not make, and makes the others.
 ///
-/// An operation on a job that has one prepared already syncs first; [`Workspace::sync`] then
-/// tells of both.
+/// An operation on a job that already has a prepared change syncs first. The next
+/// [`Workspace::sync`] then reports both.
 #[derive(Debug)]
 pub struct Workspace {
     pub(crate) layout: Arc<Layout>,
@@ -58,30 +59,30 @@ pub struct Workspace {
     pub(crate) staged: Vec<Staged>,
     carried: Synced,
     pub(crate) unsynced: Unsynced,
-    /// Whether notes of hooks were made since the last sync.
+    /// Whether hook notes were made since the last sync.
     pub(crate) hooks_unsynced: bool,
-    /// Files of sessions that are to be written.
+    /// Session files to write at the next sync.
     pub(crate) sessions: BTreeMap<SessionName, SessionFile>,
     ids: JobIdSource,
-    /// Up to where `.newest` speaks of ids, in microseconds.
+    /// The time up to which `.newest` covers ids, in microseconds since 1970.
     pub(crate) ids_noted: u64,
-    /// Held for its lock, which the system gives back however this process ends.
+    /// Holds the lock. The system releases it however this process ends.
     _lock: File,
 }
 
 impl Workspace {
-    /// Opens the workspace at `path`, made if there is none, and recovers what the last owner
+    /// Opens the workspace at `path`, creating it if necessary, and recovers what the last owner
     /// left.
     ///
     /// # Errors
     /// [`WorkspaceError::Locked`] when another process owns it; [`WorkspaceError::Io`] when it
-    /// cannot be made or read. A single job that cannot be recovered is no error, but told of in
-    /// [`Recovered`].
+    /// cannot be created or read. A job that cannot be recovered is not an error:
+    /// [`Recovered::troubles`] lists it.
     pub fn open(path: &Path, options: Options, now: SystemTime) -> Result<(Self, Recovered)> {
         Self::open_on(Arc::new(Disk), path, options, now)
     }
 
-    /// [`Workspace::open`], with changes to the disk going through `fs`.
+    /// Like [`Workspace::open`], but makes all changes to the disk through `fs`.
     ///
     /// # Errors
     /// As [`Workspace::open`].
@@ -116,12 +117,12 @@ impl Workspace {
         self.unsynced.redo.held() > 0
     }
 
-    /// Sees to it, when there is time, that the directories by themselves say everything: what
-    /// somebody then removes by hand does not come back after a power failure. Where other programs
-    /// have too much to be waited for, it had better be tried again later.
+    /// Empties the redo log when there is time, so that the directories alone describe every job. A
+    /// job that somebody then removes by hand does not come back after a power failure. Does
+    /// nothing while other programs have too much unwritten data to wait for: try again later.
     ///
     /// # Errors
-    /// [`WorkspaceError::Io`]. Nothing is lost by it.
+    /// [`WorkspaceError::Io`]. Nothing is lost.
     pub fn rest(&mut self) -> Result<()> {
         self.unsynced.empty_redo_cheaply(&self.layout, &*self.fs)
     }
@@ -131,17 +132,17 @@ impl Workspace {
         self.layout.root()
     }
 
-    /// A handle that reads, for any thread.
+    /// A reader, usable from any thread.
     pub fn reader(&self) -> Reader {
         Reader::new(Arc::clone(&self.layout))
     }
 
-    /// A new id, after all that were made or found before, also when the clock went back.
+    /// A new id, later than every id made or found before, even if the clock went back.
     pub fn next_id(&mut self, now: SystemTime) -> JobId {
         self.ids.next_at(now)
     }
 
-    /// A source of ids after all that were made or found so far, for who makes them elsewhere.
+    /// A source of ids later than all made or found so far, for a caller that makes them elsewhere.
     pub fn ids(&self) -> JobIdSource {
         self.ids.clone()
     }
@@ -154,7 +155,7 @@ impl Workspace {
         self.ids.after(id);
     }
 
-    /// Makes everything that was prepared true, and tells of it.
+    /// Applies everything prepared since the last sync, and reports the outcome of each change.
     pub fn sync(&mut self) -> Synced {
         let mut synced = std::mem::take(&mut self.carried);
         let mut group = std::mem::take(&mut self.staged);
@@ -206,7 +207,7 @@ impl Workspace {
         }
         for staged in settling {
             if staged.discard {
-                // The job is gone whatever becomes of this; the next opening tries again.
+                // The job is gone whether or not this succeeds. The next opening tries again.
                 let gone = staged::gone_name(&staged.id);
                 if let Err(error) = staged::delete(&self.layout, &*self.fs, &gone) {
                     synced.left.push((staged.id.clone(), error));
@@ -217,8 +218,8 @@ impl Workspace {
         synced
     }
 
-    /// Notes the turns of sessions before their jobs are there to be run. One that cannot be noted
-    /// is not accepted.
+    /// Writes the session files before the jobs of their turns can run. A turn whose session file
+    /// cannot be written is not accepted.
     fn sync_sessions(&mut self, group: &mut Vec<Staged>, synced: &mut Synced) {
         for unwritten in self.publish_sessions() {
             let Some(file) = self.sessions.get(&unwritten.name) else { continue };
@@ -242,23 +243,23 @@ impl Workspace {
         if staged.new {
             let id = std::slice::from_ref(&staged.id);
             let _ = self.unsynced.redo.settle(&self.layout, &*self.fs, id);
-            // Its client is told that there is no such job, so there should be none. Should this
-            // fail as well, the job is run for nobody: rather that than to lose one.
+            // Its client is told that there is no such job, so leave none. If this fails too, the
+            // job runs with nobody waiting: better than losing one.
             let _ = staged::withdraw(&self.layout, &*self.fs, staged.at, &staged.id);
         } else if staged.at == JobState::Ready {
-            // An attempt that was not begun is not counted.
+            // An attempt that never began does not count.
             let _ = staged::forget_attempt(&self.layout, &*self.fs, &staged.id);
         }
     }
 
-    /// Makes true what is prepared, if any of it is this job's.
+    /// Syncs if this job has a prepared change.
     pub(crate) fn flush(&mut self, id: &JobId) {
         if self.staged.iter().any(|staged| staged.id == *id) {
             self.carried = self.sync();
         }
     }
 
-    /// Opens a job's directory in a state, or says where the job is instead.
+    /// Opens a job's directory in `state`, or says which state the job is in instead.
     pub(crate) fn open_in(
         &self,
         state: JobState,
@@ -279,7 +280,7 @@ impl Workspace {
 fn lock(root: &Path) -> Result<File> {
     let path = root.join(LOCK_FILE);
     let failed = |error| WorkspaceError::io("open", &path, error);
-    // Neither a link nor a named pipe: one would lead elsewhere, the other be waited for.
+    // Neither follow a link, which leads elsewhere, nor wait on a named pipe.
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let opened = OpenOptions::new()
         .create(true)

@@ -177,7 +177,7 @@ pub(crate) struct RunArgs {
     pub(crate) sampling: SamplingArgs,
 
     /// Keep the model loaded this long afterwards: 10m, 0, forever [default: as configured]
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", help_heading = "Job")]
     pub(crate) keep_alive: Option<KeepAlive>,
 
     /// Print one JSON object: text, job, model, finish_reason, usage, timings

@@ -80,11 +80,11 @@ pub(crate) struct ChatArgs {
     pub(crate) sampling: SamplingArgs,
 
     /// Report timings after each answer: time to the first token, tokens per second
-    #[arg(short, long)]
+    #[arg(short, long, help_heading = "Output")]
     pub(crate) verbose: bool,
 
     /// Show answers as they are, without formatting their Markdown on a terminal
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     pub(crate) plain: bool,
 }
 

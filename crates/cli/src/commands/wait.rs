@@ -110,8 +110,7 @@ impl Waiting {
         loop {
             match self.left.as_ref().map_or(0, HashSet::len) {
                 0 => return Ok(self.code),
-                1 => session.spinner.set("waiting for 1 job".to_owned()),
-                left => session.spinner.set(format!("waiting for {left} jobs")),
+                left => session.spinner.set(waiting_for(left)),
             }
             match session.attend(changes.next()).await?? {
                 ReplyBody::Event(Progress::Changed { job, state, .. }) => {
@@ -273,7 +272,7 @@ async fn idle(session: &mut Session, mut changes: Replies, mut live: u32) -> Com
             (changes, live) = watch(session, None).await?;
             continue;
         }
-        session.spinner.set(format!("waiting for {live} jobs"));
+        session.spinner.set(waiting_for(live as usize));
         match session.attend(changes.next()).await?? {
             ReplyBody::Event(Progress::Changed { live: now, .. }) => live = now,
             ReplyBody::Event(Progress::Missed { .. }) => {
@@ -308,4 +307,11 @@ async fn records(
         records.append(&mut session.attend(asking).await??);
     }
     Ok(records)
+}
+
+fn waiting_for(jobs: usize) -> String {
+    match jobs {
+        1 => "waiting for 1 job".to_owned(),
+        jobs => format!("waiting for {jobs} jobs"),
+    }
 }

@@ -116,7 +116,10 @@ fn cannot_draft(draft: &Path, path: &Path, reason: &str) -> Failure {
 
 fn difference(model: &LlamaVocab<'_>, draft: &LlamaVocab<'_>) -> Option<String> {
     let (many, drafts) = (model.n_tokens(), draft.n_tokens());
-    if model.vocab_type() != draft.vocab_type() || many.abs_diff(drafts) > MOST_PADDING as u32 {
+    if model.vocab_type() != draft.vocab_type() {
+        return Some("their tokenizers are of different kinds".to_owned());
+    }
+    if many.abs_diff(drafts) > MOST_PADDING as u32 {
         return Some(format!("their vocabularies differ: {drafts} and {many} tokens"));
     }
     for (what, one, other) in

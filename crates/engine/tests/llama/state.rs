@@ -140,17 +140,19 @@ fn a_sequence_longer_than_its_window_is_restored_as_a_whole() {
 #[test]
 fn states_are_saved_and_restored_also_of_sequences_that_are_in_no_forward_pass() {
     let folder = tempfile::tempdir().unwrap();
+    // Fewer than there are sessions.
+    let eight = || EngineOptions { sequences: Some(8), ..Default::default() };
     // Each session stays in a sequence of its own after its turn.
     let prompt =
         |n: usize| format!("{n} times {n} and what follows is a list of numbers: 1, 2, 3, 4");
     let mut answers = Vec::new();
-    load(smollm(), folder.path(), false, |loaded| {
+    load_with(eight(), smollm(), folder.path(), |loaded| {
         for n in 0..12 {
             answers.push(loaded.turn(&n.to_string(), &prompt(n)).0);
         }
         loaded.save();
     });
-    load(smollm(), folder.path(), false, |loaded| {
+    load_with(eight(), smollm(), folder.path(), |loaded| {
         for (n, answer) in answers.iter().enumerate() {
             let again = format!("{}{answer} and then", prompt(n));
             let (_, usage) = loaded.turn(&n.to_string(), &again);

@@ -1,4 +1,4 @@
-//! Names of models that lead nowhere.
+//! Finds names of models that lead nowhere.
 
 use threadrunner_core::{BackendKind, Failure};
 
@@ -6,8 +6,8 @@ use crate::model::by_name;
 use crate::{Config, Home, resolve_backend};
 
 impl Config {
-    /// The keys that name a model which is not there, with the reason. That is no mistake of the
-    /// file's: the model may come later.
+    /// The keys that name a model which does not exist, with the reason. Not a mistake in the file:
+    /// the model may be added later.
     pub fn dangling_names(&self, home: &Home) -> Vec<(String, Failure)> {
         if resolve_backend(None, home, self) == BackendKind::Dummy {
             return Vec::new();

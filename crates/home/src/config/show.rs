@@ -1,4 +1,4 @@
-//! Every key of `config.toml` with what is in effect.
+//! Shows every key of `config.toml` with its value in effect.
 
 use std::fmt::Write;
 
@@ -7,33 +7,33 @@ use toml::{Table, Value};
 use crate::Config;
 
 /// Every key with its default, or commented out with an example, and what it is for. The manual
-/// shows the same.
+/// quotes this file.
 const EVERY_KEY: &str = include_str!("every_key.toml");
 
-/// Tables whose keys, or whose tables, have names of the user's.
+/// Tables whose keys, or whose subtables, the user names.
 const NAMED: [&str; 3] = ["aliases", "models", "workspaces"];
 
-/// The column of the comments.
+/// The column in which comments start.
 const COMMENTS: usize = 40;
 
 impl Config {
-    /// A `config.toml` in which nothing is set: every key is commented out.
+    /// A `config.toml` that sets nothing: every key is commented out.
     pub fn template() -> String {
         let mut text = String::new();
         for line in EVERY_KEY.lines() {
             let commented = if line.is_empty() || line.starts_with('#') { "" } else { "# " };
-            // Writing to a text never fails.
+            // Writing to a string never fails.
             let _ = writeln!(text, "{commented}{line}");
         }
         text
     }
 
-    /// Every key, for a person: what `text`, a `config.toml` without mistakes, sets, what holds by
-    /// default, and commented out an example of each key that is not set.
+    /// Describes every key to a person: what `text`, a `config.toml` without mistakes, sets; the
+    /// defaults; and a commented-out example of each key that is not set.
     pub fn describe(text: &str) -> String {
         let own: Table = text.parse().unwrap_or_default();
         let mut shown = String::new();
-        // The table that the lines are in, and whether the user's own was shown in its place.
+        // The table that the lines are in, and whether the user's own tables were shown instead.
         let (mut table, mut replaced) = (None, false);
         for line in EVERY_KEY.lines() {
             if let Some(name) = header(line) {
@@ -71,11 +71,11 @@ impl Config {
         shown
     }
 
-    /// What is in effect, for a program: the defaults, and what `text` sets.
+    /// The settings in effect, for a program: the defaults, overridden by `text`.
     pub fn settings(text: &str) -> Table {
         let own: Table = text.parse().unwrap_or_default();
         let mut settings: Table = EVERY_KEY.parse().unwrap_or_default();
-        // Their names are examples.
+        // The names in them are only examples.
         for name in NAMED {
             settings.insert(name.to_owned(), Value::Table(Table::new()));
         }
@@ -108,7 +108,7 @@ impl Config {
     }
 }
 
-/// The tables of one kind that the user has named.
+/// The user's tables of one kind.
 fn users(kind: &str, named: &Table) -> String {
     let mut text = String::new();
     if kind == "aliases" {
@@ -125,7 +125,7 @@ fn users(kind: &str, named: &Table) -> String {
     text
 }
 
-/// A key as TOML has it: with quotes, where it is more than letters, digits, `-` and `_`.
+/// A key as TOML writes it: quoted if it has anything but letters, digits, `-` and `_`.
 fn quoted(key: &str) -> String {
     let bare = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     match !key.is_empty() && key.bytes().all(bare) {
@@ -134,7 +134,7 @@ fn quoted(key: &str) -> String {
     }
 }
 
-/// The name in `[NAME]`.
+/// The name in a table's header, `[NAME]`.
 pub(super) fn header(line: &str) -> Option<&str> {
     Some(line.trim_start().strip_prefix('[')?.split_once(']')?.0.trim())
 }
@@ -144,7 +144,7 @@ fn root(name: &str) -> &str {
     name.split('.').next().unwrap_or(name)
 }
 
-/// The key that a line sets, or would if it were not commented out.
+/// The key that a line sets, or would set if it were not commented out.
 fn key(line: &str) -> Option<&str> {
     let line = line.strip_prefix("# ").unwrap_or(line);
     Some(line.split_once(" = ")?.0)
@@ -181,7 +181,7 @@ mod tests {
     fn what_is_set_is_marked_and_what_is_not_is_there_too() {
         let shown = Config::describe("grace = \"1m\"\n[engine]\nthreads = 3\n");
         let line = |start: &str| shown.lines().find(|line| line.starts_with(start)).unwrap();
-        assert!(line("grace = \"1m\" ").contains("# set: what running jobs get"), "{shown}");
+        assert!(line("grace = \"1m\" ").contains("# set: how long running jobs may"), "{shown}");
         assert!(line("threads = 3 ").ends_with("# set"), "{shown}");
         assert!(!line("idle_timeout = \"5m\"").contains("set"), "{shown}");
         assert!(line("# context = 4096").contains("cells"), "{shown}");

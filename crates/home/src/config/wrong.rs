@@ -1,4 +1,4 @@
-//! What is wrong with a `config.toml`, and how it is put right.
+//! Describes the mistakes in a `config.toml`, and how to fix them.
 
 use std::path::Path;
 
@@ -7,15 +7,15 @@ use threadrunner_core::{ErrorCode, Failure};
 use super::show::header;
 use crate::Config;
 
-/// Where there are no more names than this, all of them are told.
+/// The maximum number of names that are listed in full.
 const FEW: usize = 8;
 
-/// A mistake somewhere in the file.
+/// A mistake whose line is unknown.
 pub(super) fn wrong(path: &Path, message: &str) -> Failure {
     failure(path.display().to_string(), message).hint(USUAL_HINT)
 }
 
-/// A mistake that was found while `text` was read.
+/// A mistake found while parsing `text`.
 pub(super) fn misread(path: &Path, text: &str, error: &toml::de::Error) -> Failure {
     let message = error.message();
     let Some(at) = error.span().map(|span| span.start.min(text.len())) else {
@@ -30,13 +30,13 @@ pub(super) fn misread(path: &Path, text: &str, error: &toml::de::Error) -> Failu
             .hint(other_key(name, table, &known));
     }
     if let Some((name, known)) = unknown_name(message, "variant") {
-        let message = format!("'{name}' is none of {}", known.join(", "));
+        let message = format!("'{name}' is not one of {}", known.join(", "));
         return match nearest(name, &known) {
             Some(near) => failure(place, &message).hint(format!("did you mean \"{near}\"?")),
             None => failure(place, &message).hint(USUAL_HINT),
         };
     }
-    // A key of the top that stands below a table's header is read as that table's.
+    // A top-level key below a table's header is parsed as that table's.
     let key = text.lines().nth(line).and_then(|line| line.split_once('='));
     match key.and_then(|(key, _)| misplaced(key.trim(), table)) {
         Some(hint) => failure(place, message).hint(hint),
@@ -50,7 +50,7 @@ fn failure(place: String, message: &str) -> Failure {
     Failure::new(ErrorCode::Config, format!("{place}: {}", message.trim_end()))
 }
 
-/// What serde says of a name that it does not know: the name, and those that it does.
+/// Parses serde's message about an unknown name: the name, and the known ones.
 fn unknown_name<'a>(message: &'a str, kind: &str) -> Option<(&'a str, Vec<&'a str>)> {
     let rest = message.strip_prefix("unknown ")?.strip_prefix(kind)?.strip_prefix(" `")?;
     let (name, rest) = rest.split_once('`')?;
@@ -68,16 +68,16 @@ fn other_key(name: &str, table: &str, known: &[&str]) -> String {
     if let Some(hint) = misplaced(name, table) {
         return hint;
     }
-    // The dummy's script is for tests.
+    // The dummy's script is only for tests.
     let known: Vec<_> = known.iter().copied().filter(|known| *known != "dummy").collect();
     match nearest(name, &known) {
         Some(near) => format!("did you mean '{near}'?"),
-        None if known.len() <= FEW => format!("there are {}", known.join(", ")),
+        None if known.len() <= FEW => format!("known keys: {}", known.join(", ")),
         None => USUAL_HINT.to_owned(),
     }
 }
 
-/// Where a key belongs that is no key of `table`.
+/// Where a key belongs that does not belong in `table`.
 fn misplaced(key: &str, table: &str) -> Option<String> {
     match Config::table_of(key)? {
         "" if table.is_empty() => None,
@@ -94,7 +94,7 @@ fn misplaced(key: &str, table: &str) -> Option<String> {
     }
 }
 
-/// The one of these names that somebody may have meant.
+/// The known name that was probably meant.
 fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     let score = |known: &str| strsim::jaro_winkler(&name.to_lowercase(), known);
     let best = known.iter().copied().max_by(|a, b| score(a).total_cmp(&score(b)))?;
@@ -120,8 +120,8 @@ mod tests {
             ("[defaults]\n\ntemprature = 1", "'temprature' in [defaults]", "'temperature'?"),
             ("[workspaces.a]\nmodl = \"m\"", "'modl' in [workspaces.a]", "'model'?"),
             ("[retenton]\nmax_jobs = 1", "line 1: there is no key 'retenton'", "'retention'?"),
-            ("durability = \"durabel\"", "'durabel' is none of durable, relaxed", "\"durable\"?"),
-            ("[sessions]\nxyz = 1", "'xyz' in [sessions]", "there are state_bytes"),
+            ("durability = \"durabel\"", "'durabel' is not one of durable", "\"durable\"?"),
+            ("[sessions]\nxyz = 1", "'xyz' in [sessions]", "known keys: state_bytes"),
             ("xyz = 1", "'xyz'", "config show"),
         ] {
             let (said, advice) = told(text);
@@ -138,7 +138,7 @@ mod tests {
             ("keep_alive = \"5m\"", "'keep_alive' belongs under [models.NAME]"),
             ("[engine]\nidle_timeout = 5", "'idle_timeout' belongs above the first [table]"),
             ("[models.x]\nthreads = 5", "'threads' belongs under [engine]"),
-            // An alias, by its place, of which only the value is wrong.
+            // Here it is an alias, and only its value is wrong.
             ("[aliases]\ngrace = 5", "'grace' belongs above the first [table]"),
         ] {
             assert_eq!(told(text).1, hint, "{text}");

@@ -4,7 +4,7 @@ use tempfile::TempDir;
 /// A home with these files in its `models/`.
 pub(crate) fn home_with(models: &[&str]) -> (TempDir, Home) {
     let dir = tempfile::tempdir().unwrap();
-    // Answers are canonical, and the system's directory for such files may be a link.
+    // Resolved paths are canonical, and the system's temporary directory may be a link.
     let root = dir.path().canonicalize().unwrap();
     let home = Home::resolve(Path::new("/"), |name| {
         (name == "THREADRUNNER_HOME").then(|| root.clone().into())
@@ -52,7 +52,7 @@ fn no_model_says_where_to_put_one() {
     assert_eq!(failure.code, ErrorCode::NoModel);
     let hint = failure.hint.unwrap();
     assert!(hint.contains(f.home.models_dir.to_str().unwrap()), "{hint}");
-    // It may have come without a checkout.
+    // There may be no checkout.
     assert!(hint.contains("https://") && !hint.contains("scripts/"), "{hint}");
 }
 
@@ -157,7 +157,7 @@ fn a_workspace_has_its_own_model_unless_the_request_names_one() {
     let text = "model = \"a\"\n[workspaces.code]\nmodel = \"b\"\n[workspaces.plain]\n\
                 [workspaces.bad]\nmodel = \"c\"\n";
     f.config = Config::parse(text, Path::new("config.toml")).unwrap();
-    // A variable is in the place of the general default, and not of a workspace's own.
+    // The variable takes the place of the general default, not of a workspace's own model.
     f.home.model_path = Some(f.in_models("a.gguf"));
     let resolve = |workspace: &str, name: Option<&str>| {
         let workspace = f.config.workspace(&f.home, Some(workspace)).unwrap();
@@ -209,7 +209,7 @@ fn a_link_that_leads_nowhere_is_named_with_where_it_leads() {
     let target = f.dir.path().join("gone/big.gguf");
     std::os::unix::fs::symlink(&target, f.in_models("big.gguf")).unwrap();
     std::os::unix::fs::symlink("loop.gguf", f.in_models("loop.gguf")).unwrap();
-    let said = format!("a link to {}, which is not there", target.display());
+    let said = format!("a link to {}, which does not exist", target.display());
     for name in [None, Some("big"), Some("big.gguf"), f.in_models("big.gguf").to_str()] {
         let failure = f.resolve(name).unwrap_err();
         assert_eq!(failure.code, ErrorCode::ModelNotFound);
@@ -217,7 +217,7 @@ fn a_link_that_leads_nowhere_is_named_with_where_it_leads() {
     }
     let looped = f.resolve(Some("loop")).unwrap_err();
     assert!(looped.message.contains("a link to loop.gguf, which cannot be used"), "{looped}");
-    // Where there is another model, that is the only one.
+    // If there is another model, it is the only one.
     fs::write(f.in_models("a.gguf"), "GGUF").unwrap();
     assert_eq!(f.resolve(None).unwrap(), f.in_models("a.gguf"));
     let links: Vec<_> = dangling_links(&f.home).into_iter().map(|link| link.name).collect();

@@ -1,4 +1,4 @@
-//! The n-th change to the disk fails, or the world ends there: for every n of every scenario.
+//! Fails the nth change to the disk, or ends the process there: for every n of every scenario.
 
 use std::fs::File;
 use std::io;
@@ -24,24 +24,24 @@ pub(crate) struct Faulty {
     luck: Luck,
 }
 
-/// What else differs from disk to disk.
+/// What else differs between disks.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Luck {
     /// Everything can be synced at once.
     Plain,
-    /// Each file is synced for itself.
+    /// Each file is synced by itself.
     Busy,
-    /// The next owner cannot know that the power stayed on.
+    /// The next owner cannot tell that the power stayed on.
     MountedAnew,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Fault {
-    /// This change fails with this error; later ones do not.
+    /// This change fails with this error; later ones succeed.
     Fails(Errno),
     /// This change and all later ones fail: the process ended before it.
     End,
-    /// As [`Fault::End`], but where the change is a write, half of it was done.
+    /// As [`Fault::End`], but if the change is a write, half of it was done.
     EndHalfway,
 }
 
@@ -51,7 +51,7 @@ impl Faulty {
         Arc::new(Twisted(faulty))
     }
 
-    /// Whether the fault has come about.
+    /// Whether the fault has occurred.
     pub(crate) fn struck(&self) -> bool {
         self.changes.load(Ordering::Relaxed) > self.fault_at
     }
@@ -69,7 +69,7 @@ impl Faulty {
 
     fn whole(&self) -> io::Result<()> {
         match self.next()? {
-            // Only a write has a half.
+            // Only a write can be half done.
             true => Err(Errno::IO.into()),
             false => Ok(()),
         }
@@ -97,7 +97,7 @@ impl Twist for Faulty {
         if self.luck == Luck::MountedAnew { Some("before".to_owned()) } else { Disk.mount(dir) }
     }
 
-    // The process ends here and not the power: what is written is seen, synced or not.
+    // The process ends, not the power: what was written can be read, synced or not.
     fn sync(&self) -> io::Result<()> {
         self.whole()
     }
@@ -107,8 +107,8 @@ impl Twist for Faulty {
     }
 }
 
-/// Runs a scenario on a disk with a fault, opens the workspace again, and looks. `false` when
-/// the scenario ended before the fault came.
+/// Runs a scenario on a disk with a fault, opens the workspace again, and checks it. Returns
+/// `false` if the scenario ended before the fault.
 fn strike(scenario: &Scenario, fault_at: usize, fault: Fault, luck: Luck) -> bool {
     let context = format!("{} with {fault:?} at {fault_at}, {luck:?}", scenario.name);
     let temp = memory_dir();
@@ -165,7 +165,7 @@ fn any_change_lacks_a_file_descriptor() {
     strike_everywhere(Fault::Fails(Errno::MFILE));
 }
 
-/// The world ends during the recovery from its end, too.
+/// The process also ends during the recovery from its end.
 #[test]
 fn the_world_ends_at_any_change_of_any_recovery() {
     for scenario in SCENARIOS {
@@ -184,7 +184,7 @@ fn the_world_ends_at_any_change_of_any_recovery() {
             if !disk.struck() {
                 break;
             }
-            // The same leavings for each end of the recovery.
+            // Start from the same leftovers for each end of the recovery.
             let mut recovery_fault = 0;
             loop {
                 let copy = memory_dir();

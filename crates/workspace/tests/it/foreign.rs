@@ -1,4 +1,4 @@
-//! Jobs that other programs put into the queue, well made and badly.
+//! Jobs that other programs put into the queue, well formed and malformed.
 
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
@@ -42,7 +42,7 @@ fn a_directory_with_nothing_but_a_prompt_is_a_job() {
     f.ws.complete(claimed, "answer", meta, now()).unwrap();
     f.sync();
     assert_eq!(f.reader().result(&id).unwrap(), b"answer");
-    // nrvna-ai's reader takes no `meta.json` without these two.
+    // nrvna-ai's reader refuses a `meta.json` without these two.
     let meta = f.reader().record(&id).unwrap().meta;
     assert!(meta.submitted_at.is_some());
     assert!(f.text(&id, "meta.json").contains("\"mode\": \"text\""));
@@ -66,7 +66,7 @@ fn what_nrvna_ai_wrote_into_meta_json_stays_and_what_it_looks_for_is_there() {
     });
     run(&mut f, &id);
     let text = f.text(&id, "meta.json");
-    // Its reader searches the text for exactly these, first come first served.
+    // Its reader searches the text for exactly these, and takes the first match.
     for key in [
         "\"submitted_at\": \"2026-01-31T12:00:00.000001Z\"",
         "\"mode\": \"text\"",
@@ -137,7 +137,7 @@ fn malformed_jobs_fail_with_a_reason() {
         ("job.json cannot be read", with("job.json", "{")),
         ("job.json cannot be read", with("job.json", "[]")),
         ("job.json cannot be read", with("job.json", r#"{"v":1,"priority":"urgent"}"#)),
-        ("job.json is of version 2", with("job.json", r#"{"v":2,"model":7}"#)),
+        ("job.json has version 2", with("job.json", r#"{"v":2,"model":7}"#)),
         ("top_p is 7", with("job.json", r#"{"top_p":7}"#)),
         (
             "the model's path is not absolute",
@@ -152,7 +152,7 @@ fn malformed_jobs_fail_with_a_reason() {
         ),
         ("asks for 'embed'", with("type.txt", "embed")),
         ("asks for 'vision'", with("type.txt", "vision\n")),
-        ("is no kind of job", with("type.txt", "txet")),
+        ("is not a kind of job", with("type.txt", "txet")),
         ("type.txt is empty", with("type.txt", " \n")),
     ];
     for (number, (reason, fill)) in cases.into_iter().enumerate() {
@@ -281,7 +281,7 @@ fn the_watcher_tells_of_a_job_that_is_renamed_into_the_queue() {
         let _ = tell.send(event);
     })
     .unwrap();
-    // Not of what the owner puts there itself.
+    // Jobs that the owner puts there itself are not reported.
     f.submit("hello");
     f.sync();
     let id = put(&f, "1", write("prompt.txt", "hello"));
@@ -291,7 +291,7 @@ fn the_watcher_tells_of_a_job_that_is_renamed_into_the_queue() {
     let second = told.recv_timeout(Duration::from_secs(30)).unwrap();
     assert_eq!(second, WatchEvent::Arrived(JobId::parse("2").unwrap()));
     drop(watcher);
-    // Its thread has ended, and with it what it told through.
+    // Its thread has ended, and with it the sender.
     while told.recv_timeout(Duration::from_secs(30)).is_ok() {}
 }
 
@@ -407,7 +407,7 @@ fn a_kind_of_job_that_cannot_be_run_keeps_what_is_known_of_it() {
             assert_eq!(meta.mode.as_str(), kind);
         }
     }
-    // Who wrote no `meta.json` submitted it when the prompt was written.
+    // Without a `meta.json`, a job was submitted when its prompt was written.
     let id = put(&f, "9", |dir| {
         fs::write(dir.join("prompt.txt"), "hello").unwrap();
         fs::write(dir.join("type.txt"), "tts").unwrap();
@@ -418,7 +418,7 @@ fn a_kind_of_job_that_cannot_be_run_keeps_what_is_known_of_it() {
     assert!(meta.submitted_at.is_some() && meta.mode.as_str() == "tts", "{meta:?}");
 }
 
-/// Puts a directory where another program left a job that has ended.
+/// Creates a directory as another program leaves a job that has ended.
 fn left(f: &Fixture, place: &str, name: &str, files: &[(&str, &str)]) -> JobId {
     let dir = f.dir(place).join(name);
     fs::create_dir(&dir).unwrap();
@@ -494,7 +494,7 @@ fn a_job_by_whose_id_another_has_ended_is_refused_and_the_other_stays() {
     f.sync();
     assert_eq!(f.reader().result(&id).unwrap(), b"answer");
     assert!(f.dir("failed/1/error.txt").exists());
-    // Where even its failure has no place it is left where it is.
+    // If even its failure has no place, it is left where it is.
     put(&f, "1", write("prompt.txt", "third"));
     for result in [f.ws.inspect(&id, now()).map(drop), f.ws.claim(&id, now()).map(drop)] {
         assert!(matches!(result, Err(WorkspaceError::Exists { .. })), "{result:?}");

@@ -14,7 +14,7 @@ use threadrunner_workspace::{Options, Workspace};
 use crate::support::{job, now};
 use crate::twisted::{Twist, Twisted};
 
-/// A disk that has room for empty files alone, while it is full.
+/// A disk that, while it is full, has room for empty files only.
 #[derive(Debug, Default)]
 struct Small {
     full: AtomicBool,

@@ -1,4 +1,4 @@
-//! Programs that are due when a job has ended.
+//! Hooks, the programs that are due when a job has ended.
 
 use std::fs;
 

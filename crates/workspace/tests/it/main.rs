@@ -1,4 +1,4 @@
-//! The workspace, from outside.
+//! Tests of the workspace through its public interface.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on ends here")]
 
 mod faults;

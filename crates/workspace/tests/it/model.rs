@@ -1,4 +1,4 @@
-//! Random operations, held against a model that is simple enough to be right.
+//! Random operations, compared with a model that is simple enough to be right.
 
 use std::collections::BTreeMap;
 
@@ -22,12 +22,12 @@ enum Op {
     Retry(usize),
     Remove(usize),
     Sync,
-    /// The daemon ends without a word, and another begins.
+    /// The daemon crashes, and another one starts.
     Crash,
 }
 
 fn ops() -> impl Strategy<Value = Vec<Op>> {
-    // Few jobs, so that operations meet.
+    // Few jobs, so that operations collide.
     let nth = 0_usize..6;
     let op = prop_oneof![
         3 => Just(Op::Submit),
@@ -46,7 +46,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     prop::collection::vec(op, 1..60)
 }
 
-/// What is true of a job, and whether it is so on the disk yet.
+/// The expected state of a job, and whether it is on the disk yet.
 #[derive(Debug, Clone, PartialEq)]
 struct Modelled {
     state: JobState,
@@ -71,7 +71,7 @@ impl Model {
         &mut self.jobs.iter_mut().find(|(other, _)| other == id).unwrap().1
     }
 
-    /// A change, if the job is in this state.
+    /// Changes a job if it is in this state.
     fn change(
         &mut self,
         id: &JobId,
@@ -91,7 +91,7 @@ impl Model {
                 assert_ne!(state, from, "{id}");
             }
             (None, Err(WorkspaceError::NotFound { .. })) => {}
-            // Begun as often as it may be: `claim` fails it.
+            // Out of attempts: `claim` fails it.
             (Some(job), Err(WorkspaceError::Rejected { .. })) => {
                 assert_eq!((job.state, job.attempts, from), (JobState::Ready, 3, JobState::Ready));
                 job.state = JobState::Failed;
@@ -145,7 +145,7 @@ impl Model {
                 job.synced = false;
                 match op {
                     Op::Complete(_) => {
-                        // Now and then the answer is not what grew on the disk.
+                        // Sometimes the answer is not what was written as it grew.
                         if n % 2 == 0 {
                             job.answer.push_str("end");
                         }
@@ -198,7 +198,7 @@ impl Model {
         }
     }
 
-    /// What recovery makes of it.
+    /// Applies what recovery does.
     fn crash(&mut self) {
         self.claimed.clear();
         for (_, job) in &mut self.jobs {
@@ -253,7 +253,7 @@ proptest! {
                     model.check(&ws);
                 }
                 Op::Crash => {
-                    // What was not synced may be either way; the faults' tests look at that.
+                    // What was not synced may be there or not. The tests with faults cover that.
                     prop_assert!(ws.sync().failed.is_empty());
                     model.crash();
                     drop(ws);

@@ -1,9 +1,9 @@
-//! The power fails: what was not synced is there, or half there, or not.
+//! The power fails: what was not synced is there, half there, or gone.
 //!
-//! [`Recorder`] lets every change happen and writes it down. From what is written down, disks
-//! are made as a power failure may leave them: of each job the changes of names up to some point
-//! after the last sync that covers them, as a file system with a journal keeps them; of each
-//! file what was synced, and of what was not all, nothing, half, or zeros.
+//! [`Recorder`] makes every change and records it. From the record, disks are built as a power
+//! failure may leave them: for each job, the changes of names up to some point after the last sync
+//! that covers them, as a journaling file system keeps them; for each file, the data that was
+//! synced, and of the rest all, nothing, half, or zeros.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
@@ -36,7 +36,7 @@ enum Change {
         name: String,
         node: Node,
     },
-    /// From `at` on, or at the end.
+    /// At `at`, or at the end.
     Write {
         node: Node,
         at: Option<u64>,
@@ -59,10 +59,10 @@ enum Change {
 #[derive(Debug, Default)]
 struct Record {
     changes: Vec<Change>,
-    /// Nodes by inode number, as they are now: a number is used again after a removal.
+    /// Nodes by their current inode number: a number is reused after a removal.
     by_inode: HashMap<u64, Node>,
     nodes: usize,
-    /// When the power fails.
+    /// The number of changes after which the power fails.
     until: Option<usize>,
 }
 
@@ -85,7 +85,7 @@ impl Recorder {
         record.until = Some(record.changes.len() + changes);
     }
 
-    /// Does a change and writes it down, unless the power is off.
+    /// Makes a change and records it, unless the power is off.
     fn record<T>(
         &self,
         change: impl FnOnce(&mut Record) -> io::Result<(T, Change)>,
@@ -106,7 +106,7 @@ impl Record {
         if self.by_inode.is_empty() {
             return self.new_node(inode);
         }
-        // The only directory beside the workspace's that is ever synced is the one it is in.
+        // The only directory ever synced that has no node is the one that contains the workspace.
         self.by_inode.get(&inode).copied().unwrap_or(usize::MAX)
     }
 
@@ -188,7 +188,7 @@ impl FileSystem for Recorder {
         self.may_sync_all.then_some(0)
     }
 
-    // After the power failure it is another.
+    // Different after the power failure.
     fn mount(&self, _dir: BorrowedFd<'_>) -> Option<String> {
         Some("before".to_owned())
     }
@@ -215,18 +215,18 @@ enum Content {
     File(Vec<u8>),
 }
 
-/// What becomes of that which was not synced.
+/// What happens to changes that were not synced.
 #[derive(Debug, Clone, Copy)]
 enum Luck {
-    /// Nothing of it is on the disk.
+    /// None of them is on the disk.
     Worst,
-    /// All names are on the disk, and nothing of the files' data.
+    /// All names are on the disk, but no data of the files.
     NamesOnly,
-    /// Anything, by this seed.
+    /// Random, from this seed.
     Random(u64),
 }
 
-/// Numbers that look random, the same each time (splitmix64).
+/// Pseudorandom numbers, the same each time (splitmix64).
 struct Dice(u64);
 
 impl Dice {
@@ -260,7 +260,7 @@ impl Record {
         }
         let mut disk = HashMap::from([(ROOT, Content::Dir(BTreeMap::new()))]);
         for (at, change) in self.changes.iter().enumerate() {
-            // Changes of no job are of the workspace's own directories, made long before.
+            // Changes without a job concern the workspace's own directories, made long before.
             if jobs[at].as_ref().is_none_or(|job| at < cuts[job.as_str()]) {
                 apply(&mut disk, change);
             }
@@ -273,7 +273,7 @@ impl Record {
         write_out(&disk, ROOT, target);
     }
 
-    /// The job that each change of names is about.
+    /// The job that each change of a name concerns.
     fn jobs_of_changes(&self) -> Vec<Option<String>> {
         let mut job_of: HashMap<Node, Option<String>> = HashMap::from([(ROOT, None)]);
         let of_name = |name: &str| {
@@ -299,7 +299,7 @@ impl Record {
         jobs
     }
 
-    /// After which change a job's names are on the disk for certain.
+    /// The change after which a job's names are on the disk for certain.
     fn last_synced(&self, job: &str, jobs: &[Option<String>]) -> usize {
         let mut certain = 0;
         for (at, sync) in self.changes.iter().enumerate() {
@@ -347,7 +347,7 @@ impl Record {
         match fate {
             0 => unsynced.clear(),
             1 => {
-                // Half of what each says, whichever of them.
+                // Half of the content of some of the writes.
                 unsynced.retain(|_| dice.below(3) > 0);
                 unsynced.iter_mut().for_each(|(_, bytes)| bytes.truncate(bytes.len() / 2));
             }
@@ -359,7 +359,7 @@ impl Record {
     }
 }
 
-/// Writes each piece where it belongs.
+/// Writes each piece at its offset.
 fn put(bytes: &mut Vec<u8>, pieces: impl Iterator<Item = (usize, Vec<u8>)>) {
     for (at, piece) in pieces {
         bytes.resize(bytes.len().max(at + piece.len()), 0);
@@ -406,7 +406,7 @@ fn write_out(disk: &HashMap<Node, Content>, node: Node, target: &Path) {
     }
 }
 
-/// Runs a scenario until the power fails, and looks at what it may have left. `false` when the
+/// Runs a scenario until the power fails, and checks what it may have left. Returns `false` if the
 /// scenario ended before.
 fn fail_power(scenario: &Scenario, after: usize, may_sync_all: bool, seeds: u64) -> bool {
     let temp = memory_dir();

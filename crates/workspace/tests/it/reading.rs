@@ -1,4 +1,4 @@
-//! Reading beside the owner.
+//! Reading next to the owner.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

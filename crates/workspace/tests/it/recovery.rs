@@ -1,4 +1,4 @@
-//! What an owner finds that the last one left.
+//! What a new owner makes of what the last one left.
 
 use std::fs::{self, File, FileTimes};
 use std::time::{Duration, SystemTime};
@@ -25,7 +25,7 @@ fn an_abandoned_job_is_begun_three_times_and_then_fails_saying_so() {
     }
     assert_eq!(f.state(&id), JobState::Failed);
     let text = f.reader().error_text(&id).unwrap();
-    assert!(text.starts_with("the job was begun 3 times and never ended"), "{text}");
+    assert!(text.starts_with("the job was started 3 times and never ended"), "{text}");
 }
 
 #[test]
@@ -39,7 +39,7 @@ fn a_job_may_ask_for_its_own_number_of_attempts() {
     drop(f.claim(&id));
     let (f, recovered) = f.reopen();
     assert_eq!(recovered.failed, std::slice::from_ref(&id));
-    assert!(f.reader().error_text(&id).unwrap().contains("begun once"));
+    assert!(f.reader().error_text(&id).unwrap().contains("started once"));
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn one_job_that_cannot_be_recovered_keeps_no_other_from_it() {
         drop(f.claim(id));
     }
     let dir = |id: &JobId| f.dir("processing").join(id.as_str());
-    // Two jobs by one name: somebody copied one.
+    // Two jobs with the same name: somebody copied one.
     fs::create_dir(f.dir("input/ready").join(ids[0].as_str())).unwrap();
     fs::write(f.dir("input/ready").join(ids[0].as_str()).join("prompt.txt"), "copy").unwrap();
     fs::write(dir(&ids[1]).join("job.json"), "{ torn").unwrap();
@@ -160,7 +160,7 @@ fn ids_go_on_when_the_clock_went_back() {
     drop(dir);
 }
 
-/// The directories' times say nothing then: they were changed by a clock that is behind the ids.
+/// The directories' times are no help: a clock that is behind the ids changed them.
 #[test]
 fn ids_go_on_after_finished_jobs_of_a_future_that_is_over() {
     let mut f = Fixture::new();
@@ -184,7 +184,7 @@ fn ids_go_on_after_finished_jobs_of_a_future_that_is_over() {
     }
 }
 
-/// The names of finished jobs are not read at start; the times of the directories are enough.
+/// Names of finished jobs are not read at startup; the times of the directories are enough.
 #[test]
 fn ids_go_on_after_those_of_finished_jobs_too() {
     let mut f = Fixture::new();
@@ -230,7 +230,7 @@ fn a_job_whose_end_could_not_be_written_is_made_good_without_a_restart() {
     drop(f.claim(&again));
     let claimed = f.claim(&done);
     f.ws.complete(claimed, "an answer", JobMeta::default(), now()).unwrap();
-    // The rename is what fails: something is in its way.
+    // The rename fails because something is in its way.
     std::fs::create_dir(f.dir("output").join(done.as_str())).unwrap();
     assert_eq!(f.ws.sync().failed.len(), 1);
     std::fs::remove_dir(f.dir("output").join(done.as_str())).unwrap();
@@ -240,7 +240,7 @@ fn a_job_whose_end_could_not_be_written_is_made_good_without_a_restart() {
     f.sync();
     assert_eq!((f.state(&again), f.state(&done)), (JobState::Ready, JobState::Done));
     assert_eq!(f.text(&done, "result.txt"), "an answer");
-    // One that is not there any more needs nothing.
+    // A job that is no longer there needs nothing.
     f.ws.recover_job(&done, now()).unwrap();
     f.sync();
 }

@@ -1,4 +1,4 @@
-//! The redo log: what it brings back, and what it lets rest.
+//! The redo log: what it brings back, and what it leaves alone.
 
 use std::fs;
 use std::io;
@@ -15,14 +15,14 @@ use threadrunner_workspace::{Options, Recovered, Workspace};
 use crate::support::{Fixture, job, memory_dir, now};
 use crate::twisted::{Twist, Twisted};
 
-/// In place of a mount's number.
+/// A mount that cannot be identified.
 const NOBODY_CAN_TELL: u32 = u32::MAX;
 
-/// A disk whose power can fail, and whose syncs.
+/// A disk whose power and syncs can fail.
 #[derive(Debug, Default)]
 struct Shaky {
     mounted: AtomicU32,
-    /// Other programs have too much that is unwritten.
+    /// Other programs have too much unwritten data.
     busy: AtomicBool,
     syncs_fail: AtomicBool,
     single_syncs_fail: AtomicBool,
@@ -91,7 +91,7 @@ impl Shaken {
         (Self { fixture, disk }, recovered)
     }
 
-    /// Opens the workspace after the power has failed.
+    /// Opens the workspace after a power failure.
     fn after_a_power_failure(self) -> (Self, Recovered) {
         self.disk.mounted.fetch_add(1, Ordering::Relaxed);
         self.reopen()
@@ -117,7 +117,7 @@ impl Shaken {
         self.ws.path().join(state.directory()).join(id.as_str())
     }
 
-    /// As a power failure does that left the name of it nowhere, or somebody by hand.
+    /// Removes a job's directory, as a power failure or somebody's hand does.
     fn lose(&self, state: JobState, id: &JobId) {
         fs::remove_dir_all(self.path(state, id)).unwrap();
     }
@@ -141,7 +141,7 @@ fn what_the_power_took_is_made_again() {
     let [gone, torn, whole] = [(); 3].map(|()| f.submit());
     f.lose(JobState::Ready, &gone);
     fs::write(f.path(JobState::Ready, &torn).join("job.json"), [0; 100]).unwrap();
-    // A recovery that the power ended too had begun to put it aside.
+    // A recovery that was cut short too had begun to set it aside.
     fs::create_dir(f.path(JobState::Writing, &torn).with_extension("gone")).unwrap();
     let before = files(&f.path(JobState::Ready, &whole));
     let (f, recovered) = f.after_a_power_failure();
@@ -181,7 +181,7 @@ fn what_somebody_removed_stays_gone_where_the_power_stayed_on() {
     f.lose(JobState::Ready, &id);
     let (f, recovered) = f.reopen();
     assert!(recovered.submitted.is_empty());
-    // The opening began the log anew.
+    // The opening started the log over.
     let (f, _) = f.after_a_power_failure();
     assert!(f.queued().is_empty());
 }
@@ -203,7 +203,7 @@ fn what_was_run_is_not_run_again_whatever_becomes_of_it() {
     let mut f = Shaken::new();
     let id = f.submit();
     f.run(&id);
-    // To some archive; and nothing more is submitted.
+    // Moved to some archive, and nothing more is submitted.
     f.lose(JobState::Done, &id);
     let (f, _) = f.after_a_power_failure();
     assert!(f.queued().is_empty());
@@ -224,7 +224,7 @@ fn what_was_run_while_others_wrote_much_is_not_run_again() {
     let id = f.submit();
     f.disk.busy.store(true, Ordering::Relaxed);
     f.run(&id);
-    // To some archive.
+    // Moved to some archive.
     f.lose(JobState::Done, &id);
     let (f, _) = f.after_a_power_failure();
     assert!(f.queued().is_empty());
@@ -239,7 +239,7 @@ fn what_was_removed_stays_so_whatever_the_log_says_further_on() {
     ids.iter().for_each(|id| f.run(id));
     ids.iter().for_each(|id| f.ws.remove(id).unwrap());
     f.sync();
-    // Takes the place of the first record to a byte, so that the second one's comes next.
+    // Takes up exactly the space of the first record, so that the second one follows it.
     let third = f.submit();
     assert_eq!(length_of_first(&f), length);
     let (f, recovered) = f.after_a_power_failure();
@@ -266,13 +266,13 @@ fn a_sync_that_failed_covers_nothing() {
 fn what_could_not_be_written_is_not_covered_by_a_later_sync() {
     let mut f = Shaken::new();
     let [other, first] = [(); 2].map(|()| f.submit());
-    // The file system says so once, and then that all is well.
+    // The file system reports the failure once, and success after that.
     f.disk.syncs_fail.store(true, Ordering::Relaxed);
     f.run(&other);
     f.disk.syncs_fail.store(false, Ordering::Relaxed);
     f.remove(&other);
     let [second, third] = [(); 2].map(|()| f.submit());
-    // Nor is the log given up.
+    // Nor is the log given up for that.
     for flag in [&f.disk.busy, &f.disk.log_fails] {
         flag.store(true, Ordering::Relaxed);
     }
@@ -291,7 +291,7 @@ fn where_nobody_can_tell_mounts_apart_the_log_counts() {
     let mut id = f.submit();
     f.lose(JobState::Ready, &id);
     f.disk.mounted.store(NOBODY_CAN_TELL, Ordering::Relaxed);
-    // One that was written under a mount, and then one that was not.
+    // A record written under a mount, and then one written without.
     for _ in 0..2 {
         let recovered;
         (f, recovered) = f.reopen();
@@ -364,7 +364,7 @@ fn a_log_that_is_full_is_begun_anew() {
     let ids: Vec<_> = (0..700).map(|_| f.submit()).collect();
     assert_eq!(fs::metadata(f.log()).unwrap().len(), 256 << 10);
     let (first, last) = (ids.first().unwrap(), ids.last().unwrap());
-    // What the log has no more is on the disk; so only somebody's hand can have done this.
+    // What the log no longer has is on the disk, so only somebody's hand can have done this.
     for id in [first, last] {
         f.lose(JobState::Ready, id);
     }
@@ -381,7 +381,7 @@ fn a_group_that_is_too_large_for_the_log_is_synced_without_it() {
         f.ws.submit(job(&id, "hi"), now()).unwrap();
     }
     f.sync();
-    // That sync was of everything, and what it covers only somebody's hand can have taken.
+    // That sync covered everything, so only somebody's hand can have taken what it covers.
     f.lose(JobState::Ready, &first);
     let last = f.submit();
     f.lose(JobState::Ready, &last);

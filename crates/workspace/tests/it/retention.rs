@@ -1,4 +1,4 @@
-//! Which jobs that have ended are kept.
+//! Which ended jobs are kept.
 
 use std::fs::{File, FileTimes};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::support::{Fixture, now};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// A job that ended so long ago, with an answer or without.
+/// A job that ended this long ago, with or without an answer.
 fn ended(fixture: &mut Fixture, ago: Duration, answer: Option<&str>) -> JobId {
     let id = fixture.submit("prompt");
     let job = fixture.claim(&id);

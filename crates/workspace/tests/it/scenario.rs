@@ -6,7 +6,7 @@ use threadrunner_workspace::{Attempt, ClaimedJob, Workspace, WorkspaceError};
 use crate::support::{job, now};
 use crate::told::{Place, Told, prompt_of, result_of};
 
-/// Something that is done to a workspace, after something else was done undisturbed.
+/// Something that is done to a workspace after an undisturbed preparation.
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
     pub(crate) prepare: fn(&Place, &mut Told),
@@ -34,7 +34,7 @@ fn new_id(ws: &mut Workspace) -> JobId {
     ws.next_id(now())
 }
 
-/// Steps stop at the first error, as an attached client's do.
+/// Steps stop at the first error, as those of an attached client do.
 type Step = Result<(), WorkspaceError>;
 
 fn submit(ws: &mut Workspace, told: &mut Told) -> Result<JobId, WorkspaceError> {
@@ -121,7 +121,7 @@ fn abandoned(place: &Place, told: &mut Told) {
     });
 }
 
-/// A job that was begun for the last time and never ended.
+/// A job that has begun its last attempt and never ended.
 fn poison(place: &Place, told: &mut Told) {
     queued(place, told);
     for _ in 0..3 {
@@ -242,7 +242,8 @@ fn remove(ws: &mut Workspace, told: &mut Told) {
     sync(ws, told);
 }
 
-/// From submissions to a removal, by one owner: what the redo log says is overtaken step by step.
+/// From submissions to a removal, by one owner: step by step, syncs overtake what the redo log
+/// says.
 fn whole_life(ws: &mut Workspace, told: &mut Told) {
     let mut run = || -> Step {
         let first = submit(ws, told)?;

@@ -15,7 +15,7 @@ fn name(text: &str) -> SessionName {
     SessionName::parse(text).unwrap()
 }
 
-/// Asks for a turn: its note and its job.
+/// Asks for a turn: updates the session's file and submits the job.
 fn ask(fixture: &mut Fixture, session: &mut SessionFile) -> JobId {
     let id = fixture.ws.next_id(now());
     session.pending.push(id.clone());
@@ -55,7 +55,7 @@ fn what_ended_without_being_written_down_is_seen_all_the_same() {
     fixture.ws.cancel(&canceled, now()).unwrap();
     fixture.sync();
     let open = ask(&mut fixture, &mut session);
-    // As after the daemon was killed: nobody has moved the head.
+    // As after the daemon was killed: the head was not moved.
     let (mut fixture, _) = fixture.reopen();
     assert_eq!(fixture.reader().session_file(&name("s")).unwrap(), Some(session.clone()));
     let seen = fixture.reader().session(&name("s")).unwrap().unwrap();
@@ -114,7 +114,7 @@ fn a_turn_that_cannot_be_noted_is_not_accepted_and_harms_no_other_job() {
     assert_eq!(synced.unwritten.len(), 1);
     assert!(matches!(fixture.reader().locate(&turn), Err(WorkspaceError::NotFound { .. })));
     assert_eq!(fixture.state(&other), JobState::Ready);
-    // It is written when it can be.
+    // It is written as soon as that is possible.
     fs::remove_file(fixture.path().join(".sessions")).unwrap();
     assert!(fixture.ws.publish_sessions().is_empty());
     assert_eq!(fixture.reader().session_file(&name("s")).unwrap(), Some(session));
@@ -134,7 +134,7 @@ fn a_file_of_a_newer_version_is_refused_and_so_is_one_that_is_none() {
     }
 }
 
-/// Three turns, each told of when it is answered; `None` where the disk gave up.
+/// Three turns, each added to `told` when it is answered; `None` if the disk gave up.
 fn converse(ws: &mut Workspace, told: &mut Vec<JobId>) -> Option<()> {
     let mut session = SessionFile::new("state".to_owned());
     for _ in 0..3 {
@@ -176,7 +176,7 @@ fn a_conversation_is_whole_wherever_the_daemon_ends() {
             };
             let chain = ws.reader().chain(&head).unwrap();
             assert_eq!(chain.missing, None, "{fault:?} at {fault_at}");
-            // One more may be answered than anybody was told of.
+            // One more turn may be answered than was told.
             assert!(chain.turns.starts_with(&told), "{fault:?} at {fault_at}");
             assert!(chain.turns.len() <= told.len() + 1, "{fault:?} at {fault_at}");
         }

@@ -1,4 +1,4 @@
-//! A workspace of its own for each test.
+//! Gives each test a workspace of its own.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,7 +30,7 @@ impl Fixture {
         Self::open(options, Arc::new(Disk), TempDir::new().unwrap()).0
     }
 
-    /// On another disk than the real one, in memory.
+    /// On `fs` instead of the real disk, in memory.
     pub(crate) fn on(fs: Arc<dyn FileSystem>) -> Self {
         Self::open(Options::default(), fs, memory_dir()).0
     }
@@ -124,7 +124,7 @@ pub(crate) fn copy_tree(from: &Path, to: &Path) {
     }
 }
 
-/// A directory in memory, where there is such a thing: for tests that make very many.
+/// A directory in memory if possible, for tests that create very many files.
 pub(crate) fn memory_dir() -> TempDir {
     TempDir::new_in("/dev/shm").or_else(|_| TempDir::new()).unwrap()
 }

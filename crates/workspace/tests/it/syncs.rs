@@ -1,4 +1,4 @@
-//! When one sync serves all, and when each file is synced for itself.
+//! When one sync covers everything, and when each file is synced by itself.
 
 use std::io;
 use std::sync::Arc;
@@ -12,14 +12,14 @@ use threadrunner_workspace::{Options, Workspace, WorkspaceError};
 use crate::support::{job, memory_dir, now};
 use crate::twisted::{Twist, Twisted};
 
-/// A disk that counts its syncs, and on which other programs have much that is unwritten.
+/// A disk that counts its syncs, and on which other programs have much unwritten data.
 #[derive(Debug, Default)]
 struct Counting {
     unwritten: AtomicU64,
     all: AtomicU64,
     single: AtomicU64,
     log: AtomicU64,
-    /// Fails to make directories, with this error.
+    /// Fail to create directories, with this error.
     make_dir_errno: Option<Errno>,
 }
 
@@ -49,7 +49,7 @@ impl Twist for Counting {
     }
 }
 
-/// A workspace, and what counts its syncs.
+/// A workspace, and the disk that counts its syncs.
 fn counted() -> (TempDir, Arc<Twisted<Counting>>, Workspace) {
     let temp = memory_dir();
     let disk = Arc::new(Twisted(Counting::default()));
@@ -75,7 +75,7 @@ fn a_group_of_submissions_waits_for_the_log_alone() {
         assert_eq!(disk.log.load(Ordering::Relaxed), syncs, "{jobs}");
     }
     assert_eq!(disk.all.load(Ordering::Relaxed), 0);
-    // The log was made, in the workspace's own directory.
+    // The log was created, in the workspace's own directory.
     assert_eq!(disk.single.load(Ordering::Relaxed) - before, 1);
 }
 
@@ -110,8 +110,8 @@ fn a_sync_does_not_wait_for_much_of_others_until_that_is_the_cheaper() {
     let before = disk.single.load(Ordering::Relaxed);
     claim(1);
     assert_eq!(disk.all.load(Ordering::Relaxed), 0);
-    // The next job.json and the three files that were left to the log, their directory, and those
-    // of the submissions and of the queue.
+    // The next job.json and the three files that were left to the log, their directory, and the
+    // directories of the submissions and of the queue.
     assert_eq!(disk.single.load(Ordering::Relaxed) - before, 7);
     claim(24);
     assert_eq!(disk.all.load(Ordering::Relaxed), 0);
@@ -141,7 +141,7 @@ fn errors_name_the_path_and_the_verb_and_what_to_do() {
         assert!(matches!(error, WorkspaceError::Io { verb: "create", .. }), "{error:?}");
         assert_eq!(error.is_disk_full(), matches!(errno, Errno::NOSPC | Errno::DQUOT));
         let failure = error.into_failure();
-        // What others hold comes free again.
+        // Descriptors that others hold become free again.
         let passes = errno == Errno::MFILE;
         assert_eq!(failure.code, if passes { ErrorCode::Overloaded } else { ErrorCode::Io });
         let path = temp.path().join("input/writing").join(id.as_str());
@@ -149,7 +149,7 @@ fn errors_name_the_path_and_the_verb_and_what_to_do() {
         assert!(failure.message.starts_with(&start), "{}", failure.message);
         let said = failure.hint.unwrap();
         assert!(said.contains(hint), "{errno:?}");
-        // What it says to look at is there.
+        // The path that it says to look at exists.
         let there = format!("df -h {};", temp.path().join("input/writing").display());
         assert!(errno != Errno::NOSPC || said.contains(&there), "{said}");
     }

@@ -1,4 +1,4 @@
-//! What clients were told, and what must therefore hold.
+//! What clients were told, and what must hold because of it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,23 +15,23 @@ use crate::support::now;
 /// What clients know of one job.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Known {
-    /// It was accepted.
+    /// Its submitter was told that it was accepted.
     pub(crate) accepted: bool,
     /// Its submitter was told that there is no such job.
     pub(crate) refused: bool,
-    /// It was begun so often, and its daemon was told so.
+    /// The attempts that its daemon was told of.
     pub(crate) begun: u32,
-    /// It ended so, and somebody was told.
+    /// How it ended, if a client was told.
     pub(crate) ended: Option<JobState>,
-    /// Somebody was told that it is gone.
+    /// A client was told that it is gone.
     pub(crate) removed: bool,
-    /// An end was asked for that nobody was told of: it may have come about.
+    /// Ends that were requested without an answer: they may have come about.
     pub(crate) ending: Vec<JobState>,
-    /// A removal was.
+    /// A removal was requested without an answer.
     pub(crate) removing: bool,
-    /// A retry was.
+    /// A retry was requested without an answer.
     pub(crate) retrying: bool,
-    /// A program is to be run when it has ended.
+    /// It has a hook.
     pub(crate) hooked: bool,
 }
 
@@ -39,7 +39,7 @@ pub(crate) struct Known {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Told {
     pub(crate) jobs: BTreeMap<JobId, Known>,
-    /// The process ended before it could clear away what had failed.
+    /// The process ended before it could clean up what had failed.
     pub(crate) ended: bool,
 }
 
@@ -56,7 +56,7 @@ impl Told {
         self.jobs.entry(id.clone()).or_default()
     }
 
-    /// Takes in what a sync says.
+    /// Records the outcome of a sync.
     pub(crate) fn synced(&mut self, synced: Synced) {
         for (id, _) in synced.failed {
             let known = self.known(&id);
@@ -78,7 +78,7 @@ impl Told {
         }
     }
 
-    /// Takes in what an opening says.
+    /// Records the outcome of opening the workspace.
     pub(crate) fn recovered(&mut self, recovered: &Recovered) {
         for id in &recovered.finished {
             self.known(id).ended = Some(JobState::Done);
@@ -88,7 +88,7 @@ impl Told {
         }
     }
 
-    /// Opens the workspace as the next daemon does, and checks every promise.
+    /// Opens the workspace as the next daemon does, and checks every guarantee.
     pub(crate) fn check_after_restart(self, path: &Path, context: &str) {
         let place = Place::relaxed(path);
         let (ws, recovered) = place.open().unwrap();
@@ -110,7 +110,7 @@ impl Told {
         for left in writing {
             let name = left.unwrap().file_name().into_string().unwrap();
             let id = JobId::parse(&name).unwrap();
-            // Half a submission, of which nobody was told.
+            // Half a submission that no client was told of.
             assert!(!found.contains_key(&id), "{context}: {id} is twice");
             assert!(!self.jobs.get(&id).is_some_and(|known| known.accepted), "{context}: {id}");
         }
@@ -144,7 +144,7 @@ impl Told {
         }
     }
 
-    /// Whatever is queued can still be run, and each job ends once.
+    /// Checks that whatever is queued can still run, and that each job ends once.
     fn finish_everything(
         &self,
         mut ws: Workspace,
@@ -159,7 +159,7 @@ impl Told {
                 Err(error) => panic!("{context}: {error}"),
             };
             assert_eq!(claimed.prompt(), prompt_of(&id), "{context}");
-            // What was begun before is counted.
+            // Earlier attempts are counted.
             if let Some(known) = self.jobs.get(&id).filter(|known| !known.retrying) {
                 let attempts = claimed.spec().attempts;
                 assert!(attempts > known.begun, "{context}: {id} {known:?}, attempt {attempts}");
@@ -175,7 +175,7 @@ impl Told {
     }
 }
 
-/// Every job's directories, wherever they are.
+/// All directories of each job, wherever they are.
 fn everything(path: &Path) -> BTreeMap<JobId, Vec<JobState>> {
     let mut found: BTreeMap<JobId, Vec<JobState>> = BTreeMap::new();
     for state in &JobState::ALL[1..] {
@@ -187,7 +187,7 @@ fn everything(path: &Path) -> BTreeMap<JobId, Vec<JobState>> {
     found
 }
 
-/// A job that can be seen is seen whole.
+/// Checks that a visible job is complete.
 fn check_whole(reader: &Reader, id: &JobId, state: JobState, context: &str) {
     let context = format!("{context}: {id} is {state}");
     let record = reader.record(id).unwrap();
@@ -218,8 +218,8 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// On the disk as it is, without waiting for it: where the power stays on, what was written
-    /// is there.
+    /// On the real disk, without waiting for it: while the power stays on, what was written is
+    /// there.
     pub(crate) fn relaxed(path: &Path) -> Self {
         Self { path: path.to_owned(), fs: Arc::new(Disk), durability: Durability::Relaxed }
     }

@@ -1,4 +1,4 @@
-//! Disks that are the real one but for what a test is about.
+//! Disks that are like the real one except for what a test is about.
 
 use std::ffi::OsStr;
 use std::fmt::Debug;
@@ -9,19 +9,19 @@ use std::os::fd::BorrowedFd;
 
 use threadrunner_workspace::fs::{Disk, FileSystem};
 
-/// What a disk does otherwise.
+/// What a disk does differently.
 pub(crate) trait Twist: Debug + Send + Sync {
-    /// Comes before each change of a directory; an error is what comes of that.
+    /// Runs before each change of a directory. Its error fails the change.
     fn change(&self) -> io::Result<()> {
         Ok(())
     }
 
-    /// The same before a directory is made.
+    /// The same, before a directory is created.
     fn make_dir(&self) -> io::Result<()> {
         self.change()
     }
 
-    /// Writes.
+    /// Writes after what was written before.
     fn write(&self, file: &File, bytes: &[u8]) -> io::Result<()> {
         Disk.write(file, bytes)
     }

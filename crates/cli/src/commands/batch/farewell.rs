@@ -59,12 +59,12 @@ impl Runner {
                 ));
             }
             Some(name) => output::say(&format!(
-                "threadrunner: stopped: {} lines are in {name}{jobs}; run the same command again \
-                 to resume",
+                "threadrunner: stopped: lines in {name}: {}{jobs}; run the same command again to \
+                 resume",
                 self.counts.written()
             )),
             None => output::say(&format!(
-                "threadrunner: stopped after {} lines{jobs}",
+                "threadrunner: stopped; lines written: {}{jobs}",
                 self.counts.written()
             )),
         }

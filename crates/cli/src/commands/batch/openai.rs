@@ -19,8 +19,8 @@ const SAME: [&str; 9] = [
     "seed",
     "stop",
 ];
-/// Keys of a body that are ignored without a warning: none of them changes the answer's text.
-const HARMLESS: [&str; 6] = ["stream", "stream_options", "user", "metadata", "store", "logprobs"];
+/// Keys of a body that are ignored without a warning: none of them changes the answer.
+const HARMLESS: [&str; 5] = ["stream", "stream_options", "user", "metadata", "store"];
 
 /// Whether a line is in this format.
 pub(super) fn is_one(object: &Map<String, Value>) -> bool {
