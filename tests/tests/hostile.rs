@@ -124,7 +124,7 @@ fn an_event_that_is_too_long_or_no_event_ends_the_engine() {
     for (evil, why) in [
         ("daemon.sendall(struct.pack('<I', 60 << 20) + b'x' * 4096)", "sent an event of"),
         ("say('ready', model='x' * (2 << 20))", "sent an event of"),
-        ("say('dance')", "not the engine protocol"),
+        ("say('loading', fraction='x')", "not the engine protocol"),
         (
             "daemon.sendall(struct.pack('<I', 1 << 19) + b'[' * (1 << 19))",
             "not the engine protocol",
@@ -136,6 +136,18 @@ fn an_event_that_is_too_long_or_no_event_ends_the_engine() {
         assert!(finished.stderr.contains(why), "{evil}: {}", finished.stderr);
         home.run(["Hello"]).expect(0);
     }
+}
+
+#[test]
+fn an_event_from_a_newer_engine_is_ignored() {
+    let newer = "say('dance')\n\
+                 ready(); id = hear()['id']\n\
+                 say('dance', id=id, steps=[1, 2])\n\
+                 say('text', id=id, text='Hello.', mood='good'); finish(id)\n\
+                 while True: hear()\n";
+    let home = home("max_attempts = 1\n", newer);
+    let finished = home.run(["-m", "evil", "Hello"]).expect(0);
+    assert_eq!(finished.stdout.trim(), "Hello.");
 }
 
 #[test]

@@ -124,7 +124,7 @@ async fn half_a_frame_and_then_nothing_is_a_lost_connection() {
 
 #[tokio::test]
 async fn garbage_is_reported_as_such_to_everybody() {
-    for garbage in [&b"\x05\0\0\0hello"[..], b"HTTP/1.1 400", b"\x02\0\0\0{}"] {
+    for garbage in [&b"\x05\0\0\0hello"[..], b"HTTP/1.1 400", b"\x02\0\0\0[]"] {
         let (client, mut peer) = Peer::pair();
         let first = client.request(run("one")).await.unwrap();
         let second = client.request(run("two")).await.unwrap();

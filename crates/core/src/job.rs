@@ -224,6 +224,7 @@ pub struct JobSpec {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub attached: bool,
     /// Who goes first.
+    #[serde(deserialize_with = "known")]
     pub priority: Priority,
     /// Seconds from submission to the deadline; `None` is no deadline.
     #[serde(skip_serializing_if = "Option::is_none")]

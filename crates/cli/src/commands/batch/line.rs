@@ -237,7 +237,7 @@ mod tests {
             (r#"{"prompt":" "}"#, "neither a \"prompt\""),
             (r#"{"prompt":5}"#, "\"prompt\": must be a text, not 5"),
             (r#"{"prompt":"x","max_tokens":"many"}"#, "\"max_tokens\": must be a whole number"),
-            (r#"{"prompt":"x","max_tokens":-1}"#, "\"max_tokens\": -1 is not from"),
+            (r#"{"prompt":"x","max_tokens":-1}"#, "\"max_tokens\": -1 is not between"),
             (
                 r#"{"prompt":"x","messages":[{"role":"cat","content":""}]}"#,
                 "there is no role \"cat\"",
