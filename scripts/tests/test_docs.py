@@ -1,4 +1,4 @@
-"""Tests that the documentation says what the sources say."""
+"""Tests that the documentation agrees with the sources."""
 
 import pathlib
 import re
@@ -81,7 +81,7 @@ class DocsTest(unittest.TestCase):
     def test_every_key_of_the_configuration_is_documented(self):
         page = read("docs/configuration.md")
         text = re.search(r"```toml\n(.*?)```", page, re.S).group(1)
-        # The examples are commented out; all of it together must be TOML.
+        # The examples are commented out; uncommented, they must be TOML together.
         documented = tomllib.loads(re.sub(r"^# (\w+ = )", r"\1", text, flags=re.M))
         # `threadrunner config show` prints the same.
         self.assertEqual(text, read("crates/home/src/config/every_key.toml"))
