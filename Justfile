@@ -1,8 +1,8 @@
-# One recipe for each thing a person does: `just` lists them. CI runs scripts/test.
+# Recipes for people: `just` lists them. CI runs scripts/test.
 
 set positional-arguments
 
-# Puts CMake and libclang to use where scripts/setup installed them into .tools/.
+# Puts CMake and libclang on the path if scripts/setup installed them into .tools/.
 tools := 'eval "$(scripts/setup --env)" &&'
 
 _list:
@@ -12,11 +12,11 @@ _list:
 run *ARGS:
     scripts/quickstart "$@"
 
-# Install CMake and libclang where they are missing
+# Install CMake and libclang if they are missing
 setup:
     scripts/setup
 
-# The three programs, for this processor; --portable for any x86-64 with AVX2
+# Build the three programs for this processor, or with --portable for any x86-64 with AVX2
 build *OPTIONS:
     scripts/build-engine {{ OPTIONS }}
 
@@ -24,16 +24,16 @@ build *OPTIONS:
 install *ARGS:
     scripts/install "$@"
 
-# Everything that CI checks
+# Run everything that CI checks
 test:
     scripts/test
 
-# The tests of the dummy backend alone: no C++, seconds instead of minutes
+# Run the tests with the dummy backend only: no C++, seconds instead of minutes
 test-quick *ARGS:
     cargo build --workspace --bins
     cargo test --workspace "$@"
 
-# Formatting and lints
+# Check formatting and lints
 lint:
     cargo fmt --all --check
     {{ tools }} cargo clippy --workspace --all-targets --all-features -- -D warnings
@@ -41,39 +41,39 @@ lint:
 fmt:
     cargo fmt --all
 
-# The pages of the code's documentation
+# Build the API documentation
 doc:
     {{ tools }} cargo doc --workspace --no-deps --all-features --document-private-items
 
-# Licences, advisories, bans: needs `cargo install --locked cargo-deny`
+# Check licenses, advisories and bans: needs `cargo install --locked cargo-deny`
 deny:
     cargo deny --all-features check
 
-# Clients of every kind while daemon and engines are killed: just soak --seconds 600 --seed 7
+# Run clients of every kind while daemon and engines are killed: just soak --seconds 600 --seed 7
 soak *ARGS:
     cargo build --workspace --bins
     target/debug/soak "$@"
 
-# The power of a real file system fails under the daemon, as root: just power --rounds 100 --seed 7
+# Fail the power of a real file system under the daemon, as root: just power --rounds 100 --seed 7
 power *ARGS:
     cargo build --release --locked --workspace --bins
     scripts/fail-power "$@"
 
-# Record the terminal session of the README anew
+# Record the README's terminal session again
 demo:
     scripts/record-demo
 
-# What the command line costs, with the dummy backend: prints the table
+# Measure the command line with the dummy backend; prints the tables
 bench-cli *ARGS:
     cargo build --release --locked --workspace --bins
     target/release/bench-cli "$@"
 
-# What the queue costs: submitting, 100,000 queued, a million finished; prints the tables
+# Measure the queue: submitting, 100,000 queued, a million finished; prints the tables
 bench-jobs *ARGS:
     cargo build --release --locked --workspace --bins
     target/release/bench-jobs "$@"
 
-# The daemon beside llama.cpp's own loop, same flags: prints the tables
+# Compare the daemon with a plain loop over llama.cpp, built with the same flags; prints the tables
 bench-engine *ARGS:
     #!/usr/bin/env bash
     set -euo pipefail
@@ -81,7 +81,7 @@ bench-engine *ARGS:
     model=$(scripts/get-model smollm2-135m --dir .cache/models)
     "$bin/bench-engine" --model "$model" "$@"
 
-# The daemon beside llama.cpp's own server, built with the same flags: prints the tables
+# Compare the daemon with llama.cpp's own server, built with the same flags; prints the tables
 bench-server *ARGS:
     #!/usr/bin/env bash
     set -euo pipefail
@@ -91,13 +91,13 @@ bench-server *ARGS:
     bin=$({{ just_executable() }} _bench-native)
     "$bin/bench-server" --llama-server "$server" --models "$models" "$@"
 
-# Builds the two programs above beside the three, and prints the folder.
+# Builds the two benchmarks above beside the three programs, and prints their folder.
 _bench-native:
     #!/usr/bin/env bash
     set -euo pipefail
     eval "$(scripts/setup --env)"
     scripts/build-engine >/dev/null
-    # The very flags of that build, so that llama.cpp is shared with it.
+    # The same flags as for that build, so that both share llama.cpp.
     export CARGO_TARGET_DIR=target/native RUSTFLAGS="${RUSTFLAGS:-} -C target-cpu=native"
     if grep -q -m 1 -w amx_tile /proc/cpuinfo; then
         export CXXFLAGS="${CXXFLAGS:-} -fno-dse -fno-tree-dse"
@@ -105,14 +105,14 @@ _bench-native:
     THREADRUNNER_BUILD=native cargo build --release --locked --features llama -p threadrunner-bench >&2
     echo target/native/release
 
-# What comes from outside, made up: frames, GGUF headers, job directories. So many seconds each
+# Fuzz frames, GGUF headers and job directories, for SECONDS each
 fuzz SECONDS="60" *TARGETS="frames gguf jobs":
     #!/usr/bin/env bash
     set -euo pipefail
     eval "$(scripts/setup --env)"
     export CARGO_TARGET_DIR="$PWD/target/fuzz"
     cargo run --quiet --locked --manifest-path fuzz/Cargo.toml --bin seeds -- "$CARGO_TARGET_DIR/corpus"
-    # Coverage as libFuzzer wants it; the stable compiler has it too.
+    # The coverage that libFuzzer needs; the stable compiler has it too.
     host=$(rustc -vV | sed -n 's/^host: //p')
     export RUSTFLAGS="${RUSTFLAGS:-} -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4
         -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table

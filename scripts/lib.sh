@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Shared by the scripts beside it, which source it; it defines functions and variables and runs
-# nothing else. Talk goes to stderr, so that a script's stdout stays data.
+# Functions and variables for the scripts beside it, which source it; sourcing runs nothing else.
+# Messages go to stderr, so that a script's stdout stays data.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 TOOLS="$ROOT/.tools"
@@ -18,7 +18,7 @@ die() {
     exit 1
 }
 
-# Runs a command that talks much: silent when it works, its last lines when it fails.
+# Runs a verbose command: silent if it succeeds, its last lines if it fails.
 quietly() {
     local log status=0
     log=$(mktemp) || die "cannot write to ${TMPDIR:-/tmp}" "Free some space there, or set TMPDIR."
@@ -37,10 +37,10 @@ need_space() {
     free=$(df -Pm "$1" 2>/dev/null | awk 'NR == 2 { print $4 }')
     [ -z "$free" ] || [ "$free" -ge "$2" ] || die \
         "$1 has $free MB free, but $3 needs $2 MB" \
-        "Free some space and run the command again: it goes on where it stopped."
+        "Free some space and run the command again; it resumes where it stopped."
 }
 
-# first_match PATTERN...: the first existing path, expanded by the caller's shell.
+# first_match PATTERN...: prints the first path that exists; the caller's shell expands patterns.
 first_match() {
     local path
     for path in "$@"; do
@@ -52,7 +52,7 @@ first_match() {
     return 1
 }
 
-# The libclang that bindgen would find, without asking clang: it looks in these places too.
+# Finds the libclang that bindgen would find without asking clang: it looks in these places too.
 find_libclang() {
     if [ -n "${LIBCLANG_PATH:-}" ]; then
         first_match "$LIBCLANG_PATH"/libclang.so* "$LIBCLANG_PATH"/libclang-*.so* && return
@@ -64,14 +64,14 @@ find_libclang() {
         /usr/lib64/llvm*/lib/libclang.so*
 }
 
-# The headers (stdbool.h and its like) that belong to a libclang; PyPI's comes without.
+# Finds the headers that belong to a libclang (stdbool.h and others); PyPI's package has none.
 find_clang_headers() {
     first_match "$(dirname "$1")"/clang/*/include/stdbool.h \
         /usr/lib/llvm-*/lib/clang/*/include/stdbool.h \
         /usr/lib/clang/*/include/stdbool.h /usr/lib64/clang/*/include/stdbool.h
 }
 
-# Puts what lies in .tools/ to use. Variables that the caller set stand.
+# Makes the tools in .tools/ usable. Variables that the caller has set take precedence.
 use_tools() {
     local bin="$TOOLS/python/cmake/data/bin" native="$TOOLS/python/clang/native" libclang
     if [ -x "$bin/cmake" ]; then export PATH="$PATH:$bin"; fi
@@ -81,7 +81,7 @@ use_tools() {
     if [ -e "$native/libclang.so" ] && [ -z "${LIBCLANG_PATH:-}" ] && ! find_libclang >/dev/null; then
         export LIBCLANG_PATH="$native"
     fi
-    # Without clang's own headers bindgen stops at stdbool.h; the compiler's do as well.
+    # Without clang's own headers bindgen stops at stdbool.h; the compiler's headers work as well.
     if [ -z "${BINDGEN_EXTRA_CLANG_ARGS:-}" ] && libclang=$(find_libclang) &&
         ! find_clang_headers "$libclang" >/dev/null && command -v "${CC:-cc}" >/dev/null; then
         BINDGEN_EXTRA_CLANG_ARGS="-isystem $("${CC:-cc}" -print-file-name=include)"
@@ -90,20 +90,20 @@ use_tools() {
 }
 
 # ensure_built [OPTION OF build-engine]...: sets BIN to the folder with the three programs, built
-# from these sources for this processor. Where nothing has changed since the last time that is all
-# it does, without starting cargo; FRESH tells which.
+# from these sources for this processor. If nothing has changed since the last build, it does only
+# that, without starting cargo. Sets FRESH to yes if it has built, else no.
 ensure_built() {
     local stamp="$TOOLS/built${*:+-${*//[^a-zA-Z0-9-]/-}}" processor
-    # The native build is for the processor that it was built on: a home may move to another.
+    # A native build works only on the processor that it was built on, and a home may move.
     processor=$(grep -m 1 -E '^(flags|Features)' /proc/cpuinfo || uname -m)
     FRESH=no
     if built_and_unchanged "$stamp" "$processor"; then return; fi
 
-    # What comes on stdin is the prompt's.
+    # stdin belongs to the prompt.
     "$ROOT/scripts/setup" </dev/null
     use_tools
     [ -e "$stamp" ] || need_space "$ROOT" 2000 "the build"
-    # Older than everything that changes while the build runs, so that such a change is built next.
+    # Older than anything that changes during the build, so that the next run builds such a change.
     : >"$stamp.new"
     BIN=$("$ROOT/scripts/build-engine" "$@" </dev/null) || exit 1
     { [ -n "$BIN" ] && [ -x "$BIN/threadrunner" ]; } ||
@@ -124,7 +124,7 @@ built_and_unchanged() {
     for program in threadrunner threadrunner-daemon threadrunner-engine; do
         [ -x "$BIN/$program" ] || return 1
     done
-    # Folders count too: theirs is the newer time when a file goes.
+    # Folders count too: removing a file changes its folder's time.
     [ -z "$(find "$ROOT/crates" "$ROOT/Cargo.toml" "$ROOT/Cargo.lock" "$ROOT/rust-toolchain.toml" \
         "$ROOT/scripts/build-engine" -newer "$1" -print -quit)" ]
 }

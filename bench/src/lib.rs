@@ -1,5 +1,5 @@
-//! Measuring: series of figures, tables that can be pasted into `docs/benchmarks.md`, and what is
-//! measured: the daemon, and llama.cpp's own server as its peer.
+//! Shared parts of the benchmark programs: series of figures, tables to paste into
+//! `docs/benchmarks.md`, and the two runtimes measured: the daemon and llama.cpp's own server.
 #![expect(clippy::print_stdout, reason = "a benchmark's table is its data")]
 
 pub mod llama_server;
@@ -15,7 +15,7 @@ pub use process::resident;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-/// Figures of one kind, from runs in turn.
+/// Figures of one kind, from repeated runs, sorted.
 #[derive(Debug, Clone, Default)]
 pub struct Series(Vec<f64>);
 
@@ -26,7 +26,7 @@ impl Series {
         self.0.sort_by(f64::total_cmp);
     }
 
-    /// The middle figure, or the mean of the middle two; 0 of none.
+    /// The median: the middle figure or the mean of the middle two; 0 if there are none.
     pub fn median(&self) -> f64 {
         let n = self.0.len();
         match n {
@@ -35,17 +35,17 @@ impl Series {
         }
     }
 
-    /// The least figure; 0 of none.
+    /// The smallest figure; 0 if there are none.
     pub fn min(&self) -> f64 {
         self.0.first().copied().unwrap_or_default()
     }
 
-    /// The greatest figure; 0 of none.
+    /// The largest figure; 0 if there are none.
     pub fn max(&self) -> f64 {
         self.0.last().copied().unwrap_or_default()
     }
 
-    /// The ratios of two series' figures would need them in order: this is of the medians.
+    /// The ratio of the two medians. The figures are sorted, so pairs cannot be compared.
     pub fn ratio(&self, other: &Self) -> f64 {
         self.median() / other.median()
     }
@@ -65,21 +65,21 @@ impl fmt::Display for Series {
     }
 }
 
-/// How long something takes, in milliseconds.
+/// Runs `work` and returns how long it took, in milliseconds, with its result.
 pub fn milliseconds<T>(work: impl FnOnce() -> T) -> (f64, T) {
     let start = Instant::now();
     let result = work();
     (start.elapsed().as_secs_f64() * 1e3, result)
 }
 
-/// Prints a heading, the machine, and how busy it was with other things while it was measured.
+/// A Markdown table on stdout, with the machine and its load during the measurement below it.
 #[derive(Debug)]
 pub struct Table {
     start: (u64, u64),
 }
 
 impl Table {
-    /// Begins a table with these columns.
+    /// Prints the heading and the column names.
     pub fn new(title: &str, columns: &[&str]) -> Self {
         println!("\n### {title}\n");
         println!("| {} |", columns.join(" | "));
@@ -92,7 +92,7 @@ impl Table {
         println!("| {} |", cells.join(" | "));
     }
 
-    /// Ends the table: says what it was measured on.
+    /// Ends the table: prints the machine and how busy its processors were.
     pub fn end(self) {
         let (busy, all) = cpu_ticks();
         let share = 100.0 * (busy - self.start.0) as f64 / (all - self.start.1).max(1) as f64;
@@ -100,7 +100,7 @@ impl Table {
     }
 }
 
-/// Prints what is to be said of a table, below it.
+/// Prints a remark below a table.
 pub fn note(line: &str) {
     println!("- {line}");
 }
@@ -115,7 +115,7 @@ fn cpu_ticks() -> (u64, u64) {
         .filter_map(|field| field.parse().ok())
         .collect();
     let all: u64 = fields.iter().sum();
-    // Idle, and idle with a disk to wait for.
+    // Idle and iowait.
     let idle: u64 = fields.iter().skip(3).take(2).sum();
     (all - idle, all)
 }
@@ -129,8 +129,7 @@ fn machine() -> String {
 
 /// The value of a flag such as `--runs 20`, or `default`.
 ///
-/// # Panics
-/// When the value is missing or not a number.
+/// Panics if the value is missing or not a number.
 pub fn flag(name: &str, default: usize) -> usize {
     let mut arguments = std::env::args().skip_while(|argument| argument != name);
     match arguments.next() {
@@ -147,17 +146,17 @@ pub fn text_flag(name: &str) -> Option<String> {
     std::env::args().skip_while(|argument| argument != name).nth(1)
 }
 
-/// Whether a flag is there that has no value.
+/// Whether a flag without a value is present.
 pub fn has_flag(name: &str) -> bool {
     std::env::args().any(|argument| argument == name)
 }
 
-/// A time as milliseconds.
+/// A duration in milliseconds.
 pub fn as_ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
-/// A table's cell for a size in bytes.
+/// Formats a size in bytes as a table cell.
 pub fn megabytes(bytes: f64) -> String {
     format!("{:.1} MB", bytes / 1e6)
 }

@@ -1,4 +1,4 @@
-//! llama.cpp's own server, as a peer: started for the comparison, asked over HTTP.
+//! llama.cpp's own server as the peer: starts it and asks it over HTTP.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::work::{Answered, Ask, Runtime};
 
-/// A running server; it ends with this value.
+/// A running llama-server; killed on drop.
 #[derive(Debug)]
 pub struct LlamaServer {
     child: Child,
@@ -19,12 +19,12 @@ pub struct LlamaServer {
 }
 
 impl LlamaServer {
-    /// Starts `program` with these arguments too, and waits until the model is loaded.
+    /// Starts `program` with these additional arguments and waits until the model is loaded.
     ///
     /// # Panics
-    /// When it does not start.
+    /// If it does not start.
     pub fn start(program: &Path, model: &Path, arguments: &[String]) -> Self {
-        // Free now, and nobody else's in the moment until the server takes it.
+        // Free now; nothing else is expected to take it before the server does.
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|free| free.local_addr());
         let port = port.expect("a free port").port();
         let threads = thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -46,15 +46,15 @@ impl LlamaServer {
         Self { child, port }
     }
 
-    /// Its process.
+    /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Ends it while requests are under way: those have no answer.
+    /// Kills it while requests are under way; those get no answer.
     pub fn abandon(&self) {
         let pid = i32::try_from(self.pid()).ok().and_then(rustix::process::Pid::from_raw);
-        // Dropping it does the same once more.
+        // `drop` kills and reaps it again.
         let _ = rustix::process::kill_process(pid.expect("a pid"), rustix::process::Signal::KILL);
     }
 
@@ -82,7 +82,7 @@ impl LlamaServer {
 
 impl Drop for LlamaServer {
     fn drop(&mut self) {
-        // Nothing of it is kept.
+        // It keeps no data, and may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -98,16 +98,16 @@ fn is_ready(port: u16) -> io::Result<bool> {
     Ok(request(port, "GET /health", "").is_ok())
 }
 
-/// An answer that comes in pieces.
+/// An answer that arrives in pieces.
 ///
-/// The client of a benchmark runs on the processors that are measured. So this reads what this one
-/// server sends and no more of HTTP, with as little work for a token as our own side's client.
+/// The benchmark's client shares the processors being measured, so this reads only what this one
+/// server sends, not HTTP in general, and does as little work a token as our own side's client.
 struct Answer {
     stream: BufReader<TcpStream>,
     line: String,
 }
 
-/// Sends a request; an error where the status is not 200.
+/// Sends a request. A status other than 200 is an error.
 fn request(port: u16, what: &str, body: &str) -> io::Result<Answer> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     stream.set_nodelay(true)?;
@@ -127,7 +127,7 @@ fn request(port: u16, what: &str, body: &str) -> io::Result<Answer> {
 }
 
 impl Answer {
-    /// The next line, without its end.
+    /// The next line, without its line ending.
     fn line(&mut self) -> io::Result<&str> {
         self.line.clear();
         if self.stream.read_line(&mut self.line)? == 0 {
@@ -136,8 +136,8 @@ impl Answer {
         Ok(self.line.trim_end())
     }
 
-    /// The next event. The server sends whole ones: a chunk's length in a line of its own, then
-    /// `data: ` and JSON in a line.
+    /// The next event. The server sends each event whole: a line with the chunk's length, then a
+    /// line with `data: ` and JSON.
     fn event(&mut self) -> io::Result<Value> {
         loop {
             let line = self.line()?;

@@ -1,17 +1,17 @@
-//! What else the processors do while something is measured.
+//! Other load on the processors while something is measured.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// Lets the threads of the one that was measured go to sleep: llama.cpp's wait by spinning for some
-/// milliseconds after their last work, on the processors that the other is about to use.
+/// Waits for the threads of the side just measured to sleep. llama.cpp's threads spin for some
+/// milliseconds after their last work, on the processors that the other side is about to use.
 pub fn settle() {
     thread::sleep(Duration::from_millis(50));
 }
 
-/// A thread of another program that never waits; it ends with this value.
+/// A thread that keeps one processor busy, as another program would; stops on drop.
 #[derive(Debug)]
 pub struct Neighbour {
     stop: Arc<AtomicBool>,
@@ -19,7 +19,7 @@ pub struct Neighbour {
 }
 
 impl Neighbour {
-    /// Starts it.
+    /// Starts the thread.
     pub fn start() -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let told = stop.clone();
@@ -38,7 +38,7 @@ impl Drop for Neighbour {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // It has nothing to tell.
+            // The count is of no interest.
             let _ = thread.join();
         }
     }

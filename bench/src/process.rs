@@ -1,17 +1,17 @@
-//! What the system counts for a process: memory, processor time, context switches.
+//! What the system counts for a process: memory, processor time and context switches.
 
 use std::fs;
 use std::ops::{AddAssign, Sub};
 
-/// A process's resident memory in bytes: its own, and of the files it has mapped what is in there.
+/// A process's resident memory in bytes: its own and the resident pages of files it has mapped.
 ///
 /// # Panics
-/// When there is no such process.
+/// If there is no such process.
 pub fn resident(pid: u32) -> f64 {
     memory(pid, "VmRSS:").unwrap_or_else(|| panic!("process {pid} has no resident memory"))
 }
 
-/// The most that [`resident`] has been; `None` of a process that has ended.
+/// The peak of [`resident`]; `None` if the process has ended.
 pub fn peak_resident(pid: u32) -> Option<f64> {
     memory(pid, "VmHWM:")
 }
@@ -24,16 +24,17 @@ fn memory(pid: u32, key: &str) -> Option<f64> {
 /// What threads have used of the processors.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Usage {
-    /// Times that a thread began to wait.
+    /// How often a thread began to wait.
     pub voluntary: u64,
-    /// Times that a thread was made to wait, for another to run.
+    /// How often a thread was preempted.
     pub involuntary: u64,
-    /// Time on the processors, in milliseconds.
+    /// Processor time, in milliseconds.
     pub cpu_ms: f64,
 }
 
 impl Usage {
-    /// Of all threads of a process. Its time counts those that have ended, its switches do not.
+    /// The usage of all threads of a process. The time includes threads that have ended; the
+    /// switches do not.
     pub fn of_process(pid: u32) -> Self {
         let mut usage = Self { cpu_ms: cpu_ms(pid).unwrap_or_default(), ..Self::default() };
         for task in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
@@ -42,11 +43,11 @@ impl Usage {
         usage
     }
 
-    /// Of the thread that asks.
+    /// The usage of the calling thread.
     pub fn of_this_thread() -> Self {
         let mut usage = Self::default();
         usage.add_switches("/proc/thread-self/status");
-        // Its first field is nanoseconds: finer than the ticks of `stat`, and of one thread.
+        // Its first field is nanoseconds: finer than the ticks in `stat`, and for one thread only.
         let schedstat = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
         let nanoseconds = schedstat.split(' ').next().and_then(|field| field.parse::<f64>().ok());
         usage.cpu_ms = nanoseconds.unwrap_or_default() / 1e6;
@@ -79,17 +80,17 @@ impl AddAssign for Usage {
     }
 }
 
-/// A number of a file of lines such as `key:  12`.
+/// A number from a file with lines such as `key:  12`.
 fn field(path: &str, key: &str) -> Option<u64> {
     let text = fs::read_to_string(path).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix(key))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// Processor time of a process, in the program and in the kernel for it.
+/// Processor time of a process in milliseconds, user and system.
 fn cpu_ms(pid: u32) -> Option<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in parentheses, may have spaces; user and system time are fields 14 and 15.
+    // The name, in parentheses, may contain spaces; user and system time are fields 14 and 15.
     let fields = stat.rsplit(") ").next()?.split(' ');
     let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
     Some(ticks as f64 * 1e3 / rustix::param::clock_ticks_per_second() as f64)

@@ -1,4 +1,4 @@
-//! The daemon, as its clients see it: from before the request's frame to each token's frame.
+//! The daemon as its clients see it: timed from before the request is sent to each token's frame.
 
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -9,52 +9,52 @@ use threadrunner_tests::{Frames, TestHome, eventually, process_is_alive};
 
 use crate::work::{Answered, Ask, Runtime};
 
-/// A daemon with the model loaded, in a home of its own; it ends with this value.
+/// A daemon in a home of its own, with the model loaded; ends on drop.
 #[derive(Debug)]
 pub struct Server {
     home: TestHome,
     pids: [u32; 2],
-    /// What requests say about sampling.
+    /// The temperature that requests ask for; `None` leaves it out.
     temperature: Option<f64>,
 }
 
-/// What came of a request.
+/// A finished request.
 #[derive(Debug)]
 pub struct Reply {
     /// The answer.
     pub text: String,
-    /// Before the request was sent.
+    /// Just before the request was sent.
     pub sent: Instant,
-    /// When each piece of text came.
+    /// When each piece of text arrived.
     pub pieces: Vec<Instant>,
-    /// The frame that ended it: usage and timings.
+    /// The frame that ended it, with usage and timings.
     pub ended: Value,
 }
 
 impl Reply {
-    /// A count of the answer's usage or of its timings; 0 where none is told.
+    /// A count from the usage or the timings; 0 if absent.
     pub fn count(&self, part: &str, key: &str) -> u64 {
         self.ended[part][key].as_u64().unwrap_or(0)
     }
 
-    /// Tokens of the answer.
+    /// Tokens in the answer.
     pub fn tokens(&self) -> u64 {
         self.count("usage", "completion_tokens")
     }
 
-    /// When the first token came.
+    /// When the first token arrived.
     pub fn first(&self) -> Instant {
         *self.pieces.first().unwrap_or(&self.sent)
     }
 
-    /// When the last one came.
+    /// When the last token arrived.
     pub fn last(&self) -> Instant {
         *self.pieces.last().unwrap_or(&self.sent)
     }
 }
 
-/// Sends a request and takes in all of its answer; the frame that says why not where there is none,
-/// or `null` where the daemon has gone.
+/// Sends a request and reads its whole answer. An error is the frame that says why there is none,
+/// or `null` if the daemon is gone.
 pub fn try_exchange(frames: &mut Frames, request: &Value) -> Result<Reply, Value> {
     let sent = Instant::now();
     frames.send(request);
@@ -72,19 +72,19 @@ pub fn try_exchange(frames: &mut Frames, request: &Value) -> Result<Reply, Value
     }
 }
 
-/// The same where an answer is certain.
+/// The same for a request that must be answered.
 ///
 /// # Panics
-/// When it is refused or fails.
+/// If it is refused or fails.
 pub fn exchange(frames: &mut Frames, request: &Value) -> Reply {
     try_exchange(frames, request).unwrap_or_else(|error| panic!("{error}"))
 }
 
 impl Server {
-    /// Starts a daemon with this `config.toml`, and loads the model.
+    /// Starts a daemon with this `config.toml` and loads the model.
     ///
     /// # Panics
-    /// When either fails.
+    /// If either fails.
     pub fn start(model: &Path, config: &str) -> Self {
         let model = model.canonicalize().expect("the model is there");
         let home = TestHome::new()
@@ -99,20 +99,20 @@ impl Server {
         Self { home, pids, temperature: Some(0.0) }
     }
 
-    /// The daemon and its engine.
+    /// The process ids of the daemon and its engine.
     pub fn pids(&self) -> [u32; 2] {
         self.pids
     }
 
-    /// Where it lives, for the programs that speak to it.
+    /// The home it lives in, for running programs against it.
     pub fn home(&self) -> &TestHome {
         &self.home
     }
 
-    /// A connection to it, on which an answer may take as long as it takes.
+    /// Connects to it, with no limit on how long an answer may take.
     ///
     /// # Panics
-    /// When nobody listens.
+    /// If nothing listens.
     pub fn connect(&self) -> Frames {
         let stream = UnixStream::connect(self.home.socket()).expect("the daemon listens");
         let same = stream.try_clone().expect("a socket can be named twice");
@@ -121,13 +121,13 @@ impl Server {
         frames
     }
 
-    /// Samples as for a request that says nothing about it.
+    /// Makes requests leave the temperature out, so that the defaults sample.
     #[must_use]
     pub fn sampling(self) -> Self {
         Self { temperature: None, ..self }
     }
 
-    /// Ends it while requests are under way: those have no answer.
+    /// Stops it while requests are under way; those get no answer.
     pub fn abandon(&self) {
         let mut frames = self.connect();
         frames.send(&json!({"v": 1, "id": 1, "op": "stop", "now": true}));
@@ -137,7 +137,7 @@ impl Server {
         }
     }
 
-    /// The simplest request.
+    /// A minimal request.
     pub fn request(&self, prompt: &str, answer: u32) -> Value {
         json!({
             "v": 1, "prompt": prompt, "raw": true, "temperature": self.temperature,

@@ -1,6 +1,6 @@
-//! Texts to ask with: prose that a seed makes, as long as it is to be in tokens.
+//! Prompts: prose generated from a seed, with a given length in tokens.
 
-/// Words with a space before them are one token each in the vocabularies of SmolLM2 and Gemma.
+/// With a space before it, each word is one token in the vocabularies of SmolLM2 and Gemma.
 const NOUNS: [&str; 32] = [
     "river", "letter", "morning", "window", "garden", "road", "teacher", "station", "village",
     "market", "doctor", "winter", "farmer", "bridge", "house", "story", "machine", "island",
@@ -33,12 +33,12 @@ const PLACES: [&str; 8] =
     ["near", "behind", "under", "after", "before", "beside", "without", "across"];
 const JOINTS: [&str; 6] = ["and", "but", "while", "because", "until", "when"];
 
-/// Random numbers and prose; the same from the same seed.
+/// A source of random numbers and prose that depend only on its seed.
 #[derive(Debug, Clone)]
 pub struct Text(u64);
 
 impl Text {
-    /// Of a seed: equal ones make equal texts.
+    /// Starts from a seed; equal seeds make equal texts.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
@@ -48,18 +48,19 @@ impl Text {
         self.random() % limit
     }
 
-    /// A number from 0 to below 1.
+    /// A number from 0 to 1, without 1.
     pub fn share(&mut self) -> f64 {
         (self.random() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    /// So many tokens of sentences. The last is not ended, so that whoever goes on has more to say.
+    /// Sentences with this many tokens. The last one is left open, so that the model has more to
+    /// say.
     pub fn prose(&mut self, tokens: usize) -> String {
         let mut text = String::new();
         let mut pieces = 0;
         while pieces < tokens {
             for piece in self.sentence() {
-                // An ended sentence could end the answer too.
+                // A finished sentence could end the answer too.
                 let piece = if pieces + 1 == tokens && piece == "." { "and" } else { piece };
                 if !text.is_empty() && !matches!(piece, "." | ",") {
                     text.push(' ');
@@ -74,7 +75,7 @@ impl Text {
         text
     }
 
-    /// The words and marks of a sentence.
+    /// The words and punctuation of a sentence.
     fn sentence(&mut self) -> Vec<&'static str> {
         let mut words = vec!["The"];
         self.clause(&mut words);
@@ -107,7 +108,7 @@ impl Text {
         words[self.below(words.len() as u64) as usize]
     }
 
-    /// SplitMix64.
+    /// The next number of SplitMix64.
     fn random(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
@@ -117,7 +118,7 @@ impl Text {
     }
 }
 
-/// So many words, of one token each, again and again; others for another `from`.
+/// Repeats a few words of one token each, `count` in all; another `from` gives another order.
 pub fn words(from: usize, count: usize) -> String {
     const WORDS: [&str; 8] =
         ["river", "stone", "letter", "morning", "window", "garden", "paper", "road"];

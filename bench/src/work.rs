@@ -1,4 +1,4 @@
-//! What is asked of a runtime, whichever it is, and what came of it.
+//! Requests to a runtime, whichever it is, and what came of them.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Barrier, Mutex};
@@ -7,19 +7,19 @@ use std::time::{Duration, Instant};
 
 use threadrunner_core::Priority;
 
-/// One request, answered greedily.
+/// A request, answered greedily.
 #[derive(Debug, Clone)]
 pub struct Ask {
     /// The prompt, without a chat template, so that each runtime reads the same tokens.
     pub prompt: String,
-    /// Tokens of the answer, at most.
+    /// The maximum number of tokens to generate.
     pub answer: u32,
-    /// Who goes first, where a runtime knows such a thing.
+    /// The priority, for a runtime that has priorities.
     pub priority: Priority,
 }
 
 impl Ask {
-    /// Interactively.
+    /// An interactive request.
     pub fn new(prompt: String, answer: u32) -> Self {
         Self { prompt, answer, priority: Priority::Interactive }
     }
@@ -28,25 +28,25 @@ impl Ask {
 /// When things happened to a request.
 #[derive(Debug, Clone)]
 pub struct Answered {
-    /// Before it was sent.
+    /// Just before it was sent.
     pub sent: Instant,
-    /// When each piece of text came.
+    /// When each piece of text arrived.
     pub pieces: Vec<Instant>,
-    /// When its end came.
+    /// When it ended.
     pub end: Instant,
-    /// Tokens of the prompt.
+    /// Tokens in the prompt.
     pub prompt_tokens: u64,
-    /// Tokens of the answer.
+    /// Tokens in the answer.
     pub tokens: u64,
 }
 
 impl Answered {
-    /// From the request to the first token.
+    /// The time from the request to the first token.
     pub fn first_token(&self) -> Duration {
         self.pieces.first().unwrap_or(&self.end).duration_since(self.sent)
     }
 
-    /// Tokens a second after the first one.
+    /// Tokens a second, after the first token.
     pub fn decode_rate(&self) -> f64 {
         let first = self.sent + self.first_token();
         let last = self.pieces.last().unwrap_or(&self.end);
@@ -54,13 +54,13 @@ impl Answered {
     }
 }
 
-/// What answers requests.
+/// Something that answers requests.
 pub trait Runtime: Sync {
-    /// Waits for the answer; `None` where there is none, because it was refused or broke off.
+    /// Waits for the answer; `None` if the request was refused or broke off.
     fn ask(&self, ask: &Ask) -> Option<Answered>;
 }
 
-/// Asks all at once, from a thread each, and waits for all.
+/// Sends all requests at once, from a thread each, and waits for all answers.
 pub fn at_once(runtime: &dyn Runtime, asks: &[Ask]) -> Vec<Answered> {
     let together = Barrier::new(asks.len());
     each(asks, |ask| {
@@ -69,8 +69,8 @@ pub fn at_once(runtime: &dyn Runtime, asks: &[Ask]) -> Vec<Answered> {
     })
 }
 
-/// Asks each when its time has come, counted from now, and waits for all. Answers are in the order
-/// of the requests, `None` where there is none.
+/// Sends each request at its time, counted from now, and waits for all. The answers are in the
+/// order of the requests, `None` if there is none.
 pub fn at_times(runtime: &dyn Runtime, asks: &[(Duration, Ask)]) -> Vec<Option<Answered>> {
     let start = Instant::now();
     thread::scope(|scope| {
@@ -87,7 +87,7 @@ pub fn at_times(runtime: &dyn Runtime, asks: &[(Duration, Ask)]) -> Vec<Option<A
     })
 }
 
-/// Asks all in order, so many at a time.
+/// Sends all requests in order, `at_a_time` at once.
 pub fn in_turn(runtime: &dyn Runtime, asks: &[Ask], at_a_time: usize) -> Vec<Answered> {
     let next = AtomicUsize::new(0);
     let answers = Mutex::new(Vec::with_capacity(asks.len()));
@@ -111,12 +111,12 @@ fn each(asks: &[Ask], ask: impl Fn(&Ask) -> Option<Answered> + Sync) -> Vec<Answ
     })
 }
 
-/// Tokens of all the answers in a second, prompts included in the time.
+/// Tokens of all answers a second; the time includes reading the prompts.
 pub fn tokens_per_s(answers: &[Answered]) -> f64 {
     answers.iter().map(|answered| answered.tokens).sum::<u64>() as f64 / seconds(answers)
 }
 
-/// From the first that was sent to the last that ended; 0 of none.
+/// Seconds from the first request sent to the last answer's end; 0 if there are none.
 pub fn seconds(answers: &[Answered]) -> f64 {
     let sent = answers.iter().map(|answered| answered.sent).min();
     let end = answers.iter().map(|answered| answered.end).max();

@@ -1,4 +1,4 @@
-//! Writes what fuzzing begins with: one valid input of each kind, into the folder that is named.
+//! Writes the initial corpus, one valid input of each kind, to the given folder.
 
 use std::path::PathBuf;
 use std::{env, fs, io};

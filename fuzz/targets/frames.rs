@@ -1,4 +1,4 @@
-//! What a client or an engine may send: frames, and in them requests, commands and events.
+//! What a client or an engine may send: frames with requests, commands and events.
 #![no_main]
 
 use bytes::BytesMut;
@@ -14,7 +14,7 @@ fuzz_target!(|bytes: &[u8]| {
         let _ = Request::parse(&frame);
     }
     let _ = FrameCodec.decode_eof(&mut stream);
-    // A frame's contents alone: the fuzzer need not find out how lengths are written.
+    // The bytes as a frame's contents, so that the fuzzer need not discover the length prefix.
     let _ = Request::parse(bytes);
     for kind in [0, 1] {
         let mut stream = BytesMut::new();
@@ -30,7 +30,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-/// What was understood is understood when we say it.
+/// A value that was parsed can be parsed again after encoding it.
 fn says_the_same_again<T>(value: &T)
 where
     T: serde::Serialize + serde::de::DeserializeOwned,

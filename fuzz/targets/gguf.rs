@@ -5,7 +5,7 @@ use libfuzzer_sys::fuzz_target;
 use threadrunner_engine::gguf;
 
 fuzz_target!(|bytes: &[u8]| {
-    // The length that is claimed beside the real one: a file may be cut off, or go on with weights.
+    // The claimed file length, besides the real one: a file may be cut off, or go on with weights.
     for length in [bytes.len() as u64, u64::MAX] {
         if let Ok(summary) = gguf::check(bytes, length) {
             let shape = &summary.shape;

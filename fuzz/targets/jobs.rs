@@ -1,5 +1,5 @@
-//! A job's directory, as any program may put one into `input/ready`: the files are what stands
-//! between the bytes 0xff, in this order: the prompt, `job.json`, `meta.json`, `type.txt`.
+//! A job's directory, as any program may put one into `input/ready`. The input, split at bytes
+//! 0xff, gives its files in this order: the prompt, `job.json`, `meta.json`, `type.txt`.
 #![no_main]
 
 use std::cell::RefCell;
@@ -39,7 +39,7 @@ fn run(root: &Path, workspace: &mut Workspace, bytes: &[u8]) {
     for (name, contents) in FILES.iter().zip(bytes.split(|byte| *byte == 0xff)) {
         fs::write(ready.join(name), contents).expect("a file can be written");
     }
-    // Long ago enough to be taken for complete.
+    // Late enough that the directory counts as complete.
     let now = SystemTime::now() + Duration::from_secs(60);
     let _ = workspace.inspect(&id, now);
     let claimed = workspace.claim(&id, now);

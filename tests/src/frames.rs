@@ -1,4 +1,4 @@
-//! A client that speaks frames and knows nothing else: what other programs' clients are.
+//! A client that speaks frames and knows nothing else, like the clients of other programs.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -10,7 +10,7 @@ use threadrunner_core::{decode_frame, encode_frame};
 
 use crate::wait::PATIENCE;
 
-/// A connection.
+/// A connection to a daemon or an engine.
 #[derive(Debug)]
 pub struct Frames {
     stream: UnixStream,
@@ -18,10 +18,10 @@ pub struct Frames {
 }
 
 impl Frames {
-    /// Connects to a daemon that runs.
+    /// Connects to a running daemon.
     ///
     /// # Panics
-    /// When nobody listens.
+    /// If nothing listens.
     pub fn connect(socket: &Path) -> Self {
         let stream = match UnixStream::connect(socket) {
             Ok(stream) => stream,
@@ -30,10 +30,10 @@ impl Frames {
         Self::of(stream)
     }
 
-    /// A connection that is there already: an engine's.
+    /// Uses an open connection, such as an engine's.
     ///
     /// # Panics
-    /// When the stream takes no timeout.
+    /// If the stream takes no timeout.
     pub fn of(stream: UnixStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
         Self { stream, buffer: BytesMut::new() }
@@ -42,7 +42,7 @@ impl Frames {
     /// Sends one frame.
     ///
     /// # Panics
-    /// When the daemon has closed the connection.
+    /// If the daemon has closed the connection.
     pub fn send(&mut self, value: &Value) {
         let mut bytes = BytesMut::new();
         encode_frame(value, &mut bytes).expect("a test's frame is a frame");
@@ -52,7 +52,7 @@ impl Frames {
     /// Sends bytes as they are.
     ///
     /// # Panics
-    /// When the daemon has closed the connection.
+    /// If the daemon has closed the connection.
     pub fn send_bytes(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).expect("the daemon reads");
     }
@@ -60,15 +60,15 @@ impl Frames {
     /// Closes the sending half.
     ///
     /// # Panics
-    /// When that fails.
+    /// If that fails.
     pub fn close_sending(&mut self) {
         self.stream.shutdown(std::net::Shutdown::Write).expect("the half can be closed");
     }
 
-    /// The next frame; `None` when the daemon has closed the connection.
+    /// The next frame; `None` if the daemon has closed the connection.
     ///
     /// # Panics
-    /// When none comes within a minute, or it is no frame.
+    /// If none arrives within a minute, or it is malformed.
     pub fn receive(&mut self) -> Option<Value> {
         loop {
             if let Some(value) = decode_frame(&mut self.buffer).expect("the daemon sends frames") {
@@ -84,10 +84,10 @@ impl Frames {
         }
     }
 
-    /// Frames up to the last one of an answer, it included.
+    /// The frames of an answer, including the last.
     ///
     /// # Panics
-    /// When the connection ends before the answer does.
+    /// If the connection ends before the answer does.
     pub fn answer(&mut self) -> Vec<Value> {
         let mut frames = Vec::new();
         loop {
@@ -101,13 +101,13 @@ impl Frames {
         }
     }
 
-    /// Sends a request and returns its answer's frames.
+    /// Sends a request and returns the frames of its answer.
     pub fn ask(&mut self, request: &Value) -> Vec<Value> {
         self.send(request);
         self.answer()
     }
 
-    /// The text of an answer.
+    /// Joins the text in an answer's frames.
     pub fn text(frames: &[Value]) -> String {
         frames.iter().filter_map(|frame| frame["token"].as_str()).collect()
     }

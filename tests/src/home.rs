@@ -1,4 +1,4 @@
-//! A home of a test's own, and the programs run in it.
+//! A home for one test, and the programs run in it.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 
 use crate::{Frames, eventually, process_is_alive};
 
-/// A home in a directory of its own, with the dummy backend, cleared of the test's environment.
+/// A home in a directory of its own, with the dummy backend and without the test's environment.
 ///
-/// Dropping it ends its daemon. The directory is kept when the test fails.
+/// Dropping it ends its daemon. The directory is kept if the test fails.
 #[derive(Debug)]
 pub struct TestHome {
     directory: Option<tempfile::TempDir>,
@@ -20,10 +20,10 @@ pub struct TestHome {
     variables: Vec<(String, String)>,
 }
 
-/// What a program that has ended left.
+/// The result of a program that has ended.
 #[derive(Debug)]
 pub struct Finished {
-    /// Its exit code; 128 and the signal's number, if one ended it.
+    /// Its exit code, or 128 plus the signal's number if a signal ended it.
     pub code: i32,
     /// What it wrote to stdout.
     pub stdout: String,
@@ -43,19 +43,19 @@ impl From<Output> for Finished {
 }
 
 impl Finished {
-    /// The same, once it is seen that the program did what it should.
+    /// Checks the exit code and returns the result.
     ///
     /// # Panics
-    /// When its exit code is another.
+    /// If the exit code is another.
     pub fn expect(self, code: i32) -> Self {
         assert_eq!(self.code, code, "stdout: {}\nstderr: {}", self.stdout, self.stderr);
         self
     }
 
-    /// Its stdout as JSON.
+    /// Parses stdout as JSON.
     ///
     /// # Panics
-    /// When it is not.
+    /// If it is not JSON.
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.stdout)
             .unwrap_or_else(|error| panic!("{error} in {:?}; stderr: {}", self.stdout, self.stderr))
@@ -65,7 +65,7 @@ impl Finished {
 /// The path of one of the three programs, as `cargo build --workspace` left it.
 ///
 /// # Panics
-/// When it is not there: tests of this crate do not build the other crates' programs.
+/// If it does not exist: testing this crate does not build the other crates' programs.
 pub fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its own path");
     // Tests run from target/PROFILE/deps, benchmarks from target/PROFILE.
@@ -76,10 +76,10 @@ pub fn program(name: &str) -> PathBuf {
     path
 }
 
-/// Where the real models are.
+/// The directory with the real models.
 ///
 /// # Panics
-/// When nobody says.
+/// If `THREADRUNNER_TEST_MODELS` is not set.
 pub fn models_directory() -> PathBuf {
     match std::env::var_os("THREADRUNNER_TEST_MODELS") {
         Some(directory) => directory.into(),
@@ -94,19 +94,19 @@ impl Default for TestHome {
 }
 
 impl TestHome {
-    /// A new, empty home.
+    /// Makes a new, empty home.
     ///
     /// # Panics
-    /// When no directory can be made.
+    /// If no directory can be made.
     pub fn new() -> Self {
         Self::under(Path::new("/tmp"))
     }
 
-    /// The same in a directory whose file system matters. Its path is short, because a socket's may
-    /// have 107 bytes.
+    /// Makes a home in `parent`, for tests that depend on its file system. The path is kept short,
+    /// because a socket's path has at most 107 bytes.
     ///
     /// # Panics
-    /// When no directory can be made there.
+    /// If no directory can be made there.
     pub fn under(parent: &Path) -> Self {
         let directory = tempfile::Builder::new().prefix("tr-").tempdir_in(parent);
         let directory = directory.expect("a directory can be made");
@@ -114,7 +114,7 @@ impl TestHome {
         Self { directory: Some(directory), root, variables: Vec::new() }.with("RUST_LOG", "info")
     }
 
-    /// The same with a variable for every program.
+    /// Sets an environment variable for every program.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         let value = value.as_ref().to_str().expect("tests use UTF-8").to_owned();
@@ -122,16 +122,16 @@ impl TestHome {
         self
     }
 
-    /// The same with a script for the dummy backend.
+    /// Sets the dummy backend's script.
     #[must_use]
     pub fn dummy(self, script: &Value) -> Self {
         self.with("THREADRUNNER_DUMMY", script.to_string())
     }
 
-    /// The same with a `config.toml`.
+    /// Writes a `config.toml`.
     ///
     /// # Panics
-    /// When it cannot be written.
+    /// If it cannot be written.
     #[must_use]
     pub fn config(self, text: &str) -> Self {
         fs::create_dir_all(&self.root).expect("a home can be made");
@@ -156,7 +156,7 @@ impl TestHome {
         self.root.join("workspace").join(path)
     }
 
-    /// A program, ready to be started in this home.
+    /// A program, ready to start in this home.
     pub fn command(&self, name: &str) -> Command {
         let mut command = Command::new(program(name));
         command
@@ -172,7 +172,7 @@ impl TestHome {
         command
     }
 
-    /// `threadrunner` with these arguments, ready to be started.
+    /// `threadrunner` with these arguments, ready to start.
     pub fn threadrunner<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
         let mut command = self.command("threadrunner");
         command.args(arguments);
@@ -182,7 +182,7 @@ impl TestHome {
     /// Runs `threadrunner` to its end.
     ///
     /// # Panics
-    /// When it cannot be started.
+    /// If it cannot be started.
     pub fn run<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Finished {
         self.threadrunner(arguments).output().expect("threadrunner can be started").into()
     }
@@ -190,7 +190,7 @@ impl TestHome {
     /// Runs `threadrunner` to its end, with bytes on its stdin.
     ///
     /// # Panics
-    /// When it cannot be started.
+    /// If it cannot be started.
     pub fn run_with_input<S: AsRef<OsStr>>(
         &self,
         arguments: impl IntoIterator<Item = S>,
@@ -206,15 +206,15 @@ impl TestHome {
         child.wait_with_output().expect("threadrunner ends").into()
     }
 
-    /// Starts the daemon, if it does not run.
+    /// Starts the daemon unless it is running.
     ///
     /// # Panics
-    /// When it does not start.
+    /// If it does not start.
     pub fn start_daemon(&self) {
         self.run(["daemon", "start"]).expect(0);
     }
 
-    /// A connection to the daemon, which is started if it does not run.
+    /// Connects to the daemon, starting it if needed.
     pub fn connect(&self) -> Frames {
         self.start_daemon();
         Frames::connect(&self.socket())
@@ -229,22 +229,22 @@ impl TestHome {
     /// The daemon's process id.
     ///
     /// # Panics
-    /// When it tells none.
+    /// If the daemon does not report one.
     pub fn daemon_pid(&self) -> u32 {
         let pid = self.status()["pid"].as_u64().expect("the daemon has a pid");
         u32::try_from(pid).expect("a pid is short")
     }
 
-    /// Sends a process a signal, as `kill -NUMBER` does.
+    /// Sends a signal to a process, as `kill -NUMBER` does.
     ///
     /// # Panics
-    /// When there is no such process.
+    /// If there is no such process.
     pub fn kill(&self, pid: u32, signal: rustix::process::Signal) {
         let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
         rustix::process::kill_process(pid.expect("a pid"), signal).expect("the process is there");
     }
 
-    /// Names of the jobs in a directory of the workspace.
+    /// Names of the jobs in a directory of the workspace, sorted.
     pub fn jobs_in(&self, place: &str) -> Vec<String> {
         let entries = fs::read_dir(self.workspace(place)).into_iter().flatten().flatten();
         let mut names: Vec<_> =
@@ -263,7 +263,7 @@ impl TestHome {
         let Ok(_) = std::os::unix::net::UnixStream::connect(self.socket()) else { return };
         let mut frames = Frames::connect(&self.socket());
         frames.send(&json!({"v": 1, "id": 1, "op": "stop", "now": true}));
-        // None when the test has killed it, and the system has yet to close its socket.
+        // `None` if the test has killed it and the system has yet to close its socket.
         let pid = frames.receive().and_then(|frame| frame["data"]["pid"].as_u64());
         if let Some(pid) = pid.and_then(|pid| u32::try_from(pid).ok()) {
             eventually("the daemon ends", || (!process_is_alive(pid)).then_some(()));
@@ -278,7 +278,7 @@ impl Drop for TestHome {
                 let kept = directory.keep();
                 let _ = writeln!(std::io::stderr(), "the home is kept: {}", kept.display());
             }
-            // Whatever state the test left: no second panic while the first is told.
+            // Whatever state the test left, never panic a second time while unwinding.
             let _ = std::panic::catch_unwind(|| self.end_daemon());
         } else {
             self.end_daemon();

@@ -1,5 +1,5 @@
-//! What the stories in `tests/` are told with: a home of its own for each, the three programs as
-//! they were built, a client that speaks frames, and the end of all that was started.
+//! What the end-to-end tests in `tests/` share: a home for each test, the three programs as built,
+//! a client that speaks frames, and a terminal. Dropping a home ends the daemon it started.
 
 mod frames;
 mod home;

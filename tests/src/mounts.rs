@@ -1,25 +1,25 @@
-//! File systems of a test's own: small ones, read-only ones.
+//! File systems for a test: small ones and read-only ones.
 
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Says that this process has mounts of its own.
+/// Set for a process that has mounts of its own.
 const VARIABLE: &str = "THREADRUNNER_TEST_MOUNTS";
 
-/// Whether this process may mount without anybody else seeing it, and the test can go on.
+/// Whether this process can mount in private, so that the test can go on.
 ///
-/// If it may not, the test is run by another process that may: it has passed when this returns
-/// `false`. Where the system allows nobody to have mounts of his own, that is said.
+/// If it cannot, the test runs in another process that can: on `false` it has passed. If the system
+/// allows nobody mounts of their own, the test is skipped with a message.
 ///
 /// # Panics
-/// When the test fails there.
+/// If the test fails in the other process.
 pub fn in_own_mounts(test: &str) -> bool {
     if std::env::var_os(VARIABLE).is_some() {
         return true;
     }
     let Some(unshare) = unshare() else {
-        let _ = writeln!(std::io::stderr(), "{test} is left out: nobody here may mount");
+        let _ = writeln!(std::io::stderr(), "{test} is skipped: this user cannot mount");
         return false;
     };
     let own = std::env::current_exe().expect("a test knows its own path");
@@ -34,7 +34,7 @@ pub fn in_own_mounts(test: &str) -> bool {
     false
 }
 
-/// The command that gives a program mounts of its own: the user's own root, where he is not.
+/// The command that gives a program mounts of its own, as root or in a user namespace.
 fn unshare() -> Option<&'static [&'static str]> {
     const WAYS: [&[&str]; 2] = [
         &["unshare", "--mount", "--propagation", "private"],
@@ -51,7 +51,7 @@ fn unshare() -> Option<&'static [&'static str]> {
 /// Mounts an empty file system in memory, with options such as `size=1m` or `nr_inodes=100`.
 ///
 /// # Panics
-/// When that fails.
+/// If that fails.
 pub fn mount_small(at: &Path, options: &str) {
     mount(&["-t", "tmpfs", "-o", options, "tmpfs"], at);
 }
@@ -59,7 +59,7 @@ pub fn mount_small(at: &Path, options: &str) {
 /// Makes a mounted file system read-only.
 ///
 /// # Panics
-/// When that fails: somebody has a file open for writing.
+/// If that fails, because a file is open for writing.
 pub fn remount_read_only(at: &Path) {
     mount(&["-o", "remount,ro"], at);
 }

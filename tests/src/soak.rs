@@ -1,8 +1,8 @@
-//! Whether nothing is lost and nothing done twice, when daemon and engines are killed at random
-//! under clients of every kind.
+//! Checks that nothing is lost and nothing is done twice while daemon and engines are killed at
+//! random under clients of every kind.
 //!
-//! What is chosen follows from the seed; when it strikes is the machine's. So a seed that failed
-//! fails again often, and not always.
+//! The seed decides what is chosen; the machine decides the timing. So a seed that failed often
+//! fails again, but not always.
 
 mod audit;
 mod clients;
@@ -22,42 +22,42 @@ use crate::wait::PATIENCE;
 use crate::{TestHome, eventually, process_is_alive};
 use random::Random;
 
-/// With so many jobs in the queue, clients wait.
+/// With this many jobs in the queue, clients wait.
 const QUEUED: usize = 300;
 
-/// What is to be done.
+/// What to do.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
-    /// What the choices follow from.
+    /// The seed of all choices.
     pub seed: u64,
-    /// How long there are clients and kills. What is queued then is still run.
+    /// How long clients and kills go on. What is queued by then still runs.
     pub time: Duration,
-    /// The most kills.
+    /// The maximum number of kills.
     pub kills: u32,
 }
 
-/// What came of it.
+/// The counts at the end, and what went wrong.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// Jobs whose client was told that they are kept.
+    /// Jobs whose client was told that they are accepted.
     pub accepted: usize,
     /// Jobs whose client was told nothing, because the daemon was killed first.
     pub unsure: usize,
-    /// Of those, the ones that were kept all the same.
+    /// Of those, the jobs that were kept nevertheless.
     pub unsure_kept: usize,
     /// Jobs with their answer.
     pub done: usize,
     /// Jobs that were canceled.
     pub canceled: usize,
-    /// Jobs that failed otherwise: an attached one whose engine was killed under it.
+    /// Jobs that failed otherwise: attached ones whose engine was killed.
     pub failed: usize,
     /// Daemons killed.
     pub daemons: u32,
-    /// Daemons that were asked to end.
+    /// Daemons asked to stop.
     pub stopped: u32,
     /// Engines killed.
     pub engines: u32,
-    /// What must not be.
+    /// Everything that must not happen but did.
     pub wrong: Vec<String>,
 }
 
@@ -78,11 +78,11 @@ impl fmt::Display for Report {
 /// What the clients know.
 #[derive(Debug, Default)]
 struct Ledger {
-    /// Every prompt that was ever sent. No two are alike.
+    /// Every prompt that was sent. No two are alike.
     prompts: BTreeSet<String>,
-    /// The jobs that were accepted, and their prompts.
+    /// Accepted jobs, with their prompts.
     accepted: BTreeMap<String, String>,
-    /// Jobs that somebody asked to cancel.
+    /// Jobs that a client asked to cancel.
     canceled: BTreeSet<String>,
     wrong: Vec<String>,
 }
@@ -104,12 +104,12 @@ impl Soak {
     }
 }
 
-/// Does it all.
+/// Runs the clients and the kills, drains the queue, and audits the workspace.
 ///
 /// # Panics
-/// When the machine does not let it: no process can be started, a queue is not drained.
+/// If the machine does not allow it: a process cannot be started, or the queue is not drained.
 pub fn soak(plan: Plan) -> Report {
-    // Killed attempts are not the jobs' fault: none may run out of them here.
+    // A killed attempt is not the job's fault: none may run out of attempts here.
     let home = TestHome::new()
         .config("max_attempts = 1_000_000\ngrace = 1\n")
         .dummy(&json!({"step_ms": 1}));
@@ -129,7 +129,7 @@ pub fn soak(plan: Plan) -> Report {
             scope.spawn(move || {
                 let mut random = Random::new(plan.seed.wrapping_add(number));
                 while !soak.is_over() {
-                    // No more than is run while the clients are there.
+                    // Queue no more than can be run meanwhile.
                     if soak.home.jobs_in("input/ready").len() < QUEUED {
                         work(soak, &mut random, number);
                     }
@@ -147,7 +147,7 @@ pub fn soak(plan: Plan) -> Report {
     report
 }
 
-/// Kills until the time is over, or all kills are done.
+/// Kills until the time is over or all kills are done.
 fn kill(soak: &Soak, plan: Plan) -> Report {
     let mut report = Report::default();
     let mut random = Random::new(plan.seed);
@@ -167,7 +167,7 @@ fn kill(soak: &Soak, plan: Plan) -> Report {
                 *counter += 1;
             }
         }
-        // Most often the next client starts it; now and then nobody does for a while.
+        // Usually the next client starts it; now and then nobody does for a while.
         if random.below(2) == 0 {
             let started = soak.home.run(["daemon", "start"]);
             if started.code != 0 && started.code != 2 {
@@ -179,12 +179,12 @@ fn kill(soak: &Soak, plan: Plan) -> Report {
     report
 }
 
-/// Waits for up to so many milliseconds.
+/// Waits a random time of up to `most_ms` milliseconds.
 fn pause(random: &mut Random, most_ms: u64) {
     std::thread::park_timeout(Duration::from_millis(random.below(most_ms + 1)));
 }
 
-/// The processes of this home that run a program.
+/// The processes of this home that run this program.
 fn processes(home: &TestHome, name: &str) -> Vec<i32> {
     let ours = format!("THREADRUNNER_HOME={}", home.root().display());
     let entries = fs::read_dir("/proc").expect("there is a /proc").flatten();
@@ -199,7 +199,7 @@ fn processes(home: &TestHome, name: &str) -> Vec<i32> {
         .collect()
 }
 
-/// Lets a daemon that nobody kills any more run what is queued, and ends it.
+/// Lets a daemon that is no longer killed run everything queued, then stops it.
 fn drain(home: &TestHome) {
     home.start_daemon();
     let mut left = usize::MAX;

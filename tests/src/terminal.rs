@@ -1,4 +1,4 @@
-//! A terminal of a test's own, and what a person sees and types on it.
+//! A terminal for a test: types keys and reads what is shown.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -12,7 +12,7 @@ use rustix::termios::{Winsize, tcsetwinsize};
 
 use crate::wait::PATIENCE;
 
-/// A program on a terminal.
+/// A program on a terminal of its own.
 #[derive(Debug)]
 pub struct Terminal {
     child: Child,
@@ -22,15 +22,16 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// Starts a program whose terminal this is: what stops it is a key, as everywhere.
+    /// Starts a program with this as its controlling terminal, so that Ctrl-C reaches it as a key.
     ///
     /// # Panics
-    /// When there is no terminal to be had, or the program cannot be started.
+    /// If no terminal can be opened, or the program cannot be started.
     pub fn start(command: &Command) -> Self {
         Self::sized(command, 0, 0)
     }
 
-    /// The same on a terminal of so many columns and rows; one of none does not say how many.
+    /// Starts it on a terminal with this many columns and rows; zeros mean that the size is
+    /// unknown.
     ///
     /// # Panics
     /// As [`Terminal::start`].
@@ -44,7 +45,7 @@ impl Terminal {
             let screen = rustix::fs::open(&name, flags, Mode::empty());
             screen.expect("a terminal can be opened").into()
         };
-        // Only a session's leader has a terminal: the program that makes one is util-linux's.
+        // Only a session leader can have a controlling terminal; util-linux's `setsid` makes one.
         let mut leader = Command::new("setsid");
         leader.args(["--ctty", "--wait"]).arg(command.get_program()).args(command.get_args());
         leader.env_clear();
@@ -57,7 +58,7 @@ impl Terminal {
         let (show, shown) = channel();
         std::thread::spawn(move || {
             let mut chunk = [0; 4096];
-            // Where nobody has the terminal open any more, reading it is an error.
+            // Reading fails once nothing has the terminal open any more.
             while let Ok(n @ 1..) = seen.read(&mut chunk) {
                 if show.send(chunk[..n].to_vec()).is_err() {
                     return;
@@ -67,26 +68,26 @@ impl Terminal {
         Self { child, keys, shown, unread: String::new() }
     }
 
-    /// Makes the terminal larger or smaller, and has the program told.
+    /// Resizes the terminal; the system notifies the program.
     ///
     /// # Panics
-    /// When the terminal is gone.
+    /// If the terminal is gone.
     pub fn resize(&mut self, columns: u16, rows: u16) {
         tcsetwinsize(&self.keys, size(columns, rows)).expect("a terminal has a size");
     }
 
-    /// Types.
+    /// Types keys.
     ///
     /// # Panics
-    /// When the terminal is gone.
+    /// If the terminal is gone.
     pub fn type_keys(&mut self, keys: &str) {
         self.keys.write_all(keys.as_bytes()).expect("the terminal takes keys");
     }
 
-    /// Waits until this is seen, and forgets all up to it.
+    /// Waits until `text` is shown, and forgets everything up to its end.
     ///
     /// # Panics
-    /// When it is not seen within a minute, or the program ends before.
+    /// If it is not shown within a minute, or the program ends first.
     pub fn see(&mut self, text: &str) {
         let start = Instant::now();
         loop {
@@ -103,10 +104,10 @@ impl Terminal {
         }
     }
 
-    /// All that is shown until the program's end.
+    /// Everything that is shown until the program ends.
     ///
     /// # Panics
-    /// When it does not end within a minute.
+    /// If it does not end within a minute.
     pub fn see_all(&mut self) -> String {
         let start = Instant::now();
         loop {
@@ -118,10 +119,10 @@ impl Terminal {
         }
     }
 
-    /// Waits for the program's end; returns its exit code.
+    /// Waits for the program to end and returns its exit code.
     ///
     /// # Panics
-    /// When it cannot be waited for.
+    /// If it cannot be waited for.
     pub fn end(mut self) -> Option<i32> {
         self.child.wait().expect("the program ends").code()
     }

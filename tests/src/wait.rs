@@ -1,14 +1,14 @@
-//! Waiting for what another process does, where no event tells of it.
+//! Polling for changes in another process that no event reports.
 
 use std::time::{Duration, Instant};
 
-/// Long enough for a machine that does much else; a test that waits so long has failed.
+/// Long enough for a busy machine; a test that waits this long has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Asks until `check` has an answer, and returns it.
+/// Polls until `check` returns something, and returns that.
 ///
 /// # Panics
-/// When there is none within a minute; `what` says what was waited for.
+/// If it returns nothing within a minute; `what` says what was awaited.
 pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
@@ -23,7 +23,7 @@ pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
 /// Whether a process exists and is not a zombie.
 pub fn process_is_alive(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The state stands behind the name, which is in parentheses and may have some itself.
+    // The state follows the name, which is in parentheses and may itself contain some.
     let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
     state.is_some_and(|state| state != 'Z' && state != 'X')
 }

@@ -1,4 +1,4 @@
-//! A file of prompts, answered line by line, whatever is killed meanwhile.
+//! `batch`: a file of prompts answered line by line, whatever is killed meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use threadrunner_tests::{Finished, TestHome, eventually};
 
-/// A home with an input in it.
+/// A home with an input file.
 struct Story {
     home: TestHome,
 }
@@ -49,7 +49,7 @@ impl Story {
         text.lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect()
     }
 
-    /// Lines of the output by their ids, each of which is there once.
+    /// The output's lines by id; panics if an id occurs twice.
     fn by_id(&self) -> BTreeMap<String, Value> {
         let lines = self.lines();
         let count = lines.len();
@@ -59,13 +59,13 @@ impl Story {
         map
     }
 
-    /// Waits until the output has so many lines.
+    /// Waits until the output has this many lines.
     fn until(&self, lines: usize) {
         eventually("answers", || (self.output().lines().count() >= lines).then_some(()));
     }
 
-    /// Stops the daemon where it is, and starts the batch: its questions are on their way when
-    /// this returns, and the daemon has heard of none. Also the daemon's process.
+    /// Suspends the daemon and starts the batch: on return its jobs are on their way, and the
+    /// daemon has heard of none. Returns the batch and the daemon's process id.
     fn start_unheard(&self) -> (Child, u32) {
         let daemon = self.home.daemon_pid();
         self.home.kill(daemon, Signal::STOP);
@@ -74,14 +74,14 @@ impl Story {
         eventually("jobs are noted", || {
             let mut names = fs::read_dir(&run).ok()?.flatten();
             let ledger = names.find(|it| it.file_name().to_string_lossy().starts_with("batch-"))?;
-            // A record is a line; the first is the batch's.
+            // Each record is a line; the first describes the batch.
             let records = fs::read_to_string(ledger.path()).ok()?;
             (records.lines().filter(|line| line.contains("\"job\"")).count() >= 8).then_some(())
         });
         (batch, daemon)
     }
 
-    /// Prompts of all jobs there are, in any state.
+    /// Prompts of all jobs, in any state, sorted.
     fn prompts(&self) -> Vec<String> {
         let mut prompts = Vec::new();
         for place in ["input/ready", "processing", "output", "failed"] {
@@ -153,7 +153,7 @@ fn a_bad_line_is_told_by_its_number_and_stops_no_other() {
     let before = story.output();
     story.run(&[]).expect(6);
     assert_eq!(story.output(), before);
-    // Once the input is mended, what failed can be tried again.
+    // Once the input is corrected, failed lines can be tried again.
     let mended = fs::read_to_string(story.path("in.jsonl"))
         .unwrap()
         .replace("not json", "{\"prompt\":\"two\"}")
@@ -245,7 +245,7 @@ fn a_batch_that_is_killed_again_and_again_goes_on_where_it_was() {
     }
     story.run(&[]).expect(0);
     assert_numbered(&story, 2_000);
-    // Each job that a kill left was found again.
+    // Every job that a kill left behind was found again.
     let prompts = story.prompts();
     assert_eq!(prompts.iter().collect::<BTreeSet<_>>().len(), 2_000);
     assert_eq!(prompts.len(), 2_000);
@@ -339,7 +339,7 @@ fn an_interrupted_batch_cancels_its_jobs_and_says_how_to_go_on() {
     assert!(finished.stderr.contains("canceled"), "{}", finished.stderr);
 }
 
-/// How a batch ends that was interrupted: with no job left, and goes on when it is run again.
+/// Checks that an interrupted batch leaves no job queued and can be resumed by running it again.
 fn interrupted(story: &Story, batch: Child, lines: usize) -> Finished {
     let finished = Finished::from(batch.wait_with_output().expect("it ends")).expect(130);
     assert_eq!(story.home.jobs_in("input/ready"), [] as [&str; 0]);

@@ -1,4 +1,4 @@
-//! `chat`: typed at a terminal, and along a pipe.
+//! `chat` at a terminal and in a pipe.
 
 use std::fs;
 use std::process::Stdio;
@@ -6,7 +6,7 @@ use std::process::Stdio;
 use serde_json::{Value, json};
 use threadrunner_tests::{Finished, Terminal, TestHome};
 
-/// The dummy answers to all that was said before, so that an answer tells what the model was given.
+/// The dummy repeats the whole conversation, so that an answer shows what the model was given.
 fn talkative() -> TestHome {
     TestHome::new().dummy(&json!({"transcript": true}))
 }
@@ -15,7 +15,7 @@ fn show(home: &TestHome, name: &str) -> Value {
     home.run(["sessions", "show", "--json", name]).expect(0).json()
 }
 
-/// What was asked in the turns of a session.
+/// The prompts of a session's turns.
 fn prompts(home: &TestHome, name: &str) -> Vec<String> {
     let shown = show(home, name);
     let turns = shown["conversation"].as_array().expect("turns");
@@ -33,7 +33,7 @@ fn a_chat_along_a_pipe_is_a_turn_for_each_line_and_ends_with_the_first_failure()
     let failed = home.run_with_input(["chat", "-c"], b"/nonsense\nfour\n").expect(64);
     assert_eq!(failed.stdout, "");
     assert_eq!(prompts(&home, "s").len(), 2);
-    // Without a name it gets one, by which it can be gone on with.
+    // A chat without a session's name gets one, by which it can be continued.
     home.run_with_input(["chat"], b"hello\n").expect(0);
     let listed = home.run(["sessions", "--json"]).json();
     assert!(listed["sessions"][0]["session"].as_str().unwrap().starts_with("chat-"), "{listed}");
@@ -50,7 +50,7 @@ fn a_chat_at_a_terminal_is_typed_stopped_gone_on_with_and_left() {
     chat.type_keys("hello\r");
     chat.see("amet hello.");
     chat.see("> ");
-    // Ctrl-C stops the answer, and not the chat.
+    // Ctrl-C stops the answer, but not the chat.
     chat.type_keys("\"\"\"count\r");
     chat.type_keys(&format!("{}\"\"\"\r", "more ".repeat(200)));
     chat.see("amet count. more.");
@@ -62,12 +62,12 @@ fn a_chat_at_a_terminal_is_typed_stopped_gone_on_with_and_left() {
     chat.see("> ");
     chat.type_keys("/system Brief\r");
     chat.see("> ");
-    // The next line, over two.
+    // One message typed over two lines.
     chat.type_keys("first\\\r");
     chat.type_keys("second\r");
     chat.see("amet first. second.");
     chat.see("> ");
-    // The one before it, from the history.
+    // The same message again.
     chat.type_keys("/retry\r");
     chat.see("amet first. second.");
     chat.see("> ");
@@ -113,7 +113,7 @@ fn what_is_typed_during_an_answer_is_answered_after_it() {
     chat.see("> ");
     chat.type_keys(&format!("{}last\r", "more ".repeat(100)));
     chat.see("amet more.");
-    // Two that are whole, and one that goes on afterwards.
+    // Two whole lines, and the start of one that is finished after the answers.
     chat.type_keys("second\rthird\\\rand more\rfou");
     chat.see("more. last.");
     chat.see("> second");

@@ -92,7 +92,7 @@ fn the_default_model_is_chosen_and_told() {
     assert_eq!([&listed["models"][0]["default"], &listed["models"][1]["default"]], [false, true]);
 }
 
-/// What a shell is offered for the last of these words.
+/// What a shell is offered as completions of the last word.
 fn offered(home: &TestHome, words: &[&str]) -> Vec<String> {
     let words = [&["threadrunner"], words].concat();
     let mut ask = home.threadrunner([&["--"], words.as_slice()].concat());
@@ -111,7 +111,7 @@ fn a_shell_is_offered_commands_options_and_what_there_is() {
     assert_eq!(offered(&home, &["jobs", "--state", "c"]), ["canceled"]);
     assert_eq!(offered(&home, &["--prior"]), ["--priority"]);
     assert_eq!(offered(&home, &["result", ""]).iter().filter(|it| !it.starts_with('-')).count(), 0);
-    // To look starts nothing.
+    // Completing starts nothing.
     assert!(!home.socket().exists());
     let models = home.root().join("models");
     fs::create_dir_all(&models).unwrap();
@@ -195,7 +195,7 @@ fn output_that_cannot_be_written_is_exit_code_74_and_never_silent() {
         let finished = to_full(arguments).expect(74);
         assert!(finished.stderr.contains("No space left"), "{arguments:?}: {finished:?}");
     }
-    // What failed before there was anything to write is told as well.
+    // A failure before there is anything to write is reported too.
     let finished = to_full(&["result", "--json", "123"]).expect(7);
     assert!(finished.stderr.contains("123"), "{finished:?}");
     let finished = to_full(&["--json", "--no-such-flag"]).expect(64);
@@ -286,7 +286,7 @@ fn an_answer_that_never_ends_is_cut_and_standard_error_says_why() {
     let job = told.json()["job"].as_str().unwrap().to_owned();
     let followed = home.run(["follow", &job]).expect(0);
     assert!(followed.stderr.contains("it only repeated itself"), "{followed:?}");
-    // Whatever is let go on has a bound all the same.
+    // An answer without a repeat limit still has a bound.
     let bounded = home.run(["--repeat-limit", "0", "Hello"]).expect(0);
     assert!(bounded.stderr.contains("cut after 4096 tokens: it reached max_tokens"), "{bounded:?}");
     let short = home.run(["--max-tokens", "2", "Hello"]).expect(0);

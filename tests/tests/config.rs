@@ -1,4 +1,4 @@
-//! `config.toml`: a mistake costs nobody the daemon, and a change is never ignored without a word.
+//! `config.toml`: a mistake never costs the daemon, and no change is ignored silently.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -9,7 +9,7 @@ fn write(home: &TestHome, text: &str) {
     fs::write(home.root().join("config.toml"), text).expect("a configuration can be written");
 }
 
-/// A home with an editor that runs these commands on its file.
+/// A home with an editor that runs these shell commands on its file.
 fn with_editor(home: TestHome, commands: &str) -> TestHome {
     let editor = home.root().join("editor");
     fs::write(&editor, format!("#!/bin/sh\n{commands}\n")).expect("a script can be written");
@@ -34,7 +34,7 @@ fn a_restart_with_a_mistake_leaves_the_daemon_that_runs() {
     write(&home, "grace = \"5s\"\n");
     home.run(["daemon", "restart"]).expect(0);
     assert_ne!(home.daemon_pid(), pid);
-    // The program is as much of a mistake as the file.
+    // A missing program must not cost the running daemon either.
     let pid = home.daemon_pid();
     let home = home.with("THREADRUNNER_DAEMON", "/nowhere/threadrunner-daemon");
     home.run(["daemon", "restart"]).expect(2);
@@ -65,7 +65,7 @@ fn a_change_is_told_until_it_is_taken_up() {
     home.run(["daemon", "restart"]).expect(0);
     assert_eq!(home.run(["Hello"]).expect(0).stderr, "");
     assert_eq!(home.run(["status", "--json"]).json()["config_changed"], serde_json::json!([]));
-    // Without a daemon there is none that has not heard of it.
+    // With no daemon running, none can be out of date.
     home.run(["daemon", "stop"]).expect(0);
     write(&home, "");
     assert_eq!(home.run(["Hello"]).expect(0).stderr, "");
@@ -96,7 +96,7 @@ fn a_check_tells_mistakes_and_names_that_lead_nowhere() {
     assert!(wrong.stderr.contains("line 1: 70 without a unit is 70 bytes"), "{}", wrong.stderr);
     let json = home.run(["config", "check", "--json"]).expect(64).json();
     assert_eq!(json["error"]["code"], "config");
-    // What the hint says works also with the mistake.
+    // The command in the hint works in spite of the mistake.
     assert!(wrong.stderr.contains("`threadrunner config show --defaults`"), "{}", wrong.stderr);
     let keys = home.run(["config", "show", "--defaults"]).expect(0);
     assert!(keys.stdout.contains("memory_budget = \"70 %\""), "{}", keys.stdout);
@@ -141,7 +141,7 @@ fn what_is_edited_is_saved_only_without_a_mistake() {
     let home = with_editor(home, "exit 3");
     home.run(["config", "edit"]).expect(64);
     assert_eq!(fs::read_to_string(&file).unwrap(), "grace = \"9s\"\n");
-    // The first time there is a file to begin with: every key, and none of them set.
+    // The first time, the editor gets a file with every key, all commented out.
     fs::remove_file(&file).unwrap();
     let home = with_editor(home, "grep -q '^# idle_timeout' \"$1\" && echo '# mine' >> \"$1\"");
     home.run(["config", "edit"]).expect(0);

@@ -1,4 +1,4 @@
-//! The daemon's life: its start, its end, and what can be wrong with either.
+//! The daemon's life: its start, its end, and what can go wrong with either.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -47,14 +47,14 @@ fn a_daemon_is_started_with_its_socket_as_old_clients_do() {
     eventually("it listens", || std::os::unix::net::UnixStream::connect(&socket).ok());
     let frames = Frames::connect(&socket).ask(&json!({"v": 1, "prompt": "Hello", "stream": true}));
     assert_eq!(Frames::text(&frames), ANSWER);
-    // The command line finds it, and so does who looks for its log in the usual place.
+    // The command line finds it, and so does a look for its log in the usual place.
     assert_eq!(home.run(["Hello"]).expect(0).stdout.trim_end(), ANSWER);
     assert_eq!(home.log().matches("ready pid=").count(), 1, "{}", home.log());
     let usual = home.root().parent().unwrap().join(".cache");
     let link = fs::read_dir(usual).unwrap().next().unwrap().unwrap().path();
     assert!(link.to_string_lossy().contains("/threadrunner-daemon-20"), "{}", link.display());
     assert!(fs::read_to_string(link).unwrap().contains("ready pid="));
-    // One of this home is enough; that it listens elsewhere is no success.
+    // One daemon for a home is enough, but one that listens on another socket is no success.
     Finished::from(start(&socket).wait_with_output().unwrap()).expect(0);
     let other = Finished::from(start(&home.root().join("x.sock")).wait_with_output().unwrap());
     assert!(other.expect(2).stderr.contains("old.sock"));
@@ -120,8 +120,8 @@ fn a_stopping_daemon_lets_running_jobs_end() {
     assert_eq!(home.jobs_in("output").len(), 1);
 }
 
-/// A home whose daemon was told to stop, and has a job of so many words to end first: the job, and
-/// the daemon's process.
+/// A home whose daemon was told to stop while a job of this many words runs. Returns the home, the
+/// job and the daemon's process id.
 fn stopping_home(words: u32) -> (TestHome, String, u32) {
     let home =
         TestHome::new().config("grace = 3600\n").dummy(&json!({"step_ms": 20, "words": words}));
@@ -139,7 +139,7 @@ fn stopping_home(words: u32) -> (TestHome, String, u32) {
 
 #[test]
 fn a_second_signal_ends_the_grace_time_and_loses_nothing() {
-    // Two signals that come before the first is seen are one.
+    // Two signals that arrive before the first is handled count as one.
     let (home, id, pid) = stopping_home(100_000);
     home.kill(pid, Signal::TERM);
     eventually("the daemon ends", || (!process_is_alive(pid)).then_some(()));

@@ -1,4 +1,4 @@
-//! Any directory as a workspace: it is one by being used.
+//! Any directory as a workspace: using it makes it one.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ fn names(directory: PathBuf) -> Vec<String> {
     entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
 
-/// Puts a job into a workspace, as nrvna-ai's clients do.
+/// Puts a job into a workspace as nrvna-ai's clients do.
 fn put(home: &TestHome, workspace: &Path, name: &str, prompt: &str) {
     let aside = beside(home, "aside");
     fs::create_dir_all(&aside).expect("a directory can be made");
@@ -44,15 +44,15 @@ fn a_directory_is_a_workspace_from_its_first_prompt_on() {
     let listed = home.run(["jobs", "--json", "-w", text(&ws)]).expect(0).json();
     assert_eq!(listed["jobs"].as_array().unwrap().len(), 1);
     assert_eq!(listed["jobs"][0]["workspace"], text(&ws));
-    // Who looks everywhere finds it too.
+    // A search in all workspaces finds it too.
     home.run(["result", "last"]).expect(0);
-    // By a link it is the same one.
+    // Through a link it is the same workspace.
     std::os::unix::fs::symlink("ws", beside(&home, "link")).unwrap();
     home.run(["-w", text(&beside(&home, "link")), "Hello"]).expect(0);
     assert_eq!(names(ws.join("output")).len(), 2);
     let paths = home.status()["workspaces"].as_array().unwrap().len();
     assert_eq!(paths, 2);
-    // Clients of nrvna-ai see that somebody does the jobs, and by whom.
+    // Clients of nrvna-ai see that a daemon does the jobs, and its pid.
     let pid = fs::read_to_string(ws.join(".nrvnad.pid")).unwrap();
     assert_eq!(pid, home.daemon_pid().to_string());
     put(&home, &ws, "123", "one");
@@ -75,7 +75,7 @@ fn what_is_queued_in_a_directory_is_run_by_the_next_daemon() {
     let home = home.with("THREADRUNNER_DUMMY", "{}");
     home.run(["wait", id]).expect(0);
     home.run(["result", id]).expect(0);
-    // One that is gone is forgotten.
+    // A workspace that is gone is forgotten.
     home.run(["daemon", "stop"]).expect(0);
     fs::remove_dir_all(&ws).unwrap();
     home.run(["result", id]).expect(7);
@@ -114,7 +114,7 @@ fn a_directory_that_cannot_be_a_workspace_is_refused() {
     let refused = home.run(["-w", text(&ws.join("inside")), "Hello"]).expect(64);
     assert!(refused.stderr.contains("one contains the other"), "{}", refused.stderr);
     assert!(!ws.join("inside").exists());
-    // One with a name in the configuration is that one.
+    // The path of a workspace named in the configuration is the same workspace.
     fs::create_dir_all(home.root().join("workspaces")).unwrap();
     let code = home.root().join("workspaces/code");
     home.run(["-w", text(&code), "Hello"]).expect(0);
@@ -154,7 +154,7 @@ fn a_daemon_for_a_directory_is_one_line() {
     let result = ws.join("output/123/result.txt");
     eventually("it is answered", || fs::read_to_string(&result).ok());
     let pid = daemon.id();
-    // One that runs already is no answer to who asks for another workspace.
+    // A running daemon is no success for a request with another workspace.
     let second = home.run(["daemon", "run", "--workspace", text(&beside(&home, "other"))]);
     assert!(second.expect(64).stderr.contains("already running"));
     home.kill(pid, Signal::TERM);
@@ -176,7 +176,7 @@ fn a_daemon_that_runs_obeys_the_workspace_of_the_callers_environment() {
     with(&ws, &["--session", "s", "Hello"]);
     with(&ws, &["-c", "Hello"]);
     assert_eq!((names(ws.join("output")).len(), home.jobs_in("output").len()), (3, 1));
-    // The daemon's own is no other for having been named.
+    // Naming the daemon's own workspace makes no second one.
     with(&home.workspace(""), &["Hello"]);
     assert_eq!(home.jobs_in("output").len(), 2);
     assert_eq!(home.status()["workspaces"].as_array().unwrap().len(), 2);

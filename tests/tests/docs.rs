@@ -1,4 +1,4 @@
-//! What the documentation shows, run.
+//! Runs what the documentation shows.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ fn page(name: &str) -> String {
     fs::read_to_string(path).expect("the page is there")
 }
 
-/// The first block of this language in a page of `docs/`.
+/// The first code block in this language on a page of `docs/`.
 fn block(name: &str, language: &str) -> String {
     let page = page(name);
     let (_, rest) = page.split_once(&format!("```{language}\n")).expect("a block");
@@ -54,7 +54,7 @@ fn recipes(name: &str) -> Vec<(String, String)> {
 #[test]
 fn every_recipe_works() {
     let answer = |words: &str| format!("lorem ipsum dolor sit amet {words}");
-    // What each must print, among other things, when answered by the dummy.
+    // What each script must print, among other things, with the dummy's answers.
     let expected = [
         ("batch", answer("How. old. is. the. sun.\n")),
         ("batch-in-a-pipe", answer("Describe. hail. in. five. words.\n")),

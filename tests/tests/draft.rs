@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::{Value, json};
 use threadrunner_tests::{Frames, TestHome};
 
-/// Answers of 100 words, with drafts that are right.
+/// A home with answers of 100 words and drafts that are right.
 fn home() -> TestHome {
     TestHome::new().dummy(&json!({"words": 100, "step_ms": 2}))
 }
@@ -22,7 +22,7 @@ fn a_prompt_with_a_draft_model_says_the_same_in_fewer_passes() {
     let drafted = home.run(["--json", "--draft", "small", "Hello"]).expect(0).json();
     assert_eq!(plain["text"], drafted["text"]);
     assert!(drafted["timings"]["accepted"].as_u64().unwrap() > 40, "{drafted}");
-    // Another draft model is another engine, and both are shown.
+    // Another draft model means another engine, and both are listed.
     let drafts: Vec<Value> = models(&home).iter().map(|model| model["draft"].clone()).collect();
     assert_eq!(drafts.len(), 2, "{drafts:?}");
     assert!(drafts.contains(&Value::Null));
@@ -32,12 +32,12 @@ fn a_prompt_with_a_draft_model_says_the_same_in_fewer_passes() {
         let shown = home.run([command]).expect(0).stdout;
         assert!(shown.contains("dummy + small"), "{shown}");
     }
-    // The job remembers what it was answered with.
+    // The job remembers its draft model.
     let job = drafted["job"].as_str().unwrap();
     let spec = fs::read(home.workspace(&format!("output/{job}/job.json"))).unwrap();
     let spec: Value = serde_json::from_slice(&spec).unwrap();
     assert_eq!(spec["model"]["draft"], small.to_str().unwrap());
-    // By its name, a model is unloaded whatever guesses for it.
+    // A model is unloaded by its name, whatever its draft model.
     let unloaded = home.run(["unload", "--backend", "dummy"]).expect(0).stdout;
     assert_eq!(unloaded.lines().collect::<Vec<_>>(), ["dummy", "dummy"]);
     assert!(models(&home).is_empty());
@@ -60,7 +60,7 @@ fn a_model_has_the_draft_model_of_the_configuration_unless_the_request_says_othe
     assert_eq!(draft_of(&["load", "--json", "other"]), None);
     let said = home.run(["-m", "big", "--json", "Hello"]).expect(0).json();
     assert!(said["timings"]["accepted"].as_u64().unwrap() > 0, "{said}");
-    // The protocol's simplest form knows it too.
+    // The simplest form of a request takes it too.
     let request = json!({"v": 1, "prompt": "Hello", "model": "big", "draft": "none"});
     let answer = home.connect().ask(&request);
     assert!(answer.last().unwrap()["timings"]["drafted"].is_null(), "{answer:?}");

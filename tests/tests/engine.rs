@@ -1,4 +1,4 @@
-//! Engines that die, hang, refuse or are idle, and the daemon that lives on.
+//! Engines that die, hang, refuse or idle, and a daemon that lives on.
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -160,7 +160,7 @@ fn a_person_is_answered_while_every_place_is_taken_by_batch_work() {
         list[0]["data"]["running"].as_array().unwrap().len()
     };
     eventually("every place is taken", || (running(&home) >= 4).then_some(()));
-    // More persons than there are places.
+    // More interactive clients than places.
     let mut people: Vec<Frames> = (0..5).map(|_| home.connect()).collect();
     for person in &mut people {
         person.send(&json!({"v": 1, "prompt": "Hello", "max_tokens": 3}));

@@ -1,5 +1,5 @@
-//! What runs out, is taken away or is in the way: no job is lost, the client is told, and the daemon
-//! lives on.
+//! Something runs out, is taken away or is in the way: no job is lost, the client is told, and the
+//! daemon lives on.
 
 use std::fs;
 use std::io::Write;
@@ -14,14 +14,14 @@ use threadrunner_tests::{
 
 const ANSWER: &str = "lorem ipsum dolor sit amet Hello.";
 
-/// A home with an engine that takes one job at a time, and two seconds for it: the first one runs
-/// still when all are submitted, also on a busy machine.
+/// A home with an engine that takes one job at a time, two seconds for each: the first one is still
+/// running when all are submitted, even on a busy machine.
 fn slow_home() -> TestHome {
     TestHome::new().config("[engine]\nsequences = 1\n").dummy(&json!({"step_ms": 100, "words": 20}))
 }
 
-/// Submits so many jobs, without starting a process for each. With the engine loaded, the daemon
-/// knows how many it takes at once.
+/// Submits jobs without starting a process for each. The model is loaded first, so that the daemon
+/// knows how many jobs the engine takes at once.
 fn detach(home: &TestHome, jobs: usize) -> Vec<String> {
     home.run(["load"]).expect(0);
     let mut client = home.connect();
@@ -41,7 +41,7 @@ fn mount_home(home: &TestHome, options: &str) {
     fs::write(home.root().join("config.toml"), config).expect("there is room for it");
 }
 
-/// Why a job failed, by its `meta.json`.
+/// The code in a failed job's `meta.json`.
 fn code(home: &TestHome, id: &str) -> String {
     let path = home.workspace("failed").join(id).join("meta.json");
     let meta = fs::read_to_string(path).expect("a failed job says why");
@@ -49,7 +49,7 @@ fn code(home: &TestHome, id: &str) -> String {
     meta["error"]["code"].as_str().unwrap_or_default().to_owned()
 }
 
-/// A home on a small file system of its own that runs full under a running and two queued jobs.
+/// Fills the disk of a home on a small file system while one job runs and two are queued.
 fn runs_full(options: &str, fill: impl Fn(&Path)) {
     let home = slow_home();
     mount_home(&home, options);
@@ -62,7 +62,7 @@ fn runs_full(options: &str, fill: impl Fn(&Path)) {
         let finished = home.run(arguments).expect(74);
         assert!(finished.stderr.contains("the disk is full: make room"), "{}", finished.stderr);
     }
-    // The one that runs comes to an end, or waits for room; no other is begun and none is gone.
+    // The running job ends, or waits for room; no other is started and none is lost.
     let running = &jobs[0];
     eventually("the first has ended", || {
         let ps = Frames::connect(&home.socket()).ask(&json!({"v": 1, "id": 1, "op": "ps"}));
@@ -159,7 +159,7 @@ fn a_daemon_out_of_file_descriptors_says_so_and_goes_on_when_it_has_some() {
     };
     let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
     let usual = limit(Some(open as u64));
-    // Connections that others hold take the last ones.
+    // Connections held open take the last descriptors.
     let mut held = Vec::new();
     let refusal = loop {
         let mut connection = Frames::connect(&home.socket());
@@ -177,7 +177,7 @@ fn a_daemon_out_of_file_descriptors_says_so_and_goes_on_when_it_has_some() {
     for _ in 0..3 {
         refused();
     }
-    // Enough for a connection, and then not for the job's files: the same answer.
+    // Enough for a connection, but not for the job's files: the same answer.
     let descriptors = || fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
     let all = descriptors();
     held.pop();
@@ -209,7 +209,7 @@ fn a_job_deleted_by_hand_takes_no_other_with_it() {
     let jobs = detach(&home, 5);
     let waiting = home.threadrunner(["wait", &jobs[1]]).spawn().unwrap();
     eventually("the first runs", || (home.jobs_in("processing") == jobs[..1]).then_some(()));
-    // Somebody waits for it, as `position` tells; then it is deleted.
+    // Delete a job that a client waits for, and others.
     fs::remove_dir_all(home.workspace("input/ready").join(&jobs[1])).unwrap();
     fs::remove_dir_all(home.workspace("input/ready").join(&jobs[2])).unwrap();
     fs::remove_dir_all(home.workspace("processing").join(&jobs[0])).unwrap();

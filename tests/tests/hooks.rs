@@ -1,4 +1,4 @@
-//! Programs that are run when a job has ended.
+//! Programs that run when a job has ended.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -20,7 +20,7 @@ fn detach(home: &TestHome, hook: &str, prompt: &str) -> String {
     home.run(["--detach", "--on-done", hook, prompt]).expect(0).stdout.trim().to_owned()
 }
 
-/// How a job's hook went and what it wrote, once it has ended and nothing more is due.
+/// A hook's record and its output, once it has ended and no other is due.
 fn outcome(home: &TestHome, place: &str, id: &str) -> (Value, String) {
     let directory = home.workspace(place).join(id);
     let record = eventually("the hook has run", || {
@@ -38,7 +38,7 @@ fn a_program_is_run_with_the_jobs_directory_when_the_job_is_done() {
         &home,
         r#"echo "$THREADRUNNER_JOB_ID $THREADRUNNER_JOB_STATUS $#"; cat "$1/result.txt"; pwd >&2"#,
     );
-    // By its name alone, from PATH, as a shell finds it.
+    // Found by its name in PATH, as a shell finds it.
     let path = format!("{}:/usr/bin:/bin", hook.parent().unwrap().display());
     let mut detached = home.threadrunner(["--detach", "--on-done", "hook", "Hello"]);
     let detached = threadrunner_tests::Finished::from(detached.env("PATH", path).output().unwrap());
@@ -79,7 +79,7 @@ fn a_program_over_its_time_is_killed_with_all_it_started() {
     eventually("its child is gone", || (!process_is_alive(child)).then_some(()));
 }
 
-/// A job whose program runs until it is killed, and the program's process. Begun again, it says so
+/// A job whose hook runs until it is killed, and the hook's process. Run again, the hook says so
 /// and ends.
 fn runs_on(home: &TestHome) -> (String, u32) {
     let hook = script(

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use serde_json::json;
 use threadrunner_tests::{TestHome, eventually, process_is_alive, program};
 
-/// An engine in Python for the model `evil`; for all others it is the real one.
+/// An engine in Python for the model `evil`; for all others it executes the real one.
 const ENGINE: &str = r#"#!/usr/bin/env python3
 import json, os, socket, struct, sys, time
 
@@ -40,9 +40,9 @@ if load["op"] == "size":
     sys.exit()
 "#;
 
-/// A home whose model `evil` is this Python program, once it was told to load.
+/// A home whose model `evil` runs this Python code once it is told to load.
 fn home(config: &str, evil: &str) -> TestHome {
-    // The dummy's models are told apart by their draft models.
+    // Draft models tell the dummy's models apart.
     let config = format!("{config}\n[models.evil]\ndraft = \"evil\"\n");
     let home = TestHome::new().config(&config);
     let real = program("threadrunner-engine");
@@ -53,7 +53,7 @@ fn home(config: &str, evil: &str) -> TestHome {
     home.with("THREADRUNNER_ENGINE", engine.to_str().unwrap())
 }
 
-/// The most memory that the daemon ever had, in bytes.
+/// The daemon's peak memory in bytes.
 fn peak_memory(home: &TestHome) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", home.daemon_pid())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -152,7 +152,7 @@ fn an_event_from_a_newer_engine_is_ignored() {
 
 #[test]
 fn an_engine_that_says_nothing_is_ended_whether_it_loads_or_answers() {
-    // Who is to load has some time for it.
+    // An engine that is loading gets some time.
     let forever = "for n in range(10**9): say('loading', fraction=0.001); time.sleep(0.01)";
     for (evil, timeout, why) in [
         ("", 0.5, "was killed while loading"),

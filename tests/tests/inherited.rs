@@ -1,4 +1,4 @@
-//! What the daemon keeps of whoever starts it: nothing that was meant for that one alone.
+//! The daemon keeps nothing that was meant only for the program that started it.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use serde_json::json;
 use threadrunner_tests::{Finished, TestHome, eventually, process_is_alive};
 
-/// Runs a line of shell in a home, whose `$1` is `threadrunner`.
+/// Runs a line of shell in a home; `$1` is `threadrunner`.
 fn shell(home: &TestHome, line: &str) -> Output {
     shell_command(home, line).output().expect("a shell can be started")
 }
@@ -22,7 +22,7 @@ fn shell_command(home: &TestHome, line: &str) -> Command {
     shell
 }
 
-/// The process of the only loaded model.
+/// The process id of the only engine.
 fn engine_pid(home: &TestHome) -> u32 {
     let list = home.connect().ask(&json!({"v": 1, "id": 1, "op": "ps"}));
     let pid = list[0]["data"]["models"][0]["pid"].as_u64().expect("an engine has a pid");
@@ -44,8 +44,8 @@ fn field(pid: u32, file: &str, name: &str) -> String {
 fn what_a_caller_has_open_is_closed_in_the_daemon_and_its_engine() {
     let home = TestHome::new();
     let lock = home.root().with_file_name("lock");
-    // So is every cron job written that must not run twice. What it writes goes to a pipe, and the
-    // pipe's reader waits for all who have it open.
+    // This is how cron jobs keep from running twice. The output goes to a pipe, whose reader waits
+    // for everything that has it open.
     let line = format!("exec 3>&1 9>'{}' 8<&9; exec \"$1\" Hello", lock.display());
     Finished::from(shell(&home, &line)).expect(0);
     assert!(lock.exists());
@@ -67,7 +67,7 @@ fn signals_limits_and_places_of_a_caller_are_not_the_daemons() {
     for pid in [daemon, engine_pid(&home)] {
         assert_eq!(field(pid, "status", "SigBlk:"), "0000000000000000");
         let ignored = u64::from_str_radix(&field(pid, "status", "SigIgn:"), 16).unwrap();
-        // SIGPIPE Rust ignores itself, SIGXFSZ the engine's fence; 32 and 33 are the C library's alone.
+        // Rust ignores SIGPIPE, the engine's fence SIGXFSZ; 32 and 33 belong to the C library.
         let own = 1 << 12 | 1 << 31 | 1 << 32 | if pid == daemon { 0 } else { 1 << 24 };
         assert_eq!(ignored & !own, 0, "{ignored:x}");
         assert_eq!(field(pid, "status", "Umask:"), "0077");
@@ -86,7 +86,7 @@ fn signals_limits_and_places_of_a_caller_are_not_the_daemons() {
     if rustix::process::geteuid().is_root() {
         assert_eq!(oom(&daemon.to_string()), oom("1"));
     }
-    // Where nobody but root may raise it again, it is told.
+    // If only root may raise it again, the log says so.
     let pid = i32::try_from(daemon).ok().and_then(rustix::process::Pid::from_raw);
     let nice = rustix::process::getpriority_process(pid).unwrap();
     assert!(nice == 0 || home.log().contains(&format!("the nice level {nice}")), "{nice}");

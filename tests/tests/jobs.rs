@@ -1,4 +1,4 @@
-//! Jobs on disk: where they are, what they leave, who else may put one there.
+//! Jobs on disk: where they are, what they leave behind, and what other programs put there.
 
 use std::fs;
 
@@ -46,7 +46,7 @@ fn of_an_id_that_a_client_chose_there_is_one_job() {
     };
     let code = |answer: Vec<Value>| answer.last().expect("an answer")["code"].clone();
     assert_eq!(client.ask(&submit("submit", ids[0], "Hello"))[0]["data"]["job"], ids[0]);
-    // Running, and later done: what it is stays, and what is to follow it too.
+    // Running, and later done: the job and its hook stay as they are.
     for op in ["submit", "run"] {
         assert_eq!(code(client.ask(&submit(op, ids[0], "other"))), "job_exists");
     }
@@ -57,7 +57,7 @@ fn of_an_id_that_a_client_chose_there_is_one_job() {
     assert_eq!(home.run(["result", ids[0]]).expect(0).stdout.trim_end(), ANSWER);
     let record = home.workspace("output").join(ids[0]).join("on_done.json");
     eventually("its program has run", || record.exists().then_some(()));
-    // One that another program put there.
+    // The id of a job that another program put there.
     let job = home.workspace("failed").join(ids[1]);
     fs::create_dir(&job).unwrap();
     fs::write(job.join("prompt.txt"), "Hello").unwrap();

@@ -1,6 +1,6 @@
-//! What `--json` prints, key by key: `golden/` has it, and `docs/json.md` shows the same.
+//! What `--json` prints, key by key: `golden/` holds it, and `docs/json.md` shows the same.
 //!
-//! After a change that is meant, `THREADRUNNER_GOLDEN=write` writes both anew.
+//! After an intended change, `THREADRUNNER_GOLDEN=write` rewrites both.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -76,7 +76,7 @@ fn normal(home: &TestHome, key: &str, value: Value) -> Value {
     }
 }
 
-/// The text with the same id in the place of each.
+/// The text with the same id in place of every id.
 fn without_ids(text: &str) -> String {
     let part = |c: char| c.is_ascii_digit() || c == '_';
     let mut out = String::new();
@@ -155,7 +155,7 @@ fn the_page_shows_every_document() {
     }
 }
 
-/// One form for an error, a model, a size, wherever they stand.
+/// An error, a model and a size have the same form in every document.
 #[test]
 fn a_key_means_the_same_everywhere() {
     fn check(key: &str, value: &Value) {

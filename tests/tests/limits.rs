@@ -1,4 +1,4 @@
-//! What clients cannot take from others: memory, connections, and the daemon's life.
+//! What no client can take from others: memory, connections and the daemon.
 
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
@@ -14,14 +14,14 @@ use threadrunner_tests::{Finished, Frames, TestHome, eventually, process_is_aliv
 
 const ANSWER: &str = "lorem ipsum dolor sit amet Hello.";
 
-/// The most memory that a process has had, in bytes.
+/// A process's peak memory in bytes.
 fn peak_memory(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
 }
 
-/// `threadrunner` under a limit of the shell.
+/// `threadrunner` under a limit set by the shell.
 fn limited(home: &TestHome, limit: &str, arguments: &[&str]) -> Command {
     let mut shell = Command::new("/bin/sh");
     let script = format!("{limit}; exec \"$0\" \"$@\"");
@@ -33,7 +33,7 @@ fn limited(home: &TestHome, limit: &str, arguments: &[&str]) -> Command {
     shell
 }
 
-/// A job that is done.
+/// Runs a job to its end and returns its id.
 fn done(home: &TestHome) -> String {
     let id = home.run(["--detach", "Hello"]).expect(0).stdout.trim().to_owned();
     home.run(["wait", &id]).expect(0);
@@ -60,7 +60,7 @@ fn answers_that_nobody_reads_take_bounded_memory() {
         }
         unread.push(connection);
     }
-    // Whoever reads is answered.
+    // A client that reads is answered.
     let mut reader = home.connect();
     let answer = reader.ask(&json!({"v": 1, "id": 1, "op": "result", "job": id}));
     assert_eq!(answer[0]["data"]["text"].as_str().map(str::len), Some(8 << 20));
@@ -75,7 +75,7 @@ fn frames_that_never_end_take_bounded_memory_and_make_way() {
     let length: u32 = 63 << 20;
     for _ in 0..9 {
         let mut stream = UnixStream::connect(home.socket()).unwrap();
-        // It ends with the daemon, if not before.
+        // The thread ends with the daemon at the latest.
         thread::spawn(move || {
             let _ = stream.write_all(&length.to_le_bytes());
             let part = vec![b' '; 1 << 20];
@@ -118,10 +118,10 @@ fn idle_connections_lock_nobody_out() {
     watching.receive().unwrap();
     let idle: Vec<_> = (0..2 * most).map(|_| UnixStream::connect(home.socket()).unwrap()).collect();
     home.run(["status"]).expect(0);
-    // One that came this moment may yet ask something.
+    // A connection that has just arrived may yet ask something.
     eventually("there is a place again", || (home.run(["Hello"]).code == 0).then_some(()));
     assert_eq!(home.run(["Hello"]).expect(0).stdout.trim_end(), ANSWER);
-    // Who waits for something is not idle.
+    // A client that waits for something is not idle.
     assert_eq!(watching.receive().unwrap()["event"], "changed");
     drop(idle);
 }
@@ -205,6 +205,6 @@ fn a_submission_of_very_many_references_is_refused_at_once() {
     }
     let many: Vec<_> = (0..10_001).map(|_| &id).collect();
     assert_eq!(ask(1, json!({"after": many}))["code"], "invalid_request");
-    // What is not read for references may have as many as it likes.
+    // A prompt that is not searched for references may contain any number of them.
     assert!(ask(100_000, json!({"template_bytes": 0}))["data"]["job"].is_string());
 }

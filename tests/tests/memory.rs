@@ -1,4 +1,4 @@
-//! Several models in little memory: who stays, who goes, who waits, who is refused.
+//! Several models in little memory: which stay, which go, which wait, which are refused.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use threadrunner_tests::{Finished, Frames, TestHome, eventually, process_is_alive};
 
-/// A home whose dummies take 400 MB each, and in which `memory` is the budget.
+/// A home whose dummy models take 400 MB each, with `memory` as the budget.
 fn home(memory: &str) -> TestHome {
     let dummies = ["a", "b", "c"].map(|name| {
         format!("[models.{name}]\ndummy = {{ memory_bytes = 400_000_000, step_ms = 2 }}\n")
@@ -117,7 +117,7 @@ fn a_model_that_cannot_fit_is_refused_with_the_sum_and_nothing_else_is_disturbed
     ask(&home, "a").expect(0);
     let stays = pid(&home, "a");
     let sum = "weights 900.0 MB + cache 200.0 MB + buffers 0.0 MB = 1100.0 MB";
-    // The first is asked of an engine, the second is known.
+    // The first time an engine is asked for the size; then it is known.
     for _ in 0..2 {
         let refused = ask(&home, "big").expect(3);
         assert!(refused.stderr.contains(sum), "{}", refused.stderr);
@@ -170,7 +170,7 @@ fn how_long_a_model_stays_is_the_requests_then_the_models_then_everybodys() {
     within("c", 600.0, 7200.0);
     home.run(["-m", "a", "--keep-alive", "forever", "Hello"]).expect(0);
     assert_eq!(unloads("a"), None);
-    // The next one that says nothing has the usual.
+    // The next request that sets no `keep_alive` restores the default.
     ask(&home, "a").expect(0);
     within("a", 600.0, 1000.0);
     let mut client = home.connect();
@@ -197,7 +197,7 @@ fn how_long_a_model_stays_is_kept_with_a_job_over_a_restart() {
 #[test]
 fn an_engine_that_knows_no_sizes_is_loaded_all_the_same() {
     let home = TestHome::new().config("memory_budget = \"1 GB\"\n");
-    // An engine of another make: it exits where it is asked what it does not know.
+    // A foreign engine that exits when asked something it does not know.
     let engine = home.root().join("engine");
     let real = threadrunner_tests::program("threadrunner-engine");
     let script = format!(
@@ -225,7 +225,7 @@ fn write_program(path: &Path, text: &str) {
 fn a_model_file_that_was_replaced_is_loaded_anew_once_its_engine_is_free() {
     let home = home("2 GB");
     home.start_daemon();
-    // A dummy reads no file, but one that is there says which model it is.
+    // The dummy reads no file, but an existing one tells which model it is.
     let file = home.root().join("models/a");
     let replace = |text: &str| {
         fs::write(file.with_extension("new"), text).unwrap();
@@ -236,12 +236,12 @@ fn a_model_file_that_was_replaced_is_loaded_anew_once_its_engine_is_free() {
     let first = pid(&home, "a").unwrap();
     ask(&home, "a").expect(0);
     assert_eq!(pid(&home, "a"), Some(first));
-    // Idle, it makes way at once.
+    // An idle engine makes way at once.
     replace("two");
     ask(&home, "a").expect(0);
     let second = pid(&home, "a").unwrap();
     assert_ne!(second, first);
-    // At work, it ends what it has begun, and what comes meanwhile is the next one's.
+    // A busy engine finishes what it has begun, and new requests go to the next engine.
     let mut busy = home.connect();
     let long = "word ".repeat(300);
     busy.send(&json!({"v": 1, "id": 1, "op": "run", "prompt": long, "model": "a"}));
@@ -251,14 +251,14 @@ fn a_model_file_that_was_replaced_is_loaded_anew_once_its_engine_is_free() {
     assert_ne!(pid(&home, "a"), Some(second));
     let text = Frames::text(&busy.answer());
     assert!(text.ends_with("word."), "{text}");
-    // One that is to stay stays, with the new file.
+    // A pinned model stays pinned, with the new file.
     home.run(["load", "--pin", "a"]).expect(0);
     let pinned = pid(&home, "a");
     replace("four");
     ask(&home, "a").expect(0);
     assert_ne!(pid(&home, "a"), pinned);
     assert_eq!(ps(&home)["models"][0]["pinned"], true);
-    // One that is gone for a moment is no other one.
+    // A file that is missing for a moment is not another file.
     let fourth = pid(&home, "a");
     fs::remove_file(&file).unwrap();
     ask(&home, "a").expect(0);

@@ -1,4 +1,4 @@
-//! Real models through the whole system, and files that are none.
+//! Real models through the whole system, and files that are not models.
 #![cfg(feature = "llama")]
 
 use std::fs;
@@ -53,7 +53,7 @@ fn a_real_model_answers_through_its_template() {
     let home = home_with(&smollm());
     let finished = home.run(["--temperature", "0", "Tell me the capital of France."]).expect(0);
     assert_eq!(finished.stdout, "The capital of France is Paris.\n");
-    // llama.cpp warns of what it is refused.
+    // llama.cpp logs a warning for whatever the fence refuses.
     assert!(!home.log().contains("WARN"), "{}", home.log());
     let answer = home
         .run(["-m", "m", "--json", "--temperature", "0", "Tell me the capital of France."])
@@ -64,7 +64,8 @@ fn a_real_model_answers_through_its_template() {
     assert!(answer["usage"]["prompt_tokens"].as_u64() > Some(30), "the template is not counted");
 }
 
-/// Behind the fence the engine reads two files, and says the same with a model that guesses for itself.
+/// The engine reads two files behind the fence, and a model gives the same answer when it drafts
+/// for itself.
 #[test]
 fn a_real_model_with_a_draft_model_says_the_same() {
     let home = home_with(&smollm());
@@ -79,7 +80,7 @@ fn a_real_model_with_a_draft_model_says_the_same() {
     assert!(plain["timings"]["drafted"].is_null(), "{plain}");
     assert!(drafted["timings"]["accepted"].as_u64() > Some(0), "{drafted}");
     assert!(!home.log().contains("WARN"), "{}", home.log());
-    // Both are in its memory.
+    // Both models are in its memory.
     let ps = home.connect().ask(&json!({"v": 1, "id": 1, "op": "ps"}))[0]["data"].clone();
     let weights = |drafted: bool| {
         let models = ps["models"].as_array().unwrap();
@@ -97,7 +98,7 @@ fn a_draft_model_of_another_family_is_refused_with_exit_code_3_and_both_names() 
     for name in ["SmolLM2", other.file_name().unwrap().to_str().unwrap()] {
         assert!(failed.stderr.contains(name), "{}", failed.stderr);
     }
-    // No model at all is refused before anything is loaded.
+    // A file that is no model is refused before anything is loaded.
     fs::write(home.root().join("models/empty.gguf"), "no model").unwrap();
     let failed = home.run(["-m", "m", "--draft", "empty.gguf", "Hello"]).expect(3);
     assert!(failed.stderr.contains("empty.gguf"), "{}", failed.stderr);
@@ -160,7 +161,7 @@ fn a_client_that_vanishes_while_its_prompt_is_read_frees_its_slot() {
     let home = home_with(&smollm());
     let mut client = home.connect();
     client.send(&json!({"v": 1, "id": 1, "op": "run", "prompt": "word ".repeat(900)}));
-    // From the beginning of the reading on.
+    // From when its prompt begins to be read.
     while client.receive().expect("progress")["event"] != "loading" {}
     drop(client);
     let finished = home.run(["--temperature", "0", "Tell me the capital of France."]).expect(0);
@@ -170,7 +171,7 @@ fn a_client_that_vanishes_while_its_prompt_is_read_frees_its_slot() {
     });
 }
 
-/// Files that are no model, by what is wrong with them.
+/// Files that are not models, each with what is wrong with it.
 fn broken_files() -> Vec<(&'static str, Vec<u8>)> {
     let whole = fs::read(smollm()).expect("SmolLM2 can be read");
     let mut flipped = whole[..4 << 20].to_vec();
@@ -223,8 +224,8 @@ fn a_simple_client_gets_a_real_answer() {
     assert_ne!(frames.last().unwrap()["usage"], Value::Null);
 }
 
-/// Bytes that a process has in memory: `Rss:` with all of what it shares with others, `Pss:` with its
-/// share of that; 0 when it is gone.
+/// A process's memory in bytes: `Rss:` includes everything it shares with other processes, `Pss:`
+/// only its share of that; 0 if the process is gone.
 fn bytes_of(pid: u64, what: &str) -> u64 {
     let smaps = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
     let line = smaps.lines().find_map(|line| line.strip_prefix(what));
@@ -255,7 +256,7 @@ fn two_models_that_do_not_fit_together_take_turns_and_give_their_memory_back() {
             let loaded = engines();
             assert_eq!(loaded.len(), 1, "{loaded:?}");
             let pid = loaded[0]["pid"].as_u64().unwrap();
-            // What it is said to take is what it has. Another test may have the same file mapped.
+            // It takes what `ps` says. Another test may have the same file mapped.
             let (has, own) = (bytes_of(pid, "Rss:"), bytes_of(pid, "Pss:"));
             let said = loaded[0]["size_bytes"].as_u64().unwrap();
             assert!(has > 100_000_000 && said >= own && said < 2 * has, "{has} {own} {said}");
@@ -282,7 +283,7 @@ fn a_cache_takes_memory_for_what_is_used_of_it() {
     let little = ask("Tell me the capital of France.");
     let more = ask(&"All rivers flow into the sea. ".repeat(500));
     assert!(little > 90_000_000 && little < 400_000_000, "{little}");
-    // Some 3,500 tokens of 23 kB each.
+    // About 3,500 tokens of 23 kB each.
     assert!(more > little + 70_000_000 && more < little + 300_000_000, "{little} {more}");
 }
 
@@ -316,7 +317,7 @@ fn a_second_turn_reads_only_what_is_new() {
     assert_eq!(second["session"], "s");
     let computed =
         |answer: &Value| tokens(answer, "prompt_tokens") - tokens(answer, "cached_tokens");
-    // All of the first turn's prompt is in the second's, and in the cache.
+    // The second turn's prompt contains the first's, which is in the cache.
     assert!(tokens(&second, "cached_tokens") >= tokens(&first, "prompt_tokens") - 1, "{second}");
     // A new engine with nothing cached reads it all.
     home.run(["daemon", "stop"]).expect(0);

@@ -1,4 +1,4 @@
-//! Jobs that wait for other jobs, and use their answers.
+//! Jobs that wait for other jobs and use their answers.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use threadrunner_tests::{TestHome, eventually};
 
-/// Puts a job there as another program does: a directory, renamed into place.
+/// Submits a job as another program does: a directory, renamed into place.
 fn put(home: &TestHome, id: &str, prompt: &str, job_json: &Value) {
     let writing = home.workspace("input/writing").join(id);
     fs::create_dir(&writing).expect("a directory can be made");
@@ -26,7 +26,7 @@ fn answer(home: &TestHome, id: &str) -> String {
     home.run(["result", id]).expect(0).stdout.trim_end().to_owned()
 }
 
-/// Why a job failed, once it has.
+/// Waits for a job to fail and returns the reason.
 fn reason(home: &TestHome, id: &str) -> String {
     home.run(["wait", id]).expect(6);
     fs::read_to_string(home.workspace("failed").join(id).join("error.txt"))
@@ -57,7 +57,7 @@ fn ten_answers_are_put_together_into_one() {
     for n in 0..10 {
         assert!(text.contains(&format!(" part{n}.")), "{text}");
     }
-    // What was submitted stays what it was.
+    // The job's files keep what was submitted.
     let directory = home.workspace("output").join(&whole);
     assert_eq!(fs::read_to_string(directory.join("prompt.txt")).unwrap(), prompt);
     let job: Value =
@@ -144,7 +144,7 @@ fn what_ended_while_no_daemon_ran_is_seen_by_the_next() {
     let after_gone = detach(&home, &["--after", &gone, "--after-any", "c"]);
     eventually("they run", || (home.jobs_in("processing").len() == 3).then_some(()));
     kill_daemon(&home);
-    // As if the daemon had done it and crashed after; and as people do.
+    // One as if the daemon had crashed after the move, the others moved and deleted by hand.
     let processing = home.workspace("processing");
     fs::write(processing.join(&done).join("result.txt"), "yes").unwrap();
     fs::rename(processing.join(&done), home.workspace("output").join(&done)).unwrap();
@@ -167,7 +167,7 @@ fn an_unknown_job_is_refused_at_once() {
     assert!(home.jobs_in("failed").is_empty());
     let literal = home.run(["--literal", "x{{result:123456}}x"]).expect(0).stdout;
     assert!(literal.contains("x{{result:123456}}x"), "{literal}");
-    // Other braces are words like any other.
+    // Other text in braces is no reference.
     home.run(["{{result:soon}} {{result: 1}}"]).expect(0);
 }
 
@@ -179,7 +179,7 @@ fn other_programs_jobs_are_held_to_the_same_rules() {
     put(&home, "12", "x", &json!({"v": 1, "after": ["99"]}));
     assert!(reason(&home, "11").contains("itself"));
     assert!(reason(&home, "12").contains("99"));
-    // Both are there before either is looked at.
+    // Both are there before either is read.
     home.run(["daemon", "stop"]).expect(0);
     put(&home, "21", "x", &json!({"v": 1, "after": ["22"]}));
     put(&home, "22", "x", &json!({"v": 1, "after": ["21"]}));
@@ -212,7 +212,7 @@ fn only_a_template_has_references() {
 fn what_is_piped_in_is_data_and_has_no_references() {
     let home = TestHome::new();
     let piped = b"x{{result:last}}x x{{result:99}}x\n";
-    // There is no job yet that it could mean.
+    // There is no job yet that it could refer to.
     let alone = home.run_with_input(["-"], piped).expect(0).stdout;
     assert!(alone.contains(" x{{result:last}}x. x{{result:99}}x."), "{alone}");
     let after = home.run_with_input(["Summarize"], piped).expect(0).stdout;
@@ -225,7 +225,7 @@ fn what_is_piped_in_is_data_and_has_no_references() {
         both.contains(" é. lorem. ipsum. dolor. sit. amet. one. b. x{{result:last}}x."),
         "{both}"
     );
-    // It is the same after a restart, and for an attempt that begins anew.
+    // The same holds after a restart and for a new attempt.
     let last = home.jobs_in("output").pop().unwrap();
     let spec = std::fs::read_to_string(home.workspace("output").join(&last).join("job.json"));
     let spec: serde_json::Value = serde_json::from_str(&spec.unwrap()).unwrap();

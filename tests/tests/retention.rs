@@ -1,11 +1,11 @@
-//! `[retention]`: jobs that have ended are removed by the daemon itself.
+//! `[retention]`: the daemon removes jobs that have ended.
 
 use std::fs::{File, FileTimes};
 use std::time::{Duration, SystemTime};
 
 use threadrunner_tests::{TestHome, eventually};
 
-/// Lets a job have ended so long ago.
+/// Makes a job look as if it ended this long ago.
 fn age(home: &TestHome, id: &str, seconds: u64) {
     let dir = File::open(home.workspace("output").join(id)).expect("the job is there");
     let then = SystemTime::now() - Duration::from_secs(seconds);
@@ -36,7 +36,7 @@ fn what_is_over_a_limit_goes_and_what_just_ended_stays() {
         (home.jobs_in("output") == ids[3..]).then_some(())
     });
     home.run(["daemon", "stop"]).expect(0);
-    // The last one ended a moment ago: its limit is no jobs at all, and still it can be read.
+    // The last job ended a moment ago: although the limit is no jobs at all, it can still be read.
     let home = home.config("[retention]\nmax_jobs = 0\n");
     let another = done(&home);
     assert_eq!(home.run(["result", &another]).expect(0).code, 0);

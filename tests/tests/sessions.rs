@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use threadrunner_tests::{Finished, Frames, TestHome, eventually, process_is_alive};
 
-/// The dummy answers to all that was said before, so that an answer tells what the model was given.
+/// The dummy repeats the whole conversation, so that an answer shows what the model was given.
 fn talkative() -> TestHome {
     TestHome::new().dummy(&json!({"transcript": true}))
 }
@@ -26,7 +26,7 @@ fn kill_daemon(home: &TestHome) {
     eventually("the daemon is gone", || (!process_is_alive(pid)).then_some(()));
 }
 
-/// What was asked in the turns of a session.
+/// The prompts of a session's turns.
 fn prompts(home: &TestHome, name: &str) -> Vec<String> {
     let shown = show(home, name);
     let turns = shown["conversation"].as_array().expect("turns");
@@ -42,7 +42,7 @@ fn a_turn_is_answered_with_all_that_was_said_before() {
     let said = "system. Brief. user. I. am. Ann. assistant. lorem. ipsum. dolor. sit. amet. system. \
                 Brief. user. I. am. Ann. user. Who. am. I.";
     assert_eq!(second, format!("lorem ipsum dolor sit amet {said}\n"));
-    // A chain of jobs, each with its own words alone.
+    // A chain of jobs, each with only its own words.
     let shown = show(&home, "trip");
     let turns = shown["conversation"].as_array().unwrap();
     assert_eq!((turns.len(), &shown["turns"]), (2, &json!(2)));
@@ -81,12 +81,12 @@ fn a_turn_that_fails_or_is_canceled_is_not_part_of_the_conversation() {
     let next = home.run(["--session", "s", "four"]).expect(0).stdout;
     assert!(next.ends_with("user. one. user. four.\n"), "{next}");
     assert_eq!(prompts(&home, "s"), ["one", "four"]);
-    // A session of which the first turn came to nothing is none.
+    // A session whose first turn failed does not exist.
     let home = scripted(home, r#"{"fail_after":0}"#);
     home.run(["daemon", "restart"]).expect(0);
     home.run(["--session", "new", "hi"]).expect(3);
     home.run(["sessions", "show", "new"]).expect(7);
-    // Its file goes when everybody has been told.
+    // Its file is removed after the clients are told.
     eventually("nothing is left", || {
         (fs::read_dir(home.workspace(".sessions")).unwrap().count() == 1).then_some(())
     });
@@ -160,7 +160,7 @@ fn a_turn_that_was_done_when_the_daemon_was_killed_is_part_of_its_session() {
     let home = talkative();
     home.run(["--session", "s", "one"]).expect(0);
     let file = home.workspace(".sessions/s.json");
-    // The file as it was before the turn ended: what a kill between the two would leave.
+    // The file from before the turn ended, as a kill between the two would leave it.
     let head: Value = eventually("the end is written", || {
         let file: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
         (file["head"] != Value::Null).then_some(file)
@@ -286,7 +286,7 @@ fn a_session_keeps_its_model_until_another_is_named() {
     let home = talkative();
     fs::create_dir_all(home.root().join("models")).unwrap();
     home.run(["--session", "s", "one"]).expect(0);
-    // The caller's default is another now; the dummy needs no file, and llama would.
+    // The default is another backend now; the dummy needs no model file, but llama would.
     let home = home.with("THREADRUNNER_BACKEND", "llama");
     home.run(["--session", "s", "two"]).expect(0);
     assert_eq!(show(&home, "s")["model"], "dummy");
@@ -320,7 +320,7 @@ fn a_session_that_an_answer_filled_goes_on_when_that_is_taken_back() {
     assert_eq!(undone.stderr, "session 's' has 1 turn now\n");
     home.run(["--session", "s", "--max-tokens", "5", "four"]).expect(0);
     assert_eq!(prompts(&home, "s"), ["one", "four"]);
-    // What was taken back is an ordinary job.
+    // A turn that was taken back is an ordinary job.
     home.run(["rm", last["job"].as_str().unwrap()]).expect(0);
 }
 

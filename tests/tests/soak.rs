@@ -1,4 +1,4 @@
-//! A short soak: `just soak` does a long one.
+//! A short soak; `just soak` runs a long one.
 
 use std::time::Duration;
 

@@ -16,7 +16,7 @@ fn mode(path: &Path) -> u32 {
     fs::metadata(path).expect("it is there").permissions().mode() & 0o777
 }
 
-/// A command as a user has it whose home nobody chose, with this runtime directory.
+/// A command for a user with the default home and this runtime directory.
 fn with_runtime(home: &TestHome, runtime: &Path, arguments: &[&str]) -> Command {
     let mut command = home.threadrunner(arguments);
     command.env("HOME", home.root()).env_remove("THREADRUNNER_HOME");
@@ -58,7 +58,7 @@ fn a_runtime_directory_that_is_gone_is_not_made() {
     run(&["daemon", "stop", "--now"]).expect(0);
 }
 
-/// What is in a file's place, made by a program of the system's.
+/// Puts something else in a file's place, made by a system program.
 fn in_place_of(home: &TestHome, path: &str, kind: &str) {
     let path = home.root().join(path);
     fs::create_dir_all(path.parent().expect("a folder")).expect("a folder can be made");
@@ -88,7 +88,7 @@ fn what_is_in_the_place_of_a_file_is_named_and_neither_waited_for_nor_read_witho
             assert!(finished.stderr.contains(path), "{kind} {path}: {}", finished.stderr);
         }
     }
-    // What only helps is done without.
+    // Files that only help are done without.
     for path in ["cache/chat_history", "workspace/.redo"] {
         let home = TestHome::new().config("");
         in_place_of(&home, path, "pipe");
@@ -132,7 +132,7 @@ fn silent_standard_input_is_told_of_and_does_not_outlast_the_time_limit() {
     let home = TestHome::new();
     home.start_daemon();
     for arguments in [&["--timeout", "2", "Hello"][..], &["wait", "--timeout", "2"]] {
-        // Held open by this test, which says nothing.
+        // Held open by this test, which writes nothing.
         let child = home.threadrunner(arguments).stdin(Stdio::piped()).spawn();
         let mut child = child.unwrap();
         let _held = child.stdin.take().unwrap();
@@ -154,7 +154,7 @@ fn a_detached_prompt_does_not_wait_for_silent_standard_input_for_ever() {
     assert!(finished.stderr.contains("< /dev/null"), "{}", finished.stderr);
 }
 
-/// What somebody sees whose prompt takes a while, in this environment.
+/// What a terminal shows for a prompt that takes a while, in this environment.
 fn shown(home: &TestHome, variables: &[(&str, &str)]) -> String {
     let mut command = home.threadrunner(["Hello"]);
     command.envs(variables.iter().copied());
@@ -184,7 +184,7 @@ fn a_daemon_whose_socket_is_taken_away_is_reached_again() {
     assert_eq!(home.run(["Hello"]).expect(0).stdout, ANSWER);
     assert_eq!(home.daemon_pid(), pid);
 
-    // As at the end of a user's last session, and at the beginning of the next one.
+    // As between a user's sessions, when the runtime directory is removed and made again.
     let home = TestHome::new().config("");
     let runtime = home.root().with_file_name("runtime");
     fs::create_dir(&runtime).unwrap();

@@ -55,7 +55,7 @@ fn colour_is_left_out_for_those_who_want_none() {
 fn an_answer_is_broken_between_its_words() {
     let home = TestHome::new().dummy(&json!({"step_ms": 0}));
     home.start_daemon();
-    // 20 columns, of which the last stays free.
+    // 20 columns, the last of which stays free.
     let mut answer = Terminal::sized(&home.threadrunner(["Hello"]), 20, 24);
     answer.see("lorem ipsum dolor");
     answer.see("\nsit amet Hello.");
@@ -64,7 +64,7 @@ fn an_answer_is_broken_between_its_words() {
 
 #[test]
 fn markdown_is_set_off_for_a_person_and_nobody_else() {
-    // The dummy writes no Markdown: this is another program's job, done.
+    // The dummy writes no Markdown, so this is a finished job of another program.
     let home = TestHome::new();
     home.start_daemon();
     let job = home.workspace("output/4711");
@@ -110,7 +110,7 @@ fn a_long_conversation_is_paged() {
     all.see("> one");
     all.see("lorem ipsum dolor sit amet three.");
     assert_eq!(all.end(), Some(0));
-    // Into a pipe it goes as it is.
+    // A pipe gets it unchanged.
     assert!(home.run(show).expect(0).stdout.starts_with("> one\n"));
     let home = home.with("PAGER", "/nowhere/less");
     let mut none = Terminal::sized(&home.threadrunner(show), 80, 5);

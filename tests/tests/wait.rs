@@ -18,7 +18,7 @@ fn sorted(text: &str) -> Vec<&str> {
     ids
 }
 
-/// A home whose jobs take long, but for those that are canceled.
+/// A home whose jobs take long unless they are canceled.
 fn slow() -> TestHome {
     TestHome::new().dummy(&json!({"step_ms": 20, "words": 100_000}))
 }
@@ -29,7 +29,7 @@ fn ids_that_end_are_printed_and_a_failure_is_exit_code_6() {
     let ids: Vec<_> = (0..20).map(|n| detach(&home, &[&format!("job {n}")])).collect();
     let finished = home.run_with_input(["wait", "-"], ids.join("\n").as_bytes()).expect(0);
     assert_eq!(sorted(&finished.stdout), ids);
-    // What has ended is printed too; what is given twice is printed once.
+    // Jobs that have ended are printed too; a repeated id is printed once.
     let again = home.run(["wait", &ids[3], &ids[3], "last"]).expect(0);
     assert_eq!(sorted(&again.stdout), [ids[3].as_str(), ids[19].as_str()]);
 
@@ -67,7 +67,7 @@ fn waiting_for_all_is_for_those_unfinished_now_and_for_a_tag_also_for_those_that
 #[test]
 fn the_first_to_end_is_enough_for_any() {
     let home = slow();
-    // The first ends by itself, long after the one that waits for any has looked which there are.
+    // The first ends by itself, long after `wait --any` has listed the jobs.
     let ids = [detach(&home, &["--timeout", "3s", "x"]), detach(&home, &["y"])];
     let waiting = home.threadrunner(["wait", "--any", "--all"]).spawn().unwrap();
     let given = home.threadrunner(["wait", "--any", &ids[0], &ids[1]]).spawn().unwrap();
@@ -104,7 +104,7 @@ fn idle_is_when_nothing_is_queued_or_running_also_of_what_others_put_there() {
     }
     home.run(["wait", "--idle"]).expect(0);
     assert_eq!(home.jobs_in("output").len(), 2);
-    // A directory that nobody has filled is no job to wait for.
+    // An empty directory is not a job to wait for.
     fs::create_dir(home.workspace("input/ready/5")).unwrap();
     home.run(["wait", "--idle"]).expect(0);
 }
@@ -142,7 +142,7 @@ fn ids_pass_from_one_command_to_the_next() {
     assert_eq!(only.trim(), ids[0]);
     assert_eq!(sorted(&with_input(&["retry", "-"], &canceled).expect(0).stdout), ids);
     assert_eq!(with_input(&["cancel"], &listed).expect(0).stdout, listed);
-    // One that is not there stops no other.
+    // An unknown id does not affect the others.
     let given = format!("123456\n{listed}");
     let removed = with_input(&["rm", "-"], &given).expect(7);
     assert_eq!(removed.stdout, listed);
@@ -156,7 +156,7 @@ fn nothing_on_standard_input_is_nothing_to_do_where_it_was_asked_for() {
     for command in ["result", "wait", "follow", "cancel", "retry", "rm"] {
         let done = home.run_with_input([command, "-"], b"\n").expect(0);
         assert_eq!((done.stdout.as_str(), done.stderr.as_str()), ("", ""), "{command}");
-        // Without the dash it is more likely that something is missing.
+        // Without the dash, something is probably missing.
         home.run_with_input([command], b"").expect(64);
     }
 }

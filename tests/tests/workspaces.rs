@@ -12,7 +12,7 @@ fn id(finished: Finished) -> String {
     finished.expect(0).stdout.trim().to_owned()
 }
 
-/// Puts a job of another program into the workspace `code`.
+/// Submits a job of another program to the workspace `code`.
 fn put(home: &TestHome, name: &str, prompt: &str) -> PathBuf {
     let aside = home.root().join("aside");
     fs::create_dir_all(&aside).expect("a directory can be made");
@@ -31,7 +31,7 @@ fn a_job_is_kept_in_the_workspace_it_was_given_to_and_found_in_any() {
     home.run(["wait", &there, &here]).expect(0);
     assert!(home.root().join("workspaces/code/output").join(&there).is_dir());
     assert_eq!(home.jobs_in("output"), [here.as_str()]);
-    // Its workspace's default, and not the other's.
+    // Its own workspace's default applies.
     assert_eq!(home.run(["result", &there]).expect(0).stdout, "lorem ipsum\n");
     assert_eq!(home.run(["result", "last"]).expect(0).stdout.trim_end(), {
         "lorem ipsum dolor sit amet Hello. here."

@@ -77,7 +77,7 @@ fn footprint(home: &TestHome) {
     println!();
 }
 
-/// Voluntary context switches of all of a process's threads: each ends a wait.
+/// Voluntary context switches of all threads of a process; each one ends in a wake-up.
 fn switches(pid: u32) -> u64 {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     tasks

@@ -191,7 +191,7 @@ impl ErrorCode {
         }
     }
 
-    /// The coarse type of `contracts.md`.
+    /// The coarse type, for the simplest clients.
     pub fn error_type(self) -> ErrorType {
         match self {
             Self::BadFrame

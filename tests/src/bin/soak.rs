@@ -1,5 +1,5 @@
-//! `soak [--seed N] [--seconds N] [--kills N]`: clients of every kind, while daemon and engines are
-//! killed at random; then everything is counted. Ends with 1 when something is lost or done twice.
+//! `soak [--seed N] [--seconds N] [--kills N]`: runs clients of every kind while daemon and engines
+//! are killed at random, then counts everything. Exits with 1 if anything was lost or done twice.
 #![expect(clippy::print_stdout, reason = "the report is this program's data")]
 
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! The count at the end: what is on the disk, beside what the clients know.
+//! The audit at the end: compares what is on disk with what the clients know.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -78,7 +78,7 @@ fn failed(home: &TestHome, id: &str, ledger: &Ledger, report: &mut Report) {
     let attached = attached["attached"] == true;
     match meta["error"]["code"].as_str() {
         Some("canceled") if ledger.canceled.contains(id) || attached => report.canceled += 1,
-        // What its client was sent cannot be taken back, so it is not begun again.
+        // What its client was sent cannot be taken back, so it is not started again.
         Some("engine_died") if attached => report.failed += 1,
         _ => report.wrong.push(format!("{id} failed with {meta}")),
     }

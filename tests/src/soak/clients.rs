@@ -1,4 +1,4 @@
-//! Those who submit, each in its own way, and one who cancels.
+//! Clients that submit, each in its own way, and one that cancels.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -15,13 +15,13 @@ use super::random::Random;
 use crate::Finished;
 use crate::wait::PATIENCE;
 
-/// What the dummy answers to one of these prompts.
+/// What the dummy backend answers to such a prompt.
 pub(super) fn answer(prompt: &str) -> String {
     let words: String = prompt.split(' ').map(|word| format!(" {word}.")).collect();
     format!("lorem ipsum dolor sit amet{words}")
 }
 
-/// A prompt that nobody else sends.
+/// A prompt unlike any other.
 fn prompt(soak: &Soak, random: &mut Random, client: u64) -> String {
     static SENT: AtomicU64 = AtomicU64::new(0);
     let number = SENT.fetch_add(1, Ordering::Relaxed);
@@ -39,8 +39,8 @@ fn accepted(soak: &Soak, id: &str, prompt: String) {
     });
 }
 
-/// Codes that a client may end with when daemons and engines are killed: no connection, the engine
-/// died, the job was canceled.
+/// Exit codes expected while daemons and engines are killed: no connection, engine died, job
+/// canceled.
 const EXPECTED: [i32; 3] = [2, 3, 6];
 
 fn check(soak: &Soak, finished: &Finished) {
@@ -50,7 +50,7 @@ fn check(soak: &Soak, finished: &Finished) {
     }
 }
 
-/// `threadrunner --detach`, a process each.
+/// `threadrunner --detach`, one process for each prompt.
 pub(super) fn detached(soak: &Soak, random: &mut Random, client: u64) {
     let prompt = prompt(soak, random, client);
     let finished = soak.home.run(["--detach", &prompt]);
@@ -60,7 +60,7 @@ pub(super) fn detached(soak: &Soak, random: &mut Random, client: u64) {
     }
 }
 
-/// `threadrunner`, waiting for the answer, a process each.
+/// `threadrunner`, waiting for the answer, one process for each prompt.
 pub(super) fn attached(soak: &Soak, random: &mut Random, client: u64) {
     let prompt = prompt(soak, random, client);
     let finished = soak.home.run(["--json", &prompt]);
@@ -75,7 +75,7 @@ pub(super) fn attached(soak: &Soak, random: &mut Random, client: u64) {
     accepted(soak, said["job"].as_str().unwrap_or_default(), prompt);
 }
 
-/// Another program's jobs: a directory with a prompt, renamed.
+/// Jobs as another program submits them: a directory with a prompt, renamed.
 pub(super) fn renames(soak: &Soak, random: &mut Random, client: u64) {
     for number in 0..=random.below(8) {
         let prompt = prompt(soak, random, client);
@@ -90,14 +90,14 @@ pub(super) fn renames(soak: &Soak, random: &mut Random, client: u64) {
     }
 }
 
-/// Many submissions at once on one connection, of which each may be lost on its way.
+/// Many submissions at once on one connection; any of them may be lost on the way.
 pub(super) fn frames(soak: &Soak, random: &mut Random, client: u64) {
     let prompts: Vec<_> = (0..=random.below(20)).map(|_| prompt(soak, random, client)).collect();
     let requests = prompts
         .iter()
         .enumerate()
         .map(|(id, prompt)| json!({"v": 1, "id": id, "op": "submit", "prompt": prompt}));
-    // A connection that ends is what this is about: what was answered until then counts.
+    // The connection may end at any time; what was answered until then counts.
     let _ = talk(soak, requests, &mut |reply| {
         let prompt = reply["id"].as_u64().and_then(|id| prompts.get(usize::try_from(id).ok()?));
         let code = reply["code"].as_str();
@@ -109,7 +109,7 @@ pub(super) fn frames(soak: &Soak, random: &mut Random, client: u64) {
     });
 }
 
-/// Cancels one of those that were accepted, wherever it stands.
+/// Cancels one of the newest accepted jobs, whatever its state.
 pub(super) fn cancels(soak: &Soak, random: &mut Random, _client: u64) {
     let mut chosen = None;
     soak.note(|ledger| {
@@ -129,7 +129,7 @@ pub(super) fn cancels(soak: &Soak, random: &mut Random, _client: u64) {
     });
 }
 
-/// Sends requests with ids and hands on the last frame of each answer, until the connection ends.
+/// Sends requests with ids and passes on the last frame of each answer, until the connection ends.
 fn talk(
     soak: &Soak,
     requests: impl IntoIterator<Item = Value>,

@@ -1,6 +1,6 @@
-//! Choices that follow from a seed.
+//! Random choices that depend only on a seed.
 
-/// SplitMix64: a few lines, and good enough to choose by.
+/// SplitMix64: short, and random enough.
 #[derive(Debug)]
 pub(super) struct Random(u64);
 
@@ -17,7 +17,7 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number from 0 to below `limit`.
+    /// A number below `limit`.
     pub(super) fn below(&mut self, limit: u64) -> u64 {
         self.next() % limit
     }

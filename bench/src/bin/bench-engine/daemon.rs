@@ -1,4 +1,4 @@
-//! The daemon, measured as the plain loop is.
+//! The daemon's side of the comparison with the plain loop.
 
 use std::sync::Barrier;
 use std::thread;
@@ -9,10 +9,10 @@ use threadrunner_bench::server::{Reply, Server, exchange};
 
 use crate::Measured;
 
-/// When a client goes away that waits for a long prompt to be read.
+/// How long after sending a long prompt its client goes away.
 const READING: Duration = Duration::from_millis(200);
 
-/// Answers the prompts at once, greedily where nothing else was asked for, with `answer` tokens each.
+/// Answers the prompts at once with `answer` tokens each, as the server's requests sample.
 pub(crate) fn measure(server: &Server, prompts: &[String], answer: u32) -> Measured {
     let together = Barrier::new(prompts.len());
     let replies: Vec<Reply> = thread::scope(|scope| {
@@ -43,8 +43,8 @@ pub(crate) fn measure(server: &Server, prompts: &[String], answer: u32) -> Measu
     }
 }
 
-/// Goes away while `long` is read, and asks at once for `short`: what its first token then takes, in
-/// milliseconds.
+/// Disconnects while `long` is being read and at once asks for `short`. Returns the time to its
+/// first token, in milliseconds.
 pub(crate) fn after_leaving(server: &Server, long: &str, short: &str) -> f64 {
     let mut leaving = server.connect();
     leaving.send(&json!({ "v": 1, "prompt": long, "raw": true, "max_tokens": 1 }));

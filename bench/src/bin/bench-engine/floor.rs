@@ -1,7 +1,7 @@
-//! The floor: the loop that anybody would write over llama.cpp, in one process, with nobody else.
+//! The floor: the loop that anybody would write over llama.cpp, in one process.
 //!
-//! The same context as the engine's (8192 cells shared by 8 sequences, batches of 512), llama.cpp's
-//! greedy sampler, and its default way of waiting for other threads.
+//! It uses the same context as the engine (8192 cells shared by 8 sequences, batches of 512),
+//! llama.cpp's greedy sampler, and llama.cpp's default way of waiting for other threads.
 
 use std::path::Path;
 use std::time::Instant;
@@ -33,7 +33,7 @@ struct Sequence {
     left: u32,
 }
 
-/// Loads the model and lends it.
+/// Loads the model and passes the loop to `body`.
 pub(crate) fn with_loop(path: &Path, body: impl FnOnce(&Floor<'_>)) {
     let mut backend = LlamaBackend::init().expect("llama.cpp starts");
     backend.void_logs();

@@ -1,4 +1,4 @@
-//! What guessing at the next tokens is worth, and which settings change a greedy answer.
+//! What guessing the next tokens gains, and which settings change a greedy answer.
 
 use std::path::Path;
 use std::thread;
@@ -8,21 +8,21 @@ use serde_json::json;
 use threadrunner_bench::server::{Reply, Server, exchange};
 use threadrunner_bench::{Series, Table, settle};
 
-/// Of the tests of fidelity: one prompt a line.
+/// The prompts of the fidelity tests, one a line.
 const PROMPTS: &str = include_str!("../../../../crates/engine/tests/llama/prompts.txt");
 
-/// Tokens of an answer where rates are measured, and where answers are compared.
+/// Tokens of an answer when measuring rates, and when comparing answers.
 const ANSWER: u32 = 128;
 const COMPARED: u32 = 32;
-/// Requests at once.
+/// How many requests run at once.
 const TOGETHER: usize = 8;
 
 /// How to ask.
 #[derive(Clone, Copy)]
 struct Manner {
-    /// Not as a conversation.
+    /// Without the chat template.
     raw: bool,
-    /// `None` samples as for a request that says nothing about it.
+    /// `None` leaves it out, so that the defaults sample.
     temperature: Option<f64>,
     answer: u32,
 }
@@ -37,7 +37,7 @@ fn ask(server: &Server, prompt: &str, manner: Manner) -> Reply {
     exchange(&mut server.connect(), &request)
 }
 
-/// A text and the beginning of the same again, with a word changed.
+/// A prompt with a text and the start of a copy in which one word differs.
 fn edit(round: usize) -> String {
     const NAMES: [&str; 6] = ["Anna", "Bruno", "Clara", "David", "Elena", "Felix"];
     let (old, new) = (NAMES[round % 6], NAMES[(round + 1) % 6]);
@@ -54,7 +54,7 @@ fn edit(round: usize) -> String {
     )
 }
 
-/// Measures with and without, in turn.
+/// Compares rates with and without guessing, in turn.
 pub(crate) fn compare(model: &Path, rounds: usize, wanted: impl Fn(&str) -> bool) {
     let without = || Server::start(model, "[engine]\nspeculation = false\nprefix_cache = false\n");
     let usual = || Server::start(model, "[engine]\nprefix_cache = false\n");
@@ -90,7 +90,7 @@ pub(crate) fn compare(model: &Path, rounds: usize, wanted: impl Fn(&str) -> bool
             for (server, rate) in servers.iter().zip(&mut rates) {
                 settle();
                 let answer = ask(server, &prompt(round), manner);
-                // One that ends at once says nothing about a rate.
+                // An answer that ends at once says nothing about the rate.
                 if answer.tokens() >= u64::from(ANSWER / 4) {
                     let seconds = (answer.last() - answer.first()).as_secs_f64();
                     rate.push((answer.tokens() - 1) as f64 / seconds);
@@ -111,7 +111,7 @@ pub(crate) fn compare(model: &Path, rounds: usize, wanted: impl Fn(&str) -> bool
         row("guesses for each token of the answer", per(2 * drafted, tokens));
         row("of the guesses right", per(accepted, drafted));
         if manner.temperature.is_some() {
-            row("answers that came out otherwise", format!("{others} of {rounds}"));
+            row("answers that differ", format!("{others} of {rounds}"));
         }
         table.end();
     }
@@ -124,8 +124,8 @@ fn per(part: u64, whole: u64) -> String {
     }
 }
 
-/// Counts the greedy answers that other settings and company change, and what it costs to have
-/// them all the same.
+/// Counts how many greedy answers change with the settings and with other requests, and measures
+/// what `deterministic`, which keeps them the same, costs.
 pub(crate) fn sameness(model: &Path, rounds: usize) {
     let prompts: Vec<&str> = PROMPTS.lines().step_by(2).collect();
     let manner = Manner { answer: COMPARED, ..GREEDY };
@@ -151,8 +151,8 @@ pub(crate) fn sameness(model: &Path, rounds: usize) {
     let deterministic = Server::start(model, "[engine]\ndeterministic = true\n");
     let reference = alone(&deterministic);
     let table = Table::new(
-        &format!("{} greedy answers beside those of `deterministic`, alone", prompts.len()),
-        &["how", "came out otherwise"],
+        &format!("{} greedy answers, compared with `deterministic` alone", prompts.len()),
+        &["how", "differ"],
     );
     let count = |how: &str, texts: &[String]| {
         let others = texts.iter().zip(&reference).filter(|(one, other)| one != other).count();
@@ -171,7 +171,7 @@ pub(crate) fn sameness(model: &Path, rounds: usize) {
     drop(greedily);
     table.end();
 
-    let title = "Eight at once, nothing configured and `deterministic`";
+    let title = "Eight at once, nothing configured against `deterministic`";
     let table = Table::new(title, &["what", "nothing configured", "`deterministic`", "ratio"]);
     let (mut rates, mut slow): (Series, Series) = Default::default();
     for _ in 0..rounds {

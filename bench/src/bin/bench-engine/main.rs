@@ -1,9 +1,9 @@
 //! What the daemon adds to llama.cpp: the same prompts, model, threads and compiler flags through
 //! the daemon's socket and through a plain loop over llama.cpp in this process, in turn.
 //!
-//! `bench-engine --model FILE [--rounds N] [--only TITLE]`, or instead one of these:
-//! `--prefix` measures what sharing a prefix is worth, which takes minutes a round; `--sameness`
-//! counts the greedy answers that settings and company change. Expects release builds of the three
+//! `bench-engine --model FILE [--rounds N] [--only TITLE]`. Two flags replace the usual tables:
+//! `--prefix` measures what sharing a prefix gains, at minutes a round; `--sameness` counts the
+//! greedy answers that settings and other requests change. Expects release builds of the three
 //! programs, with llama, beside it.
 
 mod daemon;
@@ -19,27 +19,27 @@ use threadrunner_bench::server::Server;
 use threadrunner_bench::text::words;
 use threadrunner_bench::{Neighbour, Series, Table, flag, has_flag, settle, text_flag};
 
-/// Tokens generated where the rate is measured.
+/// Tokens to generate when measuring the rate.
 const ANSWER: u32 = 128;
-/// Clients at once.
+/// How many clients ask at once.
 const CLIENTS: usize = 8;
 
-/// What one way of doing it took.
+/// What one side took.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Measured {
-    /// Tokens of one prompt.
+    /// Tokens in one prompt.
     pub(crate) prompt_tokens: u64,
     /// From the request to the first token, in milliseconds.
     pub(crate) first_token_ms: f64,
-    /// Of that, from the engine's receipt of the request on.
+    /// The part of that after the engine received the request.
     pub(crate) inside_ms: f64,
-    /// Tokens a second after the first token; of all sequences together.
+    /// Tokens a second after the first token, of all sequences together.
     pub(crate) tokens_per_s: f64,
 }
 
 fn main() {
     let Some(model) = text_flag("--model").map(PathBuf::from) else {
-        panic!("which model? --model FILE");
+        panic!("--model FILE is missing");
     };
     let rounds = flag("--rounds", 5);
     let only = text_flag("--only");
@@ -59,7 +59,7 @@ fn main() {
     if wanted(wakeups::TITLE) {
         wakeups::count(&model, rounds);
     }
-    // The same prompts are asked more than once, and are to be read each time.
+    // The same prompts are asked more than once and must be read each time.
     let uncached = "[engine]\nprefix_cache = false\n";
     let server = Server::start(&model, uncached);
     let relaxed = format!("durability = \"relaxed\"\n{uncached}");
@@ -124,7 +124,7 @@ fn main() {
     drop((server, relaxed));
 }
 
-/// How soon a slot and the processors are another's when a client goes away.
+/// Measures how soon another request gets the slot and the processors of a client that goes away.
 fn cancel(server: &Server, long: &Work, short: &Work, rounds: usize) {
     let title = "A client goes away while its prompt of 512 words is read";
     let table = Table::new(title, &["first token of the next, short prompt", "ms"]);
@@ -148,16 +148,16 @@ struct Work {
     clients: usize,
     words: usize,
     answer: u32,
-    /// How often in a round: what is over soon is measured more often, for it varies more.
+    /// How often it is measured a round. Short work is repeated more, because it varies more.
     repeat: usize,
 }
 
 impl Work {
-    /// Prompts that differ from each other and from round to round, so that nothing is cached.
+    /// Prompts that differ from each other and between rounds, so that nothing is cached.
     fn prompts(&self, round: usize) -> Vec<String> {
         let story = |client| {
             let words = words(round + client * 3, self.words);
-            // What differs comes first: nothing to speak of is shared.
+            // The difference comes first, so that almost nothing is shared.
             format!("{client} in {round}, Loop: a story about {words}. Once upon a time")
         };
         (0..self.clients).map(story).collect()

@@ -1,4 +1,4 @@
-//! Many requests with one beginning: what sharing it is worth.
+//! Many requests that begin alike: what sharing the prefix gains.
 
 use std::path::Path;
 use std::time::Instant;
@@ -8,13 +8,13 @@ use threadrunner_bench::server::Server;
 use threadrunner_bench::text::words;
 use threadrunner_bench::{Series, Table};
 
-/// Requests in a round, all there from the beginning.
+/// Requests in a round, all sent at its start.
 const REQUESTS: usize = 200;
-/// Words of the prefix, about as many tokens.
+/// Words in the prefix, about as many tokens.
 const PREFIX: usize = 490;
-/// Words of each tail.
+/// Words in each tail.
 const TAIL: usize = 15;
-/// Tokens of each answer.
+/// Tokens in each answer.
 const ANSWER: u32 = 16;
 
 /// Measures the daemon with and without its prefix cache, in turn.
@@ -38,12 +38,13 @@ pub(crate) fn compare(model: &Path, rounds: usize) {
         table.row(&[what.to_owned(), without.to_string(), with.to_string(), ratio]);
     };
     row("requests/s", &rates);
-    row("prompt tokens computed, each", &computed);
+    row("prompt tokens computed a request", &computed);
     table.end();
 }
 
-/// How long it takes until all are answered, in seconds, and how many tokens of the prompts were
-/// computed. One connection: a load generator on the same processors should cost little.
+/// Sends all prompts and waits. Returns the seconds until all are answered, and how many prompt
+/// tokens were computed. Uses one connection, because a load generator on the same processors
+/// should cost little.
 fn answer(server: &Server, prompts: &[String]) -> (f64, u64) {
     let mut frames = server.connect();
     let start = Instant::now();
@@ -66,7 +67,7 @@ fn answer(server: &Server, prompts: &[String]) -> (f64, u64) {
     (start.elapsed().as_secs_f64(), computed)
 }
 
-/// Another prefix each round, so that a round begins with nothing in the cache that is of use.
+/// A different prefix each round, so that the cache holds nothing useful when a round begins.
 fn prompts(round: usize) -> Vec<String> {
     let prefix = format!("List {round}: {}.", words(round, PREFIX));
     (0..REQUESTS)

@@ -1,5 +1,5 @@
-//! The second turn of a long conversation, after its engine was ended: what was saved of it beside
-//! reading it again.
+//! The second turn of a long conversation after its engine has ended: restoring the saved state,
+//! compared with reading it all again.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -14,21 +14,21 @@ use threadrunner_bench::{Series, Table};
 use threadrunner_core::engine_protocol::ENGINE_ENVIRONMENT;
 use threadrunner_tests::{Frames, program};
 
-/// Words of the first turn's prompt: some 2,000 tokens with its answer.
+/// Words in the first turn's prompt: about 2,000 tokens together with its answer.
 const WORDS: usize = 1_920;
-/// Tokens of the first answer.
+/// Tokens in the first answer.
 const ANSWER: u32 = 64;
 
 /// The title of the table.
 pub(crate) const TITLE: &str = "Second turn of a conversation of 2,000 tokens, after unload";
 
-/// An engine process, spoken to as the daemon does it.
+/// An engine process, driven as the daemon drives it.
 struct Engine {
     child: Child,
     frames: Frames,
 }
 
-/// What came of a turn.
+/// A finished turn.
 struct Turn {
     text: String,
     prompt_tokens: u64,
@@ -36,7 +36,7 @@ struct Turn {
     first_token_ms: f64,
 }
 
-/// Measures it, in turn with the same turn without what was saved.
+/// Measures the second turn with and without the saved state, in turn.
 pub(crate) fn compare(model: &Path, rounds: usize) {
     let model = model.canonicalize().expect("the model is there");
     let table = Table::new(TITLE, &["what", "read again", "restored", "ratio"]);
@@ -56,7 +56,7 @@ pub(crate) fn compare(model: &Path, rounds: usize) {
         let second = format!("{begun}{answer}\nAnother story, of a lighthouse, begins:");
         let mut engine = Engine::start(&model, Some(states.path()));
         let restored = engine.turn(&second, 1);
-        // Its cells are in the cache now.
+        // By now its cells are in the cache.
         let third = engine.turn(&format!("{begun}{answer}\nA tale, of a mountain, begins:"), 1);
         engine.end();
         let mut engine = Engine::start(&model, None);
@@ -112,7 +112,7 @@ impl Engine {
 
     /// Answers `prompt` greedily, as a turn of the one conversation.
     fn turn(&mut self, prompt: &str, answer: u32) -> Turn {
-        // As in the other tables: llama.cpp's threads have gone to sleep.
+        // As for the other tables, let llama.cpp's threads go to sleep.
         std::thread::sleep(Duration::from_millis(50));
         let sent = Instant::now();
         self.frames.send(&json!({
@@ -143,7 +143,7 @@ impl Engine {
         }
     }
 
-    /// Orders it to exit, and waits; how long that took, in milliseconds.
+    /// Tells it to exit and waits. Returns how long that took, in milliseconds.
     fn end(self) -> f64 {
         let Self { mut child, frames } = self;
         let start = Instant::now();
@@ -154,7 +154,7 @@ impl Engine {
     }
 }
 
-/// Another conversation each round.
+/// The start of a conversation, different each round.
 fn beginning(round: usize) -> String {
     format!("Conversation {round}: {}.\nA story of all of these begins:", words(round, WORDS))
 }

@@ -1,5 +1,5 @@
-//! What a token costs beside the forward pass: how often the threads of each process wait and are
-//! interrupted for it, and how long each computes.
+//! What a token costs besides the forward pass: how often the threads of each process wait and are
+//! preempted for it, and how much processor time each process uses.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -16,26 +16,26 @@ use threadrunner_bench::{Series, Table, settle};
 /// The title of the table.
 pub(crate) const TITLE: &str = "Switches and processor time a token";
 
-/// Tokens of each prompt and answer.
+/// Tokens in each prompt and answer.
 const PROMPT: usize = 15;
 const ANSWER: u32 = 128;
-/// The most clients at once, and room for what they ask.
+/// Room for the largest number of clients and their requests.
 const CONFIG: &str = "[engine]\nsequences = 32\ncontext = 8192\nprefix_cache = false\n";
 
-/// How one asks.
+/// How the clients ask.
 #[derive(Clone, Copy)]
 enum Way {
-    /// So many clients of the socket, who are told of each token.
+    /// This many clients on the socket, which get each token.
     Streaming(usize),
-    /// One that wants all of the answer at once.
+    /// One client that wants the whole answer at once.
     Whole,
-    /// One that submits a job and waits for its end.
+    /// One client that submits a job and waits for its end.
     Detached,
-    /// `threadrunner`.
+    /// The `threadrunner` command.
     CommandLine,
 }
 
-/// The table.
+/// Prints the table.
 pub(crate) fn count(model: &Path, rounds: usize) {
     let server = Server::start(model, CONFIG);
     let columns = ["who asks", "process", "waits", "interruptions", "processor time, ms"];
@@ -48,7 +48,7 @@ pub(crate) fn count(model: &Path, rounds: usize) {
         ("8 clients, streaming", Way::Streaming(8)),
         ("32 clients, streaming", Way::Streaming(32)),
     ] {
-        // Of the daemon, the engine and the client: each figure a token.
+        // For the daemon, the engine and the client, each figure divided by the tokens.
         let mut figures: [[Series; 3]; 3] = Default::default();
         for round in 0..rounds {
             settle();
@@ -71,7 +71,7 @@ pub(crate) fn count(model: &Path, rounds: usize) {
 }
 
 impl Way {
-    /// Asks; how many tokens were answered, and what that took of the client or clients.
+    /// Asks. Returns the tokens in the answers and what the clients used.
     fn ask(self, server: &Server, round: usize) -> (u64, Usage) {
         let prompt = |client: usize| Text::new((round * 100 + client) as u64).prose(PROMPT);
         match self {
@@ -123,7 +123,7 @@ fn streaming(server: &Server, prompts: &[String]) -> (u64, Usage) {
     })
 }
 
-/// All of the command, its start too.
+/// The whole command, including its start.
 fn command_line(server: &Server, prompt: &str) -> (u64, Usage) {
     let answer = ANSWER.to_string();
     let mut child = server
@@ -134,7 +134,7 @@ fn command_line(server: &Server, prompt: &str) -> (u64, Usage) {
         .spawn()
         .expect("threadrunner can be started");
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).expect("a pid");
-    // Once it has ended and before it is forgotten: all that it used is counted.
+    // After it has ended and before it is reaped, everything it used is counted.
     waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).expect("it ends");
     let used = Usage::of_process(child.id());
     assert!(child.wait().expect("it has ended").success(), "threadrunner failed");
@@ -142,7 +142,7 @@ fn command_line(server: &Server, prompt: &str) -> (u64, Usage) {
     (completion_tokens(&last[0]["data"]), used)
 }
 
-/// Of a job's record.
+/// Reads the count from a job's record.
 fn completion_tokens(record: &serde_json::Value) -> u64 {
     record["usage"]["completion_tokens"].as_u64().unwrap_or_else(|| panic!("{record}"))
 }

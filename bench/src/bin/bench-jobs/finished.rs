@@ -1,4 +1,4 @@
-//! A large archive beside a small one, both in memory.
+//! A large archive compared with a small one, both in memory.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use threadrunner_bench::{Series, Table, as_ms, megabytes, milliseconds, resident
 
 use crate::measure::{Asking, first_token, job, list, memory_home, repeat, row, submit};
 
-/// Jobs of the archive that hold files; the others are empty directories, for only their names are
+/// Jobs of the archive with files. The others are empty directories, because only their names are
 /// ever read here.
 const REAL: usize = 100;
 
@@ -71,11 +71,11 @@ fn costs(finished: usize, runs: usize) -> Costs {
     costs
 }
 
-/// Older jobs than any in there: one a second.
+/// Adds older jobs than any there, one for each second.
 fn fill_archive(output: &Path, jobs: usize) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     for number in 1..=jobs as u64 {
-        // The microseconds are scattered, as people's are.
+        // Scatter the microseconds, as real submissions do.
         let micros = (now - number) * 1_000_000 + number * 7_919 % 1_000_000;
         fs::create_dir(output.join(format!("{micros:016}_4711"))).expect("a directory can be made");
     }

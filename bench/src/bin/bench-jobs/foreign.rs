@@ -1,4 +1,5 @@
-//! Jobs that another program puts into `input/ready`, beside what nrvna-ai's source says of its own.
+//! Jobs that another program renames into `input/ready`, compared with what nrvna-ai's source says
+//! about its own.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,7 +10,7 @@ use threadrunner_tests::{TestHome, eventually};
 
 use crate::measure::{PROMPT, first_token, home};
 
-/// Jobs of the row that tells how many go through in a second.
+/// Jobs in the row that measures throughput.
 const MANY: usize = 2_000;
 
 pub(crate) fn table(runs: usize) {
@@ -42,7 +43,7 @@ pub(crate) fn table(runs: usize) {
     table.end();
 }
 
-/// A job that is ready to be renamed, and where to.
+/// Makes a job and returns its path and the one to rename it to.
 fn prepare(home: &TestHome, number: usize) -> (PathBuf, PathBuf) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
     let id = format!("{now:016}_4711_{number}");
@@ -52,7 +53,7 @@ fn prepare(home: &TestHome, number: usize) -> (PathBuf, PathBuf) {
     (writing, home.workspace("input/ready").join(&id))
 }
 
-/// Milliseconds until a job has left `ready`, and until its result is there.
+/// Milliseconds until a job has left `ready`, and until its result exists.
 fn pick_up(home: &TestHome, number: usize) -> (f64, f64) {
     let (writing, ready) = prepare(home, number);
     let id = ready.file_name().expect("a job has a name").to_owned();

@@ -1,10 +1,10 @@
-//! What the queue costs: submitting, a long queue, a large archive, other programs' jobs. Real
-//! processes with the dummy backend.
+//! What the queue costs: submitting, a long queue, a large archive, and other programs' jobs. Runs
+//! real processes with the dummy backend.
 //!
-//! `bench-jobs [--runs N] [--queued N] [--finished N] [TABLE...]`, of the tables `submit`,
+//! `bench-jobs [--runs N] [--queued N] [--finished N] [TABLE...]`; the tables are `submit`,
 //! `workspace`, `queued`, `finished` and `foreign`. Expects release builds of the three programs
-//! beside it. The homes are in /tmp: it should be on a disk, not in memory. Only the finished jobs
-//! are in memory, in /dev/shm: on a disk a million directories are 4 GB.
+//! beside it. The homes are in /tmp, which should be on a disk, not in memory. Only the finished
+//! jobs are in memory, in /dev/shm, because a million directories take 4 GB on a disk.
 #![expect(clippy::print_stdout, reason = "a benchmark's table is its data")]
 
 mod finished;

@@ -1,4 +1,4 @@
-//! What the tables have in common: homes, requests, figures of the daemon.
+//! What the tables share: homes, requests, and figures from the daemon.
 
 use std::fs;
 use std::path::Path;
@@ -10,11 +10,11 @@ use threadrunner_core::{BackendKind, JobMeta, JobSpec, ModelRef};
 use threadrunner_tests::{Frames, TestHome};
 use threadrunner_workspace::{Durability, NewJob, Options, Workspace};
 
-/// Of about the length of a person's question.
+/// About as long as a person's question.
 pub(crate) const PROMPT: &str =
     "Why is the sky blue, and why is it red in the evening, when the sun is low?";
 
-/// A home whose daemon logs as little as a user's.
+/// A home whose daemon logs no more than a user's would.
 pub(crate) fn home() -> TestHome {
     configured(TestHome::new())
 }
@@ -28,17 +28,17 @@ fn configured(home: TestHome) -> TestHome {
     home.with("RUST_LOG", "warn").config("max_queue = 10_000_000\ngrace = 0\n")
 }
 
-/// The same with an engine that does not come to an end: what is queued stays so.
+/// A home whose engine never finishes a job, so that the queue stays as it is.
 pub(crate) fn busy_home() -> TestHome {
     home().dummy(&json!({"step_ms": 1000, "words": 1_000_000}))
 }
 
-/// One request and the last frame of its answer.
+/// Sends a request and returns the last frame of its answer.
 pub(crate) fn ask(client: &mut Frames, request: &Value) -> Value {
     client.ask(request).pop().unwrap_or_default()
 }
 
-/// Submits a detached job and returns its id once it would survive a power failure.
+/// Submits a detached job and returns its id, by then safe from a power failure.
 pub(crate) fn submit(client: &mut Frames) -> String {
     let answer = ask(client, &json!({"v": 1, "id": 1, "op": "submit", "prompt": PROMPT}));
     match answer["data"]["job"].as_str() {
@@ -47,8 +47,9 @@ pub(crate) fn submit(client: &mut Frames) -> String {
     }
 }
 
-/// Makes a file durable, as the file system itself does it. The file stays until its home goes: ext4
-/// without a journal looks, for each file that it makes, at all that were removed in the last minutes.
+/// Makes one file durable, as the baseline for the file system. The file stays until its home is
+/// removed: to create a file, ext4 without a journal looks at all the files removed in the last
+/// minutes.
 pub(crate) fn own_sync(directory: &Path, number: usize) -> f64 {
     use std::io::Write as _;
     let path = directory.join(format!("own-{number}"));
@@ -60,8 +61,8 @@ pub(crate) fn own_sync(directory: &Path, number: usize) -> f64 {
     .0
 }
 
-/// Makes what a job is on disk (a directory, three files), syncs it and renames it: the least that
-/// any program takes for it. It stays, as that file does.
+/// Writes a job's files (a directory with three files), syncs them and renames the directory: the
+/// least that any program needs. The directory stays, for the same reason.
 pub(crate) fn own_job(directory: &Path, number: usize) -> f64 {
     let [made, moved] = ["made", "moved"].map(|name| directory.join(format!("{name}-{number}")));
     let disk = fs::File::open(directory).expect("a home can be opened");
@@ -76,7 +77,7 @@ pub(crate) fn own_job(directory: &Path, number: usize) -> f64 {
     .0
 }
 
-/// Puts jobs into the queue of a home whose daemon does not run.
+/// Puts jobs into the queue of a home whose daemon is not running.
 pub(crate) fn fill_queue(home: &TestHome, jobs: usize) {
     let options = Options { durability: Durability::Relaxed, ..Options::default() };
     let (mut workspace, _) = Workspace::open(&home.workspace(""), options, SystemTime::now())
@@ -97,7 +98,7 @@ pub(crate) fn fill_queue(home: &TestHome, jobs: usize) {
     settle(home);
 }
 
-/// Puts on the disk what was only prepared: no sync that is measured waits for it.
+/// Syncs what was only prepared, so that no measured sync waits for it.
 pub(crate) fn settle(home: &TestHome) {
     let directory = fs::File::open(home.root()).expect("a home can be opened");
     rustix::fs::syncfs(&directory).expect("a disk can be synced");
@@ -124,12 +125,12 @@ pub(crate) fn first_token(client: &mut Frames) -> f64 {
     }
 }
 
-/// The time of each of so many repetitions.
+/// Times each of `times` repetitions.
 pub(crate) fn repeat(times: usize, mut what: impl FnMut()) -> Series {
     (0..times).map(|_| milliseconds(&mut what).0).collect()
 }
 
-/// What it takes to ask which jobs there are.
+/// What it costs to ask about jobs.
 #[derive(Default)]
 pub(crate) struct Asking {
     list: Series,
@@ -138,7 +139,7 @@ pub(crate) struct Asking {
 }
 
 impl Asking {
-    /// Asks at most 50 times in each way.
+    /// Measures each way of asking, at most 50 times.
     pub(crate) fn measured(home: &TestHome, client: &mut Frames, runs: usize) -> Self {
         let runs = runs.min(50);
         Self {
@@ -155,24 +156,24 @@ impl Asking {
     }
 }
 
-/// Asks for the newest 20 jobs, of which there are so many.
+/// Asks for the newest 20 jobs; there must be as many.
 pub(crate) fn list(client: &mut Frames) {
     let answer = ask(client, &json!({"v": 1, "id": 1, "op": "jobs", "limit": 20}));
     assert_eq!(answer["data"]["jobs"].as_array().map(Vec::len), Some(20));
 }
 
-/// Asks for a job by its id, a part of it, or `last`; its id.
+/// Asks for a job by its id, a part of it, or `last`, and returns the id.
 pub(crate) fn job(client: &mut Frames, name: &str) -> String {
     let answer = ask(client, &json!({"v": 1, "id": 1, "op": "job", "job": name}));
     answer["data"]["job"].as_str().expect("there is one").to_owned()
 }
 
-/// A table's row of two series, and their ratio.
+/// Prints a row with two series and their ratio.
 pub(crate) fn row(table: &Table, what: &str, few: &Series, all: &Series) {
     table.row(&[what.into(), few.to_string(), all.to_string(), ratio(all, few)]);
 }
 
-/// A table's cell for a ratio.
+/// Formats a ratio as a table cell.
 pub(crate) fn ratio(of: &Series, to: &Series) -> String {
     format!("{:.2}", of.ratio(to))
 }

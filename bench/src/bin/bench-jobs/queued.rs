@@ -1,4 +1,4 @@
-//! A long queue beside a short one.
+//! A long queue compared with a short one.
 
 use std::time::Instant;
 
@@ -8,14 +8,14 @@ use threadrunner_tests::eventually;
 
 use crate::measure::{Asking, busy_home, fill_queue, home, queued, repeat, row, submit};
 
-/// The queue that the long one is held against.
+/// The length of the short queue.
 const FEW: usize = 100;
-/// Starts of the daemon, for each of what a start is needed for.
+/// How often each measurement that includes a start is repeated.
 const STARTS: usize = 3;
-/// Jobs that are claimed and answered for the row of that name.
+/// Jobs claimed, run and ended for the throughput row.
 const DRAINED: u64 = 1_000;
 
-/// What one length of the queue costs.
+/// What a queue of one length costs.
 #[derive(Default)]
 struct Costs {
     start: Series,
@@ -55,7 +55,7 @@ fn costs(jobs: usize, runs: usize) -> Costs {
         home.start_daemon();
         costs.start.push(as_ms(start.elapsed()));
         let mut client = home.connect();
-        // All but those that fill the engine.
+        // All but those that the engine has claimed.
         eventually("all are known", || (queued(&mut client) + 8 >= jobs as u64).then_some(()));
         costs.known.push(as_ms(start.elapsed()));
         costs.memory = resident(home.daemon_pid());
@@ -71,9 +71,9 @@ fn costs(jobs: usize, runs: usize) -> Costs {
     costs
 }
 
-/// Jobs a second, from a queue that has so many more than are drained while it is looked at.
+/// Jobs a second, from a queue long enough to keep its length while it drains.
 fn drain(jobs: usize) -> f64 {
-    // The model loads for so long that all are known before the first is claimed.
+    // The model loads long enough that all jobs are known before the first is claimed.
     let load_ms = 3_000 + jobs / 10;
     let home = home().dummy(&json!({ "load_ms": load_ms }));
     let all = jobs as u64 + 2 * DRAINED;

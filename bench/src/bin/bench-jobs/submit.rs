@@ -1,4 +1,4 @@
-//! Submitting, held against what the file system itself takes to make one file durable.
+//! Submitting, compared with what the file system needs to make one file durable.
 
 use std::sync::Barrier;
 use std::time::Instant;
@@ -9,7 +9,7 @@ use threadrunner_tests::Frames;
 
 use crate::measure::{ask, busy_home, first_token, home, own_job, own_sync, ratio, submit};
 
-/// Clients of the grouped row.
+/// Clients in the row that shares syncs.
 const CLIENTS: usize = 8;
 
 pub(crate) fn tables(runs: usize) {
@@ -20,7 +20,7 @@ pub(crate) fn tables(runs: usize) {
 fn one_client(runs: usize) {
     let home = home();
     let mut client = home.connect();
-    // The engine is loaded, and everything has been done once.
+    // Loads the engine, and does everything once.
     first_token(&mut client);
     let columns = ["what", "ms: median (min to max)", "ratio to the sync"];
     let table = Table::new("One client, an idle daemon", &columns);
@@ -62,7 +62,7 @@ fn many_clients(runs: usize) {
     table.end();
 }
 
-/// Jobs a second of clients that each submit one after the other.
+/// Jobs a second when each client submits one job after another.
 fn rate(socket: &std::path::Path, clients: usize, jobs: usize) -> f64 {
     let begin = Barrier::new(clients + 1);
     std::thread::scope(|scope| {

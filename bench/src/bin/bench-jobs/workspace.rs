@@ -1,4 +1,4 @@
-//! The workspace without processes: what one operation costs, and what a group shares.
+//! The workspace without processes: what one operation costs, and what a group saves.
 
 use std::path::Path;
 use std::time::SystemTime;
@@ -82,7 +82,8 @@ fn job(ws: &mut Workspace) -> NewJob {
     }
 }
 
-/// The time of each repetition, without what is put off until everybody was told.
+/// Times each repetition. Dropping the [`Synced`] is not timed: the daemon does it after answering
+/// its clients.
 fn measure(times: usize, mut what: impl FnMut() -> Synced) -> Series {
     let timed = (0..times).map(|_| {
         let (time, synced) = milliseconds(&mut what);

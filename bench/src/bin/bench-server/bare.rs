@@ -1,4 +1,4 @@
-//! What the bare loop reaches: the limit of anything around it.
+//! What the bare loop of `llama-batched-bench` reaches: the limit for anything built around it.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -6,18 +6,18 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 use threadrunner_bench::note;
 
-/// What `llama-batched-bench` is asked, and how much of it a row's work is.
+/// A row's work, as `llama-batched-bench` takes it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bare {
     pub(crate) prompt: usize,
     pub(crate) answer: u32,
     pub(crate) at_once: usize,
-    /// Requests of the row: its loop is run so often.
+    /// Requests in the row; the bench's figures are scaled to as many.
     pub(crate) requests: usize,
 }
 
 impl Bare {
-    /// Measures it with both layouts of the cache, and says so below the row's table.
+    /// Measures it with both layouts of the cache and prints the figures below the row's table.
     pub(crate) fn tell(self, llama_server: &Path, model: &Path) {
         let program = llama_server.with_file_name("llama-batched-bench");
         for (layout, unified) in
@@ -30,10 +30,11 @@ impl Bare {
             let told =
                 |how: &str, time: f64| format!("{how} {time:.2} s, {:.1} tokens/s out", out / time);
             let in_turn = told("reading and generating in turn", figure("t") * times);
-            // All tokens as quick as those of prompts.
+            // As if every token were computed as fast as a prompt's.
             let along =
                 told("generating along with reading", figure("n_kv") / figure("speed_pp") * times);
-            // A single sequence has nothing to ride along with, nor have many that hardly read.
+            // A single sequence has nothing to ride along with, and sequences that read little gain
+            // nothing.
             let rides = self.at_once > 1 && self.prompt > self.answer as usize;
             let along = if rides { format!("; {along}") } else { String::new() };
             let (reads, generates) = (figure("speed_pp"), figure("speed_tg"));
@@ -44,7 +45,7 @@ impl Bare {
     }
 
     fn run(self, program: &Path, model: &Path, unified: bool) -> Value {
-        // Each sequence's part is rounded up to 256 cells by llama.cpp.
+        // llama.cpp rounds each sequence's part up to a multiple of 256 cells.
         let cells = (self.prompt + self.answer as usize).next_multiple_of(256) * self.at_once;
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let output = Command::new(program)

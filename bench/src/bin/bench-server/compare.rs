@@ -1,4 +1,4 @@
-//! One row of the comparison, measured in strict turn.
+//! One row of the comparison, its sides measured in strict turn.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -10,16 +10,16 @@ use crate::bare::Bare;
 use crate::side::{Peer, Side};
 use crate::tell::{self, Told};
 
-/// Something to do that each side does alike.
+/// Work that every side does alike.
 pub(crate) trait Work {
-    /// What is measured of it. The first one says which configuration does it best.
+    /// What is measured. The first figure decides which configuration is the best.
     fn figures(&self) -> Vec<Figure>;
 
-    /// Has it done. The same `seed` is the same work, and another is other work.
+    /// Does the work. The same `seed` gives the same work; another seed gives other work.
     fn measure(&self, side: &Side, seed: u64) -> Outcome;
 }
 
-/// Something that is measured.
+/// A quantity that is measured.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Figure {
     pub(crate) what: &'static str,
@@ -36,22 +36,22 @@ impl Figure {
     }
 }
 
-/// What came of a measurement.
+/// The result of one measurement.
 #[derive(Debug, Clone)]
 pub(crate) struct Outcome {
-    /// As many as the work has.
+    /// One for each of the work's figures.
     pub(crate) figures: Vec<f64>,
-    /// The most memory of the side's processes.
+    /// The peak memory of the side's processes, in MB.
     pub(crate) peak_mb: f64,
-    /// Tokens of all prompts that were answered, and of the answers.
+    /// Tokens in all answered prompts, and in the answers.
     pub(crate) prompt_tokens: u64,
     pub(crate) tokens: u64,
-    /// Requests without an answer.
+    /// Requests that got no answer.
     pub(crate) unanswered: usize,
 }
 
 impl Outcome {
-    /// Of so many requests, those that were answered, and the work's own figures.
+    /// From the number of requests, the answers they got, and the work's own figures.
     pub(crate) fn new<'a>(
         asked: usize,
         answers: impl IntoIterator<Item = &'a Answered>,
@@ -68,24 +68,24 @@ impl Outcome {
     }
 }
 
-/// One side's outcomes, in the order of rounds.
+/// One side's outcomes, in the order of the rounds.
 pub(crate) type Rounds = Vec<Outcome>;
 
-/// A row: some work, and who does it how.
+/// A row: some work, and the sides that do it.
 pub(crate) struct Row {
     pub(crate) title: String,
     pub(crate) work: Box<dyn Work>,
-    /// What each of the work's figures is to reach, and its memory.
+    /// The aim for each of the work's figures, and for memory.
     pub(crate) reach: Vec<&'static str>,
-    /// `config.toml` of ours.
+    /// Our `config.toml`.
     pub(crate) ours: String,
     pub(crate) peers: Vec<Peer>,
     pub(crate) bare: Option<Bare>,
-    /// Whether a thread of another program is busy meanwhile.
+    /// Whether a thread of another program keeps a processor busy meanwhile.
     pub(crate) neighbour: bool,
 }
 
-/// What is compared, and how often.
+/// What to compare, and how often.
 pub(crate) struct Compared<'a> {
     pub(crate) program: &'a Path,
     pub(crate) model: &'a Path,
@@ -103,11 +103,11 @@ impl Compared<'_> {
         let peers: Vec<_> = row.peers.iter().filter(against).collect();
         let table = Table::new(&format!("{}, {}", row.title, self.format), &tell::COLUMNS);
         let neighbour = row.neighbour.then(Neighbour::start);
-        // Ours, then the peers'.
+        // Ours first, then the peers.
         let mut sides: Vec<Rounds> = vec![Vec::new(); 1 + peers.len()];
         for round in 0..self.rounds {
             for turn in 0..sides.len() {
-                // Who begins changes from round to round.
+                // The side that begins changes from round to round.
                 let place = (round + turn) % sides.len();
                 let peer = place.checked_sub(1).map(|place| peers[place]);
                 sides[place].push(self.measure(row, peer, round));
@@ -121,7 +121,7 @@ impl Compared<'_> {
         }
     }
 
-    /// One side, from its start to its end.
+    /// Measures one side, from its start to its end.
     fn measure(&self, row: &Row, peer: Option<&Peer>, round: usize) -> Outcome {
         let side = match peer {
             None if self.unconfigured => Side::ours(self.model, ""),
@@ -129,11 +129,11 @@ impl Compared<'_> {
             Some(peer) => Side::theirs(self.program, self.model, peer),
         };
         settle();
-        // Seeds are far enough apart for what a work adds to them.
+        // Far enough apart for what the work adds to its seed.
         let mut outcome = row.work.measure(&side, (round as u64 + 1) << 32);
         outcome.peak_mb = side.peak();
         let name = peer.map_or("ThreadRunner", Peer::name);
-        // Whoever waits for an hour wants to see that something happens.
+        // A run may take an hour; show that it is getting on.
         let _ = writeln!(io::stderr(), "{}, round {round}, {name}: {outcome:.2?}", row.title);
         outcome
     }

@@ -1,14 +1,14 @@
-//! ThreadRunner beside llama.cpp's own server, in several configurations of that, on the work that a
-//! runtime for many is for: same machine, same compiler flags, same prompts, in strict turn.
+//! Compares ThreadRunner with llama.cpp's own server, in several configurations, on the work of a
+//! runtime with many clients: same machine, compiler flags and prompts, in strict turn.
 //!
 //! `bench-server --llama-server PROGRAM --models FOLDER [--formats Q4_K_M,Q4_0] [--rounds N]`
 //!
-//! - `--formats`: those of SmolLM2 (Q4_0, Q4_1, Q4_K_M, Q8_0), and `gemma`; `Q4_K_M` alone if not given.
-//! - `--only TEXT`: the rows with this in their title; `--list` prints the titles.
-//! - `--against TEXT`: the configurations of llama-server with this in their name (`defaults`, or
-//!   their arguments).
-//! - `--unconfigured`: ours with nothing configured, also where a row gives it more room.
-//! - `--no-bare`: without what the bare loop reaches.
+//! - `--formats`: formats of SmolLM2 (Q4_0, Q4_1, Q4_K_M, Q8_0), or `gemma`; by default Q4_K_M.
+//! - `--only TEXT`: only rows whose title contains this; `--list` prints the titles.
+//! - `--against TEXT`: only configurations of llama-server whose name (`defaults`, or their
+//!   arguments) contains this.
+//! - `--unconfigured`: configure nothing of ours, even for rows that would get more room.
+//! - `--no-bare`: leave out what the bare loop reaches.
 //!
 //! Expects release builds of the three programs, with llama, beside it, and `llama-batched-bench`
 //! beside llama-server.

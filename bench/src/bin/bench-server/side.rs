@@ -1,4 +1,5 @@
-//! What is measured in turn: the daemon, or llama-server with some arguments. One lives at a time.
+//! The sides measured in turn: the daemon, or llama-server with some arguments. Only one runs at a
+//! time.
 
 use std::path::Path;
 use std::sync::{Mutex, OnceLock};
@@ -11,30 +12,30 @@ use threadrunner_bench::work::{Answered, Ask, Runtime};
 
 use crate::guard::Guard;
 
-/// How llama-server is started.
+/// A configuration of llama-server.
 #[derive(Debug, Clone)]
 pub(crate) struct Peer {
-    /// Its arguments beside model, address and threads; none of them: its defaults.
+    /// Its arguments besides model, address and threads; empty for its defaults.
     pub(crate) arguments: String,
-    /// Requests at a time, where its clients have to see to that.
+    /// How many requests to keep under way, for work whose clients limit that.
     pub(crate) at_a_time: usize,
 }
 
 impl Peer {
-    /// For the tables.
+    /// The name in the tables.
     pub(crate) fn name(&self) -> &str {
         if self.arguments.is_empty() { "defaults" } else { &self.arguments }
     }
 }
 
-/// A side that runs, with the model loaded. It ends with this value.
+/// A running side with the model loaded; ends on drop.
 pub(crate) struct Side {
     running: Running,
-    /// Memory of further processes of ours, of which the most counts.
+    /// The largest memory of our other processes, in bytes.
     beside: Mutex<f64>,
-    /// The most memory of one that has been abandoned.
+    /// The peak memory, in MB, once it has been read.
     peak: OnceLock<f64>,
-    /// After the processes: they end before it does.
+    /// Dropped after `running`, whose processes end first.
     _guard: Guard,
 }
 
@@ -53,12 +54,12 @@ impl Running {
 }
 
 impl Side {
-    /// The daemon with this `config.toml`.
+    /// Starts the daemon with this `config.toml`.
     pub(crate) fn ours(model: &Path, config: &str) -> Self {
         Self::of(Running::Ours(Server::start(model, config)))
     }
 
-    /// llama-server.
+    /// Starts llama-server.
     pub(crate) fn theirs(program: &Path, model: &Path, peer: &Peer) -> Self {
         let arguments: Vec<_> = peer.arguments.split_whitespace().map(str::to_owned).collect();
         let server = LlamaServer::start(program, model, &arguments);
@@ -69,13 +70,13 @@ impl Side {
         let guard = Guard::of(&running.pids());
         let beside = Mutex::new(0.0);
         let side = Self { running, beside, peak: OnceLock::new(), _guard: guard };
-        // What a first pass makes and nobody waits for again.
+        // A first request does what only the first forward pass has to.
         let warm = side.ask(&Ask::new(Text::new(0).prose(20), 16));
         assert!(warm.is_some(), "no answer to the first request");
         side
     }
 
-    /// The daemon, where it is that; llama-server's configuration otherwise.
+    /// The daemon, or else llama-server's configuration.
     pub(crate) fn as_ours(&self) -> Result<&Server, &Peer> {
         match &self.running {
             Running::Ours(server) => Ok(server),
@@ -83,13 +84,13 @@ impl Side {
         }
     }
 
-    /// Counts a process of ours that ends by itself too.
+    /// Counts the memory of another process of ours, such as a command.
     pub(crate) fn also_counts(&self, pid: u32) {
         let mut most = self.beside.lock().expect("no thread panicked");
         *most = most.max(peak_resident(pid).unwrap_or_default());
     }
 
-    /// The most memory that all its processes have had, each at its own time, in MB.
+    /// The sum of its processes' peak memory, in MB; they need not peak at the same time.
     pub(crate) fn peak(&self) -> f64 {
         *self.peak.get_or_init(|| {
             let processes: f64 = self.running.pids().into_iter().filter_map(peak_resident).sum();
@@ -97,7 +98,7 @@ impl Side {
         })
     }
 
-    /// Ends it while requests are under way, which then have no answer.
+    /// Ends it while requests are under way; those get no answer.
     pub(crate) fn abandon(&self) {
         self.peak();
         match &self.running {

@@ -1,4 +1,4 @@
-//! What came of a row, as a table.
+//! Prints a row's outcomes as a table.
 
 use threadrunner_bench::{Series, Table, note};
 
@@ -15,7 +15,7 @@ pub(crate) struct Told<'a> {
     pub(crate) theirs: Vec<(&'a Peer, &'a Rounds)>,
 }
 
-/// A side's name and outcomes, where there is such a side.
+/// A peer and its outcomes, if there is one.
 type Other<'a> = Option<(&'a Peer, &'a Rounds)>;
 
 impl Told<'_> {
@@ -27,7 +27,7 @@ impl Told<'_> {
             let best = self.best(index, figure);
             self.line(&table, figure.what, index, [best, defaults], |one| one.figures[index]);
         }
-        // What is no aim of its own is told of the configuration that does the work best.
+        // The remaining lines are about the configuration that does the work best.
         let sides = [self.best(0, &figures[0]), defaults];
         self.line(&table, "resident memory, the most, MB", figures.len(), sides, |one| one.peak_mb);
         let count = |what, of: fn(&Outcome) -> f64| self.line(&table, what, usize::MAX, sides, of);
@@ -75,7 +75,7 @@ impl Told<'_> {
         table.row(&[&ours[..], &best_cells, &defaults].concat());
     }
 
-    /// The peer with the best median, of those that answered everything.
+    /// The peer with the best median among those that answered everything.
     fn best(&self, index: usize, figure: &Figure) -> Other<'_> {
         let score = |rounds: &Rounds| {
             let median = series(rounds, |one| one.figures[index]).median();
@@ -90,7 +90,7 @@ fn series(rounds: &Rounds, value: impl Fn(&Outcome) -> f64) -> Series {
     rounds.iter().map(value).collect()
 }
 
-/// Ours to theirs, in each round.
+/// The ratio of ours to theirs, round by round.
 fn ratios(ours: &Rounds, theirs: &Rounds, value: impl Fn(&Outcome) -> f64) -> String {
     let ratios: Series =
         ours.iter().zip(theirs).map(|(ours, theirs)| value(ours) / value(theirs)).collect();

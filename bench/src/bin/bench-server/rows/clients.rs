@@ -1,4 +1,4 @@
-//! Clients who ask at the same time, and one who asks alone.
+//! Clients that ask at the same time, and one that asks alone.
 
 use threadrunner_bench::text::Text;
 use threadrunner_bench::work::{Answered, Ask, Runtime, at_once, tokens_per_s};
@@ -7,10 +7,10 @@ use threadrunner_bench::{Series, as_ms};
 use crate::compare::{Figure, Outcome, Work};
 use crate::side::Side;
 
-/// So many clients, a request each.
+/// Several clients with a request each.
 pub(super) struct Clients {
     pub(super) clients: usize,
-    /// Tokens of each prompt and answer.
+    /// Tokens in each prompt and answer.
     pub(super) prompt: usize,
     pub(super) answer: u32,
 }
@@ -30,13 +30,13 @@ impl Work for Clients {
     }
 }
 
-/// One client, who asks one prompt after the other.
+/// One client that sends one request after another.
 pub(super) struct One {
     pub(super) prompt: usize,
     pub(super) answer: u32,
 }
 
-/// Its requests in a measurement, of which the median counts: a single one is soon over.
+/// Requests in a measurement. Their median counts, because a single one is over too soon.
 const REQUESTS: usize = 5;
 
 impl Work for One {
@@ -53,7 +53,7 @@ impl Work for One {
     }
 }
 
-/// A request like no other's.
+/// A request unlike any other.
 fn ask(seed: u64, number: usize, prompt: usize, answer: u32) -> Ask {
     Ask::new(Text::new(seed + number as u64).prose(prompt), answer)
 }

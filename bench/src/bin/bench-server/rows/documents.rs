@@ -1,5 +1,5 @@
-//! A night of documents: through `threadrunner batch`, and through llama-server by a client that
-//! keeps some under way.
+//! A night's documents: through `threadrunner batch`, and through llama-server by a client that
+//! keeps several requests under way.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -15,7 +15,7 @@ use threadrunner_core::Priority;
 use crate::compare::{Figure, Outcome, Work};
 use crate::side::Side;
 
-/// How many, from how many to how many tokens, and tokens of each answer.
+/// How many documents, their shortest and longest length in tokens, and the tokens in each answer.
 pub(super) const DOCUMENTS: usize = 48;
 const SHORTEST: u64 = 120;
 const LONGEST: u64 = 600;
@@ -47,7 +47,7 @@ impl Work for Documents {
     }
 }
 
-/// From the start of the command to its end.
+/// Runs the command. Returns the seconds from its start to its end, and the answers.
 fn batch(side: &Side, server: &Server, asks: &[Ask]) -> (f64, Vec<Answered>) {
     let line = |(id, ask): (usize, &Ask)| {
         let line = json!({
@@ -69,7 +69,7 @@ fn batch(side: &Side, server: &Server, asks: &[Ask]) -> (f64, Vec<Answered>) {
     for line in BufReader::new(command.stdout.take().expect("stdout is a pipe")).lines() {
         let end = Instant::now();
         let line: Value = serde_json::from_str(&line.expect("a line")).expect("JSON");
-        // Its memory is nobody's any more once it has ended.
+        // Read while it runs: once it has ended, its memory is no longer counted.
         side.also_counts(command.id());
         let count = |key: &str| line["usage"][key].as_u64();
         let Some((prompt_tokens, tokens)) = count("prompt_tokens").zip(count("completion_tokens"))
@@ -78,7 +78,7 @@ fn batch(side: &Side, server: &Server, asks: &[Ask]) -> (f64, Vec<Answered>) {
         };
         answers.push(Answered { sent, pieces: Vec::new(), end, prompt_tokens, tokens });
     }
-    // How it ended is seen in what was answered.
+    // The answers show whether it worked.
     let _ = command.wait();
     (sent.elapsed().as_secs_f64(), answers)
 }

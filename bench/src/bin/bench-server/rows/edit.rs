@@ -1,4 +1,4 @@
-//! An answer that repeats what was asked.
+//! An answer that repeats its prompt.
 
 use threadrunner_bench::text::Text;
 use threadrunner_bench::work::{Ask, Runtime, tokens_per_s};
@@ -6,7 +6,7 @@ use threadrunner_bench::work::{Ask, Runtime, tokens_per_s};
 use crate::compare::{Figure, Outcome, Work};
 use crate::side::Side;
 
-/// Tokens of the text, and of the answer.
+/// Tokens in the text and in the answer.
 const TEXT: usize = 170;
 const ANSWER: u32 = 128;
 

@@ -1,4 +1,4 @@
-//! What many people and scripts ask of one runtime within an hour, faster.
+//! What many people and scripts ask of one runtime within an hour, in less time.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use threadrunner_core::Priority;
 use crate::compare::{Figure, Outcome, Work};
 use crate::side::Side;
 
-/// Requests, and the mean time from one to the next: about as much as these processors can do.
+/// Requests, and the mean time between two: about as much as these processors can do.
 const REQUESTS: usize = 64;
 const GAP: Duration = Duration::from_millis(800);
-/// Tokens of each answer.
+/// Tokens in each answer.
 const ANSWER: u32 = 64;
 
 pub(super) struct Hour;
@@ -30,7 +30,7 @@ enum Class {
 impl Class {
     const ALL: [Self; 4] = [Self::Interactive, Self::Short, Self::Medium, Self::Long];
 
-    /// Seven of ten are short, and of those some are interactive; two are of 400 tokens, one of 3,000.
+    /// Seven of ten are short, two of them interactive; two have 400 tokens, and one has 3,000.
     fn of(tenth: u64) -> Self {
         match tenth {
             0 | 1 => Self::Interactive,
@@ -71,7 +71,7 @@ impl Work for Hour {
         let (classes, asks): (Vec<_>, Vec<_>) = (0..REQUESTS)
             .map(|number| {
                 let mut text = Text::new(seed + number as u64);
-                // Who comes does not depend on when somebody came before.
+                // Exponential gaps: arrivals are independent of each other.
                 at += GAP.mul_f64(-(1.0 - text.share()).ln());
                 let class = Class::of(text.below(10));
                 (class, (at, class.ask(&mut text)))
@@ -92,7 +92,7 @@ impl Work for Hour {
     }
 }
 
-/// In milliseconds; of none it is not a number.
+/// A percentile in milliseconds; NaN if there are no figures.
 fn percentile(sorted: &[Duration], percent: usize) -> f64 {
     let place = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
     sorted.get(place).map_or(f64::NAN, |time| as_ms(*time))

@@ -1,4 +1,4 @@
-//! Somebody who waits for an answer while batch work is under way.
+//! An interactive request that arrives while batch work is under way.
 
 use std::thread;
 use std::time::Duration;
@@ -11,15 +11,15 @@ use threadrunner_core::Priority;
 use crate::compare::{Figure, Outcome, Work};
 use crate::side::Side;
 
-/// How long the batch work has been running when somebody comes.
+/// How long the batch work has been running when the question arrives.
 const UNDER_WAY: Duration = Duration::from_secs(2);
-/// Tokens of the question.
+/// Tokens in the question.
 const QUESTION: usize = 15;
 
-/// Behind so many jobs.
+/// A question behind this many jobs.
 pub(super) struct Interactive {
     pub(super) jobs: usize,
-    /// Tokens of each job's prompt and answer.
+    /// Tokens in each job's prompt and answer.
     pub(super) prompt: usize,
     pub(super) answer: u32,
 }
@@ -41,7 +41,7 @@ impl Work for Interactive {
             scope.spawn(|| at_once(side, &jobs));
             thread::sleep(UNDER_WAY);
             let answered = side.ask(&question);
-            // What the jobs take after that is another row's.
+            // How long the jobs take is measured by another row.
             side.abandon();
             answered
         });

@@ -1,8 +1,8 @@
 //! The rows: what is measured, and with which configurations.
 //!
-//! llama-server's are its defaults, and slots fitted to the row with as much context as the row
-//! needs, unified and not. Ours has nothing configured, except where a row needs more sequences or
-//! cells than the defaults have room for: then as many as llama-server is given.
+//! llama-server runs with its defaults, and with slots fitted to the row and as much context as the
+//! row needs, unified and not. Ours has nothing configured, except if a row needs more sequences or
+//! cells than the defaults have room for: then it gets as many as llama-server.
 
 mod clients;
 mod documents;
@@ -28,7 +28,7 @@ pub(crate) fn all() -> Vec<Row> {
     [aims(), earlier()].into_iter().flatten().collect()
 }
 
-/// Those with aims.
+/// The rows that have aims.
 fn aims() -> Vec<Row> {
     let mut rows = vec![
         row("48 documents of 120 to 600 tokens, 64 out, by `batch`", Documents)
@@ -66,7 +66,7 @@ fn aims() -> Vec<Row> {
         )
         .reach(&["<= 250 ms", "<= 1.1"])
         .fitted(2, 8_192)
-        // Smaller chunks are all that it has against long gaps.
+        // Smaller chunks are llama-server's only means against long gaps.
         .peer("-np 2 -c 8192 -b 128 -ub 128"),
         row("A mixed hour, scaled to a minute", Hour)
             .reach(&[&["<= 0.9"][..], &["<= 0.7", "<= 1.0"].repeat(4)].concat())
@@ -76,7 +76,7 @@ fn aims() -> Vec<Row> {
     rows
 }
 
-/// Those of the tables before.
+/// The rows of the earlier tables.
 fn earlier() -> Vec<Row> {
     let (slots, cells) = (32, 32_768);
     let shared = Prefix { requests: 200, prefix: 490, question: 20, answer: 16, at_a_time: 32 };
@@ -121,25 +121,26 @@ fn row(title: impl Into<String>, work: impl Work + 'static) -> Row {
 impl Row {
     fn reach(mut self, aims: &[&'static str]) -> Self {
         self.reach = aims.to_vec();
-        // Of the figures that every row has, the first is memory.
+        // Memory is the first of the figures that every row has.
         self.reach.resize(self.work.figures().len(), "");
         self.reach.push("<= 1.0");
         self
     }
 
-    /// llama-server with so many slots and cells, each with its own part of them and all together.
+    /// Adds llama-server with this many slots and cells, with a part of the cells for each slot and
+    /// with all cells shared.
     fn fitted(self, slots: usize, cells: usize) -> Self {
         let arguments = format!("-np {slots} -c {cells}");
         self.with(&arguments, slots).with(&format!("{arguments} --kv-unified"), slots)
     }
 
-    /// The same, and as many for ours.
+    /// Gives llama-server this much room, and ours as much.
     fn room(mut self, sequences: usize, context: usize) -> Self {
         self.ours = format!("[engine]\nsequences = {sequences}\ncontext = {context}\n");
         self.fitted(sequences, context)
     }
 
-    /// llama-server with these arguments.
+    /// Adds llama-server with these arguments.
     fn peer(self, arguments: &str) -> Self {
         self.with(arguments, 8)
     }

@@ -6,10 +6,10 @@ use threadrunner_bench::work::{Ask, in_turn, seconds};
 use crate::compare::{Figure, Outcome, Work};
 use crate::side::Side;
 
-/// So many, with one prefix.
+/// Several questions with one prefix.
 pub(super) struct Prefix {
     pub(super) requests: usize,
-    /// Tokens of the prefix, of each question, and of each answer.
+    /// Tokens in the prefix, in each question and in each answer.
     pub(super) prefix: usize,
     pub(super) question: usize,
     pub(super) answer: u32,

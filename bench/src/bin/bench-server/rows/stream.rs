@@ -1,4 +1,4 @@
-//! Somebody who is being answered while another's long prompt is read.
+//! A stream that goes on while another client's long prompt is read.
 
 use std::thread;
 use std::time::Duration;
@@ -10,15 +10,15 @@ use threadrunner_bench::work::{Ask, Runtime};
 use crate::compare::{Figure, Outcome, Work};
 use crate::side::Side;
 
-/// How long the stream has been flowing when the other comes.
+/// How long the stream has been running when the prompt arrives.
 const UNDER_WAY: Duration = Duration::from_millis(1_500);
-/// Tokens of the stream's answer: more than come meanwhile.
+/// Tokens in the stream's answer: more than are generated meanwhile.
 const STREAMED: u32 = 1_000;
 
-/// Beside a prompt of so many tokens.
+/// A stream beside a prompt of this many tokens.
 pub(super) struct Stream {
     pub(super) long: usize,
-    /// Tokens of the other's answer.
+    /// Tokens in the answer to the long prompt.
     pub(super) answer: u32,
 }
 
@@ -42,10 +42,10 @@ impl Work for Stream {
         let mut figures = vec![f64::NAN; 2];
         if let (Some(stream), Some(other)) = (&stream, &other) {
             let (begin, end) = (other.sent, other.sent + other.first_token());
-            // Gaps that lie in the reading, be it in part.
+            // Gaps that overlap the reading, even in part.
             let gaps = stream.pieces.windows(2).filter(|gap| gap[1] > begin && gap[0] < end);
             let longest = gaps.map(|gap| as_ms(gap[1] - gap[0])).fold(0.0, f64::max);
-            // One that is over too soon has no gap that means anything.
+            // A stream that ended too soon has no meaningful gap.
             figures[0] = if stream.end > end { longest } else { f64::NAN };
             figures[1] = as_ms(other.first_token());
         }
@@ -53,7 +53,7 @@ impl Work for Stream {
     }
 }
 
-/// What a model goes on with for as long as it may.
+/// A prompt that a model continues for as long as it may.
 fn endless(seed: u64) -> String {
     let from = (seed >> 32) * 10;
     let numbers: Vec<_> = (from..from + 12).map(|number| number.to_string()).collect();
