@@ -8,7 +8,7 @@ use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta, JobSpec, JobState};
 use crate::files::{JobDir, job_dir};
 use crate::finish::set_failure;
 use crate::job_files::{
-    self, Description, OutcomeSeal, clear_outcome, job_json, load_prompt, meta_json,
+    LoadError, self, Description, OutcomeSeal, clear_outcome, job_json, load_prompt, meta_json,
 };
 use crate::layout::{
     ERROR_FILE, HOOK_FILE, HOOK_LOG_FILE, JOB_FILE, JOB_NEXT, META_FILE, META_NEXT, PARTIAL_FILE,
@@ -48,12 +48,12 @@ impl Workspace {
         let fd = self.open_in(JobState::Ready, id, "inspected")?;
         let dir = job_dir(&fd, self.layout.job_path(JobState::Ready, id));
         self.refuse_namesake(id, &dir, now)?;
-        match job_files::load(&dir)? {
+        match job_files::load(&dir) {
             Ok(Description { spec, mut meta, prompt_bytes, .. }) => {
                 clear_outcome(&mut meta);
                 Ok(QueuedJob { id: id.clone(), spec, meta, prompt_bytes })
             }
-            Err(failure) => Err(self.reject(id, &dir, failure, now)?),
+            Err(error) => Err(self.refuse(id, &dir, error, now)?),
         }
     }
 
@@ -67,9 +67,9 @@ impl Workspace {
         let fd = self.open_in(JobState::Ready, id, "claimed")?;
         let dir = job_dir(&fd, self.layout.job_path(JobState::Ready, id));
         self.refuse_namesake(id, &dir, now)?;
-        let (spec, mut meta, prompt) = match self.load_next_attempt(&dir)? {
+        let (spec, mut meta, prompt) = match self.load_next_attempt(&dir) {
             Ok(loaded) => loaded,
-            Err(failure) => return Err(self.reject(id, &dir, failure, now)?),
+            Err(error) => return Err(self.refuse(id, &dir, error, now)?),
         };
         match self.stage_claim(id, &dir, &spec, &mut meta) {
             Ok(staged) => self.staged.push(staged),
@@ -114,29 +114,37 @@ impl Workspace {
         Ok(staged)
     }
 
-    /// What to run, with the attempt counted. The inner `Err` is the job's own fault.
+    /// Moves a job to `failed` if it is its own fault that it cannot run. Returns why it cannot.
+    fn refuse(
+        &mut self,
+        id: &JobId,
+        dir: &JobDir<'_>,
+        error: LoadError,
+        now: SystemTime,
+    ) -> Result<WorkspaceError> {
+        match error {
+            LoadError::Unfit(failure) => self.reject(id, dir, failure, now),
+            LoadError::Workspace(error) => Err(error),
+        }
+    }
+
+    /// What to run, with the attempt counted.
     fn load_next_attempt(
         &self,
         dir: &JobDir<'_>,
-    ) -> Result<Result<(JobSpec, JobMeta, String), Failure>> {
-        let Description { mut spec, meta, sealed_prompt, .. } = match job_files::load(dir)? {
-            Ok(description) => description,
-            Err(failure) => return Ok(Err(failure)),
-        };
-        let prompt = match load_prompt(dir, sealed_prompt)? {
-            Ok(prompt) => prompt,
-            Err(failure) => return Ok(Err(failure)),
-        };
+    ) -> Result<(JobSpec, JobMeta, String), LoadError> {
+        let Description { mut spec, meta, sealed_prompt, .. } = job_files::load(dir)?;
+        let prompt = load_prompt(dir, sealed_prompt)?;
         // An attempt may have ended in a power failure before the rename that counts it.
         if let Some(next) = job_files::load_prepared_spec(dir) {
             spec.attempts = spec.attempts.max(next.attempts);
         }
         let max = self.max_attempts(&spec);
         if spec.attempts >= max {
-            return Ok(Err(begun_too_often(spec.attempts)));
+            return Err(begun_too_often(spec.attempts).into());
         }
         spec.attempts += 1;
-        Ok(Ok((spec, meta, prompt)))
+        Ok((spec, meta, prompt))
     }
 
     /// How many attempts a claimed job has left if this one fails.

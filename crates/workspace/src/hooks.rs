@@ -13,6 +13,7 @@ use threadrunner_core::{HookOutcome, JobId, JobMeta, JobSpec, JobState};
 
 use crate::files::{JobDir, job_dir};
 use crate::layout::{HOOK_FILE, HOOK_LOG_FILE, HOOK_NEXT, HOOKS_DIR, kind, open_dir, open_root};
+use crate::job_files::LoadError;
 use crate::{Durability, Result, Workspace, WorkspaceError, job_files, listing};
 
 /// A hook that is due.
@@ -78,7 +79,11 @@ impl Workspace {
         let Some((state, fd)) = self.ended_job(id)? else { return Ok(None) };
         let path = self.layout.job_path(state, id);
         let dir = job_dir(&fd, path.clone());
-        let spec: JobSpec = job_files::load_spec(&dir)?.unwrap_or_default();
+        let spec = match job_files::load_spec(&dir) {
+            Ok(spec) => spec,
+            Err(LoadError::Unfit(_)) => JobSpec::default(),
+            Err(LoadError::Workspace(error)) => return Err(error),
+        };
         let Some(program) = spec.on_done else { return Ok(None) };
         let meta: JobMeta = job_files::load_meta(&dir)?;
         let status = meta.status.unwrap_or_else(|| state.as_str().to_owned());

@@ -133,42 +133,64 @@ pub(crate) struct Description {
     pub(crate) sealed_prompt: Option<Digest>,
 }
 
+/// Why a job's files make no job that can run.
+#[derive(Debug)]
+pub(crate) enum LoadError {
+    /// The job's own fault, which its submitter is told.
+    Unfit(Failure),
+    /// The files cannot be read.
+    Workspace(WorkspaceError),
+}
+
+impl From<Failure> for LoadError {
+    fn from(failure: Failure) -> Self {
+        Self::Unfit(failure)
+    }
+}
+
+impl From<WorkspaceError> for LoadError {
+    fn from(error: WorkspaceError) -> Self {
+        Self::Workspace(error)
+    }
+}
+
+impl LoadError {
+    fn read(dir: &JobDir<'_>, name: &str, error: ReadError) -> Self {
+        match error {
+            ReadError::Unfit(reason) => malformed(reason).into(),
+            ReadError::Io(error) => dir.io("read", name, error).into(),
+        }
+    }
+}
+
 /// Reads and checks everything but the prompt's text.
-///
-/// The inner `Err` is the job's own fault, and is what its submitter is told.
-pub(crate) fn load(dir: &JobDir<'_>) -> Result<Result<Description, Failure>> {
+pub(crate) fn load(dir: &JobDir<'_>) -> Result<Description, LoadError> {
     let prompt_bytes = match dir.open(PROMPT_FILE) {
         Ok(Some((_, bytes))) => bytes,
-        Ok(None) => {
-            return Ok(Err(malformed("it has no prompt.txt".to_owned())));
-        }
-        Err(error) => return unfit(dir, PROMPT_FILE, error),
+        Ok(None) => return Err(malformed("it has no prompt.txt".to_owned()).into()),
+        Err(error) => return Err(LoadError::read(dir, PROMPT_FILE, error)),
     };
     if prompt_bytes > MAX_FILE_BYTES {
         let reason = format!(
             "prompt.txt has {prompt_bytes} bytes, over the limit of {MAX_FILE_BYTES} bytes"
         );
-        return Ok(Err(malformed(reason)));
+        return Err(malformed(reason).into());
     }
-    let JobFile { spec, seal } = match load_job(dir)? {
-        Ok(job) => job,
-        Err(failure) => return Ok(Err(failure)),
-    };
+    let JobFile { spec, seal } = load_job(dir)?;
     match dir.read(TYPE_FILE) {
         Ok(None) => {}
-        Ok(Some(bytes)) => match parse_type(&bytes) {
-            Ok(JobType::Text) => {}
-            Ok(other) => return Ok(Err(unsupported(other))),
-            Err(failure) => return Ok(Err(failure)),
+        Ok(Some(bytes)) => match parse_type(&bytes)? {
+            JobType::Text => {}
+            other => return Err(unsupported(other).into()),
         },
-        Err(error) => return unfit(dir, TYPE_FILE, error),
+        Err(error) => return Err(LoadError::read(dir, TYPE_FILE, error)),
     }
     let meta = load_whole_meta(dir)?;
     if prompt_bytes == 0 && spec.messages.is_empty() {
-        return Ok(Err(Failure::new(ErrorCode::EmptyPrompt, "prompt.txt is empty")));
+        return Err(Failure::new(ErrorCode::EmptyPrompt, "prompt.txt is empty").into());
     }
     let sealed_prompt = seal.map(|seal| seal.prompt);
-    Ok(Ok(Description { spec, meta, prompt_bytes, sealed_prompt }))
+    Ok(Description { spec, meta, prompt_bytes, sealed_prompt })
 }
 
 /// Reads `meta.json`. It is for people: an unreadable one counts as absent.
@@ -200,43 +222,45 @@ fn text(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
 }
 
-/// Reads the prompt's text. The inner `Err` is the job's own fault.
+/// Reads the prompt's text.
 pub(crate) fn load_prompt(
     dir: &JobDir<'_>,
     sealed: Option<Digest>,
-) -> Result<Result<String, Failure>> {
+) -> Result<String, LoadError> {
     match dir.read(PROMPT_FILE) {
         // Without syncs (`relaxed`), a power failure can leave zeros in place of the prompt.
         Ok(Some(bytes)) if sealed.is_some_and(|sealed| sealed != Digest::of(&bytes)) => {
-            Ok(Err(malformed(
+            Err(malformed(
                 "prompt.txt is not what was submitted: it was changed since, or torn by a power \
                  failure"
                     .to_owned(),
             )
-            .hint("check it first: `threadrunner retry` runs it as it is")))
+            .hint("check it first: `threadrunner retry` runs it as it is")
+            .into())
         }
         Ok(Some(mut bytes)) => {
             bytes.drain(..bytes.len() - text(&bytes).len());
-            Ok(String::from_utf8(bytes).map_err(|error| {
+            String::from_utf8(bytes).map_err(|error| {
                 let at = error.utf8_error().valid_up_to();
                 malformed(format!("prompt.txt is not UTF-8: byte {at} is not part of a character"))
-            }))
+                    .into()
+            })
         }
-        Ok(None) => Ok(Err(malformed("it has no prompt.txt".to_owned()))),
-        Err(error) => unfit(dir, PROMPT_FILE, error),
+        Ok(None) => Err(malformed("it has no prompt.txt".to_owned()).into()),
+        Err(error) => Err(LoadError::read(dir, PROMPT_FILE, error)),
     }
 }
 
 /// Reads what `job.json` asks for; the defaults if there is none.
-pub(crate) fn load_spec(dir: &JobDir<'_>) -> Result<Result<JobSpec, Failure>> {
-    Ok(load_job(dir)?.map(|job| job.spec))
+pub(crate) fn load_spec(dir: &JobDir<'_>) -> Result<JobSpec, LoadError> {
+    load_job(dir).map(|job| job.spec)
 }
 
-fn load_job(dir: &JobDir<'_>) -> Result<Result<JobFile, Failure>> {
+fn load_job(dir: &JobDir<'_>) -> Result<JobFile, LoadError> {
     match dir.read(JOB_FILE) {
-        Ok(None) => Ok(Ok(JobFile::default())),
-        Ok(Some(bytes)) => Ok(parse_job(&bytes)),
-        Err(error) => unfit(dir, JOB_FILE, error),
+        Ok(None) => Ok(JobFile::default()),
+        Ok(Some(bytes)) => Ok(parse_job(&bytes)?),
+        Err(error) => Err(LoadError::read(dir, JOB_FILE, error)),
     }
 }
 
@@ -295,11 +319,4 @@ pub(crate) fn unsupported(mode: JobType) -> Failure {
 
 fn malformed(reason: String) -> Failure {
     Failure::new(ErrorCode::InvalidRequest, reason)
-}
-
-fn unfit<T>(dir: &JobDir<'_>, name: &str, error: ReadError) -> Result<Result<T, Failure>> {
-    match error {
-        ReadError::Unfit(reason) => Ok(Err(malformed(reason))),
-        ReadError::Io(error) => Err(dir.io("read", name, error)),
-    }
 }

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use threadrunner_core::{ErrorCode, Failure, JobId, JobSpec, JobState};
 
 use crate::files::job_dir;
-use crate::job_files::{job_json, load_spec};
+use crate::job_files::{LoadError, job_json, load_spec};
 use crate::layout::{JOB_FILE, JOB_NEXT};
 use crate::staged::Staged;
 use crate::{Result, Workspace, WorkspaceError};
@@ -40,8 +40,10 @@ impl Workspace {
         self.flush(id);
         let fd = self.open_in(JobState::Failed, id, "retried")?;
         let dir = job_dir(&fd, self.layout.job_path(JobState::Failed, id));
-        let spec = load_spec(&dir)?
-            .map_err(|failure| WorkspaceError::Rejected { id: id.clone(), failure })?;
+        let spec = load_spec(&dir).map_err(|error| match error {
+            LoadError::Unfit(failure) => WorkspaceError::Rejected { id: id.clone(), failure },
+            LoadError::Workspace(error) => error,
+        })?;
         let spec = JobSpec { attempts: 0, ..spec };
         dir.write(&*self.fs, JOB_NEXT, &job_json(&spec, None)?)?;
         let mut staged = Staged::new(id.clone(), JobState::Failed);

@@ -7,7 +7,7 @@ use threadrunner_core::{Failure, JobId, JobMeta, JobSpec, JobState};
 
 use crate::claim::begun_too_often;
 use crate::files::{JobDir, job_dir};
-use crate::job_files::{Digest, OutcomeSeal, is_whole_submission, load_spec};
+use crate::job_files::{LoadError, Digest, OutcomeSeal, is_whole_submission, load_spec};
 use crate::layout::{
     ERROR_FILE, JOB_NEXT, META_FILE, META_NEXT, PARTIAL_FILE, RESULT_FILE, SUBMISSION_FILES,
 };
@@ -245,9 +245,10 @@ impl Workspace {
 }
 
 fn verdict(dir: &JobDir<'_>, max_attempts: impl Fn(&JobSpec) -> u32) -> Result<Verdict> {
-    let spec = match load_spec(dir)? {
+    let spec = match load_spec(dir) {
         Ok(spec) => spec,
-        Err(failure) => return Ok(Verdict::GiveUp(failure)),
+        Err(LoadError::Unfit(failure)) => return Ok(Verdict::GiveUp(failure)),
+        Err(LoadError::Workspace(error)) => return Err(error),
     };
     for name in [META_NEXT, META_FILE] {
         if let Some(ending) = ended(dir, name, spec.attempts) {

@@ -69,22 +69,22 @@ impl Broken {
             )
             .hint("remove the cycle from \"after\" in job.json, then `threadrunner retry`"),
             Self::Dependency { on, how } => {
-                let how = match how {
+                let ended = match how {
                     Standing::Canceled => "was canceled",
-                    Standing::Missing => "is not there, or was removed",
+                    Standing::Missing => "does not exist or was removed",
                     Standing::Open | Standing::Done | Standing::Failed => "failed",
                 };
                 let failure = Failure::new(
                     ErrorCode::DependencyFailed,
-                    format!("the job waited for job {on}, which {how}"),
+                    format!("the job waited for job {on}, which {ended}"),
                 );
-                if how.starts_with("is not") {
-                    return failure.hint("submit the job again, after another");
+                match how {
+                    Standing::Missing => failure.hint("submit the job again, after another"),
+                    _ => failure.hint(format!(
+                        "`threadrunner result {on}` says why; `threadrunner retry` that job \
+                         first, then this one"
+                    )),
                 }
-                failure.hint(format!(
-                    "`threadrunner result {on}` says why; `threadrunner retry` that job first, \
-                     then this one"
-                ))
             }
         }
     }
