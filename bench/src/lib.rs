@@ -1,5 +1,18 @@
 //! Shared parts of the benchmark programs: series of figures, tables to paste into
 //! `docs/benchmarks.md`, and the two runtimes measured: the daemon and llama.cpp's own server.
+//!
+//! A [`Series`] collects figures and prints their median and range; a [`Table`] prints rows, and
+//! how busy the processors were. [`work`] has what is asked of a [`work::Runtime`], whichever it
+//! is: [`server`] is a daemon in a home of its own, [`llama_server`] its peer. [`text`] makes
+//! prompts from a seed, and [`process`] reads what the system counts for a process.
+//!
+//! The programs are in `src/bin`: `bench-cli` (the command line), `bench-jobs` (the queue),
+//! `bench-engine` (the daemon beside llama.cpp's own loop) and `bench-server` (beside its server,
+//! with the rows in `rows/`). They measure the release build of the three programs beside them,
+//! from outside. Two link more: `bench-engine` llama.cpp, for that loop, and `bench-jobs` the
+//! workspace's crate, which it also times by itself.
+//!
+//! No figure is asserted: whether something works is for the tests.
 #![expect(clippy::print_stdout, reason = "a benchmark's table is its data")]
 
 pub mod llama_server;

@@ -10,9 +10,12 @@
 //! [`Node`] and any number of threads [compute](Attention::compute) it, sharing the work. The
 //! result does not depend on the number of threads.
 //!
-//! The crate knows nothing of llama.cpp: its caller says where the numbers are. The cache and the
-//! mask hold 16-bit floats; everything else is 32-bit. It needs AVX2, FMA and F16C, and uses
-//! AVX-512 if available.
+//! The crate knows nothing of llama.cpp, starts no thread and depends on no other crate: its caller
+//! says where the numbers are, and brings the threads. The cache and the mask hold 16-bit floats;
+//! everything else is 32-bit. It needs AVX2, FMA and F16C, and uses AVX-512 if available.
+//!
+//! `tests.rs` compares the kernels with the formula, in `f64`. Whether a model still answers as
+//! before is tested in the engine's crate (`tests/llama`), and by the engine's self-test.
 
 #![expect(
     unsafe_code,

@@ -1,14 +1,21 @@
 //! The vocabulary and the decisions of ThreadRunner.
 //!
-//! This crate defines everything that two processes must agree on: job ids ([`JobId`]), what a job
-//! is ([`JobSpec`]), the states it passes through ([`JobState`]), the frames on the wire
-//! ([`FrameCodec`], [`protocol`], [`engine_protocol`]), how things fail ([`Failure`],
-//! [`ErrorCode`], [`ExitCode`]), and what an inference backend must provide ([`ModelBackend`]). Two
-//! modules make decisions: [`scheduler`] plans the forward passes, and [`text`] decides which part
-//! of an answer can be shown. [`template`] reads a prompt's references to other jobs' answers.
+//! The vocabulary is everything that two processes must agree on: job ids ([`JobId`]), what a job
+//! is ([`JobSpec`]), the states it passes through ([`JobState`]), the frames on the wires
+//! ([`FrameCodec`], [`protocol`], [`engine_protocol`]), how words on them stay readable for older
+//! and newer programs ([`mod@open_enum`]), how things fail ([`Failure`], [`ErrorCode`],
+//! [`ExitCode`]), and what an inference backend must provide ([`ModelBackend`]). [`template`] reads
+//! a prompt's references to other jobs' answers.
 //!
-//! Nothing in this crate waits, or reads a clock, a file, a socket or an environment variable: time
-//! and bytes come in as arguments. So all of it is tested without a runtime.
+//! Two modules decide: [`scheduler`] plans the forward passes, and [`text`] says which part of an
+//! answer can be shown.
+//!
+//! Nothing here waits, or reads a clock, a file, a socket or an environment variable: time and
+//! bytes come in as arguments, so all of it is tested without a runtime. The crate depends on no
+//! other of the project.
+//!
+//! Tests are in each module, and those of the scheduler in `scheduler/tests`. `tests/wires.rs`
+//! reads `tests/golden`: lines as they are written on each wire and on disk.
 
 mod amount;
 mod backend;

@@ -3,6 +3,20 @@
 //! Usage: `threadrunner-daemon [--foreground] [--socket PATH]`. Without `--foreground` it leaves
 //! its terminal and session, writes one line of JSON to stdout when it is ready or has failed, and
 //! closes stdout. `--socket` is for clients that speak only the simplest form of the protocol.
+//!
+//! The daemon owns the processes, the sockets and the time. `server` and `connection` take
+//! requests, and `handlers` has a file for each operation. `jobs` has the `Owner`, the one task
+//! that holds all jobs and engines; handlers reach it through its `Hub`. `store` runs a thread for
+//! each workspace, and handlers change jobs that have ended through its `Archive`. `engine` is one
+//! engine process, and what it may say. All tasks share one thread; only the workspaces' threads
+//! and blocking work have others.
+//!
+//! The daemon links no inference code, reads no model file, and trusts no engine and no client:
+//! queues, frames, waits and answers are bounded.
+//!
+//! Unit tests are in each module. `jobs/owner/tests.rs` drives the owner with a workspace on disk
+//! and engines that the test plays; `hostile.rs` below it has engines that break the rules. Tests
+//! with real processes are in `tests/` at the project's root.
 
 mod clock;
 mod connection;

@@ -15,7 +15,13 @@
 //! Between the first command and the start of the second thread, the process fences itself in
 //! (`fence`): whatever a model file makes it do, it keeps only the rights that answering needs.
 //!
-//! The engine is a process of its own so that a crash of the backend takes nothing else down.
+//! The engine is a process of its own so that a crash of the backend takes nothing else down. It
+//! knows no job, queue, workspace or client, only requests by number. Of the programs it alone
+//! knows llama.cpp, in the module `llama` behind the feature of that name; [`dummy`] is the backend
+//! without a model, for tests.
+//!
+//! Tests are in each module. `tests/process.rs` drives the process as the daemon does,
+//! `tests/fence.rs` looks from inside the fence, and `tests/llama` drives llama.cpp on real models.
 
 pub mod backends;
 mod caught;

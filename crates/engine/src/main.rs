@@ -1,4 +1,5 @@
-//! The engine process. See [`threadrunner_engine`].
+//! The engine process. See [`threadrunner_engine`], whose `program::main` the package with GPU
+//! support (`gpu/`) runs too.
 
 #[cfg(all(feature = "llama", target_os = "linux"))]
 mod zeros;

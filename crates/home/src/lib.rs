@@ -2,8 +2,17 @@
 //! the files behind model names.
 //!
 //! [`Home`] holds the paths, as the environment defines them. [`Config`] is the content of
-//! `config.toml`. The command line and the daemon share this crate, so that both read them alike. A
-//! flag beats a variable, which beats `config.toml`, which beats the default.
+//! `config.toml`, with [`WorkspaceSettings`] for one workspace and [`ModelConfig`] for one model.
+//! [`resolve_model`] and [`resolve_draft`] turn names into files. [`FileLock`] is the lock by which
+//! a daemon is known to live. The command line and the daemon share this crate, so that both read
+//! all of that alike. A flag beats a variable, which beats `config.toml`, which beats the default.
+//!
+//! The crate knows `core` and the file system: no socket, no job on disk, and not what is inside a
+//! model file.
+//!
+//! `config/every_key.toml` is the text behind `config show` and docs/configuration.md; a test
+//! compares its defaults with those of [`Config`]. Tests are in each module. They set no variables:
+//! [`Home::resolve`] takes the environment as an argument.
 
 mod amount;
 mod config;

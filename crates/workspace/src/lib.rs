@@ -16,9 +16,13 @@
 //! - A job that can be seen in `ready`, `output` or `failed` is complete.
 //! - A finished job is never run again.
 //!
-//! `docs/adr/0003-grouped-sync.md` gives the reasons and the measurements.
+//! `docs/adr/0003-grouped-sync.md` gives the reasons and the measurements. Nothing here reads a
+//! clock or sleeps: times are arguments. The crate knows `core` and the file system, not processes,
+//! sockets or the environment.
 //!
-//! Nothing here reads a clock or sleeps: times are arguments.
+//! All changes go through [`fs::FileSystem`], so that the tests in `tests/it` can fail any of them
+//! (`faults.rs`, `power.rs`) for each thing that is done (`scenario.rs`). `model.rs` has random
+//! operations, `foreign.rs` other programs' jobs.
 //!
 //! [`JobState::may_become`]: threadrunner_core::JobState::may_become
 
