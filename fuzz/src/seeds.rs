@@ -9,8 +9,7 @@ const REQUEST: &str = r#"{"v":1,"id":7,"op":"submit","prompt":"Hello","messages"
 "temperature":0.5,"stop":["x"],"after":["1700000000000000_1"],"session":"s","keep_alive":"10m"}"#;
 const COMMAND: &str =
     r#"{"op":"generate","id":1,"input":{"raw":"Hi"},"params":{"seed":1},"priority":"normal"}"#;
-const JOB: &str =
-    r#"{"version":1,"model":{"backend":"dummy"},"params":{"max_tokens":3},"attempts":1}"#;
+const JOB: &str = r#"{"v":1,"model":{"backend":"dummy"},"max_tokens":3,"attempts":1}"#;
 const META: &str = r#"{"submitted_at":"2026-01-02T03:04:05.000006Z","mode":"text","tags":["a"]}"#;
 
 fn main() -> io::Result<()> {

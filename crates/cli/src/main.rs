@@ -18,9 +18,11 @@
 
 mod app;
 mod args;
+mod asked_model;
 mod cells;
 mod commands;
 mod complete;
+mod config_changes;
 mod error;
 mod format;
 mod keys;
@@ -28,6 +30,7 @@ mod markdown;
 mod output;
 mod pager;
 mod prompt;
+mod session;
 mod spinner;
 mod style;
 mod table;

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use threadrunner_core::{ErrorCode, Failure, MAX_FRAME_BYTES};
 
-use crate::app::Limit;
 use crate::error::CommandError;
 use crate::output;
+use crate::session::Limit;
 
 /// The byte order mark that some programs put before a text. It is not part of the text.
 pub(crate) const BOM: char = '\u{feff}';

@@ -15,7 +15,7 @@ use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::drive::{Outgoing, PROBE_LIMIT, SILENCE, drive, silent};
+use crate::drive::{Outgoing, PROBE_LIMIT, SILENCE, drive, silent, strange};
 
 /// Unread answer frames of one request before the whole connection stops reading.
 const UNREAD_REPLIES: usize = 256;
@@ -213,9 +213,4 @@ pub(crate) fn first_reply_limit(op: &Op) -> Option<Duration> {
         FirstReply::Soon => Some(ANSWER_LIMIT),
         FirstReply::Whenever => None,
     }
-}
-
-pub(crate) fn strange(message: String) -> Failure {
-    Failure::new(ErrorCode::BadFrame, message)
-        .hint("something else may be listening on the socket: `threadrunner doctor` checks")
 }

@@ -17,8 +17,6 @@ use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use crate::connection::strange;
-
 /// The read buffer's initial capacity, in bytes.
 const READ_BUFFER: usize = 8 << 10;
 /// How long the daemon may be silent before it is probed.
@@ -197,6 +195,12 @@ pub(crate) fn silent(limit: Duration) -> Failure {
 
 fn garbled(error: &FrameError) -> Failure {
     strange(format!("cannot decode the daemon's answer: {error}"))
+}
+
+/// An answer that is not one.
+pub(crate) fn strange(message: String) -> Failure {
+    Failure::new(ErrorCode::BadFrame, message)
+        .hint("something else may be listening on the socket: `threadrunner doctor` checks")
 }
 
 #[cfg(test)]

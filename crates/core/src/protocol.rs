@@ -27,7 +27,7 @@ use crate::{
 pub use data::*;
 pub use ops::{Ask, FirstReply, Ids, Op, Treatment, ask};
 pub use queries::*;
-pub use words::explain;
+pub use words::{explain, reads_key};
 
 /// The versions of the protocol that this program speaks.
 pub const VERSIONS: &[u32] = &[VERSION];

@@ -4,7 +4,6 @@
 //! because their answers could not be told apart. When the client is gone, the jobs it was attached
 //! to are canceled; a client that only closed its sending half still gets its answers.
 
-mod answer;
 mod incoming;
 
 use std::io;
@@ -20,15 +19,14 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::answer::{Answer, Gone};
-use self::answer::{FRAMES_OUT, Outgoing};
 use self::incoming::{Frame, Incoming, Trouble};
+use crate::answer::{Answer, FRAMES_OUT, Gone, Outgoing};
+use crate::blocking::blocking;
 use crate::context::Context;
 use crate::handlers;
 use crate::peers::{Peer, UnderWay};
 use crate::room::{Piece, SMALL};
 use crate::stream::{self, ReadHalf, WriteHalf};
-use crate::workspaces::blocking;
 
 /// The maximum number of requests in progress on one connection.
 const REQUESTS: usize = 256;

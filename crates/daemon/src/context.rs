@@ -6,9 +6,8 @@ use threadrunner_core::protocol::{JobQuery, ModelQuery};
 use threadrunner_core::{Failure, JobId, JobState, ModelRef};
 use threadrunner_home::{Config, Home, WorkspaceSettings};
 
-use crate::directories::Directories;
 use crate::jobs::{Awaited, Hub, ViewReader};
-use crate::workspaces::{Located, Workspaces, find_among};
+use crate::workspaces::{Directories, Located, Workspaces, find_among};
 
 /// What all handlers share.
 #[derive(Debug)]

@@ -5,42 +5,21 @@ use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, PoisonError};
 
 use threadrunner_core::{ErrorCode, Failure};
 use threadrunner_home::{Config, Home, Links, WorkspaceSettings, read_regular, replace_file};
 
+use crate::blocking::blocking;
 use crate::context::Context;
+use crate::opening::{open, remember_names};
 use crate::retention;
-use crate::startup::{open, remember_names};
-use crate::workspaces::{Configured, Served, blocking};
+use crate::workspaces::{Configured, Served, is_path};
 
 /// The maximum number of them. Each costs a thread and some descriptors.
 const MOST: usize = 64;
 /// The maximum size of the list of them, in bytes: paths have at most 4096.
 const LIST_BYTES: u64 = MOST as u64 * 4097;
-
-/// The state needed to open them.
-#[derive(Debug, Default)]
-pub(crate) struct Directories {
-    /// Held while opening one: they are opened one at a time.
-    turn: tokio::sync::Mutex<()>,
-    /// The threads of the opened ones, to be joined when the daemon stops.
-    threads: Mutex<Vec<JoinHandle<()>>>,
-}
-
-impl Directories {
-    /// Takes the threads of the opened directories.
-    pub(crate) fn take_threads(&self) -> Vec<JoinHandle<()>> {
-        std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-/// Whether a workspace's name is a path rather than a name from `config.toml`.
-pub(crate) fn is_path(name: &str) -> bool {
-    name.contains('/')
-}
 
 impl Context {
     /// Returns the named workspace, or the default one. A directory that is not a workspace becomes

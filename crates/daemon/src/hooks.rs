@@ -24,7 +24,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::hook_process::{self, Ending};
-use crate::workspaces::WorkspaceId;
+use crate::store::WorkspaceId;
 
 /// The longest report of how a program ended, in bytes.
 const LONGEST_ENDING: u64 = 64 << 10;

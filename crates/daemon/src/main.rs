@@ -18,11 +18,14 @@
 //! and engines that the test plays; `hostile.rs` below it has engines that break the rules. Tests
 //! with real processes are in `tests/` at the project's root.
 
+mod answer;
+mod blocking;
 mod clock;
 mod connection;
 mod context;
 mod directories;
 mod engine;
+mod failures;
 mod fnv;
 mod handlers;
 mod hook_process;
@@ -30,9 +33,11 @@ mod hooks;
 mod inherited;
 mod jobs;
 mod limits;
+mod listen;
 mod log;
 mod memory;
 mod model_files;
+mod opening;
 mod peers;
 mod pid_note;
 mod reach;

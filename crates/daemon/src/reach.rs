@@ -19,8 +19,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
+use crate::failures::io_failure;
+use crate::listen::bind;
 use crate::peers::Peers;
-use crate::{server, startup};
+use crate::server;
 
 /// How often it looks where it cannot watch, or could not listen again.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -128,15 +130,15 @@ fn listen_again(context: &Context, lock: &FileLock) -> Result<(PathBuf, UnixList
     let usual = home.socket.clone();
     // Not to make a runtime directory that is the system's to make.
     let there = usual.parent().is_some_and(|dir| dir.parent().is_some_and(Path::is_dir));
-    let listener = match there.then(|| home.create().and_then(|()| startup::bind(&usual))) {
+    let listener = match there.then(|| home.create().and_then(|()| bind(&usual))) {
         Some(Ok(listener)) => Ok((usual, listener)),
         _ => {
             let path = home.run_dir.join("daemon.sock");
-            startup::bind(&path).map(|listener| (path, listener))
+            bind(&path).map(|listener| (path, listener))
         }
     };
     let (path, listener) = listener?;
-    let cannot = |error: io::Error| startup::io_failure("listen at", &path, &error);
+    let cannot = |error: io::Error| io_failure("listen at", &path, &error);
     let listener = UnixListener::from_std(listener).map_err(cannot)?;
     lock.write_note(path.as_os_str().as_encoded_bytes()).map_err(cannot)?;
     Ok((path, listener))

@@ -5,29 +5,29 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use threadrunner_core::{ErrorCode, Failure, JobId, JobState};
-use threadrunner_home::{
-    Config, Durability, FileLock, Home, WorkspaceSettings, interrupt_is_ignored,
-};
-use threadrunner_workspace::{Options, Reader, Workspace};
+use threadrunner_core::{ErrorCode, Failure};
+use threadrunner_home::{Config, FileLock, Home, WorkspaceSettings, interrupt_is_ignored};
 use tokio::net::UnixListener;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::blocking::blocking;
 use crate::context::Context;
-use crate::directories::{self, Directories};
+use crate::directories;
+use crate::failures::{io_failure, refused_by_system};
 use crate::jobs::{Hub, Owner};
+use crate::listen::bind;
+use crate::opening::{Opened, open, remember_names};
 use crate::peers::Peers;
 use crate::store::{Store, Stores};
-use crate::workspaces::{Configured, Served, Workspaces, blocking};
+use crate::workspaces::{Configured, Directories, Served, Workspaces};
 use crate::{inherited, limits, log, pid_note, reach, retention, server};
 
 /// Capacity of the channel from the workspaces' threads to the owner. When it is full, the threads
@@ -183,80 +183,6 @@ fn listens_there(home: &Home) -> Result<(), Failure> {
         .hint("connect to that one, or stop it with `threadrunner daemon stop`"))
 }
 
-/// A workspace that this daemon has opened, and its queue.
-#[derive(Debug)]
-pub(crate) struct Opened {
-    pub(crate) workspace: Workspace,
-    pub(crate) ready: Vec<JobId>,
-    /// When the workspace last changed before it was opened.
-    pub(crate) last_change: Option<SystemTime>,
-}
-
-pub(crate) fn open(
-    settings: &WorkspaceSettings,
-    durability: Durability,
-) -> Result<Opened, Failure> {
-    let durability = match durability {
-        Durability::Durable => threadrunner_workspace::Durability::Durable,
-        Durability::Relaxed => threadrunner_workspace::Durability::Relaxed,
-    };
-    let options = Options { durability, max_attempts: settings.max_attempts };
-    let name = &settings.name;
-    let last_change = last_change(&settings.path);
-    let opened = pid_note::check(&settings.path).and_then(|()| {
-        Workspace::open(&settings.path, options, SystemTime::now()).map_err(Failure::from)
-    });
-    let (workspace, recovered) = opened.map_err(|failure| {
-        tracing::error!(workspace = name, %failure, "the workspace cannot be used");
-        let message = format!("the workspace '{name}' cannot be used: {}", failure.message);
-        Failure { message, ..failure }
-    })?;
-    pid_note::write(&settings.path);
-    tracing::info!(
-        workspace = name,
-        path = %settings.path.display(),
-        queued = recovered.queued.len(),
-        requeued = recovered.requeued.len(),
-        finished = recovered.finished.len(),
-        failed = recovered.failed.len(),
-        "workspace opened"
-    );
-    for trouble in &recovered.troubles {
-        tracing::warn!(%trouble, "left as it is");
-    }
-    Ok(Opened { workspace, ready: recovered.queued, last_change })
-}
-
-/// When the workspace at `path` last changed; `None` if there is no workspace.
-fn last_change(path: &Path) -> Option<SystemTime> {
-    let reader = Reader::open(path).ok()?;
-    JobState::ALL.into_iter().filter_map(|state| reader.changed(state)).max()
-}
-
-/// Binds the socket. The caller holds the lock, so an existing socket file is stale.
-pub(crate) fn bind(path: &Path) -> Result<std::os::unix::net::UnixListener, Failure> {
-    match fs::symlink_metadata(path) {
-        Ok(found) if std::os::unix::fs::FileTypeExt::is_socket(&found.file_type()) => {
-            fs::remove_file(path).map_err(|error| io_failure("remove", path, &error))?;
-        }
-        Ok(_) => {
-            return Err(Failure::new(
-                ErrorCode::Config,
-                format!("cannot create the socket: {} exists and is not a socket", path.display()),
-            )
-            .hint("move it away, or set THREADRUNNER_SOCKET"));
-        }
-        Err(_) => {}
-    }
-    // Until the mode is set, the umask keeps other users out.
-    let listener = std::os::unix::net::UnixListener::bind(path)
-        .map_err(|error| io_failure("bind", path, &error))?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))
-        .map_err(|error| io_failure("protect", path, &error))?;
-    listener.set_nonblocking(true).map_err(|error| io_failure("set up", path, &error))?;
-    Ok(listener)
-}
-
 impl Daemon {
     /// Serves until told to stop. `lock` marks this daemon as alive and is released last.
     fn serve(self, runtime: Runtime, lock: FileLock) -> Result<(), Failure> {
@@ -359,20 +285,6 @@ async fn start_blocking_thread() -> Result<(), Failure> {
     blocking(|| Ok(())).await
 }
 
-/// Reads the names of all jobs once, so that the first request for the newest jobs does not have to
-/// read a million of them. Runs in a thread of the lowest priority.
-pub(crate) fn remember_names(reader: Reader) {
-    let read = move || {
-        // On Linux, niceness is per thread.
-        let _ = rustix::process::nice(19);
-        if let Err(error) = reader.newest(&[], 1) {
-            tracing::debug!(%error, "cannot read the names of the jobs");
-        }
-    };
-    // Without the thread, the first request reads them.
-    let _ = std::thread::Builder::new().name("names".to_owned()).spawn(read);
-}
-
 struct Signals {
     terminate: Signal,
     // `None` if SIGINT is ignored, as in a job that a script put in the background.
@@ -450,14 +362,4 @@ pub(crate) fn say(line: &str) {
 /// Writes a line to stderr.
 pub(crate) fn complain(line: &str) {
     let _ = writeln!(io::stderr(), "threadrunner-daemon: {line}");
-}
-
-pub(crate) fn io_failure(verb: &str, path: &Path, error: &io::Error) -> Failure {
-    Failure::new(ErrorCode::Io, format!("cannot {verb} {}: {error}", path.display()))
-        .hint("`threadrunner doctor` checks the home and its permissions")
-}
-
-/// The system refuses a thread or a descriptor, which is no bug.
-pub(crate) fn refused_by_system(what: &str, error: &io::Error) -> Failure {
-    Failure::new(ErrorCode::Io, format!("cannot {what}: {error}"))
 }

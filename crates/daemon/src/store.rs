@@ -11,6 +11,7 @@ mod conversation;
 mod expand;
 mod hooks;
 mod keeper;
+mod known;
 mod needs;
 mod sessions;
 mod standing;
@@ -26,14 +27,18 @@ use threadrunner_home::WorkspaceSettings;
 use threadrunner_workspace::{Hook, WatchEvent, Watcher, Workspace};
 use tokio::sync::{oneshot, watch};
 
-use crate::workspaces::WorkspaceId;
 pub(crate) use conversation::{read_turn, too_long};
 use keeper::Keeper;
-pub(crate) use sessions::{RemovedSession, Undone, no_such_session};
+pub(crate) use known::{RemovedSession, Undone};
+pub(crate) use sessions::no_such_session;
 pub(crate) use standing::{After, Standing};
 
 /// How many jobs one operation removes.
 const REMOVED_AT_ONCE: usize = 256;
+
+/// Identifies a served workspace, as an index into [`Stores`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct WorkspaceId(pub(crate) u16);
 
 /// A job to write.
 #[derive(Debug)]

@@ -1,19 +1,16 @@
 //! The daemon's workspaces as handlers use them: one by name, or all of them.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::thread::JoinHandle;
 
 use threadrunner_core::protocol::{JobQuery, WorkspaceStatus};
 use threadrunner_core::{ErrorCode, Failure, JobId};
 use threadrunner_home::{DEFAULT_WORKSPACE, WorkspaceSettings, no_such_workspace};
 use threadrunner_workspace::{Reader, by_time};
 
-use crate::directories::is_path;
-use crate::store::Archive;
-
-/// Identifies a served workspace, as an index into [`crate::store::Stores`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct WorkspaceId(pub(crate) u16);
+use crate::blocking::blocking;
+use crate::store::{Archive, WorkspaceId};
 
 /// A workspace that is served.
 #[derive(Debug, Clone)]
@@ -205,12 +202,23 @@ fn none(text: &str, among: &[Served], mut failures: Vec<Failure>) -> Failure {
     }
 }
 
-/// Runs blocking work on a thread for it.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
-) -> Result<T, Failure> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => Err(Failure::new(ErrorCode::Internal, error.to_string())),
+/// What is needed to open directories as workspaces while the daemon runs.
+#[derive(Debug, Default)]
+pub(crate) struct Directories {
+    /// Held while opening one: they are opened one at a time.
+    pub(crate) turn: tokio::sync::Mutex<()>,
+    /// The threads of the opened ones, to be joined when the daemon stops.
+    pub(crate) threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Directories {
+    /// Takes the threads of the opened directories.
+    pub(crate) fn take_threads(&self) -> Vec<JoinHandle<()>> {
+        std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// Whether a workspace's name is a path rather than a name from `config.toml`.
+pub(crate) fn is_path(name: &str) -> bool {
+    name.contains('/')
 }

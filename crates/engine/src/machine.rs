@@ -3,6 +3,12 @@
 use std::fs::read_to_string;
 use std::sync::OnceLock;
 
+/// What this engine was built for, by `scripts/build-engine`'s name for it: `native`, `portable`, …
+pub(crate) const BUILD: &str = match option_env!("THREADRUNNER_BUILD") {
+    Some(build) => build,
+    None => "default",
+};
+
 /// Facts that do not change while the process lives.
 #[derive(Debug)]
 pub(crate) struct Machine {

@@ -12,11 +12,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use threadrunner_core::ExitCode;
 
-/// What this engine was built for, by `scripts/build-engine`'s name for it: `native`, `portable`, …
-pub const BUILD: &str = match option_env!("THREADRUNNER_BUILD") {
-    Some(build) => build,
-    None => "default",
-};
+use crate::machine::BUILD;
 
 /// Tests the build with a built-in model or with the one at `model`, and prints a report as one
 /// line of JSON: always `ok`, `version` and `build`, and `error` if it is not ok.

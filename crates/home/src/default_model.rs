@@ -9,7 +9,7 @@ use threadrunner_core::{ErrorCode, Failure};
 use toml::Spanned;
 
 use crate::file::put;
-use crate::model::{by_name, canonical, dangling_links, file, list_models};
+use crate::model_files::{by_name, canonical, dangling_links, file, list_models};
 use crate::{Config, Home, Links, read_regular, replace_file};
 
 /// In the cache: the path of the last model used.

@@ -23,6 +23,7 @@ mod home;
 mod lock;
 mod memory;
 mod model;
+mod model_files;
 mod private;
 mod retention;
 mod runtime_dir;
@@ -37,10 +38,8 @@ pub use file::{Links, open_regular, read_regular, replace_file};
 pub use home::Home;
 pub use lock::FileLock;
 pub use memory::{MemoryBudget, ModelConfig};
-pub use model::{
-    DanglingLink, ModelFile, dangling_links, list_models, resolve_backend, resolve_draft,
-    resolve_model, resolve_workspace_model,
-};
+pub use model::{resolve_backend, resolve_draft, resolve_model, resolve_workspace_model};
+pub use model_files::{DanglingLink, ModelFile, dangling_links, list_models};
 pub use retention::RetentionConfig;
 pub use runtime_dir::UnusedRuntimeDir;
 pub use sessions::SessionsConfig;

@@ -5,7 +5,7 @@ use threadrunner_core::engine_protocol::{DummyScript, EngineOptions};
 use threadrunner_core::{BackendKind, InvalidSize, KeepAlive, ModelRef, parse_size};
 
 use crate::amount::Amount;
-use crate::model::by_name;
+use crate::model_files::by_name;
 use crate::{Config, Home};
 
 /// How much memory all loaded models together may use.

@@ -8,7 +8,7 @@ use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta, JobSpec, JobState};
 use crate::files::{JobDir, job_dir};
 use crate::finish::set_failure;
 use crate::job_files::{
-    LoadError, self, Description, OutcomeSeal, clear_outcome, job_json, load_prompt, meta_json,
+    self, Description, LoadError, OutcomeSeal, clear_outcome, job_json, load_prompt, meta_json,
 };
 use crate::layout::{
     ERROR_FILE, HOOK_FILE, HOOK_LOG_FILE, JOB_FILE, JOB_NEXT, META_FILE, META_NEXT, PARTIAL_FILE,
@@ -129,10 +129,7 @@ impl Workspace {
     }
 
     /// What to run, with the attempt counted.
-    fn load_next_attempt(
-        &self,
-        dir: &JobDir<'_>,
-    ) -> Result<(JobSpec, JobMeta, String), LoadError> {
+    fn load_next_attempt(&self, dir: &JobDir<'_>) -> Result<(JobSpec, JobMeta, String), LoadError> {
         let Description { mut spec, meta, sealed_prompt, .. } = job_files::load(dir)?;
         let prompt = load_prompt(dir, sealed_prompt)?;
         // An attempt may have ended in a power failure before the rename that counts it.

@@ -9,7 +9,7 @@ use crate::layout::{
     ERROR_FILE, JOB_FILE, JOB_NEXT, META_FILE, META_NEXT, PARTIAL_FILE, RESULT_FILE,
 };
 use crate::staged::Staged;
-use crate::submit::fits;
+use crate::submission::fits;
 use crate::time::format_timestamp;
 use crate::{ClaimedJob, Result, StillClaimed, Workspace};
 

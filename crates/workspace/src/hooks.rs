@@ -12,9 +12,9 @@ use rustix::io::Errno;
 use threadrunner_core::{HookOutcome, JobId, JobMeta, JobSpec, JobState};
 
 use crate::files::{JobDir, job_dir};
-use crate::layout::{HOOK_FILE, HOOK_LOG_FILE, HOOK_NEXT, HOOKS_DIR, kind, open_dir, open_root};
 use crate::job_files::LoadError;
-use crate::{Durability, Result, Workspace, WorkspaceError, job_files, listing};
+use crate::layout::{HOOK_FILE, HOOK_LOG_FILE, HOOK_NEXT, HOOKS_DIR, kind, open_dir, open_root};
+use crate::{Durability, Result, Workspace, WorkspaceError, by_time, job_files, listing};
 
 /// A hook that is due.
 #[derive(Debug)]
@@ -66,7 +66,7 @@ impl Workspace {
         let dir = self.hooks_dir()?;
         listing::for_each_entry(dir.as_fd(), |name, _| ids.extend(JobId::parse(name)))
             .map_err(|error| WorkspaceError::io("list", self.path().join(HOOKS_DIR), error))?;
-        ids.sort_unstable_by(listing::by_time);
+        ids.sort_unstable_by(by_time);
         Ok(ids)
     }
 

@@ -223,10 +223,7 @@ fn text(bytes: &[u8]) -> &[u8] {
 }
 
 /// Reads the prompt's text.
-pub(crate) fn load_prompt(
-    dir: &JobDir<'_>,
-    sealed: Option<Digest>,
-) -> Result<String, LoadError> {
+pub(crate) fn load_prompt(dir: &JobDir<'_>, sealed: Option<Digest>) -> Result<String, LoadError> {
     match dir.read(PROMPT_FILE) {
         // Without syncs (`relaxed`), a power failure can leave zeros in place of the prompt.
         Ok(Some(bytes)) if sealed.is_some_and(|sealed| sealed != Digest::of(&bytes)) => {

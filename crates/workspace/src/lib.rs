@@ -38,6 +38,8 @@ mod layout;
 mod listing;
 mod manage;
 mod newest;
+mod newest_jobs;
+mod order;
 mod reader;
 mod recent;
 mod recover;
@@ -46,6 +48,7 @@ mod retention;
 mod session_list;
 mod sessions;
 mod staged;
+mod submission;
 mod submit;
 mod time;
 mod tree;
@@ -62,14 +65,14 @@ pub use layout::{
     EMBEDDING_FILE, ERROR_FILE, HOOK_FILE, HOOK_LOG_FILE, JOB_FILE, META_FILE, PARTIAL_FILE,
     PROMPT_FILE, RESULT_FILE, TYPE_FILE,
 };
-pub use listing::by_time;
+pub use order::by_time;
 pub use reader::{PartialAnswer, Reader};
 pub use recover::Recovered;
 pub use retention::{NotKept, Retention};
 pub use session_list::list_sessions;
 pub use sessions::{Chain, UnwrittenSession};
 pub use staged::Synced;
-pub use submit::NewJob;
+pub use submission::NewJob;
 pub use time::{age_s, format_timestamp, micros_since_epoch, parse_timestamp};
 pub use watch::{WatchEvent, Watcher};
 pub use workspace::{Durability, Options, Workspace};

@@ -7,27 +7,8 @@ use rustix::fs::FileType;
 use threadrunner_core::{JobId, JobState};
 
 use crate::layout::{Layout, kind, open_dir};
+use crate::order::{by_time, names_by_time};
 use crate::{Result, WorkspaceError};
-
-/// Orders ids by time: by their leading number, then by name.
-///
-/// Among ids of one program, sorting by name sorts by time. Among those of several it does not:
-/// nrvna-ai writes the same microseconds with more leading zeros.
-pub fn by_time(a: &JobId, b: &JobId) -> Ordering {
-    names_by_time(a.as_str(), b.as_str())
-}
-
-fn names_by_time(a: &str, b: &str) -> Ordering {
-    let (a_number, b_number) = (leading_number(a), leading_number(b));
-    (a_number.len().cmp(&b_number.len()))
-        .then_with(|| a_number.cmp(b_number))
-        .then_with(|| a.cmp(b))
-}
-
-fn leading_number(name: &str) -> &str {
-    let end = name.bytes().position(|byte| byte == b'_').unwrap_or(name.len());
-    name[..end].trim_start_matches('0')
-}
 
 /// Calls `each` with the name of every directory in a state, in no particular order. `each` checks
 /// that the name is an id: parsing a hundred thousand only to drop them takes time.

@@ -15,9 +15,9 @@ use crate::job_files::{OutcomeSeal, clear_outcome, load_meta};
 use crate::layout::{
     EMBEDDING_FILE, ERROR_FILE, HOOK_FILE, JOB_FILE, Layout, PARTIAL_FILE, PROMPT_FILE, RESULT_FILE,
 };
-use crate::listing::{self, by_time};
+use crate::order::by_time;
 use crate::watch::OwnArrivals;
-use crate::{NotKept, Result, Retention, WorkspaceError};
+use crate::{NotKept, Result, Retention, WorkspaceError, listing, newest_jobs};
 
 /// Reads a workspace. Cheap to clone; needs neither the owner nor the lock.
 #[derive(Debug, Clone)]
@@ -237,8 +237,7 @@ impl Reader {
         states: &[JobState],
         limit: usize,
     ) -> Result<(Vec<(JobId, JobState)>, bool)> {
-        let recent = self.layout.recent();
-        self.list(states, limit, |state, limit| recent.newest(&self.layout, state, limit))
+        self.list(states, limit, |state, limit| newest_jobs::newest(&self.layout, state, limit))
     }
 
     /// Like [`Reader::newest`], for jobs older than `before`. Reads all names in the states'
@@ -289,7 +288,7 @@ impl Reader {
 
     /// Notes a job that another program put into `input/ready`.
     pub(crate) fn note_arrival(&self, id: &JobId) {
-        self.layout.recent().came(&self.layout, id, JobState::Ready);
+        newest_jobs::came(&self.layout, id, JobState::Ready);
     }
 
     /// The ended jobs that `retention` does not keep. Looks at every ended job, which takes a while

@@ -7,14 +7,14 @@ use threadrunner_core::{Failure, JobId, JobMeta, JobSpec, JobState};
 
 use crate::claim::begun_too_often;
 use crate::files::{JobDir, job_dir};
-use crate::job_files::{LoadError, Digest, OutcomeSeal, is_whole_submission, load_spec};
+use crate::job_files::{Digest, LoadError, OutcomeSeal, is_whole_submission, load_spec};
 use crate::layout::{
     ERROR_FILE, JOB_NEXT, META_FILE, META_NEXT, PARTIAL_FILE, RESULT_FILE, SUBMISSION_FILES,
 };
 use crate::staged::{self, Staged};
-use crate::submit::Submission;
+use crate::submission::Submission;
 use crate::time::micros_since_epoch;
-use crate::{Result, Workspace, WorkspaceError, listing};
+use crate::{Result, Workspace, WorkspaceError, listing, tree};
 
 /// How old an entry in `input/writing` must be to count as abandoned.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
@@ -109,7 +109,7 @@ impl Workspace {
                 return Ok(());
             }
             // Possibly left by a recovery that was cut short itself.
-            staged::delete(&self.layout, &*self.fs, &staged::gone_name(id))?;
+            tree::delete_writing(&self.layout, &*self.fs, &staged::gone_name(id))?;
             staged::withdraw(&self.layout, &*self.fs, at, id)?;
         }
         submission.write(&self.layout, &*self.fs).map(drop)
@@ -144,7 +144,7 @@ impl Workspace {
                 self.staged.push(staged);
                 recovered.submitted.push(id);
             } else if staged::is_gone(&name) || self.is_forgotten(&name, now) {
-                match staged::delete(&self.layout, &*self.fs, &name) {
+                match tree::delete_writing(&self.layout, &*self.fs, &name) {
                     Ok(()) => recovered.deleted += 1,
                     Err(error) => recovered.troubles.push(error),
                 }

@@ -30,8 +30,7 @@ use threadrunner_core::{JobId, JobState};
 use crate::files::{ReadError, job_dir};
 use crate::fs::FileSystem;
 use crate::layout::{Layout, REDO_FILE, open_root};
-use crate::staged::Staged;
-use crate::submit::Submission;
+use crate::submission::Submission;
 use crate::time::micros_since_epoch;
 use crate::{Result, WorkspaceError};
 
@@ -41,9 +40,6 @@ const LOG_BYTES: usize = 256 << 10;
 
 /// Reserved for records without submissions, which withdraw entries, in bytes.
 const RESERVED_BYTES: usize = 8 << 10;
-
-/// The longest submission that is worth writing twice, in bytes.
-const MAX_ENTRY_BYTES: usize = 16 << 10;
 
 /// The length and the checksum before each record, in bytes.
 const PREFIX_BYTES: usize = 8;
@@ -143,23 +139,22 @@ impl RedoLog {
         self.held.len()
     }
 
-    /// Puts a group on the disk by writing it to the log, if it is nothing but submissions and
-    /// there is room. If this returns `false`, sync the group like any other change.
+    /// Puts submissions on the disk by writing their entries to the log, if there is room. If this
+    /// returns `false`, sync them like any other change.
     pub(crate) fn append(
         &mut self,
         layout: &Layout,
         fs: &dyn FileSystem,
-        group: &[Staged],
+        submissions: &[(&JobId, &[u8])],
     ) -> bool {
-        let entries: Option<Vec<_>> = group.iter().map(|staged| staged.entry.as_deref()).collect();
-        let Some(entries) = entries else { return false };
         if self.file.is_none() && std::mem::take(&mut self.wanted) {
             // If there is no room for a log, there may still be room for the jobs.
             self.file = make(layout, fs).ok();
         }
+        let entries: Vec<_> = submissions.iter().map(|(_, entry)| *entry).collect();
         let written = self.write(fs, &[], &entries).is_some_and(|written| written.is_ok());
         if written {
-            self.held.extend(group.iter().map(|staged| staged.id.clone()));
+            self.held.extend(submissions.iter().map(|(id, _)| (*id).clone()));
         }
         written
     }
@@ -265,11 +260,6 @@ impl RedoLog {
         *self = Self::default();
         Ok(())
     }
-}
-
-/// A submission's entry for the log; `None` if it is too long to be worth it.
-pub(crate) fn entry(submission: &Submission<'_>) -> Option<Vec<u8>> {
-    (submission.len() <= MAX_ENTRY_BYTES).then(|| serde_json::to_vec(submission).ok()).flatten()
 }
 
 /// Creates an empty log with every block written, so that later writes need no allocation.

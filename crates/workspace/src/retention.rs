@@ -45,7 +45,7 @@ impl Retention {
         let mut ended = listing::ids(layout, JobState::Done)?;
         if !self.keep_failed {
             ended.append(&mut listing::ids(layout, JobState::Failed)?);
-            ended.sort_unstable_by(listing::by_time);
+            ended.sort_unstable_by(crate::by_time);
         }
         let too_many = ended.len().saturating_sub(self.max_count.unwrap_or(usize::MAX));
         let too_large = self.max_bytes.map_or(0, |most| over(layout, &ended, most));

@@ -13,7 +13,6 @@
 //! `processing`, and repeats the rename. For a rename that recovery cannot repeat (a cancellation,
 //! a retry, a removal), `settle` asks for a second sync.
 
-use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
@@ -23,7 +22,8 @@ use crate::files::{ReadError, job_dir};
 use crate::fs::FileSystem;
 use crate::layout::{self, JOB_NEXT, Layout, SUBMISSION_FILES};
 use crate::redo::RedoLog;
-use crate::{Result, UnwrittenSession, WorkspaceError, tree};
+use crate::tree::delete_writing;
+use crate::{Result, UnwrittenSession, WorkspaceError, newest_jobs};
 
 /// One job's prepared change.
 #[derive(Debug)]
@@ -214,7 +214,11 @@ pub(crate) fn sync_contents(
     for staged in group.iter().filter(|staged| staged.at == JobState::Writing) {
         unsynced.add(staged.at);
     }
-    if unsynced.redo.append(layout, fs, group) || unsynced.sync_everything(layout, fs, files) {
+    let entries: Option<Vec<_>> =
+        group.iter().map(|staged| Some((&staged.id, staged.entry.as_deref()?))).collect();
+    // A group that is nothing but submissions need only be in the log.
+    let logged = entries.is_some_and(|entries| unsynced.redo.append(layout, fs, &entries));
+    if logged || unsynced.sync_everything(layout, fs, files) {
         return Ok(());
     }
     let mut open = Vec::new();
@@ -299,7 +303,7 @@ pub(crate) fn move_job(
         JobState::Ready => layout.own_arrivals().put(id, rename),
         _ => rename(),
     };
-    layout.recent().note(layout, id, (from, to), rename).map_err(|error| match error.kind() {
+    newest_jobs::note(layout, id, (from, to), rename).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => not_found(layout, id),
         std::io::ErrorKind::AlreadyExists | std::io::ErrorKind::DirectoryNotEmpty => {
             WorkspaceError::Exists { id: id.clone(), state: to }
@@ -353,7 +357,7 @@ pub(crate) fn withdraw(
     id: &JobId,
 ) -> Result<()> {
     set_aside(layout, fs, at, id)?;
-    delete(layout, fs, &gone_name(id))
+    delete_writing(layout, fs, &gone_name(id))
 }
 
 /// Removes the prepared attempt count of a queued job whose attempt did not begin.
@@ -367,7 +371,7 @@ fn set_aside(layout: &Layout, fs: &dyn FileSystem, at: JobState, id: &JobId) -> 
     let gone = gone_name(id);
     let writing = JobState::Writing;
     let rename = || fs.rename((layout.dir(at), id.as_str()), (layout.dir(writing), &gone), false);
-    layout.recent().note(layout, id, (at, writing), rename).map_err(|error| match error.kind() {
+    newest_jobs::note(layout, id, (at, writing), rename).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => not_found(layout, id),
         _ => WorkspaceError::io("remove", layout.job_path(at, id), error),
     })
@@ -387,13 +391,6 @@ pub(crate) fn gone_name(id: &JobId) -> String {
 /// Whether a name in `input/writing` is that of a job that is being deleted.
 pub(crate) fn is_gone(name: &str) -> bool {
     name.strip_suffix(GONE).is_some_and(|id| JobId::parse(id).is_ok())
-}
-
-/// Deletes a directory in `input/writing` with all its content, without following links.
-pub(crate) fn delete(layout: &Layout, fs: &dyn FileSystem, name: &str) -> Result<()> {
-    tree::delete(fs, layout.dir(JobState::Writing), OsStr::new(name)).map_err(|error| {
-        WorkspaceError::io("delete", layout.path(JobState::Writing).join(name), error)
-    })
 }
 
 #[cfg(test)]

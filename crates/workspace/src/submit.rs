@@ -1,34 +1,17 @@
 //! Submits jobs to the queue.
 
-use std::borrow::Cow;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use serde::de::IgnoredAny;
-use serde::{Deserialize, Serialize};
-use threadrunner_core::{JobId, JobMeta, JobSpec, JobState, JobType};
+use threadrunner_core::{JobId, JobMeta, JobState, JobType};
 
-use crate::files::{JobDir, MAX_FILE_BYTES, job_dir};
-use crate::fs::FileSystem;
-use crate::job_files::{SubmissionSeal, job_json, meta_json, unsupported};
-use crate::layout::{JOB_FILE, Layout, META_FILE, PROMPT_FILE, SUBMISSION_FILES, open_dir};
-use crate::staged::{self, Staged};
+use crate::job_files::unsupported;
+use crate::layout::SUBMISSION_FILES;
+use crate::staged::Staged;
+use crate::submission::{NewJob, Submission};
 use crate::time::format_timestamp;
-use crate::{ClaimedJob, Durability, Result, Workspace, WorkspaceError, redo};
-
-/// A job to submit.
-#[derive(Debug, Clone)]
-pub struct NewJob {
-    /// Its id, from [`Workspace::next_id`].
-    pub id: JobId,
-    /// The prompt.
-    pub prompt: String,
-    /// Everything else that is asked.
-    pub spec: JobSpec,
-    /// Tags and parent. `submitted_at` is filled in if it is missing.
-    pub meta: JobMeta,
-}
+use crate::{ClaimedJob, Durability, Result, Workspace, WorkspaceError};
 
 impl Workspace {
     /// Checks that no job has this id.
@@ -82,7 +65,7 @@ impl Workspace {
         let submission = Submission::new(job, &meta)?;
         let dir = submission.write(&self.layout, &*self.fs)?;
         let entry = match self.options.durability {
-            Durability::Durable => redo::entry(&submission),
+            Durability::Durable => submission.entry(),
             Durability::Relaxed => None,
         };
         self.note_id(&job.id, now);
@@ -95,67 +78,4 @@ impl Workspace {
         });
         Ok((meta, dir))
     }
-}
-
-/// A submission as it is on the disk.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Submission<'a> {
-    pub(crate) id: JobId,
-    prompt: Cow<'a, str>,
-    meta: String,
-    job: String,
-}
-
-impl<'a> Submission<'a> {
-    fn new(job: &'a NewJob, meta: &JobMeta) -> Result<Self> {
-        let meta = meta_json(meta)?;
-        let seal = SubmissionSeal::new(job.prompt.as_bytes(), meta.as_bytes());
-        let spec = job_json(&job.spec, Some(seal))?;
-        fits("a prompt", job.prompt.len())?;
-        fits("a job description", spec.len().max(meta.len()))?;
-        Ok(Self { id: job.id.clone(), prompt: Cow::Borrowed(&job.prompt), meta, job: spec })
-    }
-
-    /// Its size, in bytes.
-    pub(crate) fn len(&self) -> usize {
-        self.prompt.len() + self.meta.len() + self.job.len()
-    }
-
-    /// Writes it into `input/writing`. An error leaves nothing of it behind.
-    pub(crate) fn write(&self, layout: &Layout, fs: &dyn FileSystem) -> Result<OwnedFd> {
-        let (writing, name) = (layout.dir(JobState::Writing), self.id.as_str());
-        let path = layout.job_path(JobState::Writing, &self.id);
-        let write = || {
-            fs.make_dir(writing, name)
-                .map_err(|error| WorkspaceError::io("create", &path, error))?;
-            let fd = open_dir(writing, name)
-                .map_err(|error| WorkspaceError::io("open", &path, error))?;
-            let dir = job_dir(&fd, path.clone());
-            dir.write(fs, PROMPT_FILE, self.prompt.as_bytes())?;
-            dir.write(fs, META_FILE, self.meta.as_bytes())?;
-            dir.write(fs, JOB_FILE, self.job.as_bytes())?;
-            Ok(fd)
-        };
-        write().inspect_err(|_| {
-            // Otherwise it would take up space for a day, and space may be what was lacking.
-            let _ = staged::delete(layout, fs, name);
-        })
-    }
-
-    /// Whether a power failure tore the submission in `dir`: its prompt differs, or its `meta.json`
-    /// or `job.json` is not JSON. One that is JSON but differs may have been changed since.
-    pub(crate) fn is_torn(&self, dir: &JobDir<'_>) -> Result<bool> {
-        let file = |name| dir.read_fit(name).map(Option::unwrap_or_default);
-        let says = |name| file(name).map(|it| serde_json::from_slice::<IgnoredAny>(&it).is_ok());
-        Ok(file(PROMPT_FILE)? != self.prompt.as_bytes() || !says(META_FILE)? || !says(JOB_FILE)?)
-    }
-}
-
-/// Checks that a file of this many bytes could be read back.
-pub(crate) fn fits(what: &'static str, bytes: usize) -> Result<()> {
-    let bytes = bytes as u64;
-    if bytes > MAX_FILE_BYTES {
-        return Err(WorkspaceError::TooLarge { what, bytes, limit: MAX_FILE_BYTES });
-    }
-    Ok(())
 }

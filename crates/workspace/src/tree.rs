@@ -8,9 +8,11 @@ use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{FileType, Mode};
 use rustix::io::Errno;
+use threadrunner_core::JobState;
 
 use crate::fs::FileSystem;
-use crate::layout::{kind, open_dir};
+use crate::layout::{Layout, kind, open_dir};
+use crate::{Result, WorkspaceError};
 
 /// A directory that is being emptied, and its parent.
 struct Above {
@@ -22,6 +24,13 @@ struct Above {
 
 /// The device and inode numbers that identify a directory.
 type Identity = (u64, u64);
+
+/// Deletes a directory in `input/writing` with all its content, without following links.
+pub(crate) fn delete_writing(layout: &Layout, fs: &dyn FileSystem, name: &str) -> Result<()> {
+    delete(fs, layout.dir(JobState::Writing), OsStr::new(name)).map_err(|error| {
+        WorkspaceError::io("delete", layout.path(JobState::Writing).join(name), error)
+    })
+}
 
 /// Deletes `name` in `top` with all its content, without following links. Holds two directories
 /// open at a time, at any depth.

@@ -15,7 +15,7 @@ use crate::fs::{Disk, FileSystem};
 use crate::layout::{LOCK_FILE, Layout, kind, name_of};
 use crate::redo::RedoLog;
 use crate::staged::{self, Staged, Synced, Unsynced};
-use crate::{Reader, Recovered, Result, WorkspaceError};
+use crate::{Reader, Recovered, Result, WorkspaceError, tree};
 
 /// What a change must survive before a client is told about it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -209,7 +209,7 @@ impl Workspace {
             if staged.discard {
                 // The job is gone whether or not this succeeds. The next opening tries again.
                 let gone = staged::gone_name(&staged.id);
-                if let Err(error) = staged::delete(&self.layout, &*self.fs, &gone) {
+                if let Err(error) = tree::delete_writing(&self.layout, &*self.fs, &gone) {
                     synced.left.push((staged.id.clone(), error));
                 }
             }

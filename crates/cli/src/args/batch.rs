@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use threadrunner_core::{BackendKind, Priority};
 
-use super::options::SamplingArgs;
+use super::sampling::SamplingArgs;
 use super::values;
 
 /// The end of `batch --help`.

@@ -7,6 +7,7 @@ mod mistyped;
 mod models;
 mod options;
 mod parse;
+mod sampling;
 mod sessions;
 mod values;
 

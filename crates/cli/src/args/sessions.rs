@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use threadrunner_core::{BackendKind, SessionName};
 
-use super::options::SamplingArgs;
+use super::sampling::SamplingArgs;
 use super::{WorkspaceArg, values};
 
 /// The end of `chat --help`.

@@ -10,8 +10,8 @@ use threadrunner_core::{
 };
 use threadrunner_home::{Config, Home};
 
-use crate::app::{Session, strange};
 use crate::error::CommandError;
+use crate::session::{Session, strange};
 use crate::spinner::progress_label;
 use crate::wrap::Screen;
 use crate::{format, output, style};

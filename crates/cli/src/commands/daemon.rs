@@ -16,10 +16,10 @@ use threadrunner_core::{ErrorCode, ExitCode, Failure};
 use threadrunner_home::{Config, Home, Links, open_regular, resolve_backend, resolve_model};
 
 use super::status;
-use crate::app::{Session, with_session};
 use crate::args::{DaemonCommand, ForegroundArgs, LogsArgs, Plain, StopArgs};
 use crate::error::{CommandError, CommandResult, unusable};
 use crate::output;
+use crate::session::{Session, with_session};
 
 /// How often to check whether the log has grown.
 const LOG_LOOK: Duration = Duration::from_millis(200);

@@ -14,8 +14,8 @@ use threadrunner_core::{Failure, JobId, JobStatus, Turn, template};
 use threadrunner_home::Config;
 use threadrunner_workspace::{Reader, age_s, by_time, list_sessions};
 
-use crate::app::Session;
 use crate::error::CommandError;
+use crate::session::Session;
 
 /// Readers of the workspaces that exist, with their names.
 pub(super) struct Files(Vec<(String, Reader)>);

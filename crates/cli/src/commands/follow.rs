@@ -6,9 +6,9 @@ use threadrunner_home::Home;
 
 use super::answer::{Expected, show_answer};
 use super::ids::{each, from_arguments_or_stdin_within};
-use crate::app::{Limit, with_session};
 use crate::args::FollowArgs;
 use crate::error::CommandResult;
+use crate::session::{Limit, with_session};
 
 pub(crate) fn run(args: FollowArgs) -> CommandResult {
     let limit = args.timeout.map(|after| Limit::from_now(after, "the job continues"));

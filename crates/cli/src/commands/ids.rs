@@ -5,11 +5,11 @@ use std::collections::HashSet;
 use threadrunner_core::protocol::{JobQuery, ask};
 use threadrunner_core::{ErrorCode, ExitCode, JobId};
 
-use crate::app::{Limit, Session};
 use crate::args::WorkspaceArg;
 use crate::error::{CommandError, CommandResult};
 use crate::output;
 use crate::prompt::{BOM, Patience, read_stdin};
+use crate::session::{Limit, Session};
 
 /// Returns the named jobs: the arguments, or else the words on standard input, so that commands can
 /// be piped together. A `-` among the arguments stands for standard input too, which then may be

@@ -4,10 +4,11 @@ use threadrunner_core::ExitCode;
 use threadrunner_core::protocol::{LoadQuery, ModelQuery, ask};
 use threadrunner_home::Home;
 
-use crate::app::{AskedModel, with_session};
 use crate::args::LoadArgs;
+use crate::asked_model::AskedModel;
 use crate::error::CommandResult;
 use crate::output;
+use crate::session::with_session;
 
 pub(crate) fn run(args: LoadArgs) -> CommandResult {
     let home = Home::from_env()?;

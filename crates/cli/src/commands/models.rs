@@ -11,9 +11,9 @@ use threadrunner_home::{
     where_to_get_one,
 };
 
-use crate::app::with_session;
 use crate::args::{DefaultArgs, ModelsArgs, ModelsCommand};
 use crate::error::CommandResult;
+use crate::session::with_session;
 use crate::table::Table;
 use crate::{format, output};
 

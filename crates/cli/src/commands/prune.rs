@@ -5,10 +5,10 @@ use threadrunner_core::protocol::{PruneQuery, ask};
 use threadrunner_home::Home;
 
 use super::rm::print_ids;
-use crate::app::with_session;
 use crate::args::PruneArgs;
 use crate::error::CommandResult;
 use crate::output;
+use crate::session::with_session;
 
 pub(crate) fn run(args: PruneArgs) -> CommandResult {
     let query = PruneQuery {

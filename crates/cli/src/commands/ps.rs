@@ -4,9 +4,9 @@ use threadrunner_core::ExitCode;
 use threadrunner_core::protocol::{LoadedModel, RunningJob, ask};
 use threadrunner_home::Home;
 
-use crate::app::with_session;
 use crate::args::Plain;
 use crate::error::CommandResult;
+use crate::session::with_session;
 use crate::table::Table;
 use crate::{format, output};
 

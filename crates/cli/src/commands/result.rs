@@ -6,10 +6,10 @@ use threadrunner_home::Home;
 
 use super::files::Files;
 use super::ids::{each, from_arguments_or_stdin};
-use crate::app::with_session;
 use crate::args::JobArgs;
 use crate::error::CommandResult;
 use crate::output;
+use crate::session::with_session;
 
 pub(crate) fn run(args: JobArgs) -> CommandResult {
     let ids = from_arguments_or_stdin(args.ids)?;

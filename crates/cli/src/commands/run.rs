@@ -9,10 +9,11 @@ use threadrunner_home::Home;
 
 use super::answer::{Expected, most_tokens, show_answer, tell_void};
 use super::sessions::choose;
-use crate::app::{AskedModel, Limit, with_session};
 use crate::args::RunArgs;
+use crate::asked_model::AskedModel;
 use crate::error::{CommandError, CommandResult};
 use crate::prompt::{Patience, assemble, read_stdin, said_bytes};
+use crate::session::{Limit, with_session};
 use crate::{args, output};
 
 pub(crate) fn run(args: RunArgs) -> CommandResult {

@@ -12,11 +12,11 @@ use threadrunner_home::{DEFAULT_WORKSPACE, Home};
 
 use super::files::Files;
 use super::transcript;
-use crate::app::{Session, with_session};
 use crate::args::{
     ExportArgs, ListArgs, RmArgs, SessionArgs, SessionsArgs, SessionsCommand, ShowArgs, UndoArgs,
 };
 use crate::error::{CommandError, CommandResult, unusable};
+use crate::session::{Session, with_session};
 use crate::table::Table;
 use crate::{format, output, pager};
 

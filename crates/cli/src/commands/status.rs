@@ -7,11 +7,11 @@ use threadrunner_core::ExitCode;
 use threadrunner_core::protocol::{DaemonStatus, ask};
 use threadrunner_home::Home;
 
-use super::config::changed_keys;
 use super::ps;
-use crate::app::with_session;
 use crate::args::Plain;
+use crate::config_changes::changed_keys;
 use crate::error::CommandResult;
+use crate::session::with_session;
 use crate::table::pairs;
 use crate::{format, output};
 

@@ -4,10 +4,11 @@ use threadrunner_core::ExitCode;
 use threadrunner_core::protocol::{KeptModel, ModelQuery, Unloaded, ask};
 use threadrunner_home::Home;
 
-use crate::app::{resolve, with_session};
 use crate::args::UnloadArgs;
+use crate::asked_model::resolve;
 use crate::error::CommandResult;
 use crate::output;
+use crate::session::with_session;
 
 pub(crate) fn run(args: UnloadArgs) -> CommandResult {
     let home = Home::from_env()?;

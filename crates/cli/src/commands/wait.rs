@@ -11,10 +11,10 @@ use threadrunner_core::{ErrorCode, ExitCode, Failure, JobId, JobStatus};
 use threadrunner_home::Home;
 
 use super::ids::{from_arguments_or_stdin_within, query, query_of};
-use crate::app::{Limit, Session, strange, with_session};
 use crate::args::{WaitArgs, WorkspaceArg};
 use crate::error::{CommandError, CommandResult};
 use crate::output;
+use crate::session::{Limit, Session, strange, with_session};
 
 /// Requests in flight at once: a connection takes 256.
 const AT_ONCE: usize = 128;

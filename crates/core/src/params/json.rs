@@ -177,7 +177,7 @@ mod tests {
     fn null_is_what_was_left_out() {
         let nothing = json!({
             "max_tokens": null, "temperature": null, "top_k": null, "top_p": null, "min_p": null,
-            "repeat_penalty": null, "seed": null, "stop": null,
+            "repeat_penalty": null, "repeat_limit": null, "seed": null, "stop": null,
         });
         assert_eq!(read(nothing).unwrap(), Parameters::default());
     }

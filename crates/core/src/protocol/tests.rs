@@ -20,47 +20,6 @@ fn the_simplest_form_is_a_prompt() {
 }
 
 #[test]
-fn every_op_survives_the_wire() {
-    let submission = Submission {
-        prompt: "Hi".into(),
-        params: Parameters { seed: Some(7), ..Parameters::default() },
-        ..Submission::default()
-    };
-    let query = JobQuery { job: "last".into(), workspace: None };
-    let session = SessionQuery { session: SessionName::parse("work").unwrap(), workspace: None };
-    for op in [
-        Op::Simple(Box::new(submission.clone())),
-        Op::Run(Box::new(submission.clone())),
-        Op::Submit(Box::new(submission)),
-        Op::Follow(FollowQuery { query: query.clone(), stream: Some(false) }),
-        Op::Watch(WatchQuery::default()),
-        Op::Wait(query.clone()),
-        Op::Job(query.clone()),
-        Op::Result(query.clone()),
-        Op::Cancel(query.clone()),
-        Op::Retry(query.clone()),
-        Op::Rm(query),
-        Op::Prune(PruneQuery { older_than_s: 1.5, keep_failed: true, workspace: None }),
-        Op::Jobs(JobsQuery::default()),
-        Op::Sessions(SessionsQuery { limit: Some(1), workspace: None }),
-        Op::Session(session.clone()),
-        Op::RmSession(RmSessionQuery { query: session, jobs: true }),
-        Op::Ps,
-        Op::Status,
-        Op::Load(LoadQuery {
-            pin: true,
-            keep_alive: Some(KeepAlive::Forever),
-            ..Default::default()
-        }),
-        Op::Unload(ModelQuery::default()),
-        Op::Stop(StopQuery { now: true }),
-    ] {
-        let request = Request { id: Some(RequestId::Number(3)), op };
-        assert_eq!(parse(&request.to_json()).unwrap(), request);
-    }
-}
-
-#[test]
 fn an_unknown_version_is_answered_with_those_spoken_and_the_id() {
     for v in [json!(0), json!(2), json!("1"), Value::Null] {
         let (id, failure) = parse(&json!({"v": v, "id": "x", "op": "ps"})).unwrap_err();

@@ -43,6 +43,15 @@ fn in_plain_words(said: &str) -> String {
     format!("must be {must_be}, not {is}")
 }
 
+/// Whether an object with this key can be read as a `T` that makes use of the key.
+///
+/// A struct that flattens others cannot name its keys, so it is asked: a list of an empty list is
+/// the value of none, so it is refused exactly where the key counts.
+pub fn reads_key<T: DeserializeOwned>(key: &str) -> bool {
+    let object = Map::from_iter([(key.to_owned(), Value::Array(vec![Value::Array(Vec::new())]))]);
+    serde_json::from_value::<T>(Value::Object(object)).is_err()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,5 +84,19 @@ mod tests {
             let explained = explain::<Submission>(value.as_object().unwrap(), &error);
             assert!(explained.starts_with(said), "{explained}");
         }
+    }
+
+    #[test]
+    fn every_key_of_a_submission_is_one_that_is_read() {
+        let lines = include_str!("../../tests/golden/requests.jsonl").lines();
+        let prompts: Vec<Map<String, Value>> = lines
+            .map(|line| serde_json::from_str(line).unwrap())
+            .filter(|object: &Map<_, _>| object.contains_key("prompt"))
+            .collect();
+        for key in prompts.iter().flat_map(Map::keys) {
+            let envelope = ["v", "id", "op"].contains(&key.as_str());
+            assert_eq!(reads_key::<Submission>(key), !envelope, "{key}");
+        }
+        assert!(reads_key::<Submission>("repeat_limit") && !reads_key::<Submission>("colour"));
     }
 }

@@ -7,7 +7,7 @@ use threadrunner_workspace::Reader;
 use super::Stop;
 use super::result::{text, with_frame};
 use super::stream::{Style, end_frame, error_frame, stream_on};
-use crate::connection::Answer;
+use crate::answer::Answer;
 use crate::context::Context;
 use crate::jobs::{Awaited, Done, job_failure};
 use crate::workspaces::Located;

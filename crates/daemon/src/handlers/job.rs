@@ -4,7 +4,7 @@ use threadrunner_core::Failure;
 use threadrunner_core::protocol::{JobQuery, JobRecord, ask};
 
 use super::Stop;
-use crate::connection::Answer;
+use crate::answer::Answer;
 use crate::context::Context;
 use crate::workspaces::Located;
 

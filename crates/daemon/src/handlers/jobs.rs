@@ -8,9 +8,10 @@ use threadrunner_core::{Failure, JobId, JobState, JobStatus, MAX_FRAME_BYTES, js
 use threadrunner_workspace::{age_s, by_time};
 
 use super::Stop;
-use crate::connection::Answer;
+use crate::answer::Answer;
+use crate::blocking::blocking;
 use crate::context::Context;
-use crate::workspaces::{Served, blocking};
+use crate::workspaces::Served;
 
 /// The default limit.
 const USUAL: usize = 50;

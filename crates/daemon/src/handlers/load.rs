@@ -5,7 +5,7 @@ use threadrunner_core::Failure;
 use threadrunner_core::protocol::{LoadQuery, Progress, ReplyBody, ask};
 
 use super::Stop;
-use crate::connection::Answer;
+use crate::answer::Answer;
 use crate::context::Context;
 use crate::engine::LoadState;
 

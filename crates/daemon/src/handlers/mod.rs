@@ -30,7 +30,7 @@ use std::sync::Arc;
 use threadrunner_core::Failure;
 use threadrunner_core::protocol::Op;
 
-use crate::connection::{Answer, Gone};
+use crate::answer::{Answer, Gone};
 use crate::context::Context;
 
 /// Why a handler stopped early.

@@ -7,7 +7,7 @@ use threadrunner_core::{ErrorCode, Failure};
 use threadrunner_workspace::Retention;
 
 use super::Stop;
-use crate::connection::Answer;
+use crate::answer::Answer;
 use crate::context::Context;
 
 pub(super) async fn prune(

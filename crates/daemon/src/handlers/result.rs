@@ -5,7 +5,7 @@ use threadrunner_core::{JobStatus, MAX_FRAME_BYTES};
 
 use super::Stop;
 use super::job::record;
-use crate::connection::Answer;
+use crate::answer::Answer;
 use crate::context::Context;
 use crate::jobs::job_failure;
 

@@ -4,7 +4,7 @@ use threadrunner_core::protocol::{JobQuery, ask};
 
 use super::Stop;
 use super::job::record;
-use crate::connection::Answer;
+use crate::answer::Answer;
 use crate::context::Context;
 
 pub(super) async fn retry(context: &Context, query: JobQuery, answer: &Answer) -> Result<(), Stop> {

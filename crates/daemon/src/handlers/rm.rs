@@ -3,7 +3,7 @@
 use threadrunner_core::protocol::{JobQuery, Removed, ask};
 
 use super::Stop;
-use crate::connection::Answer;
+use crate::answer::Answer;
 use crate::context::Context;
 
 pub(super) async fn rm(context: &Context, query: JobQuery, answer: &Answer) -> Result<(), Stop> {

@@ -4,9 +4,9 @@ use threadrunner_core::protocol::{RemovedSession, RmSessionQuery, ask};
 
 use super::Stop;
 use super::session::find;
-use crate::connection::Answer;
+use crate::answer::Answer;
+use crate::blocking::blocking;
 use crate::context::Context;
-use crate::workspaces::blocking;
 
 pub(super) async fn rm_session(
     context: &Context,

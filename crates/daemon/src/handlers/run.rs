@@ -4,7 +4,7 @@ use threadrunner_core::protocol::Submission;
 
 use super::stream::{Style, stream};
 use super::{Stop, submit};
-use crate::connection::Answer;
+use crate::answer::Answer;
 use crate::context::Context;
 use crate::jobs::{Awaited, Ending};
 

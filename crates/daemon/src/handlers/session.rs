@@ -7,10 +7,11 @@ use threadrunner_core::{
 use threadrunner_workspace::Reader;
 
 use super::Stop;
-use crate::connection::Answer;
+use crate::answer::Answer;
+use crate::blocking::blocking;
 use crate::context::Context;
 use crate::store::{no_such_session, read_turn};
-use crate::workspaces::{Served, blocking};
+use crate::workspaces::Served;
 
 pub(super) async fn session(
     context: &Context,

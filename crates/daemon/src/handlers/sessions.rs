@@ -4,9 +4,9 @@ use threadrunner_core::protocol::{SessionsQuery, ask};
 use threadrunner_workspace::list_sessions;
 
 use super::Stop;
-use crate::connection::Answer;
+use crate::answer::Answer;
+use crate::blocking::blocking;
 use crate::context::Context;
-use crate::workspaces::blocking;
 
 /// The maximum number of records per answer.
 const MOST: usize = 10_000;

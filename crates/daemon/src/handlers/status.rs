@@ -6,7 +6,7 @@ use threadrunner_core::protocol::{DaemonStatus, VERSIONS, ask};
 use threadrunner_home::utc_date;
 
 use super::Stop;
-use crate::connection::Answer;
+use crate::answer::Answer;
 use crate::context::Context;
 use crate::memory;
 

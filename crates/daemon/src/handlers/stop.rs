@@ -3,7 +3,7 @@
 use threadrunner_core::protocol::{Stopping, ask};
 
 use super::Stop;
-use crate::connection::Answer;
+use crate::answer::Answer;
 use crate::context::Context;
 
 pub(super) async fn stop(context: &Context, now: bool, answer: &Answer) -> Result<(), Stop> {

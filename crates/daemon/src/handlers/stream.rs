@@ -6,7 +6,7 @@ use threadrunner_core::{ErrorCode, Failure};
 
 use super::Stop;
 use super::result::with_frame;
-use crate::connection::Answer;
+use crate::answer::Answer;
 use crate::jobs::{Done, End, JobView, Phase, ViewReader};
 
 /// How to send an answer.

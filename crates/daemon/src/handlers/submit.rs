@@ -4,11 +4,11 @@ use threadrunner_core::protocol::{ModelQuery, Submission, Submitted, ask};
 use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta, JobSpec, ModelRef, Priority};
 
 use super::{Stop, references, turn};
-use crate::connection::Answer;
+use crate::answer::Answer;
+use crate::blocking::blocking;
 use crate::context::Context;
 use crate::hooks;
 use crate::jobs::NewJob;
-use crate::workspaces::blocking;
 
 /// The maximum number of tags per job.
 const TAGS: usize = 16;

@@ -4,9 +4,9 @@ use threadrunner_core::protocol::{SessionQuery, UndoneTurn, ask};
 
 use super::Stop;
 use super::session::find;
-use crate::connection::Answer;
+use crate::answer::Answer;
+use crate::blocking::blocking;
 use crate::context::Context;
-use crate::workspaces::blocking;
 
 pub(super) async fn undo_session(
     context: &Context,

@@ -3,7 +3,7 @@
 use threadrunner_core::protocol::{ModelQuery, ask};
 
 use super::Stop;
-use crate::connection::Answer;
+use crate::answer::Answer;
 use crate::context::Context;
 
 pub(super) async fn unload(

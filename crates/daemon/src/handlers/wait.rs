@@ -4,7 +4,7 @@ use threadrunner_core::protocol::{JobQuery, ask};
 
 use super::Stop;
 use super::job::record;
-use crate::connection::Answer;
+use crate::answer::Answer;
 use crate::context::Context;
 use crate::jobs::Awaited;
 

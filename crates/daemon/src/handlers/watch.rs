@@ -5,7 +5,7 @@ use threadrunner_core::{ErrorCode, Failure};
 use tokio::sync::broadcast::error::RecvError;
 
 use super::Stop;
-use crate::connection::Answer;
+use crate::answer::Answer;
 use crate::context::Context;
 use crate::jobs::Change;
 

@@ -11,7 +11,8 @@ use super::hub::{Awaited, Ending, JobName, NewJob, Order, Serving};
 use super::live::{Live, Stage};
 use super::owner::Owner;
 use super::view::ViewReader;
-use crate::startup::{Opened, refused_by_system};
+use crate::failures::refused_by_system;
+use crate::opening::Opened;
 use crate::store::{Store, Submission};
 
 impl Owner {
@@ -312,12 +313,6 @@ impl Owner {
             self.stores[live.workspace].release(id, false);
         }
     }
-}
-
-/// What clients are told about a job that is left to the next daemon.
-pub(super) fn kept() -> Failure {
-    Failure::new(ErrorCode::ShuttingDown, "the daemon is ending; the job is kept")
-        .hint("it runs when the daemon starts again: `threadrunner follow last`")
 }
 
 /// A client's seconds as a duration that is safe to add to an `Instant`: at most a year, which is

@@ -15,9 +15,10 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::view::ViewReader;
 use crate::engine::LoadView;
-use crate::startup::Opened;
+use crate::opening::Opened;
 use crate::store::Archive;
-use crate::workspaces::{Located, WorkspaceId};
+use crate::store::WorkspaceId;
+use crate::workspaces::Located;
 
 /// A job to submit: checked and complete, except for the id if the client chose none.
 #[derive(Debug)]

@@ -4,15 +4,14 @@ use std::time::Instant;
 
 use threadrunner_core::engine_protocol::{Generate, Input};
 use threadrunner_core::{
-    Failure, JobId, JobMeta, JobSpec, Message, ModelRef, Priority, Role, Timings,
+    ErrorCode, Failure, JobId, JobMeta, JobSpec, Message, ModelRef, Priority, Role, Timings,
 };
 use tokio::sync::{oneshot, watch};
 
-use super::clients::kept;
 use super::hub::Ending;
 use super::queue::{Lane, Ticket};
 use super::view::{End, JobView, Phase, ViewReader, ViewSender};
-use crate::workspaces::WorkspaceId;
+use crate::store::WorkspaceId;
 
 /// A job that is queued or running.
 #[derive(Debug)]
@@ -186,6 +185,12 @@ fn conversation(spec: &JobSpec, prompt: String) -> Vec<Message> {
 /// Milliseconds from `start` to `end`; 0 if `end` comes first.
 pub(super) fn milliseconds(start: Instant, end: Instant) -> f64 {
     end.saturating_duration_since(start).as_secs_f64() * 1e3
+}
+
+/// What clients are told about a job that is left to the next daemon.
+pub(super) fn kept() -> Failure {
+    Failure::new(ErrorCode::ShuttingDown, "the daemon is ending; the job is kept")
+        .hint("it runs when the daemon starts again: `threadrunner follow last`")
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::owner::Owner;
 use super::rooms::{Limits, Room, RoomState, Wanted, Way, beyond};
 use super::sizes::{Size, Sized};
+use super::transit::{Leaving, WantedLoad};
 use crate::engine::{Engine, LoadView, Stay};
 use crate::memory;
 use crate::model_files::ModelFiles;
@@ -21,21 +22,6 @@ const BELIEVED: Duration = Duration::from_secs(1);
 
 /// Loaded engines may exceed a budget that has shrunk by one part in this many.
 const TOLERATED: u64 = 4;
-
-/// A model that a client asked to load and that has no engine yet.
-#[derive(Debug)]
-pub(super) struct WantedLoad {
-    view: watch::Sender<LoadView>,
-    pin: bool,
-    keep_alive: Option<KeepAlive>,
-}
-
-/// An engine that was told to exit.
-#[derive(Debug)]
-pub(super) struct Leaving {
-    room: Room,
-    pid: u32,
-}
 
 /// The memory that a model is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -22,6 +22,7 @@ mod requests;
 mod rooms;
 mod sizes;
 mod stored;
+mod transit;
 mod view;
 mod watchdog;
 

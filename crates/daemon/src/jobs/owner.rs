@@ -4,24 +4,24 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use threadrunner_core::{HookOutcome, JobId, JobIdSource, ModelRef};
+use threadrunner_core::{HookOutcome, JobId, JobIdSource, JobStatus, ModelRef};
 use threadrunner_home::{Config, Home};
 use tokio::sync::mpsc;
 
 use super::changes::{Changes, changes};
 use super::dependencies::Dependencies;
-use super::hub::{Hub, Orders};
+use super::hub::{Change, Hub, Orders};
 use super::live::{Live, Stage};
-use super::loading::{Leaving, WantedLoad};
 use super::queue::Queue;
 use super::requests::Requests;
 use super::rooms::Rooms;
 use super::sizes::Sizes;
+use super::transit::{Leaving, WantedLoad};
 use crate::engine::{EXIT_GRACE, Engine, EngineId, EngineMessage, Spawner};
 use crate::hooks::{Hooks, PlacedJob};
 use crate::states::States;
+use crate::store::WorkspaceId;
 use crate::store::{StoreEvent, StoreEvents, Stores};
-use crate::workspaces::WorkspaceId;
 
 /// Operations that may be under way in the workspaces' threads; beyond that, new requests wait.
 const STORE_OPERATIONS: usize = 512;
@@ -301,6 +301,21 @@ impl Owner {
                 .live
                 .values()
                 .all(|live| live.durable && matches!(live.stage, Stage::Queued(_) | Stage::Held))
+    }
+
+    /// The number of live jobs: queued, held or running.
+    pub(super) fn live_count(&self) -> u32 {
+        u32::try_from(self.live.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Tells watchers that a job moved.
+    pub(super) fn tell_change(&self, workspace: WorkspaceId, id: &JobId, state: Option<JobStatus>) {
+        // Usually nobody watches; then this clones nothing.
+        if self.changes.receiver_count() > 0 {
+            // The last watcher may have gone since the check.
+            let live = self.live_count();
+            let _ = self.changes.send(Change { workspace, id: id.clone(), state, live });
+        }
     }
 }
 

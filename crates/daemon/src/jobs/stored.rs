@@ -10,8 +10,8 @@ use super::held::standing_of;
 use super::live::{Live, Stage, Work};
 use super::owner::Owner;
 use super::view::{End, Phase};
+use crate::store::WorkspaceId;
 use crate::store::{Claim, Found, Standing, StoreEvent, Written};
-use crate::workspaces::WorkspaceId;
 
 /// How long to wait before claiming again after a claim that failed for lack of a resource, such as
 /// disk space.

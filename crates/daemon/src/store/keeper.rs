@@ -14,10 +14,10 @@ use threadrunner_core::{ErrorCode, Failure, JobId, JobState};
 use threadrunner_workspace::{ClaimedJob, NewJob, Workspace, WorkspaceError};
 
 use self::gather::Pace;
+use super::known::Sessions;
 use super::needs::Needs;
-use super::sessions::Sessions;
 use super::{Claim, Operation, Reply, StoreEvent, StoreEvents, Submission, Written};
-use crate::workspaces::WorkspaceId;
+use crate::store::WorkspaceId;
 
 /// How many of the jobs found at the start are inspected per group of operations.
 const BACKLOG_STEP: usize = 32;

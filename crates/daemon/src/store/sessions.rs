@@ -5,7 +5,7 @@
 //! continues from the last turn answered before it begins, so none is lost, and none is answered
 //! without knowing what was said before it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use threadrunner_core::{
     ErrorCode, Failure, JobId, JobSpec, SessionFile, SessionName, TurnStanding,
@@ -14,44 +14,10 @@ use threadrunner_workspace::{Chain, Reader};
 
 use super::conversation::{Conversation, not_the_last};
 use super::keeper::Keeper;
+use super::known::{RemovedSession, Undone};
 use super::standing::standing;
 use super::{Claim, Reply, Standing};
 use crate::fnv;
-
-/// The sessions in memory. Files are read when first needed.
-#[derive(Debug, Default)]
-pub(super) struct Sessions {
-    known: HashMap<SessionName, SessionFile>,
-    /// Unfinished turns, and their sessions.
-    turns: HashMap<JobId, SessionName>,
-    /// The jobs that each conversation needs, as far as that was looked up.
-    kept: HashMap<SessionName, HashSet<JobId>>,
-    /// Sessions whose last turn is to be undone after the next sync.
-    undos: Vec<(SessionName, Reply<Undone>)>,
-    /// Sessions to remove after the next sync.
-    removals: Vec<(SessionName, Reply<RemovedSession>)>,
-}
-
-/// What a removed session leaves behind.
-#[derive(Debug)]
-pub(crate) struct RemovedSession {
-    /// The engines' name for its cached state.
-    pub(crate) state: String,
-    /// Its turns.
-    pub(crate) turns: Vec<JobId>,
-}
-
-/// A turn that was undone.
-#[derive(Debug)]
-pub(crate) struct Undone {
-    /// Its job.
-    pub(crate) turn: JobId,
-    /// How many turns are left.
-    pub(crate) left: usize,
-    /// The engines' name for the session's cached state, if no turns are left and the session is
-    /// gone.
-    pub(crate) forgotten: Option<String>,
-}
 
 impl Keeper {
     /// Finishes what an earlier daemon could not: adds ended turns to their conversations.

@@ -13,7 +13,7 @@ use llama_cpp_sys_2 as sys;
 use threadrunner_core::Interrupt;
 
 use super::attention::Attention;
-use super::load::drives_a_gpu;
+use super::weights::{drives_a_gpu, raw};
 
 /// The parameters of a context.
 #[derive(Debug, Clone, Copy)]
@@ -410,21 +410,6 @@ impl<'model> Context<'model> {
     fn has_sequence(&self, sequence: i32) -> bool {
         u32::try_from(sequence).is_ok_and(|sequence| sequence < self.settings.sequences)
     }
-}
-
-/// The width of this model's sliding attention window, in tokens; 0 without one.
-pub(super) fn window(model: &LlamaModel) -> u32 {
-    // SAFETY: the model is alive; the call only reads it.
-    u32::try_from(unsafe { sys::llama_model_n_swa(raw(model)) }).unwrap_or(0)
-}
-
-fn raw(model: &LlamaModel) -> *mut sys::llama_model {
-    const {
-        assert!(size_of::<LlamaModel>() == size_of::<*mut sys::llama_model>());
-    }
-    // SAFETY: `LlamaModel` is `repr(transparent)` over a non-null pointer to the C model; the
-    // crate's version is pinned exactly, and the assertion above notices a change of size.
-    unsafe { *std::ptr::from_ref(model).cast::<*mut sys::llama_model>() }
 }
 
 /// The callback that llama.cpp calls between two operations of a forward pass.

@@ -11,8 +11,8 @@ use threadrunner_core::{ErrorCode, Failure, PrefixCache};
 
 use super::context::{Context, ContextSettings};
 use super::draft::Drafter;
-use super::load::{load_weights, prefix_cache};
 use super::log;
+use super::weights::{load_weights, prefix_cache};
 use crate::estimate::Estimate;
 
 /// How much the sizes of the vocabularies may differ: models of one family are padded differently.

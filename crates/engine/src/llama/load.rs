@@ -1,26 +1,27 @@
 //! Loads a model from its file and sets up everything that it needs to answer.
 
 use std::path::Path;
-use std::sync::mpsc;
-use std::thread;
 
 use llama_cpp_2::llama_backend::LlamaBackend;
 use llama_cpp_2::model::LlamaModel;
-use llama_cpp_2::model::params::LlamaModelParams;
 use llama_cpp_sys_2 as sys;
-use threadrunner_core::engine_protocol::{EngineInfo, EngineOptions, Event, Load};
+use threadrunner_core::engine_protocol::{EngineInfo, Event, Load};
 use threadrunner_core::{ErrorCode, Failure, Memory, ModelBackend, ModelInfo, PrefixCache};
 
 use super::backend::Llama;
-use super::context::{self, Context, ContextSettings};
+use super::context::{Context, ContextSettings};
 use super::draft_load::{estimate_of, load_draft, make_drafter, parts_of_loading};
 use super::template::{self, ChatTemplate, TemplateError};
+use super::weights::{
+    cannot_load, drives_a_gpu, is_draft, load_weights, prefix_cache, system_info,
+};
 use super::{log, metadata};
 use crate::caught::unless_it_panics;
 use crate::estimate::{
     DEFAULT_BATCH, DEFAULT_CONTEXT, Estimate, MOST_DRAFTS, PARKED_PART, SPARE_STATES,
 };
-use crate::{draft as draft_options, estimate, machine, self_test};
+use crate::machine::{self, BUILD};
+use crate::{draft as draft_options, estimate};
 
 /// The smallest context chosen when memory is short and the daemon gave no budget.
 const LEAST_CONTEXT: u32 = 512;
@@ -137,7 +138,7 @@ pub fn with_model(
     };
     let engine = EngineInfo {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        build: self_test::BUILD.to_owned(),
+        build: BUILD.to_owned(),
         system_info: system_info(),
         threads: settings.threads,
     };
@@ -166,47 +167,6 @@ fn path_of(load: &Load) -> Result<&Path, Failure> {
         Failure::new(ErrorCode::NoModel, "the llama backend needs a model file")
             .hint("name one with `--model PATH`")
     })
-}
-
-fn cannot_load(path: &Path, reason: &str) -> Failure {
-    Failure::new(
-        ErrorCode::ModelLoad,
-        format!("cannot load the model file {}: {reason}", path.display()),
-    )
-}
-
-/// Reads the weights, on a thread of its own: llama.cpp's callback must own what it uses, and
-/// `progress` is only lent.
-pub(super) fn load_weights(
-    backend: &LlamaBackend,
-    path: &Path,
-    options: &EngineOptions,
-    progress: &mut dyn FnMut(f32),
-) -> Result<LlamaModel, Failure> {
-    log::forget_errors();
-    let (sender, fractions) = mpsc::channel();
-    let loaded = thread::scope(|scope| {
-        let loader = scope.spawn(move || {
-            let mut params = LlamaModelParams::default()
-                .with_progress_callback(move |fraction| sender.send(fraction).is_ok());
-            if let Some(layers) = options.gpu_layers {
-                params = params.with_n_gpu_layers(layers);
-            }
-            LlamaModel::load_from_file(backend, path, &params)
-        });
-        fractions.iter().for_each(progress);
-        loader.join()
-    });
-    match loaded {
-        Ok(Ok(model)) => Ok(model),
-        Ok(Err(error)) => {
-            let reason = log::first_error().unwrap_or_else(|| error.to_string());
-            Err(cannot_load(path, &reason).hint(
-                "if the file is complete, this llama.cpp may not support it; try another model",
-            ))
-        }
-        Err(_) => Err(cannot_load(path, "the loader crashed")),
-    }
 }
 
 /// Chooses the sizes of the context from the options, the model and the free memory.
@@ -265,21 +225,6 @@ fn settings(
     Ok(ContextSettings { n_ctx, n_batch, n_ubatch, n_seq_max, sequences, states, drafts, threads })
 }
 
-/// Whether this is a DFlash draft model. Those for DeepSeek 4 have its kind of cache, which aborts
-/// on operations that it does not support.
-fn is_draft(model: &LlamaModel) -> bool {
-    metadata::text(model, "general.architecture").is_some_and(|it| it == "dflash")
-}
-
-/// What the sequences of this model can share.
-pub(super) fn prefix_cache(model: &LlamaModel) -> PrefixCache {
-    match context::window(model) {
-        _ if model.is_recurrent() || model.is_hybrid() || is_draft(model) => PrefixCache::None,
-        0 => PrefixCache::Any,
-        window => PrefixCache::Window(window),
-    }
-}
-
 /// What saved cells depend on besides the model file: the build of llama.cpp and, for models that
 /// rotate positions differently in a long context, whether this is one. Types and layout of the
 /// cells are part of what llama.cpp saves and checks.
@@ -336,17 +281,4 @@ fn cache_bytes(model: &LlamaModel, n_ctx: u32) -> Option<u64> {
     let value = length("attention.value_length").unwrap_or(default);
     let token = u64::from(model.n_layer()).checked_mul(heads)?.checked_mul((key + value) * 2)?;
     token.checked_mul(u64::from(n_ctx))
-}
-
-/// Whether llama.cpp was built for a GPU.
-pub(crate) fn drives_a_gpu() -> bool {
-    // SAFETY: takes nothing and returns how llama.cpp was built.
-    unsafe { sys::llama_supports_gpu_offload() }
-}
-
-/// The processor features that llama.cpp says it uses.
-pub(super) fn system_info() -> String {
-    // SAFETY: returns a string that llama.cpp keeps; it is copied before the next call.
-    let text = unsafe { std::ffi::CStr::from_ptr(sys::llama_print_system_info()) };
-    text.to_string_lossy().trim().to_owned()
 }

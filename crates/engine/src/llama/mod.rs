@@ -24,9 +24,10 @@ mod sampler;
 mod self_test;
 mod template;
 mod threads;
+mod weights;
 
-pub(crate) use load::drives_a_gpu;
 pub use load::{size, with_model};
 pub use pages::clear_buffer;
 pub use self_test::self_test;
 pub(crate) use template::local_zone;
+pub(crate) use weights::drives_a_gpu;

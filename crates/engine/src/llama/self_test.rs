@@ -12,7 +12,7 @@ use threadrunner_core::engine_protocol::EngineOptions;
 use threadrunner_core::{ErrorCode, Failure};
 
 use super::context::{Batch, Context, ContextSettings};
-use super::{cpu, load, log, sampler};
+use super::{cpu, log, sampler, weights};
 use crate::{gguf, machine};
 
 /// Long enough for the matrix multiplication kernels, which start at 32 rows or more.
@@ -43,7 +43,7 @@ pub fn self_test(model: Option<&Path>) -> Result<Value, Failure> {
     gguf::check_file(path)?;
     let backend = LlamaBackend::init()
         .map_err(|error| Failure::new(ErrorCode::Internal, format!("llama.cpp: {error}")))?;
-    let model = load::load_weights(&backend, path, &EngineOptions::default(), &mut |_| ())?;
+    let model = weights::load_weights(&backend, path, &EngineOptions::default(), &mut |_| ())?;
     let threads = machine::facts().processor.threads;
     let tolerance = if own.is_some() { TOLERANCE } else { TOLERANCE_OF_OTHERS };
     let mut test = Test::new(&model, threads, tolerance)?;
@@ -58,7 +58,7 @@ pub fn self_test(model: Option<&Path>) -> Result<Value, Failure> {
     }
     Ok(json!({
         "ok": true,
-        "system_info": load::system_info(),
+        "system_info": weights::system_info(),
         "cpu": { "detected": cpu::detected(), "used": cpu::used() },
         "threads": threads,
         "prompt_tokens_per_s": whole.per_second.round(),

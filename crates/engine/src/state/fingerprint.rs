@@ -9,7 +9,8 @@ use std::time::UNIX_EPOCH;
 
 use crc32fast::Hasher;
 
-use crate::{gguf, self_test};
+use crate::gguf;
+use crate::machine::BUILD;
 
 /// The number of bytes read at the start of a model file: for most models, the whole header.
 const BEGINNING: u64 = 16 << 20;
@@ -25,7 +26,7 @@ const SAMPLE: u64 = 4096;
 /// the rest. The samples tell models apart that differ only in their weights and were unpacked with
 /// the same old time. The engine's version and build are part of it too.
 pub(super) fn of(model: Option<&Path>, format: &str) -> io::Result<String> {
-    let (version, build) = (env!("CARGO_PKG_VERSION"), self_test::BUILD);
+    let (version, build) = (env!("CARGO_PKG_VERSION"), BUILD);
     let mut fingerprint = format!("engine {version} {build}; {format}");
     for part in model.map(gguf::parts).unwrap_or_default() {
         let file = File::open(&part)?;

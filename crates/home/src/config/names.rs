@@ -2,7 +2,7 @@
 
 use threadrunner_core::{BackendKind, Failure};
 
-use crate::model::by_name;
+use crate::model_files::by_name;
 use crate::{Config, Home, resolve_backend};
 
 impl Config {

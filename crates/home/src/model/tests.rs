@@ -1,4 +1,9 @@
+use std::fs;
+
+use threadrunner_core::ErrorCode;
+
 use super::*;
+use crate::model_files::*;
 use tempfile::TempDir;
 
 /// A home with these files in its `models/`.

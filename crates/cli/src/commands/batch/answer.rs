@@ -3,9 +3,9 @@
 use serde::Serialize;
 use serde_json::Value;
 use threadrunner_core::protocol::EndFrame;
-use threadrunner_core::{ErrorCode, Failure, FinishReason, JobId, Timings, Usage};
+use threadrunner_core::{Failure, FinishReason, JobId, Timings, Usage};
 
-use super::line::{Form, Label};
+use super::label::{ErrorOut, Form, Label};
 use super::openai;
 
 #[derive(Serialize)]
@@ -27,20 +27,6 @@ struct Failed<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     line: Option<u64>,
     error: &'a ErrorOut<'a>,
-}
-
-/// Why a line was not answered, as written to the output.
-#[derive(Serialize)]
-pub(super) struct ErrorOut<'a> {
-    pub(super) code: ErrorCode,
-    pub(super) message: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    hint: Option<&'a str>,
-    pub(super) line: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) job: Option<&'a JobId>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    duplicate_of: Option<u64>,
 }
 
 /// Formats the output line of an answer. `created` is in seconds since 1970.

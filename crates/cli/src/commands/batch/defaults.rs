@@ -6,9 +6,9 @@ use threadrunner_core::protocol::Submission;
 use threadrunner_core::{BackendKind, Failure, Parameters, Priority, Role};
 use threadrunner_home::Home;
 
-use super::line::{Form, Label, invalid};
-use crate::app::{resolve, resolve_asked_draft};
+use super::label::{Form, Label, invalid};
 use crate::args::BatchArgs;
+use crate::asked_model::{resolve, resolve_asked_draft};
 
 /// The maximum number of tags from a line and `--tag` together: a job takes 16, the batch's own
 /// included.

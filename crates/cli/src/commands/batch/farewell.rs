@@ -9,10 +9,10 @@ use tokio::time::{Instant, timeout};
 use super::job::Accepted;
 use super::ledger::Entry;
 use super::runner::Runner;
-use crate::app::Session;
 use crate::commands::ids::query_of;
 use crate::error::{CommandError, CommandResult};
 use crate::output;
+use crate::session::Session;
 
 /// How long to wait for jobs to be canceled when a batch is stopped.
 const FAREWELL: Duration = Duration::from_secs(5);

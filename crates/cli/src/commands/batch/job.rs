@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use super::defaults::Defaults;
-use super::line::Label;
+use super::label::Label;
 use crate::commands::ids::query_of;
 use crate::commands::wait::is_loss;
 

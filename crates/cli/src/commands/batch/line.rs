@@ -1,120 +1,15 @@
 //! Reads a line of the input: a [`Label`], under which it is answered, and what it asks for.
 
 use serde_json::{Map, Value};
-use threadrunner_core::protocol::{Submission, explain};
+use threadrunner_core::protocol::{Submission, reads_key};
 use threadrunner_core::{ErrorCode, Failure};
 
 use super::input::Line;
+use super::label::{Asked, Form, Label, invalid, submission};
 use super::openai;
 
-/// The keys of a line in ThreadRunner's own format: those of a submission, and `id`.
-const KEYS: [&str; 32] = [
-    "id",
-    "prompt",
-    "messages",
-    "system",
-    "raw",
-    "stream",
-    "detach",
-    "backend",
-    "model",
-    "max_tokens",
-    "temperature",
-    "top_k",
-    "top_p",
-    "min_p",
-    "repeat_penalty",
-    "repeat_limit",
-    "seed",
-    "stop",
-    "priority",
-    "timeout_s",
-    "tags",
-    "parent",
-    "after",
-    "after_any",
-    "max_attempts",
-    "on_done",
-    "workspace",
-    "draft",
-    "keep_alive",
-    "template",
-    "template_bytes",
-    "session",
-];
-
-/// The format of a line, and so of its answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
-    /// ThreadRunner's own.
-    Own,
-    /// OpenAI's `/v1/chat/completions`.
-    Chat,
-    /// OpenAI's `/v1/completions`.
-    Completion,
-}
-
-/// Tells which line of the input a line of the output answers.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Label {
-    pub(super) form: Form,
-    /// `id` or `custom_id` as given in the input. Without one, the line's number; null if the line
-    /// cannot be read.
-    pub(super) id: Value,
-    /// Whether the input gave the id.
-    pub(super) named: bool,
-    /// The line's number.
-    pub(super) line: u64,
-}
-
-impl Label {
-    /// The label of a line without an id of its own.
-    pub(super) fn unnamed(form: Form, id: impl Into<Value>, line: u64) -> Self {
-        Self { form, id: id.into(), named: false, line }
-    }
-
-    /// Gives the label the line's own id.
-    pub(super) fn named(self, id: Value) -> Self {
-        Self { id, named: true, ..self }
-    }
-
-    /// The line's number, if nothing else identifies it.
-    pub(super) fn number(&self) -> Option<u64> {
-        (!self.named).then_some(self.line)
-    }
-
-    /// The key that tells this line from others.
-    pub(super) fn key(&self) -> String {
-        match self.number() {
-            Some(number) => key_of_number(number),
-            None => key(&self.id),
-        }
-    }
-}
-
-/// The key of a line with an id: 5, 5.0 and "5" are the same.
-pub(super) fn key(id: &Value) -> String {
-    match id {
-        Value::String(text) => text.clone(),
-        other => {
-            let text = other.to_string();
-            text.strip_suffix(".0").map(str::to_owned).unwrap_or(text)
-        }
-    }
-}
-
-/// The key of a line without an id. The NUL keeps it apart from lines that have the number as their
-/// id.
-pub(super) fn key_of_number(line: u64) -> String {
-    format!("\0line {line}")
-}
-
-/// What a line asks for, and the keys in it that are unknown.
-#[derive(Debug, PartialEq)]
-pub(super) struct Asked {
-    pub(super) submission: Submission,
-    pub(super) unknown: Vec<String>,
-}
+/// The key of a submission that a line has no say in: the batch chooses the jobs' ids.
+const CHOSEN_HERE: &str = "job";
 
 /// Reads a line. Even a bad line gets a label to be answered under.
 pub(super) fn read(line: &Line) -> (Label, Result<Asked, Failure>) {
@@ -161,16 +56,11 @@ fn own(mut object: Map<String, Value>, line: u64) -> (Label, Result<Asked, Failu
             }
         }
     }
-    let unknown = object.keys().filter(|key| !KEYS.contains(&key.as_str())).cloned().collect();
+    let ignored = |key: &&String| *key == CHOSEN_HERE || !reads_key::<Submission>(key);
+    let unknown = object.keys().filter(ignored).cloned().collect();
     let asked =
         submission(object).and_then(has_prompt).map(|submission| Asked { submission, unknown });
     (label, asked)
-}
-
-/// Builds a submission from its keys.
-pub(super) fn submission(object: Map<String, Value>) -> Result<Submission, Failure> {
-    serde_json::from_value(Value::Object(object.clone()))
-        .map_err(|error| invalid(explain::<Submission>(&object, &error)))
 }
 
 fn has_prompt(submission: Submission) -> Result<Submission, Failure> {
@@ -179,11 +69,6 @@ fn has_prompt(submission: Submission) -> Result<Submission, Failure> {
         return Err(Failure::new(ErrorCode::EmptyPrompt, message));
     }
     Ok(submission)
-}
-
-/// An error in a line.
-pub(super) fn invalid(message: String) -> Failure {
-    Failure::new(ErrorCode::InvalidRequest, message)
 }
 
 #[cfg(test)]
@@ -254,39 +139,10 @@ mod tests {
     }
 
     #[test]
-    fn every_key_of_a_submission_is_known() {
-        let mut object: Map<String, Value> =
-            KEYS.iter().map(|&key| (key.to_owned(), Value::Null)).collect();
-        for (key, value) in [
-            ("prompt", json!("x")),
-            ("messages", json!([{"role": "user", "content": "x"}])),
-            ("raw", json!(true)),
-            ("detach", json!(true)),
-            ("tags", json!(["x"])),
-            ("stop", json!(["x"])),
-            ("after", json!(["1"])),
-            ("after_any", json!(true)),
-            ("parent", json!("1")),
-            ("priority", json!("batch")),
-            ("backend", json!("dummy")),
-            ("on_done", json!("/x")),
-            ("stream", json!(true)),
-            ("template", json!(true)),
-            ("keep_alive", json!("1m")),
-        ] {
-            object.insert(key.to_owned(), value);
-        }
-        for key in ["system", "model", "workspace", "draft", "session"] {
-            object.insert(key.to_owned(), json!("x"));
-        }
-        for value in object.values_mut().filter(|value| value.is_null()) {
-            *value = json!(1);
-        }
-        object.remove("id");
-        // A key that a submission does not know would be missing here.
-        let back = serde_json::to_value(submission(object.clone()).unwrap()).unwrap();
-        for key in object.keys() {
-            assert!(back.get(key).is_some(), "{key}");
-        }
+    fn keys_that_change_nothing_are_named() {
+        let line = r#"{"id":1,"prompt":"x","session":"trip","replaces":"1","repeat_limit":64,
+            "job":"2","colour":"blue"}"#;
+        let (_, asked) = read_text(line);
+        assert_eq!(asked.unwrap().unknown, ["colour", "job"]);
     }
 }

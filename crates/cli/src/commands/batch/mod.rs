@@ -19,6 +19,7 @@ mod farewell;
 mod input;
 mod job;
 mod keys;
+mod label;
 mod ledger;
 mod line;
 mod openai;
@@ -42,10 +43,10 @@ use self::runner::Runner;
 use self::seen::Seen;
 use self::sink::Sink;
 use self::window::Window;
-use crate::app::with_session;
 use crate::args::BatchArgs;
 use crate::error::{CommandError, CommandResult, refused_by_system};
 use crate::prompt::tell_if_stdin_is_silent;
+use crate::session::with_session;
 
 pub(crate) fn run(args: BatchArgs) -> CommandResult {
     let home = Home::from_env()?;

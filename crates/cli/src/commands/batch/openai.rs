@@ -4,8 +4,7 @@ use serde_json::{Map, Value, json};
 use threadrunner_core::protocol::EndFrame;
 use threadrunner_core::{ErrorCode, Failure, FinishReason};
 
-use super::answer::ErrorOut;
-use super::line::{Asked, Form, Label, invalid, submission};
+use super::label::{Asked, ErrorOut, Form, Label, invalid, submission};
 
 /// Keys of a body that mean the same in a submission.
 const SAME: [&str; 9] = [

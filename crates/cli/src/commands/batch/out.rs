@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use threadrunner_core::{ErrorCode, Failure};
 
-use super::line::{key, key_of_number};
+use super::label::{key, key_of_number};
 use super::seen::Seen;
 use crate::error::unusable as cannot;
 

@@ -16,15 +16,16 @@ use super::defaults::{Defaults, Incomplete};
 use super::input::Line;
 use super::job::{Accepted, Ended, Work, WorkState, carry_out};
 use super::keys::Fingerprint;
+use super::label::{Label, invalid};
 use super::ledger::{Entry, Ledger};
-use super::line::{self, Label};
+use super::line;
 use super::progress::Counts;
 use super::seen::{Met, Seen};
 use super::sink::{Sink, Syncer};
 use super::window::{self, Window};
-use crate::app::Session;
 use crate::error::{CommandError, CommandResult};
 use crate::output;
+use crate::session::Session;
 
 /// How long to wait before retrying a full queue: the first wait, and the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
@@ -220,7 +221,7 @@ impl Runner {
             Met::Answered => return Ok(()),
             Met::Repeats { first } => {
                 let message = format!("line {first} already has the id {}", label.id);
-                let failure = line::invalid(message);
+                let failure = invalid(message);
                 return self.refuse(session, &label, &failure, Some(first)).await;
             }
             Met::New => {}

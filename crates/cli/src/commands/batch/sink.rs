@@ -7,9 +7,9 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::out::OutFile;
-use crate::app::Session;
 use crate::error::CommandError;
 use crate::output;
+use crate::session::Session;
 
 /// How much of the output a power failure may take. The next run asks for it again.
 const SYNC_EVERY: Duration = Duration::from_secs(1);

@@ -11,7 +11,7 @@ use std::process::{self, Command};
 use threadrunner_core::{ErrorCode, ExitCode, Failure};
 use threadrunner_home::{Config, Home, replace_file};
 
-use super::changed_keys;
+use crate::config_changes::changed_keys;
 use crate::error::{CommandError, CommandResult};
 use crate::output;
 

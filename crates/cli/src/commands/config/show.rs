@@ -6,8 +6,8 @@ use serde_json::json;
 use threadrunner_core::ExitCode;
 use threadrunner_home::{Config, Home};
 
-use super::changed_keys;
 use crate::args::ShowConfigArgs;
+use crate::config_changes::changed_keys;
 use crate::error::CommandResult;
 use crate::output;
 

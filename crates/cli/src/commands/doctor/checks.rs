@@ -18,10 +18,10 @@ use threadrunner_home::{
 use tokio::time::timeout;
 
 use super::{Finding, failure};
-use crate::app::Session;
-use crate::commands::config::changed_keys;
+use crate::config_changes::changed_keys;
 use crate::error::CommandError;
 use crate::format;
+use crate::session::Session;
 
 /// How soon a healthy daemon answers.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);

@@ -8,9 +8,9 @@ use serde::Serialize;
 use threadrunner_core::{ErrorCode, ExitCode, Failure};
 use threadrunner_home::{Config, Home};
 
-use crate::app::with_session;
 use crate::args::Plain;
 use crate::error::CommandResult;
+use crate::session::with_session;
 use crate::style::{self, Style};
 use crate::{cells, output};
 

@@ -9,9 +9,9 @@ use threadrunner_core::{ExitCode, JobStatus};
 use threadrunner_home::Home;
 
 use super::files::Files;
-use crate::app::with_session;
 use crate::args::JobsArgs;
 use crate::error::CommandResult;
+use crate::session::with_session;
 use crate::style::Style;
 use crate::table::Table;
 use crate::{cells, format, output};

@@ -11,11 +11,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 
 use super::{state, table};
-use crate::app::{Session, strange};
 use crate::commands::ids::query_of;
 use crate::commands::wait::{is_loss, watch};
 use crate::error::{CommandError, CommandResult, refused_by_system};
 use crate::keys::Keys;
+use crate::session::{Session, strange};
 use crate::terminal::escapes;
 use crate::{format, output};
 

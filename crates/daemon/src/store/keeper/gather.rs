@@ -70,7 +70,7 @@ mod tests {
 
     use super::*;
     use crate::store::Submission;
-    use crate::workspaces::WorkspaceId;
+    use crate::store::WorkspaceId;
 
     /// A keeper that waits for hours for a second submission.
     struct Patient {

@@ -3,7 +3,7 @@
 use minijinja::value::{Kwargs, Rest, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, FormatStyle, State, Value};
 
-use super::python::{repr, str_of};
+use super::repr::{repr, str_of};
 use super::strings;
 
 pub(super) fn add(environment: &mut Environment<'static>) {

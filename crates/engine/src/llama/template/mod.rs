@@ -14,6 +14,7 @@
 mod filters;
 mod json;
 mod python;
+mod repr;
 mod strings;
 mod system;
 mod time;

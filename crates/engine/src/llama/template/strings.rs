@@ -3,7 +3,7 @@
 use minijinja::value::{Kwargs, from_args};
 use minijinja::{Error, ErrorKind, Value};
 
-use super::python::{is_printable, str_of};
+use super::repr::{is_printable, str_of};
 
 /// The widest padding allowed, in characters: templates come from untrusted files.
 const MOST_WIDTH: i64 = 1 << 20;

@@ -12,12 +12,12 @@ use threadrunner_core::protocol::{Ask, ErrorFrame, Reply, ReplyBody, RequestId};
 use threadrunner_core::{ErrorCode, Failure, FrameError, JobId, encode_frame};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
+use crate::blocking::blocking;
 use crate::peers::Peer;
 use crate::room::{Piece, SMALL};
-use crate::workspaces::blocking;
 
 /// The number of writes that may wait for a slow client; after that, its requests wait.
-pub(super) const FRAMES_OUT: usize = 64;
+pub(crate) const FRAMES_OUT: usize = 64;
 /// The bytes of small frames that may wait for a client.
 const BYTES_OUT: usize = 4 * SMALL;
 /// Answers that one connection builds at once, among those that do not wait for a job.
@@ -40,8 +40,8 @@ pub(crate) struct Answer {
 
 /// Frames on their way out.
 #[derive(Debug)]
-pub(super) struct Outgoing {
-    pub(super) bytes: Bytes,
+pub(crate) struct Outgoing {
+    pub(crate) bytes: Bytes,
     _room: Held,
 }
 
@@ -65,7 +65,7 @@ struct DataFrame<'a, T> {
 }
 
 impl Answer {
-    pub(super) fn new(out: mpsc::Sender<Outgoing>, peer: Arc<Peer>) -> Self {
+    pub(crate) fn new(out: mpsc::Sender<Outgoing>, peer: Arc<Peer>) -> Self {
         let small = Arc::new(Semaphore::new(BYTES_OUT));
         let turns = Arc::new(Semaphore::new(TURNS));
         let large = Arc::new(Semaphore::new(1));
@@ -73,12 +73,12 @@ impl Answer {
     }
 
     /// The answer to the request with this id.
-    pub(super) fn to(&self, id: Option<RequestId>) -> Self {
+    pub(crate) fn to(&self, id: Option<RequestId>) -> Self {
         Self { id, ..self.clone() }
     }
 
     /// The same answer, holding the room of its request's frame.
-    pub(super) fn holding(self, room: Option<Piece>) -> Self {
+    pub(crate) fn holding(self, room: Option<Piece>) -> Self {
         Self { request: room.map(|room| Arc::new(Mutex::new(Some(room)))), ..self }
     }
 

@@ -1,0 +1,43 @@
+//! What has changed in `config.toml` since the daemon read it.
+
+use std::fs;
+
+use threadrunner_home::{Config, Home};
+
+use crate::output;
+
+/// Keys that the command line reads each time, so that they apply without a restart of the daemon.
+const READ_EACH_TIME: [&str; 3] = ["model", "backend", "aliases"];
+
+/// Returns the keys of `config.toml` that have changed since the daemon last started.
+pub(crate) fn changed_keys(home: &Home) -> Vec<&'static str> {
+    let (Ok(now), Ok(then)) = (Config::text(home), fs::read_to_string(home.running_config()))
+    else {
+        return Vec::new();
+    };
+    let now = now.unwrap_or_default();
+    if now == then {
+        return Vec::new();
+    }
+    // Commands that read the configuration report its mistakes.
+    match (Config::read(&now, home), Config::read(&then, home)) {
+        (Ok(now), Ok(then)) => then.changes(&now),
+        _ => Vec::new(),
+    }
+}
+
+/// Tells the user that the daemon, which has just served, does not know of a change yet.
+pub(crate) fn tell_of_changes(home: &Home) {
+    if output::is_quiet() {
+        return;
+    }
+    let mut changed = changed_keys(home);
+    changed.retain(|key| !READ_EACH_TIME.contains(key));
+    if !changed.is_empty() {
+        output::say(&format!(
+            "threadrunner: config.toml has changed since the daemon started: {}",
+            changed.join(", ")
+        ));
+        output::hint("`threadrunner daemon restart` applies the change");
+    }
+}

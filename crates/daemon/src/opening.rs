@@ -1,0 +1,78 @@
+//! Opens a workspace.
+
+use std::path::Path;
+use std::time::SystemTime;
+
+use threadrunner_core::{Failure, JobId, JobState};
+use threadrunner_home::{Durability, WorkspaceSettings};
+use threadrunner_workspace::{Options, Reader, Workspace};
+
+use crate::pid_note;
+
+/// A workspace that this daemon has opened, and its queue.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) workspace: Workspace,
+    pub(crate) ready: Vec<JobId>,
+    /// When the workspace last changed before it was opened.
+    pub(crate) last_change: Option<SystemTime>,
+}
+
+/// Opens a workspace, and recovers what an earlier daemon left in it.
+///
+/// # Errors
+/// It cannot be used, or another program uses it.
+pub(crate) fn open(
+    settings: &WorkspaceSettings,
+    durability: Durability,
+) -> Result<Opened, Failure> {
+    let durability = match durability {
+        Durability::Durable => threadrunner_workspace::Durability::Durable,
+        Durability::Relaxed => threadrunner_workspace::Durability::Relaxed,
+    };
+    let options = Options { durability, max_attempts: settings.max_attempts };
+    let name = &settings.name;
+    let last_change = last_change(&settings.path);
+    let opened = pid_note::check(&settings.path).and_then(|()| {
+        Workspace::open(&settings.path, options, SystemTime::now()).map_err(Failure::from)
+    });
+    let (workspace, recovered) = opened.map_err(|failure| {
+        tracing::error!(workspace = name, %failure, "the workspace cannot be used");
+        let message = format!("the workspace '{name}' cannot be used: {}", failure.message);
+        Failure { message, ..failure }
+    })?;
+    pid_note::write(&settings.path);
+    tracing::info!(
+        workspace = name,
+        path = %settings.path.display(),
+        queued = recovered.queued.len(),
+        requeued = recovered.requeued.len(),
+        finished = recovered.finished.len(),
+        failed = recovered.failed.len(),
+        "workspace opened"
+    );
+    for trouble in &recovered.troubles {
+        tracing::warn!(%trouble, "left as it is");
+    }
+    Ok(Opened { workspace, ready: recovered.queued, last_change })
+}
+
+/// When the workspace at `path` last changed; `None` if there is no workspace.
+fn last_change(path: &Path) -> Option<SystemTime> {
+    let reader = Reader::open(path).ok()?;
+    JobState::ALL.into_iter().filter_map(|state| reader.changed(state)).max()
+}
+
+/// Reads the names of all jobs once, so that the first request for the newest jobs does not have to
+/// read a million of them. Runs in a thread of the lowest priority.
+pub(crate) fn remember_names(reader: Reader) {
+    let read = move || {
+        // On Linux, niceness is per thread.
+        let _ = rustix::process::nice(19);
+        if let Err(error) = reader.newest(&[], 1) {
+            tracing::debug!(%error, "cannot read the names of the jobs");
+        }
+    };
+    // Without the thread, the first request reads them.
+    let _ = std::thread::Builder::new().name("names".to_owned()).spawn(read);
+}
