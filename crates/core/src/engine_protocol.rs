@@ -1,11 +1,15 @@
-//! What the daemon and an engine process say to each other: the plug-in interface.
+//! The protocol between the daemon and an engine process: the interface for backends in any
+//! language.
 //!
-//! An engine is a program whose standard input is one end of a Unix socket pair. Both directions
-//! carry frames ([`crate::FrameCodec`]), one JSON object each. The daemon speaks first
-//! ([`Command::Load`]); the engine answers with any number of [`Event::Loading`] and one
-//! [`Event::Ready`] or [`Event::LoadFailed`]; then any number of requests run side by side, each
-//! ending in exactly one [`Event::Finished`] or [`Event::Failed`]. The end of the stream is the
-//! order to exit. `docs/protocol.md` describes it for other languages.
+//! An engine is a program whose standard input is one end of a Unix socket pair, which carries
+//! frames ([`crate::FrameCodec`]) in both directions, one JSON object each. The daemon sends
+//! [`Command`]s, the engine sends [`Event`]s.
+//!
+//! The daemon speaks first, with [`Command::Load`]. The engine sends any number of
+//! [`Event::Loading`] and one [`Event::Ready`] or [`Event::LoadFailed`]. Then any number of
+//! requests run concurrently, each ending in exactly one [`Event::Finished`] or [`Event::Failed`].
+//! The end of the stream tells the engine to exit. `docs/protocol.md` describes the protocol for
+//! authors of engines.
 
 use std::path::PathBuf;
 
@@ -19,49 +23,51 @@ use crate::{
 /// The version of this protocol; [`Load::v`] carries it.
 pub const VERSION: u32 = 1;
 
-/// Variables that an engine process is started with.
+/// Environment variables that an engine process is started with.
 ///
 /// They are read before the program's `main`, so the engine cannot set them itself.
 /// `docs/benchmarks.md` has the measurements behind them.
 pub const ENGINE_ENVIRONMENT: &[(&str, &str)] = &[
-    // ggml starts a debugger to print its backtrace when it aborts.
+    // Otherwise, ggml starts a debugger to print a backtrace when it aborts.
     ("GGML_NO_BACKTRACE", "1"),
-    // How often a thread that waits for the others of a forward pass looks before it sleeps. GNU
-    // OpenMP's default of 300,000 keeps a processor busy with waiting, for milliseconds, while
-    // the thread that it waits for has none.
+    // How often a thread that waits for others in a forward pass polls before it sleeps. With GNU
+    // OpenMP's default of 300,000, it keeps a processor busy for milliseconds, even if the thread
+    // that it waits for has none.
     ("GOMP_SPINCOUNT", "4000"),
 ];
 
-/// What the daemon says.
+/// A command from the daemon. The key `"op"` names the variant.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum Command {
-    /// How much memory would this load take? Comes in place of [`Command::Load`], is answered by
-    /// [`Event::Sized`] or [`Event::LoadFailed`], and then the engine exits. One that does not know
-    /// the question exits without an answer, and is measured once it is loaded.
+    /// Asks how much memory this load would take. Comes in place of [`Command::Load`]; the engine
+    /// answers with [`Event::Sized`] or [`Event::LoadFailed`] and exits. An engine that does not
+    /// know this command exits without an answer, and is measured once it is loaded.
     Size(Load),
-    /// The first frame.
+    /// Loads a model. The first frame.
     Load(Load),
-    /// Generate an answer.
+    /// Generates an answer.
     Generate(Box<Generate>),
-    /// Stop generating: answered by `finished` with the reason `canceled`, unless it just ended.
+    /// Stops generating. Answered by [`Event::Finished`] with [`FinishReason::Canceled`], unless
+    /// the request has just ended.
     Cancel {
         /// The request.
         id: u64,
     },
-    /// Somebody follows the answer from now on ([`Generate::stream`]): what was held of it is sent
-    /// at once. Only for an engine whose [`Event::Ready`] says that it knows this.
+    /// A client follows the answer from now on ([`Generate::stream`]), so the engine sends what it
+    /// holds of it at once. Only for an engine whose [`Event::Ready`] says that it knows this
+    /// command.
     Stream {
-        /// The request. One that has ended is no error.
+        /// The request. Ignored if it has ended.
         id: u64,
     },
-    /// A command from a newer daemon, which is ignored: a daemon sends what is new only to engines
-    /// whose [`Event::Ready`] says that they know it.
+    /// A command that this version does not know, which is ignored. A daemon sends new commands
+    /// only to engines whose [`Event::Ready`] says that they know them.
     #[serde(other, skip_serializing)]
     Unknown,
 }
 
-/// What to load, and within which limits.
+/// A model to load, and the limits within which to load it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Load {
     /// [`VERSION`].
@@ -71,68 +77,69 @@ pub struct Load {
     /// Limits and tuning.
     #[serde(default)]
     pub options: EngineOptions,
-    /// Bytes that it may take in all: where the options leave context and sequences open, the
-    /// engine chooses the largest with which it does not take more.
+    /// The maximum memory to take in total, in bytes. The engine chooses the largest context and
+    /// number of sequences that fit, unless the options set them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<u64>,
-    /// Bytes of private memory that the process is meant to need at most. It gets half as many again
-    /// and what every process needs, and no more, whatever a model file makes of it. `None` is what
-    /// the machine has.
+    /// The private memory that the process is expected to need at most, in bytes. It may take half
+    /// as much again, plus what every process needs, and no more, whatever a model file makes it
+    /// do. `None` limits it to the machine's memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u64>,
-    /// Where the engine keeps the cached state of sessions; `None` is nowhere.
+    /// Where the engine saves the cached state of sessions; `None` saves nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<StateDirectory>,
 }
 
 impl Load {
-    /// To load `model` with these options, and as much memory as it takes.
+    /// A load of `model` with these options, without limits on memory.
     pub fn new(model: ModelRef, options: EngineOptions) -> Self {
         Self { v: VERSION, model, options, memory: None, limit: None, state: None }
     }
 }
 
-/// A directory for what sessions have cached, which only the daemon and its engines write to.
+/// A directory for the cached state of sessions. Only the daemon and its engines write to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateDirectory {
-    /// The directory, of mode 0700. A session's file in it is [`state_file`].
+    /// The directory, with mode 0700. It has a file for each session, named by [`state_file`].
     pub path: PathBuf,
-    /// The most bytes that its files may have together.
+    /// The maximum size of its files together, in bytes.
     pub max_bytes: u64,
 }
 
-/// Limits and tuning of an engine: `[engine]` in `config.toml`. What is `None` the engine chooses.
+/// Limits and tuning of an engine: `[engine]` in `config.toml`. `None` lets the engine choose.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EngineOptions {
     /// Cells of the KV cache, for all sequences together.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub context: Option<u32>,
-    /// The most sequences at once.
+    /// The maximum number of sequences at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sequences: Option<u32>,
-    /// The most tokens in one forward pass.
+    /// The maximum number of tokens in a forward pass.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch: Option<u32>,
-    /// Threads for computing.
+    /// The number of compute threads.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threads: Option<u32>,
-    /// Whether prompts that begin alike share what was computed; `None` is yes.
+    /// Whether to compute common prefixes of prompts only once; `None` is yes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prefix_cache: Option<bool>,
-    /// Whether to guess at what comes next and check several guesses at once, where it is
-    /// quicker; `None` is yes.
+    /// Whether to guess the next tokens and check several guesses in one forward pass, when that is
+    /// faster; `None` is yes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub speculation: Option<bool>,
-    /// Whether to do so also for requests that are to get the same answer again, where kernels
-    /// that round otherwise may change it; `None` is no.
+    /// Whether to guess even for requests whose answers should be repeatable
+    /// ([`Parameters::repeatable`]), although wider forward passes may round differently and change
+    /// them. `None` is no, except for greedy requests without a seed if there is a draft model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub speculation_greedy: Option<bool>,
-    /// Whether an answer is to be the same to the byte whatever else runs, at the cost of
-    /// answering one request at a time; `None` is no.
+    /// Whether an answer is the same to the byte whatever else runs, at the cost of answering one
+    /// request at a time; `None` is no.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deterministic: Option<bool>,
-    /// Layers to put on a GPU.
+    /// The number of layers to put on a GPU.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpu_layers: Option<u32>,
     /// The dummy's script, for tests.
@@ -141,22 +148,23 @@ pub struct EngineOptions {
 }
 
 impl EngineOptions {
-    /// Whether prompts that begin alike are to share what was computed.
+    /// Whether to compute common prefixes of prompts only once: not if that is disabled, nor if
+    /// answers must be deterministic.
     pub fn share_prefixes(&self) -> bool {
         self.prefix_cache != Some(false) && self.deterministic != Some(true)
     }
 }
 
-/// What the dummy backend does beside answering: for tests of everything around it.
+/// What the dummy backend does besides answering, to test everything around it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DummyScript {
-    /// Milliseconds that loading takes, in ten visible steps.
+    /// How long loading takes, in milliseconds. It reports ten steps.
     pub load_ms: u64,
     /// Loading fails with this message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub load_error: Option<String>,
-    /// Milliseconds that each forward pass takes.
+    /// How long each forward pass takes, in milliseconds.
     pub step_ms: u64,
     /// A sequence fails after this many generated tokens.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -164,49 +172,49 @@ pub struct DummyScript {
     /// The process aborts, as llama.cpp does, after this many generated tokens.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub abort_after: Option<u32>,
-    /// The answer is this many words instead of the prompt's.
+    /// The answer has this many words, instead of those of the prompt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub words: Option<u32>,
-    /// After that it says these words over and over, as one token each, and never ends by itself.
+    /// After its words, the answer repeats these, one token each, and never ends by itself.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub loops: Vec<String>,
-    /// Every so many-th token that its draft model guesses is wrong; of 1 all are, of 0 none.
+    /// Every n-th token that its draft model guesses is wrong: with 1 all are, with 0 none.
     pub draft_wrong: u32,
-    /// Bytes that it says its weights take. It takes nothing.
+    /// How much memory its weights claim to take, in bytes. They take none.
     pub memory_bytes: u64,
-    /// Bytes that it says each cell of its cache takes.
+    /// How much memory each cell of its cache claims to take, in bytes.
     pub cell_bytes: u64,
-    /// The answer is to the whole conversation, with who said what, and not to the last prompt.
+    /// Answers the whole conversation, with roles, instead of the last prompt.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub transcript: bool,
-    /// Milliseconds that making the prompt's text takes, as with a slow chat template.
+    /// How long rendering a conversation takes, in milliseconds, as with a slow chat template.
     pub template_ms: u64,
-    /// Making the prompt's text panics where somebody said this.
+    /// Rendering a conversation panics if a message contains this.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub template_panic: Option<String>,
-    /// Making the prompt's text takes so many bytes of memory.
+    /// How much memory rendering a conversation takes, in bytes.
     pub template_bytes: usize,
 }
 
-/// One request.
+/// A request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Generate {
-    /// Chosen by the daemon, unique among the running.
+    /// Chosen by the daemon; unique among the running requests.
     pub id: u64,
     /// What to answer.
     pub input: Input,
-    /// How.
+    /// How to generate the answer.
     #[serde(default)]
     pub params: Parameters,
-    /// Who goes first.
+    /// Its priority.
     #[serde(default)]
     pub priority: Priority,
-    /// The conversation that this is a turn of, whose cached state is kept where [`Load::state`]
-    /// says: 1 to 64 of `A`–`Z`, `a`–`z`, `0`–`9`, `.`, `_` and `-`, the first of them no dot.
+    /// The conversation of which this is a turn, for saving its cached state ([`Load::state`]): 1
+    /// to 64 of `A`–`Z`, `a`–`z`, `0`–`9`, `.`, `_` and `-`, not beginning with a dot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<String>,
-    /// Whether somebody follows the answer as it comes. Where nobody does, its text and its progress
-    /// may be held for some hundred milliseconds, so that they share a frame.
+    /// Whether a client follows the answer as it comes. If not, the engine may hold its text and
+    /// progress for a few hundred milliseconds, so that they share a frame.
     #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
     pub stream: bool,
 }
@@ -219,13 +227,13 @@ fn yes() -> bool {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", try_from = "InputKeys")]
 pub enum Input {
-    /// A text to continue, as it is.
+    /// Text to continue as it is.
     Raw(String),
-    /// A conversation, put through the model's chat template.
+    /// A conversation, for the model's chat template.
     Chat(Vec<Message>),
 }
 
-/// [`Input`] as it is read: beside the one key that is needed there may be others.
+/// [`Input`] as it is read: unknown keys beside the required one are ignored.
 #[derive(Deserialize)]
 struct InputKeys {
     raw: Option<String>,
@@ -245,8 +253,8 @@ impl TryFrom<InputKeys> for Input {
     }
 }
 
-/// The name of the file that a session's cached state is kept in; `None` where that is no name of a
-/// session ([`Generate::session`]).
+/// The name of the file for a session's cached state; `None` if `session` is not a session name
+/// ([`Generate::session`]).
 pub fn state_file(session: &str) -> Option<String> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     let named = (1..=64).contains(&session.len())
@@ -255,27 +263,27 @@ pub fn state_file(session: &str) -> Option<String> {
     named.then(|| format!("{session}.state"))
 }
 
-/// What the engine says.
+/// An event from the engine. The key `"event"` names the variant.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// What loading would take, told without loading.
+    /// How much memory loading would take.
     Sized {
-        /// With the context and the sequences that were asked for, or the usual ones.
+        /// With the requested context and number of sequences, or the defaults.
         wanted: Memory,
-        /// With the smallest that are of use, where they were left open.
+        /// With the smallest useful ones, unless they were requested.
         least: Memory,
     },
-    /// Loading goes on.
+    /// Loading makes progress.
     Loading {
-        /// From 0 to 1.
+        /// The progress, from 0 to 1.
         fraction: f32,
     },
     /// The model is loaded.
     Ready {
-        /// What was loaded.
+        /// The model.
         model: Box<ModelInfo>,
-        /// How the engine was built and runs: for `status` and `doctor`.
+        /// How the engine was built and runs, for `status` and `doctor`.
         engine: EngineInfo,
         /// Whether it knows [`Command::Stream`].
         #[serde(default)]
@@ -290,9 +298,9 @@ pub enum Event {
     Prefill {
         /// The request.
         id: u64,
-        /// Tokens read.
+        /// The number of tokens read so far.
         done: u32,
-        /// Tokens to read.
+        /// The number of tokens in the prompt.
         total: u32,
     },
     /// More of an answer, in whole characters.
@@ -308,19 +316,19 @@ pub enum Event {
         id: u64,
         /// Why it ended.
         finish_reason: FinishReason,
-        /// Tokens.
+        /// How many tokens were read and generated.
         usage: Usage,
         /// The engine's part of the timings.
         timings: Timings,
     },
-    /// A request cannot be answered; the engine goes on.
+    /// A request cannot be answered; the engine continues.
     Failed {
         /// The request.
         id: u64,
         /// Why.
         failure: Failure,
     },
-    /// An event from a newer engine. It tells nothing that this daemon needs, and is ignored.
+    /// An event that this version does not know, which is ignored.
     #[serde(other, skip_serializing)]
     Unknown,
 }
@@ -333,9 +341,9 @@ pub struct EngineInfo {
     pub version: String,
     /// What its CPU code was built for: `portable`, `native`, …
     pub build: String,
-    /// What llama.cpp says of the machine (`llama_print_system_info`); empty for the dummy.
+    /// llama.cpp's description of the machine (`llama_print_system_info`); empty for the dummy.
     pub system_info: String,
-    /// Threads used for computing.
+    /// The number of compute threads.
     pub threads: u32,
 }
 

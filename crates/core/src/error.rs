@@ -1,13 +1,14 @@
-//! How things fail: a stable code on the wire, a type for simple clients, an exit code for scripts.
+//! How things fail: a stable code on the wire, a coarse type for simple clients, an exit code for
+//! scripts.
 //!
-//! The path is one way: a module's own error -> [`Failure`] (code and message) -> [`ExitCode`].
-//! Each mapping is one exhaustive `match`, so a new code cannot be forgotten in any of them.
+//! A module's own error becomes a [`Failure`], whose [`ErrorCode`] determines the [`ErrorType`] and
+//! the [`ExitCode`]. Each step is one exhaustive `match`, so that no new code can be forgotten.
 
 use serde::{Deserialize, Serialize};
 
 use crate::open_enum::open_enum;
 
-/// What went wrong, in words for a person, with a code for a program.
+/// What went wrong, in words for people, with a code for programs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub struct Failure {
@@ -26,14 +27,14 @@ impl Failure {
         Self { code, message: message.into(), hint: None }
     }
 
-    /// The same failure with advice on what to do next.
+    /// Adds advice on what to do next.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// The message and, on a line of its own, the hint: the content of `error.txt`.
+    /// The message, and the hint on a line of its own: the content of `error.txt`.
     pub fn to_text(&self) -> String {
         match &self.hint {
             Some(hint) => format!("{}\n{hint}\n", self.message),
@@ -43,30 +44,30 @@ impl Failure {
 }
 
 open_enum! {
-    /// Stable codes of everything that can fail. Codes are added, never renamed.
+    /// The stable code of a failure. Codes are added, never renamed.
     #[non_exhaustive]
     pub enum ErrorCode {
         /// The frame is not one JSON object, is too long, or is cut short.
         BadFrame = "bad_frame",
-        /// The frame's `v` is none that this program speaks.
+        /// The frame's `v` is a version that this program does not speak.
         UnsupportedVersion = "unsupported_version",
-        /// The request lacks something or holds a value out of range.
+        /// The request lacks a key, or a value is out of range.
         InvalidRequest = "invalid_request",
         /// The daemon cannot be reached or started.
         DaemonUnavailable = "daemon_unavailable",
-        /// The daemon is ending and takes no new work.
+        /// The daemon is stopping and takes no new work.
         ShuttingDown = "shutting_down",
         /// The connection ended before the answer did.
         ConnectionLost = "connection_lost",
-        /// No model was named and none can be chosen.
+        /// No model was named, and there is no default.
         NoModel = "no_model",
-        /// No model goes by that name or path.
+        /// No model has that name or path.
         ModelNotFound = "model_not_found",
         /// The model file cannot be loaded.
         ModelLoad = "model_load",
-        /// The model takes more memory than the budget has.
+        /// The model needs more memory than the budget has.
         ModelTooLarge = "model_too_large",
-        /// The backend is not built into this engine.
+        /// The backend is not compiled into this engine.
         BackendUnavailable = "backend_unavailable",
         /// The prompt is empty.
         EmptyPrompt = "empty_prompt",
@@ -78,23 +79,23 @@ open_enum! {
         Inference = "inference",
         /// The engine process died.
         EngineDied = "engine_died",
-        /// The job's or the operation's time is over.
+        /// The job or the operation timed out.
         Timeout = "timeout",
-        /// The queue is full.
+        /// The queue or another limited resource is full.
         Overloaded = "overloaded",
         /// The job failed or was canceled.
         JobFailed = "job_failed",
         /// The job was canceled.
         Canceled = "canceled",
-        /// A job that it waited for failed, was canceled, or is no more.
+        /// A job that it waited for failed, was canceled, or was removed.
         DependencyFailed = "dependency_failed",
         /// No such job.
         JobNotFound = "job_not_found",
-        /// There is a job of that id already.
+        /// A job of that id already exists.
         JobExists = "job_exists",
-        /// The id fits more than one job.
+        /// The id matches more than one job, or the name more than one session.
         AmbiguousId = "ambiguous_id",
-        /// The job is done, and there is no text that it has made.
+        /// The job is done, but has no text.
         NoText = "no_text",
         /// No such session.
         SessionNotFound = "session_not_found",
@@ -102,27 +103,27 @@ open_enum! {
         WrongState = "wrong_state",
         /// No such file.
         FileNotFound = "file_not_found",
-        /// Reading or writing a file failed.
+        /// A file, the disk or the output cannot be read or written.
         Io = "io",
-        /// The configuration is wrong.
+        /// The configuration has a mistake.
         Config = "config",
         /// A bug.
         Internal = "internal",
     }
 }
 
-/// The coarse type that the simplest clients are promised in `error_type`.
+/// The coarse type of a failure, for the simplest clients: `error_type` on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ErrorType {
     /// The model is missing, does not load, or cannot answer.
     ModelLoad,
     /// The request is malformed, or names something that does not exist.
     Protocol,
-    /// Time is up.
+    /// The job or the operation timed out.
     Timeout,
-    /// A file, the disk, or the connection to the daemon.
+    /// A file, the disk or the connection to the daemon failed.
     Io,
-    /// Anything else, and types that a newer program sends.
+    /// Anything else, including types that this version does not know.
     #[serde(other)]
     Unknown,
 }
@@ -131,19 +132,19 @@ pub enum ErrorType {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ExitCode {
-    /// Done, also when the reader of a pipe went away.
+    /// Done, even if the reader of a pipe went away.
     Success = 0,
     /// Unexpected: a bug.
     Unknown = 1,
     /// The daemon cannot be reached or started, or speaks another protocol.
     Connection = 2,
-    /// No such model, it does not load, inference failed.
+    /// The model does not exist or does not load, or inference failed.
     Model = 3,
     /// The operation timed out.
     Timeout = 4,
-    /// Queue full, try again.
+    /// The queue is full; try again.
     Overloaded = 5,
-    /// A job that was asked about failed or was canceled.
+    /// The job failed or was canceled.
     Failed = 6,
     /// No such job, session or file.
     NotFound = 7,
@@ -191,7 +192,7 @@ impl ErrorCode {
         }
     }
 
-    /// The coarse type, for the simplest clients.
+    /// The coarse type.
     pub fn error_type(self) -> ErrorType {
         match self {
             Self::BadFrame
@@ -229,7 +230,7 @@ impl ErrorCode {
         }
     }
 
-    /// Whether the same request may succeed when sent again unchanged.
+    /// Whether the same request may succeed if sent again unchanged.
     pub fn retryable(self) -> bool {
         match self {
             Self::Overloaded
@@ -292,7 +293,7 @@ mod tests {
         ] {
             assert_eq!(code.error_type(), error_type, "{code:?}");
         }
-        // The model is what exit code 3 and its type are about, and the request what 64 is.
+        // Exit code 3 is about the model, and 64 about the request.
         for code in ErrorCode::ALL.iter().filter(|code| **code != ErrorCode::Config) {
             match code.exit_code() {
                 ExitCode::Model => assert_eq!(code.error_type(), ErrorType::ModelLoad, "{code:?}"),

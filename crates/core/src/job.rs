@@ -1,4 +1,7 @@
-//! A job: what is asked, where it stands, how it ended.
+//! A job: what was submitted, its state, and how it ended.
+//!
+//! [`JobSpec`] is the content of `job.json`, [`JobMeta`] of `meta.json`, and [`HookOutcome`] of
+//! `on_done.json`. The directory that a job is in is its [`JobState`].
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -8,10 +11,11 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::open_enum::{OpenEnum, known, open_enum};
 use crate::{JobId, JobStatus, KeepAlive, Parameters, SessionName};
 
-/// The version of `job.json` that this program writes. A newer one is refused, never guessed.
+/// The version of `job.json` that this program writes. Newer versions are refused, never guessed
+/// at.
 pub const SPEC_VERSION: u32 = 1;
 
-/// Where a job stands. Its directory is in exactly one of these places, at every instant.
+/// The state of a job: the directory that it is in. At every instant, it is in exactly one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JobState {
@@ -28,7 +32,7 @@ pub enum JobState {
 }
 
 impl JobState {
-    /// Every state, in the order a job passes through them.
+    /// All states, in the order in which a job passes through them.
     pub const ALL: [Self; 5] =
         [Self::Writing, Self::Ready, Self::Processing, Self::Done, Self::Failed];
 
@@ -43,27 +47,27 @@ impl JobState {
         }
     }
 
-    /// The table of legal moves: each is one `rename`.
+    /// Whether a job may move from this state to `next`. Each move is one `rename`.
     pub fn may_become(self, next: Self) -> bool {
         match (self, next) {
-            // submitted; claimed; finished
+            // Submitted, claimed, finished.
             (Self::Writing, Self::Ready)
             | (Self::Ready, Self::Processing)
             | (Self::Processing, Self::Done) => true,
-            // failed or canceled while running, canceled or malformed while queued
+            // Failed or canceled while running; canceled or malformed while queued.
             (Self::Processing | Self::Ready, Self::Failed) => true,
-            // released: the daemon ended, or the attempt may be repeated; and `retry`
+            // Queued again: the daemon stopped, the attempt may be repeated, or `retry`.
             (Self::Processing | Self::Failed, Self::Ready) => true,
             _ => false,
         }
     }
 
-    /// Whether a job in this state will not move by itself any more.
+    /// Whether a job in this state has ended.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Done | Self::Failed)
     }
 
-    /// What is said of a job there.
+    /// The [`JobStatus`] of a job in this state, as a word. A canceled job counts as failed.
     pub fn as_str(self) -> &'static str {
         JobStatus::of(self, None).as_str()
     }
@@ -76,15 +80,15 @@ impl fmt::Display for JobState {
 }
 
 open_enum! {
-    /// The kind of answer a job asks for: the content of `type.txt`.
+    /// The kind of answer that a job asks for: the content of `type.txt`.
     #[derive(Default)]
     pub enum JobType {
-        /// A text.
+        /// Text.
         #[default]
         Text = "text",
         /// A vector.
         Embed = "embed",
-        /// A text about images.
+        /// Text about images.
         Vision = "vision",
         /// Speech.
         Tts = "tts",
@@ -94,16 +98,16 @@ open_enum! {
 }
 
 open_enum! {
-    /// Which backend runs a model.
+    /// The backend that runs a model.
     pub enum BackendKind {
         /// llama.cpp, for GGUF files.
         Llama = "llama",
-        /// No model: answers with the words of the prompt. For tests and CI.
+        /// No model: answers with the words of the prompt, for tests and CI.
         Dummy = "dummy",
     }
 }
 
-/// A model, resolved: what an engine process is started with, and what tells two engines apart.
+/// A resolved model. Each loaded one has an engine process of its own.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ModelRef {
     /// The backend.
@@ -111,18 +115,18 @@ pub struct ModelRef {
     /// The absolute path of the model file; `None` for the dummy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
-    /// The absolute path of the file of its draft model, which guesses what it will say.
+    /// The absolute path of its draft model's file, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub draft: Option<PathBuf>,
 }
 
 impl ModelRef {
-    /// The name a person knows it by: the file's stem, or the backend's name.
+    /// The name to show: the model file's stem, or the backend's name.
     pub fn name(&self) -> String {
         self.path.as_deref().and_then(stem).unwrap_or_else(|| self.backend.as_str().to_owned())
     }
 
-    /// Whether it is the same model as `asked`, with the same draft model if that names one.
+    /// Whether it is the same model as `asked`, with the same draft model if `asked` names one.
     pub fn is_as_asked(&self, asked: &Self) -> bool {
         let same_draft = asked.draft.is_none() || self.draft == asked.draft;
         (self.backend, &self.path) == (asked.backend, &asked.path) && same_draft
@@ -139,11 +143,11 @@ fn stem(path: &Path) -> Option<String> {
 }
 
 open_enum! {
-    /// Who speaks in a conversation.
+    /// The author of a message.
     pub enum Role {
         /// Instructions.
         System = "system",
-        /// The person.
+        /// The user.
         User = "user",
         /// The model.
         Assistant = "assistant",
@@ -153,13 +157,14 @@ open_enum! {
 /// One message of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
-    /// Who speaks.
+    /// The author.
     pub role: Role,
-    /// What is said.
+    /// The text.
     pub content: String,
 }
 
-/// Reads a conversation that is to be answered: a role that means nothing here cannot be.
+/// Reads a conversation that the model must answer. Refuses unknown roles, which the model would
+/// not understand.
 pub(crate) fn known_roles<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Message>, D::Error> {
     #[derive(Deserialize)]
     struct Known {
@@ -171,13 +176,14 @@ pub(crate) fn known_roles<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Mess
     Ok(messages.into_iter().map(|Known { role, content }| Message { role, content }).collect())
 }
 
-/// Who goes first. Waiting raises a job's rank, so none waits forever.
+/// The priority of a job. Higher ones go first, but lower ones get a share, so no job waits
+/// forever.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Priority {
-    /// Thousands of prompts overnight.
+    /// Bulk work, such as thousands of prompts overnight.
     Batch,
-    /// A detached job. Also any word from a newer program: a priority only orders jobs.
+    /// A detached job. Unknown words are read as this, because a priority only orders jobs.
     #[default]
     Normal,
     /// A person is waiting.
@@ -197,7 +203,7 @@ impl OpenEnum for Priority {
         &[(Self::Batch, "batch"), (Self::Normal, "normal"), (Self::Interactive, "interactive")];
 }
 
-/// Everything that is asked of a job but the prompt's bytes, which are `prompt.txt`.
+/// Everything that was submitted except the prompt, which is in `prompt.txt`.
 ///
 /// This is the content of `job.json`. A job without that file has [`JobSpec::default`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -205,61 +211,62 @@ impl OpenEnum for Priority {
 pub struct JobSpec {
     /// The format's version: [`SPEC_VERSION`].
     pub v: u32,
-    /// The model; `None` is the daemon's default at the time the job runs.
+    /// The model; `None` is the daemon's default when the job runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<ModelRef>,
     /// Instructions, put before the prompt as a system message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub system: Option<String>,
-    /// A conversation that goes before the prompt (which may then be empty).
+    /// A conversation that precedes the prompt, which may then be empty.
     #[serde(deserialize_with = "known_roles", skip_serializing_if = "Vec::is_empty")]
     pub messages: Vec<Message>,
-    /// The prompt goes to the model as it is, without a chat template.
+    /// Sends the prompt to the model as it is, without its chat template.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub raw: bool,
-    /// How the answer is generated.
+    /// How to generate the answer.
     #[serde(flatten)]
     pub params: Parameters,
-    /// Whether a client waits at the other end, whose going away cancels the job.
+    /// Whether the job is canceled when its client goes away.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub attached: bool,
-    /// Who goes first.
+    /// The priority.
     #[serde(deserialize_with = "known")]
     pub priority: Priority,
-    /// Seconds from submission to the deadline; `None` is no deadline.
+    /// Seconds from submission to the deadline; `None` sets no deadline.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_s: Option<f64>,
-    /// How often the job is begun before it fails; `None` is the daemon's default.
+    /// The maximum number of attempts before the job fails; `None` is the daemon's default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_attempts: Option<u32>,
-    /// How long the model stays loaded after this; `None` is as configured.
+    /// How long the model stays loaded afterwards; `None` is as configured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep_alive: Option<KeepAlive>,
-    /// Jobs that must end before this one begins.
+    /// Jobs that must be done before this one begins.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub after: Vec<JobId>,
-    /// Whether a failure among `after` is no reason to fail.
+    /// Begins when the jobs in `after` have ended, even if some failed.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub after_any: bool,
-    /// Whether references to other jobs' answers ([`crate::template`]) in the prompt, the system
-    /// message and the messages are replaced when the job begins. The jobs are among `after`.
+    /// Replaces references to other jobs' answers ([`crate::template`]) in the prompt, the system
+    /// message and the messages when the job begins. `after` contains these jobs.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub template: bool,
-    /// Of the prompt, only the first so many bytes are read for references: what follows was not
-    /// written by whoever submitted the job.
+    /// Looks for references only in this many bytes at the start of the prompt, because the rest
+    /// comes from other sources; `None` is all of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub template_bytes: Option<u64>,
-    /// A program run without a shell when the job has ended, with its directory as argument.
+    /// A program to run, without a shell, when the job has ended. Its argument is the job's
+    /// directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_done: Option<PathBuf>,
-    /// The conversation that the job is a turn of. What was said before it is not here: it follows
-    /// from the session when the job begins.
+    /// The session of which the job is a turn. Earlier turns are not stored here: they are looked
+    /// up when the job begins.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session: Option<SessionName>,
-    /// The turn that this one takes the place of, which must be the session's last.
+    /// The turn that this one replaces, which must be the session's last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replaces: Option<JobId>,
-    /// How often the job was begun. Counted before it runs.
+    /// The number of attempts begun. Counted before each one runs.
     pub attempts: u32,
 }
 
@@ -289,15 +296,15 @@ impl Default for JobSpec {
     }
 }
 
-/// The content of `meta.json`, whose first keys are nrvna-ai's.
+/// The content of `meta.json`. Its first keys are those of nrvna-ai.
 ///
-/// Times are ISO 8601 in UTC with microseconds. Keys that this program does not know are kept.
+/// Times are ISO 8601 in UTC with microseconds. Unknown keys are kept.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct JobMeta {
     /// When the job was submitted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub submitted_at: Option<String>,
-    /// What kind of answer was asked for.
+    /// The kind of answer that was asked for.
     #[serde(default)]
     pub mode: JobType,
     /// The job that this one follows.
@@ -312,7 +319,7 @@ pub struct JobMeta {
     /// Seconds from the start of the last attempt to the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration_s: Option<f64>,
-    /// Names of the files that the job made.
+    /// Names of the files that the job produced.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub artifacts: Vec<String>,
     /// `done`, `failed` or `canceled`, once it has ended.
@@ -324,7 +331,7 @@ pub struct JobMeta {
     /// Why generation ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finish_reason: Option<FinishReason>,
-    /// Tokens read and generated.
+    /// How many tokens were read and generated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
     /// Where the time went.
@@ -333,14 +340,14 @@ pub struct JobMeta {
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<crate::Failure>,
-    /// What other programs wrote.
+    /// Keys that other programs wrote.
     #[serde(flatten)]
     pub other: serde_json::Map<String, serde_json::Value>,
 }
 
 impl JobMeta {
-    /// What a `meta.json` says, whoever wrote it; `None` where it is not an object. A value that
-    /// cannot be what its key means is left out, and costs no other.
+    /// Reads a `meta.json`, whichever program wrote it; `None` if it is not an object. Drops values
+    /// that do not fit their keys, and keeps the others.
     pub fn read(json: &[u8]) -> Option<Self> {
         if let Ok(meta) = serde_json::from_slice(json) {
             return Some(meta);
@@ -355,14 +362,14 @@ impl JobMeta {
     }
 }
 
-/// How the program went that was run when a job had ended: the content of `on_done.json`.
+/// The outcome of a hook, the program run when a job has ended: the content of `on_done.json`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct HookOutcome {
     /// The program.
     pub program: PathBuf,
     /// When it was started: ISO 8601 in UTC with microseconds.
     pub started_at: String,
-    /// Seconds that it ran.
+    /// How long it ran, in seconds.
     pub duration_s: f64,
     /// Its exit code, if it exited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -370,10 +377,10 @@ pub struct HookOutcome {
     /// The signal that ended it, if one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<i32>,
-    /// Whether it was killed because its time was over.
+    /// Whether it was killed after `hook_timeout`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub timed_out: bool,
-    /// Why it could not be run. Other errors are objects; this is only a text.
+    /// Why it could not be run: a string, while other errors are objects.
     #[serde(default, rename = "reason", skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
@@ -381,25 +388,25 @@ pub struct HookOutcome {
 open_enum! {
     /// Why generation ended.
     pub enum FinishReason {
-        /// The model ended its turn, or produced a stop text.
+        /// The model ended its turn, or generated a stop text.
         Stop = "stop",
-        /// It reached `max_tokens` or the end of the context.
+        /// The answer reached `max_tokens`, or the end of the context.
         Length = "length",
-        /// It did nothing but repeat itself for `repeat_limit` tokens.
+        /// The last `repeat_limit` tokens only repeat themselves.
         Repetition = "repetition",
-        /// It was canceled.
+        /// The request was canceled.
         Canceled = "canceled",
     }
 }
 
-/// Tokens of one request.
+/// Token counts of one request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
-    /// Tokens of the prompt, template included.
+    /// Tokens of the prompt, including the chat template.
     pub prompt_tokens: u32,
     /// Tokens generated.
     pub completion_tokens: u32,
-    /// Tokens of the prompt that were in the KV cache already and were not computed.
+    /// Tokens of the prompt that were not computed, because they were in the KV cache.
     #[serde(default)]
     pub cached_tokens: u32,
     /// How many of these were read from a session's saved state.
@@ -407,26 +414,27 @@ pub struct Usage {
     pub restored_tokens: u32,
 }
 
-/// Where the time of one request went, in milliseconds, measured by the process that spent it.
+/// Where the time of one request went, in milliseconds. Each process measures its own part.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Timings {
-    /// From submission to the engine: queueing and loading, measured by the daemon.
+    /// From submission until the engine has the request: queueing and loading. Measured by the
+    /// daemon.
     #[serde(default)]
     pub queue_ms: f64,
-    /// Of that, waiting for the model to load.
+    /// The part of this that was spent waiting for the model to load.
     #[serde(default)]
     pub load_ms: f64,
-    /// From the engine's receipt to the first generated token.
+    /// From when the engine received the request to the first generated token.
     pub prefill_ms: f64,
     /// From the first generated token to the last.
     pub decode_ms: f64,
-    /// From submission to the end, measured by the daemon.
+    /// From submission to the end. Measured by the daemon.
     #[serde(default)]
     pub total_ms: f64,
-    /// Tokens of the answer that were guessed at.
+    /// How many draft tokens were computed.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub drafted: u32,
-    /// Of these, those that came true.
+    /// How many of these were right.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub accepted: u32,
 }

@@ -1,10 +1,10 @@
-//! How a job stands, in one set of words for people, filters and JSON.
+//! The status of a job, in one set of words for people, filters and JSON.
 
 use crate::JobState;
 use crate::open_enum::open_enum;
 
 open_enum! {
-    /// How a job stands: its place, and for a job in `failed/` whether it was canceled.
+    /// The status of a job: its [`JobState`], and for a job in `failed/`, whether it was canceled.
     pub enum JobStatus {
         /// Being written, not yet a job.
         Writing = "writing",
@@ -14,7 +14,7 @@ open_enum! {
         Running = "running" | "processing",
         /// Answered.
         Done = "done",
-        /// Not answered, and it will not be.
+        /// Ended without an answer.
         Failed = "failed",
         /// Canceled by a command, or because the client that waited for it went away.
         Canceled = "canceled",
@@ -22,7 +22,7 @@ open_enum! {
 }
 
 impl JobStatus {
-    /// That of a job in this place, with this `status` in its `meta.json`.
+    /// The status of a job in this state, with this `status` in its `meta.json`.
     pub fn of(place: JobState, status: Option<&str>) -> Self {
         match place {
             JobState::Writing => Self::Writing,
@@ -34,7 +34,7 @@ impl JobStatus {
         }
     }
 
-    /// The place of such a job; `None` if this program does not know the status.
+    /// The state of a job with this status; `None` if this program does not know the status.
     pub fn place(self) -> Option<JobState> {
         Some(match self {
             Self::Writing => JobState::Writing,
@@ -46,7 +46,7 @@ impl JobStatus {
         })
     }
 
-    /// Whether a job of this status no longer moves by itself.
+    /// Whether a job with this status has ended.
     pub fn is_final(self) -> bool {
         self.place().is_some_and(JobState::is_final)
     }

@@ -1,22 +1,23 @@
-//! Enums that are words on a wire or on disk, and stay readable when a newer program adds one.
+//! Enums that are words on the wire or on disk, and can still be read when a newer program adds a
+//! word.
 //!
-//! Readers of answers, events and records take any word: one they do not know becomes the
-//! `Unknown` arm and costs nothing else. Readers of orders (requests, `job.json`) are strict where
-//! guessing would do something nobody asked for: [`known`] refuses the word and names it.
+//! Answers, events and records may contain any word: an unknown one becomes `Unknown`. Orders
+//! (requests, `job.json`) may not, because to guess the meaning would be to do something that
+//! nobody asked for: [`known`] refuses an unknown word and names it.
 
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
-/// An enum made by [`open_enum!`].
+/// An enum whose values are words, as defined by [`open_enum!`].
 pub trait OpenEnum: Copy + 'static {
-    /// Every known value, with its word.
+    /// All known values and their words.
     const WORDS: &'static [(Self, &'static str)];
-    /// Words that earlier versions wrote, and still mean a value.
+    /// Words of earlier versions that are still read as these values.
     const EARLIER: &'static [(Self, &'static str)] = &[];
 }
 
-/// Defines an enum from its values and their words: serde both ways, `ALL`, `as_str`, `Display`.
-/// `Value = "word" | "earlier"` also reads what earlier versions wrote.
+/// Defines an enum by its values and their words, with serde in both directions, `ALL`, `as_str`
+/// and `Display`. `Value = "word" | "earlier"` also reads the word of an earlier version.
 macro_rules! open_enum {
     ($(#[$meta:meta])* pub enum $name:ident {
         $($(#[$doc:meta])* $value:ident = $word:literal $(| $earlier:literal)*,)*
@@ -26,13 +27,13 @@ macro_rules! open_enum {
         #[derive(serde::Serialize, serde::Deserialize)]
         pub enum $name {
             $($(#[$doc])* #[serde(rename = $word $(, alias = $earlier)*)] $value,)*
-            /// A word from a newer program that this one does not know.
+            /// A word that this version does not know.
             #[serde(other, rename = "unknown")]
             Unknown,
         }
 
         impl $name {
-            /// Every known value.
+            /// All known values.
             pub const ALL: &[Self] = &[$(Self::$value,)*];
 
             /// The word on the wire and on disk.
@@ -60,10 +61,10 @@ macro_rules! open_enum {
 
 pub(crate) use open_enum;
 
-/// Reads a word that must be known: for `deserialize_with`.
+/// Reads a word that must be known; for `deserialize_with`.
 ///
 /// # Errors
-/// It is none of those known, which are named.
+/// If the word is unknown. The error names it and lists the known ones.
 pub fn known<'de, D: Deserializer<'de>, T: OpenEnum>(from: D) -> Result<T, D::Error> {
     find(&String::deserialize(from)?)
 }

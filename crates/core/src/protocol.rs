@@ -1,9 +1,11 @@
-//! What clients and the daemon say to each other. `docs/protocol.md` describes it for people.
+//! The protocol between clients and the daemon. `docs/protocol.md` describes it for other programs.
 //!
-//! A request is one frame with `"v":1`. Without `"op"` it is the simplest form, a prompt, and is
-//! answered by token frames. With `"op"` and an `"id"`, many may be under way on a connection, and
-//! every frame of an answer repeats the id. An answer is any number of [`ReplyBody::Event`] and
-//! [`ReplyBody::Token`] and exactly one of [`ReplyBody::End`], [`ReplyBody::Data`] and
+//! A [`Request`] is one frame with `"v":1`. Without `"op"` it has the simplest form: a prompt,
+//! answered by token frames. With `"op"`, it may have an `"id"`, which every frame of the answer
+//! repeats, so many requests can be in progress on one connection. [`Op`] lists the operations.
+//!
+//! An answer is a sequence of [`Reply`] frames: any number of [`ReplyBody::Event`] and
+//! [`ReplyBody::Token`], then exactly one [`ReplyBody::End`], [`ReplyBody::Data`] or
 //! [`ReplyBody::Error`].
 
 mod bounds;
@@ -29,73 +31,77 @@ pub use ops::{Ask, FirstReply, Ids, Op, Treatment, ask};
 pub use queries::*;
 pub use words::{explain, reads_key};
 
-/// The versions of the protocol that this program speaks.
+/// The protocol versions that this program speaks.
 pub const VERSIONS: &[u32] = &[VERSION];
 
-/// The version of the protocol that this program writes.
+/// The protocol version that this program writes.
 pub const VERSION: u32 = 1;
 
-/// Names a request on its connection; the answer repeats it.
+/// Identifies a request on its connection. Every frame of the answer repeats it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum RequestId {
-    /// A number.
+    /// A non-negative integer.
     Number(u64),
-    /// A text.
+    /// A string.
     Text(String),
 }
 
-/// One request frame.
+/// A request frame.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
-    /// What the answer repeats; `None` in the simplest form.
+    /// The id that every frame of the answer repeats, if the request has one.
     pub id: Option<RequestId>,
-    /// What is asked.
+    /// The operation.
     pub op: Op,
 }
 
-/// A prompt and everything that goes with it.
+/// A prompt and its options.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Submission {
-    /// The id that the job is to have; else the daemon gives it one. Who chooses it can ask for the
-    /// job again after its connection broke: of one id there is one job.
+    /// The job's id; `None` lets the daemon make one. An id belongs to one job, so a client whose
+    /// connection broke can submit the same id again without getting two jobs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub job: Option<JobId>,
     /// The prompt.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub prompt: String,
-    /// A conversation that goes before the prompt.
+    /// A conversation that precedes the prompt.
     #[serde(deserialize_with = "known_roles", skip_serializing_if = "Vec::is_empty")]
     pub messages: Vec<Message>,
-    /// Instructions.
+    /// Instructions, as a system message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub system: Option<String>,
-    /// No chat template.
+    /// Sends the prompt to the model as it is, without its chat template.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub raw: bool,
     /// `false` sends the text in one token frame.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream: Option<bool>,
-    /// Of `run`: the job goes on when the client goes away.
+    /// For `run`: the job continues when the client goes away, and has the default priority of
+    /// `submit`.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub detach: bool,
-    /// The backend; else the daemon's default.
+    /// The backend; `None` is the daemon's default.
     #[serde(deserialize_with = "known_if_any", skip_serializing_if = "Option::is_none")]
     pub backend: Option<BackendKind>,
-    /// The model: a path, a name in `models/`, or an alias; else the daemon's default.
+    /// The model: a path, a name in `models/`, or an alias; `None` is the default of the workspace,
+    /// or else of the daemon.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// The draft model, named as a model is; else as configured for the model. `none` is none.
+    /// The draft model, named like a model; `none` disables it. `None` is the one configured for
+    /// the model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub draft: Option<String>,
-    /// How the answer is generated.
+    /// How to generate the answer.
     #[serde(flatten)]
     pub params: Parameters,
-    /// Who goes first; an attached request is interactive unless it says otherwise.
+    /// The priority. Default: the workspace's, or else `interactive` if the job ends with its
+    /// client and `normal` if not.
     #[serde(deserialize_with = "known_if_any", skip_serializing_if = "Option::is_none")]
     pub priority: Option<Priority>,
-    /// Seconds from now to the deadline.
+    /// Seconds from submission to the job's deadline.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_s: Option<f64>,
     /// Words to find the job by.
@@ -104,99 +110,100 @@ pub struct Submission {
     /// The job that this one follows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent: Option<JobId>,
-    /// Jobs that must end before this one begins: ids, unambiguous parts of ids, or `last`.
+    /// Jobs that must be done before this one begins: ids, unambiguous parts of ids, or `last`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub after: Vec<String>,
-    /// Whether a failure among `after` is no reason to fail.
+    /// Begins when the jobs in `after` have ended, even if some failed.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub after_any: bool,
-    /// References to jobs' answers ([`crate::template`]) are replaced, and their jobs waited for.
+    /// Replaces references to other jobs' answers ([`crate::template`]), and waits for those jobs.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub template: bool,
-    /// Of the prompt, only the first so many bytes are read for references.
+    /// Looks for references only in this many bytes at the start of `prompt`; `None` is all of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub template_bytes: Option<u64>,
-    /// How often the job is begun before it fails.
+    /// The maximum number of attempts before the job fails.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_attempts: Option<u32>,
-    /// A program run without a shell when the job has ended.
+    /// A program to run, without a shell, when the job has ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_done: Option<PathBuf>,
-    /// How long the model stays loaded after this; else as configured.
+    /// How long the model stays loaded afterwards; `None` is as configured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep_alive: Option<KeepAlive>,
-    /// The workspace, by its name in `config.toml`.
+    /// The workspace: a name in `config.toml`, or the absolute path of a directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workspace: Option<String>,
-    /// The conversation of that workspace that this is the next turn of; it begins with the first.
+    /// The conversation in that workspace of which this is the next turn. A new name begins one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session: Option<SessionName>,
-    /// Of a session's turn: the turn that it takes the place of, which must be the last.
+    /// For a session's turn: the turn that it replaces, which must be the last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replaces: Option<JobId>,
-    /// Of a session's turn: `backend` and `model` are for a session that has none yet.
+    /// For a session's turn: `backend` and `model` apply only if the session has no model yet.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub usual_model: bool,
 }
 
-/// One answer frame.
+/// An answer frame.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Reply {
     /// The request's id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<RequestId>,
-    /// What is answered.
+    /// The content.
     #[serde(flatten)]
     pub body: ReplyBody,
 }
 
-/// What an answer frame holds, told apart by its keys.
+/// The content of an answer frame. Its keys tell the variants apart.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum ReplyBody {
-    /// The request failed: the last frame.
+    /// The last frame: the request failed.
     Error(ErrorFrame),
-    /// More text.
+    /// More text of the answer.
     Token {
-        /// The text, in whole characters.
+        /// The text, always in whole characters.
         token: String,
         /// Always false.
         eos: bool,
     },
-    /// The answer is complete: the last frame.
+    /// The last frame: the answer is complete.
     End(Box<EndFrame>),
-    /// What is happening.
+    /// Progress of the request.
     Event(Progress),
-    /// The answer to anything but a prompt: the last frame.
+    /// The last frame, for everything that is not a prompt.
     Data {
-        /// By the request: [`Ask::Answer`].
+        /// A value whose type depends on the operation: [`Ask::Answer`].
         data: Value,
     },
-    /// A frame from a newer program. It says nothing that this one needs, and is not the last.
+    /// A kind of frame that this version does not know. It is never the last one, and can be
+    /// ignored.
     Unknown {},
 }
 
-/// The request failed.
+/// Why a request failed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ErrorFrame {
     /// What happened, with the path or value it happened to.
     pub error: String,
-    /// The coarse type.
+    /// The coarse type, for simple clients.
     pub error_type: ErrorType,
     /// The stable code.
     pub code: ErrorCode,
-    /// Whether the same request may succeed when sent again.
+    /// Whether the same request may succeed if sent again unchanged.
     pub retryable: bool,
     /// What to do next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
-    /// The job, where there is one.
+    /// The job, if the error is about one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<JobId>,
 }
 
 impl ErrorFrame {
-    /// The frame that tells of `failure`.
+    /// The frame that reports `failure`.
     pub fn new(failure: Failure, job: Option<JobId>) -> Self {
         Self {
             error: failure.message,
@@ -208,13 +215,13 @@ impl ErrorFrame {
         }
     }
 
-    /// The failure that the frame tells of.
+    /// The failure that the frame reports.
     pub fn into_failure(self) -> Failure {
         Failure { code: self.code, message: self.error, hint: self.hint }
     }
 }
 
-/// The answer is complete.
+/// The end of an answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EndFrame {
     /// Always null.
@@ -227,13 +234,13 @@ pub struct EndFrame {
     pub model: String,
     /// Why generation ended.
     pub finish_reason: FinishReason,
-    /// Tokens.
+    /// How many tokens were read and generated.
     pub usage: Usage,
     /// Where the time went.
     pub timings: Timings,
 }
 
-/// What is happening to a request, by `"event"`.
+/// Progress of a request. The key `"event"` names the variant.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Progress {
@@ -242,68 +249,70 @@ pub enum Progress {
         /// Its id.
         job: JobId,
     },
-    /// The job waits for its turn.
+    /// The job waits in the queue.
     Queued {
-        /// How many go before it, and one.
+        /// Its place in the queue, from 1.
         position: u32,
     },
-    /// The job waits for the end of others.
+    /// The job is held until other jobs have ended.
     Waiting {
-        /// One of them.
+        /// One of those jobs.
         on: JobId,
         /// How many more there are.
         others: u32,
     },
-    /// The job's model is being loaded.
+    /// The model is being loaded.
     Loading {
         /// The model's name.
         model: String,
-        /// From 0 to 1.
+        /// The progress, from 0 to 1.
         fraction: f32,
     },
     /// The prompt is being read.
     Prefill {
-        /// Tokens read.
+        /// The number of tokens read so far.
         done: u32,
-        /// Tokens to read.
+        /// The number of tokens in the prompt.
         total: u32,
     },
-    /// The attempt failed and the job will be begun again; text sent so far is void.
+    /// The job was begun again, and its new text differs: discard the text received so far.
     Restarted {
         /// Why.
         reason: String,
     },
-    /// Of `watch`: whatever changes from now on is told.
+    /// For `watch`: changes from now on are reported.
     Watching {
         /// How many jobs are queued or running.
         live: u32,
     },
-    /// Of `watch`: a job changed.
+    /// For `watch`: a job's state changed.
     Changed {
         /// The job.
         job: JobId,
-        /// How it stands now; `None` when it was removed.
+        /// Its new state; `None` if it was removed.
         state: Option<JobStatus>,
         /// How many jobs are queued or running now.
         live: u32,
     },
-    /// Of `watch`: the client did not keep up, and some changes were not told. It lists anew.
+    /// For `watch`: the client did not keep up, so some changes were not reported. It should list
+    /// the jobs again.
     Missed {
-        /// How many were not.
+        /// How many changes were not reported.
         count: u64,
     },
-    /// An event from a newer program.
+    /// An event that this version does not know.
     #[serde(other, skip_serializing)]
     Unknown,
 }
 
 impl Request {
-    /// Reads a request frame.
+    /// Parses a request frame.
     ///
     /// # Errors
-    /// A [`Failure`] for the client, with the request's id where there is one: not JSON, not an
-    /// object, an unknown `v` (named with the versions spoken), an unknown `op`, a value of the
-    /// wrong type, or more than a request may hold.
+    /// A [`Failure`] for the client, with the request's id if it could be read: the frame is not a
+    /// JSON object; `v` is not in [`VERSIONS`], unless `op` is `stop`; `op` or another word is
+    /// unknown; a key is missing; a value has the wrong type; or the request exceeds the bounds on
+    /// what a request may hold.
     pub fn parse(frame: &[u8]) -> Result<Self, (Option<RequestId>, Failure)> {
         bounds::check_frame(frame).map_err(|failure| (None, failure))?;
         let value: Value = serde_json::from_slice(frame).map_err(|error| {
@@ -316,7 +325,7 @@ impl Request {
         let id = match object.remove("id") {
             None | Some(Value::Null) => None,
             Some(id) => Some(serde_json::from_value(id).map_err(|_| {
-                (None, invalid("\"id\" must be a number from 0 or a text".to_owned()))
+                (None, invalid("\"id\" must be a whole number from 0 or a text".to_owned()))
             })?),
         };
         if let Some(id) = &id {
@@ -330,11 +339,11 @@ impl Request {
 
     fn parse_op(mut object: Map<String, Value>, frame: &[u8]) -> Result<Op, Failure> {
         let version = object.remove("v").unwrap_or(Value::Null);
-        // What is null was left out.
+        // `null` means the same as a missing key.
         object.retain(|_, value| !value.is_null());
         let spoken = version.as_u64().is_some_and(|v| VERSIONS.iter().any(|&s| u64::from(s) == v));
         let op = object.get("op").map(|op| op.as_str().unwrap_or_default().to_owned());
-        // A daemon must be able to make way for one of another version.
+        // A client of any version must be able to stop this daemon, to replace it.
         if !spoken && op.as_deref() != Some("stop") {
             return Err(Failure::new(
                 ErrorCode::UnsupportedVersion,
@@ -343,7 +352,8 @@ impl Request {
             .hint("run `threadrunner daemon restart` after an upgrade"));
         }
         let wrong = |error: serde_json::Error, explain: Explain| {
-            // Read once more, because what was read is gone: only what is refused costs that.
+            // The object was consumed. Parsing the frame again costs only requests that are
+            // refused.
             let mut object: Map<String, Value> = serde_json::from_slice(frame).unwrap_or_default();
             object.retain(|_, value| !value.is_null());
             invalid(explain(&object, &error))
@@ -353,20 +363,20 @@ impl Request {
                 .map_err(|error| wrong(error, explain::<Op>));
         }
         if !object.contains_key("prompt") && !object.contains_key("messages") {
-            return Err(invalid("the request has neither \"op\" nor \"prompt\"".to_owned()));
+            return Err(invalid("the request needs \"op\", \"prompt\" or \"messages\"".to_owned()));
         }
         serde_json::from_value(Value::Object(object))
             .map(|submission| Op::Simple(Box::new(submission)))
             .map_err(|error| wrong(error, explain::<Submission>))
     }
 
-    /// The JSON of this request.
+    /// The request as JSON.
     pub fn to_json(&self) -> Value {
         let body = match &self.op {
             Op::Simple(submission) => serde_json::to_value(submission),
             op => serde_json::to_value(op),
         };
-        // Every field of a request is plain data with string keys, which serde_json always takes.
+        // Cannot fail: a request is plain data with string keys.
         let mut body = body.unwrap_or_default();
         body["v"] = VERSION.into();
         if let Some(id) = &self.id {

@@ -1,6 +1,6 @@
-//! What is written on the wires and on disk, line by line in `golden/`: lines are added, never
-//! edited. Each is read and written again as it was, and then read as a newer program might write
-//! it: with keys that nobody knows yet, and with words that nobody knows yet.
+//! Golden tests of the formats on the wires and on disk. Each line in `golden/` is read and written
+//! again unchanged, then read as a newer program might write it: with unknown keys, and with
+//! unknown words. Lines are added there, never edited.
 
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
@@ -43,7 +43,7 @@ fn objects(value: &mut Value, visit: &mut impl FnMut(&mut serde_json::Map<String
     }
 }
 
-/// The line with one more key in each object.
+/// The line with an unknown key in each object.
 fn with_more(line: &Value) -> Value {
     let mut line = line.clone();
     objects(&mut line, &mut |object| {
@@ -52,7 +52,7 @@ fn with_more(line: &Value) -> Value {
     line
 }
 
-/// The line once for each word in it, with that word replaced.
+/// The line once for each word in it, with that word replaced by an unknown one.
 fn with_words(line: &Value) -> Vec<(String, Value)> {
     let word = |(key, value): (&String, &Value)| {
         (WORDS.contains(&key.as_str()) && value.is_string()).then(|| key.clone())
@@ -79,7 +79,7 @@ fn read<T: DeserializeOwned>(line: &Value) -> T {
     serde_json::from_value(line.clone()).unwrap_or_else(|error| panic!("{line}: {error}"))
 }
 
-/// What reads answers, events and records reads those of the future too.
+/// Checks that answers, events and records are read despite unknown keys and words.
 fn is_open<T: Serialize + DeserializeOwned>(file: &str) {
     for line in lines(file) {
         assert_eq!(serde_json::to_value(read::<T>(&line)).unwrap(), line);
@@ -90,8 +90,8 @@ fn is_open<T: Serialize + DeserializeOwned>(file: &str) {
     }
 }
 
-/// What takes orders takes keys that it does not know, and refuses words that it does not know by
-/// their name. In `lenient` keys it takes them too.
+/// Checks that orders are read despite unknown keys, but refused for unknown words, which the error
+/// names. Under `lenient` keys, unknown words are accepted.
 fn is_strict<T>(file: &str, lenient: &[&str], read: impl Fn(&Value) -> Result<T, String>) {
     for line in lines(file) {
         read(&line).unwrap_or_else(|error| panic!("{line}: {error}"));
@@ -127,7 +127,7 @@ fn orders_of_the_future_are_refused_where_they_ask_for_what_nobody_knows() {
     let job = |line: &Value| {
         serde_json::from_value::<JobSpec>(line.clone()).map_err(|error| error.to_string())
     };
-    // Whether a backend is known, the engine says.
+    // The engine refuses unknown backends.
     is_strict(include_str!("golden/job.jsonl"), &["backend"], job);
     for line in lines(include_str!("golden/job.jsonl")) {
         assert_eq!(serde_json::to_value(read::<JobSpec>(&line)).unwrap(), line);

@@ -1,4 +1,4 @@
-//! What a request may hold: looked at before memory and time are spent on it.
+//! Bounds on a request, checked before it costs memory and time.
 
 use std::fmt;
 
@@ -9,18 +9,20 @@ use serde_json::{Map, Value};
 use super::{RequestId, invalid};
 use crate::Failure;
 
-/// The most values in a frame: each takes many times the memory of the bytes that it is written in.
+/// The maximum number of JSON values in a frame. In memory, each takes many times the bytes that it
+/// takes in the frame.
 const VALUES: usize = 1 << 18;
-/// Frames up to this length are not counted through.
+/// The values of frames up to this many bytes are not counted.
 const SHORT: usize = 1 << 20;
-/// The longest text but for those that a model reads, in bytes.
+/// The maximum length of a string other than those for the model, in bytes.
 const TEXT: usize = 4096;
-/// The longest id of a request, which is in each frame of its answer.
+/// The maximum length of a request's id, in bytes. Every frame of the answer repeats it.
 const ID: usize = 256;
-/// The longest message about a request that is wrong, in characters: it may quote what is wrong.
+/// The maximum length of a message about a bad request, in characters. It may quote the request.
 const MESSAGE: usize = 1000;
 
-/// Refuses a frame of very many values. What is not JSON is not seen here.
+/// Refuses a frame with more than [`VALUES`] values. Lets a frame that is not JSON pass; parsing it
+/// reports that.
 pub(super) fn check_frame(frame: &[u8]) -> Result<(), Failure> {
     let mut values = 0;
     if frame.len() > SHORT {
@@ -36,26 +38,27 @@ pub(super) fn check_frame(frame: &[u8]) -> Result<(), Failure> {
 pub(super) fn check_id(id: &RequestId) -> Result<(), Failure> {
     match id {
         RequestId::Text(text) if text.len() > ID => {
-            Err(invalid(format!("\"id\" has {} bytes, and may have {ID}", text.len())))
+            Err(invalid(format!("\"id\" has {} bytes, but may have at most {ID}", text.len())))
         }
         RequestId::Text(_) | RequestId::Number(_) => Ok(()),
     }
 }
 
-/// Refuses names, paths and the like that are none.
+/// Refuses strings that are too long for a name or a path, except the texts for the model. Does not
+/// look into lists and objects.
 pub(super) fn check_texts(request: &Map<String, Value>) -> Result<(), Failure> {
     let texts = request.iter().filter(|(key, _)| *key != "prompt" && *key != "system");
     let long = |value: &Value| value.as_str().map(str::len).filter(|&length| length > TEXT);
     match texts.filter_map(|(key, value)| Some((key, long(value)?))).next() {
         Some((key, length)) => {
             let key: String = key.chars().take(60).collect();
-            Err(invalid(format!("\"{key}\" has {length} bytes, and may have {TEXT}")))
+            Err(invalid(format!("\"{key}\" has {length} bytes, but may have at most {TEXT}")))
         }
         None => Ok(()),
     }
 }
 
-/// The same with a message that is no longer than it need be.
+/// Cuts the failure's message to [`MESSAGE`] characters and an ellipsis.
 pub(super) fn shorten(mut failure: Failure) -> Failure {
     if let Some((end, _)) = failure.message.char_indices().nth(MESSAGE) {
         failure.message.truncate(end);
@@ -64,7 +67,7 @@ pub(super) fn shorten(mut failure: Failure) -> Failure {
     failure
 }
 
-/// Counts values, and stops at the first too many.
+/// Counts JSON values, and fails at the first one too many.
 struct Count<'a>(&'a mut usize);
 
 impl Count<'_> {

@@ -1,4 +1,4 @@
-//! What `data` of an answer is, for each operation.
+//! The types of `data` in answers.
 
 use std::path::PathBuf;
 
@@ -10,39 +10,39 @@ use crate::{
     Priority, SessionName, Turn, Usage,
 };
 
-/// A queued job.
+/// A submitted job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Submitted {
-    /// Its id; it survives a crash.
+    /// Its id. The job is on disk, and survives a crash.
     pub job: JobId,
 }
 
-/// What is known of a job.
+/// A job's record.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct JobRecord {
-    /// The id.
+    /// The job.
     pub job: JobId,
-    /// How it stands.
+    /// Its state.
     pub state: JobStatus,
-    /// Its place in the queue, from 1, when it is queued.
+    /// Its place in the queue, from 1, if it is queued.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub position: Option<u32>,
-    /// The jobs whose end it waits for.
+    /// The jobs that it waits for, while it is held.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waits_for: Vec<JobId>,
-    /// How the program went that was run when it had ended.
+    /// The outcome of its hook.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_done: Option<HookOutcome>,
-    /// How often it was begun.
+    /// The number of attempts begun.
     #[serde(default)]
     pub attempts: u32,
-    /// Who goes first.
+    /// Its priority.
     #[serde(default)]
     pub priority: Priority,
-    /// The beginning of the prompt, for lists: one line, at most 80 characters.
+    /// The start of the prompt, for lists: one line of at most 80 characters.
     #[serde(default)]
     pub prompt_start: String,
-    /// The conversation that it is, or was to be, a turn of.
+    /// The session to which it was submitted as a turn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<SessionName>,
     /// The name of its workspace.
@@ -56,22 +56,22 @@ pub struct JobRecord {
     pub meta: JobMeta,
 }
 
-/// Many jobs.
+/// Records of jobs.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct JobList {
     /// Newest first.
     pub jobs: Vec<JobRecord>,
-    /// Whether more matched than were sent.
+    /// Whether more jobs matched than were sent.
     #[serde(default)]
     pub more: bool,
 }
 
-/// Many jobs, by their ids alone.
+/// Ids of jobs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobIds {
     /// Newest first.
     pub ids: Vec<JobId>,
-    /// Whether more matched than were sent.
+    /// Whether more jobs matched than were sent.
     #[serde(default)]
     pub more: bool,
 }
@@ -79,41 +79,41 @@ pub struct JobIds {
 /// A job's answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct JobResult {
-    /// What is known of it.
+    /// The job's record.
     #[serde(flatten)]
     pub record: JobRecord,
-    /// `result.txt`.
+    /// The content of `result.txt`, or of the `embedding.json` of another program's job.
     pub text: String,
 }
 
-/// Jobs that are no more.
+/// Jobs that were removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Removed {
     /// Their ids.
     pub jobs: Vec<JobId>,
 }
 
-/// Loaded models and running requests.
+/// Loaded models and running jobs.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ProcessList {
     /// Engines, loading or loaded.
     pub models: Vec<LoadedModel>,
     /// Running jobs.
     pub running: Vec<RunningJob>,
-    /// Queued jobs.
+    /// The number of queued jobs.
     pub queued: u32,
-    /// Jobs that wait for the end of others.
+    /// The number of jobs that wait for other jobs.
     #[serde(default)]
     pub held: u32,
-    /// Bytes that all engines together may take.
+    /// The memory that all engines together may take, in bytes.
     #[serde(default, rename = "memory_budget_bytes")]
     pub memory_budget: u64,
-    /// Bytes of it that they take.
+    /// How much of it they take, in bytes.
     #[serde(default, rename = "memory_used_bytes")]
     pub memory_used: u64,
 }
 
-/// One engine process.
+/// An engine process and its model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LoadedModel {
     /// The model.
@@ -123,91 +123,91 @@ pub struct LoadedModel {
     pub name: String,
     /// The engine's process id.
     pub pid: u32,
-    /// How far loading is, from 0 to 1.
+    /// The progress of loading, from 0 to 1.
     pub loaded: f32,
     /// The engine's resident memory, in bytes.
     #[serde(default)]
     pub memory_bytes: u64,
-    /// What it takes of the memory budget: what it allocated, or is resident, whichever is more;
-    /// while it loads, what was estimated.
+    /// What counts against the memory budget, in bytes: the larger of allocated and resident
+    /// memory. While it loads, an estimate stands for the allocated memory.
     #[serde(default)]
     pub size_bytes: u64,
     /// Whether it is unloaded only by name.
     #[serde(default)]
     pub pinned: bool,
-    /// Requests running in it.
+    /// The number of running requests.
     pub running: u32,
-    /// Tokens of the prompts that it has read since it was loaded.
+    /// The number of prompt tokens that it has read since it was loaded.
     #[serde(default)]
     pub prompt_tokens: u64,
-    /// How many of them were in its cache already.
+    /// How many of these were in its cache.
     #[serde(default)]
     pub cached_tokens: u64,
-    /// Seconds until it is unloaded, when idle.
+    /// Seconds until it is unloaded, if it is idle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unload_in_s: Option<f64>,
-    /// What was loaded.
+    /// The model, once it is loaded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub info: Option<ModelInfo>,
-    /// How the engine was built and runs.
+    /// How the engine was built and runs, once it is loaded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<EngineInfo>,
 }
 
-/// One running job.
+/// A running job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunningJob {
     /// The job.
     pub job: JobId,
     /// Its model's name.
     pub model: String,
-    /// Whether a client waits at the other end.
+    /// Whether it is canceled when its client goes away.
     pub attached: bool,
-    /// Seconds since it was begun.
+    /// Seconds since its attempt began.
     pub running_s: f64,
-    /// Bytes of answer so far.
+    /// The length of the answer so far, in bytes.
     pub text_bytes: u64,
 }
 
-/// Engines that were ended.
+/// Models that were unloaded.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Unloaded {
-    /// The models' names.
+    /// Their names.
     pub models: Vec<String>,
-    /// Where none was named: those that stay.
+    /// The models that stay loaded, if the request named none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kept: Vec<KeptModel>,
 }
 
-/// An engine that is ended only by name.
+/// A model that stays loaded because it is busy or pinned.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct KeptModel {
     /// The model's name.
     pub name: String,
     /// Whether it is pinned.
     pub pinned: bool,
-    /// Requests running in it.
+    /// The number of running jobs.
     pub running: u32,
 }
 
-/// One workspace of the daemon's.
+/// A workspace of the daemon.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkspaceStatus {
     /// Its name.
     pub name: String,
     /// Its directory.
     pub path: PathBuf,
-    /// Why it is not served.
+    /// Why it is not served, if it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Failure>,
 }
 
-/// The daemon's own state.
+/// The daemon's status.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DaemonStatus {
     /// Its version.
     pub version: String,
-    /// Protocol versions it speaks.
+    /// The protocol versions that it speaks.
     pub protocols: Vec<u32>,
     /// Its process id.
     pub pid: u32,
@@ -222,116 +222,116 @@ pub struct DaemonStatus {
     /// All workspaces.
     #[serde(default)]
     pub workspaces: Vec<WorkspaceStatus>,
-    /// Its log of today.
+    /// Today's log.
     pub log: PathBuf,
     /// Its resident memory, in bytes.
     pub memory_bytes: u64,
-    /// Jobs queued.
+    /// The number of queued jobs.
     pub queued: u32,
-    /// Jobs that wait for the end of others.
+    /// The number of jobs that wait for other jobs.
     #[serde(default)]
     pub held: u32,
-    /// Jobs running.
+    /// The number of running jobs.
     pub running: u32,
-    /// Bytes that all engines together may take.
+    /// The memory that all engines together may take, in bytes.
     #[serde(default, rename = "memory_budget_bytes")]
     pub memory_budget: u64,
-    /// Bytes of it that they take.
+    /// How much of it they take, in bytes.
     #[serde(default, rename = "memory_used_bytes")]
     pub memory_used: u64,
     /// Engines, loading or loaded.
     pub models: Vec<LoadedModel>,
-    /// Whether it is ending.
+    /// Whether it is stopping.
     #[serde(default)]
     pub stopping: bool,
-    /// What a newer daemon says beside that.
+    /// Keys that only a newer daemon knows.
     #[serde(flatten)]
     pub other: serde_json::Map<String, serde_json::Value>,
 }
 
-/// What is known of a session.
+/// A session's record.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SessionRecord {
     /// Its name.
     pub session: SessionName,
     /// The name of its workspace.
     pub workspace: String,
-    /// The job that is its last turn.
+    /// The job of the last answered turn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub head: Option<JobId>,
-    /// Jobs that are to be its next turns, and have not ended.
+    /// The jobs of turns that have not ended.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pending: Vec<JobId>,
-    /// How many turns it has.
+    /// The number of turns that have been answered.
     pub turns: u32,
-    /// When the last one was asked: ISO 8601 in UTC with microseconds.
+    /// When the last turn was submitted: ISO 8601 in UTC with microseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub updated_at: Option<String>,
-    /// The name of the model that answers.
+    /// The name of the last turn's model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// Its instructions.
+    /// The last turn's instructions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system: Option<String>,
-    /// The beginning of the last prompt: one line, at most 80 characters.
+    /// The start of the last turn's prompt: one line of at most 80 characters.
     #[serde(default)]
     pub prompt_start: String,
-    /// The turn before the first that is there: its job is gone, and what was said before it.
+    /// The turn before the first available one, if its job is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing: Option<JobId>,
-    /// Why it cannot be gone on with.
+    /// Why the session cannot be used, if it cannot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Failure>,
 }
 
-/// Many sessions.
+/// Records of sessions.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct SessionList {
-    /// The one last spoken in first.
+    /// Most recent first.
     pub sessions: Vec<SessionRecord>,
-    /// Whether there are more than were sent.
+    /// Whether there are more sessions than were sent.
     #[serde(default)]
     pub more: bool,
 }
 
-/// What was said in a session.
+/// A session and its turns.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Conversation {
-    /// What is known of it.
+    /// The session's record.
     #[serde(flatten)]
     pub record: SessionRecord,
-    /// Its turns, in their order.
+    /// The turns, oldest first.
     pub conversation: Vec<TurnRecord>,
 }
 
-/// One turn of a session: a job, and what it says.
+/// A turn of a session.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TurnRecord {
     /// The job.
     pub job: JobId,
-    /// What it brought along before the prompt.
+    /// Messages that came with the prompt, before it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub messages: Vec<Message>,
-    /// What was asked.
+    /// The prompt.
     pub prompt: String,
-    /// What was answered.
+    /// The answer.
     pub answer: String,
-    /// When it was asked.
+    /// When it was submitted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub submitted_at: Option<String>,
     /// The name of the model that answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// Why the answer ended.
+    /// Why generation ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finish_reason: Option<FinishReason>,
-    /// Tokens read and generated.
+    /// How many tokens were read and generated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
 }
 
 impl TurnRecord {
-    /// The turn that a job is, with what is known of the job.
+    /// Combines a turn with the metadata of its job.
     pub fn new(job: JobId, turn: Turn, meta: JobMeta) -> Self {
         let Turn { messages, prompt, answer } = turn;
         let JobMeta { submitted_at, model, finish_reason, usage, .. } = meta;
@@ -339,28 +339,28 @@ impl TurnRecord {
     }
 }
 
-/// A turn that is no longer part of its session.
+/// A turn that was taken out of its session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UndoneTurn {
     /// The session's name.
     pub session: SessionName,
-    /// The job that was its last turn; it stays, as an ordinary job.
+    /// The job of that turn, now an ordinary job.
     pub job: JobId,
-    /// How many turns are left; with none, the session is no more.
+    /// The number of turns left; at 0, the session was removed.
     pub turns: u32,
 }
 
-/// A session that is no more.
+/// A session that was removed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RemovedSession {
     /// Its name.
     pub session: SessionName,
-    /// Its turns whose jobs are gone too.
+    /// The jobs of its turns that were removed with it.
     #[serde(default)]
     pub jobs: Vec<JobId>,
 }
 
-/// A daemon that is ending.
+/// A daemon that is stopping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stopping {
     /// Always true.

@@ -1,4 +1,8 @@
-//! What can be asked: one line each, with the answer it gets and how it is treated.
+//! The operations, one line each, with the type of the answer and the treatment of the request.
+//!
+//! The `ops!` table defines [`Op`], which is any operation as a request, and a type in [`ask`] for
+//! each operation that is answered by a single value, of type [`Ask::Answer`]. [`Treatment`] tells
+//! clients and the daemon how to handle a request.
 //!
 //! To add an operation, add its line here, a file of its name to the daemon's `handlers/` and, if
 //! people use it, one to the command line's `commands/`.
@@ -13,33 +17,35 @@ use super::{
     Submission, Submitted, UndoneTurn, Unloaded, WatchQuery,
 };
 
-/// An operation that is answered by one value.
+/// An operation that is answered by a single value.
 pub trait Ask: Into<Op> {
-    /// What `data` of the answer is.
+    /// The type of `data` in the answer.
     type Answer: Serialize + DeserializeOwned;
 }
 
-/// When the daemon first says something to a request.
+/// When the daemon sends the first frame of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FirstReply {
-    /// At once: it is in memory.
+    /// At once: the answer is in memory.
     AtOnce,
-    /// Once it has looked at its disk.
+    /// After accessing the disk.
     Soon,
     /// When something happens that may take as long as a job.
     Whenever,
 }
 
-/// How an operation is treated by clients and the daemon.
+/// How clients and the daemon treat a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Treatment {
     /// When its answer begins.
     pub first_reply: FirstReply,
-    /// It only reads what is on disk: a connection has a few of these answered at once.
+    /// Whether it only reads from disk. A connection has only a few of these answered at once.
     pub reads: bool,
-    /// It looks after the daemon, which must hear it when it hears nothing else.
+    /// Whether it controls the daemon. The daemon accepts these even when it refuses others as
+    /// overloaded.
     pub control: bool,
-    /// What it begins may go on without the client, so it is not simply asked again.
+    /// Whether its work may outlive the client, so that a client whose connection broke must not
+    /// simply send it again.
     pub outlives: bool,
 }
 
@@ -57,7 +63,7 @@ impl Treatment {
 
 macro_rules! ops {
     ($($(#[$doc:meta])* $name:ident $(($query:ty))? $(=> $answer:ty)?, $treatment:expr;)*) => {
-        /// What can be asked, by `"op"`.
+        /// An operation. The key `"op"` names the variant.
         #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
         #[serde(tag = "op", rename_all = "snake_case")]
         pub enum Op {
@@ -65,7 +71,7 @@ macro_rules! ops {
         }
 
         impl Op {
-            /// How it is treated.
+            /// How to treat it.
             pub fn treatment(&self) -> Treatment {
                 match self {
                     $(ops!(@pattern $name $($query)?) => $treatment,)*
@@ -73,7 +79,7 @@ macro_rules! ops {
             }
         }
 
-        /// The operations that are answered by one value, each a type that knows its answer.
+        /// The operations that are answered by a single value, each a type that knows its answer.
         pub mod ask {
             use super::*;
 
@@ -119,53 +125,55 @@ ops! {
     /// The simplest form: no `op` on the wire, and an answer of token frames only.
     #[serde(skip)]
     Simple(Box<Submission>), Treatment::USUAL.first(FirstReply::Whenever);
-    /// Run a job and stream its answer. The client's going away cancels it, unless it is detached.
+    /// Runs a job and streams its answer. If the client goes away, the job is canceled, unless it
+    /// is detached.
     Run(Box<Submission>), Treatment::OUTLIVES;
-    /// Queue a job.
+    /// Queues a job.
     Submit(Box<Submission>) => Submitted, Treatment::OUTLIVES;
-    /// Stream the answer of a job from its beginning, wherever it stands. Going away is harmless.
+    /// Streams the answer of a job from its beginning, whatever the job's state. If the client goes
+    /// away, the job is not affected.
     Follow(FollowQuery), Treatment::USUAL;
-    /// Tell of every job that changes, for as long as the client listens
+    /// Reports every change of a job's state until the client closes the connection
     /// ([`Progress::Watching`](super::Progress::Watching),
     /// [`Progress::Changed`](super::Progress::Changed)).
     Watch(WatchQuery), Treatment::USUAL;
-    /// Wait for the end of a job.
+    /// Waits for a job to end.
     Wait(JobQuery) => JobRecord, Treatment::USUAL.first(FirstReply::Whenever);
-    /// A job's record, at once.
+    /// Returns a job's record at once.
     Job(JobQuery) => JobRecord, Treatment::READS;
-    /// A finished job's answer.
+    /// Returns a finished job's answer.
     Result(JobQuery) => JobResult, Treatment::READS;
-    /// Many jobs' records, newest first. With [`JobsQuery::ids`], only their ids ([`Ids`]).
+    /// Lists jobs' records, newest first; with [`JobsQuery::ids`], only their ids ([`Ids`]).
     Jobs(JobsQuery) => JobList, Treatment::READS;
-    /// Cancel a job, queued or running.
+    /// Cancels a queued or running job.
     Cancel(JobQuery) => JobRecord, Treatment::CONTROL;
-    /// Queue a failed or canceled job again, as if it had never begun.
+    /// Queues a failed or canceled job again, as if it had never begun.
     Retry(JobQuery) => JobRecord, Treatment::USUAL;
-    /// Remove a job that has ended, with all its files.
+    /// Removes an ended job and its files.
     Rm(JobQuery) => Removed, Treatment::USUAL;
-    /// Remove jobs that ended long ago.
+    /// Removes jobs that ended long ago.
     Prune(PruneQuery) => Removed, Treatment::USUAL.first(FirstReply::Whenever);
-    /// The conversations there are, the one last spoken in first.
+    /// Lists the sessions, most recent first.
     Sessions(SessionsQuery) => SessionList, Treatment::READS;
-    /// What was said in a conversation.
+    /// Returns a session's record and turns.
     Session(SessionQuery) => Conversation, Treatment::READS;
-    /// Take back the last turn of a conversation.
+    /// Undoes the last turn of a session.
     UndoSession(SessionQuery) => UndoneTurn, Treatment::OUTLIVES;
-    /// Forget a conversation, and what is cached of it.
+    /// Removes a session and its cached state.
     RmSession(RmSessionQuery) => RemovedSession, Treatment::USUAL;
-    /// Loaded models and running requests.
+    /// Lists loaded models and running jobs.
     Ps => ProcessList, Treatment::CONTROL.first(FirstReply::AtOnce);
-    /// The daemon's own state.
+    /// Returns the daemon's status.
     Status => DaemonStatus, Treatment::CONTROL.first(FirstReply::AtOnce);
-    /// Load a model, with progress events.
+    /// Loads a model and reports the progress.
     Load(LoadQuery) => LoadedModel, Treatment::USUAL;
-    /// Unload a model, or all.
+    /// Unloads a model, or all that are idle and not pinned.
     Unload(ModelQuery) => Unloaded, Treatment::CONTROL;
-    /// End the daemon: running jobs get a grace time. Understood in every version of the protocol.
+    /// Stops the daemon; running jobs get a grace time. Works in every version of the protocol.
     Stop(StopQuery) => Stopping, Treatment::CONTROL.first(FirstReply::Whenever);
 }
 
-/// [`Op::Jobs`], of which only the ids are wanted.
+/// [`Op::Jobs`] for the ids alone.
 #[derive(Debug, Clone)]
 pub struct Ids(pub JobsQuery);
 

@@ -1,4 +1,4 @@
-//! What operations ask about.
+//! The arguments of operations.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,63 +11,64 @@ use crate::{BackendKind, JobStatus, KeepAlive, SessionName};
 pub struct JobQuery {
     /// An id, an unambiguous prefix or suffix of one, or `last`.
     pub job: String,
-    /// The workspace, by its name in `config.toml`.
+    /// The workspace, by name or absolute path; `None` is all workspaces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workspace: Option<String>,
 }
 
-/// Names one job, and how its answer is sent.
+/// Names one job, and how to send its answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FollowQuery {
     /// The job.
     #[serde(flatten)]
     pub query: JobQuery,
-    /// `false` sends the text in one token frame, and no event but `accepted`.
+    /// `false` sends the text in one token frame, and no events but `accepted` and `restarted`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream: Option<bool>,
 }
 
-/// Which jobs are told of.
+/// Which jobs to watch.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct WatchQuery {
-    /// The workspace, by its name in `config.toml`.
+    /// The workspace, by name or absolute path; `None` is all workspaces.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workspace: Option<String>,
 }
 
-/// Names many jobs. What is absent or empty excludes nothing.
+/// A filter for jobs. A missing or empty key excludes nothing.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct JobsQuery {
-    /// Only in these states.
+    /// Only jobs in one of these states.
     #[serde(deserialize_with = "all_known", skip_serializing_if = "Vec::is_empty")]
     pub states: Vec<JobStatus>,
-    /// Only with this tag.
+    /// Only jobs with this tag.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tag: Option<String>,
-    /// Only of this model, by its name.
+    /// Only jobs of this model, by name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// Only submitted in the last so many seconds.
+    /// Only jobs submitted at most this many seconds ago.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub newer_than_s: Option<f64>,
-    /// Only submitted longer ago than so many seconds.
+    /// Only jobs submitted at least this many seconds ago.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub older_than_s: Option<f64>,
-    /// At most so many; the daemon has a bound of its own.
+    /// The maximum number of jobs to return. The daemon has a default and a bound of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
-    /// Only their ids, of all of them unless there is a limit ([`JobIds`](super::JobIds)).
+    /// Returns only ids ([`JobIds`](super::JobIds)): all of them, unless there is a limit.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub ids: bool,
-    /// The workspace, by its name in `config.toml`.
+    /// The workspace, by name or absolute path; `None` is all workspaces.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workspace: Option<String>,
 }
 
 impl JobsQuery {
-    /// Whether a job is among those that are named, submitted so many seconds ago.
+    /// Whether a job matches that was submitted `age_s` seconds ago. Does not check the workspace
+    /// or the limit.
     pub fn fits(&self, record: &JobRecord, age_s: f64) -> bool {
         (self.states.is_empty() || self.states.contains(&record.state))
             && self.tag.as_ref().is_none_or(|tag| record.meta.tags.contains(tag))
@@ -77,44 +78,45 @@ impl JobsQuery {
     }
 }
 
-/// Which jobs that have ended need not be kept.
+/// Which ended jobs to remove.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PruneQuery {
-    /// Only those that ended longer ago than so many seconds.
+    /// Only jobs that ended more than this many seconds ago.
     pub older_than_s: f64,
-    /// Not those that failed.
+    /// Keeps failed and canceled jobs.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub keep_failed: bool,
-    /// The workspace, by its name in `config.toml`.
+    /// The workspace, by name or absolute path; `None` is all workspaces.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workspace: Option<String>,
 }
 
-/// Names a loaded model, or all.
+/// Names a model, or all.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ModelQuery {
-    /// The backend; else the daemon's default.
+    /// The backend; `None` is the daemon's default.
     #[serde(deserialize_with = "known_if_any", skip_serializing_if = "Option::is_none")]
     pub backend: Option<BackendKind>,
-    /// A path, a name or an alias; absent, `load` takes the default and `unload` takes all.
+    /// A path, a name or an alias. `None` is the default for `load`, and for `unload` all models
+    /// that are idle and not pinned.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// The draft model; absent, `load` takes the one that is configured for the model, and `unload`
-    /// takes the model whichever it has.
+    /// The draft model. `None` is the one configured for the model for `load`, and any for
+    /// `unload`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub draft: Option<String>,
 }
 
-/// Names a model to load, and how long it stays.
+/// Names a model to load, and how long it stays loaded.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LoadQuery {
     /// The model.
     #[serde(flatten)]
     pub query: ModelQuery,
-    /// It is unloaded only by name, neither for being idle nor to make room.
+    /// Unloads it only by name, neither for being idle nor to make room.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub pin: bool,
     /// How long it stays loaded, until a request says otherwise.
@@ -127,38 +129,38 @@ pub struct LoadQuery {
 pub struct SessionQuery {
     /// Its name.
     pub session: SessionName,
-    /// The workspace, by its name in `config.toml`; absent, the only one that has such a session.
+    /// The workspace, by name or absolute path. `None` searches all; the name must be unique there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workspace: Option<String>,
 }
 
-/// Names one session that need not be kept.
+/// Names a session to remove.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RmSessionQuery {
     /// The session.
     #[serde(flatten)]
     pub query: SessionQuery,
-    /// With the jobs that are its turns.
+    /// Also removes the jobs of its turns.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub jobs: bool,
 }
 
-/// Names many sessions.
+/// Which sessions to list.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SessionsQuery {
-    /// At most so many.
+    /// The maximum number of sessions to return.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
-    /// The workspace, by its name in `config.toml`.
+    /// The workspace, by name or absolute path; `None` is all workspaces.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workspace: Option<String>,
 }
 
-/// How the daemon ends.
+/// How to stop the daemon.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct StopQuery {
-    /// Do not wait for running jobs.
+    /// Does not wait for running jobs.
     pub now: bool,
 }

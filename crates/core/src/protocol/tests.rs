@@ -52,7 +52,7 @@ fn what_is_no_request_is_named() {
     }
 }
 
-/// Golden frames: added to, never edited. What a version 1 client was once sent, it is sent.
+/// Golden frames: add to them, but never edit them, because version 1 clients rely on their shape.
 #[test]
 fn replies_keep_their_shape() {
     let token = reply(json!({"token": "Hi", "eos": false}));

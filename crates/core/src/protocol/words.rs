@@ -1,14 +1,15 @@
-//! What is wrong with a request, in words for whoever wrote it and not for who wrote this.
+//! Says what is wrong with a request, in the words of its author rather than serde's.
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-/// What is wrong with an object that is no `T`, with the key where it is one key's fault.
+/// Says why an object is not a `T`, naming the key if one alone is at fault.
 pub fn explain<T: DeserializeOwned>(
     object: &Map<String, Value>,
     error: &serde_json::Error,
 ) -> String {
-    // The error does not tell: each is tried alone, beside what says how to read it.
+    // The error does not name the key. So each key is tried alone, with `op`, which selects the
+    // type.
     let alone = |(key, value): (&String, &Value)| {
         let how = object.get("op").map(|op| ("op".to_owned(), op.clone()));
         let pair = Map::from_iter(how.into_iter().chain([(key.clone(), value.clone())]));
@@ -18,7 +19,7 @@ pub fn explain<T: DeserializeOwned>(
     object.iter().find_map(alone).unwrap_or_else(|| in_plain_words(&error.to_string()))
 }
 
-/// What the parser says of a value of the wrong type, as its writer would.
+/// Rewrites serde's message about a value of the wrong type; returns other messages unchanged.
 fn in_plain_words(said: &str) -> String {
     let types = said.strip_prefix("invalid type: ").and_then(|said| said.split_once(", expected "));
     let Some((is, must_be)) = types else { return said.to_owned() };
