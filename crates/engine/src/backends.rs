@@ -1,9 +1,7 @@
 //! Selects the backend that a model asks for.
 
-#[cfg(not(feature = "llama"))]
-use threadrunner_core::ErrorCode;
 use threadrunner_core::engine_protocol::{EngineInfo, Event, Load};
-use threadrunner_core::{BackendKind, Failure, ModelBackend};
+use threadrunner_core::{BackendKind, ErrorCode, Failure, ModelBackend};
 
 use crate::dummy;
 

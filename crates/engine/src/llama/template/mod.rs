@@ -25,7 +25,7 @@ mod tests;
 use std::sync::OnceLock;
 
 use minijinja::{Environment, Error, ErrorKind, Value, context};
-use threadrunner_core::{Message, Role};
+use threadrunner_core::Message;
 
 pub(super) use time::local_time;
 pub(crate) use time::local_zone;
@@ -121,7 +121,7 @@ impl ChatTemplate {
     fn render_as_is(&self, messages: &[Message]) -> Result<String, TemplateError> {
         let list: Vec<Value> = messages
             .iter()
-            .map(|message| context! { role => role(message.role), content => message.content })
+            .map(|message| context! { role => message.role.as_str(), content => message.content })
             .collect();
         let mut environment = self.environment.clone();
         environment.set_fuel(Some(FUEL_PER_MESSAGE.saturating_mul(1 + messages.len() as u64)));
@@ -133,13 +133,5 @@ impl ChatTemplate {
             eos_token => self.tokens.eos,
         })?;
         Ok(text)
-    }
-}
-
-fn role(role: Role) -> &'static str {
-    match role {
-        Role::System => "system",
-        Role::User => "user",
-        Role::Assistant => "assistant",
     }
 }

@@ -2,6 +2,8 @@ use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 
+use threadrunner_core::Role;
+
 use super::*;
 
 fn golden() -> PathBuf {
