@@ -14,13 +14,12 @@ use std::time::Duration;
 
 use threadrunner_core::protocol::{Ask, Op, ask};
 use threadrunner_core::{ErrorCode, Failure};
-use threadrunner_home::{Config, FileLock, Home};
+use threadrunner_home::{Config, FileLock, Home, find_program};
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::connection::{Client, Replies, first_reply_limit};
-use crate::program::find_program;
 use crate::spawn::spawn;
 
 /// How long a running daemon may take to accept a connection.

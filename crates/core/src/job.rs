@@ -4,12 +4,16 @@
 //! `on_done.json`. The directory that a job is in is its [`JobState`].
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
-use crate::open_enum::{OpenEnum, known, open_enum};
-use crate::{JobId, JobStatus, KeepAlive, Parameters, SessionName};
+use crate::message::known_roles;
+use crate::open_enum::{known, open_enum};
+use crate::{
+    FinishReason, JobId, JobStatus, KeepAlive, Message, ModelRef, Parameters, Priority,
+    SessionName, Timings, Usage,
+};
 
 /// The version of `job.json` that this program writes. Newer versions are refused, never guessed
 /// at.
@@ -95,112 +99,6 @@ open_enum! {
         /// The transcript of a recording.
         Stt = "stt",
     }
-}
-
-open_enum! {
-    /// The backend that runs a model.
-    pub enum BackendKind {
-        /// llama.cpp, for GGUF files.
-        Llama = "llama",
-        /// No model: answers with the words of the prompt, for tests and CI.
-        Dummy = "dummy",
-    }
-}
-
-/// A resolved model. Each loaded one has an engine process of its own.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct ModelRef {
-    /// The backend.
-    pub backend: BackendKind,
-    /// The absolute path of the model file; `None` for the dummy.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub path: Option<PathBuf>,
-    /// The absolute path of its draft model's file, if it has one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub draft: Option<PathBuf>,
-}
-
-impl ModelRef {
-    /// The name to show: the model file's stem, or the backend's name.
-    pub fn name(&self) -> String {
-        self.path.as_deref().and_then(stem).unwrap_or_else(|| self.backend.as_str().to_owned())
-    }
-
-    /// Whether it is the same model as `asked`, with the same draft model if `asked` names one.
-    pub fn is_as_asked(&self, asked: &Self) -> bool {
-        let same_draft = asked.draft.is_none() || self.draft == asked.draft;
-        (self.backend, &self.path) == (asked.backend, &asked.path) && same_draft
-    }
-
-    /// The name of its draft model.
-    pub fn draft_name(&self) -> Option<String> {
-        self.draft.as_deref().and_then(stem)
-    }
-}
-
-fn stem(path: &Path) -> Option<String> {
-    path.file_stem().map(|stem| stem.to_string_lossy().into_owned())
-}
-
-open_enum! {
-    /// The author of a message.
-    pub enum Role {
-        /// Instructions.
-        System = "system",
-        /// The user.
-        User = "user",
-        /// The model.
-        Assistant = "assistant",
-    }
-}
-
-/// One message of a conversation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Message {
-    /// The author.
-    pub role: Role,
-    /// The text.
-    pub content: String,
-}
-
-/// Reads a conversation that the model must answer. Refuses unknown roles, which the model would
-/// not understand.
-pub(crate) fn known_roles<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Message>, D::Error> {
-    #[derive(Deserialize)]
-    struct Known {
-        #[serde(deserialize_with = "known")]
-        role: Role,
-        content: String,
-    }
-    let messages = Vec::<Known>::deserialize(from)?;
-    Ok(messages.into_iter().map(|Known { role, content }| Message { role, content }).collect())
-}
-
-/// The priority of a job. Higher ones go first, but lower ones get a share, so no job waits
-/// forever.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Priority {
-    /// Bulk work, such as thousands of prompts overnight.
-    Batch,
-    /// A detached job. Unknown words are read as this, because a priority only orders jobs.
-    #[default]
-    Normal,
-    /// A person is waiting.
-    Interactive,
-}
-
-impl<'de> Deserialize<'de> for Priority {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let word = String::deserialize(from)?;
-        let known = Self::WORDS.iter().find(|(_, known)| *known == word);
-        Ok(known.map_or(Self::Normal, |(value, _)| *value))
-    }
-}
-
-impl OpenEnum for Priority {
-    const WORDS: &'static [(Self, &'static str)] =
-        &[(Self::Batch, "batch"), (Self::Normal, "normal"), (Self::Interactive, "interactive")];
 }
 
 /// Everything that was submitted except the prompt, which is in `prompt.txt`.
@@ -383,65 +281,6 @@ pub struct HookOutcome {
     /// Why it could not be run: a string, while other errors are objects.
     #[serde(default, rename = "reason", skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-}
-
-open_enum! {
-    /// Why generation ended.
-    pub enum FinishReason {
-        /// The model ended its turn, or generated a stop text.
-        Stop = "stop",
-        /// The answer reached `max_tokens`, or the end of the context.
-        Length = "length",
-        /// The last `repeat_limit` tokens only repeat themselves.
-        Repetition = "repetition",
-        /// The request was canceled.
-        Canceled = "canceled",
-    }
-}
-
-/// Token counts of one request.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Usage {
-    /// Tokens of the prompt, including the chat template.
-    pub prompt_tokens: u32,
-    /// Tokens generated.
-    pub completion_tokens: u32,
-    /// Tokens of the prompt that were not computed, because they were in the KV cache.
-    #[serde(default)]
-    pub cached_tokens: u32,
-    /// How many of these were read from a session's saved state.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub restored_tokens: u32,
-}
-
-/// Where the time of one request went, in milliseconds. Each process measures its own part.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct Timings {
-    /// From submission until the engine has the request: queueing and loading. Measured by the
-    /// daemon.
-    #[serde(default)]
-    pub queue_ms: f64,
-    /// The part of this that was spent waiting for the model to load.
-    #[serde(default)]
-    pub load_ms: f64,
-    /// From when the engine received the request to the first generated token.
-    pub prefill_ms: f64,
-    /// From the first generated token to the last.
-    pub decode_ms: f64,
-    /// From submission to the end. Measured by the daemon.
-    #[serde(default)]
-    pub total_ms: f64,
-    /// How many draft tokens were computed.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub drafted: u32,
-    /// How many of these were right.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub accepted: u32,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_zero(count: &u32) -> bool {
-    *count == 0
 }
 
 #[cfg(test)]

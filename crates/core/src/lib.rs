@@ -18,6 +18,7 @@
 //! reads `tests/golden`: lines as they are written on each wire and on disk.
 
 mod amount;
+mod answer;
 mod backend;
 pub mod engine_protocol;
 mod error;
@@ -26,8 +27,11 @@ mod id;
 mod job;
 mod job_status;
 mod keep_alive;
+mod message;
+mod model;
 pub mod open_enum;
 mod params;
+mod priority;
 pub mod protocol;
 pub mod scheduler;
 mod session;
@@ -35,6 +39,7 @@ pub mod template;
 pub mod text;
 
 pub use amount::{InvalidDuration, InvalidSize, duration_of_seconds, parse_duration, parse_size};
+pub use answer::{FinishReason, Timings, Usage};
 pub use backend::{
     BackendError, Draft, DraftRequest, Drafted, Feed, Interrupt, Memory, ModelBackend, ModelInfo,
     Plan, PrefixCache, Sampled, SeqId, TokenId,
@@ -42,13 +47,13 @@ pub use backend::{
 pub use error::{ErrorCode, ErrorType, ExitCode, Failure};
 pub use frame::{FrameCodec, FrameError, MAX_FRAME_BYTES, decode_frame, encode_frame, json_length};
 pub use id::{InvalidJobId, JobId, JobIdSource};
-pub use job::{
-    BackendKind, FinishReason, HookOutcome, JobMeta, JobSpec, JobState, JobType, Message, ModelRef,
-    Priority, Role, SPEC_VERSION, Timings, Usage,
-};
+pub use job::{HookOutcome, JobMeta, JobSpec, JobState, JobType, SPEC_VERSION};
 pub use job_status::JobStatus;
 pub use keep_alive::{InvalidKeepAlive, KeepAlive};
+pub use message::{Message, Role};
+pub use model::{BackendKind, ModelRef};
 pub use params::{InvalidParameter, Parameters};
+pub use priority::Priority;
 pub use session::{
     InvalidSessionName, SESSION_VERSION, SessionFile, SessionName, Turn, TurnStanding,
 };

@@ -23,10 +23,10 @@ use self::incoming::{Frame, Incoming, Trouble};
 use crate::answer::{Answer, FRAMES_OUT, Gone, Outgoing};
 use crate::blocking::blocking;
 use crate::context::Context;
+use crate::halves::{self, ReadHalf, WriteHalf};
 use crate::handlers;
 use crate::peers::{Peer, UnderWay};
 use crate::room::{Piece, SMALL};
-use crate::stream::{self, ReadHalf, WriteHalf};
 
 /// The maximum number of requests in progress on one connection.
 const REQUESTS: usize = 256;
@@ -44,7 +44,7 @@ pub(crate) async fn serve(
     closing: CancellationToken,
     peer: Arc<Peer>,
 ) {
-    let (read, write) = match stream.into_std().and_then(stream::split) {
+    let (read, write) = match stream.into_std().and_then(halves::split) {
         Ok(halves) => halves,
         Err(error) => {
             tracing::error!(%error, "cannot watch a connection");

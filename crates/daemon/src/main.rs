@@ -27,6 +27,7 @@ mod directories;
 mod engine;
 mod failures;
 mod fnv;
+mod halves;
 mod handlers;
 mod hook_process;
 mod hooks;
@@ -47,7 +48,6 @@ mod server;
 mod startup;
 mod states;
 mod store;
-mod stream;
 mod workspaces;
 
 use std::ffi::{OsStr, OsString};

@@ -12,7 +12,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use threadrunner_core::{ErrorCode, Failure};
-use threadrunner_home::{Config, FileLock, Home, WorkspaceSettings, interrupt_is_ignored};
+use threadrunner_home::{
+    Config, FileLock, Home, WorkspaceSettings, find_program, interrupt_is_ignored,
+};
 use tokio::net::UnixListener;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -327,18 +329,13 @@ async fn obey(mut signals: Signals, hub: Hub) {
     }
 }
 
-/// The engine's program: `THREADRUNNER_ENGINE`, else the one beside this program, else the one on
-/// the PATH.
+/// The engine's program. Without one the daemon still serves: loads fail, and say why.
 fn engine_binary() -> PathBuf {
-    if let Some(path) = std::env::var_os("THREADRUNNER_ENGINE").filter(|path| !path.is_empty()) {
-        let path = PathBuf::from(path);
-        // A name without a slash is looked up on the PATH.
-        let a_path = path.components().count() > 1;
-        return std::path::absolute(&path).ok().filter(|_| a_path).unwrap_or(path);
-    }
-    let name = "threadrunner-engine";
-    let beside = std::env::current_exe().ok().and_then(|own| Some(own.parent()?.join(name)));
-    beside.filter(|path| path.exists()).unwrap_or_else(|| name.into())
+    find_program("threadrunner-engine", "THREADRUNNER_ENGINE").unwrap_or_else(|failure| {
+        tracing::warn!(%failure, "no engine");
+        let chosen = std::env::var_os("THREADRUNNER_ENGINE").filter(|path| !path.is_empty());
+        chosen.map_or_else(|| "threadrunner-engine".into(), PathBuf::from)
+    })
 }
 
 /// Tells the client that started this daemon how the start went, and detaches from it.

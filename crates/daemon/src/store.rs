@@ -7,7 +7,9 @@
 //! [`Store`] is the owner's handle on the thread, [`Archive`] that of clients, and the thread
 //! itself runs a [`Keeper`].
 
+mod archive;
 mod conversation;
+mod events;
 mod expand;
 mod hooks;
 mod keeper;
@@ -20,126 +22,22 @@ use std::ops::{Index, IndexMut};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
-use threadrunner_core::{
-    ErrorCode, Failure, HookOutcome, JobId, JobMeta, JobSpec, ModelRef, Priority, SessionName,
-};
+use threadrunner_core::{Failure, HookOutcome, JobId, JobMeta, SessionName};
 use threadrunner_home::WorkspaceSettings;
-use threadrunner_workspace::{Hook, WatchEvent, Watcher, Workspace};
+use threadrunner_workspace::{WatchEvent, Watcher, Workspace};
 use tokio::sync::{oneshot, watch};
 
+pub(crate) use archive::Archive;
 pub(crate) use conversation::{read_turn, too_long};
+pub(crate) use events::{Claim, Found, StoreEvent, Submission, Written};
 use keeper::Keeper;
 pub(crate) use known::{RemovedSession, Undone};
 pub(crate) use sessions::no_such_session;
 pub(crate) use standing::{After, Standing};
 
-/// How many jobs one operation removes.
-const REMOVED_AT_ONCE: usize = 256;
-
 /// Identifies a served workspace, as an index into [`Stores`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct WorkspaceId(pub(crate) u16);
-
-/// A job to write.
-#[derive(Debug)]
-pub(crate) struct Submission {
-    pub(crate) id: JobId,
-    /// Whether its client chose the id. Then a job with that id may exist.
-    pub(crate) is_chosen: bool,
-    pub(crate) prompt: String,
-    pub(crate) spec: JobSpec,
-    pub(crate) meta: JobMeta,
-    /// Whether to claim it at once instead of queueing it.
-    pub(crate) claim: bool,
-}
-
-/// A claimed job.
-#[derive(Debug)]
-pub(crate) struct Claim {
-    pub(crate) prompt: String,
-    pub(crate) spec: JobSpec,
-    pub(crate) meta: JobMeta,
-    /// The engine's name for the cached state of its session.
-    pub(crate) state: Option<String>,
-    /// Why it cannot run as it is.
-    pub(crate) unfit: Option<Failure>,
-}
-
-/// The state in which a submitted job was written.
-#[derive(Debug)]
-pub(crate) enum Written {
-    /// In `processing`, with its claim.
-    Claimed(Box<Claim>),
-    /// In `ready`, with the jobs it waits for.
-    Ready(After),
-}
-
-/// A job found in `ready`, put there by another program, by an earlier daemon or by a retry.
-#[derive(Debug)]
-pub(crate) struct Found {
-    pub(crate) model: Option<ModelRef>,
-    pub(crate) priority: Priority,
-    /// Its first tag.
-    pub(crate) tag: Option<Box<str>>,
-    /// Seconds until its deadline. May be any number, because another program may have written it.
-    pub(crate) time_left_s: Option<f64>,
-    pub(crate) after: After,
-}
-
-/// The outcome of an operation, or news of the workspace.
-#[derive(Debug)]
-pub(crate) enum StoreEvent {
-    /// The job is written, or refused.
-    Submitted { id: JobId, result: Result<Written, Failure> },
-    /// The job would survive a crash.
-    Durable { id: JobId },
-    /// The job is in `processing`.
-    Claimed { id: JobId, result: Result<Box<Claim>, Failure> },
-    /// The job is still in `ready`: the disk is full, say, or there are too many open files.
-    NotNow { id: JobId, failure: Failure },
-    /// The job is back in `ready`.
-    Released { id: JobId, result: Result<(), Failure> },
-    /// The job is in `output` or `failed` for good.
-    Ended { id: JobId, result: Result<(), Failure> },
-    /// The job was started before it was on disk, and then could not be written.
-    Lost { id: JobId, failure: Failure },
-    /// A job with a hook has ended.
-    HookDue { id: JobId },
-    /// The hook can run; `None` if there is no longer one to run.
-    HookReady { id: JobId, result: Result<Option<Hook>, Failure> },
-    /// The outcome of a hook is recorded, as far as possible.
-    HookNoted,
-    /// A job in `ready` was malformed and is now in `failed`.
-    Refused { id: JobId },
-    /// The answer to [`Store::ask_standing`].
-    Stands { id: JobId, how: Standing },
-    /// The ids of all jobs in `ready`.
-    Listed { ids: Vec<JobId> },
-    /// A job in `ready` that the owner may not know.
-    Found { id: JobId, found: Found },
-}
-
-impl StoreEvent {
-    /// The job whose state the event reports, if any.
-    pub(crate) fn job(&self) -> Option<&JobId> {
-        match self {
-            Self::Submitted { id, .. }
-            | Self::Durable { id }
-            | Self::Claimed { id, .. }
-            | Self::NotNow { id, .. }
-            | Self::Released { id, .. }
-            | Self::Ended { id, .. }
-            | Self::Lost { id, .. }
-            | Self::Refused { id }
-            | Self::Stands { id, .. }
-            | Self::Found { id, .. } => Some(id),
-            Self::HookDue { .. }
-            | Self::HookReady { .. }
-            | Self::HookNoted
-            | Self::Listed { .. } => None,
-        }
-    }
-}
 
 #[derive(Debug)]
 enum Operation {
@@ -355,68 +253,6 @@ impl Store {
     /// Moves a running job back to `ready`. `counted` says whether its attempt counts.
     pub(crate) fn release(&mut self, id: JobId, counted: bool) {
         self.send(Operation::Release { id, counted });
-    }
-}
-
-/// What clients may do to jobs that are not live. The owner does not know those jobs, so this
-/// bypasses it.
-#[derive(Debug, Clone)]
-pub(crate) struct Archive {
-    operations: mpsc::Sender<Operation>,
-    ended: watch::Receiver<u64>,
-}
-
-impl Archive {
-    async fn ask<T>(&self, operation: impl FnOnce(Reply<T>) -> Operation) -> Result<T, Failure> {
-        let ending = || Failure::new(ErrorCode::ShuttingDown, "the daemon is ending");
-        let (reply, answer) = oneshot::channel();
-        self.operations.send(operation(reply)).map_err(|_| ending())?;
-        answer.await.map_err(|_| ending())?
-    }
-
-    /// Changes whenever a job has ended.
-    pub(crate) fn ended(&self) -> watch::Receiver<u64> {
-        self.ended.clone()
-    }
-
-    /// Inspects a job in `ready`. When this returns, the owner has been told of it.
-    pub(crate) async fn look(&self, id: JobId) -> Result<(), Failure> {
-        self.ask(|reply| Operation::LookFor { id, reply }).await
-    }
-
-    /// Moves a failed job to `ready`, as if it had never run.
-    pub(crate) async fn retry(&self, id: JobId) -> Result<(), Failure> {
-        self.ask(|reply| Operation::Retry { id, reply }).await
-    }
-
-    /// Removes an ended job.
-    pub(crate) async fn remove(&self, id: JobId) -> Result<(), Failure> {
-        self.ask(|reply| Operation::Remove { id, reply }).await
-    }
-
-    /// Undoes the last turn of a session in which no turn is queued or running. Its job stays.
-    pub(crate) async fn undo_turn(&self, name: SessionName) -> Result<Undone, Failure> {
-        self.ask(|reply| Operation::UndoTurn { name, reply }).await
-    }
-
-    /// Forgets a session in which no turn is queued or running. Its jobs stay.
-    pub(crate) async fn remove_session(
-        &self,
-        name: SessionName,
-    ) -> Result<RemovedSession, Failure> {
-        self.ask(|reply| Operation::RemoveSession { name, reply }).await
-    }
-
-    /// Removes ended jobs, and returns those that are gone. Skips jobs that are missing, needed or
-    /// queued again. Works in steps of [`REMOVED_AT_ONCE`], so that other operations do not wait
-    /// long.
-    pub(crate) async fn remove_all(&self, ids: &[JobId]) -> Result<Vec<JobId>, Failure> {
-        let mut removed = Vec::new();
-        for some in ids.chunks(REMOVED_AT_ONCE) {
-            let ids = some.to_vec();
-            removed.append(&mut self.ask(|reply| Operation::RemoveAll { ids, reply }).await?);
-        }
-        Ok(removed)
     }
 }
 

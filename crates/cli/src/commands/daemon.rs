@@ -10,10 +10,11 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::json;
-use threadrunner_client::find_program;
 use threadrunner_core::protocol::ask;
 use threadrunner_core::{ErrorCode, ExitCode, Failure};
-use threadrunner_home::{Config, Home, Links, open_regular, resolve_backend, resolve_model};
+use threadrunner_home::{
+    Config, Home, Links, find_program, open_regular, resolve_backend, resolve_model,
+};
 
 use super::status;
 use crate::args::{DaemonCommand, ForegroundArgs, LogsArgs, Plain, StopArgs};

@@ -9,9 +9,9 @@ use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::codec::Decoder;
 
+use crate::halves::ReadHalf;
 use crate::peers::Peer;
 use crate::room::{Piece, SMALL};
-use crate::stream::ReadHalf;
 
 /// How long a client may take.
 #[derive(Debug, Clone, Copy)]
@@ -154,8 +154,8 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
+    use crate::halves::{self, WriteHalf};
     use crate::peers::Peers;
-    use crate::stream::{self, WriteHalf};
     use threadrunner_core::protocol::Op;
 
     const SOON: Duration = Duration::from_millis(20);
@@ -163,8 +163,8 @@ mod tests {
 
     fn pair(frame: Duration, idle: Duration) -> (Incoming, WriteHalf, ReadHalf) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let ours = stream::split(ours).unwrap().0;
-        let (their_read, their_write) = stream::split(theirs).unwrap();
+        let ours = halves::split(ours).unwrap().0;
+        let (their_read, their_write) = halves::split(theirs).unwrap();
         let peer = Peers::new(1).admit().unwrap();
         let incoming = Incoming { limits: Limits { frame, idle }, ..Incoming::new(ours, peer) };
         (incoming, their_write, their_read)

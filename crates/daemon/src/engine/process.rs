@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::bounds::{Allowance, MOST_EVENT_BYTES, bounded};
 use super::last_words::log_stderr;
-use crate::stream::{self, ReadHalf, WriteHalf};
+use crate::halves::{self, ReadHalf, WriteHalf};
 
 /// How long a process may take to exit after its command stream is closed.
 pub(crate) const EXIT_GRACE: Duration = Duration::from_secs(5);
@@ -136,7 +136,7 @@ impl Spawner {
 
     fn start(&self) -> io::Result<((ReadHalf, WriteHalf), Child)> {
         let (ours, theirs) = UnixStream::pair()?;
-        let ours = stream::split(ours)?;
+        let ours = halves::split(ours)?;
         let child = tokio::process::Command::new(&self.binary)
             .envs(ENGINE_ENVIRONMENT.iter().copied())
             .stdin(Stdio::from(OwnedFd::from(theirs)))
@@ -375,7 +375,7 @@ mod tests {
         let mut child = shell.stdin(Stdio::from(held)).stderr(Stdio::piped()).spawn().unwrap();
         let (ours, theirs) = UnixStream::pair().unwrap();
         drop(theirs);
-        let ours = stream::split(ours).unwrap();
+        let ours = halves::split(ours).unwrap();
         let (_commands, orders) = mpsc::channel(1);
         let (messages, _heard) = mpsc::channel(1);
         let stderr = child.stderr.take();
@@ -388,7 +388,7 @@ mod tests {
     #[tokio::test]
     async fn a_prompt_that_fits_no_frame_fails_and_the_next_command_is_sent() {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let (_read, to) = stream::split(ours).unwrap();
+        let (_read, to) = halves::split(ours).unwrap();
         let (commands, orders) = mpsc::channel(2);
         let (messages, mut heard) = mpsc::channel(2);
         // Each newline becomes two bytes.
@@ -404,7 +404,7 @@ mod tests {
         };
         assert!(matches!(events[..], [Event::Failed { id: 7, .. }]), "{events:?}");
         let mut sent = Vec::new();
-        let (mut from, _to) = stream::split(theirs).unwrap();
+        let (mut from, _to) = halves::split(theirs).unwrap();
         from.read_to_end(&mut sent).await.unwrap();
         let sent: Option<Command> = decode_frame(&mut BytesMut::from(&sent[..])).unwrap();
         assert!(matches!(sent, Some(Command::Cancel { id: 8 })), "{sent:?}");

@@ -6,7 +6,7 @@ use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta, JobStatus, ModelRef,
 use threadrunner_home::WorkspaceSettings;
 
 use super::clients::bounded;
-use super::held::standing_of;
+use super::ends::standing_of;
 use super::live::{Live, Stage, Work};
 use super::owner::Owner;
 use super::view::{End, Phase};

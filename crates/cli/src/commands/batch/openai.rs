@@ -1,23 +1,11 @@
 //! OpenAI's batch format: reads its requests, and formats answers as its clients expect them.
 
 use serde_json::{Map, Value, json};
-use threadrunner_core::protocol::EndFrame;
-use threadrunner_core::{ErrorCode, Failure, FinishReason};
+use threadrunner_core::protocol::{EndFrame, reads_key};
+use threadrunner_core::{ErrorCode, Failure, FinishReason, Parameters};
 
 use super::label::{Asked, ErrorOut, Form, Label, invalid, submission};
 
-/// Keys of a body that mean the same in a submission.
-const SAME: [&str; 9] = [
-    "max_tokens",
-    "temperature",
-    "top_p",
-    "top_k",
-    "min_p",
-    "repeat_penalty",
-    "repeat_limit",
-    "seed",
-    "stop",
-];
 /// Keys of a body that are ignored without a warning: none of them changes the answer.
 const HARMLESS: [&str; 5] = ["stream", "stream_options", "user", "metadata", "store"];
 
@@ -86,11 +74,14 @@ fn read_body(mut body: Map<String, Value>, form: Form) -> Result<Asked, Failure>
             keys.insert("messages".to_owned(), messages?.into());
         }
     }
-    for key in SAME {
-        if let Some(value) = body.remove(key) {
-            keys.insert(key.to_owned(), value);
+    // Sampling options have the same names.
+    body.retain(|key, value| {
+        let same = reads_key::<Parameters>(key);
+        if same {
+            keys.insert(key.clone(), value.take());
         }
-    }
+        !same
+    });
     // The newer name of `max_tokens`, which wins.
     if let Some(most) = body.remove("max_completion_tokens") {
         keys.insert("max_tokens".to_owned(), most);

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use rustix::fs::Access;
 use rustix::process::{Pid, getpriority_process};
-use threadrunner_client::find_program;
 use threadrunner_core::protocol::{WorkspaceStatus, ask};
 use threadrunner_core::{BackendKind, ErrorCode};
 use threadrunner_home::{
-    Config, FileLock, Home, dangling_links, list_models, resolve_backend, resolve_model,
+    Config, FileLock, Home, dangling_links, find_program, list_models, resolve_backend,
+    resolve_model,
 };
 use tokio::time::timeout;
 

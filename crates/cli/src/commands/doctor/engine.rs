@@ -7,8 +7,8 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
-use threadrunner_client::find_program;
 use threadrunner_core::{ErrorCode, ExitCode};
+use threadrunner_home::find_program;
 
 use super::cpu::{Cpu, used};
 use super::{Finding, failure};
