@@ -91,6 +91,9 @@ fn a_conversation_in_a_directory_goes_on_there() {
     assert!(next.stdout.contains("user. one."), "{}", next.stdout);
     home.run(["sessions", "show", "-w", text(&ws), "s"]).expect(0);
     home.run(["-c", "three"]).expect(7);
+    // The same directory by another path.
+    let detour = ws.join("../ws");
+    home.run(["sessions", "undo", "-w", text(&detour), "s"]).expect(0);
 }
 
 #[test]

@@ -26,7 +26,7 @@ pub(crate) fn changed_keys(home: &Home) -> Vec<&'static str> {
     }
 }
 
-/// Tells the user that the daemon, which has just served, does not know of a change yet.
+/// Warns that the daemon still uses the old configuration.
 pub(crate) fn tell_of_changes(home: &Home) {
     if output::is_quiet() {
         return;

@@ -68,7 +68,7 @@ fn write_some(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     loop {
         match rustix::io::write(fd, bytes) {
             Err(rustix::io::Errno::INTR) => {}
-            // Another process made the descriptor non-blocking; wait all the same.
+            // Another process made the descriptor non-blocking; keep waiting.
             Err(rustix::io::Errno::AGAIN) => {
                 poll(&mut [PollFd::new(&fd, PollFlags::OUT)], None)?;
             }
@@ -91,7 +91,7 @@ pub(crate) fn for_terminal(text: String) -> String {
     }
 }
 
-/// Says something on standard error. Errors are ignored: talk that nobody hears is no failure.
+/// Prints a message to standard error. Errors are ignored: failing to print it is not a failure.
 pub(crate) fn say(text: &str) {
     say_as_it_is(&fitted(text));
 }

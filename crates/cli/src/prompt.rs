@@ -146,7 +146,7 @@ pub(crate) fn read_stdin(patience: Patience) -> Result<Option<Vec<u8>>, CommandE
         match file.read(&mut chunk) {
             Ok(0) => break,
             Ok(count) => bytes.extend_from_slice(&chunk[..count]),
-            // Another process made it non-blocking, or a signal came; wait all the same.
+            // Another process made it non-blocking, or a signal came; keep waiting.
             Err(error)
                 if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
             {

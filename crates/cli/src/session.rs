@@ -207,7 +207,7 @@ impl Session {
                 ReplyBody::Token { .. }
                 | ReplyBody::End(_)
                 | ReplyBody::Error(_)
-                | ReplyBody::Unknown {} => {
+                | ReplyBody::Unknown(_) => {
                     return Err(strange("text where a value was expected"));
                 }
             }

@@ -67,7 +67,7 @@ impl Spinner {
             None => self.label.clone(),
         };
         let line = format!("\r{frame} {label}\x1b[K");
-        // Talk that nobody hears is no failure.
+        // Failing to draw the spinner is not a failure.
         let _ = io::stderr().write_all(line.as_bytes());
     }
 

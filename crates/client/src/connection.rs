@@ -184,7 +184,7 @@ impl Replies {
                     });
                 }
                 ReplyBody::Event(_) => {}
-                ReplyBody::Unknown {}
+                ReplyBody::Unknown(_)
                 | ReplyBody::Token { .. }
                 | ReplyBody::End(_)
                 | ReplyBody::Error(_) => {

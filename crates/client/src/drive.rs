@@ -156,8 +156,8 @@ async fn deliver(reply: Reply, waiting: &mut HashMap<u64, mpsc::Sender<ReplyBody
     let last = match &reply.body {
         ReplyBody::Error(_) | ReplyBody::End(_) | ReplyBody::Data { .. } => true,
         ReplyBody::Token { .. } | ReplyBody::Event(_) => false,
-        // Whatever a newer daemon adds is for clients that asked for it.
-        ReplyBody::Unknown {} => return,
+        // A newer daemon sends new kinds of frames only to clients that ask for them.
+        ReplyBody::Unknown(_) => return,
     };
     if matches!(reply.body, ReplyBody::Event(Progress::Unknown)) {
         return;
@@ -175,7 +175,7 @@ async fn deliver(reply: Reply, waiting: &mut HashMap<u64, mpsc::Sender<ReplyBody
         // An error without a request's id concerns the connection, and so all requests.
         None if matches!(reply.body, ReplyBody::Error(_)) => {
             for (_, replies) in waiting.drain() {
-                // The answer was dropped: nobody wants the error.
+                // If the receiver is gone, the error is not needed.
                 let _ = replies.send(reply.body.clone()).await;
             }
         }
@@ -197,7 +197,7 @@ fn garbled(error: &FrameError) -> Failure {
     strange(format!("cannot decode the daemon's answer: {error}"))
 }
 
-/// An answer that is not one.
+/// The failure for an answer that makes no sense.
 pub(crate) fn strange(message: String) -> Failure {
     Failure::new(ErrorCode::BadFrame, message)
         .hint("something else may be listening on the socket: `threadrunner doctor` checks")

@@ -21,7 +21,7 @@ pub struct TokenId(pub i32);
 pub struct SeqId(pub u32);
 
 /// Which prefixes of a sequence another sequence can share ([`ModelBackend::copy`]).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PrefixCache {
     /// None: the model's state cannot be cut or shared (recurrent models), or sharing is disabled.
@@ -32,6 +32,24 @@ pub enum PrefixCache {
     Window(u32),
     /// Any prefix.
     Any,
+}
+
+impl<'de> serde::Deserialize<'de> for PrefixCache {
+    /// A kind from a newer engine is [`PrefixCache::None`]: then nobody relies on it.
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        #[derive(serde::Deserialize)]
+        #[serde(untagged)]
+        enum Said {
+            Word(String),
+            Window { window: u32 },
+            Other(serde::de::IgnoredAny),
+        }
+        Ok(match Said::deserialize(from)? {
+            Said::Word(word) if word == "any" => Self::Any,
+            Said::Window { window } => Self::Window(window),
+            Said::Word(_) | Said::Other(_) => Self::None,
+        })
+    }
 }
 
 /// Memory that a model takes, in bytes, by purpose.

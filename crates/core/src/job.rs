@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::message::known_roles;
+use crate::model::known_model;
 use crate::open_enum::{known, open_enum};
 use crate::{
     FinishReason, JobId, JobStatus, KeepAlive, Message, ModelRef, Parameters, Priority,
@@ -110,7 +111,7 @@ pub struct JobSpec {
     /// The format's version: [`SPEC_VERSION`].
     pub v: u32,
     /// The model; `None` is the daemon's default when the job runs.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "known_model", skip_serializing_if = "Option::is_none")]
     pub model: Option<ModelRef>,
     /// Instructions, put before the prompt as a system message.
     #[serde(skip_serializing_if = "Option::is_none")]

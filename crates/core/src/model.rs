@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::open_enum::open_enum;
+use crate::open_enum::{known, open_enum};
 
 open_enum! {
     /// The backend that runs a model.
@@ -49,4 +49,21 @@ impl ModelRef {
 
 fn stem(path: &Path) -> Option<String> {
     path.file_stem().map(|stem| stem.to_string_lossy().into_owned())
+}
+
+/// Reads a model that is to be run, whose backend must be known.
+pub(crate) fn known_model<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Option<ModelRef>, D::Error> {
+    #[derive(Deserialize)]
+    struct Known {
+        #[serde(deserialize_with = "known")]
+        backend: BackendKind,
+        #[serde(default)]
+        path: Option<PathBuf>,
+        #[serde(default)]
+        draft: Option<PathBuf>,
+    }
+    let model = Option::<Known>::deserialize(from)?;
+    Ok(model.map(|Known { backend, path, draft }| ModelRef { backend, path, draft }))
 }

@@ -8,7 +8,7 @@
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
-/// An enum whose values are words, as defined by [`open_enum!`].
+/// An enum whose values are words, as defined by `open_enum!`.
 pub trait OpenEnum: Copy + 'static {
     /// All known values and their words.
     const WORDS: &'static [(Self, &'static str)];

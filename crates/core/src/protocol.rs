@@ -180,7 +180,25 @@ pub enum ReplyBody {
     },
     /// A kind of frame that this version does not know. It is never the last one, and can be
     /// ignored.
-    Unknown {},
+    Unknown(UnknownFrame),
+}
+
+/// A frame without any of the keys that tell the known kinds apart. One that has such a key and is
+/// not of that kind is an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Map<String, Value>")]
+pub struct UnknownFrame {}
+
+impl TryFrom<Map<String, Value>> for UnknownFrame {
+    type Error = &'static str;
+
+    fn try_from(frame: Map<String, Value>) -> Result<Self, Self::Error> {
+        let known = ["error", "token", "eos", "event", "data"];
+        match known.iter().any(|key| frame.contains_key(*key)) {
+            true => Err("the frame lacks keys of its kind"),
+            false => Ok(Self {}),
+        }
+    }
 }
 
 /// Why a request failed.

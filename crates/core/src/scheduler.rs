@@ -299,7 +299,7 @@ impl Scheduler {
         self.running.is_empty() && self.queue.is_empty() && self.changes.is_empty()
     }
 
-    /// Why the backend cannot go on, if it broke down. Every request has then failed.
+    /// Why the backend cannot continue, if it broke down. Every request has then failed.
     pub fn broken(&self) -> Option<&Failure> {
         self.broken.as_ref()
     }

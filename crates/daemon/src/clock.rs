@@ -6,7 +6,7 @@
 
 use std::time::{Duration, SystemTime};
 
-/// How long the wall clock must go on without jumping again.
+/// How long the wall clock must run without another jump.
 const STANDS: Duration = Duration::from_secs(600);
 /// A correction of up to this much is not a jump.
 const TOLERANCE: Duration = Duration::from_secs(10);

@@ -44,7 +44,7 @@ impl Context {
     /// Returns a job's view if it is queued or running.
     ///
     /// After a start with a long queue, or after a retry, the owner may not know yet of a job in
-    /// `ready`; then it is told first.
+    /// `ready`; in that case this tells it first.
     pub(crate) async fn watch(
         &self,
         job: &Located,

@@ -1,8 +1,9 @@
-//! The socket's file, while the daemon lives.
+//! Keeps the socket reachable: listens again if its file is removed.
 //!
-//! A runtime directory is removed when its user's last session ends, and the daemon goes on. So it
-//! watches its socket's directory. When the socket is gone it listens again, in the home if need be,
-//! and writes the new path into its lock, where clients look that find nothing at the usual place.
+//! A runtime directory is removed when its user's last session ends, and the daemon keeps running. So
+//! it watches its socket's directory. When the socket is gone it listens again, in the home if need
+//! be, and writes the new path into its lock, where clients look that find nothing at the usual
+//! place.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -24,13 +25,18 @@ use crate::listen::bind;
 use crate::peers::Peers;
 use crate::server;
 
-/// How often it looks where it cannot watch, or could not listen again.
+/// How often to look if the directory cannot be watched, or listening failed.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How often to look at a directory that is watched: an unmounted one, or one with a renamed
+/// ancestor, tells nothing.
+const LOOK_ANYWAY: Duration = Duration::from_secs(60);
+/// How long to wait after a change: the rest of the directory may be about to go.
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// Tells when something leaves the socket's directory.
 struct Watch {
     left: Arc<Notify>,
-    /// None where the system has no watch to give.
+    /// `None` if the directory cannot be watched.
     watcher: Option<RecommendedWatcher>,
 }
 
@@ -62,11 +68,12 @@ impl Watch {
         Self { left, watcher }
     }
 
-    /// Waits until it is time to look.
+    /// Waits until the socket should be looked at.
     async fn changed(&self) {
-        match self.watcher {
-            Some(_) => self.left.notified().await,
-            None => tokio::time::sleep(LOOK_EVERY).await,
+        let anyway = if self.watcher.is_some() { LOOK_ANYWAY } else { LOOK_EVERY };
+        tokio::select! {
+            () = self.left.notified() => tokio::time::sleep(SETTLE).await,
+            () = tokio::time::sleep(anyway) => {}
         }
     }
 }
@@ -111,6 +118,8 @@ pub(crate) async fn keep(
                     () = tokio::time::sleep(LOOK_EVERY) => {}
                     () = closing.cancelled() => break,
                 }
+                // The directory may be another one by now.
+                watch = Watch::start(&path);
             }
         }
     }

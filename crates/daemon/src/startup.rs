@@ -334,7 +334,9 @@ fn engine_binary() -> PathBuf {
     find_program("threadrunner-engine", "THREADRUNNER_ENGINE").unwrap_or_else(|failure| {
         tracing::warn!(%failure, "no engine");
         let chosen = std::env::var_os("THREADRUNNER_ENGINE").filter(|path| !path.is_empty());
-        chosen.map_or_else(|| "threadrunner-engine".into(), PathBuf::from)
+        // Absolute, because the daemon leaves its working directory.
+        let chosen = chosen.map(|path| std::path::absolute(&path).unwrap_or(path.into()));
+        chosen.unwrap_or_else(|| "threadrunner-engine".into())
     })
 }
 

@@ -43,25 +43,74 @@ pub(crate) struct WorkspaceId(pub(crate) u16);
 enum Operation {
     Submit(Box<Submission>),
     Claim(JobId),
-    Append { id: JobId, text: String },
-    Complete { id: JobId, text: String, meta: Box<JobMeta> },
-    Fail { id: JobId, failure: Failure, rest: String, meta: Box<JobMeta> },
-    FailQueued { id: JobId, failure: Failure },
-    Release { id: JobId, counted: bool },
-    Look(JobId),
-    LookFor { id: JobId, reply: Reply<()> },
+    Append {
+        id: JobId,
+        text: String,
+    },
+    Complete {
+        id: JobId,
+        text: String,
+        meta: Box<JobMeta>,
+    },
+    Fail {
+        id: JobId,
+        failure: Failure,
+        rest: String,
+        meta: Box<JobMeta>,
+    },
+    FailQueued {
+        id: JobId,
+        failure: Failure,
+    },
+    Release {
+        id: JobId,
+        counted: bool,
+    },
+    /// A job that appeared; `_seat` counts those that the watcher reported.
+    Look {
+        id: JobId,
+        _seat: Option<Seat>,
+    },
+    LookFor {
+        id: JobId,
+        reply: Reply<()>,
+    },
     BeginHook(JobId),
-    EndHook { id: JobId, outcome: Box<HookOutcome> },
+    EndHook {
+        id: JobId,
+        outcome: Box<HookOutcome>,
+    },
     Stands(JobId),
-    List,
-    Retry { id: JobId, reply: Reply<()> },
-    Remove { id: JobId, reply: Reply<()> },
-    RemoveAll { ids: Vec<JobId>, reply: Reply<Vec<JobId>> },
-    UndoTurn { name: SessionName, reply: Reply<Undone> },
-    RemoveSession { name: SessionName, reply: Reply<RemovedSession> },
+    List(Option<Seat>),
+    Retry {
+        id: JobId,
+        reply: Reply<()>,
+    },
+    Remove {
+        id: JobId,
+        reply: Reply<()>,
+    },
+    RemoveAll {
+        ids: Vec<JobId>,
+        reply: Reply<Vec<JobId>>,
+    },
+    UndoTurn {
+        name: SessionName,
+        reply: Reply<Undone>,
+    },
+    RemoveSession {
+        name: SessionName,
+        reply: Reply<RemovedSession>,
+    },
 }
 
 type Reply<T> = oneshot::Sender<Result<T, Failure>>;
+
+/// Counts the operations of a kind that wait: each holds a clone.
+type Seat = Arc<()>;
+
+/// The most jobs of other programs that the thread is told of one by one.
+const MOST_LOOKS: usize = 1024;
 
 /// The sender of the threads' events, each with the workspace it is from.
 pub(crate) type StoreEvents = tokio::sync::mpsc::Sender<(WorkspaceId, StoreEvent)>;
@@ -227,7 +276,7 @@ impl Store {
 
     /// Inspects a job in `ready`, answered by [`StoreEvent::Found`] if it is one.
     pub(crate) fn look(&self, id: JobId) {
-        self.send_silent(Operation::Look(id));
+        self.send_silent(Operation::Look { id, _seat: None });
     }
 
     /// Prepares to run the hook of an ended job, answered by [`StoreEvent::HookReady`].
@@ -247,7 +296,7 @@ impl Store {
 
     /// Lists all that is in `ready`, answered by [`StoreEvent::Listed`].
     pub(crate) fn list(&self) {
-        self.send_silent(Operation::List);
+        self.send_silent(Operation::List(None));
     }
 
     /// Moves a running job back to `ready`. `counted` says whether its attempt counts.
@@ -257,11 +306,20 @@ impl Store {
 }
 
 /// Watches for jobs that other programs put into `ready`. If that fails, listings find them later.
+///
+/// However fast they come, only [`MOST_LOOKS`] wait to be looked at one by one; one list stands for
+/// the rest.
 fn watch_ready(workspace: &Workspace, operations: mpsc::Sender<Operation>) -> Option<Watcher> {
+    let (looks, lists) = (Seat::default(), Seat::default());
     let tell = move |event| {
         let operation = match event {
-            WatchEvent::Arrived(id) => Operation::Look(id),
-            WatchEvent::Rescan => Operation::List,
+            WatchEvent::Arrived(id) if Arc::strong_count(&looks) <= MOST_LOOKS => {
+                Operation::Look { id, _seat: Some(Arc::clone(&looks)) }
+            }
+            WatchEvent::Arrived(_) | WatchEvent::Rescan if Arc::strong_count(&lists) > 1 => return,
+            WatchEvent::Arrived(_) | WatchEvent::Rescan => {
+                Operation::List(Some(Arc::clone(&lists)))
+            }
         };
         // The thread ends only with the daemon.
         let _ = operations.send(operation);

@@ -50,7 +50,7 @@ pub enum EngineError {
     /// A command that the protocol does not allow at this point.
     #[error("the daemon broke the protocol: {0}")]
     Protocol(String),
-    /// The backend cannot go on. Every request has failed.
+    /// The backend cannot continue. Every request has failed.
     #[error("the backend broke down: {0}")]
     Broken(Failure),
 }

@@ -1,4 +1,4 @@
-//! Facts about the machine, read once: behind the fence, they can no longer be read.
+//! Facts about the machine and this build, read once: behind the fence, they can no longer be read.
 
 use std::fs::read_to_string;
 use std::sync::OnceLock;

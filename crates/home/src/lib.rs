@@ -5,7 +5,7 @@
 //! `config.toml`, with [`WorkspaceSettings`] for one workspace and [`ModelConfig`] for one model.
 //! [`resolve_model`] and [`resolve_draft`] turn names into files. [`FileLock`] is the lock by which
 //! a daemon is known to live. The command line and the daemon share this crate, so that both read
-//! all of that alike. A flag beats a variable, which beats `config.toml`, which beats the default.
+//! these in the same way. A flag beats a variable, which beats `config.toml`, which beats the default.
 //!
 //! The crate knows `core` and the file system: no socket, no job on disk, and not what is inside a
 //! model file.

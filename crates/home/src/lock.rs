@@ -64,7 +64,7 @@ impl FileLock {
         (!note.is_empty()).then_some(note)
     }
 
-    /// The id of the process that holds the lock at `path`; `None` if nobody holds it, or if the
+    /// The id of the process that holds the lock at `path`; `None` if it is not held, or if the
     /// system does not tell, as for a process in another container.
     ///
     /// Asks the kernel, because a process id that was written down may be another process's by now.

@@ -21,8 +21,8 @@ pub fn resolve_backend(flag: Option<BackendKind>, home: &Home, config: &Config) 
 /// dummy needs no file.
 ///
 /// # Errors
-/// [`ErrorCode::NoModel`] when no name is given and there is no default;
-/// [`ErrorCode::ModelNotFound`] when no model has that name. The hint says which models there are.
+/// [`ErrorCode::NoModel`](threadrunner_core::ErrorCode::NoModel) when no name is given and there is no default;
+/// [`ErrorCode::ModelNotFound`](threadrunner_core::ErrorCode::ModelNotFound) when no model has that name. The hint says which models there are.
 pub fn resolve_model(
     home: &Home,
     config: &Config,
@@ -43,7 +43,7 @@ pub fn resolve_model(
     Ok(ModelRef { backend, path: Some(path), draft: None })
 }
 
-/// The path that tells the dummy of `[models.NAME]` from others. There is no such file.
+/// A path that identifies the dummy of `[models.NAME]`. No such file exists.
 fn dummy(home: &Home, config: &Config, name: &str) -> Option<PathBuf> {
     let mut paths = config.models.keys().map(|known| (known, home.models_dir.join(known)));
     let found = paths.find(|(known, path)| known.as_str() == name || path.as_os_str() == name)?;
@@ -84,7 +84,7 @@ const NO_DRAFT: &str = "none";
 /// `[models.NAME]` configures. `none` disables the draft model.
 ///
 /// # Errors
-/// [`ErrorCode::ModelNotFound`] when no model has that name.
+/// [`ErrorCode::ModelNotFound`](threadrunner_core::ErrorCode::ModelNotFound) when no model has that name.
 pub fn resolve_draft(
     home: &Home,
     config: &Config,

@@ -1,4 +1,4 @@
-//! The model files there are, and which of them a name means.
+//! Lists model files, and resolves names to them.
 
 use std::fs;
 use std::io;

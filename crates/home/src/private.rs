@@ -65,7 +65,7 @@ impl From<PrivateDirError> for Failure {
 
 /// Creates `path` with mode 0700, unless it exists. An existing one must be a directory of this
 /// user, and is closed to others if `ours` accepts all names in it. With anything else in it, its
-/// mode was somebody's decision: it is left alone, and an error if it admits others.
+/// mode was set on purpose: it is left alone, and an error if it admits others.
 pub(crate) fn ensure_private(
     path: &Path,
     ours: impl Fn(&str) -> bool,

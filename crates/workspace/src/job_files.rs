@@ -133,7 +133,7 @@ pub(crate) struct Description {
     pub(crate) sealed_prompt: Option<Digest>,
 }
 
-/// Why a job's files make no job that can run.
+/// Why a job cannot be loaded from its files.
 #[derive(Debug)]
 pub(crate) enum LoadError {
     /// The job's own fault, which its submitter is told.
@@ -213,6 +213,10 @@ pub(crate) fn load_whole_meta(dir: &JobDir<'_>) -> Result<JobMeta> {
         && let Ok(mode) = parse_type(&bytes)
     {
         meta.mode = mode;
+    }
+    // Whatever it was called, it is run as text.
+    if meta.mode == JobType::Unknown {
+        meta.mode = JobType::Text;
     }
     Ok(meta)
 }

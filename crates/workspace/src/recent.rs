@@ -1,5 +1,6 @@
 //! Remembers the newest names of the states that can hold very many jobs, so that asking for them
-//! does not read a directory of a million names. [`crate::newest_jobs`] asks and tells.
+//! does not read a directory of a million names. [`crate::newest_jobs`] reads and
+//! updates it.
 //!
 //! What this process changes is noted as it happens. What others change shows in the directory's
 //! modification time: if it is not that of our last change, everything remembered is forgotten. Two
@@ -79,7 +80,7 @@ impl State {
 }
 
 impl Known {
-    /// What is known while the directory is being read, which changed then.
+    /// The state while the directory is read. `changed` is its modification time before that.
     pub(crate) fn reading(changed: Changed) -> Self {
         Self { names: None, changed: Some(changed), meanwhile: Some(Vec::new()) }
     }

@@ -96,7 +96,7 @@ impl RedoLog {
         let bytes = match job_dir(&root, layout.root().to_owned()).read(REDO_FILE) {
             Ok(Some(bytes)) => bytes,
             Ok(None) => return Ok((log, Vec::new())),
-            // Somebody's link or directory: not ours, so leave it alone.
+            // A link or directory that another program put there: leave it alone.
             Err(ReadError::Unfit(_)) => {
                 log.wanted = false;
                 return Ok((log, Vec::new()));

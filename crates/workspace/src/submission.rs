@@ -20,7 +20,7 @@ const MAX_ENTRY_BYTES: usize = 16 << 10;
 /// A job to submit.
 #[derive(Debug, Clone)]
 pub struct NewJob {
-    /// Its id, from [`Workspace::next_id`].
+    /// Its id, from [`Workspace::next_id`](crate::Workspace::next_id).
     pub id: JobId,
     /// The prompt.
     pub prompt: String,
@@ -40,7 +40,7 @@ pub(crate) struct Submission<'a> {
 }
 
 impl<'a> Submission<'a> {
-    /// That of a job with this `meta.json`.
+    /// The submission of `job`, with this `meta.json`.
     pub(crate) fn new(job: &'a NewJob, meta: &JobMeta) -> Result<Self> {
         let meta = meta_json(meta)?;
         let seal = SubmissionSeal::new(job.prompt.as_bytes(), meta.as_bytes());

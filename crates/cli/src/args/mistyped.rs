@@ -119,7 +119,7 @@ impl Question {
         }
     }
 
-    /// The message if nobody can be asked.
+    /// The message if there is no terminal to ask on.
     pub(crate) fn to_a_script(&self) -> String {
         let command = match &self.meant {
             Ok(command) => format!("as a command: `threadrunner {command}`"),

@@ -161,7 +161,7 @@ async fn read(
                     session.spinner.set(label);
                 }
             }
-            ReplyBody::Data { .. } | ReplyBody::Error(_) | ReplyBody::Unknown {} => {
+            ReplyBody::Data { .. } | ReplyBody::Error(_) | ReplyBody::Unknown(_) => {
                 return Err(strange("a value where text was expected"));
             }
         }

@@ -150,7 +150,7 @@ impl Waiting {
         let mut left = HashSet::new();
         let mut told = HashSet::new();
         for record in records {
-            if !record.state.is_final() {
+            if !record.has_ended() {
                 left.insert(record.job);
             } else if told.insert(record.job.clone()) {
                 self.print(session, &record)?;
@@ -256,7 +256,7 @@ async fn idle(session: &mut Session, mut changes: Replies, mut live: u32) -> Com
             let mut waited = false;
             for job in listed.ids {
                 match session.call(ask::Wait(query_of(&job))).await {
-                    Ok(record) => waited |= record.state.is_final(),
+                    Ok(record) => waited |= record.has_ended(),
                     // It ended and was removed meanwhile.
                     Err(CommandError::Failed { failure, .. })
                         if failure.code == ErrorCode::JobNotFound =>

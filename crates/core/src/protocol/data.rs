@@ -56,6 +56,14 @@ pub struct JobRecord {
     pub meta: JobMeta,
 }
 
+impl JobRecord {
+    /// Whether the job has ended, even in a way that this version does not know.
+    pub fn has_ended(&self) -> bool {
+        let unknown = self.state == JobStatus::Unknown;
+        self.state.is_final() || (unknown && self.meta.completed_at.is_some())
+    }
+}
+
 /// Records of jobs.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct JobList {

@@ -46,8 +46,8 @@ fn in_plain_words(said: &str) -> String {
 
 /// Whether an object with this key can be read as a `T` that makes use of the key.
 ///
-/// A struct that flattens others cannot name its keys, so it is asked: a list of an empty list is
-/// the value of none, so it is refused exactly where the key counts.
+/// A struct that flattens others cannot list its keys, so this asks: no field accepts `[[]]`, so
+/// reading it fails exactly if the key is used.
 pub fn reads_key<T: DeserializeOwned>(key: &str) -> bool {
     let object = Map::from_iter([(key.to_owned(), Value::Array(vec![Value::Array(Vec::new())]))]);
     serde_json::from_value::<T>(Value::Object(object)).is_err()

@@ -4,10 +4,11 @@
 //! limit, which depends on who is waiting. The cost of a token is measured: it differs by a factor
 //! of a hundred between models and machines, and narrow passes cost more per token.
 
-/// How long a prompt may hold up an answer that somebody watches, in seconds. Readers notice a
+/// How long a prompt may hold up an answer that a client follows, in seconds. Readers notice a
 /// quarter of a second, and a pass may take half as long again as expected.
 const WATCHED: f64 = 0.17;
-/// The longest pass while nobody watches an answer, in seconds: a new request has to wait for it.
+/// The longest pass while no client follows an answer, in seconds: a new request has to
+/// wait for it.
 const UNWATCHED: f64 = 0.5;
 /// How long other requests' tokens may hold up each token of an interactive request, in seconds.
 const BESIDE_INTERACTIVE: f64 = 0.1;

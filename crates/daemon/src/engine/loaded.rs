@@ -23,6 +23,10 @@ const MOST_LOAD: u32 = 24;
 /// soon as one ends.
 const INTERACTIVE_BEYOND: usize = 8;
 
+/// How many events an engine may send that this daemon does not know: a newer one sends a few with
+/// each answer, and a hostile one is not to send them forever.
+const SURPRISES: u32 = 100_000;
+
 /// An engine that is loading or loaded.
 #[derive(Debug)]
 pub(crate) struct Engine {
@@ -50,6 +54,8 @@ pub(crate) struct Engine {
     state: Option<StateDirectory>,
     /// Whether it understands [`Command::Stream`].
     knows_stream: bool,
+    /// How many more events this daemon need not know.
+    surprises_left: u32,
     /// Its resident memory in bytes, and when that was measured.
     resident: (u64, Option<Instant>),
     /// Prompt tokens over all requests, and how many of them were cached.
@@ -129,6 +135,7 @@ impl Engine {
             shrunk: false,
             state: None,
             knows_stream: false,
+            surprises_left: SURPRISES,
             resident: (0, None),
             read: (0, 0),
         }
@@ -236,6 +243,12 @@ impl Engine {
 
     pub(crate) fn is_ready(&self) -> bool {
         matches!(self.view.borrow().state, LoadState::Ready(_))
+    }
+
+    /// Counts an event that this daemon does not know. Returns false if there were too many.
+    pub(crate) fn surprises(&mut self) -> bool {
+        self.surprises_left = self.surprises_left.saturating_sub(1);
+        self.surprises_left > 0
     }
 
     /// Sets and publishes the state of loading.

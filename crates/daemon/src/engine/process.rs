@@ -55,7 +55,7 @@ pub(crate) enum EngineMessage {
 pub(crate) struct Exit {
     /// A phrase that continues "it ...".
     pub(crate) how: String,
-    /// Whether a `SIGKILL` from elsewhere ended it: a person, or the kernel for want of memory.
+    /// Whether a `SIGKILL` from elsewhere ended it: a person, or the kernel because memory ran out.
     /// Then the jobs it ran are not to blame.
     pub(crate) was_killed: bool,
 }

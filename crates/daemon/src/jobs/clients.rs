@@ -233,7 +233,7 @@ impl Owner {
     }
 
     /// Tells a job's engine to cancel its request. The engine frees the slot within one step;
-    /// nobody here waits for that.
+    /// the owner does not wait for that.
     pub(super) fn cancel_request(&self, id: &JobId) {
         if let Some(live) = self.live.get(id)
             && let Stage::Running(run) = &live.stage

@@ -42,7 +42,7 @@ impl Owner {
             Ok(true) => {}
             Ok(false) => return,
             Err(failure) if failure.code == ErrorCode::Overloaded => {
-                // Tried again with whatever happens next, at the latest with the next listing.
+                // Retried at the next event, at the latest at the next listing.
                 tracing::debug!(%failure, "queued jobs wait");
                 return;
             }

@@ -85,8 +85,13 @@ impl Owner {
                 self.must_load(model, "load_failed")?;
                 self.load_failed(model, &failure, false);
             }
-            // It is about no request, so it is no progress of one.
-            Event::Unknown => progress = false,
+            // It concerns no request, so it is not progress.
+            Event::Unknown => {
+                progress = false;
+                if self.engines.get_mut(model).is_some_and(|engine| !engine.surprises()) {
+                    return Err("sent too many unknown events".to_owned());
+                }
+            }
             Event::Sized { .. } => return Err("sent `sized` without being asked".to_owned()),
             Event::Prefill { id, done, total } => {
                 let job = self.requests.heard(id, engine, 0)?;

@@ -69,7 +69,7 @@ pub(crate) struct Owner {
     pub(super) unflushed: HashSet<JobId>,
     pub(super) flush_at: Option<Instant>,
     pub(super) list_at: Instant,
-    /// Where changes go for those who watch all jobs.
+    /// Where changes go for clients that watch all jobs.
     pub(super) changes: Changes,
     /// Until when no queued job is claimed, because the disk is full or the like.
     pub(super) short_until: Option<Instant>,

@@ -77,7 +77,8 @@ impl Sizes {
         if !self.asking.contains_key(&id) {
             return false;
         }
-        let size = match events.first() {
+        let size = match events.iter().find(|event| !matches!(event, Event::Unknown)) {
+            None => return true,
             Some(Event::Sized { wanted, least }) => {
                 Size::Known(Sized { wanted: *wanted, least: *least, measured: None })
             }

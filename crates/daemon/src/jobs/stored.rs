@@ -115,7 +115,7 @@ impl Owner {
             view.send_modify(|view| view.durable = true);
         }
         if let Some(tell) = live.tell.take() {
-            // A client that has gone meanwhile keeps its job all the same.
+            // The job is kept even if its client is gone.
             let _ = tell.send(Ok(id.clone()));
         }
     }

@@ -187,7 +187,7 @@ impl Keeper {
                 self.ends(id, result.map_err(Failure::from));
             }
             Operation::Release { id, counted } => self.release(id, counted),
-            Operation::Look(id) => self.look(id),
+            Operation::Look { id, .. } => self.look(id),
             Operation::LookFor { id, reply } => {
                 self.look(id);
                 // The client may be gone.
@@ -200,7 +200,11 @@ impl Keeper {
             }
             // Reported after the sync, which includes what this group does to it.
             Operation::Stands(id) => self.asked_about.push(id),
-            Operation::List => self.list(),
+            Operation::List(asked) => {
+                // What arrives from here on needs a list of its own.
+                drop(asked);
+                self.list();
+            }
             Operation::Retry { id, reply } => {
                 let result = self.workspace.retry(&id);
                 if result.is_ok()

@@ -1,4 +1,4 @@
-//! Weights in memory, and what they and llama.cpp's build say of what is possible with them.
+//! Loads weights, and reports what a model and this build of llama.cpp support.
 
 use std::path::Path;
 use std::sync::mpsc;

@@ -7,7 +7,7 @@
 //! damaged is removed and never restored.
 //!
 //! llama.cpp trusts what it reads, so checksums and fingerprint ensure that it gets only what this
-//! module wrote. They do not stop somebody who forges a file, and need not: the directory belongs
+//! module wrote. They do not protect against a forged file, and need not: the directory belongs
 //! to the user (mode 0700), and only the daemon and its engines write there.
 
 mod file;

@@ -26,7 +26,7 @@ pub struct States {
 }
 
 impl States {
-    /// Opens those in `directory` that `backend`, which has loaded `model`, can restore. `None` if
+    /// Opens the states in `directory` that `backend`, which has loaded `model`, can restore. `None` if
     /// it can restore none or the model file cannot be read.
     pub fn new(
         directory: &StateDirectory,
@@ -44,7 +44,7 @@ impl States {
         Some(Self { directory: path, max_bytes, fingerprint: fingerprint.ok()? })
     }
 
-    /// Opens those in `directory` that have this fingerprint.
+    /// Opens the states in `directory` that have this fingerprint.
     #[cfg(test)]
     pub(super) fn of(directory: PathBuf, max_bytes: u64, fingerprint: &str) -> Self {
         Self { directory, max_bytes, fingerprint: fingerprint.to_owned() }

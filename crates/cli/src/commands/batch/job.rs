@@ -229,7 +229,7 @@ async fn read(
             }
             Ok(ReplyBody::Event(Progress::Restarted { .. })) => text.clear(),
             Ok(ReplyBody::Event(_)) => {}
-            Ok(ReplyBody::Data { .. } | ReplyBody::Error(_) | ReplyBody::Unknown {}) => {
+            Ok(ReplyBody::Data { .. } | ReplyBody::Error(_) | ReplyBody::Unknown(_)) => {
                 let failure =
                     Failure::new(ErrorCode::BadFrame, "the daemon's answer is a value, not text");
                 return Err(Stopped::Failed { failure, job: None });

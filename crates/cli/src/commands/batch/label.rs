@@ -1,4 +1,4 @@
-//! What a line of a batch is known by, and what it asks for, whatever its format.
+//! Identifies a line of a batch, and holds what it asks for, in any format.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -71,7 +71,7 @@ pub(super) fn key_of_number(line: u64) -> String {
     format!("\0line {line}")
 }
 
-/// What a line asks for, and the keys in it that are unknown.
+/// What a line asks for, and the keys in it that have no effect.
 #[derive(Debug, PartialEq)]
 pub(super) struct Asked {
     pub(super) submission: Submission,

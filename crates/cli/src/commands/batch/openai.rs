@@ -102,9 +102,10 @@ fn read_body(mut body: Map<String, Value>, form: Form) -> Result<Asked, Failure>
     if body.remove("echo").is_some_and(|value| value != false) {
         return Err(invalid("\"echo\" can only be false".to_owned()));
     }
-    // A penalty of 0 changes nothing, so it needs no warning.
-    for key in ["frequency_penalty", "presence_penalty"] {
-        if body.get(key).and_then(Value::as_f64) == Some(0.0) {
+    // Turned off, they need no warning.
+    for key in ["frequency_penalty", "presence_penalty", "logprobs", "top_logprobs"] {
+        let off = |value: &Value| *value == Value::Bool(false) || value.as_f64() == Some(0.0);
+        if body.get(key).is_some_and(off) {
             body.remove(key);
         }
     }

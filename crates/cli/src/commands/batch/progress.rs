@@ -12,7 +12,7 @@ use crate::terminal::{Glyphs, glyphs};
 
 /// How far back the current rate looks.
 const WINDOW: Duration = Duration::from_secs(30);
-/// The shortest time between two samples of it.
+/// The minimum time between two samples for the rate.
 const POINT: Duration = Duration::from_millis(500);
 /// The width of the bar, in cells.
 const BAR: u64 = 20;
@@ -53,7 +53,8 @@ impl Counts {
     /// Counts a line that was answered.
     pub(super) fn answered(&mut self, tokens: u32, finish: FinishReason, now: Instant) {
         self.done += 1;
-        self.cut += u64::from(finish != FinishReason::Stop);
+        let cut = matches!(finish, FinishReason::Length | FinishReason::Repetition);
+        self.cut += u64::from(cut);
         self.tokens += u64::from(tokens);
         self.point(now);
     }

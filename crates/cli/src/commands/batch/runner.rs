@@ -231,7 +231,9 @@ impl Runner {
                 if !self.unknown.contains(&key) {
                     session.spinner.hide();
                     let line = label.line;
-                    output::say(&format!("line {line}: unknown key {key:?}, ignored in all lines"));
+                    output::say(&format!(
+                        "line {line}: the key {key:?} has no effect, here and in other lines"
+                    ));
                     self.unknown.push(key);
                 }
             }

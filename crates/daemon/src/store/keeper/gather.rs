@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn what_is_no_submission_waits_for_nobody() {
-        assert_eq!(Patient::new().gather(Some(Operation::List)), 1);
+        assert_eq!(Patient::new().gather(Some(Operation::List(None))), 1);
     }
 
     #[test]
