@@ -117,7 +117,7 @@ fn cannot_draft(draft: &Path, path: &Path, reason: &str) -> Failure {
 fn difference(model: &LlamaVocab<'_>, draft: &LlamaVocab<'_>) -> Option<String> {
     let (many, drafts) = (model.n_tokens(), draft.n_tokens());
     if model.vocab_type() != draft.vocab_type() {
-        return Some("their tokenizers are of different kinds".to_owned());
+        return Some("their vocabularies differ: they are of different kinds".to_owned());
     }
     if many.abs_diff(drafts) > MOST_PADDING as u32 {
         return Some(format!("their vocabularies differ: {drafts} and {many} tokens"));
