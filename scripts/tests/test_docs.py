@@ -100,7 +100,7 @@ class DocsTest(unittest.TestCase):
         self.assertEqual(set(documented["engine"]) | {"dummy"}, strict("StrictEngineOptions"))
         self.assertEqual(set(documented["defaults"]), strict("StrictParameters"))
         self.assertEqual(set(documented["workspaces"]["code"]), fields("WorkspaceConfig"))
-        source = read("crates/home/src/memory.rs")
+        source = read("crates/home/src/model_config.rs")
         self.assertEqual(set(documented["models"]["small"]) | {"dummy"}, fields("ModelConfig"))
 
     def test_the_python_example_compiles(self):
