@@ -209,7 +209,6 @@ mod tests {
 
     use super::*;
     use crate::Client;
-    use threadrunner_core::protocol::Ask;
 
     /// A connection to a daemon played by the test, with these limits on its silence.
     fn pair(silence: Duration, probe: Duration) -> (Client, UnixStream) {
@@ -227,19 +226,6 @@ mod tests {
         }
     }
 
-    /// A request that the other end here answers with a number.
-    struct Number;
-
-    impl From<Number> for Op {
-        fn from(_: Number) -> Self {
-            Self::Ps
-        }
-    }
-
-    impl Ask for Number {
-        type Answer = u32;
-    }
-
     #[tokio::test]
     async fn whoever_waits_for_a_daemon_that_has_stopped_answering_is_told() {
         let (client, _theirs) = pair(Duration::from_millis(1), Duration::from_millis(1));
@@ -255,7 +241,8 @@ mod tests {
     #[tokio::test]
     async fn a_daemon_that_says_that_it_is_there_is_waited_for() {
         let (client, mut theirs) = pair(Duration::from_millis(1), Duration::from_secs(60));
-        let job = tokio::spawn(async move { client.call(Number).await });
+        let mut replies = client.request(Op::Ps).await.unwrap();
+        let job = tokio::spawn(async move { replies.next().await });
         let mut unread = BytesMut::new();
         let (asked, _) = op(&mut theirs, &mut unread).await;
         let mut say = async |id: u64, data: u32| {
@@ -270,6 +257,6 @@ mod tests {
             assert_eq!(probe, (PROBE, "status".to_owned()));
         }
         say(asked, 7).await;
-        assert_eq!(job.await.unwrap().unwrap(), 7);
+        assert_eq!(job.await.unwrap().unwrap(), ReplyBody::Data { data: 7.into() });
     }
 }

@@ -2,30 +2,21 @@
 
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+mod number;
+
 use std::path::Path;
 
 use bytes::BytesMut;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use threadrunner_client::{Client, Daemon, Replies};
-use threadrunner_core::protocol::{Ask, Op, Progress, ReplyBody, Submission};
+use threadrunner_core::protocol::{Op, Progress, ReplyBody, Submission};
 use threadrunner_core::{ErrorCode, Failure, decode_frame, encode_frame};
 use threadrunner_home::Home;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
-/// A request that the other end here answers with a number.
-struct Number;
-
-impl From<Number> for Op {
-    fn from(_: Number) -> Self {
-        Self::Ps
-    }
-}
-
-impl Ask for Number {
-    type Answer = u32;
-}
+use self::number::Number;
 
 /// The daemon's end of a connection.
 struct Peer {

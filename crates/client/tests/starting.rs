@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+mod number;
+
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -13,22 +15,11 @@ use std::{env, thread};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use threadrunner_client::Daemon;
-use threadrunner_core::protocol::{Ask, Op, Submission};
+use threadrunner_core::protocol::{Op, Submission};
 use threadrunner_core::{ErrorCode, MAX_FRAME_BYTES};
 use threadrunner_home::{FileLock, Home};
 
-/// A request that the other end here answers with a number.
-struct Number;
-
-impl From<Number> for Op {
-    fn from(_: Number) -> Self {
-        Self::Ps
-    }
-}
-
-impl Ask for Number {
-    type Answer = u32;
-}
+use self::number::Number;
 
 /// A home, and a program in it that plays the daemon.
 struct Fixture {

@@ -87,9 +87,14 @@ pub fn all_known<'de, D: Deserializer<'de>, T: OpenEnum>(from: D) -> Result<Vec<
     Vec::<String>::deserialize(from)?.iter().map(|word| find(word)).collect()
 }
 
-fn find<T: OpenEnum, E: Error>(word: &str) -> Result<T, E> {
+/// The value that a word means; `None` if it is unknown.
+pub fn parse<T: OpenEnum>(word: &str) -> Option<T> {
     let found = T::WORDS.iter().chain(T::EARLIER).find(|(_, known)| *known == word);
-    found.map(|(value, _)| *value).ok_or_else(|| {
+    found.map(|(value, _)| *value)
+}
+
+fn find<T: OpenEnum, E: Error>(word: &str) -> Result<T, E> {
+    parse(word).ok_or_else(|| {
         let words: Vec<_> = T::WORDS.iter().map(|(_, known)| format!("`{known}`")).collect();
         E::custom(format_args!("unknown variant `{word}`, expected one of {}", words.join(", ")))
     })

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::open_enum::OpenEnum;
+use crate::open_enum::{OpenEnum, parse};
 
 /// The priority of a job. Higher ones go first, but lower ones get a share, so no job waits
 /// forever.
@@ -21,8 +21,7 @@ pub enum Priority {
 impl<'de> Deserialize<'de> for Priority {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let word = String::deserialize(from)?;
-        let known = Self::WORDS.iter().find(|(_, known)| *known == word);
-        Ok(known.map_or(Self::Normal, |(value, _)| *value))
+        Ok(parse(&word).unwrap_or(Self::Normal))
     }
 }
 

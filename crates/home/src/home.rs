@@ -4,6 +4,7 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
+use threadrunner_core::open_enum::parse;
 use threadrunner_core::{BackendKind, ErrorCode, Failure};
 
 use crate::private::{ensure_closed, ensure_dir, ensure_private};
@@ -233,18 +234,11 @@ impl Home {
 }
 
 fn backend(text: &OsStr) -> Result<BackendKind, Failure> {
-    match text.to_str() {
-        Some("llama") => Ok(BackendKind::Llama),
-        Some("dummy") => Ok(BackendKind::Dummy),
-        _ => Err(Failure::new(
-            ErrorCode::Config,
-            format!(
-                "THREADRUNNER_BACKEND is '{}', but must be llama or dummy",
-                text.to_string_lossy()
-            ),
-        )
-        .hint("unset it for the default")),
-    }
+    text.to_str().and_then(parse).ok_or_else(|| {
+        let text = text.to_string_lossy();
+        let message = format!("THREADRUNNER_BACKEND is '{text}', but must be llama or dummy");
+        Failure::new(ErrorCode::Config, message).hint("unset it for the default")
+    })
 }
 
 #[cfg(test)]

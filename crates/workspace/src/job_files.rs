@@ -2,6 +2,7 @@
 //! complete files from torn ones.
 
 use serde::{Deserialize, Serialize};
+use threadrunner_core::open_enum::parse;
 use threadrunner_core::{ErrorCode, Failure, JobMeta, JobSpec, JobType, SPEC_VERSION};
 
 use crate::files::{JobDir, MAX_FILE_BYTES, ReadError};
@@ -304,7 +305,7 @@ fn parse_type(bytes: &[u8]) -> Result<JobType, Failure> {
     if said.is_empty() {
         return Err(malformed("type.txt is empty".to_owned()));
     }
-    JobType::ALL.iter().copied().find(|kind| kind.as_str() == said).ok_or_else(|| {
+    parse(said).ok_or_else(|| {
         let shown: String = said.chars().take(40).collect();
         malformed(format!("type.txt says '{shown}', which is not a kind of job"))
             .hint("write 'text' into it, or remove it")

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use threadrunner_core::open_enum::parse;
 use threadrunner_core::{
     BackendKind, JobId, JobStatus, Parameters, Priority, SessionName, parse_duration,
 };
@@ -36,18 +37,14 @@ pub(crate) fn seed(text: &str) -> Result<u32, String> {
 
 /// The name of a backend: `llama` or `dummy`.
 pub(crate) fn backend() -> impl TypedValueParser<Value = BackendKind> {
-    let all = || BackendKind::ALL.iter().copied();
-    PossibleValuesParser::new(all().map(BackendKind::as_str))
-        .try_map(move |text| all().find(|kind| kind.as_str() == text).ok_or("no such backend"))
+    PossibleValuesParser::new(BackendKind::ALL.iter().map(|kind| kind.as_str()))
+        .try_map(|text| parse(&text).ok_or("no such backend"))
 }
 
 /// The name of a priority.
 pub(crate) fn priority() -> impl TypedValueParser<Value = Priority> {
-    PossibleValuesParser::new(["interactive", "normal", "batch"]).map(|text| match text.as_str() {
-        "interactive" => Priority::Interactive,
-        "batch" => Priority::Batch,
-        _ => Priority::Normal,
-    })
+    PossibleValuesParser::new(["interactive", "normal", "batch"])
+        .try_map(|text| parse(&text).ok_or("no such priority"))
 }
 
 /// A job's state as `jobs` prints it. The names of the workspace's directories and `cancelled` are
