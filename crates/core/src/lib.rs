@@ -52,7 +52,7 @@ pub use job_status::JobStatus;
 pub use keep_alive::{InvalidKeepAlive, KeepAlive};
 pub use message::{Message, Role};
 pub use model::{BackendKind, ModelRef};
-pub use params::{InvalidParameter, Parameters};
+pub use params::{InvalidParameter, ParameterKind, ParameterOption, Parameters};
 pub use priority::Priority;
 pub use session::{
     InvalidSessionName, SESSION_VERSION, SessionFile, SessionName, Turn, TurnStanding,

@@ -348,6 +348,7 @@ impl<'a, W: Write> Engine<'a, W> {
         };
         if only_computes && outcome.forward.is_ok() {
             let took = start.elapsed();
+            tracing::trace!(tokens, ?took, ?usual, "forward pass");
             self.pass_times.took(tokens, took);
             self.scheduler.took(&step.forward, took.saturating_sub(outcome.drafting));
         }

@@ -2,6 +2,7 @@
 
 mod names;
 mod show;
+mod strict;
 mod wrong;
 
 use std::collections::BTreeMap;
@@ -9,11 +10,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer};
-use threadrunner_core::engine_protocol::{DummyScript, EngineOptions};
+use serde::Deserialize;
+use threadrunner_core::engine_protocol::EngineOptions;
 use threadrunner_core::open_enum::known_if_any;
 use threadrunner_core::{BackendKind, ErrorCode, Failure, KeepAlive, Parameters, Priority};
 
+use self::strict::strict;
 use self::wrong::{misread, wrong};
 use crate::{
     Home, Links, MemoryBudget, ModelConfig, RetentionConfig, SessionsConfig, amount, read_regular,
@@ -61,12 +63,12 @@ pub struct Config {
     /// to the home).
     pub aliases: BTreeMap<String, String>,
     /// `[engine]`: limits and tuning of every engine.
-    #[serde(deserialize_with = "engine_options")]
+    #[serde(deserialize_with = "strict")]
     pub engine: EngineOptions,
     /// `[models.NAME]`: settings for a single model.
     pub models: BTreeMap<String, ModelConfig>,
     /// `[defaults]`: generation parameters for requests that do not set them.
-    #[serde(deserialize_with = "parameters")]
+    #[serde(deserialize_with = "strict")]
     pub defaults: Parameters,
     /// `[retention]`: which ended jobs to keep, in each workspace.
     pub retention: RetentionConfig,
@@ -105,7 +107,7 @@ pub struct WorkspaceConfig {
     /// Which of its ended jobs to keep. Default: as in `[retention]`.
     pub retention: Option<RetentionConfig>,
     /// Its default generation parameters, which take precedence over the general ones.
-    #[serde(deserialize_with = "parameters")]
+    #[serde(deserialize_with = "strict")]
     pub defaults: Parameters,
 }
 
@@ -303,65 +305,6 @@ fn above_zero(table: &str, key: &str, value: Option<u32>) -> Result<(), String> 
         Some(0) => Err(format!("[{table}]: {key} is 0, but must be at least 1")),
         _ => Ok(()),
     }
-}
-
-/// [`EngineOptions`] that refuse unknown keys. A file written by hand should refuse them, and a
-/// wire format that grows should not. `remote` makes the compiler compare the two.
-#[derive(Deserialize)]
-#[serde(remote = "EngineOptions", deny_unknown_fields)]
-struct StrictEngineOptions {
-    #[serde(default)]
-    context: Option<u32>,
-    #[serde(default)]
-    sequences: Option<u32>,
-    #[serde(default)]
-    batch: Option<u32>,
-    #[serde(default)]
-    threads: Option<u32>,
-    #[serde(default)]
-    prefix_cache: Option<bool>,
-    #[serde(default)]
-    speculation: Option<bool>,
-    #[serde(default)]
-    speculation_greedy: Option<bool>,
-    #[serde(default)]
-    deterministic: Option<bool>,
-    #[serde(default)]
-    gpu_layers: Option<u32>,
-    #[serde(default)]
-    dummy: Option<DummyScript>,
-}
-
-fn engine_options<'de, D: Deserializer<'de>>(deserializer: D) -> Result<EngineOptions, D::Error> {
-    StrictEngineOptions::deserialize(deserializer)
-}
-
-/// [`Parameters`] that refuse unknown keys; see [`StrictEngineOptions`].
-#[derive(Deserialize)]
-#[serde(remote = "Parameters", deny_unknown_fields)]
-struct StrictParameters {
-    #[serde(default)]
-    max_tokens: Option<u32>,
-    #[serde(default)]
-    temperature: Option<f32>,
-    #[serde(default)]
-    top_k: Option<u32>,
-    #[serde(default)]
-    top_p: Option<f32>,
-    #[serde(default)]
-    min_p: Option<f32>,
-    #[serde(default)]
-    repeat_penalty: Option<f32>,
-    #[serde(default)]
-    repeat_limit: Option<u32>,
-    #[serde(default)]
-    seed: Option<u32>,
-    #[serde(default)]
-    stop: Vec<String>,
-}
-
-fn parameters<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Parameters, D::Error> {
-    StrictParameters::deserialize(deserializer)
 }
 
 #[cfg(test)]

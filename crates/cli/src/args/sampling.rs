@@ -1,57 +1,21 @@
 //! Options that say how tokens are chosen.
 
-use clap::Args;
-use threadrunner_core::{ErrorCode, Failure, Parameters};
+use clap::builder::ValueParser;
+use clap::error::{Error, ErrorKind};
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
+use serde_json::{Map, Value};
+use threadrunner_core::{ErrorCode, Failure, ParameterKind, ParameterOption, Parameters};
 
 use super::values;
 
-/// How tokens are chosen.
-#[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "Sampling (defaults: the model file's, else llama.cpp's)")]
-pub(crate) struct SamplingArgs {
-    /// Generate at most N tokens [default: 4096]
-    #[arg(long, value_name = "N")]
-    max_tokens: Option<u32>,
-    /// Set the temperature; 0 always takes the likeliest token
-    #[arg(long, value_name = "T", allow_negative_numbers = true)]
-    temperature: Option<f32>,
-    /// Choose among the K likeliest tokens; 0 for all
-    #[arg(long, value_name = "K")]
-    top_k: Option<u32>,
-    /// Choose among the likeliest tokens that together reach probability P; 1 for all
-    #[arg(long, value_name = "P", allow_negative_numbers = true)]
-    top_p: Option<f32>,
-    /// Choose among tokens at least P times as likely as the likeliest; 0 for all
-    #[arg(long, value_name = "P", allow_negative_numbers = true)]
-    min_p: Option<f32>,
-    /// Make recent tokens less likely; 1 to disable
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
-    repeat_penalty: Option<f32>,
-    /// End an answer whose last N tokens only repeat themselves; 0 to disable [default: 1024]
-    #[arg(long, value_name = "N")]
-    repeat_limit: Option<u32>,
-    /// Seed the sampler; the same seed gives the same answer
-    #[arg(long, value_name = "N", value_parser = values::seed, allow_negative_numbers = true)]
-    seed: Option<u32>,
-    /// End the answer before this text appears (repeatable)
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
-    stop: Vec<String>,
-}
+/// How tokens are chosen: a flag for each of [`Parameters::OPTIONS`].
+#[derive(Debug, Clone, Default)]
+pub(crate) struct SamplingArgs(Parameters);
 
 impl SamplingArgs {
     /// The parameters of a request, unchecked.
     pub(crate) fn into_parameters(self) -> Parameters {
-        Parameters {
-            max_tokens: self.max_tokens,
-            temperature: self.temperature,
-            top_k: self.top_k,
-            top_p: self.top_p,
-            min_p: self.min_p,
-            repeat_penalty: self.repeat_penalty,
-            repeat_limit: self.repeat_limit,
-            seed: self.seed,
-            stop: self.stop,
-        }
+        self.0
     }
 
     /// The same, with each checked against its range.
@@ -69,5 +33,60 @@ impl SamplingArgs {
                 ),
             )),
         }
+    }
+}
+
+const HEADING: &str = "Sampling (defaults: the model file's, else llama.cpp's)";
+
+impl Args for SamplingArgs {
+    fn augment_args(command: Command) -> Command {
+        command.args(Parameters::OPTIONS.iter().map(flag))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for SamplingArgs {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
+        let mut given = Map::new();
+        for ParameterOption { key, kind, .. } in Parameters::OPTIONS {
+            let Some(values) = matches.get_many::<Value>(key) else { continue };
+            let mut values = values.cloned();
+            let value = match kind {
+                ParameterKind::Texts => Some(Value::Array(values.collect())),
+                ParameterKind::Whole | ParameterKind::Number | ParameterKind::Seed => values.next(),
+            };
+            given.extend(value.map(|value| ((*key).to_owned(), value)));
+        }
+        let params = serde_json::from_value(Value::Object(given));
+        params.map(Self).map_err(|error| Error::raw(ErrorKind::ValueValidation, error))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
+        let given = Self::from_arg_matches(matches)?;
+        self.0 = given.0.or(&self.0);
+        Ok(())
+    }
+}
+
+fn flag(option: &ParameterOption) -> Arg {
+    let parser: ValueParser = match option.kind {
+        ParameterKind::Whole => values::whole.into(),
+        ParameterKind::Number => values::number.into(),
+        ParameterKind::Seed => values::seed.into(),
+        ParameterKind::Texts => (|text: &str| Ok::<_, String>(Value::from(text))).into(),
+    };
+    let arg = Arg::new(option.key)
+        .long(option.flag)
+        .value_name(option.value)
+        .help(option.help)
+        .help_heading(HEADING)
+        .value_parser(parser);
+    match option.kind {
+        ParameterKind::Whole => arg,
+        ParameterKind::Number | ParameterKind::Seed => arg.allow_negative_numbers(true),
+        ParameterKind::Texts => arg.action(ArgAction::Append).allow_hyphen_values(true),
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use serde_json::{Number, Value};
 use threadrunner_core::open_enum::parse;
 use threadrunner_core::{
     BackendKind, JobId, JobStatus, Parameters, Priority, SessionName, parse_duration,
@@ -29,9 +30,22 @@ pub(crate) fn concurrency(text: &str) -> Result<usize, String> {
     }
 }
 
-/// A seed: a whole number of at most 64 bits, signed or not, as in requests.
-pub(crate) fn seed(text: &str) -> Result<u32, String> {
-    let seed = text.parse().ok().and_then(Parameters::seed_of);
+/// A whole number, as JSON.
+pub(crate) fn whole(text: &str) -> Result<Value, String> {
+    let number = text.parse::<u32>().map(Value::from);
+    number.map_err(|_| format!("must be a whole number from 0 to {}", u32::MAX))
+}
+
+/// A number, as JSON.
+pub(crate) fn number(text: &str) -> Result<Value, String> {
+    // JSON has no infinity, and no value that is not a number.
+    let number = text.parse().ok().and_then(Number::from_f64);
+    number.map(Value::from).ok_or_else(|| "must be a number".to_owned())
+}
+
+/// A seed, as JSON: a whole number of at most 64 bits, signed or not, as in requests.
+pub(crate) fn seed(text: &str) -> Result<Value, String> {
+    let seed = text.parse().ok().and_then(Parameters::seed_of).map(Value::from);
     seed.ok_or_else(|| "must be a whole number of at most 64 bits".to_owned())
 }
 
@@ -121,8 +135,8 @@ mod tests {
 
     #[test]
     fn seeds_have_64_bits() {
-        assert_eq!(seed("7"), Ok(7));
-        assert_eq!(seed("4294967295"), Ok(u32::MAX));
+        assert_eq!(seed("7"), Ok(7.into()));
+        assert_eq!(seed("4294967295"), Ok(u32::MAX.into()));
         for large in ["-1", "-9223372036854775808", "18446744073709551615"] {
             assert!(seed(large).is_ok(), "{large}");
         }

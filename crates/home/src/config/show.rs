@@ -202,6 +202,13 @@ mod tests {
     }
 
     #[test]
+    fn every_parameter_has_its_line() {
+        for option in threadrunner_core::Parameters::OPTIONS {
+            assert_eq!(Config::table_of(option.key), Some("defaults"), "{}", option.key);
+        }
+    }
+
+    #[test]
     fn for_a_program_the_defaults_are_there_too() {
         let settings = Config::settings("grace = 1\n[engine]\nthreads = 3\n");
         assert_eq!(settings["grace"].as_integer(), Some(1));
