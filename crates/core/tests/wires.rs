@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use threadrunner_core::engine_protocol::{Command, Event};
-use threadrunner_core::protocol::{JobRecord, Reply, ReplyBody, Request};
+use threadrunner_core::protocol::{Ask, Ids, JobRecord, Op, Reply, ReplyBody, Request, ask};
 use threadrunner_core::{FinishReason, JobMeta, JobSpec, JobStatus};
 
 /// Keys whose values are words.
@@ -81,12 +81,43 @@ fn read<T: DeserializeOwned>(line: &Value) -> T {
 
 /// Checks that answers, events and records are read despite unknown keys and words.
 fn is_open<T: Serialize + DeserializeOwned>(file: &str) {
-    for line in lines(file) {
-        assert_eq!(serde_json::to_value(read::<T>(&line)).unwrap(), line);
-        read::<T>(&with_more(&line));
-        for line in with_words(&line) {
-            read::<T>(&line);
-        }
+    lines(file).iter().for_each(line_is_open::<T>);
+}
+
+fn line_is_open<T: Serialize + DeserializeOwned>(line: &Value) {
+    assert_eq!(serde_json::to_value(read::<T>(line)).unwrap(), *line);
+    read::<T>(&with_more(line));
+    for line in with_words(line) {
+        read::<T>(&line);
+    }
+}
+
+/// How to check the answer to an operation; `None` if the answer is not a single value.
+fn answer_check(op: &Op) -> Option<fn(&Value)> {
+    fn of<A: Ask>() -> Option<fn(&Value)> {
+        Some(line_is_open::<A::Answer>)
+    }
+    match op {
+        Op::Simple(_) | Op::Run(_) | Op::Follow(_) | Op::Watch(_) => None,
+        Op::Submit(_) => of::<ask::Submit>(),
+        Op::Wait(_) => of::<ask::Wait>(),
+        Op::Job(_) => of::<ask::Job>(),
+        Op::Result(_) => of::<ask::Result>(),
+        Op::Jobs(query) if query.ids => of::<Ids>(),
+        Op::Jobs(_) => of::<ask::Jobs>(),
+        Op::Cancel(_) => of::<ask::Cancel>(),
+        Op::Retry(_) => of::<ask::Retry>(),
+        Op::Rm(_) => of::<ask::Rm>(),
+        Op::Prune(_) => of::<ask::Prune>(),
+        Op::Sessions(_) => of::<ask::Sessions>(),
+        Op::Session(_) => of::<ask::Session>(),
+        Op::UndoSession(_) => of::<ask::UndoSession>(),
+        Op::RmSession(_) => of::<ask::RmSession>(),
+        Op::Ps => of::<ask::Ps>(),
+        Op::Status => of::<ask::Status>(),
+        Op::Load(_) => of::<ask::Load>(),
+        Op::Unload(_) => of::<ask::Unload>(),
+        Op::Stop(_) => of::<ask::Stop>(),
     }
 }
 
@@ -109,6 +140,25 @@ fn answers_events_and_records_of_the_future_are_read() {
     is_open::<Event>(include_str!("golden/events.jsonl"));
     is_open::<JobMeta>(include_str!("golden/meta.jsonl"));
     is_open::<JobRecord>(include_str!("golden/records.jsonl"));
+}
+
+#[test]
+fn every_operation_has_a_golden_request_and_answer_which_may_grow() {
+    let answers = lines(include_str!("golden/answers.jsonl"));
+    for line in lines(include_str!("golden/requests.jsonl")) {
+        let op = Request::parse(line.to_string().as_bytes()).unwrap().op;
+        let Some(check) = answer_check(&op) else { continue };
+        let ids = line["ids"] == true;
+        let of_op =
+            |answer: &&Value| answer["op"] == line["op"] && answer["data"]["ids"].is_array() == ids;
+        let answers: Vec<_> = answers.iter().filter(of_op).collect();
+        assert!(!answers.is_empty(), "answers.jsonl: {}", line["op"]);
+        answers.iter().for_each(|answer| check(&answer["data"]));
+    }
+    let asked: Vec<_> = lines(include_str!("golden/requests.jsonl"));
+    for answer in answers {
+        assert!(asked.iter().any(|line| line["op"] == answer["op"]), "requests.jsonl: {answer}");
+    }
 }
 
 #[test]
