@@ -149,7 +149,11 @@ pub(crate) fn probe(models: &[&Path]) -> ExitCode {
     });
     outcome.refused_as(io::ErrorKind::OutOfMemory, "use memory past the limit", || {
         // Address space is plentiful and nothing is written, so only the limit can refuse this.
-        Vec::<u8>::new().try_reserve_exact(1 << 36).map_err(|_| io::ErrorKind::OutOfMemory.into())
+        let mut memory = Vec::<u8>::new();
+        let reserved = memory.try_reserve_exact(1 << 36);
+        // An optimizer may leave out memory that nobody looks at.
+        std::hint::black_box(&memory);
+        reserved.map_err(|_| io::ErrorKind::OutOfMemory.into())
     });
     outcome.granted("use memory", || {
         let memory = vec![1_u8; 8 << 20];
