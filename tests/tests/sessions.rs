@@ -306,6 +306,10 @@ fn a_conversation_too_long_for_the_model_is_refused_with_what_to_do() {
     assert!(refused.stderr.contains("sessions undo s"), "{}", refused.stderr);
     home.run(["--session", "s", "--max-tokens", "5", "two"]).expect(0);
     assert_eq!(prompts(&home, "s"), ["one", "two"]);
+    // Of a conversation's first turn, it is the prompt.
+    let refused = home.run(["--session", "new", &"word ".repeat(300)]).expect(3);
+    assert!(!refused.stderr.contains("sessions undo"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("the prompt is 15"), "{}", refused.stderr);
 }
 
 #[test]

@@ -136,7 +136,8 @@ impl Owner {
     /// Rewords a failure if the job is a turn of a session that has outgrown the context.
     fn told_to_session(&self, id: &JobId, failure: Failure) -> Failure {
         let session = match self.live.get(id).map(|live| &live.stage) {
-            Some(Stage::Running(run)) => run.spec.session.as_ref(),
+            // The first turn follows no other: it is the prompt that is too long.
+            Some(Stage::Running(run)) if run.meta.parent.is_some() => run.spec.session.as_ref(),
             _ => None,
         };
         match session {
