@@ -18,7 +18,6 @@
 
 mod app;
 mod args;
-mod asked_model;
 mod cells;
 mod commands;
 mod complete;

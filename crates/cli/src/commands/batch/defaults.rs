@@ -4,11 +4,10 @@ use std::collections::HashMap;
 
 use threadrunner_core::protocol::Submission;
 use threadrunner_core::{BackendKind, Failure, Parameters, Priority, Role};
-use threadrunner_home::Home;
+use threadrunner_home::{AskedModel, Home, asked_draft};
 
 use super::label::{Form, Label, invalid};
 use crate::args::BatchArgs;
-use crate::asked_model::{resolve, resolve_asked_draft};
 
 /// The maximum number of tags from a line and `--tag` together: a job takes 16, the batch's own
 /// included.
@@ -112,8 +111,8 @@ impl Defaults {
     fn resolve(&mut self, chosen: Chosen) -> Result<Chosen, Failure> {
         let (home, workspace) = (&self.home, self.args.workspace.as_deref());
         let found = self.models.entry(chosen).or_insert_with_key(|(backend, model)| {
-            resolve(home, workspace, *backend, model.as_deref())
-                .map(|(backend, path)| (Some(backend), path))
+            AskedModel::named(home, workspace, *backend, model.as_deref())
+                .map(|asked| (Some(asked.backend), asked.path))
         });
         found.clone()
     }
@@ -124,8 +123,8 @@ impl Defaults {
         name: String,
     ) -> Result<String, Failure> {
         let found = self.drafts.entry((backend, name));
-        let found = found
-            .or_insert_with_key(|(backend, name)| resolve_asked_draft(&self.home, *backend, name));
+        let found =
+            found.or_insert_with_key(|(backend, name)| asked_draft(&self.home, *backend, name));
         found.clone()
     }
 }

@@ -6,9 +6,10 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use threadrunner_core::{ErrorCode, Failure, MAX_FRAME_BYTES};
+use threadrunner_home::unusable;
 use tokio::sync::mpsc;
 
-use crate::error::{CommandError, unusable};
+use crate::error::CommandError;
 
 /// How many lines to read ahead.
 const AHEAD: usize = 16;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use threadrunner_client::{Daemon, Replies};
+use threadrunner_client::{Daemon, Replies, is_loss};
 use threadrunner_core::protocol::{
     EndFrame, FollowQuery, JobRecord, Op, Progress, ReplyBody, Submission, ask,
 };
@@ -14,7 +14,6 @@ use tokio::time::sleep;
 use super::defaults::Defaults;
 use super::label::Label;
 use crate::commands::ids::query_of;
-use crate::commands::wait::is_loss;
 
 /// How many times a line may lose the daemon before the batch gives up.
 pub(super) const LOSSES: u32 = 20;

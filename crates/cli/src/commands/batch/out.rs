@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::Value;
 use threadrunner_core::{ErrorCode, Failure};
+use threadrunner_home::unusable as cannot;
 
 use super::label::{key, key_of_number};
 use super::seen::Seen;
-use crate::error::unusable as cannot;
 
 /// What earlier runs wrote.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
