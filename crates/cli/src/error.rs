@@ -1,7 +1,6 @@
 //! Why a command ended early, and the exit code for it.
 
 use std::io;
-use std::path::Path;
 
 use threadrunner_core::{ErrorCode, ExitCode, Failure, JobId};
 
@@ -54,20 +53,6 @@ impl From<io::Error> for CommandError {
     }
 }
 
-/// The failure for a file that the user named and that cannot be used.
-pub(crate) fn unusable(verb: &str, path: &Path, error: &io::Error) -> Failure {
-    let code = match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => ErrorCode::FileNotFound,
-        // It exists, but is not what the user meant.
-        io::ErrorKind::IsADirectory
-        | io::ErrorKind::AlreadyExists
-        | io::ErrorKind::InvalidFilename
-        | io::ErrorKind::InvalidInput => ErrorCode::InvalidRequest,
-        _ => ErrorCode::Io,
-    };
-    Failure::new(code, format!("cannot {verb} {}: {error}", path.display()))
-}
-
 /// The failure for a thread or descriptor that the system refuses.
 pub(crate) fn refused_by_system(what: &str, error: &io::Error) -> Failure {
     Failure::new(ErrorCode::Io, format!("cannot {what}: {error}"))
@@ -84,20 +69,6 @@ mod tests {
         assert_eq!(gone.exit_code(), ExitCode::Success);
         let full = CommandError::from(io::Error::from(io::ErrorKind::StorageFull));
         assert_eq!(full.exit_code(), ExitCode::Io);
-    }
-
-    #[test]
-    fn a_file_that_cannot_be_used_is_no_bug() {
-        let exit = |kind: io::ErrorKind| {
-            unusable("write", Path::new("/x"), &kind.into()).code.exit_code() as u8
-        };
-        assert_eq!(exit(io::ErrorKind::NotFound), 7);
-        assert_eq!(exit(io::ErrorKind::NotADirectory), 7);
-        assert_eq!(exit(io::ErrorKind::IsADirectory), 64);
-        assert_eq!(exit(io::ErrorKind::AlreadyExists), 64);
-        assert_eq!(exit(io::ErrorKind::StorageFull), 74);
-        assert_eq!(exit(io::ErrorKind::PermissionDenied), 74);
-        assert_eq!(exit(io::ErrorKind::Other), 74);
     }
 
     #[test]

@@ -9,8 +9,9 @@
 //! also minds Ctrl-C, the time limit and the spinner. `output` writes results and talk. An early
 //! end is a `CommandError`, which knows its exit code.
 //!
-//! The crate leaves frames and connections to `threadrunner_client`, changes no job on disk, and
-//! runs an engine only for its self-test (`doctor`). It reads a workspace's files only to answer
+//! The crate leaves frames and connections to `threadrunner_client`, batches to
+//! `threadrunner_batch` and the choice of a model to `threadrunner_home`. It changes no job on disk,
+//! and runs an engine only for its self-test (`doctor`). It reads a workspace's files only to answer
 //! `jobs`, `result` and `sessions` while no daemon runs, and for completion.
 //!
 //! Unit tests are in each module. `tests/arguments.rs` runs the program without a home. Whatever
@@ -18,7 +19,6 @@
 
 mod app;
 mod args;
-mod asked_model;
 mod cells;
 mod commands;
 mod complete;

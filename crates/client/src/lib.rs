@@ -19,7 +19,9 @@ mod connection;
 mod daemon;
 mod drive;
 mod end;
+mod loss;
 mod spawn;
 
 pub use connection::{Client, Replies};
 pub use daemon::{Daemon, Phase};
+pub use loss::is_loss;

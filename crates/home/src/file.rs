@@ -1,5 +1,5 @@
 //! Opens files that may be anything, without waiting on a named pipe or reading `/dev/zero`
-//! forever; and replaces files atomically.
+//! forever; replaces files atomically; and says why a file cannot be used.
 
 use std::fs::{self, File, FileType, OpenOptions};
 use std::io::{self, Read, Write};
@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
+use threadrunner_core::{ErrorCode, Failure};
 
 /// Whether to follow a link in a file's place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +73,20 @@ pub fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
         }
         file.sync_all()
     })
+}
+
+/// The failure for a file that the user named and that cannot be used.
+pub fn unusable(verb: &str, path: &Path, error: &io::Error) -> Failure {
+    let code = match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => ErrorCode::FileNotFound,
+        // It exists, but is not what the user meant.
+        io::ErrorKind::IsADirectory
+        | io::ErrorKind::AlreadyExists
+        | io::ErrorKind::InvalidFilename
+        | io::ErrorKind::InvalidInput => ErrorCode::InvalidRequest,
+        _ => ErrorCode::Io,
+    };
+    Failure::new(code, format!("cannot {verb} {}: {error}", path.display()))
 }
 
 /// Creates a file next to `path`, has `make` write it, and renames it to `path`.
@@ -170,5 +185,19 @@ mod tests {
         let path = dir.path().join("file");
         fs::write(&path, "x".repeat(101)).unwrap();
         assert!(refusal(&path, Links::Followed).contains("more than 100 bytes"));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_used_is_no_bug() {
+        let exit = |kind: io::ErrorKind| {
+            unusable("write", Path::new("/x"), &kind.into()).code.exit_code() as u8
+        };
+        assert_eq!(exit(io::ErrorKind::NotFound), 7);
+        assert_eq!(exit(io::ErrorKind::NotADirectory), 7);
+        assert_eq!(exit(io::ErrorKind::IsADirectory), 64);
+        assert_eq!(exit(io::ErrorKind::AlreadyExists), 64);
+        assert_eq!(exit(io::ErrorKind::StorageFull), 74);
+        assert_eq!(exit(io::ErrorKind::PermissionDenied), 74);
+        assert_eq!(exit(io::ErrorKind::Other), 74);
     }
 }

@@ -3,9 +3,9 @@
 //!
 //! [`Home`] holds the paths, as the environment defines them. [`Config`] is the content of
 //! `config.toml`, with [`WorkspaceSettings`] for one workspace and [`ModelConfig`] for one model.
-//! [`resolve_model`] and [`resolve_draft`] turn names into files. [`FileLock`] is the lock by which
-//! a daemon is known to live. The command line and the daemon share this crate, so that both read
-//! these in the same way. A flag beats a variable, which beats `config.toml`, which beats the default.
+//! [`resolve_model`] and [`resolve_draft`] turn names into files, and [`AskedModel`] does so for a
+//! client, as it is sent to the daemon. [`FileLock`] is the lock by which a daemon is known to live.
+//! The clients and the daemon share this crate, so that all read these in the same way. A flag beats a variable, which beats `config.toml`, which beats the default.
 //!
 //! The crate knows `core` and the file system: no socket, no job on disk, and not what is inside a
 //! model file.
@@ -15,6 +15,7 @@
 //! [`Home::resolve`] takes the environment as an argument.
 
 mod amount;
+mod asked_model;
 mod config;
 mod date;
 mod default_model;
@@ -33,10 +34,11 @@ mod sessions;
 mod signals;
 mod workspaces;
 
+pub use asked_model::{AskedModel, asked_draft};
 pub use config::{Config, Durability, WorkspaceConfig};
 pub use date::utc_date;
 pub use default_model::{ChosenBy, choose_model, default_model, note_last_model, where_to_get_one};
-pub use file::{Links, open_regular, read_regular, replace_file};
+pub use file::{Links, open_regular, read_regular, replace_file, unusable};
 pub use home::Home;
 pub use lock::FileLock;
 pub use memory_budget::MemoryBudget;

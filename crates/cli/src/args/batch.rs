@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use threadrunner_core::{BackendKind, Priority};
+use threadrunner_core::protocol::Submission;
+use threadrunner_core::{BackendKind, Failure, Priority};
 
 use super::sampling::SamplingArgs;
 use super::values;
@@ -87,4 +88,22 @@ pub(crate) struct BatchArgs {
     /// Give up on a line after this long, including its time in the queue: 30s, 5m
     #[arg(long, value_name = "DURATION", help_heading = "Jobs", value_parser = values::limit)]
     pub(crate) timeout: Option<Duration>,
+}
+
+impl BatchArgs {
+    /// What lines leave out.
+    pub(crate) fn into_defaults(self) -> Result<Submission, Failure> {
+        Ok(Submission {
+            model: self.model,
+            draft: self.draft,
+            system: self.system,
+            backend: self.backend,
+            params: self.sampling.into_checked_parameters()?,
+            workspace: self.workspace,
+            tags: self.tags,
+            priority: self.priority,
+            timeout_s: self.timeout.map(|timeout| timeout.as_secs_f64()),
+            ..Submission::default()
+        })
+    }
 }

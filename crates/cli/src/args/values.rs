@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use serde_json::{Number, Value};
+use threadrunner_batch::MOST_JOBS;
 use threadrunner_core::open_enum::parse;
 use threadrunner_core::{
     BackendKind, JobId, JobStatus, Parameters, Priority, SessionName, parse_duration,
@@ -22,11 +23,11 @@ pub(crate) fn limit(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// How many jobs at once, from 1 to 512. Each has a connection, and the daemon takes a thousand.
+/// How many jobs a batch keeps at once.
 pub(crate) fn concurrency(text: &str) -> Result<usize, String> {
     match text.parse() {
-        Ok(number @ 1..=512) => Ok(number),
-        _ => Err("must be a number from 1 to 512".to_owned()),
+        Ok(number @ 1..=MOST_JOBS) => Ok(number),
+        _ => Err(format!("must be a number from 1 to {MOST_JOBS}")),
     }
 }
 

@@ -13,12 +13,12 @@ use serde_json::json;
 use threadrunner_core::protocol::ask;
 use threadrunner_core::{ErrorCode, ExitCode, Failure};
 use threadrunner_home::{
-    Config, Home, Links, find_program, open_regular, resolve_backend, resolve_model,
+    Config, Home, Links, find_program, open_regular, resolve_backend, resolve_model, unusable,
 };
 
 use super::status;
 use crate::args::{DaemonCommand, ForegroundArgs, LogsArgs, Plain, StopArgs};
-use crate::error::{CommandError, CommandResult, unusable};
+use crate::error::{CommandError, CommandResult};
 use crate::output;
 use crate::session::{Session, with_session};
 

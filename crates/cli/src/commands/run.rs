@@ -5,12 +5,11 @@ use std::path::{Path, PathBuf};
 
 use threadrunner_core::ExitCode;
 use threadrunner_core::protocol::{Op, Submission, ask};
-use threadrunner_home::Home;
+use threadrunner_home::{AskedModel, Home};
 
 use super::answer::{Expected, most_tokens, show_answer, tell_void};
 use super::sessions::choose;
 use crate::args::RunArgs;
-use crate::asked_model::AskedModel;
 use crate::error::{CommandError, CommandResult};
 use crate::prompt::{Patience, assemble, read_stdin, said_bytes};
 use crate::session::{Limit, with_session};
@@ -51,7 +50,7 @@ pub(crate) fn run(args: RunArgs) -> CommandResult {
         system: args.system,
         raw: args.raw,
         stream: Some(!args.no_stream && !args.json),
-        backend,
+        backend: Some(backend),
         model,
         draft,
         usual_model: usual,

@@ -8,14 +8,14 @@ use threadrunner_core::protocol::{
     UndoneTurn, ask,
 };
 use threadrunner_core::{ErrorCode, ExitCode, Failure, SessionName};
-use threadrunner_home::{DEFAULT_WORKSPACE, Home};
+use threadrunner_home::{DEFAULT_WORKSPACE, Home, unusable};
 
 use super::files::Files;
 use super::transcript;
 use crate::args::{
     ExportArgs, ListArgs, RmArgs, SessionArgs, SessionsArgs, SessionsCommand, ShowArgs, UndoArgs,
 };
-use crate::error::{CommandError, CommandResult, unusable};
+use crate::error::{CommandError, CommandResult};
 use crate::session::{Session, with_session};
 use crate::table::Table;
 use crate::{format, output, pager};

@@ -2,10 +2,9 @@
 
 use threadrunner_core::ExitCode;
 use threadrunner_core::protocol::{KeptModel, ModelQuery, Unloaded, ask};
-use threadrunner_home::Home;
+use threadrunner_home::{AskedModel, Home};
 
 use crate::args::UnloadArgs;
-use crate::asked_model::resolve;
 use crate::error::CommandResult;
 use crate::output;
 use crate::session::with_session;
@@ -15,8 +14,8 @@ pub(crate) fn run(args: UnloadArgs) -> CommandResult {
     let named = args.model.clone();
     let query = match args.model {
         None => ModelQuery { backend: args.backend, model: None, draft: None },
-        Some(name) => match resolve(&home, None, args.backend, Some(&name)) {
-            Ok((backend, path)) => {
+        Some(name) => match AskedModel::named(&home, None, args.backend, Some(&name)) {
+            Ok(AskedModel { backend, path, .. }) => {
                 // The dummy has no path and goes by its name.
                 ModelQuery { backend: Some(backend), model: path.or(Some(name)), draft: None }
             }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use threadrunner_client::Replies;
+use threadrunner_client::{Replies, is_loss};
 use threadrunner_core::protocol::{
     Ids, JobRecord, JobsQuery, Op, Progress, ReplyBody, WatchQuery, ask,
 };
@@ -65,11 +65,6 @@ pub(crate) fn run(args: WaitArgs) -> CommandResult {
             }
         }
     })
-}
-
-/// Whether the daemon went away, which is no reason to give up: there will be another.
-pub(super) fn is_loss(failure: &Failure) -> bool {
-    matches!(failure.code, ErrorCode::ConnectionLost | ErrorCode::ShuttingDown)
 }
 
 /// Asks the daemon to report every change of a job from now on. Also returns how many jobs are

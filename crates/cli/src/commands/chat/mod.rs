@@ -9,13 +9,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use threadrunner_core::protocol::{Conversation, Op, SessionQuery, Submission, ask};
 use threadrunner_core::{ErrorCode, ExitCode, Failure, JobId, Parameters, SessionName};
-use threadrunner_home::{DEFAULT_WORKSPACE, Home, utc_date};
+use threadrunner_home::{AskedModel, DEFAULT_WORKSPACE, Home, utc_date};
 
 use super::answer::{Expected, most_tokens, show_answer, tell_void};
 use super::sessions::{choose, left, save};
 use super::transcript;
 use crate::args::{ChatArgs, ExportFormat};
-use crate::asked_model::AskedModel;
 use crate::error::{CommandError, CommandResult};
 use crate::output;
 use crate::prompt::tell_if_stdin_is_silent;
@@ -210,7 +209,7 @@ impl Chat {
             prompt: prompt.clone(),
             system: self.system.clone(),
             stream: Some(true),
-            backend,
+            backend: Some(backend),
             model: path,
             draft,
             usual_model: usual,

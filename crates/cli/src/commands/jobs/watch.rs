@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal};
 use std::time::{Duration, SystemTime};
 
-use threadrunner_client::Replies;
+use threadrunner_client::{Replies, is_loss};
 use threadrunner_core::protocol::{JobList, JobRecord, JobsQuery, Progress, ReplyBody, ask};
 use threadrunner_core::{ErrorCode, ExitCode, JobId, JobStatus};
 use threadrunner_workspace::age_s;
@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{state, table};
 use crate::commands::ids::query_of;
-use crate::commands::wait::{is_loss, watch};
+use crate::commands::wait::watch;
 use crate::error::{CommandError, CommandResult, refused_by_system};
 use crate::keys::Keys;
 use crate::session::{Session, strange};

@@ -3,42 +3,40 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use threadrunner_client::{Daemon, Replies};
+use threadrunner_client::{Daemon, Replies, is_loss};
 use threadrunner_core::protocol::{
-    EndFrame, FollowQuery, JobRecord, Op, Progress, ReplyBody, Submission, ask,
+    EndFrame, FollowQuery, JobQuery, JobRecord, Op, Progress, ReplyBody, Submission, ask,
 };
 use threadrunner_core::{ErrorCode, Failure, JobId, JobState};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
-use super::defaults::Defaults;
-use super::label::Label;
-use crate::commands::ids::query_of;
-use crate::commands::wait::is_loss;
+use crate::defaults::Defaults;
+use crate::label::Label;
 
 /// How many times a line may lose the daemon before the batch gives up.
-pub(super) const LOSSES: u32 = 20;
+pub(crate) const LOSSES: u32 = 20;
 /// How much longer to wait after each loss, to go easy on a daemon that keeps dying.
 const LOSS_PAUSE: Duration = Duration::from_millis(50);
 
 /// A line under way.
 #[derive(Debug)]
-pub(super) struct Work {
+pub(crate) struct Work {
     /// Its slot in the ledger.
-    pub(super) slot: usize,
-    pub(super) label: Label,
-    pub(super) submission: Submission,
+    pub(crate) slot: usize,
+    pub(crate) label: Label,
+    pub(crate) submission: Submission,
     /// Whether the model is the batch's rather than the line's.
-    pub(super) general_model: bool,
-    pub(super) job: JobId,
-    pub(super) state: WorkState,
+    pub(crate) general_model: bool,
+    pub(crate) job: JobId,
+    pub(crate) state: WorkState,
     /// How many times it lost the daemon.
-    pub(super) losses: u32,
+    pub(crate) losses: u32,
 }
 
 /// Whether the job of a line exists, as far as is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum WorkState {
+pub(crate) enum WorkState {
     /// It was not submitted.
     New,
     /// This run submitted it, and the daemon may have received it.
@@ -49,11 +47,11 @@ pub(super) enum WorkState {
 
 /// The daemon has accepted the job in this slot.
 #[derive(Debug)]
-pub(super) struct Accepted(pub(super) usize);
+pub(crate) struct Accepted(pub(crate) usize);
 
 /// How a job ended.
 #[derive(Debug)]
-pub(super) enum Ended {
+pub(crate) enum Ended {
     Answered {
         text: String,
         end: Box<EndFrame>,
@@ -81,8 +79,13 @@ enum Stopped {
     Foreign,
 }
 
+/// The query for a job by its whole id, in any workspace.
+pub(crate) fn query_of(job: &JobId) -> JobQuery {
+    JobQuery { job: job.to_string(), workspace: None }
+}
+
 /// Runs the job of a line to its end.
-pub(super) async fn carry_out(
+pub(crate) async fn carry_out(
     daemon: &Arc<Daemon>,
     work: &mut Work,
     tell: &mpsc::Sender<Accepted>,

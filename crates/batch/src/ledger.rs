@@ -13,10 +13,11 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
-use threadrunner_core::{ErrorCode, Failure, JobId};
+use threadrunner_core::JobId;
 use threadrunner_home::{Home, Links, open_regular};
 
-use super::keys::Fingerprint;
+use crate::error::BatchError;
+use crate::fingerprint::Fingerprint;
 
 /// The version of the format. A file of any other version is discarded.
 const VERSION: u32 = 2;
@@ -25,13 +26,13 @@ const RECORD: usize = 256;
 
 /// A line under way.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     /// The fingerprint of the line's key and of its whole submission.
-    pub(super) key: Fingerprint,
+    pub(crate) key: Fingerprint,
     /// The number of the line.
-    pub(super) line: u64,
+    pub(crate) line: u64,
     /// Its job, which may not have been submitted yet.
-    pub(super) job: JobId,
+    pub(crate) job: JobId,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -49,28 +50,28 @@ struct Record {
 
 /// The ledger of a batch. Without a file it records nothing, for a batch that cannot be resumed.
 #[derive(Debug)]
-pub(super) struct Ledger {
+pub(crate) struct Ledger {
     file: Option<(PathBuf, File)>,
     batch: String,
 }
 
 impl Ledger {
     /// A ledger that records nothing, for output that cannot be read again.
-    pub(super) fn none() -> Self {
+    pub(crate) fn none() -> Self {
         Self { file: None, batch: new_name() }
     }
 
     /// Opens the ledger of the batch that writes to `out`. Also returns what was under way, by
     /// slot; `fresh` discards that and begins a new batch.
-    pub(super) fn open(
+    pub(crate) fn open(
         home: &Home,
         out: &Path,
         fresh: bool,
-    ) -> Result<(Self, Vec<(usize, Entry)>), Failure> {
+    ) -> Result<(Self, Vec<(usize, Entry)>), BatchError> {
         home.create()?;
         let name = Fingerprint::of(&out.to_string_lossy());
         let path = home.run_dir.join(format!("batch-{name}"));
-        let cannot = |error: io::Error| cannot(&path, &error);
+        let cannot = |error| cannot(&path, error);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let mut file = open_regular(&path, &mut options, Links::Refused).map_err(cannot)?;
@@ -98,12 +99,12 @@ impl Ledger {
     }
 
     /// The batch's name, a tag of all its jobs.
-    pub(super) fn batch(&self) -> &str {
+    pub(crate) fn batch(&self) -> &str {
         &self.batch
     }
 
     /// Records what is under way in a slot; `None` clears it.
-    pub(super) fn note(&self, slot: usize, entry: Option<&Entry>) -> Result<(), Failure> {
+    pub(crate) fn note(&self, slot: usize, entry: Option<&Entry>) -> Result<(), BatchError> {
         let Some((path, file)) = &self.file else { return Ok(()) };
         let record = match entry {
             Some(entry) => padded(&Record {
@@ -114,11 +115,11 @@ impl Ledger {
             None => padded(&()),
         };
         let offset = (slot as u64 + 1) * RECORD as u64;
-        file.write_all_at(&record, offset).map_err(|error| cannot(path, &error))
+        file.write_all_at(&record, offset).map_err(|error| cannot(path, error))
     }
 
     /// Removes the ledger of a complete batch.
-    pub(super) fn remove(self) {
+    pub(crate) fn remove(self) {
         if let Some((path, _)) = self.file {
             // A file that stays does no harm: every job in it is done.
             let _ = fs::remove_file(path);
@@ -147,9 +148,8 @@ fn new_name() -> String {
     format!("batch-{}", &Fingerprint::of(&seed).to_string()[..8])
 }
 
-fn cannot(path: &Path, error: &io::Error) -> Failure {
-    Failure::new(ErrorCode::Io, format!("cannot write {}: {error}", path.display()))
-        .hint("the batch records its jobs there, so that it can be resumed")
+fn cannot(path: &Path, error: io::Error) -> BatchError {
+    BatchError::Ledger { path: path.to_owned(), error }
 }
 
 #[cfg(test)]

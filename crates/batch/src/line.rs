@@ -1,66 +1,87 @@
 //! Reads a line of the input: a [`Label`], under which it is answered, and what it asks for.
 
+use std::mem;
+
 use serde_json::{Map, Value};
-use threadrunner_core::protocol::{Submission, reads_key};
+use threadrunner_core::protocol::Submission;
 use threadrunner_core::{ErrorCode, Failure};
 
-use super::input::Line;
-use super::label::{Asked, Form, Label, invalid, submission};
-use super::openai;
+use crate::input::Line;
+use crate::known_keys::KnownKeys;
+use crate::label::{Asked, Form, Label, invalid, submission};
+use crate::openai::read as openai;
 
 /// The key of a submission that a line has no say in: the batch chooses the jobs' ids.
 const CHOSEN_HERE: &str = "job";
 
-/// Reads a line. Even a bad line gets a label to be answered under.
-pub(super) fn read(line: &Line) -> (Label, Result<Asked, Failure>) {
-    let unnamed = Label::unnamed(Form::Own, Value::Null, line.number);
-    let Some(bytes) = &line.bytes else {
-        let limit = threadrunner_core::MAX_FRAME_BYTES >> 20;
-        return (unnamed, Err(invalid(format!("the line is longer than {limit} MiB"))));
-    };
-    let object: Map<String, Value> = match serde_json::from_slice(bytes) {
-        Ok(Value::Object(object)) => object,
-        Ok(_) => return (unnamed, Err(invalid("the line is not a JSON object".to_owned()))),
-        Err(error) => {
-            // serde's line number is always 1, which would only confuse.
-            let said = error.to_string();
-            let said = said.split(" at line ").next().unwrap_or_default();
-            let message = format!("the line is not JSON: {said} at byte {}", error.column());
-            return (unnamed, Err(invalid(message)));
-        }
-    };
-    if openai::is_one(&object) {
-        openai::read(object, line.number)
-    } else {
-        own(object, line.number)
-    }
+/// Reads the lines of a batch, in any format.
+#[derive(Debug, Default)]
+pub(crate) struct Reader {
+    keys: KnownKeys<Submission>,
 }
 
-fn own(mut object: Map<String, Value>, line: u64) -> (Label, Result<Asked, Failure>) {
-    object.retain(|_, value| !value.is_null());
-    let label = match object.remove("id") {
-        None => Label::unnamed(Form::Own, line, line),
-        Some(id) if id.is_string() || id.is_number() => {
-            Label::unnamed(Form::Own, line, line).named(id)
-        }
-        Some(_) => {
-            let label = Label::unnamed(Form::Own, Value::Null, line);
-            return (label, Err(invalid("\"id\" is neither a string nor a number".to_owned())));
-        }
-    };
-    if let Some(Value::Array(messages)) = object.get_mut("messages") {
-        for message in messages {
-            match openai::message(message.take()) {
-                Ok(read) => *message = read,
-                Err(failure) => return (label, Err(failure)),
+impl Reader {
+    /// Reads a line. Even a bad line gets a label to be answered under.
+    pub(crate) fn read(&mut self, line: &Line) -> (Label, Result<Asked, Failure>) {
+        let unnamed = Label::unnamed(Form::Own, Value::Null, line.number);
+        let Some(bytes) = &line.bytes else {
+            let limit = threadrunner_core::MAX_FRAME_BYTES >> 20;
+            return (unnamed, Err(invalid(format!("the line is longer than {limit} MiB"))));
+        };
+        let object: Map<String, Value> = match serde_json::from_slice(bytes) {
+            Ok(Value::Object(object)) => object,
+            Ok(_) => return (unnamed, Err(invalid("the line is not a JSON object".to_owned()))),
+            Err(error) => {
+                // serde's line number is always 1, which would only confuse.
+                let said = error.to_string();
+                let said = said.split(" at line ").next().unwrap_or_default();
+                let message = format!("the line is not JSON: {said} at byte {}", error.column());
+                return (unnamed, Err(invalid(message)));
             }
+        };
+        if openai::is_one(&object) {
+            openai::read(object, line.number)
+        } else {
+            self.own(object, line.number)
         }
     }
-    let ignored = |key: &&String| *key == CHOSEN_HERE || !reads_key::<Submission>(key);
-    let unknown = object.keys().filter(ignored).cloned().collect();
-    let asked =
-        submission(object).and_then(has_prompt).map(|submission| Asked { submission, unknown });
-    (label, asked)
+
+    fn own(
+        &mut self,
+        mut object: Map<String, Value>,
+        line: u64,
+    ) -> (Label, Result<Asked, Failure>) {
+        object.retain(|_, value| !value.is_null());
+        let label = match object.remove("id") {
+            None => Label::unnamed(Form::Own, line, line),
+            Some(id) if id.is_string() || id.is_number() => {
+                Label::unnamed(Form::Own, line, line).named(id)
+            }
+            Some(_) => {
+                let label = Label::unnamed(Form::Own, Value::Null, line);
+                return (label, Err(invalid("\"id\" is neither a string nor a number".to_owned())));
+            }
+        };
+        let asked = self.asked(object);
+        (label, asked)
+    }
+
+    fn asked(&mut self, mut object: Map<String, Value>) -> Result<Asked, Failure> {
+        // A conversation may be written as OpenAI's clients write it.
+        let messages = match object.get_mut("messages") {
+            Some(Value::Array(messages)) => mem::take(messages),
+            _ => Vec::new(),
+        };
+        let messages = messages
+            .into_iter()
+            .map(|message| openai::message(serde_json::from_value(message).unwrap_or_default()))
+            .collect::<Result<_, _>>()?;
+        let keys = object.keys();
+        let unknown = keys.filter(|key| *key == CHOSEN_HERE || !self.keys.reads(key));
+        let unknown = unknown.cloned().collect();
+        let submission = has_prompt(Submission { messages, ..submission(object)? })?;
+        Ok(Asked { submission, unknown })
+    }
 }
 
 fn has_prompt(submission: Submission) -> Result<Submission, Failure> {
@@ -77,7 +98,7 @@ mod tests {
     use serde_json::json;
 
     fn read_text(text: &str) -> (Label, Result<Asked, Failure>) {
-        read(&Line { number: 7, bytes: Some(text.as_bytes().to_vec()) })
+        Reader::default().read(&Line { number: 7, bytes: Some(text.as_bytes().to_vec()) })
     }
 
     #[test]
@@ -134,7 +155,7 @@ mod tests {
             assert!(failure.message.contains(said), "{text}: {failure}");
             assert_eq!(label.line, 7);
         }
-        let (_, asked) = read(&Line { number: 7, bytes: None });
+        let (_, asked) = Reader::default().read(&Line { number: 7, bytes: None });
         assert!(asked.unwrap_err().message.contains("64 MiB"));
     }
 

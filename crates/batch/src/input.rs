@@ -2,13 +2,12 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
-use std::os::fd::AsFd;
 use std::path::Path;
 
-use threadrunner_core::{ErrorCode, Failure, MAX_FRAME_BYTES};
+use threadrunner_core::MAX_FRAME_BYTES;
 use tokio::sync::mpsc;
 
-use crate::error::{CommandError, unusable};
+use crate::error::BatchError;
 
 /// How many lines to read ahead.
 const AHEAD: usize = 16;
@@ -17,45 +16,47 @@ const MAX_LINE: usize = MAX_FRAME_BYTES;
 
 /// A line of the input.
 #[derive(Debug, PartialEq)]
-pub(super) struct Line {
+pub(crate) struct Line {
     /// Counted from 1, with blank lines.
-    pub(super) number: u64,
+    pub(crate) number: u64,
     /// Its bytes and its newline; `None` if it is longer than [`MAX_LINE`].
-    pub(super) bytes: Option<Vec<u8>>,
+    pub(crate) bytes: Option<Vec<u8>>,
 }
 
-/// A file of lines, or standard input.
+/// Where a batch reads its lines.
 #[derive(Debug)]
-pub(super) struct Input {
+pub struct Input {
     file: File,
 }
 
+/// Reads from an open file, which may be a pipe.
+impl From<File> for Input {
+    fn from(file: File) -> Self {
+        Self { file }
+    }
+}
+
 impl Input {
-    /// Opens a file, or standard input if `path` is `-`.
-    pub(super) fn open(path: &Path) -> Result<Self, CommandError> {
-        if path.as_os_str() == "-" {
-            let file = io::stdin().as_fd().try_clone_to_owned().map_err(|error| {
-                Failure::new(ErrorCode::Io, format!("cannot read standard input: {error}"))
-            })?;
-            return Ok(Self { file: file.into() });
-        }
-        let cannot = |error: io::Error| {
-            unusable("read", path, &error).hint("`threadrunner batch -` reads standard input")
-        };
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// [`BatchError::Input`].
+    pub fn open(path: &Path) -> Result<Self, BatchError> {
+        let cannot = |error| BatchError::Input { path: path.to_owned(), error };
         let file = File::open(path).map_err(cannot)?;
         if file.metadata().map_err(cannot)?.is_dir() {
-            return Err(cannot(io::ErrorKind::IsADirectory.into()).into());
+            return Err(cannot(io::ErrorKind::IsADirectory.into()));
         }
         Ok(Self { file })
     }
 
     /// The open file, to compare with the output.
-    pub(super) fn file(&self) -> &File {
+    pub(crate) fn file(&self) -> &File {
         &self.file
     }
 
     /// Counts the lines that are not blank; `None` unless `path` is a regular file and readable.
-    pub(super) fn count(path: &Path) -> Option<u64> {
+    pub fn count(path: &Path) -> Option<u64> {
         if !path.metadata().ok()?.is_file() {
             return None;
         }
@@ -80,20 +81,22 @@ impl Input {
         }
     }
 
-    /// Starts a thread that reads, because standard input may block forever.
-    pub(super) fn start(self) -> io::Result<mpsc::Receiver<io::Result<Line>>> {
+    /// Starts a thread that reads, because a pipe may block forever.
+    pub(crate) fn start(self) -> Result<mpsc::Receiver<io::Result<Line>>, BatchError> {
         let (tell, lines) = mpsc::channel(AHEAD);
-        std::thread::Builder::new().name("input".to_owned()).spawn(move || {
+        let thread = std::thread::Builder::new().name("input".to_owned());
+        let started = thread.spawn(move || {
             let mut reader = BufReader::with_capacity(1 << 16, self.file);
             let mut number = 0;
             while let Some(line) = next_line(&mut reader, &mut number).transpose() {
                 let failed = line.is_err();
-                // The receiver is gone if the command ends early.
+                // The receiver is gone if the batch ends early.
                 if tell.blocking_send(line).is_err() || failed {
                     return;
                 }
             }
-        })?;
+        });
+        started.map_err(BatchError::Thread)?;
         Ok(lines)
     }
 }

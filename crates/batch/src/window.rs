@@ -12,8 +12,9 @@ use tokio::time::Instant;
 
 /// The smallest window, also while nothing is loaded.
 const LEAST: usize = 64;
-/// The largest window: each job has a connection, of which the daemon takes 1,024.
-pub(crate) const MOST: usize = 512;
+/// The most jobs that a batch keeps queued or running: each has a connection, of which the daemon
+/// takes 1,024.
+pub const MOST_JOBS: usize = 512;
 /// Jobs for each one that an engine runs at once, and jobs beyond that.
 const FOR_EACH: usize = 2;
 const BEYOND: usize = 8;
@@ -22,7 +23,7 @@ const BELIEVED: Duration = Duration::from_secs(10);
 
 /// How many jobs may be queued or running.
 #[derive(Debug)]
-pub(super) struct Window {
+pub(crate) struct Window {
     /// The user's choice.
     chosen: Option<usize>,
     /// How many requests all loaded models together run at once.
@@ -32,18 +33,18 @@ pub(super) struct Window {
 
 impl Window {
     /// A window of the user's choice, or else one that follows what the engines can use.
-    pub(super) fn new(chosen: Option<usize>) -> Self {
+    pub(crate) fn new(chosen: Option<usize>) -> Self {
         Self { chosen, sequences: 0, asked: None }
     }
 
     /// The current limit.
-    pub(super) fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         let useful = self.sequences.saturating_mul(FOR_EACH).saturating_add(BEYOND);
-        self.chosen.unwrap_or_else(|| useful.clamp(LEAST, MOST))
+        self.chosen.unwrap_or_else(|| useful.clamp(LEAST, MOST_JOBS))
     }
 
     /// Whether it is time to ask what is loaded; then not again for [`BELIEVED`].
-    pub(super) fn asks(&mut self, now: Instant) -> bool {
+    pub(crate) fn asks(&mut self, now: Instant) -> bool {
         let due = self.asked.is_none_or(|asked| now >= asked + BELIEVED);
         let asks = self.chosen.is_none() && due;
         if asks {
@@ -53,7 +54,7 @@ impl Window {
     }
 
     /// Updates the window with what is loaded.
-    pub(super) fn learn(&mut self, list: &ProcessList) {
+    pub(crate) fn learn(&mut self, list: &ProcessList) {
         let loaded = list.models.iter().filter_map(|model| model.info.as_ref());
         self.sequences = loaded.map(|info| info.n_seq_max as usize).sum();
     }
@@ -94,7 +95,7 @@ mod tests {
             (&[Some(8)][..], LEAST),
             (&[Some(64)], 136),
             (&[Some(64), None, Some(16)], 168),
-            (&[Some(u32::MAX)], MOST),
+            (&[Some(u32::MAX)], MOST_JOBS),
             (&[], LEAST),
         ] {
             window.learn(&loaded(models));

@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
-use super::keys::Fingerprint;
+use crate::fingerprint::Fingerprint;
 
 /// What is known about every id, in some 50 bytes each.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub(crate) struct Seen {
     /// For each key, the number of its input line, or 0 if only the output has it so far; and
     /// whether the output has it.
     keys: HashMap<Fingerprint, (u64, bool)>,
@@ -14,7 +14,7 @@ pub(super) struct Seen {
 
 /// What to do with a line of the input.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Met {
+pub(crate) enum Met {
     /// It needs an answer.
     New,
     /// The output has its answer or error.
@@ -28,12 +28,12 @@ pub(super) enum Met {
 
 impl Seen {
     /// Records a line of the output. `repeated` is the number of an input line that repeated an id.
-    pub(super) fn in_output(&mut self, key: &str, repeated: Option<u64>) {
+    pub(crate) fn in_output(&mut self, key: &str, repeated: Option<u64>) {
         self.keys.insert(fingerprint(key, repeated), (0, true));
     }
 
     /// Records a line of the input, and says what to do with it.
-    pub(super) fn meet(&mut self, key: &str, line: u64) -> Met {
+    pub(crate) fn meet(&mut self, key: &str, line: u64) -> Met {
         let entry = self.keys.entry(fingerprint(key, None)).or_insert((0, false));
         if entry.0 == 0 {
             entry.0 = line;

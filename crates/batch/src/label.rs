@@ -1,52 +1,51 @@
 //! Identifies a line of a batch, and holds what it asks for, in any format.
 
-use serde::Serialize;
 use serde_json::{Map, Value};
 use threadrunner_core::protocol::{Submission, explain};
-use threadrunner_core::{ErrorCode, Failure, JobId};
+use threadrunner_core::{ErrorCode, Failure};
+
+use crate::openai::request::Endpoint;
 
 /// The format of a line, and so of its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
+pub(crate) enum Form {
     /// ThreadRunner's own.
     Own,
-    /// OpenAI's `/v1/chat/completions`.
-    Chat,
-    /// OpenAI's `/v1/completions`.
-    Completion,
+    /// OpenAI's.
+    OpenAi(Endpoint),
 }
 
 /// Tells which line of the input a line of the output answers.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Label {
-    pub(super) form: Form,
+pub(crate) struct Label {
+    pub(crate) form: Form,
     /// `id` or `custom_id` as given in the input. Without one, the line's number; null if the line
     /// cannot be read.
-    pub(super) id: Value,
+    pub(crate) id: Value,
     /// Whether the input gave the id.
-    pub(super) named: bool,
+    pub(crate) named: bool,
     /// The line's number.
-    pub(super) line: u64,
+    pub(crate) line: u64,
 }
 
 impl Label {
     /// The label of a line without an id of its own.
-    pub(super) fn unnamed(form: Form, id: impl Into<Value>, line: u64) -> Self {
+    pub(crate) fn unnamed(form: Form, id: impl Into<Value>, line: u64) -> Self {
         Self { form, id: id.into(), named: false, line }
     }
 
     /// Gives the label the line's own id.
-    pub(super) fn named(self, id: Value) -> Self {
+    pub(crate) fn named(self, id: Value) -> Self {
         Self { id, named: true, ..self }
     }
 
     /// The line's number, if nothing else identifies it.
-    pub(super) fn number(&self) -> Option<u64> {
+    pub(crate) fn number(&self) -> Option<u64> {
         (!self.named).then_some(self.line)
     }
 
     /// The key that tells this line from others.
-    pub(super) fn key(&self) -> String {
+    pub(crate) fn key(&self) -> String {
         match self.number() {
             Some(number) => key_of_number(number),
             None => key(&self.id),
@@ -55,7 +54,7 @@ impl Label {
 }
 
 /// The key of a line with an id: 5, 5.0 and "5" are the same.
-pub(super) fn key(id: &Value) -> String {
+pub(crate) fn key(id: &Value) -> String {
     match id {
         Value::String(text) => text.clone(),
         other => {
@@ -67,38 +66,26 @@ pub(super) fn key(id: &Value) -> String {
 
 /// The key of a line without an id. The NUL keeps it apart from lines that have the number as their
 /// id.
-pub(super) fn key_of_number(line: u64) -> String {
+pub(crate) fn key_of_number(line: u64) -> String {
     format!("\0line {line}")
 }
 
-/// What a line asks for, and the keys in it that have no effect.
+/// What a request asks for.
 #[derive(Debug, PartialEq)]
-pub(super) struct Asked {
-    pub(super) submission: Submission,
-    pub(super) unknown: Vec<String>,
-}
-
-/// Why a line was not answered, as written to the output.
-#[derive(Serialize)]
-pub(super) struct ErrorOut<'a> {
-    pub(super) code: ErrorCode,
-    pub(super) message: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) hint: Option<&'a str>,
-    pub(super) line: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) job: Option<&'a JobId>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) duplicate_of: Option<u64>,
+pub struct Asked {
+    /// The submission.
+    pub submission: Submission,
+    /// The keys of the request that have no effect, in alphabetical order.
+    pub unknown: Vec<String>,
 }
 
 /// Builds a submission from its keys.
-pub(super) fn submission(object: Map<String, Value>) -> Result<Submission, Failure> {
+pub(crate) fn submission(object: Map<String, Value>) -> Result<Submission, Failure> {
     serde_json::from_value(Value::Object(object.clone()))
         .map_err(|error| invalid(explain::<Submission>(&object, &error)))
 }
 
 /// An error in a line.
-pub(super) fn invalid(message: String) -> Failure {
+pub(crate) fn invalid(message: String) -> Failure {
     Failure::new(ErrorCode::InvalidRequest, message)
 }
