@@ -1,18 +1,14 @@
 //! Jinja filters that minijinja lacks or implements differently.
 
-use minijinja::value::{Kwargs, Rest, ValueKind};
-use minijinja::{Environment, Error, ErrorKind, FormatStyle, State, Value};
+use minijinja::value::{Kwargs, Rest, ValueKind, ValueOrKwargs, from_args};
+use minijinja::{Environment, Error, ErrorKind, Value};
 
 use super::repr::{repr, str_of};
 use super::strings;
 
 pub(super) fn add(environment: &mut Environment<'static>) {
-    environment.add_filter("length", length);
-    environment.add_filter("count", length);
     environment.add_filter("string", |value: &Value| text(value));
     environment.add_filter("join", join);
-    environment.add_filter("replace", replace);
-    environment.add_filter("title", title);
     environment.add_filter("center", |value: &Value, width: Option<i64>| {
         strings::center(&text(value)?, width.unwrap_or(80))
     });
@@ -20,10 +16,7 @@ pub(super) fn add(environment: &mut Environment<'static>) {
     environment.add_filter("truncate", truncate);
     environment.add_filter("int", int);
     environment.add_filter("float", float);
-    environment.add_filter("round", round);
-    environment.add_filter("sum", sum);
     environment.add_filter("dictsort", dictsort);
-    environment.add_filter("format", format);
     for name in ["escape", "e"] {
         environment.add_filter(name, |value: &Value| match value.is_safe() {
             true => Ok(value.clone()),
@@ -40,9 +33,6 @@ pub(super) fn add(environment: &mut Environment<'static>) {
         // Anything with a length and an index: in Python, also strings and dictionaries.
         let kind = value.kind();
         matches!(kind, ValueKind::String | ValueKind::Seq | ValueKind::Map | ValueKind::Undefined)
-    });
-    environment.add_test("number", |value: &Value| {
-        matches!(value.kind(), ValueKind::Number | ValueKind::Bool)
     });
 }
 
@@ -64,12 +54,10 @@ struct Arguments {
 }
 
 impl Arguments {
-    fn new(mut given: Rest<Value>) -> Result<Self, Error> {
-        let named = match given.last() {
-            Some(last) if last.is_kwargs() => Kwargs::try_from(given.0.remove(given.len() - 1))?,
-            _ => Kwargs::from_iter(std::iter::empty::<(&str, Value)>()),
-        };
-        Ok(Self { ordered: given.0.into_iter(), named })
+    fn new(given: Rest<ValueOrKwargs>) -> Result<Self, Error> {
+        let given = given.into_values();
+        let (ordered, named): (&[Value], Kwargs) = from_args(&given)?;
+        Ok(Self { ordered: ordered.to_vec().into_iter(), named })
     }
 
     /// The next positional argument, else the one named `name`.
@@ -88,16 +76,7 @@ impl Arguments {
     }
 }
 
-/// The number of items or characters. An undefined value has none, as in Jinja2.
-fn length(value: &Value) -> Result<usize, Error> {
-    match value.len() {
-        _ if value.is_undefined() => Ok(0),
-        Some(length) => Ok(length),
-        None => Err(wrong(format!("a value of type {} has no length", value.kind()))),
-    }
-}
-
-fn join(value: &Value, given: Rest<Value>) -> Result<Value, Error> {
+fn join(value: &Value, given: Rest<ValueOrKwargs>) -> Result<Value, Error> {
     let mut arguments = Arguments::new(given)?;
     let separator = arguments.next("d")?.map(|it| text(&it)).transpose()?.unwrap_or_default();
     let attribute = arguments.next("attribute")?.filter(|it| !it.is_none());
@@ -116,17 +95,8 @@ fn attributes_of(items: &Value, attribute: Option<Value>) -> Result<Value, Error
     Ok(Value::from(items.try_iter()?.map(of).collect::<Result<Vec<_>, _>>()?))
 }
 
-fn sum(state: &State, value: &Value, given: Rest<Value>) -> Result<Value, Error> {
-    let mut arguments = Arguments::new(given)?;
-    let attribute = arguments.next("attribute")?.filter(|it| !it.is_none());
-    let start = arguments.next("start")?;
-    arguments.end()?;
-    let items = start.into_iter().chain(attributes_of(value, attribute)?.try_iter()?);
-    minijinja::filters::sum(state, items.collect())
-}
-
 /// The key-value pairs of a dictionary, sorted.
-fn dictsort(value: &Value, given: Rest<Value>) -> Result<Value, Error> {
+fn dictsort(value: &Value, given: Rest<ValueOrKwargs>) -> Result<Value, Error> {
     let mut arguments = Arguments::new(given)?;
     let case_sensitive = arguments.next("case_sensitive")?.is_some_and(|value| value.is_true());
     let by = arguments.next("by")?.map(|it| text(&it)).transpose()?;
@@ -152,17 +122,6 @@ fn dictsort(value: &Value, given: Rest<Value>) -> Result<Value, Error> {
     Ok(pairs.into_iter().map(|(value, key)| Value::from(vec![key, value])).collect())
 }
 
-/// The `%` operator as a filter; lists and dictionaries are written like in Python.
-fn format(pattern: &Value, given: Rest<Value>) -> Result<String, Error> {
-    let written = |value: &Value| match value.kind() {
-        ValueKind::Map if value.is_kwargs() => Ok(value.clone()),
-        ValueKind::Seq | ValueKind::Map | ValueKind::Iterable => text(value).map(Value::from),
-        _ => Ok(value.clone()),
-    };
-    let values = given.iter().map(written).collect::<Result<Vec<_>, _>>()?;
-    minijinja::format_filter(FormatStyle::Printf, &text(pattern)?, &values)
-}
-
 fn escaped(value: &Value) -> Result<Value, Error> {
     let mut escaped = String::new();
     for it in text(value)?.chars() {
@@ -178,43 +137,13 @@ fn escaped(value: &Value) -> Result<Value, Error> {
     Ok(Value::from_safe_string(escaped))
 }
 
-fn replace(value: &Value, given: Rest<Value>) -> Result<String, Error> {
-    let mut arguments = Arguments::new(given)?;
-    let missing = || Error::from(ErrorKind::MissingArgument);
-    let old = text(&arguments.next("old")?.ok_or_else(missing)?)?;
-    let new = text(&arguments.next("new")?.ok_or_else(missing)?)?;
-    let count = arguments.next("count")?.filter(|count| !count.is_none());
-    let count = count.map(i64::try_from).transpose()?;
-    arguments.end()?;
-    let value = text(value)?;
-    Ok(match count.and_then(|count| usize::try_from(count).ok()) {
-        Some(count) => value.replacen(&old, &new, count),
-        None => value.replace(&old, &new),
-    })
-}
-
-/// Capitalizes each word. A word begins after white space, a dash or an opening bracket.
-fn title(value: &Value) -> Result<String, Error> {
-    let value = text(value)?;
-    let mut titled = String::with_capacity(value.len());
-    let mut begins = true;
-    for it in value.chars() {
-        match begins {
-            true => titled.extend(it.to_uppercase()),
-            false => titled.extend(it.to_lowercase()),
-        }
-        begins = it.is_whitespace() || matches!(it, '-' | '(' | '{' | '[' | '<');
-    }
-    Ok(titled)
-}
-
 fn wordcount(value: &Value) -> Result<usize, Error> {
     let value = text(value)?;
     let words = value.split(|it: char| !(it.is_alphanumeric() || it == '_'));
     Ok(words.filter(|word| !word.is_empty()).count())
 }
 
-fn truncate(value: &Value, given: Rest<Value>) -> Result<String, Error> {
+fn truncate(value: &Value, given: Rest<ValueOrKwargs>) -> Result<String, Error> {
     let mut arguments = Arguments::new(given)?;
     let number = |value: Option<Value>, usual: usize| -> Result<usize, Error> {
         value.map_or(Ok(usual), usize::try_from)
@@ -240,7 +169,7 @@ fn truncate(value: &Value, given: Rest<Value>) -> Result<String, Error> {
 }
 
 /// Converts to an integer, or to the default if that is impossible.
-fn int(value: &Value, given: Rest<Value>) -> Result<Value, Error> {
+fn int(value: &Value, given: Rest<ValueOrKwargs>) -> Result<Value, Error> {
     let mut arguments = Arguments::new(given)?;
     let otherwise = arguments.next("default")?.unwrap_or_else(|| Value::from(0));
     let base = arguments.next("base")?.map_or(Ok(10), u32::try_from)?;
@@ -265,7 +194,7 @@ fn int(value: &Value, given: Rest<Value>) -> Result<Value, Error> {
     }
 }
 
-fn float(value: &Value, given: Rest<Value>) -> Result<Value, Error> {
+fn float(value: &Value, given: Rest<ValueOrKwargs>) -> Result<Value, Error> {
     let mut arguments = Arguments::new(given)?;
     let otherwise = arguments.next("default")?.unwrap_or_else(|| Value::from(0.0));
     arguments.end()?;
@@ -307,27 +236,4 @@ fn parse_int(text: &str, base: u32) -> Option<i64> {
 
 fn parse_float(text: &str) -> Option<f64> {
     plain(text)?.parse().ok()
-}
-
-fn round(value: &Value, given: Rest<Value>) -> Result<Value, Error> {
-    let mut arguments = Arguments::new(given)?;
-    let precision = arguments.next("precision")?.map_or(Ok(0), i32::try_from)?;
-    let method = arguments.next("method")?.map(|it| text(&it)).transpose()?;
-    arguments.end()?;
-    if value.is_integer() && precision >= 0 {
-        return Ok(value.clone());
-    }
-    let number = f64::try_from(value.clone())?;
-    let scale = 10_f64.powi(precision);
-    let rounded = match method.as_deref() {
-        Some("ceil") => (number * scale).ceil() / scale,
-        Some("floor") => (number * scale).floor() / scale,
-        None | Some("common") => match usize::try_from(precision) {
-            // Rounds the exact value; scaling the number first would round twice.
-            Ok(precision) => format!("{number:.0$}", precision.min(64)).parse().unwrap_or(number),
-            Err(_) => (number * scale).round_ties_even() / scale,
-        },
-        Some(_) => return Err(wrong("round: `method` takes common, ceil or floor")),
-    };
-    Ok(Value::from(rounded))
 }

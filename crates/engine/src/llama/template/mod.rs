@@ -24,6 +24,7 @@ mod tests;
 
 use std::sync::OnceLock;
 
+use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, Error, ErrorKind, Value, context};
 use threadrunner_core::Message;
 
@@ -103,8 +104,8 @@ impl ChatTemplate {
         now: fn(&str) -> String,
     ) -> Result<Self, TemplateError> {
         let mut environment = Environment::new();
-        environment.set_trim_blocks(true);
-        environment.set_lstrip_blocks(true);
+        let mut syntax = SyntaxConfig::builder();
+        environment.set_syntax(syntax.trim_blocks(true).lstrip_blocks(true).build()?);
         python::adapt(&mut environment);
         environment.add_filter("tojson", json::tojson);
         environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
@@ -121,7 +122,7 @@ impl ChatTemplate {
     fn render_as_is(&self, messages: &[Message]) -> Result<String, TemplateError> {
         let list: Vec<Value> = messages
             .iter()
-            .map(|message| context! { role => message.role.as_str(), content => message.content })
+            .map(|message| context! { role => message.role.as_str(), content => message.content.as_str() })
             .collect();
         let mut environment = self.environment.clone();
         environment.set_fuel(Some(FUEL_PER_MESSAGE.saturating_mul(1 + messages.len() as u64)));
@@ -129,8 +130,8 @@ impl ChatTemplate {
         let text = environment.get_template(NAME)?.render(context! {
             messages => list,
             add_generation_prompt => true,
-            bos_token => self.tokens.bos,
-            eos_token => self.tokens.eos,
+            bos_token => self.tokens.bos.as_str(),
+            eos_token => self.tokens.eos.as_str(),
         })?;
         Ok(text)
     }

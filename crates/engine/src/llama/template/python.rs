@@ -45,7 +45,7 @@ pub(super) fn without_generation_tags(source: &str) -> Cow<'_, str> {
 
 /// Python's methods on strings, lists and dictionaries: those of `minijinja-contrib`, and those
 /// that it lacks or implements differently.
-fn method(state: &State, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
+fn method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
     if let Some(text) = value.as_str()
         && let Some(result) = strings::method(text, name, args)
     {
@@ -68,7 +68,7 @@ fn method(state: &State, value: &Value, name: &str, args: &[Value]) -> Result<Va
 }
 
 /// Writes a value like Python's `str()`.
-fn write(out: &mut Output, _: &State, value: &Value) -> Result<(), Error> {
+fn write(out: &mut Output, _: &mut State, value: &Value) -> Result<(), Error> {
     let mut text = String::new();
     str_of(value, &mut text)?;
     out.write_str(&text).map_err(Error::from)

@@ -26,9 +26,8 @@ pub(super) fn method(text: &str, name: &str, args: &[Value]) -> Option<Result<Va
         "zfill" => from_args(args).and_then(|(width,): (i64,)| fill_zeros(text, width)),
         "expandtabs" => expand_tabs(text, args),
         "join" => from_args(args).and_then(|(items,): (&Value,)| join(text, items)),
-        "swapcase" | "title" | "casefold" | "isupper" | "islower" | "istitle" | "isdigit"
-        | "isdecimal" | "isnumeric" | "isalpha" | "isalnum" | "isspace" | "isidentifier"
-        | "isprintable" => from_args(args).map(|()| without_arguments(text, name)),
+        "swapcase" | "title" | "casefold" | "istitle" | "isdigit" | "isdecimal" | "isspace"
+        | "isidentifier" | "isprintable" => from_args(args).map(|()| without_arguments(text, name)),
         _ => return None,
     };
     Some(result)
@@ -36,23 +35,13 @@ pub(super) fn method(text: &str, name: &str, args: &[Value]) -> Option<Result<Va
 
 fn without_arguments(text: &str, name: &str) -> Value {
     let all = |is: fn(char) -> bool| !text.is_empty() && text.chars().all(is);
-    // At least one character is cased, and all cased ones match.
-    let cased = |is: fn(char) -> bool| {
-        let mut cased = text.chars().filter(|&it| is_cased(it)).peekable();
-        cased.peek().is_some() && cased.all(is)
-    };
     match name {
         "swapcase" => Value::from(swap_case(text)),
         "title" => Value::from(title(text)),
         "casefold" => Value::from(text.to_lowercase().replace('ß', "ss")),
-        "isupper" => Value::from(cased(char::is_uppercase)),
-        "islower" => Value::from(cased(char::is_lowercase)),
-        "istitle" => Value::from(cased(|_| true) && title(text) == text),
+        "istitle" => Value::from(text.contains(is_cased) && title(text) == text),
         "isdigit" => Value::from(all(is_digit)),
         "isdecimal" => Value::from(all(is_decimal)),
-        "isnumeric" => Value::from(all(char::is_numeric)),
-        "isalpha" => Value::from(all(char::is_alphabetic)),
-        "isalnum" => Value::from(all(char::is_alphanumeric)),
         "isspace" => Value::from(all(is_space)),
         "isidentifier" => {
             let begins = text.starts_with(|it: char| it.is_alphabetic() || it == '_');

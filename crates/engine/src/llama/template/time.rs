@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::sync::OnceLock;
 
-use jiff::Zoned;
+use jiff::ZonedDateTime;
 use jiff::fmt::strtime;
 
 /// How Python's default locale expands these; jiff expands them differently or not at all.
@@ -15,7 +15,7 @@ const KNOWN: &str = "%aAbBcCdDeFgGhHIjklmMnpPrRsStTuUVwWxXyYzZ";
 
 /// The local time in a `strftime` format.
 pub(crate) fn local_time(format: &str) -> String {
-    strftime(format, &jiff::Timestamp::now().to_zoned(local_zone().clone()))
+    strftime(format, &jiff::Timestamp::now().to_zoned_datetime(local_zone().clone()))
 }
 
 /// The machine's time zone, read once: behind the fence its file is not readable.
@@ -25,7 +25,7 @@ pub(crate) fn local_zone() -> &'static jiff::tz::TimeZone {
 }
 
 /// A time in a `strftime` format. Unknown directives are kept as they are, as in Python.
-pub(super) fn strftime(format: &str, time: &Zoned) -> String {
+pub(super) fn strftime(format: &str, time: &ZonedDateTime) -> String {
     let mut text = String::with_capacity(format.len());
     let mut rest = format;
     while let Some(at) = rest.find('%') {
