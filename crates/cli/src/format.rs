@@ -1,6 +1,8 @@
-//! Numbers and times, formatted for people.
+//! Numbers and times, formatted for people: with two units at most, which jiff's printer cannot do.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
+
+use threadrunner_workspace::parse_timestamp;
 
 /// A size like `1.2 GB`, in powers of ten, as on disks and in `ls -h --si`.
 pub(crate) fn bytes(bytes: u64) -> String {
@@ -47,37 +49,18 @@ pub(crate) fn percent(fraction: f32) -> String {
 
 /// How long ago an ISO 8601 time in UTC was; `None` if it cannot be parsed.
 pub(crate) fn age(time: &str, now: SystemTime) -> Option<String> {
-    let then = parse_utc(time)?;
-    let now = now.duration_since(UNIX_EPOCH).ok()?.as_secs_f64();
-    Some(seconds_briefly(now - then))
+    let age = now.duration_since(parse_timestamp(time)?);
+    Some(seconds_briefly(age.unwrap_or_default().as_secs()))
 }
 
 /// A duration like `5s`, `3m`, `2h`, `4d`, short enough for a column.
-fn seconds_briefly(seconds: f64) -> String {
-    let whole = seconds.max(0.0) as u64;
+fn seconds_briefly(whole: u64) -> String {
     match whole {
         0..60 => format!("{whole}s"),
         60..3_600 => format!("{}m", whole / 60),
         3_600..86_400 => format!("{}h", whole / 3_600),
         _ => format!("{}d", whole / 86_400),
     }
-}
-
-/// Parses `YYYY-MM-DDTHH:MM:SS[.ffffff]Z` to seconds since 1970.
-fn parse_utc(time: &str) -> Option<f64> {
-    let (date, clock) = time.strip_suffix('Z')?.split_once('T')?;
-    let mut date = date.split('-').map(str::parse::<i64>);
-    let (year, month, day) = (date.next()?.ok()?, date.next()?.ok()?, date.next()?.ok()?);
-    let mut clock = clock.split(':').map(str::parse::<f64>);
-    let (hour, minute, second) = (clock.next()?.ok()?, clock.next()?.ok()?, clock.next()?.ok()?);
-    if !(1970..=9999).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
-        return None;
-    }
-    // Years begin in March, so that a leap day is the last day of its year.
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1;
-    let days = days - 719_468;
-    Some(days as f64 * 86_400.0 + hour * 3_600.0 + minute * 60.0 + second)
 }
 
 /// The text with control characters replaced by spaces, so that no prompt can control the terminal.
@@ -88,7 +71,7 @@ pub(crate) fn one_line(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
+    use std::time::{Duration, UNIX_EPOCH};
 
     #[test]
     fn bytes_have_two_or_three_digits() {

@@ -1,4 +1,5 @@
-//! The status line on standard error, while there is no answer to read yet.
+//! The status line on standard error, while there is no answer to read yet. indicatif would replace
+//! `draw` and `hide` alone, and make the program 160 KB larger.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;

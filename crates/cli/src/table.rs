@@ -1,4 +1,5 @@
-//! Tables and lists of pairs, for people.
+//! Tables and lists of pairs, for people. comfy-table cuts or wraps columns, but does not fold
+//! rows if the terminal is too narrow for columns.
 
 use std::fmt::Write;
 

@@ -1,5 +1,5 @@
 //! Durations and sizes as people write them. Command line, `config.toml` and wire share one syntax
-//! for each.
+//! for each. jiff's does not take `30` or, as a duration, `7d`, and does take `1,5m`.
 
 use std::time::Duration;
 

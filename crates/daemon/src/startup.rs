@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use threadrunner_core::{ErrorCode, Failure};
 use threadrunner_home::{
-    Config, FileLock, Home, WorkspaceSettings, find_program, interrupt_is_ignored,
+    Config, FileLock, Home, WorkspaceSettings, find_engine, interrupt_is_ignored, resolve_backend,
 };
 use tokio::net::UnixListener;
 use tokio::runtime::Runtime;
@@ -140,6 +140,8 @@ fn start(
         return Ok(None);
     };
     let engine = engine_binary();
+    // The answer is kept: later, the daemon's one thread may not wait for it.
+    let _ = resolve_backend(None, &home, &config);
     // Keep no client's directory from being unmounted. All paths are absolute by now.
     let _ = std::env::set_current_dir("/");
     // The note lets clients find the socket even if their environment names another. A full disk is
@@ -331,7 +333,7 @@ async fn obey(mut signals: Signals, hub: Hub) {
 
 /// The engine's program. Without one the daemon still serves: loads fail, and say why.
 fn engine_binary() -> PathBuf {
-    find_program("threadrunner-engine", "THREADRUNNER_ENGINE").unwrap_or_else(|failure| {
+    find_engine().unwrap_or_else(|failure| {
         tracing::warn!(%failure, "no engine");
         let chosen = std::env::var_os("THREADRUNNER_ENGINE").filter(|path| !path.is_empty());
         // Absolute, because the daemon leaves its working directory.

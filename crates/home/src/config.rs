@@ -32,7 +32,7 @@ pub struct Config {
     /// The default model: a name in `models/`, an alias, or a path (relative to the home).
     /// Default: the only file in `models/`, else the one used last.
     pub model: Option<String>,
-    /// The default backend: `"llama"` or `"dummy"`. Default: llama if it is compiled in.
+    /// The default backend: `"llama"` or `"dummy"`. Default: llama if the engine has it.
     #[serde(deserialize_with = "known_if_any")]
     pub backend: Option<BackendKind>,
     /// How long a model stays loaded without a request. 0 unloads it as soon as its last request

@@ -3,6 +3,7 @@
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use threadrunner_core::open_enum::parse;
 use threadrunner_core::{BackendKind, ErrorCode, Failure};
@@ -38,6 +39,8 @@ pub struct Home {
     pub backend: Option<BackendKind>,
     /// `THREADRUNNER_MODEL_PATH`.
     pub model_path: Option<PathBuf>,
+    /// The answer of [`Home::engine_backend`].
+    pub(crate) engine_backend: OnceLock<BackendKind>,
     /// Whether the user chose the directories of the workspace and the socket, and with them their
     /// permissions.
     chosen_workspace: bool,
@@ -140,6 +143,7 @@ impl Home {
             unused_runtime_dir: None,
             backend: text("THREADRUNNER_BACKEND").as_deref().map(backend).transpose()?,
             model_path: path("THREADRUNNER_MODEL_PATH"),
+            engine_backend: OnceLock::new(),
             root,
         })
     }

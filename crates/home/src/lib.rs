@@ -7,8 +7,8 @@
 //! client, as it is sent to the daemon. [`FileLock`] is the lock by which a daemon is known to live.
 //! The clients and the daemon share this crate, so that all read these in the same way. A flag beats a variable, which beats `config.toml`, which beats the default.
 //!
-//! The crate knows `core` and the file system: no socket, no job on disk, and not what is inside a
-//! model file.
+//! The crate knows `core` and the file system: no socket of a daemon, no job on disk, and not what is
+//! inside a model file. [`Home::engine_backend`] asks an engine's program what it was built with.
 //!
 //! `config/every_key.toml` is the text behind `config show` and docs/configuration.md; a test
 //! compares its defaults with those of [`Config`]. Tests are in each module. They set no variables:
@@ -19,6 +19,7 @@ mod asked_model;
 mod config;
 mod date;
 mod default_model;
+mod engine_backend;
 mod file;
 mod home;
 mod lock;
@@ -45,7 +46,7 @@ pub use memory_budget::MemoryBudget;
 pub use model::{resolve_backend, resolve_draft, resolve_model, resolve_workspace_model};
 pub use model_config::ModelConfig;
 pub use model_files::{DanglingLink, ModelFile, dangling_links, list_models};
-pub use program::find_program;
+pub use program::{find_engine, find_program};
 pub use retention::RetentionConfig;
 pub use runtime_dir::UnusedRuntimeDir;
 pub use sessions::SessionsConfig;

@@ -8,10 +8,9 @@ use crate::model_files::by_name;
 use crate::{Config, Home, WorkspaceSettings, default_model};
 
 /// The backend for a request: the flag, else `THREADRUNNER_BACKEND`, else the configuration, else
-/// llama if it is compiled in, else the dummy.
+/// that of the engine ([`Home::engine_backend`]), which may have to be asked.
 pub fn resolve_backend(flag: Option<BackendKind>, home: &Home, config: &Config) -> BackendKind {
-    let built = if cfg!(feature = "llama") { BackendKind::Llama } else { BackendKind::Dummy };
-    flag.or(home.backend).or(config.backend).unwrap_or(built)
+    flag.or(home.backend).or(config.backend).unwrap_or_else(|| home.engine_backend())
 }
 
 /// The model that `name` means; without a name, the default one ([`default_model`]).

@@ -6,6 +6,14 @@ use std::path::{Path, PathBuf};
 
 use threadrunner_core::{ErrorCode, Failure};
 
+/// Finds the engine's program, which `THREADRUNNER_ENGINE` may name.
+///
+/// # Errors
+/// See [`find_program`].
+pub fn find_engine() -> Result<PathBuf, Failure> {
+    find_program("threadrunner-engine", "THREADRUNNER_ENGINE")
+}
+
 /// Finds one of ThreadRunner's own programs. Returns an absolute path to a file.
 ///
 /// If the environment variable `variable` is set, it names the program: a path, or a name without

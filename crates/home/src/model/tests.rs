@@ -144,10 +144,10 @@ fn the_dummy_needs_no_model() {
 }
 
 #[test]
-fn the_backend_is_the_flag_the_variable_the_configuration_the_build() {
+fn the_backend_is_the_flag_the_variable_the_configuration_the_engine() {
     let mut f = Fixture::new(&[]);
-    let built = if cfg!(feature = "llama") { BackendKind::Llama } else { BackendKind::Dummy };
-    assert_eq!(resolve_backend(None, &f.home, &f.config), built);
+    f.home.engine_backend = BackendKind::Dummy.into();
+    assert_eq!(resolve_backend(None, &f.home, &f.config), BackendKind::Dummy);
     f.config.backend = Some(BackendKind::Llama);
     assert_eq!(resolve_backend(None, &f.home, &f.config), BackendKind::Llama);
     f.home.backend = Some(BackendKind::Dummy);

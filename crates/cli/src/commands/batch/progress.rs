@@ -1,4 +1,5 @@
-//! The progress of a batch in words: counts, rates and the time left.
+//! The progress of a batch in words: counts, rates and the time left. indicatif has one rate, not one
+//! of jobs and one of tokens.
 
 use threadrunner_batch::Counts;
 use tokio::time::Instant;

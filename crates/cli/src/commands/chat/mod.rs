@@ -5,11 +5,13 @@ mod line;
 mod typed;
 
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
+use jiff::Timestamp;
+use jiff::tz::Offset;
 use threadrunner_core::protocol::{Conversation, Op, SessionQuery, Submission, ask};
 use threadrunner_core::{ErrorCode, ExitCode, Failure, JobId, Parameters, SessionName};
-use threadrunner_home::{AskedModel, DEFAULT_WORKSPACE, Home, utc_date};
+use threadrunner_home::{AskedModel, DEFAULT_WORKSPACE, Home};
 
 use super::answer::{Expected, most_tokens, show_answer, tell_void};
 use super::sessions::{choose, left, save};
@@ -302,16 +304,16 @@ fn format_of(path: &Path) -> ExportFormat {
 
 /// Makes a name that no other chat has, with the pid because two may begin in the same second.
 fn new_name(now: SystemTime, pid: u32) -> Result<SessionName, Failure> {
-    let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() % 86_400;
-    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    let name = format!("chat-{}-{hour:02}{minute:02}{second:02}-{pid}", utc_date(now));
+    let now = Offset::UTC.to_datetime(Timestamp::try_from(now).unwrap_or_default());
+    let (hour, minute, second) = (now.hour(), now.minute(), now.second());
+    let name = format!("chat-{}-{hour:02}{minute:02}{second:02}-{pid}", now.date());
     SessionName::parse(&name).map_err(|error| Failure::new(ErrorCode::Internal, error.to_string()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
+    use std::time::{Duration, UNIX_EPOCH};
 
     #[test]
     fn a_chat_without_a_name_is_called_by_its_time() {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use threadrunner_core::{ErrorCode, ExitCode};
-use threadrunner_home::find_program;
+use threadrunner_home::find_engine;
 
 use super::cpu::{Cpu, used};
 use super::{Finding, failure};
@@ -37,7 +37,7 @@ enum Answer {
 /// Checks the engine and the processor.
 pub(super) fn examine() -> Vec<Finding> {
     let cpu = Cpu::of_this_machine();
-    let program = match find_program("threadrunner-engine", "THREADRUNNER_ENGINE") {
+    let program = match find_engine() {
         Ok(program) => program,
         Err(failed) => {
             let mut findings = vec![Finding::broken("engine", failed)];
