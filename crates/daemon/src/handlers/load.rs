@@ -15,7 +15,7 @@ pub(super) async fn load(context: &Context, query: LoadQuery, answer: &Answer) -
     loop {
         let seen = view.borrow_and_update().clone();
         match seen.state {
-            LoadState::Ready(_) => break,
+            LoadState::Ready => break,
             LoadState::Failed(failure) => return Err(failure.into()),
             LoadState::Loading(fraction) => {
                 let event = Progress::Loading { model: seen.name, fraction };

@@ -143,7 +143,7 @@ pub(super) enum Order {
         model: ModelRef,
         pin: bool,
         keep_alive: Option<KeepAlive>,
-        reply: oneshot::Sender<Result<watch::Receiver<LoadView>, Failure>>,
+        reply: oneshot::Sender<watch::Receiver<LoadView>>,
     },
     Unload {
         model: Option<ModelRef>,
@@ -279,7 +279,7 @@ impl Hub {
         pin: bool,
         keep_alive: Option<KeepAlive>,
     ) -> Result<watch::Receiver<LoadView>, Failure> {
-        self.ask(|reply| Order::Load { model, pin, keep_alive, reply }).await?
+        self.ask(|reply| Order::Load { model, pin, keep_alive, reply }).await
     }
 
     /// Unloads a model, even a busy one; with `None`, every model that is idle and not pinned.

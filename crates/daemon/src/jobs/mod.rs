@@ -3,26 +3,31 @@
 //! [`Owner`] holds all state of jobs and engines in one task. It waits in one place and decides in
 //! functions that never wait; the workspaces' threads and the engines' tasks report back by
 //! message. [`Hub`] is the handle through which the rest of the daemon talks to it. Decisions that
-//! need no clock or channel are values of their own: the queue, the dependencies, the rooms, the
-//! open requests.
+//! need no clock or channel are values of their own: the queue, the dependencies, the fleet and its
+//! rooms, the open requests.
 
+mod budget;
 mod changes;
 mod clients;
 mod dependencies;
 mod dispatch;
 mod ends;
 mod engines;
+mod fleet;
 mod hub;
+mod inbox;
 mod live;
 mod loading;
 mod owner;
+mod places;
+mod processes;
 mod queue;
 mod records;
 mod requests;
 mod rooms;
+mod share;
 mod sizes;
 mod stored;
-mod transit;
 mod view;
 mod watchdog;
 

@@ -85,9 +85,7 @@ impl Owner {
     /// Queues a job that is now in `ready`; ahead of the others if it had begun.
     pub(super) fn enqueue(&mut self, id: &JobId, begun: bool) {
         let Some(live) = self.live.get_mut(id) else { return };
-        if let Some(engine) = self.engines.get_mut(&live.model) {
-            engine.end(id, Instant::now());
-        }
+        self.fleet.end(&live.model, id, Instant::now());
         if let Some(ending) = live.ending {
             self.fail_queued(id, ending.failure());
             return;
@@ -103,7 +101,7 @@ impl Owner {
         live.stage = Stage::Queued(ticket);
         let workspace = live.workspace;
         if live.view.is_some() {
-            self.watched.insert(id.clone());
+            self.places.watch(id);
         }
         self.tell_change(workspace, id, Some(JobStatus::Queued));
     }
@@ -136,7 +134,7 @@ impl Owner {
             self.fail_claimed(id, ending.failure());
         } else if let Some(failure) = unfit {
             self.fail_claimed(id, failure);
-        } else if self.given_up {
+        } else if self.stopping.is_some_and(|stopping| stopping.given_up) {
             self.give_up_running();
         } else {
             self.begin_or_wait(id);
@@ -147,7 +145,7 @@ impl Owner {
     /// others would fail as well. The job keeps its place.
     fn claim_later(&mut self, id: &JobId, failure: &Failure) {
         tracing::error!(job = %id, %failure, "queued jobs wait");
-        self.short_until = Some(Instant::now() + SHORT_PAUSE);
+        self.times.short = Some(Instant::now() + SHORT_PAUSE);
         self.enqueue(id, true);
     }
 
@@ -161,25 +159,18 @@ impl Owner {
             }
             Ok(_) | Err(_) => {}
         }
-        match self.engines.get_mut(&model) {
-            Some(engine) if engine.is_ready() => {
-                engine.begin(id.clone());
-                self.start(id);
+        self.fleet.begin(&model, id.clone());
+        if self.fleet.ready(&model).is_some() {
+            self.start(id);
+        } else if let Some(loading) = self.fleet.loading(&model) {
+            let fraction = loading.fraction();
+            if let Some(live) = self.live.get(id) {
+                live.set_phase(Phase::Loading { model: model.name(), fraction });
             }
-            Some(engine) => {
-                engine.begin(id.clone());
-                let fraction = engine.loading().unwrap_or_default();
-                if let Some(live) = self.live.get(id) {
-                    live.set_phase(Phase::Loading { model: model.name(), fraction });
-                }
-            }
+        } else if let Some(live) = self.live.get_mut(id) {
             // Its engine is gone, and there is no room for another. It waits for room in the queue.
-            None => {
-                if let Some(live) = self.live.get_mut(id) {
-                    live.stage = Stage::Releasing;
-                    self.stores[live.workspace].release(id.clone(), false);
-                }
-            }
+            live.stage = Stage::Releasing;
+            self.stores[live.workspace].release(id.clone(), false);
         }
     }
 
@@ -277,7 +268,7 @@ impl Owner {
             stage: Stage::Storing,
         };
         if let Some(deadline) = live.deadline {
-            self.deadlines.insert((deadline, id.clone()));
+            self.times.deadlines.insert((deadline, id.clone()));
         }
         self.live.insert(id.clone(), live);
         self.hold_or_enqueue(&id, found.after);
@@ -295,7 +286,7 @@ impl Owner {
     pub(super) fn fail_queued(&mut self, id: &JobId, failure: Failure) {
         if let Some(live) = self.live.get_mut(id) {
             live.stage = Stage::Ending(End::Failed(failure.clone()));
-            self.watched.remove(id);
+            self.places.forget(id);
             self.stores[live.workspace].fail_queued(id.clone(), failure);
         }
     }
@@ -307,9 +298,7 @@ impl Owner {
         let (mut meta, since, flushed): (JobMeta, _, _) =
             match std::mem::replace(&mut live.stage, end) {
                 Stage::Claimed(work) => {
-                    if let Some(engine) = self.engines.get_mut(&live.model) {
-                        engine.end(id, Instant::now());
-                    }
+                    self.fleet.end(&live.model, id, Instant::now());
                     (work.meta, work.since, 0)
                 }
                 Stage::Running(run) => (run.meta, run.since, run.flushed),
@@ -321,22 +310,20 @@ impl Owner {
         meta.duration_s = Some(since.elapsed().as_secs_f64());
         meta.model = Some(live.model.name());
         let rest = live.view.as_ref().map(|view| view.borrow().text[flushed..].to_owned());
-        self.unflushed.remove(id);
+        self.unflushed.jobs.remove(id);
         self.stores[live.workspace].fail(id.clone(), failure, rest.unwrap_or_default(), meta);
     }
 
     fn forget(&mut self, id: &JobId) -> Option<Live> {
         let live = self.live.remove(id)?;
-        self.watched.remove(id);
-        self.unflushed.remove(id);
+        self.places.forget(id);
+        self.unflushed.jobs.remove(id);
         if let Some(deadline) = live.deadline {
-            self.deadlines.remove(&(deadline, id.clone()));
+            self.times.deadlines.remove(&(deadline, id.clone()));
         }
         // A canceled request keeps its slot until the engine says that the slot is free.
-        if !self.requests.has(id)
-            && let Some(engine) = self.engines.get_mut(&live.model)
-        {
-            engine.end(id, Instant::now());
+        if !self.requests.has(id) {
+            self.fleet.end(&live.model, id, Instant::now());
         }
         Some(live)
     }
