@@ -1,6 +1,7 @@
 //! `config.toml`: its keys and their defaults, and how it is read and checked.
 
 mod names;
+mod once;
 mod show;
 mod strict;
 mod wrong;
@@ -15,6 +16,7 @@ use threadrunner_core::engine_protocol::EngineOptions;
 use threadrunner_core::open_enum::known_if_any;
 use threadrunner_core::{BackendKind, ErrorCode, Failure, KeepAlive, Parameters, Priority};
 
+pub(crate) use self::once::ReadOnce;
 use self::strict::strict;
 use self::wrong::{misread, wrong};
 use crate::{

@@ -8,7 +8,7 @@ use threadrunner_core::protocol::{EndFrame, Progress, ReplyBody};
 use threadrunner_core::{
     ErrorCode, ExitCode, Failure, FinishReason, JobId, Parameters, SessionName, Timings, Usage,
 };
-use threadrunner_home::{Config, Home};
+use threadrunner_home::Home;
 
 use crate::error::CommandError;
 use crate::session::{Session, strange};
@@ -51,7 +51,7 @@ pub(crate) fn most_tokens(
     if asked.is_some() {
         return Ok(asked);
     }
-    let defaults = Config::load(home)?.workspace(home, workspace)?.defaults;
+    let defaults = home.config()?.workspace(home, workspace)?.defaults;
     Ok(defaults.or(&Parameters::DEFAULT).max_tokens)
 }
 

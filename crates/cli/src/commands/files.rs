@@ -11,7 +11,6 @@ use threadrunner_core::protocol::{
     SessionsQuery, TurnRecord,
 };
 use threadrunner_core::{Failure, JobId, JobStatus, Turn, template};
-use threadrunner_home::Config;
 use threadrunner_workspace::{Reader, age_s, by_time, list_sessions};
 
 use crate::error::CommandError;
@@ -32,7 +31,7 @@ impl Files {
             return Ok(None);
         }
         let home = session.home();
-        let config = Config::load(home)?;
+        let config = home.config()?;
         let among = match workspace {
             Some(name) => vec![config.workspace(home, Some(name))?],
             None => config.workspaces(home),
