@@ -1,7 +1,7 @@
 //! `submit`: queues a job and sends its id once the job would survive a crash.
 
 use threadrunner_core::protocol::{ModelQuery, Submission, Submitted, ask};
-use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta, JobSpec, ModelRef, Priority};
+use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta, JobSpec, Priority};
 
 use super::{Stop, references, turn};
 use crate::answer::Answer;
@@ -50,10 +50,12 @@ pub(super) async fn new_job(
     if let Some(earlier) = &earlier {
         query = earlier.model(query, submission.usual_model);
     }
-    let model: ModelRef = context.model_in(settings, &query).map_err(|failure| match &earlier {
+    let found = context.model_in(&workspace.settings, query).await;
+    let found = found.map_err(|failure| match &earlier {
         Some(earlier) => earlier.no_model(failure),
         None => failure,
     })?;
+    let model = &found.model;
     let usual = if attached { Priority::Interactive } else { Priority::Normal };
     let mut spec = JobSpec {
         model: Some(model.clone()),
@@ -86,7 +88,7 @@ pub(super) async fn new_job(
         ..JobMeta::default()
     };
     let id = submission.job;
-    Ok(NewJob { id, workspace: workspace.id, prompt: submission.prompt, model, spec, meta })
+    Ok(NewJob { id, workspace: workspace.id, prompt: submission.prompt, model: found, spec, meta })
 }
 
 fn check(submission: &Submission) -> Result<(), Failure> {

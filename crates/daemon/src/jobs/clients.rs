@@ -66,8 +66,7 @@ impl Owner {
                 let _ = reply.send(());
             }
             Order::ForgetState { state, reply } => {
-                self.states.forget(state);
-                let _ = reply.send(());
+                self.disk.forget_state(state, reply);
             }
             Order::WaitsFor { ids, reply } => {
                 let waits_for = |id| self.dependencies.waits_for(id).into_iter().flatten().cloned();
@@ -77,7 +76,7 @@ impl Owner {
                 let _ = reply.send((self.list(), self.stopping.is_some()));
             }
             Order::Load { model, pin, keep_alive, reply } => {
-                let _ = reply.send(self.load(&model, pin, keep_alive));
+                let _ = reply.send(self.load(*model, pin, keep_alive));
             }
             Order::Unload { model, reply } => {
                 let _ = reply.send(self.unload(model.as_ref()));
@@ -140,7 +139,9 @@ impl Owner {
     fn submit(&mut self, job: NewJob) -> Result<JobId, Failure> {
         self.admit()?;
         let now = Instant::now();
-        let NewJob { id: chosen, workspace, prompt, model, spec, meta } = job;
+        let NewJob { id: chosen, workspace, prompt, model: found, spec, meta } = job;
+        let model = found.model.clone();
+        self.models.saw(found, now);
         if let Some(id) = &chosen {
             if self.live.contains_key(id) {
                 let message = format!("job {id} already exists and is queued or running");
@@ -220,6 +221,7 @@ impl Owner {
                 live.ending.get_or_insert(ending);
             }
             Stage::Ending(_) => {}
+            Stage::Resolving => self.fail_queued(id, ending.failure()),
             Stage::Held => {
                 self.dependencies.forget(id);
                 self.fail_queued(id, ending.failure());
@@ -290,7 +292,7 @@ impl Owner {
         self.hooks.stop();
         // Queued jobs stay on disk for the next daemon. Tell their readers now.
         for live in self.live.values_mut() {
-            if matches!(live.stage, Stage::Queued(_) | Stage::Held) {
+            if live.stage.is_at_rest() {
                 live.keep_for_the_next_daemon();
             }
         }

@@ -35,7 +35,7 @@ impl Owner {
             return;
         }
         let takes_more = self.fleet.free_slots(model, true) > 0;
-        if takes_more && self.finishes_with_old_files(model) {
+        if takes_more && (!self.knows(model) || self.finishes_with_old_files(model)) {
             return;
         }
         match self.try_engine(model) {

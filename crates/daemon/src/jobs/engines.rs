@@ -37,7 +37,7 @@ impl Owner {
             // Its memory is not free before this.
             self.fleet.exited(id);
             // And until now it may have written session states.
-            self.states.engine_ended();
+            self.disk.engine_ended();
         }
     }
 
@@ -264,9 +264,7 @@ impl Owner {
         let Some(path) = &model.path else { return };
         if model.backend == BackendKind::Llama && self.last_model.as_ref() != Some(path) {
             self.last_model = Some(path.clone());
-            if let Err(error) = threadrunner_home::note_last_model(&self.home, path) {
-                tracing::warn!(%error, "cannot record the model used last");
-            }
+            self.disk.note_last_model(path.clone());
         }
     }
 

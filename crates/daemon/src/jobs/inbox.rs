@@ -5,6 +5,7 @@ use std::time::Instant;
 use threadrunner_core::HookOutcome;
 use tokio::sync::mpsc;
 
+use super::disk::News;
 use super::hub::{Order, Orders};
 use crate::engine::{EngineId, EngineMessage};
 use crate::hooks::{Hooks, PlacedJob};
@@ -20,6 +21,7 @@ pub(super) struct Inbox {
     orders: Orders,
     from_engines: mpsc::Receiver<(EngineId, EngineMessage)>,
     from_stores: mpsc::Receiver<(WorkspaceId, StoreEvent)>,
+    from_disk: mpsc::Receiver<News>,
     /// Where the threads of workspaces that are served later send their events. Weak, so that the
     /// channel closes when no thread is left.
     to_owner: mpsc::WeakSender<(WorkspaceId, StoreEvent)>,
@@ -31,6 +33,7 @@ pub(super) enum Next {
     Engine(EngineId, EngineMessage),
     Store(WorkspaceId, Box<StoreEvent>),
     Hook(PlacedJob, Option<HookOutcome>),
+    Disk(Box<News>),
     Time,
     /// Nothing is ready, except perhaps an engine's message.
     Again,
@@ -41,9 +44,11 @@ impl Inbox {
     pub(super) fn new(
         orders: Orders,
         from_engines: mpsc::Receiver<(EngineId, EngineMessage)>,
+        from_disk: mpsc::Receiver<News>,
         (to_owner, from_stores): (StoreEvents, mpsc::Receiver<(WorkspaceId, StoreEvent)>),
     ) -> Self {
-        Self { turns: 0, orders, from_engines, from_stores, to_owner: to_owner.downgrade() }
+        let to_owner = to_owner.downgrade();
+        Self { turns: 0, orders, from_engines, from_stores, from_disk, to_owner }
     }
 
     /// Waits for what happens next, at most until `deadline`. Takes an order only if there is
@@ -64,6 +69,7 @@ impl Inbox {
                 Some((workspace, event)) => Next::Store(workspace, Box::new(event)),
                 None => Next::Nothing,
             },
+            Some(news) = self.from_disk.recv() => Next::Disk(Box::new(news)),
             Some(order) = self.orders.recv(), if room => Next::Order(order),
             Some((job, outcome)) = hooks.ended() => Next::Hook(job, outcome),
             () = sleep_until(deadline), if deadline.is_some() => Next::Time,
@@ -81,10 +87,14 @@ impl Inbox {
         self.from_engines
     }
 
-    /// The next event of a workspace's thread.
+    /// The next event of a workspace's thread, or what was done on a disk.
     #[cfg(test)]
-    pub(super) async fn stored(&mut self) -> Option<(WorkspaceId, StoreEvent)> {
-        self.from_stores.recv().await
+    pub(super) async fn stored(&mut self) -> Next {
+        tokio::select! {
+            Some((workspace, event)) = self.from_stores.recv() =>
+                Next::Store(workspace, Box::new(event)),
+            Some(news) = self.from_disk.recv() => Next::Disk(Box::new(news)),
+        }
     }
 }
 

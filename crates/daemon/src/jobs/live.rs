@@ -43,6 +43,8 @@ pub(super) struct Live {
 pub(super) enum Stage {
     /// Being written to disk, to be queued next.
     Storing,
+    /// In `ready`, until the usual model of its workspace is looked up.
+    Resolving,
     /// In `ready`, held until other jobs have ended.
     Held,
     /// In the queue.
@@ -57,6 +59,13 @@ pub(super) enum Stage {
     Releasing,
     /// Its end is being written.
     Ending(End),
+}
+
+impl Stage {
+    /// Whether the job is in `ready` and nothing is being done to it.
+    pub(super) fn is_at_rest(&self) -> bool {
+        matches!(self, Self::Resolving | Self::Held | Self::Queued(_))
+    }
 }
 
 /// What a claimed job holds.

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use threadrunner_core::engine_protocol::Load;
+use threadrunner_core::engine_protocol::{Load, StateDirectory};
 use threadrunner_core::{Failure, KeepAlive, ModelRef};
 use tokio::sync::watch;
 
@@ -10,16 +10,17 @@ use super::fleet::{Engine, Files, Started, Step};
 use super::owner::Owner;
 use super::share::Share;
 use crate::engine::{LoadState, LoadView};
-use crate::model_files::ModelFiles;
+use crate::models::FoundModel;
 
 impl Owner {
     /// Decides which engines take no new jobs because other models have waited too long.
     pub(super) fn assign_rooms(&mut self) {
         let now = Instant::now();
-        let Self { fleet, budget, queue, processes, .. } = self;
+        let Self { fleet, budget, queue, processes, models, .. } = self;
         let queued = queue.models().map(|model| (model.clone(), queue.interactive_waits(model)));
         let awaited = |model: &ModelRef| processes.is_awaited(model);
-        fleet.assign(now, queued, awaited, ModelFiles::of, |fleet| budget.limits(now, fleet));
+        let files = |model: &ModelRef| models.files(model);
+        fleet.assign(now, queued, awaited, files, |fleet| budget.limits(now, fleet));
         processes.keep_loads(|model| fleet.is_wanted(model));
     }
 
@@ -33,21 +34,25 @@ impl Owner {
         if self.fleet.has_engine(model) {
             return Ok(true);
         }
+        if !self.knows(model) {
+            return Ok(false);
+        }
         let now = Instant::now();
         let limits = self.budget.limits(now, &mut self.fleet);
-        match self.fleet.step(now, model, &ModelFiles::of(model), limits)? {
+        let files = self.models.files(model);
+        match self.fleet.step(now, model, &files, limits)? {
             Step::There => return Ok(true),
             Step::Size => {
-                let files = ModelFiles::of(model);
                 // Reading a header takes next to no memory.
                 let load = Load { limit: Some(0), ..self.load_of(model) };
                 let process = self.processes.size(load)?;
                 self.fleet.sizing(model, process, files, now);
             }
             Step::Start(share) => {
+                let Some(state) = self.state_of(model, now) else { return Ok(false) };
                 // If its size is unknown, it may take as much as the whole budget.
                 let most = if share.bytes > 0 { share.bytes } else { limits.bytes };
-                return self.start_engine(model, share, most, now).map(|()| true);
+                return self.start_engine(model, share, most, state).map(|()| true);
             }
             Step::MakeWay(gone) => {
                 for other in gone {
@@ -64,7 +69,7 @@ impl Owner {
     /// Whether a model's engine is still at work with files that have been replaced since; it gets
     /// no new jobs. An idle one is ended, and the next engine loads the new files.
     pub(super) fn finishes_with_old_files(&mut self, model: &ModelRef) -> bool {
-        match self.fleet.check_files(model, &ModelFiles::of(model)) {
+        match self.fleet.check_files(model, &self.models.files(model)) {
             Files::Loaded => false,
             Files::Finishing => true,
             Files::Outdated => {
@@ -80,7 +85,7 @@ impl Owner {
     }
 
     fn load_of(&self, model: &ModelRef) -> Load {
-        let settings = self.config.model_settings(&self.home, model);
+        let settings = self.models.settings(model);
         Load::new(model.clone(), settings.engine_options(&self.config.engine))
     }
 
@@ -89,13 +94,13 @@ impl Owner {
         model: &ModelRef,
         share: Share,
         most: u64,
-        now: Instant,
+        state: Option<StateDirectory>,
     ) -> Result<(), Failure> {
-        let settings = self.config.model_settings(&self.home, model);
-        let state = self.states.directory(model);
-        // Noted before the engine opens the files: if one is replaced in between, the model is
+        let now = Instant::now();
+        let settings = self.models.settings(model);
+        // Seen before the engine opens the files: if one is replaced in between, the model is
         // loaded again.
-        let files = ModelFiles::of(model);
+        let files = self.models.files(model);
         let load = Load {
             memory: share.limit,
             limit: Some(most),
@@ -121,10 +126,12 @@ impl Owner {
     /// Loads a model for a client, as soon as there is room. The view shows the progress.
     pub(super) fn load(
         &mut self,
-        model: &ModelRef,
+        found: FoundModel,
         pin: bool,
         keep_alive: Option<KeepAlive>,
     ) -> watch::Receiver<LoadView> {
+        let model = &found.model.clone();
+        self.models.saw(found, Instant::now());
         if !self.finishes_with_old_files(model)
             && let Some(engine) = self.fleet.engine_mut(model)
         {

@@ -11,19 +11,22 @@ use tokio::sync::mpsc;
 use super::budget::Budget;
 use super::changes::{Changes, changes};
 use super::dependencies::Dependencies;
+use super::disk::Disk;
 use super::fleet::Fleet;
 use super::hub::{Change, Hub};
 use super::inbox::{Inbox, Next};
+use super::known_models::KnownModels;
 use super::live::{Live, Stage};
 use super::places::Places;
+use super::prepared::PreparedStates;
 use super::processes::Processes;
 use super::queue::Queue;
 use super::requests::Requests;
 use crate::engine::{EXIT_GRACE, EngineId, EngineMessage, Spawner};
 use crate::hooks::Hooks;
-use crate::states::States;
+use crate::models::ModelCatalog;
 use crate::store::WorkspaceId;
-use crate::store::{StoreEvent, StoreEvents, Stores};
+use crate::store::{After, StoreEvent, StoreEvents, Stores};
 
 /// Operations that may be under way in the workspaces' threads; beyond that, new requests wait.
 const STORE_OPERATIONS: usize = 512;
@@ -37,7 +40,6 @@ const ENGINE_MESSAGES: usize = 256;
 /// Owns all jobs and engines.
 #[derive(Debug)]
 pub(crate) struct Owner {
-    pub(super) home: Home,
     pub(super) config: Config,
     pub(super) stores: Stores,
 
@@ -53,9 +55,15 @@ pub(crate) struct Owner {
     pub(super) budget: Budget,
     pub(super) processes: Processes,
     pub(super) requests: Requests,
-    pub(super) states: States,
     /// The model file used last, as recorded for clients that name no model.
     pub(super) last_model: Option<PathBuf>,
+
+    // The disks.
+    pub(super) disk: Disk,
+    pub(super) models: KnownModels,
+    pub(super) prepared: PreparedStates,
+    /// Jobs that wait until the usual model of their workspace is looked up.
+    pub(super) unresolved: HashMap<WorkspaceId, Vec<(JobId, After)>>,
 
     // What is to be told or written.
     pub(super) places: Places,
@@ -104,6 +112,7 @@ impl Owner {
         home: Home,
         config: Config,
         engine_binary: PathBuf,
+        catalog: ModelCatalog,
         stores: Stores,
         store_events: (StoreEvents, mpsc::Receiver<(WorkspaceId, StoreEvent)>),
     ) -> (Self, Hub) {
@@ -113,11 +122,11 @@ impl Owner {
         for newest in stores.newest_ids() {
             ids.after(newest);
         }
+        let hooks = Hooks::new(&home, &config);
+        let (disk, from_disk) = Disk::new(home, &config, catalog);
         let owner = Self {
-            hooks: Hooks::new(&home, &config),
-            states: States::new(home.cache_dir.join("state"), config.sessions.state_bytes),
+            hooks,
             budget: Budget::new(config.memory_budget),
-            home,
             config,
             stores,
             live: HashMap::new(),
@@ -128,6 +137,10 @@ impl Owner {
             processes: Processes::new(Spawner::new(engine_binary, messages)),
             requests: Requests::default(),
             last_model: None,
+            disk,
+            models: KnownModels::default(),
+            prepared: PreparedStates::default(),
+            unresolved: HashMap::new(),
             places: Places::default(),
             unflushed: Unflushed::default(),
             changes: changes(),
@@ -138,7 +151,7 @@ impl Owner {
                 states: None,
             },
             stopping: None,
-            inbox: Inbox::new(orders, from_engines, store_events),
+            inbox: Inbox::new(orders, from_engines, from_disk, store_events),
         };
         (owner, hub)
     }
@@ -151,6 +164,7 @@ impl Owner {
                 Next::Engine(id, message) => self.engine(id, message),
                 Next::Store(workspace, event) => self.noted(workspace, *event),
                 Next::Hook(job, outcome) => self.hook_ended(job, outcome),
+                Next::Disk(news) => self.disk_news(*news),
                 Next::Time => self.time(Instant::now()),
                 Next::Again => continue,
                 Next::Nothing => break,
@@ -186,12 +200,17 @@ impl Owner {
 
     fn next_deadline(&self) -> Option<Instant> {
         let jobs = self.times.deadlines.first().map(|(deadline, _)| *deadline);
+        // A thread that had no room may have some again without saying so.
+        let kept = self.stores.keep_any().then(|| Instant::now() + FLUSH_AFTER);
         let grace = self.stopping.filter(|stopping| !stopping.given_up).map(|stopping| stopping.at);
         [
             jobs,
+            kept,
             self.fleet.next(self.config.engine_timeout),
             self.unflushed.at,
             self.places.next(),
+            self.models.next(),
+            self.prepared.next(),
             self.times.short,
             self.times.states,
             grace,
@@ -203,6 +222,7 @@ impl Owner {
     }
 
     fn time(&mut self, now: Instant) {
+        self.stores.pass_on();
         while let Some((deadline, id)) = self.times.deadlines.first().cloned()
             && deadline <= now
         {
@@ -220,10 +240,12 @@ impl Owner {
             self.ask_about_strangers();
             self.keep_to_the_budget(now);
         }
+        self.models.time(now);
+        self.prepared.time(now);
         self.end_late_estimates(now);
         self.end_silent_engines(now);
         if self.times.states.is_some_and(|at| at <= now) {
-            self.end_engines_that_fill_the_disk(now);
+            self.measure_states(now);
         }
         self.unload_idle(now);
         if self.stopping.is_some_and(|stopping| !stopping.given_up && stopping.at <= now) {
@@ -240,15 +262,21 @@ impl Owner {
     }
 
     fn flush(&mut self) {
+        let mut late = Vec::new();
         for id in std::mem::take(&mut self.unflushed).jobs {
             let Some(live) = self.live.get_mut(&id) else { continue };
             if let (Stage::Running(run), Some(view)) = (&mut live.stage, &live.view) {
                 let view = view.borrow();
                 let text = view.text[run.flushed..].to_owned();
-                run.flushed = view.text.len();
-                self.stores[live.workspace].append(id, text);
+                if self.stores[live.workspace].append(id.clone(), text) {
+                    run.flushed = view.text.len();
+                } else {
+                    late.push(id);
+                }
             }
         }
+        // The workspace's thread has no room now.
+        late.iter().for_each(|id| self.flush_soon(id));
     }
 
     /// Whether the daemon was told to stop and nothing is under way any more.
@@ -256,10 +284,7 @@ impl Owner {
         self.stopping.is_some()
             && self.stores.under_way() == 0
             && self.hooks.is_idle()
-            && self
-                .live
-                .values()
-                .all(|live| live.durable && matches!(live.stage, Stage::Queued(_) | Stage::Held))
+            && self.live.values().all(|live| live.durable && live.stage.is_at_rest())
     }
 
     /// The number of live jobs: queued, held or running.

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta, JobStatus, ModelRef, Priority};
-use threadrunner_home::WorkspaceSettings;
+use threadrunner_core::{
+    BackendKind, ErrorCode, Failure, JobId, JobMeta, JobStatus, ModelRef, Priority,
+};
 
 use super::clients::bounded;
 use super::ends::standing_of;
@@ -243,13 +244,12 @@ impl Owner {
             Priority::Normal => usual.unwrap_or_default(),
             said => said,
         };
-        let model = match found.model.map_or_else(|| self.default_model(settings), Ok) {
-            Ok(model) => model,
-            Err(failure) => {
-                self.stores[workspace].fail_queued(id, failure);
-                return;
-            }
-        };
+        // A job without a model gets its workspace's, once that is looked up.
+        let resolved = found.model.is_some();
+        let unknown = ModelRef { backend: BackendKind::Unknown, path: None, draft: None };
+        let model = found.model.unwrap_or(unknown);
+        // The job may come from after a change of the model's files.
+        self.models.doubt(&model);
         self.ids.after(&id);
         let now = Instant::now();
         let live = Live {
@@ -265,21 +265,17 @@ impl Owner {
             tell: None,
             view: None,
             ending: None,
-            stage: Stage::Storing,
+            stage: if resolved { Stage::Storing } else { Stage::Resolving },
         };
         if let Some(deadline) = live.deadline {
             self.times.deadlines.insert((deadline, id.clone()));
         }
         self.live.insert(id.clone(), live);
-        self.hold_or_enqueue(&id, found.after);
-    }
-
-    fn default_model(&self, workspace: &WorkspaceSettings) -> Result<ModelRef, Failure> {
-        let backend = threadrunner_home::resolve_backend(None, &self.home, &self.config);
-        let (home, config) = (&self.home, &self.config);
-        let model =
-            threadrunner_home::resolve_workspace_model(home, config, workspace, backend, None)?;
-        threadrunner_home::resolve_draft(home, config, model, None)
+        if resolved {
+            self.hold_or_enqueue(&id, found.after);
+        } else {
+            self.resolve_later(workspace, id, found.after);
+        }
     }
 
     /// Fails a job that is in `ready` and out of the queue.

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use threadrunner_core::{ErrorCode, Failure, ModelRef};
 
 use super::engines::{engine_died, path_of};
+use super::fleet::Engine;
 use super::owner::Owner;
-use crate::states;
+use crate::engine::EngineId;
 
 /// Hints for an engine that is too slow, and for one that is not to be trusted.
 const SLOW: &str = "if the machine is just slow, raise engine_timeout in config.toml";
@@ -47,14 +48,28 @@ impl Owner {
         self.times.states = written.then(|| self.times.states.map_or(next, |at| at.min(next)));
     }
 
-    /// Kills the engines that have written far more than they may. The system limits the size of
-    /// each of their files, but not the number of files.
-    pub(super) fn end_engines_that_fill_the_disk(&mut self, now: Instant) {
+    /// Has what engines have written measured.
+    pub(super) fn measure_states(&mut self, now: Instant) {
+        let engines = self.fleet.all();
+        let engines = engines.filter_map(|it| Some((it.id(), it.state()?.path.clone(), it.pid())));
+        self.times.states = None;
+        if !self.disk.measure(engines.collect()) {
+            self.watch_states(now);
+        }
+    }
+
+    /// Kills the engines that have written far more than they may, given how many bytes each has
+    /// written. The system limits the size of each of their files, but not the number of files.
+    pub(super) fn end_engines_that_fill_the_disk(
+        &mut self,
+        written: Vec<(EngineId, u64)>,
+        now: Instant,
+    ) {
         let mut greedy = Vec::new();
-        for (model, engine) in self.fleet.engines() {
-            let Some(state) = engine.state() else { continue };
+        for (id, written) in written {
+            let Some(model) = self.fleet.model_of(id) else { continue };
+            let Some(state) = self.fleet.engine(model).and_then(Engine::state) else { continue };
             let (times, more) = STATES_BEYOND;
-            let written = states::written(&state.path, engine.pid());
             if written > state.max_bytes.saturating_mul(times).saturating_add(more) {
                 let most = state.max_bytes;
                 greedy.push((
@@ -66,7 +81,6 @@ impl Owner {
         for (model, what) in greedy {
             self.end_engine(&model, &what);
         }
-        self.times.states = None;
         self.watch_states(now);
     }
 

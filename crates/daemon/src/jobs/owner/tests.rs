@@ -1,5 +1,6 @@
 //! The owner, event by event, in orders that processes and disks rarely produce.
 
+mod disks;
 mod hostile;
 
 use std::sync::Arc;
@@ -11,16 +12,20 @@ use threadrunner_core::{
     BackendKind, FinishReason, JobMeta, JobSpec, JobState, KeepAlive, ModelInfo, ModelRef,
     Priority, Timings, Usage,
 };
+use threadrunner_home::{ModelConfig, SessionsConfig};
 use threadrunner_workspace::{Options, Workspace};
 use tokio::sync::oneshot;
 
 use super::super::fleet::Started;
 use super::super::hub::{JobName, Order};
+use super::super::inbox::Next;
 use super::super::live::Stage;
 use super::super::{Awaited, Ending, NewJob};
 use super::*;
 use crate::engine::{EngineMessage, EngineProcess, Exit, LoadState};
 use crate::model_files::ModelFiles;
+use crate::models::tests::{Disk, eventually};
+use crate::models::{FoundModel, ModelCatalog};
 use crate::store::Store;
 use crate::workspaces::Served;
 
@@ -28,6 +33,10 @@ use crate::workspaces::Served;
 /// also sends their events.
 struct Story {
     owner: Owner,
+    hub: Hub,
+    home: Home,
+    catalog: ModelCatalog,
+    disk: Arc<Disk>,
     served: Vec<Served>,
     _directory: TempDir,
 }
@@ -37,6 +46,12 @@ const SIZE: u64 = 1 << 40;
 
 fn model() -> ModelRef {
     ModelRef { backend: BackendKind::Dummy, path: None, draft: None }
+}
+
+/// A model as it is on disk now.
+fn found(model: &ModelRef) -> FoundModel {
+    let (files, settings) = (ModelFiles::of(model), ModelConfig::default());
+    FoundModel { model: model.clone(), files, settings }
 }
 
 fn finished(id: u64, finish_reason: FinishReason) -> Event {
@@ -53,10 +68,15 @@ impl Story {
         Self::with(Config::default())
     }
 
-    /// A story with this configuration and room for four engines.
+    /// A story with this configuration and room for four engines. No states of sessions are kept.
     fn with(config: Config) -> Self {
+        let sessions = SessionsConfig { state_bytes: 0, ..config.sessions };
+        Self::with_states(config, sessions)
+    }
+
+    fn with_states(config: Config, sessions: SessionsConfig) -> Self {
         let memory_budget = threadrunner_home::MemoryBudget::Bytes(4 * SIZE);
-        let config = Config { memory_budget, ..config };
+        let config = Config { memory_budget, sessions, ..config };
         let directory = tempfile::tempdir().unwrap();
         let home = Home::resolve(directory.path(), |name| {
             (name == "THREADRUNNER_HOME").then(|| directory.path().into())
@@ -77,8 +97,13 @@ impl Story {
             served.push(Served::new(id, settings, reader, store.archive()));
             stores.push(store);
         }
-        let (owner, _) = Owner::new(home, config, "true".into(), stores, (events, from_stores));
-        Self { owner, served, _directory: directory }
+        let disk = Disk::new(&home, &config);
+        let usual = config.backend.unwrap_or(BackendKind::Dummy);
+        let catalog = ModelCatalog::on(disk.clone(), usual);
+        let (binary, models) = ("true".into(), catalog.clone());
+        let (owner, hub) =
+            Owner::new(home.clone(), config, binary, models, stores, (events, from_stores));
+        Self { owner, hub, home, catalog, disk, served, _directory: directory }
     }
 
     fn submit(&mut self) -> JobId {
@@ -100,7 +125,7 @@ impl Story {
             id: None,
             workspace: self.served[0].id,
             prompt: "Hello".to_owned(),
-            model: model.clone(),
+            model: found(&model),
             spec: JobSpec { model: Some(model), ..JobSpec::default() },
             meta: JobMeta::default(),
         }
@@ -142,8 +167,11 @@ impl Story {
     /// Feeds the owner the events of the workspaces' threads until `wanted` holds.
     async fn until(&mut self, wanted: impl Fn(&Owner) -> bool) {
         while !wanted(&self.owner) {
-            let (workspace, event) = self.owner.inbox.stored().await.unwrap();
-            self.owner.noted(workspace, event);
+            match self.owner.inbox.stored().await {
+                Next::Store(workspace, event) => self.owner.noted(workspace, *event),
+                Next::Disk(news) => self.owner.disk_news(*news),
+                _ => panic!("nothing else is awaited"),
+            }
             self.owner.dispatch();
         }
     }
@@ -211,7 +239,7 @@ async fn an_engine_is_told_whether_an_answer_is_followed_and_when_somebody_begin
 #[tokio::test]
 async fn the_model_that_was_asked_last_is_noted_for_those_who_name_none() {
     let mut story = Story::new();
-    let note = story.owner.home.cache_dir.join("last_model");
+    let note = story.home.cache_dir.join("last_model");
     for (number, path) in [(7, "/m/a.gguf"), (8, "/m/b.gguf"), (9, "/m/a.gguf")] {
         let model = ModelRef { backend: BackendKind::Llama, path: Some(path.into()), draft: None };
         if !story.owner.fleet.has_engine(&model) {
@@ -219,7 +247,7 @@ async fn the_model_that_was_asked_last_is_noted_for_those_who_name_none() {
         }
         let id = story.submit_to(model);
         story.until(|owner| matches!(owner.live[&id].stage, Stage::Running(_))).await;
-        assert_eq!(std::fs::read_to_string(&note).unwrap(), path);
+        eventually(|| std::fs::read_to_string(&note).is_ok_and(|noted| noted == path)).await;
     }
 }
 
@@ -298,10 +326,17 @@ async fn a_job_that_is_on_its_way_to_the_disk_is_found_and_its_id_is_taken() {
 
 /// Submits a job with only a prompt, as another program would.
 fn put(story: &Story, workspace: usize, id: &str) -> JobId {
-    let ready = story.served[workspace].settings.path.join("input/ready");
+    put_into(&story.served[workspace], id, None)
+}
+
+fn put_into(served: &Served, id: &str, spec: Option<&JobSpec>) -> JobId {
+    let ready = served.settings.path.join("input/ready");
     let aside = ready.join("aside");
     std::fs::create_dir(&aside).unwrap();
     std::fs::write(aside.join("prompt.txt"), "Hello").unwrap();
+    if let Some(spec) = spec {
+        std::fs::write(aside.join("job.json"), serde_json::to_vec(spec).unwrap()).unwrap();
+    }
     std::fs::rename(aside, ready.join(id)).unwrap();
     JobId::parse(id).unwrap()
 }
@@ -313,7 +348,7 @@ async fn a_job_of_another_program_runs_with_its_workspaces_model_and_defaults() 
     let config = Config::parse(text, std::path::Path::new("config.toml")).unwrap();
     let mut story = Story::with(config);
     for name in ["general.gguf", "coder.gguf"] {
-        let file = story.owner.home.models_dir.join(name);
+        let file = story.home.models_dir.join(name);
         std::fs::write(&file, "GGUF").unwrap();
         let path = Some(file.canonicalize().unwrap());
         let model = ModelRef { backend: BackendKind::Llama, path, draft: None };
@@ -405,7 +440,7 @@ async fn a_model_that_takes_more_than_there_is_is_refused_and_nobody_makes_way()
 async fn a_model_is_asked_for_its_size_before_it_is_loaded() {
     let mut story = Story::new();
     let model = ModelRef { backend: BackendKind::Llama, path: Some("a".into()), draft: None };
-    let view = story.owner.load(&model, true, None);
+    let view = story.owner.load(found(&model), true, None);
     story.owner.dispatch();
     assert!(!story.owner.fleet.has_engine(&model) && story.owner.fleet.is_asked(&model));
     let memory = threadrunner_core::Memory { weights: SIZE, ..Default::default() };

@@ -126,7 +126,7 @@ async fn a_load_that_does_not_get_on_fails_and_so_does_one_that_never_ends() {
         let mut story = Story::new();
         let id = story.submit();
         story.until(|owner| matches!(owner.live[&id].stage, Stage::Claimed(_))).await;
-        let view = story.owner.load(&model(), false, None);
+        let view = story.owner.load(found(&model()), false, None);
         let start = Instant::now();
         for step in 1..=steps {
             let fraction = f32::from(step) / 100.0;
@@ -153,7 +153,7 @@ async fn a_load_that_does_not_get_on_fails_and_so_does_one_that_never_ends() {
 #[tokio::test]
 async fn a_process_that_is_asked_for_a_size_and_says_anything_else_is_not_believed() {
     let mut story = Story::new();
-    let _view = story.owner.load(&named("a"), true, None);
+    let _view = story.owner.load(found(&named("a")), true, None);
     story.owner.dispatch();
     assert!(story.owner.fleet.is_asked(&named("a")));
     let memory = Memory { weights: 7, ..Default::default() };
