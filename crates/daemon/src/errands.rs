@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
+use crate::last_thread::LastThread;
 use crate::states::States;
 
 /// How much may wait for the thread. If its disk does not answer, further work is refused.
@@ -12,7 +13,11 @@ type Errand = Box<dyn FnOnce(&mut States) + Send>;
 
 /// The handle on the thread, which has the cached states of sessions.
 #[derive(Debug)]
-pub(crate) struct Errands(SyncSender<Errand>);
+pub(crate) struct Errands {
+    /// `None` once the handle is dropped.
+    sender: Option<SyncSender<Errand>>,
+    thread: LastThread,
+}
 
 impl Errands {
     /// Starts the thread, which ends with the handle. The states are below `root` and have at most
@@ -26,15 +31,23 @@ impl Errands {
             }
         };
         // Without the thread, all errands are refused.
-        if let Err(error) = std::thread::Builder::new().name("errands".to_owned()).spawn(work) {
-            tracing::warn!(%error, "the states of sessions are not kept");
-        }
-        Self(sender)
+        let thread = std::thread::Builder::new().name("errands".to_owned()).spawn(work);
+        let thread = thread
+            .inspect_err(|error| tracing::warn!(%error, "the states of sessions are not kept"));
+        Self { sender: Some(sender), thread: LastThread(thread.ok()) }
     }
 
     /// Has the thread do something. Returns false if it cannot.
     pub(crate) fn run(&self, errand: impl FnOnce(&mut States) + Send + 'static) -> bool {
-        self.0.try_send(Box::new(errand)).is_ok()
+        let errand: Errand = Box::new(errand);
+        self.sender.as_ref().is_some_and(|sender| sender.try_send(errand).is_ok())
+    }
+}
+
+impl Drop for Errands {
+    fn drop(&mut self) {
+        self.sender = None;
+        self.thread.wait();
     }
 }
 

@@ -35,6 +35,7 @@ mod hook_process;
 mod hooks;
 mod inherited;
 mod jobs;
+mod last_thread;
 mod limits;
 mod listen;
 mod log;

@@ -9,7 +9,7 @@ mod looks;
 mod refresh;
 
 use std::fmt::Debug;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use threadrunner_core::protocol::ModelQuery;
@@ -22,6 +22,7 @@ use threadrunner_home::{
 use crate::model_files::ModelFiles;
 pub(crate) use looks::AT_ONCE;
 use looks::Looks;
+use refresh::Refresh;
 
 /// How long a disk may take to answer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
@@ -103,6 +104,8 @@ struct Inner {
     usual: BackendKind,
     listed: Mutex<Option<Arc<Listing>>>,
     looks: Looks,
+    /// Unset on other disks than a home's.
+    refresh: OnceLock<Refresh>,
 }
 
 impl ModelCatalog {
@@ -110,14 +113,15 @@ impl ModelCatalog {
     pub(crate) fn of(home: &Home, config: &Config) -> Self {
         let disk = HomeModels { home: home.clone(), config: config.clone() };
         let catalog = Self::on(Arc::new(disk), resolve_backend(None, home, config));
-        refresh::keep_fresh(&home.models_dir, &catalog);
+        let refresh = refresh::keep_fresh(&home.models_dir, &catalog);
+        let _ = catalog.0.refresh.set(refresh);
         catalog
     }
 
     /// The models on any disk; `usual` is the backend of requests that name none.
     pub(crate) fn on(disk: Arc<dyn ModelDisk>, usual: BackendKind) -> Self {
-        let (listed, looks) = (Mutex::new(None), Looks::default());
-        Self(Arc::new(Inner { disk, usual, listed, looks }))
+        let (listed, looks, refresh) = (Mutex::new(None), Looks::default(), OnceLock::new());
+        Self(Arc::new(Inner { disk, usual, listed, looks, refresh }))
     }
 
     /// As [`ModelCatalog::resolve`], for a client that waits.
