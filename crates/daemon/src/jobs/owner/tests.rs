@@ -70,7 +70,7 @@ impl Story {
 
     /// A story with this configuration and room for four engines. No states of sessions are kept.
     fn with(config: Config) -> Self {
-        let sessions = SessionsConfig { state_bytes: 0, ..config.sessions };
+        let sessions = SessionsConfig { state_bytes: 0 };
         Self::with_states(config, sessions)
     }
 

@@ -104,7 +104,7 @@ async fn a_loaded_model_whose_disk_hangs_goes_on_with_what_it_has_loaded() {
 #[tokio::test]
 async fn the_states_of_sessions_are_prepared_before_a_model_is_loaded() {
     let state_bytes = 1 << 20;
-    let sessions = SessionsConfig { state_bytes, ..SessionsConfig::default() };
+    let sessions = SessionsConfig { state_bytes };
     let mut story = Story::with_states(Config::default(), sessions);
     let id = story.submit();
     assert!(matches!(story.owner.live[&id].stage, Stage::Storing), "its engine is not started yet");
