@@ -52,6 +52,9 @@ pub(crate) trait ModelDisk: Debug + Send + Sync {
     /// Lists `models/`.
     fn list(&self) -> Result<Listing, Failure>;
 
+    /// The backend of requests that name none. The engine may be asked for it.
+    fn usual(&self) -> BackendKind;
+
     /// Resolves what a request asks for.
     fn resolve(&self, asked: &Asked, listed: Arc<Listing>) -> Result<ModelRef, Failure>;
 
@@ -71,10 +74,14 @@ impl ModelDisk for HomeModels {
         Listing::read(&self.home)
     }
 
+    fn usual(&self) -> BackendKind {
+        resolve_backend(None, &self.home, &self.config)
+    }
+
     fn resolve(&self, asked: &Asked, listed: Arc<Listing>) -> Result<ModelRef, Failure> {
-        let home = &self.home.with_listing(Some(listed));
         let (config, query) = (&self.config, &asked.query);
-        let backend = resolve_backend(query.backend, home, config);
+        let backend = query.backend.unwrap_or_else(|| self.usual());
+        let home = &self.home.with_listing(Some(listed));
         let name = query.model.as_deref();
         let model = match &asked.workspace {
             Some(workspace) => resolve_workspace_model(home, config, workspace, backend, name)?,
@@ -100,8 +107,8 @@ pub(crate) struct ModelCatalog(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     disk: Arc<dyn ModelDisk>,
-    /// Whether the dummy is the backend of requests that name none. It needs no disk.
-    usual: BackendKind,
+    /// The backend of requests that name none, once it is known. The dummy needs no disk.
+    usual: OnceLock<BackendKind>,
     listed: Mutex<Option<Arc<Listing>>>,
     looks: Looks,
     /// Unset on other disks than a home's.
@@ -112,14 +119,15 @@ impl ModelCatalog {
     /// The models of a home. Their listing is kept fresh while the catalog exists.
     pub(crate) fn of(home: &Home, config: &Config) -> Self {
         let disk = HomeModels { home: home.clone(), config: config.clone() };
-        let catalog = Self::on(Arc::new(disk), resolve_backend(None, home, config));
+        let catalog = Self::on(Arc::new(disk), home.backend.or(config.backend));
         let refresh = refresh::keep_fresh(&home.models_dir, &catalog);
         let _ = catalog.0.refresh.set(refresh);
         catalog
     }
 
-    /// The models on any disk; `usual` is the backend of requests that name none.
-    pub(crate) fn on(disk: Arc<dyn ModelDisk>, usual: BackendKind) -> Self {
+    /// The models on any disk; `usual` is the backend of requests that name none, if it is known.
+    pub(crate) fn on(disk: Arc<dyn ModelDisk>, usual: Option<BackendKind>) -> Self {
+        let usual = usual.map_or_else(OnceLock::new, OnceLock::from);
         let (listed, looks, refresh) = (Mutex::new(None), Looks::default(), OnceLock::new());
         Self(Arc::new(Inner { disk, usual, listed, looks, refresh }))
     }
@@ -142,7 +150,7 @@ impl ModelCatalog {
     /// Those of [`resolve_model`].
     pub(crate) async fn resolve(&self, asked: Asked) -> Result<FoundModel, Failure> {
         let inner = Arc::clone(&self.0);
-        if asked.query.backend.unwrap_or(inner.usual) == BackendKind::Dummy {
+        if asked.query.backend.or(inner.usual.get().copied()) == Some(BackendKind::Dummy) {
             // Its names lead to no files, but what they lead to may be one.
             let model = inner.disk.resolve(&asked, Arc::default())?;
             return self.look(model).await;
@@ -168,6 +176,7 @@ impl ModelCatalog {
 impl Inner {
     /// Resolves and looks, with the listing that there is. A model that is not in it may be new.
     fn find(&self, asked: &Asked) -> Result<FoundModel, Failure> {
+        self.usual.get_or_init(|| self.disk.usual());
         let known = self.listed.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let found = match known {
             Some(listed) => self.find_in(asked, listed),

@@ -54,6 +54,10 @@ impl ModelDisk for Disk {
         self.disk.list()
     }
 
+    fn usual(&self) -> BackendKind {
+        self.disk.usual()
+    }
+
     fn resolve(&self, asked: &Asked, listed: Arc<Listing>) -> Result<ModelRef, Failure> {
         self.may_hang(&name_of(asked));
         self.disk.resolve(asked, listed)
@@ -102,7 +106,7 @@ fn put(home: &Home, model: &str) {
 async fn the_directory_is_listed_once_and_again_for_a_name_that_is_not_in_it() {
     let (_dir, home) = home(&["a.gguf"]);
     let disk = Disk::new(&home, &Config::default());
-    let catalog = ModelCatalog::on(disk.clone(), BackendKind::Llama);
+    let catalog = ModelCatalog::on(disk.clone(), Some(BackendKind::Llama));
     for name in [Some("a"), None, Some("a")] {
         let found = catalog.resolve_soon(asked(name)).await.unwrap();
         assert_eq!(found.model.path, Some(home.models_dir.join("a.gguf")));
@@ -121,7 +125,7 @@ async fn the_directory_is_listed_once_and_again_for_a_name_that_is_not_in_it() {
 async fn each_look_sees_the_file_that_is_there_now() {
     let (_dir, home) = home(&["a.gguf"]);
     let disk = Disk::new(&home, &Config::default());
-    let catalog = ModelCatalog::on(disk, BackendKind::Llama);
+    let catalog = ModelCatalog::on(disk, Some(BackendKind::Llama));
     let first = catalog.resolve_soon(asked(Some("a"))).await.unwrap();
     put(&home, "new");
     std::fs::rename(home.models_dir.join("new"), home.models_dir.join("a.gguf")).unwrap();
@@ -133,7 +137,7 @@ async fn each_look_sees_the_file_that_is_there_now() {
 async fn the_dummy_needs_no_disk() {
     let (_dir, home) = home(&[]);
     let disk = Disk::new(&home, &Config::default());
-    let catalog = ModelCatalog::on(disk.clone(), BackendKind::Dummy);
+    let catalog = ModelCatalog::on(disk.clone(), Some(BackendKind::Dummy));
     let mut anything = asked(Some("anything"));
     anything.query.backend = None;
     let model = catalog.resolve_soon(anything).await.unwrap().model;
@@ -145,7 +149,7 @@ async fn the_dummy_needs_no_disk() {
 async fn a_model_whose_disk_hangs_is_given_up_and_takes_few_threads_and_no_other_model_with_it() {
     let (_dir, home) = home(&["a.gguf", "hung.gguf"]);
     let disk = Disk::new(&home, &Config::default());
-    let catalog = ModelCatalog::on(disk.clone(), BackendKind::Llama);
+    let catalog = ModelCatalog::on(disk.clone(), Some(BackendKind::Llama));
     let clients: Vec<_> = (0..2 * AT_ONCE)
         .map(|_| {
             let catalog = catalog.clone();

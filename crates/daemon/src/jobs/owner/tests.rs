@@ -99,7 +99,7 @@ impl Story {
         }
         let disk = Disk::new(&home, &config);
         let usual = config.backend.unwrap_or(BackendKind::Dummy);
-        let catalog = ModelCatalog::on(disk.clone(), usual);
+        let catalog = ModelCatalog::on(disk.clone(), Some(usual));
         let (binary, models) = ("true".into(), catalog.clone());
         let (owner, hub) =
             Owner::new(home.clone(), config, binary, models, stores, (events, from_stores));
