@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use threadrunner_core::engine_protocol::{Command, EngineInfo, StateDirectory};
 use threadrunner_core::protocol::LoadedModel;
-use threadrunner_core::{Failure, JobId, KeepAlive, ModelInfo, ModelRef, Usage};
+use threadrunner_core::{
+    Failure, JobId, JobSpec, KeepAlive, ModelInfo, ModelRef, OutputKind, Usage,
+};
 use tokio::sync::watch;
 
 use super::{EngineId, EngineProcess};
@@ -301,9 +303,27 @@ impl Engine {
 
     /// The size of its context in tokens; 0 if unknown.
     pub(crate) fn context(&self) -> u32 {
+        self.of_info(|info| info.n_ctx).unwrap_or(0)
+    }
+
+    /// Checks that its model takes what a job asks; unknown until it is loaded.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Unsupported`](threadrunner_core::ErrorCode::Unsupported).
+    pub(crate) fn takes(&self, spec: &JobSpec) -> Result<(), Failure> {
+        self.of_info(|info| info.takes(&spec.messages, &spec.tools)).unwrap_or(Ok(()))
+    }
+
+    /// Whether its model said that it gives this kind of output.
+    pub(crate) fn gives(&self, kind: OutputKind) -> bool {
+        self.of_info(|info| info.outputs.contains(&kind)).unwrap_or(false)
+    }
+
+    /// Asks something of its model, once that is loaded.
+    fn of_info<T>(&self, ask: impl FnOnce(&ModelInfo) -> T) -> Option<T> {
         match &self.view.borrow().state {
-            LoadState::Ready(ready) => ready.0.n_ctx,
-            LoadState::Loading(_) | LoadState::Failed(_) => 0,
+            LoadState::Ready(ready) => Some(ask(&ready.0)),
+            LoadState::Loading(_) | LoadState::Failed(_) => None,
         }
     }
 

@@ -139,6 +139,8 @@ impl Owner {
         self.admit()?;
         let now = Instant::now();
         let NewJob { id: chosen, workspace, prompt, model, spec, meta } = job;
+        // What is not known yet is checked when the job begins.
+        self.engines.get(&model).map_or(Ok(()), |engine| engine.takes(&spec))?;
         if let Some(id) = &chosen {
             if self.live.contains_key(id) {
                 let message = format!("job {id} already exists and is queued or running");

@@ -54,7 +54,7 @@ fn with(path: PathBuf, test: impl FnMut(&mut dyn ModelBackend, EngineInfo)) {
 }
 
 fn user(content: &str) -> Vec<Message> {
-    vec![Message { role: Role::User, content: content.into() }]
+    vec![Message::new(Role::User, content)]
 }
 
 fn greedy() -> Parameters {

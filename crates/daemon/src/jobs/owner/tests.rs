@@ -1,6 +1,7 @@
 //! The owner, event by event, in orders that processes and disks rarely produce.
 
 mod hostile;
+mod kinds;
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -36,6 +37,10 @@ const SIZE: u64 = 1 << 40;
 
 fn model() -> ModelRef {
     ModelRef { backend: BackendKind::Dummy, path: None, draft: None }
+}
+
+fn ready(info: ModelInfo) -> Event {
+    Event::Ready { model: Box::new(info), engine: EngineInfo::default(), stream: true }
 }
 
 fn finished(id: u64, finish_reason: FinishReason) -> Event {
@@ -150,14 +155,14 @@ impl Story {
 
     /// Submits a job that runs as request 1 of the first engine.
     async fn running(&mut self) -> JobId {
+        self.running_in(ModelInfo { n_seq_max: 4, ..ModelInfo::default() }).await
+    }
+
+    /// The same, in an engine that describes its model like this.
+    async fn running_in(&mut self, info: ModelInfo) -> JobId {
         let id = self.submit();
         self.until(|owner| matches!(owner.live[&id].stage, Stage::Claimed(_))).await;
-        let info = ModelInfo { n_seq_max: 4, ..ModelInfo::default() };
-        self.says(Event::Ready {
-            model: Box::new(info),
-            engine: EngineInfo::default(),
-            stream: true,
-        });
+        self.says(ready(info));
         assert!(matches!(self.owner.live[&id].stage, Stage::Running(_)));
         id
     }
