@@ -57,9 +57,10 @@ fn a_model_that_takes_text_alone_is_sent_nothing_else() {
             (&json!("ModelLoad"), &json!(false))
         );
     }
-    // The job of the first tells it, too, by its exit code.
+    // The job of the first tells it, too.
     let id = home.jobs_in("failed").pop().unwrap();
-    home.run(["follow", &id]).expect(3);
+    let told = home.run(["follow", &id]).expect(6).stderr;
+    assert!(told.contains("takes no images"), "{told}");
     let unknown = run(&json!([{"role": "user", "content": [{"type": "input_audio"}]}]));
     let error = ask(&unknown);
     assert_eq!(error["code"], "invalid_request", "{error}");
