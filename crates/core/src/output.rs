@@ -56,13 +56,19 @@ impl Output {
         }
     }
 
-    /// Its size in bytes: what it takes as JSON, about.
+    /// Its size in bytes, as JSON.
     pub fn bytes(&self) -> usize {
+        crate::json_length(self)
+    }
+
+    /// Whether this version knows all of it.
+    pub fn is_known(&self) -> bool {
         match self {
-            Self::Reasoning { text } => text.len(),
-            Self::ToolCalls { tool_calls } => tool_calls.iter().map(ToolCall::bytes).sum(),
-            Self::Embedding { embedding } => embedding.len() * NUMBER,
-            Self::Unknown(object) => crate::json_length(object),
+            Self::Reasoning { .. } | Self::Embedding { .. } => true,
+            Self::ToolCalls { tool_calls } => {
+                !tool_calls.iter().any(|call| matches!(call, ToolCall::Unknown(_)))
+            }
+            Self::Unknown(_) => false,
         }
     }
 
@@ -80,9 +86,6 @@ impl Output {
         }
     }
 }
-
-/// About how many bytes an element of a vector takes as JSON.
-const NUMBER: usize = 12;
 
 /// The kinds of these outputs in words, for a message: `tool_calls and embedding`.
 pub fn kinds_of(outputs: &[Output]) -> String {

@@ -5,8 +5,7 @@ use std::time::Instant;
 use threadrunner_core::engine_protocol::{Command, Event};
 use threadrunner_core::protocol::{KeptModel, Unloaded};
 use threadrunner_core::{
-    BackendKind, ErrorCode, Failure, FinishReason, JobId, ModelRef, Output, OutputKind, Timings,
-    Usage,
+    BackendKind, ErrorCode, Failure, FinishReason, JobId, ModelRef, Output, Timings, Usage,
 };
 
 use super::live::{Live, Stage, milliseconds};
@@ -108,10 +107,12 @@ impl Owner {
                 let kind = output.kind();
                 let job = self.requests.heard(id, engine, output.bytes())?.clone();
                 let gives = self.engines.get(model).is_some_and(|engine| engine.gives(kind));
-                match kind {
-                    OutputKind::Unknown => self.surprised_by(model)?,
-                    _ if gives => self.output(&job, id, output),
-                    _ => return Err(format!("sent {kind}, which its `ready` does not mention")),
+                if !output.is_known() {
+                    self.surprised_by(model)?;
+                } else if gives {
+                    self.output(&job, id, output);
+                } else {
+                    return Err(format!("sent {kind}, which its `ready` does not mention"));
                 }
             }
             Event::Finished { id, finish_reason, usage, timings } => {

@@ -79,6 +79,24 @@ async fn what_an_answer_holds_beside_its_text_is_kept_and_that_of_a_lost_attempt
 }
 
 #[tokio::test]
+async fn calls_that_say_nothing_count_too() {
+    let mut story = Story::new();
+    let outputs = vec![OutputKind::ToolCalls];
+    story.running_in(ModelInfo { n_seq_max: 4, outputs, ..ModelInfo::default() }).await;
+    let call = r#"{"type":"function","id":"","function":{"name":"","arguments":""}},"#;
+    let calls = format!(
+        r#"{{"type":"tool_calls","tool_calls":[{}]}}"#,
+        call.repeat(1000).trim_end_matches(',')
+    );
+    let output: Output = serde_json::from_str(&calls).unwrap();
+    let sent = (0..1000).take_while(|_| {
+        story.says(Event::Output { id: 1, output: output.clone() });
+        story.owner.processes.contains_key(&EngineId(1))
+    });
+    assert!((100..500).contains(&sent.count()));
+}
+
+#[tokio::test]
 async fn an_engine_that_gives_what_it_did_not_mention_is_ended() {
     let mut story = Story::new();
     let id = story.running().await;
