@@ -1,7 +1,8 @@
 //! The vocabulary and the decisions of ThreadRunner.
 //!
 //! The vocabulary is everything that two processes must agree on: job ids ([`JobId`]), what a job
-//! is ([`JobSpec`]), the states it passes through ([`JobState`]), the frames on the wires
+//! is ([`JobSpec`]), the states it passes through ([`JobState`]), what is said and answered
+//! ([`Message`], [`Content`], [`Output`]), the frames on the wires
 //! ([`FrameCodec`], [`protocol`], [`engine_protocol`]), how words on them stay readable for older
 //! and newer programs ([`mod@open_enum`]), how things fail ([`Failure`], [`ErrorCode`],
 //! [`ExitCode`]), and what an inference backend must provide ([`ModelBackend`]). [`template`] reads
@@ -20,6 +21,7 @@
 mod amount;
 mod answer;
 mod backend;
+mod content;
 pub mod engine_protocol;
 mod error;
 mod frame;
@@ -30,13 +32,16 @@ mod keep_alive;
 mod message;
 mod model;
 pub mod open_enum;
+mod output;
 mod params;
 mod priority;
 pub mod protocol;
 pub mod scheduler;
 mod session;
+mod tagged;
 pub mod template;
 pub mod text;
+mod tool;
 
 pub use amount::{InvalidDuration, InvalidSize, duration_of_seconds, parse_duration, parse_size};
 pub use answer::{FinishReason, Timings, Usage};
@@ -44,16 +49,19 @@ pub use backend::{
     BackendError, Draft, DraftRequest, Drafted, Feed, Interrupt, Memory, ModelBackend, ModelInfo,
     Plan, PrefixCache, Sampled, SeqId, TokenId,
 };
+pub use content::{Content, Image, Part};
 pub use error::{ErrorCode, ErrorType, ExitCode, Failure};
 pub use frame::{FrameCodec, FrameError, MAX_FRAME_BYTES, decode_frame, encode_frame, json_length};
 pub use id::{InvalidJobId, JobId, JobIdSource};
 pub use job::{HookOutcome, JobMeta, JobSpec, JobState, JobType, SPEC_VERSION};
 pub use job_status::JobStatus;
 pub use keep_alive::{InvalidKeepAlive, KeepAlive};
-pub use message::{Message, Role};
+pub use message::{InputKind, Message, More, Role, needs};
 pub use model::{BackendKind, ModelRef};
+pub use output::{Output, OutputKind, kinds_of};
 pub use params::{InvalidParameter, ParameterKind, ParameterOption, Parameters};
 pub use priority::Priority;
 pub use session::{
     InvalidSessionName, SESSION_VERSION, SessionFile, SessionName, Turn, TurnStanding,
 };
+pub use tool::{FunctionCall, Tool, ToolCall};

@@ -24,7 +24,7 @@ use std::sync::mpsc::TrySendError;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
-use threadrunner_core::{Failure, HookOutcome, JobId, JobMeta, SessionName};
+use threadrunner_core::{Failure, HookOutcome, JobId, JobMeta, Output, SessionName};
 use threadrunner_home::WorkspaceSettings;
 use threadrunner_workspace::{WatchEvent, Watcher, Workspace};
 use tokio::sync::{oneshot, watch};
@@ -52,6 +52,7 @@ enum Operation {
     Complete {
         id: JobId,
         text: String,
+        output: Vec<Output>,
         meta: Box<JobMeta>,
     },
     Fail {
@@ -309,8 +310,8 @@ impl Store {
     }
 
     /// Writes a running job's answer and moves it to `output`.
-    pub(crate) fn complete(&mut self, id: JobId, text: String, meta: JobMeta) {
-        self.send(Operation::Complete { id, text, meta: Box::new(meta) });
+    pub(crate) fn complete(&mut self, id: JobId, text: String, output: Vec<Output>, meta: JobMeta) {
+        self.send(Operation::Complete { id, text, output, meta: Box::new(meta) });
     }
 
     /// Moves a running job to `failed`. `rest` is what its partial answer on disk lacks.

@@ -80,8 +80,10 @@ impl Files {
             return None;
         }
         let record = reader.record(&id).ok().filter(|record| record.state == JobStatus::Done)?;
-        let text = String::from_utf8_lossy(&reader.result(&id).ok()?).into_owned();
-        Some(JobResult { record: JobRecord { workspace: Some(name.clone()), ..record }, text })
+        let (text, output) = reader.answer(&id).ok()?;
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let record = JobRecord { workspace: Some(name.clone()), ..record };
+        Some(JobResult { record, text, output })
     }
 
     /// Answers `sessions`.
@@ -119,11 +121,13 @@ fn turn(job: JobId, reader: &Reader) -> Option<TurnRecord> {
     let spec = reader.spec(&job).ok()?;
     let prompt = String::from_utf8_lossy(&reader.prompt(&job).ok()?).into_owned();
     let refers = |text: &String| template::references(text).next().is_some();
-    let refers = refers(&prompt) || spec.messages.iter().any(|message| refers(&message.content));
+    let refers = refers(&prompt)
+        || spec.messages.iter().flat_map(|message| message.content.texts()).any(refers);
     if spec.template && refers {
         return None;
     }
-    let answer = String::from_utf8_lossy(&reader.result(&job).ok()?).into_owned();
+    let (answer, output) = reader.answer(&job).ok()?;
+    let answer = String::from_utf8_lossy(&answer).into_owned();
     let meta = reader.record(&job).ok()?.meta;
-    Some(TurnRecord::new(job, Turn { messages: spec.messages, prompt, answer }, meta))
+    Some(TurnRecord::new(job, Turn { messages: spec.messages, prompt, answer, output }, meta))
 }

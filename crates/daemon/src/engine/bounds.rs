@@ -9,7 +9,9 @@
 use std::time::{Duration, Instant};
 
 use threadrunner_core::engine_protocol::{EngineInfo, Event};
-use threadrunner_core::{ErrorCode, Failure, Memory, ModelInfo, Parameters, Timings, Usage};
+use threadrunner_core::{
+    ErrorCode, Failure, InputKind, Memory, ModelInfo, OutputKind, Parameters, Timings, Usage,
+};
 
 /// The longest event, in bytes of JSON.
 pub(super) const MOST_EVENT_BYTES: usize = 1 << 20;
@@ -38,7 +40,7 @@ pub(super) fn bounded(event: Event) -> Event {
         },
         Event::LoadFailed { failure } => Event::LoadFailed { failure: of_load(failure) },
         Event::Prefill { id, done, total } => Event::Prefill { id, done: done.min(total), total },
-        Event::Text { .. } | Event::Unknown => event,
+        Event::Text { .. } | Event::Output { .. } | Event::Unknown => event,
         Event::Finished { id, finish_reason, usage, timings } => Event::Finished {
             id,
             finish_reason,
@@ -59,6 +61,8 @@ fn bounded_model(model: ModelInfo) -> ModelInfo {
         draft_model: model.draft_model.map(|name| line(&name, MOST_NAME)),
         n_seq_max: model.n_seq_max.clamp(1, MOST_SEQUENCES),
         recommended,
+        inputs: InputKind::ALL.iter().copied().filter(|it| model.inputs.contains(it)).collect(),
+        outputs: OutputKind::ALL.iter().copied().filter(|it| model.outputs.contains(it)).collect(),
         weight_bytes: model.weight_bytes.min(MOST_MEMORY),
         memory: bounded_memory(model.memory),
         ..model
@@ -122,6 +126,7 @@ fn of_request(failure: Failure) -> Failure {
     let code = match failure.code {
         Code::InvalidRequest
         | Code::EmptyPrompt
+        | Code::Unsupported
         | Code::ContextExceeded
         | Code::ChatTemplate
         | Code::Internal => failure.code,
@@ -201,7 +206,7 @@ mod tests {
         let json = format!(
             r#"{{"event":"ready","stream":true,"engine":{{"version":"{long}","system_info":"a\u001b[2Jb"}},
                "model":{{"name":"{long}","n_ctx":8,"n_batch":8,"n_seq_max":0,
-               "recommended":{{"temperature":-3.0,"stop":["{long}"]}},
+               "inputs":["tools","smells","tools"],"recommended":{{"temperature":-3.0,"stop":["{long}"]}},
                "memory":{{"weights_bytes":18446744073709551615,"cache_bytes":18446744073709551615}}}}}}"#
         );
         let Event::Ready { model, engine, .. } = event(&json) else { panic!() };
@@ -210,6 +215,7 @@ mod tests {
         assert_eq!(model.n_seq_max, 1);
         assert_eq!(model.recommended, Parameters::default());
         assert_eq!(model.memory.total(), 2 << 48);
+        assert_eq!(model.inputs, [InputKind::Tools]);
     }
 
     #[test]

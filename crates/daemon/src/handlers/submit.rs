@@ -61,6 +61,7 @@ pub(super) async fn new_job(
         model: Some(model.clone()),
         system: submission.system.clone(),
         messages: submission.messages,
+        tools: submission.tools,
         raw: submission.raw,
         params: submission.params,
         attached,
@@ -100,6 +101,11 @@ fn check(submission: &Submission) -> Result<(), Failure> {
         return Err(invalid(
             "raw sends the prompt as it is: it cannot be combined with a system message or messages"
                 .to_owned(),
+        ));
+    }
+    if submission.raw && !submission.tools.is_empty() {
+        return Err(invalid(
+            "raw sends the prompt as it is: it cannot be combined with tools".to_owned(),
         ));
     }
     submission.params.validate().map_err(|error| invalid(error.to_string()))?;

@@ -141,6 +141,8 @@ impl Owner {
         let now = Instant::now();
         let NewJob { id: chosen, workspace, prompt, model: found, spec, meta } = job;
         let model = found.model.clone();
+        // What is not known yet is checked when the job begins.
+        self.fleet.takes(&model, &spec)?;
         self.models.saw(found, now);
         if let Some(id) = &chosen {
             if self.live.contains_key(id) {

@@ -5,13 +5,13 @@ use std::time::Instant;
 use threadrunner_core::engine_protocol::{Command, Event};
 use threadrunner_core::protocol::Unloaded;
 use threadrunner_core::{
-    BackendKind, ErrorCode, Failure, FinishReason, JobId, ModelRef, Timings, Usage,
+    BackendKind, ErrorCode, Failure, FinishReason, JobId, ModelRef, Output, Timings, Usage,
 };
 
 use super::fleet::Estimate;
 use super::live::{Live, Stage, milliseconds};
 use super::owner::Owner;
-use super::view::{Done, End, Phase};
+use super::view::{Done, End, Phase, ViewSender};
 use crate::engine::{EngineId, EngineMessage, Exit, LoadState};
 use crate::store::too_long;
 
@@ -95,9 +95,7 @@ impl Owner {
             // It concerns no request, so it is not progress.
             Event::Unknown => {
                 progress = false;
-                if self.fleet.engine_mut(model).is_some_and(|engine| !engine.surprises()) {
-                    return Err("sent too many unknown events".to_owned());
-                }
+                self.surprised_by(model)?;
             }
             Event::Sized { .. } => return Err("sent `sized` without being asked".to_owned()),
             Event::Prefill { id, done, total } => {
@@ -111,6 +109,18 @@ impl Owner {
                 let job = self.requests.heard(id, engine, text.len())?.clone();
                 self.text(&job, id, &text);
                 progress = !text.is_empty();
+            }
+            Event::Output { id, output } => {
+                let kind = output.kind();
+                let job = self.requests.heard(id, engine, output.bytes())?.clone();
+                let gives = self.fleet.ready(model).is_some_and(|ready| ready.gives(kind));
+                if !output.is_known() {
+                    self.surprised_by(model)?;
+                } else if gives {
+                    self.output(&job, id, output);
+                } else {
+                    return Err(format!("sent {kind}, which its `ready` does not mention"));
+                }
             }
             Event::Finished { id, finish_reason, usage, timings } => {
                 let job = self.requests.end(id, engine)?;
@@ -130,6 +140,14 @@ impl Owner {
             }
         }
         Ok(progress)
+    }
+
+    /// Counts what an engine sends that this daemon does not know.
+    fn surprised_by(&mut self, model: &ModelRef) -> Result<(), String> {
+        match self.fleet.engine_mut(model).is_some_and(|engine| !engine.surprises()) {
+            true => Err("sent too many unknown events".to_owned()),
+            false => Ok(()),
+        }
     }
 
     /// Rewords a failure if the job is a turn of a session that has outgrown the context.
@@ -228,21 +246,30 @@ impl Owner {
             view.send_modify(|view| {
                 view.attempt += 1;
                 view.earlier = std::mem::take(&mut view.text);
+                view.output.clear();
                 view.phase = Phase::Queued { position: 0 };
             });
         }
         self.stores[live.workspace].release(id.clone(), true);
     }
 
-    /// Sends a claimed job to its engine, which has loaded the model.
+    /// Sends a claimed job to its engine, which has loaded the model. Fails it if the model does not
+    /// take what it asks.
     pub(super) fn start(&mut self, id: &JobId) {
         let Some(live) = self.live.get_mut(id) else { return };
-        let Some(engine) = self.fleet.engine_mut(&live.model) else { return };
+        if !self.fleet.has_engine(&live.model) {
+            return;
+        }
         let stage = std::mem::replace(&mut live.stage, Stage::Storing);
         let Stage::Claimed(work) = stage else {
             live.stage = stage;
             return;
         };
+        if let Err(failure) = self.fleet.takes(&live.model, &work.spec) {
+            live.stage = Stage::Claimed(work);
+            return self.fail_claimed(id, failure);
+        }
+        let Some(engine) = self.fleet.engine_mut(&live.model) else { return };
         engine.keep(work.spec.keep_alive);
         engine.asked(Instant::now());
         let engine = engine.id();
@@ -275,6 +302,14 @@ impl Owner {
             view.text.push_str(text);
         });
         self.flush_soon(id);
+    }
+
+    fn output(&mut self, id: &JobId, request: u64, output: Output) {
+        let Some(live) = self.live.get_mut(id).filter(|live| live.runs(request)) else { return };
+        live.view(id).send_modify(|view| {
+            view.phase = Phase::Decode;
+            output.add_to(&mut view.output);
+        });
     }
 
     /// Frees the slot that a request had in its engine. Returns whether the job still runs that
@@ -313,9 +348,13 @@ impl Owner {
         meta.timings = Some(timings);
         let done = Done { model: live.model.name(), finish_reason, usage, timings };
         live.stage = Stage::Ending(End::Done(Box::new(done)));
-        let text = live.view.as_ref().map(|view| view.borrow().text.clone()).unwrap_or_default();
+        let said = |view: &ViewSender| {
+            let view = view.borrow();
+            (view.text.clone(), view.output.clone())
+        };
+        let (text, output) = live.view.as_ref().map(said).unwrap_or_default();
         self.unflushed.jobs.remove(id);
-        self.stores[live.workspace].complete(id.clone(), text, meta);
+        self.stores[live.workspace].complete(id.clone(), text, output, meta);
     }
 
     /// Unloads a model, even if it is busy or pinned; with `None`, all models that are neither.

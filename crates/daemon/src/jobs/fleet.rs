@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use threadrunner_core::engine_protocol::EngineInfo;
 use threadrunner_core::protocol::{KeptModel, LoadedModel};
-use threadrunner_core::{JobId, ModelInfo, ModelRef};
+use threadrunner_core::{Failure, JobId, JobSpec, ModelInfo, ModelRef};
 
 use super::rooms::{Room, RoomState, Rooms};
 use super::sizes::Sizes;
@@ -97,6 +97,17 @@ impl Fleet {
         match self.slots.get_mut(model) {
             Some(ModelSlot::Ready(ready)) => Some(ready),
             _ => None,
+        }
+    }
+
+    /// Checks that a model takes what a job asks; unknown until it is loaded.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Unsupported`](threadrunner_core::ErrorCode::Unsupported).
+    pub(super) fn takes(&self, model: &ModelRef, spec: &JobSpec) -> Result<(), Failure> {
+        match self.slots.get(model) {
+            Some(ModelSlot::Ready(ready)) => ready.takes(spec),
+            _ => Ok(()),
         }
     }
 

@@ -165,7 +165,8 @@ impl Work {
         let input = if self.spec.raw {
             Input::Raw(self.prompt)
         } else {
-            Input::Chat(conversation(&self.spec, self.prompt))
+            let messages = conversation(&self.spec, self.prompt);
+            Input::Chat { messages, tools: self.spec.tools.clone() }
         };
         let generate = Generate {
             id: request,
@@ -182,13 +183,9 @@ impl Work {
 
 /// The system message, the conversation so far and the prompt, as far as there are any.
 fn conversation(spec: &JobSpec, prompt: String) -> Vec<Message> {
-    let system = spec.system.iter().map(|content| (Role::System, content.clone()));
-    let prompt = (!prompt.is_empty()).then_some((Role::User, prompt));
-    system
-        .map(|(role, content)| Message { role, content })
-        .chain(spec.messages.iter().cloned())
-        .chain(prompt.map(|(role, content)| Message { role, content }))
-        .collect()
+    let system = spec.system.iter().map(|text| Message::new(Role::System, text.clone()));
+    let prompt = (!prompt.is_empty()).then(|| Message::new(Role::User, prompt));
+    system.chain(spec.messages.iter().cloned()).chain(prompt).collect()
 }
 
 /// Milliseconds from `start` to `end`; 0 if `end` comes first.
@@ -208,7 +205,7 @@ mod tests {
 
     #[test]
     fn a_conversation_is_system_then_messages_then_prompt() {
-        let earlier = Message { role: Role::Assistant, content: "hi".into() };
+        let earlier = Message::new(Role::Assistant, "hi");
         let spec = JobSpec {
             system: Some("be brief".into()),
             messages: vec![earlier],

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use threadrunner_core::engine_protocol::EngineInfo;
 use threadrunner_core::protocol::LoadedModel;
-use threadrunner_core::{KeepAlive, ModelInfo, ModelRef, Usage};
+use threadrunner_core::{Failure, JobSpec, KeepAlive, ModelInfo, ModelRef, OutputKind, Usage};
 
 use super::engine::{Engine, Started};
 use crate::engine::EngineId;
@@ -265,6 +265,16 @@ impl Ready {
     /// The size of its context in tokens; 0 if unknown.
     pub(crate) fn context(&self) -> u32 {
         self.info.n_ctx
+    }
+
+    /// Checks that the model takes what a job asks.
+    pub(super) fn takes(&self, spec: &JobSpec) -> Result<(), Failure> {
+        self.info.takes(&spec.messages, &spec.tools)
+    }
+
+    /// Whether the model said that it gives this kind of output.
+    pub(crate) fn gives(&self, kind: OutputKind) -> bool {
+        self.info.outputs.contains(&kind)
     }
 
     /// Whether it understands `stream`. An engine that does not streams every answer.

@@ -2,6 +2,7 @@
 
 mod disks;
 mod hostile;
+mod kinds;
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -52,6 +53,10 @@ fn model() -> ModelRef {
 fn found(model: &ModelRef) -> FoundModel {
     let (files, settings) = (ModelFiles::of(model), ModelConfig::default());
     FoundModel { model: model.clone(), files, settings }
+}
+
+fn ready(info: ModelInfo) -> Event {
+    Event::Ready { model: Box::new(info), engine: EngineInfo::default(), stream: true }
 }
 
 fn finished(id: u64, finish_reason: FinishReason) -> Event {
@@ -184,14 +189,14 @@ impl Story {
 
     /// Submits a job that runs as request 1 of the first engine.
     async fn running(&mut self) -> JobId {
+        self.running_in(ModelInfo { n_seq_max: 4, ..ModelInfo::default() }).await
+    }
+
+    /// The same, in an engine that describes its model like this.
+    async fn running_in(&mut self, info: ModelInfo) -> JobId {
         let id = self.submit();
         self.until(|owner| matches!(owner.live[&id].stage, Stage::Claimed(_))).await;
-        let info = ModelInfo { n_seq_max: 4, ..ModelInfo::default() };
-        self.says(Event::Ready {
-            model: Box::new(info),
-            engine: EngineInfo::default(),
-            stream: true,
-        });
+        self.says(ready(info));
         assert!(matches!(self.owner.live[&id].stage, Stage::Running(_)));
         id
     }
