@@ -198,11 +198,7 @@ impl<'a> Completion<'a> {
         let (prefix, object, said) = match endpoint {
             Endpoint::Completions => ("cmpl", ObjectType::TextCompletion, Said::Text(text)),
             Endpoint::Chat => {
-                let calls = |output| match output {
-                    Output::ToolCalls { tool_calls } => tool_calls.as_slice(),
-                    _ => &[],
-                };
-                let tool_calls = end.output.iter().flat_map(calls).collect();
+                let tool_calls = end.output.iter().flat_map(Output::tool_calls).collect();
                 let message = AssistantMessage { content: text, role: Role::Assistant, tool_calls };
                 ("chatcmpl", ObjectType::ChatCompletion, Said::Message(message))
             }
