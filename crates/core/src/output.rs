@@ -61,15 +61,15 @@ impl Output {
         crate::json_length(self)
     }
 
+    /// The tools that it calls.
+    pub fn tool_calls(&self) -> &[ToolCall] {
+        if let Self::ToolCalls { tool_calls } = self { tool_calls } else { &[] }
+    }
+
     /// Whether this version knows all of it.
     pub fn is_known(&self) -> bool {
-        match self {
-            Self::Reasoning { .. } | Self::Embedding { .. } => true,
-            Self::ToolCalls { tool_calls } => {
-                !tool_calls.iter().any(|call| matches!(call, ToolCall::Unknown(_)))
-            }
-            Self::Unknown(_) => false,
-        }
+        let unknown = |call: &ToolCall| matches!(call, ToolCall::Unknown(_));
+        self.kind() != OutputKind::Unknown && !self.tool_calls().iter().any(unknown)
     }
 
     /// Adds an output to those of an answer: thoughts to the thoughts just before them, calls to

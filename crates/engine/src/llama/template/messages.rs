@@ -35,7 +35,7 @@ fn content(content: &Content) -> Value {
 /// A part. A template only marks the place of an image.
 fn part(part: &Part) -> Value {
     match part {
-        Part::Text { text } => Value::from_pairs([("type", "text"), ("text", text)]),
+        Part::Text { text } => Value::from_pairs([("type", "text"), ("text", text.as_str())]),
         Part::ImageUrl { .. } => Value::from_pairs([("type", "image")]),
         Part::Unknown(object) => of_object(object),
     }
