@@ -136,7 +136,8 @@ async fn each_look_sees_the_file_that_is_there_now() {
 #[tokio::test]
 async fn the_dummy_needs_no_disk() {
     let (_dir, home) = home(&[]);
-    let disk = Disk::new(&home, &Config::default());
+    let config = Config { backend: Some(BackendKind::Dummy), ..Config::default() };
+    let disk = Disk::new(&home, &config);
     let catalog = ModelCatalog::on(disk.clone(), Some(BackendKind::Dummy));
     let mut anything = asked(Some("anything"));
     anything.query.backend = None;
