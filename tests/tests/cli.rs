@@ -47,6 +47,25 @@ fn a_mistyped_command_is_no_prompt() {
         assert!(said.contains("`threadrunner run "), "{said}");
     }
     assert!(home.run(["pull", "llama3"]).expect(64).stderr.contains("GGUF"));
+    for (typed, command) in [
+        ("deamon stop", "daemon stop"),
+        ("rsult last", "result last"),
+        ("sesions show trip", "sessions show trip"),
+        ("stop mistral", "unload mistral"),
+        ("kill 5", "cancel 5"),
+        ("logs -f", "daemon logs -f"),
+        ("run llama3", "chat -m llama3"),
+    ] {
+        let refused = home.run(typed.split(' ')).expect(64);
+        let command = format!("`threadrunner {command}`");
+        assert!(refused.stderr.contains(&command), "{typed}: {refused:?}");
+    }
+    let models = home.root().join("models");
+    fs::create_dir_all(&models).unwrap();
+    fs::write(models.join("My-Own.gguf"), "GGUF").unwrap();
+    let own = home.run(["run", "My-Own"]).expect(64);
+    assert!(own.stderr.contains("`threadrunner chat -m My-Own`"), "{own:?}");
+    fs::remove_dir_all(models).unwrap();
     assert_eq!(home.jobs_in("output"), [] as [&str; 0]);
     assert!(home.run(["run", "modles"]).expect(0).stdout.ends_with("modles.\n"));
     assert!(home.run(["logs", "are", "long"]).expect(0).stdout.ends_with("long.\n"));
@@ -68,6 +87,9 @@ fn a_person_is_asked_what_a_mistyped_command_was_meant_to_be() {
     status.see("workspace");
     assert_eq!(status.end(), Some(0));
     assert_eq!(typed("\r").end(), Some(64));
+    let mut left = typed("\x04");
+    left.see("\r\n");
+    assert_eq!(left.end(), Some(64));
     assert_eq!(home.jobs_in("output").len(), 1);
 }
 
@@ -290,8 +312,12 @@ fn an_answer_that_never_ends_is_cut_and_standard_error_says_why() {
     let bounded = home.run(["--repeat-limit", "0", "Hello"]).expect(0);
     assert!(bounded.stderr.contains("cut after 4096 tokens: it reached max_tokens"), "{bounded:?}");
     let short = home.run(["--max-tokens", "2", "Hello"]).expect(0);
-    assert_eq!(short.stdout, "lorem ipsum\n");
-    assert!(short.stderr.contains("cut after 2 tokens"), "{short:?}");
+    // The user asked for that.
+    assert_eq!((short.stdout.as_str(), short.stderr.as_str()), ("lorem ipsum\n", ""));
+    let repeated = home.run(["--max-tokens", "5000", "Hello"]).expect(0);
+    assert!(repeated.stderr.contains("it only repeated itself"), "{repeated:?}");
+    assert_eq!(home.run(["-q", "Hello"]).expect(0).stderr, "");
+    assert_eq!(home.run(["-q", "--max-tokens", "2", "Hello"]).expect(0).stderr, "");
 }
 
 #[test]

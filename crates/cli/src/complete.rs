@@ -106,6 +106,11 @@ fn models() -> Vec<CompletionCandidate> {
     files.chain(aliases).collect()
 }
 
+/// Whether a model or an alias has this name.
+pub(crate) fn is_model(name: &str) -> bool {
+    models().iter().any(|model| model.get_value() == name)
+}
+
 fn workspaces() -> Vec<CompletionCandidate> {
     let Some((home, config)) = home() else { return Vec::new() };
     config.workspaces(&home).into_iter().map(|it| CompletionCandidate::new(it.name)).collect()

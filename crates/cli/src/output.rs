@@ -78,9 +78,9 @@ fn write_some(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     }
 }
 
-/// Asks a question on standard error, and leaves the line open for the answer.
+/// Asks a question on standard error, wrapped like other talk, and leaves the line open for the answer.
 pub(crate) fn ask(text: &str) {
-    let _ = write_some(io::stderr().as_fd(), text.as_bytes());
+    let _ = write_some(io::stderr().as_fd(), fitted(text).as_bytes());
 }
 
 /// The text as it is printed: wrapped between words if standard output is a terminal.
@@ -104,7 +104,14 @@ pub(crate) fn say(text: &str) {
     say_as_it_is(&fitted(text));
 }
 
-/// The same, with a styled word before it.
+/// Says something that `--quiet` silences.
+pub(crate) fn remark(text: &str) {
+    if !is_quiet() {
+        say(text);
+    }
+}
+
+/// The same as [`say`], with a styled word before it.
 fn say_set_off(word: &str, style: Style, text: &str) {
     let line = fitted(&format!("{word} {text}"));
     let rest = line.strip_prefix(word).unwrap_or_default();

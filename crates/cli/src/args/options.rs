@@ -27,7 +27,7 @@ Examples:
 
 Put a prompt that begins with a command's name after `run` or `--`:
   threadrunner run jobs are hard to find
-The same goes for a single word that resembles one.
+The same goes for one or two words that resemble one (`modles`, `rsult last`, `stop mistral`).
 
 Exit codes:
   0 done   2 no daemon   3 model   4 timed out   5 queue full   6 job failed

@@ -230,6 +230,7 @@ impl Chat {
                 session: Some(&self.name),
                 undo: Some("/undo takes this turn back".to_owned()),
                 most_tokens: most,
+                bounded: asked.is_some(),
                 ..Expected::default()
             };
             show_answer(session, replies, expected).await
