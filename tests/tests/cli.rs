@@ -159,18 +159,36 @@ fn the_completion_script_makes_a_shell_ask() {
     let script = home.run(["completions", "bash"]).expect(0).stdout;
     let programs = threadrunner_tests::program("threadrunner");
     let path = format!("{}:/usr/bin:/bin", programs.parent().unwrap().display());
-    let ask = "COMP_WORDS=(threadrunner jobs --st); COMP_CWORD=2; COMP_TYPE=9\n\
-               _clap_complete_threadrunner threadrunner --st jobs; echo \"${COMPREPLY[@]}\"";
-    let mut bash = home.threadrunner([] as [&str; 0]);
-    let variables: Vec<_> = bash
-        .get_envs()
-        .map(|(name, value)| (name.to_owned(), value.map(ToOwned::to_owned)))
-        .collect();
-    bash = std::process::Command::new("bash");
-    bash.args(["-c", &format!("{script}\n{ask}")]).env_clear();
-    bash.envs(variables.into_iter().filter_map(|(name, value)| Some((name, value?))));
-    let answered = Finished::from(bash.env("PATH", path).output().unwrap());
-    assert_eq!(answered.stdout.trim(), "--state", "{answered:?}");
+    let models = home.root().join("models");
+    fs::create_dir_all(&models).unwrap();
+    fs::write(models.join("my model.gguf"), "GGUF").unwrap();
+    fs::write(models.join("Small.gguf"), "GGUF").unwrap();
+    fs::create_dir_all(home.root().join("a place/within")).unwrap();
+    let completed = |words: &str| {
+        // The last of the words is the one at the cursor; an `=` is one for itself.
+        let ask = format!(
+            "COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); COMP_TYPE=9\n\
+             last=\"${{COMP_WORDS[COMP_CWORD]}}\"; [ \"$last\" = = ] && last=\n\
+             _clap_complete_threadrunner threadrunner \"$last\" before; echo \"${{COMPREPLY[*]}}\""
+        );
+        let mut bash = std::process::Command::new("bash");
+        bash.args(["-c", &format!("{script}\n{ask}")]).env_clear().current_dir(home.root());
+        let command = home.threadrunner([] as [&str; 0]);
+        bash.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let answered = Finished::from(bash.env("PATH", &path).output().unwrap());
+        assert_eq!(answered.stderr, "", "{words}");
+        answered.stdout.trim().to_owned()
+    };
+    assert_eq!(completed("threadrunner jobs --st"), "--state");
+    assert_eq!(completed("threadrunner jobs --state = d"), "done");
+    assert_eq!(completed("threadrunner jobs --state ="), "queued running done failed canceled");
+    assert_eq!(completed("threadrunner --backend = d"), "dummy");
+    assert_eq!(completed("threadrunner --model = S"), "Small");
+    assert_eq!(completed("threadrunner --model = S -w ./a"), r"./a\ place/");
+    assert_eq!(completed(r"threadrunner -w './a\ place/'"), r"./a\ place/within/");
+    assert_eq!(completed("threadrunner daemon run --workspace ./a"), r"./a\ place/");
+    assert_eq!(completed("threadrunner -m ./models/S"), "./models/Small.gguf");
+    assert_eq!(completed("threadrunner -m my"), r"my\ model");
     for shell in ["zsh", "fish", "elvish", "powershell"] {
         let script = home.run(["completions", shell]).expect(0).stdout;
         assert!(script.contains("THREADRUNNER_COMPLETE"), "{shell}");
