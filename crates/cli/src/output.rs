@@ -14,7 +14,7 @@ use threadrunner_core::{Failure, JobId, Output, OutputKind};
 
 use crate::error::CommandError;
 use crate::style::{self, Style};
-use crate::wrap::wrapped;
+use crate::wrap::{Screen, wrapped};
 
 /// Whether to say nothing but why a command failed.
 static QUIET: AtomicBool = AtomicBool::new(false);
@@ -83,10 +83,14 @@ pub(crate) fn ask(text: &str) {
     let _ = write_some(io::stderr().as_fd(), fitted(text).as_bytes());
 }
 
-/// The text as it is printed: wrapped between words if standard output is a terminal.
-pub(crate) fn for_terminal(text: String) -> String {
+/// The text as it is printed: on a terminal, wrapped between words and, unless `plain`, with its
+/// Markdown rendered.
+pub(crate) fn for_terminal(text: String, plain: bool) -> String {
     match width() {
-        Some(columns) => wrapped(&text, columns),
+        Some(columns) => {
+            let mut screen = Screen::new(style::on_stdout() && !plain);
+            screen.push(&text, columns) + &screen.finish(columns)
+        }
         None => text,
     }
 }

@@ -9,7 +9,7 @@ use threadrunner_core::{BackendKind, JobId, KeepAlive, Priority};
 
 use super::batch::{self, BatchArgs};
 use super::config::{self, ConfigArgs};
-use super::jobs::{self, FollowArgs, JobArgs, JobsArgs, PruneArgs, WaitArgs};
+use super::jobs::{self, FollowArgs, JobArgs, JobsArgs, PruneArgs, ResultArgs, WaitArgs};
 use super::models::ModelsArgs;
 use super::sampling::SamplingArgs;
 use super::sessions::{self, ChatArgs, SessionArgs, SessionsArgs};
@@ -107,7 +107,7 @@ pub(crate) enum Command {
     #[command(after_long_help = jobs::LIST)]
     Jobs(JobsArgs),
     /// Print the answers of finished jobs
-    Result(JobArgs),
+    Result(ResultArgs),
     /// Wait for jobs to end, and print the id of each
     #[command(after_long_help = jobs::WAIT)]
     Wait(WaitArgs),

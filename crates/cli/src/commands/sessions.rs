@@ -125,7 +125,7 @@ async fn show(session: &mut Session, args: ShowArgs) -> CommandResult {
         return Ok(ExitCode::Success);
     }
     tell_what_is_missing(&conversation.record);
-    let text = output::for_terminal(transcript::plain(&conversation));
+    let text = transcript::shown(&conversation, args.plain);
     session.spinner.end();
     session.attend(pager::show(&text)).await??;
     if !conversation.record.pending.is_empty() {

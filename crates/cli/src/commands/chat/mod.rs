@@ -185,7 +185,8 @@ impl Chat {
             }
             Line::Show => {
                 let said = self.said(session).await?;
-                Ok(session.attend(output::print_patiently(&transcript::plain(&said))).await??)
+                let text = transcript::shown(&said, session.plain);
+                Ok(session.attend(output::print_patiently(&text)).await??)
             }
             Line::Save(path) => {
                 let said = self.said(session).await?;
