@@ -108,6 +108,14 @@ fn the_default_model_is_chosen_and_told() {
     home.run(["models", "default", "c"]).expect(3);
     let chosen = home.run(["models", "default", "b"]).expect(0);
     assert_eq!((chosen.stdout.as_str(), chosen.stderr.as_str()), ("b\n", "set in config.toml\n"));
+    fs::write(models.join("bad.gguf"), "none").unwrap();
+    let bad = home.run(["models", "default", "bad"]).expect(3);
+    assert!(bad.stderr.contains("bad.gguf is not a GGUF file"), "{bad:?}");
+    fs::remove_file(models.join("bad.gguf")).unwrap();
+    let mut before = home.threadrunner(["models", "default", "b"]);
+    before.env("THREADRUNNER_MODEL_PATH", models.join("a.gguf"));
+    let before = Finished::from(before.output().unwrap()).expect(0);
+    assert!(before.stderr.contains("written to config.toml, but"), "{before:?}");
     let told = home.run(["models", "default", "--json"]).expect(0).json();
     assert_eq!((&told["name"], &told["chosen_by"]), (&json!("b"), &json!("configuration")));
     let listed = home.run(["models", "--json"]).expect(0).json();
@@ -202,6 +210,18 @@ fn the_completion_script_makes_a_shell_ask() {
 #[test]
 fn wrong_usage_is_exit_code_64() {
     let home = TestHome::new();
+    for (arguments, said) in [
+        (&["-w", "", "hi"][..], "must be a name or a directory"),
+        (&["--keep-alive", "-1", "hi"], "'-1' is not a duration"),
+        (&["--timeout", "-1", "hi"], "'-1' is not a duration"),
+        (&["--max-tokens", "-1", "hi"], "must be a whole number"),
+    ] {
+        let finished = home.run(arguments).expect(64);
+        assert!(finished.stderr.contains(said), "{arguments:?}: {finished:?}");
+        assert!(!finished.stderr.contains("tip:"), "{finished:?}");
+    }
+    home.run(["jobs", "--state", "Done"]).expect(0);
+    home.run(["jobs", "--state", "done,failed"]).expect(0);
     for arguments in [&["--no-such-flag"][..], &["--temperature", "hot", "x"], &["wait"], &[""]] {
         let finished = home.run(arguments).expect(64);
         assert!(!finished.stderr.is_empty());

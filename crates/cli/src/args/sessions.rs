@@ -117,7 +117,7 @@ pub(crate) enum SessionsCommand {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ListArgs {
     /// List at most N conversations
-    #[arg(short = 'n', long, value_name = "N")]
+    #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) limit: Option<u32>,
     #[command(flatten)]
     pub(crate) within: WorkspaceArg,

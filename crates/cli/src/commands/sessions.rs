@@ -102,7 +102,10 @@ fn table(sessions: &[SessionRecord], now: SystemTime) -> Table<6> {
             },
             age.unwrap_or_else(dash),
             session.model.as_deref().map_or_else(dash, format::one_line),
-            format::one_line(&trouble.unwrap_or_else(|| session.prompt_start.clone())),
+            trouble.map_or_else(
+                || format::prompt_start(&session.prompt_start),
+                |it| format::one_line(&it),
+            ),
         ]);
     }
     table

@@ -19,10 +19,14 @@ pub fn explain<T: DeserializeOwned>(
     object.iter().find_map(alone).unwrap_or_else(|| in_plain_words(&error.to_string()))
 }
 
-/// Rewrites serde's message about a value of the wrong type; returns other messages unchanged.
-fn in_plain_words(said: &str) -> String {
-    let types = said.strip_prefix("invalid type: ").and_then(|said| said.split_once(", expected "));
-    let Some((is, must_be)) = types else { return said.to_owned() };
+/// Rewrites serde's message about a value of the wrong type, or out of its range; returns other
+/// messages unchanged.
+pub fn in_plain_words(said: &str) -> String {
+    let kinds = ["invalid type: ", "invalid value: "];
+    let wrong = kinds.into_iter().find_map(|kind| said.strip_prefix(kind));
+    let Some((is, must_be)) = wrong.and_then(|said| said.split_once(", expected ")) else {
+        return said.to_owned();
+    };
     let (kind, value) = is.split_once(' ').unwrap_or((is, ""));
     let is = match kind {
         "string" => "a text".to_owned(),
@@ -37,6 +41,7 @@ fn in_plain_words(said: &str) -> String {
         "a boolean" => "true or false",
         "a sequence" => "a list",
         "a map" => "an object",
+        "u32" if said.starts_with("invalid value") => "a whole number from 0 to 4294967295",
         "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number from 0",
         "f32" | "f64" => "a number",
         other => other,
@@ -74,6 +79,10 @@ mod tests {
             (
                 json!({"prompt": "x", "max_attempts": true}),
                 "\"max_attempts\": must be a whole number from 0, not true",
+            ),
+            (
+                json!({"prompt": "x", "max_attempts": 5_000_000_000_u64}),
+                "\"max_attempts\": must be a whole number from 0 to 4294967295, not 5000000000",
             ),
             (json!({"prompt": "x", "seed": "7"}), "\"seed\": must be a whole number, not a text"),
             (
