@@ -11,7 +11,7 @@ use std::process::{self, Command};
 use threadrunner_core::{ErrorCode, ExitCode, Failure};
 use threadrunner_home::{Config, Home, replace_file};
 
-use crate::config_changes::changed_keys;
+use crate::config_changes::stale_keys;
 use crate::error::{CommandError, CommandResult};
 use crate::output;
 
@@ -57,7 +57,7 @@ pub(super) fn run() -> CommandResult {
     // It was mended, or given up.
     let _ = fs::remove_file(&refused);
     output::say(&format!("saved: {path}"));
-    let changed = changed_keys(&home);
+    let changed = stale_keys(&home);
     if !changed.is_empty() && UnixStream::connect(&home.socket).is_ok() {
         output::say(&format!("the daemon still uses the old {}", changed.join(", ")));
         output::hint("`threadrunner daemon restart` applies the change");
