@@ -12,7 +12,7 @@ use crate::message::known_roles;
 use crate::model::known_model;
 use crate::open_enum::{known, open_enum};
 use crate::{
-    FinishReason, JobId, JobStatus, KeepAlive, Message, ModelRef, Parameters, Priority,
+    FinishReason, JobId, JobOutcome, JobStatus, KeepAlive, Message, ModelRef, Parameters, Priority,
     SessionName, Timings, Usage,
 };
 
@@ -221,9 +221,9 @@ pub struct JobMeta {
     /// Names of the files that the job produced.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub artifacts: Vec<String>,
-    /// `done`, `failed` or `canceled`, once it has ended.
+    /// How it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub status: Option<String>,
+    pub status: Option<JobOutcome>,
     /// The name of the model that answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,

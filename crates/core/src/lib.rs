@@ -48,7 +48,7 @@ pub use error::{ErrorCode, ErrorType, ExitCode, Failure};
 pub use frame::{FrameCodec, FrameError, MAX_FRAME_BYTES, decode_frame, encode_frame, json_length};
 pub use id::{InvalidJobId, JobId, JobIdSource};
 pub use job::{HookOutcome, JobMeta, JobSpec, JobState, JobType, SPEC_VERSION};
-pub use job_status::JobStatus;
+pub use job_status::{JobOutcome, JobStatus};
 pub use keep_alive::{InvalidKeepAlive, KeepAlive};
 pub use message::{Message, Role};
 pub use model::{BackendKind, ModelRef};

@@ -126,7 +126,7 @@ impl Hooks {
             .env_clear()
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .env("THREADRUNNER_JOB_ID", job.1.as_str())
-            .env("THREADRUNNER_JOB_STATUS", &hook.status)
+            .env("THREADRUNNER_JOB_STATUS", hook.status.as_str())
             .env("THREADRUNNER_WORKSPACE", &hook.workspace)
             .current_dir(&hook.directory)
             .process_group(0);

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use threadrunner_core::{ErrorCode, Failure, JobMeta, JobSpec, JobState};
+use threadrunner_core::{ErrorCode, Failure, JobMeta, JobOutcome, JobSpec, JobState};
 
 use crate::job_files::{Digest, OutcomeSeal, job_json, meta_json};
 use crate::layout::{
@@ -37,7 +37,7 @@ impl Workspace {
     ) -> Result<(), Box<StillClaimed>> {
         self.flush(job.id());
         self.note_id(job.id(), now);
-        meta.status = Some("done".to_owned());
+        meta.status = Some(JobOutcome::Done);
         meta.artifacts = vec![RESULT_FILE.to_owned()];
         meta.error = None;
         if let Err(error) = self.write_result(&job, result, meta, now) {
@@ -151,8 +151,10 @@ impl Workspace {
 }
 
 pub(crate) fn set_failure(meta: &mut JobMeta, failure: &Failure) {
-    let canceled = failure.code == ErrorCode::Canceled;
-    meta.status = Some(if canceled { "canceled" } else { "failed" }.to_owned());
+    meta.status = Some(match failure.code {
+        ErrorCode::Canceled => JobOutcome::Canceled,
+        _ => JobOutcome::Failed,
+    });
     meta.artifacts = vec![ERROR_FILE.to_owned()];
     meta.error = Some(failure.clone());
 }

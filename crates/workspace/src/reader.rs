@@ -94,7 +94,7 @@ impl Reader {
         };
         Ok(JobRecord {
             job: id.clone(),
-            state: JobStatus::of(state, meta.status.as_deref()),
+            state: JobStatus::of(state, meta.status),
             position: None,
             waits_for: Vec::new(),
             on_done,

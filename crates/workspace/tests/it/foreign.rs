@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::{Duration, SystemTime};
 
-use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta, JobState};
+use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta, JobOutcome, JobState};
 use threadrunner_workspace::{WatchEvent, Watcher, WorkspaceError};
 
 use crate::support::{Fixture, now};
@@ -166,7 +166,7 @@ fn malformed_jobs_fail_with_a_reason() {
         assert_eq!(f.state(&id), JobState::Failed, "{reason}");
         assert!(f.reader().error_text(&id).unwrap().contains(reason), "{reason}");
         let record = f.reader().record(&id).unwrap();
-        assert_eq!(record.meta.status.as_deref(), Some("failed"), "{reason}");
+        assert_eq!(record.meta.status, Some(JobOutcome::Failed), "{reason}");
     }
     assert_eq!(fs::read_to_string(f.path().join("secret")).unwrap(), "secret");
 }

@@ -1,7 +1,7 @@
 //! Jobs on their way through a workspace.
 
 use crate::support::{Fixture, job, now};
-use threadrunner_core::{ErrorCode, Failure, JobMeta, JobState, JobStatus};
+use threadrunner_core::{ErrorCode, Failure, JobMeta, JobOutcome, JobState, JobStatus};
 use threadrunner_workspace::{Attempt, Durability, Options, Workspace, WorkspaceError};
 
 #[test]
@@ -28,7 +28,7 @@ fn a_job_goes_from_submission_to_its_answer() {
     assert_eq!(f.reader().result(&id).unwrap(), b"Rayleigh scattering");
     assert_eq!(f.reader().partial(&id, 9).unwrap().bytes, b"scattering");
     let record = f.reader().record(&id).unwrap();
-    assert_eq!(record.meta.status.as_deref(), Some("done"));
+    assert_eq!(record.meta.status, Some(JobOutcome::Done));
     assert_eq!(record.meta.artifacts, ["result.txt"]);
     assert_eq!(f.files(&id), ["job.json", "meta.json", "prompt.txt", "result.txt"]);
 }
@@ -81,7 +81,7 @@ fn a_failed_job_says_why_and_can_be_retried() {
     assert_eq!(f.reader().error_text(&id).unwrap(), "no luck\ntry again\n");
     assert_eq!(f.reader().partial(&id, 0).unwrap().bytes, b"half");
     let record = f.reader().record(&id).unwrap();
-    assert_eq!((record.meta.status.as_deref(), record.meta.error), (Some("failed"), Some(failure)));
+    assert_eq!((record.meta.status, record.meta.error), (Some(JobOutcome::Failed), Some(failure)));
 
     f.ws.retry(&id).unwrap();
     f.sync();
@@ -116,8 +116,8 @@ fn a_queued_job_is_canceled_and_a_finished_one_removed() {
     f.sync();
     let record = f.reader().record(&id).unwrap();
     assert_eq!(
-        (record.state, record.meta.status.as_deref()),
-        (JobStatus::Canceled, Some("canceled"))
+        (record.state, record.meta.status),
+        (JobStatus::Canceled, Some(JobOutcome::Canceled))
     );
     f.ws.remove(&id).unwrap();
     f.sync();
