@@ -3,9 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
+
+use crate::micros_since_epoch;
 
 /// The name of a job and of its directory.
 ///
@@ -128,8 +130,7 @@ impl JobIdSource {
 
     /// Makes the next id, at time `now`.
     pub fn next_at(&mut self, now: SystemTime) -> JobId {
-        let micros = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
-        self.next(u64::try_from(micros).unwrap_or(u64::MAX))
+        self.next(micros_since_epoch(now))
     }
 
     /// Makes the next id, at time `now_micros` in microseconds since 1970.

@@ -13,7 +13,7 @@ use crate::model::known_model;
 use crate::open_enum::{known, open_enum};
 use crate::{
     FinishReason, JobId, JobOutcome, JobStatus, KeepAlive, Message, ModelRef, Parameters, Priority,
-    SessionName, Timings, Usage,
+    SessionName, Timestamp, Timings, Usage,
 };
 
 /// The version of `job.json` that this program writes. Newer versions are refused, never guessed
@@ -197,12 +197,12 @@ impl Default for JobSpec {
 
 /// The content of `meta.json`. Its first keys are those of nrvna-ai.
 ///
-/// Times are ISO 8601 in UTC with microseconds. Unknown keys are kept.
+/// Unknown keys are kept.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct JobMeta {
     /// When the job was submitted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub submitted_at: Option<String>,
+    pub submitted_at: Option<Timestamp>,
     /// The kind of answer that was asked for.
     #[serde(default)]
     pub mode: JobType,
@@ -214,7 +214,7 @@ pub struct JobMeta {
     pub tags: Vec<String>,
     /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub completed_at: Option<String>,
+    pub completed_at: Option<Timestamp>,
     /// Seconds from the start of the last attempt to the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration_s: Option<f64>,
@@ -266,8 +266,8 @@ impl JobMeta {
 pub struct HookOutcome {
     /// The program.
     pub program: PathBuf,
-    /// When it was started: ISO 8601 in UTC with microseconds.
-    pub started_at: String,
+    /// When it was started.
+    pub started_at: Timestamp,
     /// How long it ran, in seconds.
     pub duration_s: f64,
     /// Its exit code, if it exited.
@@ -317,7 +317,7 @@ mod tests {
         let expected = JobMeta {
             mode: JobType::Unknown,
             tags: vec!["b".to_owned()],
-            submitted_at: Some("2026-01-01T00:00:00Z".to_owned()),
+            submitted_at: Some("2026-01-01T00:00:00Z".into()),
             other: [("mood".to_owned(), "good".into())].into_iter().collect(),
             ..JobMeta::default()
         };

@@ -37,6 +37,7 @@ pub mod scheduler;
 mod session;
 pub mod template;
 pub mod text;
+mod timestamp;
 
 pub use amount::{InvalidDuration, InvalidSize, duration_of_seconds, parse_duration, parse_size};
 pub use answer::{FinishReason, Timings, Usage};
@@ -57,3 +58,4 @@ pub use priority::Priority;
 pub use session::{
     InvalidSessionName, SESSION_VERSION, SessionFile, SessionName, Turn, TurnStanding,
 };
+pub use timestamp::{Timestamp, micros_since_epoch};

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use threadrunner_core::{ErrorCode, Failure, JobMeta, JobOutcome, JobSpec, JobState};
+use threadrunner_core::{ErrorCode, Failure, JobMeta, JobOutcome, JobSpec, JobState, Timestamp};
 
 use crate::job_files::{Digest, OutcomeSeal, job_json, meta_json};
 use crate::layout::{
@@ -10,7 +10,6 @@ use crate::layout::{
 };
 use crate::staged::Staged;
 use crate::submission::fits;
-use crate::time::format_timestamp;
 use crate::{ClaimedJob, Result, StillClaimed, Workspace};
 
 /// Whether an attempt that was given up counts against the job.
@@ -118,7 +117,7 @@ impl Workspace {
         result: Option<Digest>,
         now: SystemTime,
     ) -> Result<()> {
-        meta.completed_at.get_or_insert_with(|| format_timestamp(now));
+        meta.completed_at.get_or_insert_with(|| Timestamp::at(now));
         OutcomeSeal { attempt: job.spec().attempts, result }.put_into(&mut meta);
         job.job_dir().write(&*self.fs, META_NEXT, &meta_json(&meta)?)?;
         Ok(())

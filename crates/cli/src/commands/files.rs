@@ -12,7 +12,7 @@ use threadrunner_core::protocol::{
 };
 use threadrunner_core::{Failure, JobId, JobStatus, Turn, template};
 use threadrunner_home::Config;
-use threadrunner_workspace::{Reader, age_s, by_time, list_sessions};
+use threadrunner_workspace::{Reader, by_time, list_sessions};
 
 use crate::error::CommandError;
 use crate::session::Session;
@@ -65,7 +65,7 @@ impl Files {
             let record = at_rest(reader.record(&id).ok()?);
             Some(JobRecord { workspace: Some(name.clone()), ..record })
         });
-        let mut fitting = records.filter(|record| query.fits(record, age_s(record, now)));
+        let mut fitting = records.filter(|record| query.fits(record, now));
         let jobs = fitting.by_ref().take(limit).collect();
         Ok(JobList { jobs, more: fitting.next().is_some() })
     }

@@ -87,7 +87,7 @@ fn table(sessions: &[SessionRecord], now: SystemTime) -> Table<6> {
     let mut table = Table::new(["SESSION", "WORKSPACE", "TURNS", "AGE", "MODEL", "PROMPT"]);
     for session in sessions {
         let dash = || "-".to_owned();
-        let age = session.updated_at.as_deref().and_then(|time| format::age(time, now));
+        let age = session.updated_at.as_ref().and_then(|time| format::age(time, now));
         let error = session.error.as_ref().map(|failure| failure.message.clone());
         let trouble = error.or_else(|| {
             let missing = session.missing.as_ref()?;

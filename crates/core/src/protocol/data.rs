@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine_protocol::EngineInfo;
 use crate::{
     Failure, FinishReason, HookOutcome, JobId, JobMeta, JobStatus, Message, ModelInfo, ModelRef,
-    Priority, SessionName, Turn, Usage,
+    Priority, SessionName, Timestamp, Turn, Usage,
 };
 
 /// A submitted job.
@@ -272,9 +272,9 @@ pub struct SessionRecord {
     pub pending: Vec<JobId>,
     /// The number of turns that have been answered.
     pub turns: u32,
-    /// When the last turn was submitted: ISO 8601 in UTC with microseconds.
+    /// When the last turn was submitted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub updated_at: Option<String>,
+    pub updated_at: Option<Timestamp>,
     /// The name of the last turn's model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
@@ -326,7 +326,7 @@ pub struct TurnRecord {
     pub answer: String,
     /// When it was submitted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub submitted_at: Option<String>,
+    pub submitted_at: Option<Timestamp>,
     /// The name of the model that answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,

@@ -1,5 +1,7 @@
 //! The arguments of operations.
 
+use std::time::SystemTime;
+
 use serde::{Deserialize, Serialize};
 
 use super::JobRecord;
@@ -67,9 +69,10 @@ pub struct JobsQuery {
 }
 
 impl JobsQuery {
-    /// Whether a job matches that was submitted `age_s` seconds ago. Does not check the workspace
-    /// or the limit.
-    pub fn fits(&self, record: &JobRecord, age_s: f64) -> bool {
+    /// Whether a job matches at this time. Does not check the workspace or the limit.
+    pub fn fits(&self, record: &JobRecord, now: SystemTime) -> bool {
+        let age = record.meta.submitted_at.as_ref().and_then(|time| time.age(now));
+        let age_s = age.unwrap_or_default().as_secs_f64();
         (self.states.is_empty() || self.states.contains(&record.state))
             && self.tag.as_ref().is_none_or(|tag| record.meta.tags.contains(tag))
             && self.model.as_ref().is_none_or(|name| record.meta.model.as_ref() == Some(name))

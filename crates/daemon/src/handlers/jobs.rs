@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use threadrunner_core::protocol::{Ids, JobIds, JobList, JobRecord, JobsQuery, ask};
 use threadrunner_core::{Failure, JobId, JobState, JobStatus, MAX_FRAME_BYTES, json_length};
-use threadrunner_workspace::{age_s, by_time};
+use threadrunner_workspace::by_time;
 
 use super::Stop;
 use crate::answer::Answer;
@@ -141,7 +141,7 @@ fn page(
         // Skip a job that was removed since the listing.
         if let Ok(record) = workspace.reader.record(&id)
             // A job that moved since the listing counts where it is now.
-            && query.fits(&record, age_s(&record, now))
+            && query.fits(&record, now)
         {
             if page.jobs.len() == left.jobs || page.bytes >= left.bytes {
                 page.more = true;

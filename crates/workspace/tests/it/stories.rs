@@ -1,7 +1,7 @@
 //! Jobs on their way through a workspace.
 
 use crate::support::{Fixture, job, now};
-use threadrunner_core::{ErrorCode, Failure, JobMeta, JobOutcome, JobState, JobStatus};
+use threadrunner_core::{ErrorCode, Failure, JobMeta, JobOutcome, JobState, JobStatus, Timestamp};
 use threadrunner_workspace::{Attempt, Durability, Options, Workspace, WorkspaceError};
 
 #[test]
@@ -11,7 +11,10 @@ fn a_job_goes_from_submission_to_its_answer() {
     assert_eq!(f.state(&id), JobState::Ready);
     let record = f.reader().record(&id).unwrap();
     assert_eq!((record.attempts, &*record.prompt_start), (0, "Why is the sky blue?"));
-    assert_eq!(record.meta.submitted_at.as_deref(), Some("2026-01-01T00:00:00.000000Z"));
+    assert_eq!(
+        record.meta.submitted_at.as_ref().map(Timestamp::as_str),
+        Some("2026-01-01T00:00:00.000000Z")
+    );
 
     let mut claimed = f.claim(&id);
     assert_eq!((f.state(&id), claimed.prompt()), (JobState::Processing, "Why is the sky blue?"));

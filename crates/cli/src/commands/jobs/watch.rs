@@ -6,7 +6,6 @@ use std::time::{Duration, SystemTime};
 use threadrunner_client::{Replies, is_loss};
 use threadrunner_core::protocol::{JobList, JobRecord, JobsQuery, Progress, ReplyBody, ask};
 use threadrunner_core::{ErrorCode, ExitCode, JobId, JobStatus};
-use threadrunner_workspace::age_s;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 
@@ -163,8 +162,7 @@ async fn line_by_line(
                     Err(error) => return Err(error),
                 };
                 // If the job has moved on, its next change reports it.
-                if record.state == state && wanted.fits(&record, age_s(&record, SystemTime::now()))
-                {
+                if record.state == state && wanted.fits(&record, SystemTime::now()) {
                     print(&record, json)?;
                 }
             }
