@@ -16,8 +16,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Failure, FinishReason, Memory, Message, ModelInfo, ModelRef, Parameters, Priority, Timings,
-    Usage,
+    CacheName, Failure, FinishReason, Memory, Message, ModelInfo, ModelRef, Parameters, Priority,
+    Timings, Usage,
 };
 
 /// The version of this protocol; [`Load::v`] carries it.
@@ -101,7 +101,7 @@ impl Load {
 /// A directory for the cached state of sessions. Only the daemon and its engines write to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateDirectory {
-    /// The directory, with mode 0700. It has a file for each session, named by [`state_file`].
+    /// The directory, with mode 0700. It has a file for each session, named by [`CacheName`].
     pub path: PathBuf,
     /// The maximum size of its files together, in bytes.
     pub max_bytes: u64,
@@ -209,10 +209,9 @@ pub struct Generate {
     /// Its priority.
     #[serde(default)]
     pub priority: Priority,
-    /// The conversation of which this is a turn, for saving its cached state ([`Load::state`]): 1
-    /// to 64 of `A`–`Z`, `a`–`z`, `0`–`9`, `.`, `_` and `-`, not beginning with a dot.
+    /// The conversation of which this is a turn, for saving its cached state ([`Load::state`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub session: Option<String>,
+    pub session: Option<CacheName>,
     /// Whether a client follows the answer as it comes. If not, the engine may hold its text and
     /// progress for a few hundred milliseconds, so that they share a frame.
     #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
@@ -251,16 +250,6 @@ impl TryFrom<InputKeys> for Input {
             (None, None) => Err("`input` has neither `raw` nor `chat`"),
         }
     }
-}
-
-/// The name of the file for a session's cached state; `None` if `session` is not a session name
-/// ([`Generate::session`]).
-pub fn state_file(session: &str) -> Option<String> {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    let named = (1..=64).contains(&session.len())
-        && !session.starts_with('.')
-        && session.bytes().all(allowed);
-    named.then(|| format!("{session}.state"))
 }
 
 /// An event from the engine. The key `"event"` names the variant.
@@ -366,16 +355,5 @@ mod tests {
         ready.as_object_mut().unwrap().remove("stream");
         let ready: Event = serde_json::from_value(ready).unwrap();
         assert!(matches!(ready, Event::Ready { stream: false, .. }));
-    }
-
-    #[test]
-    fn a_session_is_named_so_that_its_file_lies_in_the_directory() {
-        for (session, file) in [("a", "a.state"), ("B.2_c-", "B.2_c-.state"), ("-", "-.state")] {
-            assert_eq!(state_file(session).as_deref(), Some(file));
-        }
-        let long = "a".repeat(65);
-        for session in ["", ".", "..", ".a", "a/b", "a b", "ä", "a\0", &long] {
-            assert_eq!(state_file(session), None, "{session:?}");
-        }
     }
 }

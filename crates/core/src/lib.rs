@@ -20,6 +20,7 @@
 mod amount;
 mod answer;
 mod backend;
+mod cache_name;
 pub mod engine_protocol;
 mod error;
 mod frame;
@@ -45,6 +46,7 @@ pub use backend::{
     BackendError, Draft, DraftRequest, Drafted, Feed, Interrupt, Memory, ModelBackend, ModelInfo,
     Plan, PrefixCache, Sampled, SeqId, TokenId,
 };
+pub use cache_name::CacheName;
 pub use error::{ErrorCode, ErrorType, ExitCode, Failure};
 pub use frame::{FrameCodec, FrameError, MAX_FRAME_BYTES, decode_frame, encode_frame, json_length};
 pub use id::{InvalidJobId, JobId, JobIdSource};

@@ -368,7 +368,7 @@ fn turn(engine: &mut Engine, id: u64, session: &str, prompt: &str) -> Usage {
 fn turn_of(id: u64, session: &str, prompt: &str) -> Command {
     let Command::Generate(mut generate) = generate(id, "") else { unreachable!() };
     generate.input = Input::Raw(prompt.to_owned());
-    generate.session = Some(session.to_owned());
+    generate.session = Some(session.into());
     Command::Generate(generate)
 }
 

@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use threadrunner_core::engine_protocol::{Generate, Input};
 use threadrunner_core::{
-    ErrorCode, Failure, JobId, JobMeta, JobSpec, Message, ModelRef, Priority, Role, Timings,
+    CacheName, ErrorCode, Failure, JobId, JobMeta, JobSpec, Message, ModelRef, Priority, Role,
+    Timings,
 };
 use tokio::sync::{oneshot, watch};
 
@@ -66,7 +67,7 @@ pub(super) struct Work {
     pub(super) spec: JobSpec,
     pub(super) meta: JobMeta,
     /// The engine's name for the cached state of its session.
-    pub(super) state: Option<String>,
+    pub(super) state: Option<CacheName>,
     /// When it was claimed.
     pub(super) since: Instant,
 }

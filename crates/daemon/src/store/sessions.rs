@@ -67,7 +67,7 @@ impl Keeper {
         let path = self.workspace.path().as_os_str().as_encoded_bytes().to_owned();
         if self.session(name)?.is_none() {
             let parts: [&[u8]; 3] = [&path, name.as_str().as_bytes(), id.as_str().as_bytes()];
-            let new = SessionFile::new(fnv::name_of(&parts));
+            let new = SessionFile::new(fnv::name_of(&parts).into());
             self.sessions.known.insert(name.clone(), new);
         }
         let Some(file) = self.sessions.known.get_mut(name) else { return Ok(None) };

@@ -6,8 +6,8 @@ use super::super::tree::Hold;
 use super::super::{Change, Output, ParkedStates, Request, SavedStates, Scheduler, Session};
 use super::fake::{Fake, distinct};
 use crate::{
-    ErrorCode, Failure, FinishReason, ModelInfo, Parameters, Plan, PrefixCache, Priority, SeqId,
-    TokenId, Usage,
+    CacheName, ErrorCode, Failure, FinishReason, ModelInfo, Parameters, Plan, PrefixCache,
+    Priority, SeqId, TokenId, Usage,
 };
 
 /// The states of sessions, by name.
@@ -24,18 +24,18 @@ impl SavedStates for States {
         4 * 100
     }
 
-    fn read(&mut self, session: &str, tokens: &[TokenId]) -> Option<Vec<u8>> {
+    fn read(&mut self, session: &CacheName, tokens: &[TokenId]) -> Option<Vec<u8>> {
         self.read += 1;
-        let (of, state) = self.saved.get(session)?;
+        let (of, state) = self.saved.get(session.as_str())?;
         (of == tokens).then(|| state.clone())
     }
 
-    fn write(&mut self, session: &str, tokens: &[TokenId], state: &[u8]) {
+    fn write(&mut self, session: &CacheName, tokens: &[TokenId], state: &[u8]) {
         assert_eq!(state.len(), 4 * tokens.len(), "the state of other tokens");
         let cells = state.chunks(4).map(|cell| i32::from_le_bytes(cell.try_into().unwrap()));
         assert!(tokens.iter().map(|token| token.0).eq(cells), "the state of other tokens");
         self.written += 1;
-        self.saved.insert(session.into(), (tokens.to_vec(), state.to_vec()));
+        self.saved.insert(session.to_string(), (tokens.to_vec(), state.to_vec()));
     }
 }
 
