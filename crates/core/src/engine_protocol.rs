@@ -11,6 +11,7 @@
 //! The end of the stream tells the engine to exit. `docs/protocol.md` describes the protocol for
 //! authors of engines.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -36,6 +37,17 @@ pub const ENGINE_ENVIRONMENT: &[(&str, &str)] = &[
     ("GOMP_SPINCOUNT", "4000"),
 ];
 
+/// Identifies a request of the daemon to an engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct EngineRequestId(pub u64);
+
+impl fmt::Display for EngineRequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// A command from the daemon. The key `"op"` names the variant.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
@@ -52,14 +64,14 @@ pub enum Command {
     /// the request has just ended.
     Cancel {
         /// The request.
-        id: u64,
+        id: EngineRequestId,
     },
     /// A client follows the answer from now on ([`Generate::stream`]), so the engine sends what it
     /// holds of it at once. Only for an engine whose [`Event::Ready`] says that it knows this
     /// command.
     Stream {
         /// The request. Ignored if it has ended.
-        id: u64,
+        id: EngineRequestId,
     },
     /// A command that this version does not know, which is ignored. A daemon sends new commands
     /// only to engines whose [`Event::Ready`] says that they know them.
@@ -200,7 +212,7 @@ pub struct DummyScript {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Generate {
     /// Chosen by the daemon; unique among the running requests.
-    pub id: u64,
+    pub id: EngineRequestId,
     /// What to answer.
     pub input: Input,
     /// How to generate the answer.
@@ -286,7 +298,7 @@ pub enum Event {
     /// A prompt is being read.
     Prefill {
         /// The request.
-        id: u64,
+        id: EngineRequestId,
         /// The number of tokens read so far.
         done: u32,
         /// The number of tokens in the prompt.
@@ -295,14 +307,14 @@ pub enum Event {
     /// More of an answer, in whole characters.
     Text {
         /// The request.
-        id: u64,
+        id: EngineRequestId,
         /// The text.
         text: String,
     },
     /// An answer is complete.
     Finished {
         /// The request.
-        id: u64,
+        id: EngineRequestId,
         /// Why it ended.
         finish_reason: FinishReason,
         /// How many tokens were read and generated.
@@ -313,7 +325,7 @@ pub enum Event {
     /// A request cannot be answered; the engine continues.
     Failed {
         /// The request.
-        id: u64,
+        id: EngineRequestId,
         /// Why.
         failure: Failure,
     },

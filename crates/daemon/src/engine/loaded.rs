@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use threadrunner_core::engine_protocol::{Command, EngineInfo, StateDirectory};
+use threadrunner_core::engine_protocol::{Command, EngineInfo, EngineRequestId, StateDirectory};
 use threadrunner_core::protocol::LoadedModel;
 use threadrunner_core::{Failure, JobId, KeepAlive, ModelInfo, ModelRef, Usage};
 use tokio::sync::watch;
@@ -373,7 +373,7 @@ impl Engine {
 
     /// Tells it to stream the answer to this request from now on. An engine that does not
     /// understand this streams every answer.
-    pub(crate) fn stream(&self, request: u64) {
+    pub(crate) fn stream(&self, request: EngineRequestId) {
         if self.knows_stream {
             // If this fails, the process has exited, and its task reports that next.
             self.send(Command::Stream { id: request });

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use threadrunner_core::engine_protocol::{Command, Event};
+use threadrunner_core::engine_protocol::{Command, EngineRequestId, Event};
 use threadrunner_core::protocol::{KeptModel, Unloaded};
 use threadrunner_core::{
     BackendKind, ErrorCode, Failure, FinishReason, JobId, ModelRef, Timings, Usage,
@@ -248,7 +248,8 @@ impl Owner {
         };
         engine.keep(work.spec.keep_alive);
         self.next_request += 1;
-        let (generate, run) = work.into_request(self.next_request, live.submitted, live.followed);
+        let (generate, run) =
+            work.into_request(EngineRequestId(self.next_request), live.submitted, live.followed);
         let (max_tokens, context) = (generate.params.max_tokens, engine.context());
         self.requests.add(run.request, id.clone(), engine.id(), max_tokens, context);
         engine.asked(Instant::now());
@@ -271,7 +272,7 @@ impl Owner {
         }
     }
 
-    fn text(&mut self, id: &JobId, request: u64, text: &str) {
+    fn text(&mut self, id: &JobId, request: EngineRequestId, text: &str) {
         let Some(live) = self.live.get_mut(id).filter(|live| live.runs(request)) else { return };
         live.view(id).send_modify(|view| {
             view.phase = Phase::Decode;
@@ -282,7 +283,7 @@ impl Owner {
 
     /// Frees the slot that a request had in its engine. Returns whether the job still runs that
     /// request.
-    fn leave_engine(&mut self, model: &ModelRef, job: &JobId, request: u64) -> bool {
+    fn leave_engine(&mut self, model: &ModelRef, job: &JobId, request: EngineRequestId) -> bool {
         let live = self.live.get(job);
         let running = live.is_some_and(|live| live.runs(request));
         // A job that was canceled and has begun again since holds the slot anew.

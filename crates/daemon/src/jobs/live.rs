@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use threadrunner_core::engine_protocol::{Generate, Input};
+use threadrunner_core::engine_protocol::{EngineRequestId, Generate, Input};
 use threadrunner_core::{
     CacheName, ErrorCode, Failure, JobId, JobMeta, JobSpec, Message, ModelRef, Priority, Role,
     Timings,
@@ -76,7 +76,7 @@ pub(super) struct Work {
 #[derive(Debug)]
 pub(super) struct Run {
     /// Its id in the engine protocol.
-    pub(super) request: u64,
+    pub(super) request: EngineRequestId,
     pub(super) spec: JobSpec,
     pub(super) meta: JobMeta,
     pub(super) since: Instant,
@@ -130,7 +130,7 @@ impl Live {
     }
 
     /// Whether it runs as this request, and not one of an earlier attempt.
-    pub(super) fn runs(&self, request: u64) -> bool {
+    pub(super) fn runs(&self, request: EngineRequestId) -> bool {
         matches!(&self.stage, Stage::Running(run) if run.request == request)
     }
 
@@ -144,7 +144,7 @@ impl Work {
     /// Splits into the engine's request and what the owner keeps.
     pub(super) fn into_request(
         self,
-        request: u64,
+        request: EngineRequestId,
         submitted: Instant,
         followed: bool,
     ) -> (Generate, Run) {

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use threadrunner_core::engine_protocol::{EngineOptions, StateDirectory};
+use threadrunner_core::engine_protocol::{EngineOptions, EngineRequestId, StateDirectory};
 use threadrunner_core::scheduler::{Output, ParkedStates, Request, Scheduler, Session};
 use threadrunner_core::{ModelBackend, Parameters, PrefixCache, Priority, SeqId, Usage};
 use threadrunner_engine::state::States;
@@ -30,7 +30,13 @@ impl Loaded<'_> {
     fn ask(&mut self, session: Option<Session>, prompt: &str) -> (String, Usage) {
         let prompt = self.backend.tokenize(prompt).unwrap();
         let params = Parameters { max_tokens: Some(24), ..greedy() };
-        let request = Request { id: 1, prompt, params, priority: Priority::Interactive, session };
+        let request = Request {
+            id: EngineRequestId(1),
+            prompt,
+            params,
+            priority: Priority::Interactive,
+            session,
+        };
         self.scheduler.submit(request).unwrap();
         let mut outputs = Vec::new();
         while !self.scheduler.is_idle() {
