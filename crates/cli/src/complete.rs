@@ -108,7 +108,11 @@ fn models() -> Vec<CompletionCandidate> {
 
 fn workspaces() -> Vec<CompletionCandidate> {
     let Some((home, config)) = home() else { return Vec::new() };
-    config.workspaces(&home).into_iter().map(|it| CompletionCandidate::new(it.name)).collect()
+    config
+        .workspaces(&home)
+        .into_iter()
+        .map(|it| CompletionCandidate::new(it.name.as_str()))
+        .collect()
 }
 
 fn sessions() -> Vec<CompletionCandidate> {

@@ -39,6 +39,7 @@ mod session;
 pub mod template;
 pub mod text;
 mod timestamp;
+mod workspace_name;
 
 pub use amount::{InvalidDuration, InvalidSize, duration_of_seconds, parse_duration, parse_size};
 pub use answer::{FinishReason, Timings, Usage};
@@ -61,3 +62,4 @@ pub use session::{
     InvalidSessionName, SESSION_VERSION, SessionFile, SessionName, Turn, TurnStanding,
 };
 pub use timestamp::{Timestamp, micros_since_epoch};
+pub use workspace_name::WorkspaceName;

@@ -23,7 +23,7 @@ use crate::message::known_roles;
 use crate::open_enum::known_if_any;
 use crate::{
     BackendKind, ErrorCode, ErrorType, Failure, FinishReason, JobId, JobStatus, KeepAlive, Message,
-    Parameters, Priority, SessionName, Timings, Usage,
+    Parameters, Priority, SessionName, Timings, Usage, WorkspaceName,
 };
 
 pub use data::*;
@@ -133,7 +133,7 @@ pub struct Submission {
     pub keep_alive: Option<KeepAlive>,
     /// The workspace: a name in `config.toml`, or the absolute path of a directory.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub workspace: Option<String>,
+    pub workspace: Option<WorkspaceName>,
     /// The conversation in that workspace of which this is the next turn. A new name begins one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session: Option<SessionName>,

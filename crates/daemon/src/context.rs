@@ -27,7 +27,7 @@ impl Context {
         if let Ok(id) = JobId::parse(&query.job)
             && let Some(workspace) = self.hub.locate(id.clone()).await?
         {
-            let among = self.among(query.workspace.as_deref()).await?;
+            let among = self.among(query.workspace.as_ref()).await?;
             if let Some(workspace) = among.into_iter().find(|served| served.id == workspace) {
                 return Ok(Located { id, workspace });
             }
@@ -37,7 +37,7 @@ impl Context {
 
     /// Finds the job that a query names, if it is on disk.
     pub(crate) async fn find_stored(&self, query: JobQuery) -> Result<Located, Failure> {
-        let among = self.among(query.workspace.as_deref()).await?;
+        let among = self.among(query.workspace.as_ref()).await?;
         find_among(query, among).await
     }
 

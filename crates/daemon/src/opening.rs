@@ -37,13 +37,13 @@ pub(crate) fn open(
         Workspace::open(&settings.path, options, SystemTime::now()).map_err(Failure::from)
     });
     let (workspace, recovered) = opened.map_err(|failure| {
-        tracing::error!(workspace = name, %failure, "the workspace cannot be used");
+        tracing::error!(workspace = %name, %failure, "the workspace cannot be used");
         let message = format!("the workspace '{name}' cannot be used: {}", failure.message);
         Failure { message, ..failure }
     })?;
     pid_note::write(&settings.path);
     tracing::info!(
-        workspace = name,
+        workspace = %name,
         path = %settings.path.display(),
         queued = recovered.queued.len(),
         requeued = recovered.requeued.len(),

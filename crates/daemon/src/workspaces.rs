@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 
 use threadrunner_core::protocol::{JobQuery, WorkspaceStatus};
-use threadrunner_core::{ErrorCode, Failure, JobId};
-use threadrunner_home::{DEFAULT_WORKSPACE, WorkspaceSettings, no_such_workspace};
+use threadrunner_core::{ErrorCode, Failure, JobId, WorkspaceName};
+use threadrunner_home::{WorkspaceSettings, no_such_workspace};
 use threadrunner_workspace::{Reader, by_time};
 
 use crate::blocking::blocking;
@@ -86,27 +86,28 @@ impl Workspaces {
     }
 
     /// Finds a workspace by name; without a name, the default one.
-    pub(crate) fn named(&self, name: Option<&str>) -> Result<Served, Failure> {
-        let name = name.unwrap_or(DEFAULT_WORKSPACE);
+    pub(crate) fn named(&self, name: Option<&WorkspaceName>) -> Result<Served, Failure> {
+        let default = WorkspaceName::default();
+        let name = name.unwrap_or(&default);
         let all = self.all();
-        let at = is_path(name).then_some(Path::new(name));
+        let at = name.directory();
         let is_named = |settings: &WorkspaceSettings| {
-            settings.name == name || at.is_some_and(|path| settings.path == path)
+            settings.name == *name || at.is_some_and(|path| settings.path == path)
         };
         match all.iter().find(|configured| is_named(&configured.settings)) {
             Some(configured) => configured.served.clone(),
             None => {
-                let names = all.iter().map(|it| it.settings.name.as_str());
-                Err(no_such_workspace(name, names.filter(|name| !is_path(name))))
+                let names = all.iter().map(|it| &it.settings.name);
+                Err(no_such_workspace(name, names.filter(|name| name.directory().is_none())))
             }
         }
     }
 
     /// The paths of directories that became workspaces by being used.
-    pub(crate) fn directories(&self) -> Vec<String> {
+    pub(crate) fn directories(&self) -> Vec<PathBuf> {
         let all = self.all();
         let names = all.iter().map(|configured| &configured.settings.name);
-        names.filter(|name| is_path(name)).cloned().collect()
+        names.filter_map(|name| name.directory()).map(Path::to_owned).collect()
     }
 
     /// The paths of the workspaces that are served.
@@ -117,7 +118,7 @@ impl Workspaces {
     }
 
     /// The workspaces in which to look for jobs: the named one, or all that are served.
-    pub(crate) fn among(&self, name: Option<&str>) -> Result<Vec<Served>, Failure> {
+    pub(crate) fn among(&self, name: Option<&WorkspaceName>) -> Result<Vec<Served>, Failure> {
         match name {
             Some(_) => Ok(vec![self.named(name)?]),
             None => {
@@ -216,9 +217,4 @@ impl Directories {
     pub(crate) fn take_threads(&self) -> Vec<JoinHandle<()>> {
         std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner))
     }
-}
-
-/// Whether a workspace's name is a path rather than a name from `config.toml`.
-pub(crate) fn is_path(name: &str) -> bool {
-    name.contains('/')
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use threadrunner_core::open_enum::parse;
-use threadrunner_core::{BackendKind, ErrorCode, Failure};
+use threadrunner_core::{BackendKind, ErrorCode, Failure, WorkspaceName};
 
 use crate::private::{ensure_closed, ensure_dir, ensure_private};
 use crate::runtime_dir::{self, OWN_DIR, UnusedRuntimeDir};
@@ -193,9 +193,9 @@ impl Home {
 
     /// The workspace that `THREADRUNNER_WORKSPACE` names, to send to a daemon that may have been
     /// started with another one.
-    pub fn asked_workspace(&self) -> Option<String> {
+    pub fn asked_workspace(&self) -> Option<WorkspaceName> {
         let asked = self.chosen_workspace.then_some(&self.workspace);
-        asked.and_then(|path| path.to_str()).map(str::to_owned)
+        asked.and_then(|path| path.to_str()).map(WorkspaceName::from)
     }
 
     /// The daemon's log of a day, given as `YYYY-MM-DD` (see [`crate::utc_date`]).

@@ -51,4 +51,4 @@ pub use retention::RetentionConfig;
 pub use runtime_dir::UnusedRuntimeDir;
 pub use sessions::SessionsConfig;
 pub use signals::{ignored_signals, interrupt_is_ignored};
-pub use workspaces::{DEFAULT_WORKSPACE, WorkspaceSettings, no_such_workspace};
+pub use workspaces::{WorkspaceSettings, no_such_workspace};

@@ -7,6 +7,7 @@ use threadrunner_client::Replies;
 use threadrunner_core::protocol::{EndFrame, Progress, ReplyBody};
 use threadrunner_core::{
     ErrorCode, ExitCode, Failure, FinishReason, JobId, Parameters, SessionName, Timings, Usage,
+    WorkspaceName,
 };
 use threadrunner_home::{Config, Home};
 
@@ -45,7 +46,7 @@ pub(crate) struct Expected<'a> {
 /// Returns the limit on an answer's tokens: `asked`, or else the default of the workspace.
 pub(crate) fn most_tokens(
     home: &Home,
-    workspace: Option<&str>,
+    workspace: Option<&WorkspaceName>,
     asked: Option<u32>,
 ) -> Result<Option<u32>, Failure> {
     if asked.is_some() {

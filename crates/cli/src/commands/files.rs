@@ -10,7 +10,7 @@ use threadrunner_core::protocol::{
     Conversation, JobList, JobQuery, JobRecord, JobResult, JobsQuery, SessionList, SessionQuery,
     SessionsQuery, TurnRecord,
 };
-use threadrunner_core::{Failure, JobId, JobStatus, Turn, template};
+use threadrunner_core::{Failure, JobId, JobStatus, Turn, WorkspaceName, template};
 use threadrunner_home::Config;
 use threadrunner_workspace::{Reader, by_time, list_sessions};
 
@@ -18,14 +18,14 @@ use crate::error::CommandError;
 use crate::session::Session;
 
 /// Readers of the workspaces that exist, with their names.
-pub(super) struct Files(Vec<(String, Reader)>);
+pub(super) struct Files(Vec<(WorkspaceName, Reader)>);
 
 impl Files {
     /// Opens the files of `workspace`, or of all workspaces; `None` if a daemon runs, or if they
     /// cannot be read.
     pub(super) async fn alone(
         session: &mut Session,
-        workspace: Option<&str>,
+        workspace: Option<&WorkspaceName>,
     ) -> Result<Option<Self>, CommandError> {
         let daemon = session.daemon();
         if session.attend(daemon.connect()).await??.is_some() {
@@ -87,7 +87,7 @@ impl Files {
 
     /// Answers `sessions`.
     pub(super) fn sessions(&self, query: &SessionsQuery) -> Result<SessionList, Failure> {
-        let among = self.0.iter().map(|(name, reader)| (name.as_str(), reader));
+        let among = self.0.iter().map(|(name, reader)| (name, reader));
         let limit = query.limit.map_or(usize::MAX, |limit| limit as usize);
         Ok(list_sessions(among, limit, usize::MAX)?)
     }

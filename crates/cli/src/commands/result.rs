@@ -14,7 +14,7 @@ use crate::session::with_session;
 pub(crate) fn run(args: JobArgs) -> CommandResult {
     let ids = from_arguments_or_stdin(args.ids)?;
     with_session(Home::from_env()?, None, async |session| {
-        let files = Files::alone(session, args.within.workspace.as_deref()).await?;
+        let files = Files::alone(session, args.within.workspace.as_ref()).await?;
         each(session, ids, &args.within, args.json, async |session, job| {
             let result: JobResult = match files.as_ref().and_then(|files| files.result(&job)) {
                 Some(result) => result,

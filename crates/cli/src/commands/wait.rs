@@ -7,7 +7,7 @@ use threadrunner_client::{Replies, is_loss};
 use threadrunner_core::protocol::{
     Ids, JobRecord, JobsQuery, Op, Progress, ReplyBody, WatchQuery, ask,
 };
-use threadrunner_core::{ErrorCode, ExitCode, Failure, JobId, JobStatus};
+use threadrunner_core::{ErrorCode, ExitCode, Failure, JobId, JobStatus, WorkspaceName};
 use threadrunner_home::Home;
 
 use super::ids::{from_arguments_or_stdin_within, query, query_of};
@@ -71,9 +71,9 @@ pub(crate) fn run(args: WaitArgs) -> CommandResult {
 /// queued or running.
 pub(super) async fn watch(
     session: &mut Session,
-    workspace: Option<&str>,
+    workspace: Option<&WorkspaceName>,
 ) -> Result<(Replies, u32), CommandError> {
-    let query = WatchQuery { workspace: workspace.map(str::to_owned) };
+    let query = WatchQuery { workspace: workspace.cloned() };
     let mut changes = session.open(Op::Watch(query)).await?;
     match session.attend(changes.next()).await?? {
         ReplyBody::Event(Progress::Watching { live }) => Ok((changes, live)),
@@ -95,7 +95,7 @@ impl Waiting {
     /// Waits with one daemon. Called again, continues with the next one.
     async fn until_the_end(&mut self, session: &mut Session) -> CommandResult {
         // Watch first, then ask, so that no job ends unseen in between.
-        let (mut changes, live) = watch(session, self.within.workspace.as_deref()).await?;
+        let (mut changes, live) = watch(session, self.within.workspace.as_ref()).await?;
         if let Target::Idle = self.target {
             return idle(session, changes, live).await;
         }

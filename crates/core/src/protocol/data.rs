@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine_protocol::EngineInfo;
 use crate::{
     Failure, FinishReason, HookOutcome, JobId, JobMeta, JobStatus, Message, ModelInfo, ModelRef,
-    Priority, SessionName, Timestamp, Turn, Usage,
+    Priority, SessionName, Timestamp, Turn, Usage, WorkspaceName,
 };
 
 /// A submitted job.
@@ -47,7 +47,7 @@ pub struct JobRecord {
     pub session: Option<SessionName>,
     /// The name of its workspace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub workspace: Option<String>,
+    pub workspace: Option<WorkspaceName>,
     /// Its directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directory: Option<PathBuf>,
@@ -202,7 +202,7 @@ pub struct KeptModel {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkspaceStatus {
     /// Its name.
-    pub name: String,
+    pub name: WorkspaceName,
     /// Its directory.
     pub path: PathBuf,
     /// Why it is not served, if it is not.
@@ -263,7 +263,7 @@ pub struct SessionRecord {
     /// Its name.
     pub session: SessionName,
     /// The name of its workspace.
-    pub workspace: String,
+    pub workspace: WorkspaceName,
     /// The job of the last answered turn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub head: Option<JobId>,

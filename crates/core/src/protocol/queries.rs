@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::JobRecord;
 use crate::open_enum::{all_known, known_if_any};
-use crate::{BackendKind, JobStatus, KeepAlive, SessionName};
+use crate::{BackendKind, JobStatus, KeepAlive, SessionName, WorkspaceName};
 
 /// Names one job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,7 +15,7 @@ pub struct JobQuery {
     pub job: String,
     /// The workspace, by name or absolute path; `None` is all workspaces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub workspace: Option<String>,
+    pub workspace: Option<WorkspaceName>,
 }
 
 /// Names one job, and how to send its answer.
@@ -35,7 +35,7 @@ pub struct FollowQuery {
 pub struct WatchQuery {
     /// The workspace, by name or absolute path; `None` is all workspaces.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub workspace: Option<String>,
+    pub workspace: Option<WorkspaceName>,
 }
 
 /// A filter for jobs. A missing or empty key excludes nothing.
@@ -65,7 +65,7 @@ pub struct JobsQuery {
     pub ids: bool,
     /// The workspace, by name or absolute path; `None` is all workspaces.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub workspace: Option<String>,
+    pub workspace: Option<WorkspaceName>,
 }
 
 impl JobsQuery {
@@ -92,7 +92,7 @@ pub struct PruneQuery {
     pub keep_failed: bool,
     /// The workspace, by name or absolute path; `None` is all workspaces.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub workspace: Option<String>,
+    pub workspace: Option<WorkspaceName>,
 }
 
 /// Names a model, or all.
@@ -134,7 +134,7 @@ pub struct SessionQuery {
     pub session: SessionName,
     /// The workspace, by name or absolute path. `None` searches all; the name must be unique there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub workspace: Option<String>,
+    pub workspace: Option<WorkspaceName>,
 }
 
 /// Names a session to remove.
@@ -157,7 +157,7 @@ pub struct SessionsQuery {
     pub limit: Option<u32>,
     /// The workspace, by name or absolute path; `None` is all workspaces.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub workspace: Option<String>,
+    pub workspace: Option<WorkspaceName>,
 }
 
 /// How to stop the daemon.

@@ -28,7 +28,7 @@ const FIRST_PAGE: usize = 1000;
 const PAGE: usize = 50_000;
 
 pub(super) async fn jobs(context: &Context, query: JobsQuery, answer: &Answer) -> Result<(), Stop> {
-    let among = context.among(query.workspace.as_deref()).await?;
+    let among = context.among(query.workspace.as_ref()).await?;
     if query.ids {
         return ids(among, query, answer).await;
     }

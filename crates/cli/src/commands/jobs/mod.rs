@@ -38,7 +38,7 @@ pub(crate) fn run(args: JobsArgs) -> CommandResult {
         if args.watch {
             return watch::run(session, query, args.json).await;
         }
-        let files = Files::alone(session, query.workspace.as_deref()).await?;
+        let files = Files::alone(session, query.workspace.as_ref()).await?;
         if args.ids {
             let ids = match files {
                 Some(files) => files.jobs(&query)?.jobs.into_iter().map(|job| job.job).collect(),

@@ -91,7 +91,7 @@ async fn on_a_terminal(
     query: &JobsQuery,
     screen: &mut Screen,
 ) -> Result<std::convert::Infallible, CommandError> {
-    let (mut changes, _) = watch(session, query.workspace.as_deref()).await?;
+    let (mut changes, _) = watch(session, query.workspace.as_ref()).await?;
     let mut resized = signal(SignalKind::window_change())
         .map_err(|error| refused_by_system("watch the terminal's size", &error))?;
     loop {
@@ -140,7 +140,7 @@ async fn line_by_line(
     json: bool,
     listed: &mut bool,
 ) -> Result<std::convert::Infallible, CommandError> {
-    let (mut changes, _) = watch(session, wanted.workspace.as_deref()).await?;
+    let (mut changes, _) = watch(session, wanted.workspace.as_ref()).await?;
     if !*listed {
         let list = session.call(ask::Jobs(wanted.clone())).await?;
         // Oldest first, because later changes are printed below.
