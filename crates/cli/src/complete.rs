@@ -9,7 +9,7 @@ use std::io;
 use clap::{Command, CommandFactory};
 use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
 use clap_complete::env::{CompleteEnv, Shells};
-use threadrunner_core::{ExitCode, JobState};
+use threadrunner_core::{ExitCode, JobSelector, JobState};
 use threadrunner_home::{Config, Home, list_models};
 use threadrunner_workspace::Reader;
 
@@ -146,7 +146,8 @@ fn jobs(places: &[JobState]) -> Vec<CompletionCandidate> {
         }));
     }
     let last = (!jobs.is_empty()).then(|| {
-        CompletionCandidate::new("last").help(Some("the newest job of all".to_owned().into()))
+        CompletionCandidate::new(JobSelector::LAST)
+            .help(Some("the newest job of all".to_owned().into()))
     });
     last.into_iter().chain(jobs).collect()
 }

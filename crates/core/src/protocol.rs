@@ -22,8 +22,8 @@ use serde_json::{Map, Value};
 use crate::message::known_roles;
 use crate::open_enum::known_if_any;
 use crate::{
-    BackendKind, ErrorCode, ErrorType, Failure, FinishReason, JobId, JobStatus, KeepAlive, Message,
-    Parameters, Priority, SessionName, Timings, Usage, WorkspaceName,
+    BackendKind, ErrorCode, ErrorType, Failure, FinishReason, JobId, JobSelector, JobStatus,
+    KeepAlive, Message, Parameters, Priority, SessionName, Timings, Usage, WorkspaceName,
 };
 
 pub use data::*;
@@ -110,9 +110,9 @@ pub struct Submission {
     /// The job that this one follows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent: Option<JobId>,
-    /// Jobs that must be done before this one begins: ids, unambiguous parts of ids, or `last`.
+    /// Jobs that must be done before this one begins.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub after: Vec<String>,
+    pub after: Vec<JobSelector>,
     /// Begins when the jobs in `after` have ended, even if some failed.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub after_any: bool,

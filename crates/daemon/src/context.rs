@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use threadrunner_core::protocol::{JobQuery, ModelQuery};
-use threadrunner_core::{Failure, JobId, JobState, ModelRef};
+use threadrunner_core::{Failure, JobState, ModelRef};
 use threadrunner_home::{Config, Home, WorkspaceSettings};
 
 use crate::jobs::{Awaited, Hub, ViewReader};
@@ -24,7 +24,7 @@ impl Context {
     /// Finds the job that a query names, in order to wait for it. A job that is not on disk yet is
     /// found only by its full id.
     pub(crate) async fn find(&self, query: JobQuery) -> Result<Located, Failure> {
-        if let Ok(id) = JobId::parse(&query.job)
+        if let Some(id) = query.job.id()
             && let Some(workspace) = self.hub.locate(id.clone()).await?
         {
             let among = self.among(query.workspace.as_ref()).await?;

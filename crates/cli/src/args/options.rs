@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
-use threadrunner_core::{BackendKind, JobId, KeepAlive, Priority, WorkspaceName};
+use threadrunner_core::{BackendKind, JobId, JobSelector, KeepAlive, Priority, WorkspaceName};
 
 use super::batch::{self, BatchArgs};
 use super::config::{self, ConfigArgs};
@@ -233,7 +233,7 @@ pub(crate) struct RunArgs {
     ///
     /// The job is held until all of them are done. If one fails or is canceled, it fails too.
     #[arg(long, value_name = "ID", help_heading = "Job")]
-    pub(crate) after: Vec<String>,
+    pub(crate) after: Vec<JobSelector>,
 
     /// Begin once those jobs have ended, even if some failed
     #[arg(long, help_heading = "Job")]

@@ -7,7 +7,9 @@ use threadrunner_client::{Replies, is_loss};
 use threadrunner_core::protocol::{
     Ids, JobRecord, JobsQuery, Op, Progress, ReplyBody, WatchQuery, ask,
 };
-use threadrunner_core::{ErrorCode, ExitCode, Failure, JobId, JobStatus, WorkspaceName};
+use threadrunner_core::{
+    ErrorCode, ExitCode, Failure, JobId, JobSelector, JobStatus, WorkspaceName,
+};
 use threadrunner_home::Home;
 
 use super::ids::{from_arguments_or_stdin_within, query, query_of};
@@ -28,7 +30,7 @@ const UNFINISHED: [JobStatus; 2] = [JobStatus::Queued, JobStatus::Running];
 
 /// What to wait for.
 enum Target {
-    Ids(Vec<String>),
+    Ids(Vec<JobSelector>),
     All,
     Tag(String),
     Idle,
@@ -130,8 +132,8 @@ impl Waiting {
     /// Asks for the states of the jobs, and reports those that have ended. Returns an exit code if
     /// there is nothing left to wait for.
     async fn look(&mut self, session: &mut Session) -> Result<Option<ExitCode>, CommandError> {
-        let given: Vec<String> = match (&self.left, &self.target) {
-            (Some(left), _) => left.iter().map(JobId::to_string).collect(),
+        let given: Vec<JobSelector> = match (&self.left, &self.target) {
+            (Some(left), _) => left.iter().map(JobSelector::from).collect(),
             (None, Target::Ids(ids)) => ids.clone(),
             (None, target) => {
                 let tag = match target {
@@ -281,7 +283,7 @@ async fn idle(session: &mut Session, mut changes: Replies, mut live: u32) -> Com
 /// Fetches the records of jobs, many at a time.
 async fn records(
     session: &mut Session,
-    ids: &[String],
+    ids: &[JobSelector],
     within: &WorkspaceArg,
 ) -> Result<Vec<JobRecord>, CommandError> {
     let daemon = session.daemon();

@@ -6,13 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use super::JobRecord;
 use crate::open_enum::{all_known, known_if_any};
-use crate::{BackendKind, JobStatus, KeepAlive, SessionName, WorkspaceName};
+use crate::{BackendKind, JobSelector, JobStatus, KeepAlive, SessionName, WorkspaceName};
 
 /// Names one job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobQuery {
-    /// An id, an unambiguous prefix or suffix of one, or `last`.
-    pub job: String,
+    /// The job.
+    pub job: JobSelector,
     /// The workspace, by name or absolute path; `None` is all workspaces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workspace: Option<WorkspaceName>,
