@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::JobId;
 
-/// Names one job: an id, a prefix or suffix of one that fits no other, or `last`.
+/// Names one job: an id, a prefix or suffix of one that fits no other, or `last`. A suffix may leave
+/// out the machine, which is the same for most jobs.
 ///
 /// Any text is read as one. Which job it names, if any, is found where the jobs are.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -37,7 +38,11 @@ impl JobSelector {
 
     /// Whether it is part of the id `id`.
     pub fn is_part_of(&self, id: &str) -> bool {
-        id.starts_with(&*self.0) || id.ends_with(&*self.0)
+        let without_machine = || {
+            let (rest, _) = id.rsplit_once('_').filter(|(rest, _)| rest.contains('_'))?;
+            Some(rest.ends_with(&*self.0))
+        };
+        id.starts_with(&*self.0) || id.ends_with(&*self.0) || without_machine() == Some(true)
     }
 
     /// The text.
@@ -77,13 +82,13 @@ mod tests {
 
     #[test]
     fn a_job_is_named_by_a_part_of_its_id_or_is_the_last() {
-        let id = "1736700000123456_12345";
-        for part in [id, "1", "17367", "_12345", "6_12345", "5"] {
+        let id = "1736700000123456_12345_678";
+        for part in [id, "1", "17367", "_678", "5_678", "8", "_12345", "6_12345", "5"] {
             let part = JobSelector::from(part);
             assert!(part.is_part_of_an_id() && part.is_part_of(id), "{part}");
             assert!(!part.is_last());
         }
-        for other in ["2", "123", "_", "1736700000123456_1234_"] {
+        for other in ["2", "123", "_", "1736700000123456_1234_", "3456"] {
             let other = JobSelector::from(other);
             assert!(other.is_part_of_an_id() && !other.is_part_of(id), "{other}");
         }

@@ -23,6 +23,7 @@ mod backend;
 mod cache_name;
 pub mod engine_protocol;
 mod error;
+pub mod fnv;
 mod frame;
 mod id;
 mod job;

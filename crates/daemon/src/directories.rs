@@ -68,8 +68,8 @@ impl Context {
             .hint("`threadrunner daemon restart` forgets those that are gone"));
         }
         let (durability, settings) = (self.config.durability, Arc::new(settings));
-        let opening = Arc::clone(&settings);
-        let opened = blocking(move || open(&opening, durability)).await?;
+        let (home, opening) = (self.home.clone(), Arc::clone(&settings));
+        let opened = blocking(move || open(&home, &opening, durability)).await?;
         let (reader, last_change) = (opened.workspace.reader(), opened.last_change);
         let (id, archive, thread) = self.hub.serve(Arc::clone(&settings), opened).await?;
         self.directories.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);

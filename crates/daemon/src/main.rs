@@ -26,7 +26,6 @@ mod context;
 mod directories;
 mod engine;
 mod failures;
-mod fnv;
 mod halves;
 mod handlers;
 mod hook_process;

@@ -12,9 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use threadrunner_core::engine_protocol::StateDirectory;
-use threadrunner_core::{CacheName, ModelRef};
-
-use crate::fnv;
+use threadrunner_core::{CacheName, ModelRef, fnv};
 
 /// The root of the state directories, and their budget.
 #[derive(Debug)]

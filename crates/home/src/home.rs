@@ -226,6 +226,11 @@ impl Home {
         self.run_dir.join("workspaces")
     }
 
+    /// The random number of this home ([`crate::machine_number`]).
+    pub fn machine_file(&self) -> PathBuf {
+        self.run_dir.join("machine")
+    }
+
     /// The lock that the daemon holds while it runs.
     pub fn daemon_lock(&self) -> PathBuf {
         self.run_dir.join("daemon.lock")

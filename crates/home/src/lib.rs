@@ -23,6 +23,7 @@ mod engine_backend;
 mod file;
 mod home;
 mod lock;
+mod machine;
 mod memory_budget;
 mod model;
 mod model_config;
@@ -42,6 +43,7 @@ pub use default_model::{ChosenBy, choose_model, default_model, note_last_model, 
 pub use file::{Links, open_regular, read_regular, replace_file, unusable};
 pub use home::Home;
 pub use lock::FileLock;
+pub use machine::machine_number;
 pub use memory_budget::MemoryBudget;
 pub use model::{resolve_backend, resolve_draft, resolve_model, resolve_workspace_model};
 pub use model_config::ModelConfig;

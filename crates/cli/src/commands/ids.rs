@@ -87,10 +87,9 @@ pub(crate) async fn distinct(
     Ok(distinct)
 }
 
-/// Whether this is a whole id as ThreadRunner makes them, with a time of 16 digits.
+/// Whether this is a whole id as ThreadRunner makes them.
 fn is_whole(id: &JobSelector) -> bool {
-    let time = id.as_str().split_once('_').map(|(time, _)| time);
-    time.is_some_and(|time| time.len() == 16) && id.id().is_some()
+    id.id().is_some_and(|id| id.machine().is_some())
 }
 
 /// Calls `act` for each job. If there are several, the failure of one is reported and does not stop

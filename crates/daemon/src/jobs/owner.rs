@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use threadrunner_core::{HookOutcome, JobId, JobIdSource, JobStatus, ModelRef};
-use threadrunner_home::{Config, Home};
+use threadrunner_home::{Config, Home, machine_number};
 use tokio::sync::mpsc;
 
 use super::changes::{Changes, changes};
@@ -117,7 +117,7 @@ impl Owner {
         let (messages, from_engines) = mpsc::channel(ENGINE_MESSAGES);
         let hooks = Hooks::new(&home, &config);
         let states = States::new(home.cache_dir.join("state"), config.sessions.state_bytes);
-        let mut ids = JobIdSource::new(std::process::id());
+        let mut ids = JobIdSource::new(std::process::id(), machine_number(&home));
         for newest in stores.newest_ids() {
             ids.after(newest);
         }

@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 
 use threadrunner_core::{
-    ErrorCode, Failure, JobId, JobSpec, SessionFile, SessionName, TurnStanding,
+    ErrorCode, Failure, JobId, JobSpec, SessionFile, SessionName, TurnStanding, fnv,
 };
 use threadrunner_workspace::{Chain, Reader};
 
@@ -17,7 +17,6 @@ use super::keeper::Keeper;
 use super::known::{RemovedSession, Undone};
 use super::standing::standing;
 use super::{Claim, Reply, Standing};
-use crate::fnv;
 
 impl Keeper {
     /// Finishes what an earlier daemon could not: adds ended turns to their conversations.
