@@ -158,6 +158,17 @@ impl Session {
         Err(failure.into())
     }
 
+    /// [`Session::attend`], for what may fail itself.
+    pub(crate) async fn attempt<T, E>(
+        &mut self,
+        future: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, CommandError>
+    where
+        CommandError: From<E>,
+    {
+        self.attend(future).await?.map_err(CommandError::from)
+    }
+
     fn tell(&mut self, phase: Phase) {
         if let Phase::Signaled { pid, killed } = phase {
             self.spinner.hide();
@@ -182,7 +193,7 @@ impl Session {
     pub(crate) async fn open(&mut self, op: Op) -> Result<Replies, CommandError> {
         let daemon = self.daemon();
         self.obeys_config |= matches!(op, Op::Run(_) | Op::Submit(_) | Op::Load(_));
-        Ok(self.attend(daemon.open(op)).await??)
+        self.attempt(daemon.open(op)).await
     }
 
     /// Sends a request that is answered by one value, and shows progress until it arrives.
@@ -193,7 +204,7 @@ impl Session {
 
     async fn answer<A: Ask>(&mut self, mut replies: Replies) -> Result<A::Answer, CommandError> {
         loop {
-            match self.attend(replies.next()).await?? {
+            match self.attempt(replies.next()).await? {
                 ReplyBody::Event(progress) => {
                     if let Some(label) = progress_label(&progress) {
                         self.spinner.set(label);
@@ -220,7 +231,7 @@ impl Session {
         ask: A,
     ) -> Result<Option<A::Answer>, CommandError> {
         let daemon = self.daemon();
-        match self.attend(daemon.open_running(ask.into())).await?? {
+        match self.attempt(daemon.open_running(ask.into())).await? {
             Some(replies) => self.answer::<A>(replies).await.map(Some),
             None => Ok(None),
         }

@@ -147,7 +147,7 @@ async fn read(
     printer: &mut Printer,
 ) -> Result<EndFrame, CommandError> {
     loop {
-        match session.attend(replies.next()).await?? {
+        match session.attempt(replies.next()).await? {
             ReplyBody::Token { mut token, .. } => {
                 // Write all text that has already arrived at once.
                 replies.add_ready_text(&mut token);
@@ -222,7 +222,7 @@ impl Printer {
             Some(columns) => self.screen.push(&token, columns),
             None => token,
         };
-        Ok(session.attend(output::print_patiently(&shown)).await??)
+        session.attempt(output::print_patiently(&shown)).await
     }
 
     /// Discards the text so far. Printed text cannot be taken back, so the user is told.
@@ -239,10 +239,10 @@ impl Printer {
     async fn end_line(&mut self, session: &mut Session) -> Result<(), CommandError> {
         if let Some(columns) = output::width() {
             let held = self.screen.finish(columns);
-            session.attend(output::print_patiently(&held)).await??;
+            session.attempt(output::print_patiently(&held)).await?;
         }
         if self.last.is_some_and(|last| last != '\n') {
-            session.attend(output::print_patiently("\n")).await??;
+            session.attempt(output::print_patiently("\n")).await?;
             self.last = Some('\n');
             self.screen = Screen::new(self.screen.sets_off());
         }

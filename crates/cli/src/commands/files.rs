@@ -28,7 +28,7 @@ impl Files {
         workspace: Option<&WorkspaceName>,
     ) -> Result<Option<Self>, CommandError> {
         let daemon = session.daemon();
-        if session.attend(daemon.connect()).await??.is_some() {
+        if session.attempt(daemon.connect()).await?.is_some() {
             return Ok(None);
         }
         let home = session.home();

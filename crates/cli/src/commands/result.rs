@@ -27,7 +27,7 @@ pub(crate) fn run(args: JobArgs) -> CommandResult {
             let newline =
                 if result.text.is_empty() || result.text.ends_with('\n') { "" } else { "\n" };
             let text = output::for_terminal(result.text + newline);
-            session.attend(output::print_patiently(&text)).await??;
+            session.attempt(output::print_patiently(&text)).await?;
             Ok(ExitCode::Success)
         })
         .await

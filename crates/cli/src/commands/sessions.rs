@@ -127,7 +127,7 @@ async fn show(session: &mut Session, args: ShowArgs) -> CommandResult {
     tell_what_is_missing(&conversation.record);
     let text = output::for_terminal(transcript::plain(&conversation));
     session.spinner.end();
-    session.attend(pager::show(&text)).await??;
+    session.attempt(pager::show(&text)).await?;
     if !conversation.record.pending.is_empty() {
         let ids: Vec<_> = conversation.record.pending.iter().map(ToString::to_string).collect();
         output::say(&format!("not answered yet: {}", ids.join(" ")));
@@ -202,7 +202,7 @@ async fn export(session: &mut Session, args: ExportArgs) -> CommandResult {
     let text = transcript::exported(&conversation, args.format);
     match &args.output {
         Some(path) => save(path, &text)?,
-        None => session.attend(output::print_patiently(&text)).await??,
+        None => session.attempt(output::print_patiently(&text)).await?,
     }
     Ok(ExitCode::Success)
 }

@@ -77,7 +77,7 @@ pub(super) async fn watch(
 ) -> Result<(Replies, u32), CommandError> {
     let query = WatchQuery { workspace: workspace.cloned() };
     let mut changes = session.open(Op::Watch(query)).await?;
-    match session.attend(changes.next()).await?? {
+    match session.attempt(changes.next()).await? {
         ReplyBody::Event(Progress::Watching { live }) => Ok((changes, live)),
         _ => Err(strange("it did not confirm that it watches")),
     }
@@ -109,7 +109,7 @@ impl Waiting {
                 0 => return Ok(self.code),
                 left => session.spinner.set(waiting_for(left)),
             }
-            match session.attend(changes.next()).await?? {
+            match session.attempt(changes.next()).await? {
                 ReplyBody::Event(Progress::Changed { job, state, .. }) => {
                     let ended = state.is_none_or(JobStatus::is_final);
                     if ended && self.left.as_mut().is_some_and(|left| left.remove(&job)) {
@@ -270,7 +270,7 @@ async fn idle(session: &mut Session, mut changes: Replies, mut live: u32) -> Com
             continue;
         }
         session.spinner.set(waiting_for(live as usize));
-        match session.attend(changes.next()).await?? {
+        match session.attempt(changes.next()).await? {
             ReplyBody::Event(Progress::Changed { live: now, .. }) => live = now,
             ReplyBody::Event(Progress::Missed { .. }) => {
                 (changes, live) = watch(session, None).await?
@@ -301,7 +301,7 @@ async fn records(
             }
             Ok::<_, Failure>(records)
         };
-        records.append(&mut session.attend(asking).await??);
+        records.append(&mut session.attempt(asking).await?);
     }
     Ok(records)
 }

@@ -187,7 +187,7 @@ impl Chat {
             }
             Line::Show => {
                 let said = self.said(session).await?;
-                Ok(session.attend(output::print_patiently(&transcript::plain(&said))).await??)
+                session.attempt(output::print_patiently(&transcript::plain(&said))).await
             }
             Line::Save(path) => {
                 let said = self.said(session).await?;

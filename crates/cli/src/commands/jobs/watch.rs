@@ -113,7 +113,7 @@ async fn on_a_terminal(
                     () = sleep_until(older) => Ok(false),
                 }
             };
-            if session.attend(changed).await?? {
+            if session.attempt(changed).await? {
                 break;
             }
         }
@@ -129,7 +129,7 @@ async fn on_a_terminal(
                 }
             }
         };
-        session.attend(others).await??;
+        session.attempt(others).await?;
     }
 }
 
@@ -181,7 +181,7 @@ async fn next(
     session: &mut Session,
     changes: &mut Replies,
 ) -> Result<Option<(JobId, Option<JobStatus>)>, CommandError> {
-    match session.attend(changes.next()).await?? {
+    match session.attempt(changes.next()).await? {
         ReplyBody::Event(Progress::Changed { job, state, .. }) => Ok(Some((job, state))),
         ReplyBody::Event(Progress::Missed { .. }) => Ok(None),
         _ => Err(strange("it stopped watching")),
