@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use crate::{ErrorCode, Failure, Message, Parameters};
+use crate::{ErrorCode, Failure, Message, ModelDigest, Parameters};
 
 /// A token of the model's vocabulary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -133,6 +133,9 @@ pub struct ModelInfo {
     /// Whether the model file has a chat template.
     #[serde(default)]
     pub chat_template: bool,
+    /// The digest of its files. The engine fills it in, not the backend.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<ModelDigest>,
     /// Size of the weights, in bytes.
     #[serde(default)]
     pub weight_bytes: u64,

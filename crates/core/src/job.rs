@@ -12,8 +12,8 @@ use crate::message::known_roles;
 use crate::model::known_model;
 use crate::open_enum::{known, open_enum};
 use crate::{
-    FinishReason, JobId, JobOutcome, JobStatus, KeepAlive, Message, ModelRef, Parameters, Priority,
-    SessionName, Timestamp, Timings, Usage,
+    FinishReason, JobId, JobOutcome, JobStatus, KeepAlive, Message, ModelDigest, ModelId, ModelRef,
+    Parameters, Priority, SessionName, Timestamp, Timings, Usage,
 };
 
 /// The version of `job.json` that this program writes. Newer versions are refused, never guessed
@@ -227,6 +227,9 @@ pub struct JobMeta {
     /// The name of the model that answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
+    /// The digest of that model, if it was loaded and has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_digest: Option<ModelDigest>,
     /// Why generation ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finish_reason: Option<FinishReason>,
@@ -245,6 +248,12 @@ pub struct JobMeta {
 }
 
 impl JobMeta {
+    /// Records which model answered.
+    pub fn set_model(&mut self, model: ModelId) {
+        self.model = Some(model.name);
+        self.model_digest = model.digest;
+    }
+
     /// Reads a `meta.json`, whichever program wrote it; `None` if it is not an object. Drops values
     /// that do not fit their keys, and keeps the others.
     pub fn read(json: &[u8]) -> Option<Self> {

@@ -1,7 +1,9 @@
 //! The vocabulary and the decisions of ThreadRunner.
 //!
-//! The vocabulary is everything that two processes must agree on: job ids ([`JobId`]), what a job
-//! is ([`JobSpec`]), the states it passes through ([`JobState`]), the frames on the wires
+//! The vocabulary is everything that two processes must agree on: job ids ([`JobId`]) and what else
+//! a text may stand for ([`JobSelector`], [`WorkspaceName`], [`SessionName`], [`CacheName`],
+//! [`Timestamp`], [`ModelId`]), what a job is ([`JobSpec`]), the states it passes through
+//! ([`JobState`]) and how it ends ([`JobOutcome`]), the frames on the wires
 //! ([`FrameCodec`], [`protocol`], [`engine_protocol`]), how words on them stay readable for older
 //! and newer programs ([`mod@open_enum`]), how things fail ([`Failure`], [`ErrorCode`],
 //! [`ExitCode`]), and what an inference backend must provide ([`ModelBackend`]). [`template`] reads
@@ -58,7 +60,7 @@ pub use job_selector::JobSelector;
 pub use job_status::{JobOutcome, JobStatus};
 pub use keep_alive::{InvalidKeepAlive, KeepAlive};
 pub use message::{Message, Role};
-pub use model::{BackendKind, ModelRef};
+pub use model::{BackendKind, ModelDigest, ModelId, ModelRef};
 pub use params::{InvalidParameter, ParameterKind, ParameterOption, Parameters};
 pub use priority::Priority;
 pub use session::{

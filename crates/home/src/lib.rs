@@ -4,8 +4,10 @@
 //! [`Home`] holds the paths, as the environment defines them. [`Config`] is the content of
 //! `config.toml`, with [`WorkspaceSettings`] for one workspace and [`ModelConfig`] for one model.
 //! [`resolve_model`] and [`resolve_draft`] turn names into files, and [`AskedModel`] does so for a
-//! client, as it is sent to the daemon. [`FileLock`] is the lock by which a daemon is known to live.
-//! The clients and the daemon share this crate, so that all read these in the same way. A flag beats a variable, which beats `config.toml`, which beats the default.
+//! client, as it is sent to the daemon. [`FileLock`] is the lock by which a daemon is known to
+//! live, and [`machine_number`] tells machines apart. The clients and the daemon share this crate,
+//! so that all read these in the same way. A flag beats a variable, which beats `config.toml`,
+//! which beats the default.
 //!
 //! The crate knows `core` and the file system: no socket of a daemon, no job on disk, and not what is
 //! inside a model file. [`Home::engine_backend`] asks an engine's program what it was built with.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use threadrunner_core::engine_protocol::{Command, EngineInfo, EngineRequestId, StateDirectory};
 use threadrunner_core::protocol::LoadedModel;
-use threadrunner_core::{Failure, JobId, KeepAlive, ModelInfo, ModelRef, Usage};
+use threadrunner_core::{Failure, JobId, KeepAlive, ModelId, ModelInfo, ModelRef, Usage};
 use tokio::sync::watch;
 
 use super::{EngineId, EngineProcess};
@@ -147,6 +147,15 @@ impl Engine {
 
     pub(crate) fn model(&self) -> &ModelRef {
         &self.model
+    }
+
+    /// What its model is; without a digest until it is loaded.
+    pub(crate) fn model_id(&self) -> ModelId {
+        let digest = match &self.view.borrow().state {
+            LoadState::Ready(ready) => ready.0.digest.clone(),
+            LoadState::Loading(_) | LoadState::Failed(_) => None,
+        };
+        self.model.id(digest)
     }
 
     /// Sets what files the model's paths named before loading began.

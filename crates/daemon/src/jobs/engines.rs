@@ -1,11 +1,12 @@
 //! Handles what engines tell the owner: events, and exits.
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use threadrunner_core::engine_protocol::{Command, EngineRequestId, Event};
 use threadrunner_core::protocol::{KeptModel, Unloaded};
 use threadrunner_core::{
-    BackendKind, ErrorCode, Failure, FinishReason, JobId, ModelRef, Timings, Usage,
+    BackendKind, ErrorCode, Failure, FinishReason, JobId, ModelId, ModelRef, Timings, Usage,
 };
 
 use super::live::{Live, Stage, milliseconds};
@@ -311,7 +312,7 @@ impl Owner {
         };
         let mut meta = std::mem::take(&mut run.meta);
         meta.duration_s = Some(run.since.elapsed().as_secs_f64());
-        meta.model = Some(live.model.name());
+        meta.set_model(model_id(&self.engines, &live.model));
         meta.finish_reason = Some(finish_reason);
         meta.usage = Some(usage);
         meta.timings = Some(timings);
@@ -365,6 +366,11 @@ impl Owner {
 pub(super) fn engine_died(how: &str) -> Failure {
     Failure::new(ErrorCode::EngineDied, format!("the engine died: it {how}"))
         .hint("the daemon keeps running; its log has the engine's last output")
+}
+
+/// What a model is, as far as its engine has said.
+pub(super) fn model_id(engines: &HashMap<ModelRef, Engine>, model: &ModelRef) -> ModelId {
+    engines.get(model).map_or_else(|| model.id(None), Engine::model_id)
 }
 
 pub(super) fn path_of(model: &ModelRef) -> String {

@@ -7,6 +7,7 @@ use threadrunner_home::WorkspaceSettings;
 
 use super::clients::bounded;
 use super::ends::standing_of;
+use super::engines::model_id;
 use super::live::{Live, Stage, Work};
 use super::owner::Owner;
 use super::view::{End, Phase};
@@ -319,7 +320,7 @@ impl Owner {
                 }
             };
         meta.duration_s = Some(since.elapsed().as_secs_f64());
-        meta.model = Some(live.model.name());
+        meta.set_model(model_id(&self.engines, &live.model));
         let rest = live.view.as_ref().map(|view| view.borrow().text[flushed..].to_owned());
         self.unflushed.remove(id);
         self.stores[live.workspace].fail(id.clone(), failure, rest.unwrap_or_default(), meta);

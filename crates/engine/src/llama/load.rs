@@ -133,6 +133,7 @@ pub fn with_model(
         deterministic,
         recommended: metadata::recommended(&model),
         chat_template: template.is_some(),
+        digest: None,
         weight_bytes: model.size(),
         memory: Memory { parked: if parks { estimate::parked(own.cache) } else { 0 }, ..allocated },
     };

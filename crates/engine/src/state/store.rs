@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use threadrunner_core::engine_protocol::StateDirectory;
 use threadrunner_core::scheduler::{SavedStates, Session};
-use threadrunner_core::{CacheName, ModelBackend, TokenId};
+use threadrunner_core::{CacheName, ModelBackend, ModelDigest, TokenId};
 
 use super::file::{self, Opened, Unusable};
 use super::fingerprint;
@@ -30,7 +30,7 @@ impl States {
     /// it can restore none or the model file cannot be read.
     pub fn new(
         directory: &StateDirectory,
-        model: Option<&Path>,
+        model: Option<(&Path, &ModelDigest)>,
         backend: &dyn ModelBackend,
     ) -> Option<Self> {
         let Some(format) = backend.state_format() else {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use threadrunner_core::engine_protocol::{EngineOptions, EngineRequestId, StateDirectory};
 use threadrunner_core::scheduler::{Output, ParkedStates, Request, Scheduler, Session};
 use threadrunner_core::{ModelBackend, Parameters, PrefixCache, Priority, SeqId, Usage};
+use threadrunner_engine::digest;
 use threadrunner_engine::state::States;
 
 use super::{gemma, greedy, smollm, try_with};
@@ -81,7 +82,8 @@ fn load_with(
     let directory = StateDirectory { path: folder.to_owned(), max_bytes: 1 << 30 };
     let options = EngineOptions { context: Some(2048), ..options };
     try_with(model.clone(), options, |backend, _| {
-        let states = States::new(&directory, Some(&model), backend).unwrap();
+        let digest = digest::of(&model).unwrap();
+        let states = States::new(&directory, Some((&model, &digest)), backend).unwrap();
         let scheduler = Scheduler::new(backend.info());
         test(&mut Loaded { backend, scheduler, states, parked: ParkedStates::default() });
     })
