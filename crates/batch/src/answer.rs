@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::Value;
 use threadrunner_core::protocol::EndFrame;
-use threadrunner_core::{ErrorCode, Failure, FinishReason, JobId, Timings, Usage};
+use threadrunner_core::{ErrorCode, Failure, FinishReason, JobId, Output, Timings, Usage};
 
 use crate::label::{Form, Label};
 use crate::openai::result::{Body, Completion, ErrorBody, LineError, Response, ResultLine, status};
@@ -19,6 +19,8 @@ struct Answer<'a> {
     finish_reason: FinishReason,
     usage: Usage,
     timings: Timings,
+    #[serde(skip_serializing_if = "<[Output]>::is_empty")]
+    output: &'a [Output],
 }
 
 #[derive(Serialize)]
@@ -66,6 +68,7 @@ pub(crate) fn answered(label: &Label, text: &str, end: &EndFrame, created: u64) 
             finish_reason: end.finish_reason,
             usage: end.usage,
             timings: end.timings,
+            output: &end.output,
         }),
     }
 }

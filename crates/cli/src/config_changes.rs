@@ -11,7 +11,7 @@ const READ_EACH_TIME: [&str; 3] = ["model", "backend", "aliases"];
 
 /// Returns the keys of `config.toml` that have changed since the daemon last started.
 pub(crate) fn changed_keys(home: &Home) -> Vec<&'static str> {
-    let (Ok(now), Ok(then)) = (Config::text(home), fs::read_to_string(home.running_config()))
+    let (Ok(now), Ok(then)) = (home.config_text(), fs::read_to_string(home.running_config()))
     else {
         return Vec::new();
     };
@@ -20,8 +20,8 @@ pub(crate) fn changed_keys(home: &Home) -> Vec<&'static str> {
         return Vec::new();
     }
     // Commands that read the configuration report its mistakes.
-    match (Config::read(&now, home), Config::read(&then, home)) {
-        (Ok(now), Ok(then)) => then.changes(&now),
+    match (home.config(), Config::read(&then, home)) {
+        (Ok(now), Ok(then)) => then.changes(now),
         _ => Vec::new(),
     }
 }

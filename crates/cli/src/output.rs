@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
-use threadrunner_core::{Failure, JobId};
+use threadrunner_core::{Failure, JobId, Output, OutputKind};
 
 use crate::error::CommandError;
 use crate::style::{self, Style};
@@ -89,6 +89,14 @@ pub(crate) fn for_terminal(text: String) -> String {
         Some(columns) => wrapped(&text, columns),
         None => text,
     }
+}
+
+/// What an answer holds beside its text, as lines of JSON. Thoughts are not part of the answer, and
+/// only `--json` shows them.
+pub(crate) fn lines_of(output: &[Output]) -> String {
+    let told = output.iter().filter(|output| output.kind() != OutputKind::Reasoning);
+    // Cannot fail: it is plain data with string keys.
+    told.map(|output| serde_json::to_string(output).unwrap_or_default() + "\n").collect()
 }
 
 /// Prints a message to standard error. Errors are ignored: failing to print it is not a failure.

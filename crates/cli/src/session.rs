@@ -17,6 +17,9 @@ use crate::error::{CommandError, CommandResult, refused_by_system};
 use crate::output;
 use crate::spinner::{Spinner, phase_label, progress_label};
 
+/// Phases of reaching the daemon that may wait to be shown. There are only a few.
+const PHASES: usize = 16;
+
 /// When to give up, and what to say then.
 #[derive(Debug, Clone)]
 pub(crate) struct Limit {
@@ -56,7 +59,7 @@ impl Limit {
 /// time limit, and shows what is happening.
 pub(crate) struct Session {
     daemon: Arc<Daemon>,
-    phases: mpsc::UnboundedReceiver<Phase>,
+    phases: mpsc::Receiver<Phase>,
     /// Ctrl-C; `None` if it is ignored, as it is for a script's background jobs.
     interrupt: Option<Signal>,
     limit: Option<Limit>,
@@ -80,11 +83,10 @@ pub(crate) fn with_session(
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(refused)?;
     runtime.block_on(async {
-        // Unbounded, but there are only a few phases.
-        let (tell, phases) = mpsc::unbounded_channel();
+        let (tell, phases) = mpsc::channel(PHASES);
         let daemon = Daemon::new(home).on_phase(move |phase| {
-            // The session may have ended.
-            let _ = tell.send(phase);
+            // The session may have ended. A phase that is missed is followed by others.
+            let _ = tell.try_send(phase);
         });
         // With SIGXFSZ caught, exceeding the file size limit fails the write instead of killing the
         // process.

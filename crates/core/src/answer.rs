@@ -13,6 +13,8 @@ open_enum! {
         Length = "length",
         /// The last `repeat_limit` tokens only repeat themselves.
         Repetition = "repetition",
+        /// The model calls tools, and waits for their results.
+        ToolCalls = "tool_calls",
         /// The request was canceled.
         Canceled = "canceled",
     }

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use crate::{ErrorCode, Failure, Message, ModelDigest, Parameters};
+use crate::{
+    ErrorCode, Failure, InputKind, Message, ModelDigest, OutputKind, Parameters, Tool, needs,
+};
 
 /// A token of the model's vocabulary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -136,12 +138,39 @@ pub struct ModelInfo {
     /// The digest of its files. The engine fills it in, not the backend.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<ModelDigest>,
+    /// The kinds of input that it takes beside text.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<InputKind>,
+    /// The kinds of output that it may give beside text.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outputs: Vec<OutputKind>,
     /// Size of the weights, in bytes.
     #[serde(default)]
     pub weight_bytes: u64,
     /// Memory allocated for the model.
     #[serde(default)]
     pub memory: Memory,
+}
+
+impl ModelInfo {
+    /// Checks that the model takes these messages and tools.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Unsupported`] with the first kind that it does not take.
+    pub fn takes(&self, messages: &[Message], tools: &[Tool]) -> Result<(), Failure> {
+        let missing = |kind: &InputKind| *kind == InputKind::Unknown || !self.inputs.contains(kind);
+        let Some(kind) = needs(messages, tools).find(missing) else { return Ok(()) };
+        let inputs = self.inputs.iter().filter(|known| **known != InputKind::Unknown);
+        let taken: String = inputs.map(|input| format!(" and {input}")).collect();
+        let what = match kind {
+            InputKind::Unknown => "parts of an unknown kind",
+            kind => kind.as_str(),
+        };
+        let name = &self.name;
+        let message = format!("model '{name}' takes no {what}: it takes text{taken}");
+        Err(Failure::new(ErrorCode::Unsupported, message)
+            .hint("`threadrunner ps --json` lists what loaded models take beside text: `inputs`"))
+    }
 }
 
 /// Tokens to append to one sequence in a forward pass.
@@ -327,11 +356,12 @@ pub trait ModelBackend {
     fn info(&self) -> &ModelInfo;
 
     /// Renders a conversation as prompt text with the model's chat template, ending where the
-    /// assistant's turn begins.
+    /// assistant's turn begins. The model takes what the messages and tools consist of
+    /// ([`ModelInfo::takes`]).
     ///
     /// # Errors
     /// [`ErrorCode::ChatTemplate`] if the template raises an error or cannot be rendered.
-    fn render_chat(&self, messages: &[Message]) -> Result<String, BackendError>;
+    fn render_chat(&self, messages: &[Message], tools: &[Tool]) -> Result<String, BackendError>;
 
     /// Tokenizes `text`. Recognizes control tokens written out in the text, and adds the
     /// begin-of-sequence token if the model wants one and the text lacks it.

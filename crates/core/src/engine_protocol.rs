@@ -14,11 +14,12 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
+use crate::open_enum::all_known;
 use crate::{
-    CacheName, Failure, FinishReason, Memory, Message, ModelInfo, ModelRef, Parameters, Priority,
-    Timings, Usage,
+    CacheName, Failure, FinishReason, InputKind, Memory, Message, ModelInfo, ModelRef, Output,
+    Parameters, Priority, Timings, Tool, Usage,
 };
 
 /// The version of this protocol; [`Load::v`] carries it.
@@ -196,6 +197,9 @@ pub struct DummyScript {
     pub memory_bytes: u64,
     /// How much memory each cell of its cache claims to take, in bytes.
     pub cell_bytes: u64,
+    /// The kinds of input that it takes beside text. Its answer names tools and kinds of parts.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "all_known")]
+    pub inputs: Vec<InputKind>,
     /// Answers the whole conversation, with roles, instead of the last prompt.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub transcript: bool,
@@ -235,13 +239,56 @@ fn yes() -> bool {
 }
 
 /// What to answer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", try_from = "InputKeys")]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(try_from = "InputKeys")]
 pub enum Input {
     /// Text to continue as it is.
     Raw(String),
     /// A conversation, for the model's chat template.
-    Chat(Vec<Message>),
+    ///
+    /// A daemon sends messages with more than text, and tools, only to engines whose
+    /// [`Event::Ready`] says that the model takes them ([`ModelInfo::inputs`]).
+    Chat {
+        /// The messages.
+        messages: Vec<Message>,
+        /// The tools that the model can call.
+        tools: Vec<Tool>,
+    },
+}
+
+impl Input {
+    /// A conversation without tools.
+    pub fn chat(messages: Vec<Message>) -> Self {
+        Self::Chat { messages, tools: Vec::new() }
+    }
+
+    /// Whether it says nothing to answer.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::Raw(text) => text.is_empty(),
+            Self::Chat { messages, .. } => messages.iter().all(Message::is_empty),
+        }
+    }
+}
+
+impl Serialize for Input {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        /// [`Input`] as it is written.
+        #[derive(Default, Serialize)]
+        struct Written<'a> {
+            #[serde(skip_serializing_if = "Option::is_none")]
+            raw: Option<&'a str>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            chat: Option<&'a [Message]>,
+            #[serde(skip_serializing_if = "<[Tool]>::is_empty")]
+            tools: &'a [Tool],
+        }
+        match self {
+            Self::Raw(text) => Written { raw: Some(text), ..Written::default() },
+            Self::Chat { messages, tools } => Written { raw: None, chat: Some(messages), tools },
+        }
+        .serialize(to)
+    }
 }
 
 /// [`Input`] as it is read: unknown keys beside the required one are ignored.
@@ -249,15 +296,17 @@ pub enum Input {
 struct InputKeys {
     raw: Option<String>,
     chat: Option<Vec<Message>>,
+    #[serde(default)]
+    tools: Vec<Tool>,
 }
 
 impl TryFrom<InputKeys> for Input {
     type Error = &'static str;
 
-    fn try_from(InputKeys { raw, chat }: InputKeys) -> Result<Self, Self::Error> {
+    fn try_from(InputKeys { raw, chat, tools }: InputKeys) -> Result<Self, Self::Error> {
         match (raw, chat) {
             (Some(text), None) => Ok(Self::Raw(text)),
-            (None, Some(messages)) => Ok(Self::Chat(messages)),
+            (None, Some(messages)) => Ok(Self::Chat { messages, tools }),
             (Some(_), Some(_)) => Err("`input` has both `raw` and `chat`"),
             (None, None) => Err("`input` has neither `raw` nor `chat`"),
         }
@@ -310,6 +359,13 @@ pub enum Event {
         id: EngineRequestId,
         /// The text.
         text: String,
+    },
+    /// A piece of an answer that is not its text, of a kind that [`ModelInfo::outputs`] has.
+    Output {
+        /// The request.
+        id: EngineRequestId,
+        /// The output.
+        output: Output,
     },
     /// An answer is complete.
     Finished {

@@ -69,6 +69,8 @@ open_enum! {
         ModelTooLarge = "model_too_large",
         /// The backend is not compiled into this engine.
         BackendUnavailable = "backend_unavailable",
+        /// The model or its engine does not take this kind of input.
+        Unsupported = "unsupported",
         /// The prompt is empty.
         EmptyPrompt = "empty_prompt",
         /// The prompt needs more tokens than the context has.
@@ -170,6 +172,7 @@ impl ErrorCode {
             | Self::ModelLoad
             | Self::ModelTooLarge
             | Self::BackendUnavailable
+            | Self::Unsupported
             | Self::ContextExceeded
             | Self::ChatTemplate
             | Self::Inference
@@ -210,6 +213,7 @@ impl ErrorCode {
             | Self::ModelLoad
             | Self::ModelTooLarge
             | Self::BackendUnavailable
+            | Self::Unsupported
             | Self::ContextExceeded
             | Self::ChatTemplate
             | Self::Inference
@@ -247,6 +251,7 @@ impl ErrorCode {
             | Self::ModelLoad
             | Self::ModelTooLarge
             | Self::BackendUnavailable
+            | Self::Unsupported
             | Self::EmptyPrompt
             | Self::ContextExceeded
             | Self::ChatTemplate

@@ -8,12 +8,13 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::message::known_roles;
+use crate::message::known_messages;
 use crate::model::known_model;
 use crate::open_enum::{known, open_enum};
+use crate::tool::known_tools;
 use crate::{
     FinishReason, JobId, JobOutcome, JobStatus, KeepAlive, Message, ModelDigest, ModelId, ModelRef,
-    Parameters, Priority, SessionName, Timestamp, Timings, Usage,
+    Parameters, Priority, SessionName, Timestamp, Timings, Tool, Usage,
 };
 
 /// The version of `job.json` that this program writes. Newer versions are refused, never guessed
@@ -117,8 +118,11 @@ pub struct JobSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub system: Option<String>,
     /// A conversation that precedes the prompt, which may then be empty.
-    #[serde(deserialize_with = "known_roles", skip_serializing_if = "Vec::is_empty")]
+    #[serde(deserialize_with = "known_messages", skip_serializing_if = "Vec::is_empty")]
     pub messages: Vec<Message>,
+    /// The tools that the model can call.
+    #[serde(deserialize_with = "known_tools", skip_serializing_if = "Vec::is_empty")]
+    pub tools: Vec<Tool>,
     /// Sends the prompt to the model as it is, without its chat template.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub raw: bool,
@@ -176,6 +180,7 @@ impl Default for JobSpec {
             model: None,
             system: None,
             messages: Vec::new(),
+            tools: Vec::new(),
             raw: false,
             params: Parameters::default(),
             attached: false,

@@ -3,7 +3,8 @@
 //! The vocabulary is everything that two processes must agree on: job ids ([`JobId`]) and what else
 //! a text may stand for ([`JobSelector`], [`WorkspaceName`], [`SessionName`], [`CacheName`],
 //! [`Timestamp`], [`ModelId`]), what a job is ([`JobSpec`]), the states it passes through
-//! ([`JobState`]) and how it ends ([`JobOutcome`]), the frames on the wires
+//! ([`JobState`]) and how it ends ([`JobOutcome`]), what is said and answered ([`Message`],
+//! [`Content`], [`Output`]), the frames on the wires
 //! ([`FrameCodec`], [`protocol`], [`engine_protocol`]), how words on them stay readable for older
 //! and newer programs ([`mod@open_enum`]), how things fail ([`Failure`], [`ErrorCode`],
 //! [`ExitCode`]), and what an inference backend must provide ([`ModelBackend`]). [`template`] reads
@@ -23,6 +24,7 @@ mod amount;
 mod answer;
 mod backend;
 mod cache_name;
+mod content;
 pub mod engine_protocol;
 mod error;
 pub mod fnv;
@@ -35,14 +37,17 @@ mod keep_alive;
 mod message;
 mod model;
 pub mod open_enum;
+mod output;
 mod params;
 mod priority;
 pub mod protocol;
 pub mod scheduler;
 mod session;
+mod tagged;
 pub mod template;
 pub mod text;
 mod timestamp;
+mod tool;
 mod workspace_name;
 
 pub use amount::{InvalidDuration, InvalidSize, duration_of_seconds, parse_duration, parse_size};
@@ -52,6 +57,7 @@ pub use backend::{
     Plan, PrefixCache, Sampled, SeqId, TokenId,
 };
 pub use cache_name::CacheName;
+pub use content::{Content, Image, Part};
 pub use error::{ErrorCode, ErrorType, ExitCode, Failure};
 pub use frame::{FrameCodec, FrameError, MAX_FRAME_BYTES, decode_frame, encode_frame, json_length};
 pub use id::{InvalidJobId, JobId, JobIdSource};
@@ -59,12 +65,14 @@ pub use job::{HookOutcome, JobMeta, JobSpec, JobState, JobType, SPEC_VERSION};
 pub use job_selector::JobSelector;
 pub use job_status::{JobOutcome, JobStatus};
 pub use keep_alive::{InvalidKeepAlive, KeepAlive};
-pub use message::{Message, Role};
+pub use message::{InputKind, Message, More, Role, needs};
 pub use model::{BackendKind, ModelDigest, ModelId, ModelRef};
+pub use output::{Output, OutputKind, kinds_of};
 pub use params::{InvalidParameter, ParameterKind, ParameterOption, Parameters};
 pub use priority::Priority;
 pub use session::{
     InvalidSessionName, SESSION_VERSION, SessionFile, SessionName, Turn, TurnStanding,
 };
 pub use timestamp::{Timestamp, micros_since_epoch};
+pub use tool::{FunctionCall, Tool, ToolCall};
 pub use workspace_name::WorkspaceName;

@@ -93,7 +93,8 @@ pub fn parse<T: OpenEnum>(word: &str) -> Option<T> {
     found.map(|(value, _)| *value)
 }
 
-fn find<T: OpenEnum, E: Error>(word: &str) -> Result<T, E> {
+/// The value that a word means; an error that names it if it is unknown.
+pub(crate) fn find<T: OpenEnum, E: Error>(word: &str) -> Result<T, E> {
     parse(word).ok_or_else(|| {
         let words: Vec<_> = T::WORDS.iter().map(|(_, known)| format!("`{known}`")).collect();
         E::custom(format_args!("unknown variant `{word}`, expected one of {}", words.join(", ")))

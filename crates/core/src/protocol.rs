@@ -19,13 +19,16 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::message::known_roles;
+use crate::message::known_messages;
 use crate::open_enum::known_if_any;
+use crate::tool::known_tools;
 use crate::{
     BackendKind, ErrorCode, ErrorType, Failure, FinishReason, JobId, JobSelector, JobStatus,
-    KeepAlive, Message, Parameters, Priority, SessionName, Timings, Usage, WorkspaceName,
+    KeepAlive, Message, Output, Parameters, Priority, SessionName, Timings, Tool, Usage,
+    WorkspaceName,
 };
 
+pub use bounds::check_messages;
 pub use data::*;
 pub use ops::{Ask, FirstReply, Ids, Op, Treatment, ask};
 pub use queries::*;
@@ -68,8 +71,11 @@ pub struct Submission {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub prompt: String,
     /// A conversation that precedes the prompt.
-    #[serde(deserialize_with = "known_roles", skip_serializing_if = "Vec::is_empty")]
+    #[serde(deserialize_with = "known_messages", skip_serializing_if = "Vec::is_empty")]
     pub messages: Vec<Message>,
+    /// The tools that the model can call.
+    #[serde(deserialize_with = "known_tools", skip_serializing_if = "Vec::is_empty")]
+    pub tools: Vec<Tool>,
     /// Instructions, as a system message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub system: Option<String>,
@@ -256,6 +262,9 @@ pub struct EndFrame {
     pub usage: Usage,
     /// Where the time went.
     pub timings: Timings,
+    /// What the answer holds beside its text.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub output: Vec<Output>,
 }
 
 /// Progress of a request. The key `"event"` names the variant.
@@ -349,7 +358,8 @@ impl Request {
         if let Some(id) = &id {
             bounds::check_id(id).map_err(|failure| (None, failure))?;
         }
-        match bounds::check_texts(&object).and_then(|()| Self::parse_op(object, frame)) {
+        let read = bounds::check_texts(&object).and_then(|()| Self::parse_op(object, frame));
+        match read.and_then(|op| bounds::check_op(&op).map(|()| op)) {
             Ok(op) => Ok(Self { id, op }),
             Err(failure) => Err((id, bounds::shorten(failure))),
         }

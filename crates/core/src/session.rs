@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CacheName, JobId, Message, Role};
+use crate::{CacheName, JobId, Message, Output, Role};
 
 /// The version of the session file that this program writes. Newer versions are refused, never
 /// guessed at.
@@ -166,7 +166,7 @@ impl SessionFile {
 }
 
 /// What one turn adds to a conversation.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Turn {
     /// Messages that it came with, before its prompt.
     pub messages: Vec<Message>,
@@ -174,14 +174,15 @@ pub struct Turn {
     pub prompt: String,
     /// The answer.
     pub answer: String,
+    /// What the answer holds beside its text.
+    pub output: Vec<Output>,
 }
 
 impl Turn {
     /// The turn as messages for the model.
     pub fn into_messages(self) -> impl Iterator<Item = Message> {
-        let asked =
-            (!self.prompt.is_empty()).then_some(Message { role: Role::User, content: self.prompt });
-        let answered = Message { role: Role::Assistant, content: self.answer };
+        let asked = (!self.prompt.is_empty()).then(|| Message::new(Role::User, self.prompt));
+        let answered = Message::answer(self.answer, self.output);
         self.messages.into_iter().chain(asked).chain([answered])
     }
 }
@@ -241,8 +242,9 @@ mod tests {
 
     #[test]
     fn a_turn_is_its_messages_its_prompt_and_its_answer() {
-        let said = Message { role: Role::System, content: "be brief".into() };
-        let turn = Turn { messages: vec![said], prompt: "ho".into(), answer: "hi".into() };
+        let said = Message::new(Role::System, "be brief");
+        let turn =
+            Turn { messages: vec![said], prompt: "ho".into(), answer: "hi".into(), output: vec![] };
         let roles: Vec<_> = turn.clone().into_messages().map(|message| message.role).collect();
         assert_eq!(roles, [Role::System, Role::User, Role::Assistant]);
         assert_eq!(Turn { prompt: String::new(), ..turn }.into_messages().count(), 2);

@@ -9,11 +9,12 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use threadrunner_core::engine_protocol::{Command, Event};
 use threadrunner_core::protocol::{Ask, Ids, JobRecord, Op, Reply, ReplyBody, Request, ask};
-use threadrunner_core::{FinishReason, JobMeta, JobSpec, JobStatus};
+use threadrunner_core::{Content, FinishReason, JobMeta, JobSpec, JobStatus, OutputKind};
 
 /// Keys whose values are words.
-const WORDS: [&str; 11] = [
+const WORDS: [&str; 12] = [
     "op",
+    "type",
     "event",
     "state",
     "mode",
@@ -198,6 +199,13 @@ fn what_is_not_known_says_so() {
     for torn in [json!({"error": "no"}), json!({"eos": true}), json!({"event": "queued"})] {
         assert!(serde_json::from_value::<Reply>(torn.clone()).is_err(), "{torn}");
     }
+    let smell = json!({"type": FUTURE, "smell": [1]});
+    let parts = json!([{"type": "text", "text": "a"}, smell]);
+    assert_eq!(serde_json::to_value(read::<Content>(&parts)).unwrap(), parts);
+    let output = read::<Event>(&json!({"event": "output", "id": 1, "output": smell}));
+    let Event::Output { output, .. } = output else { panic!("{output:?}") };
+    assert_eq!(output.kind(), OutputKind::Unknown);
+    assert_eq!(serde_json::to_value(&output).unwrap(), smell);
     assert_eq!(read::<Event>(&event_of(FUTURE)), Event::Unknown);
     assert_eq!(read::<Command>(&json!({"op": FUTURE, "id": 1})), Command::Unknown);
     assert_eq!(read::<FinishReason>(&FUTURE.into()), FinishReason::Unknown);

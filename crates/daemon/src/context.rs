@@ -1,5 +1,6 @@
 //! What all handlers share: the handle to the jobs' owner, the workspaces and the configuration.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use threadrunner_core::protocol::{JobQuery, ModelQuery};
@@ -7,6 +8,7 @@ use threadrunner_core::{Failure, JobState, ModelRef};
 use threadrunner_home::{Config, Home, WorkspaceSettings};
 
 use crate::jobs::{Awaited, Hub, ViewReader};
+use crate::models::{Asked, FoundModel, ModelCatalog};
 use crate::workspaces::{Directories, Located, Workspaces, find_among};
 
 /// What all handlers share.
@@ -15,6 +17,7 @@ pub(crate) struct Context {
     pub(crate) hub: Hub,
     pub(crate) workspaces: Workspaces,
     pub(crate) directories: Directories,
+    pub(crate) models: ModelCatalog,
     pub(crate) home: Home,
     pub(crate) config: Config,
     pub(crate) started: Instant,
@@ -61,40 +64,23 @@ impl Context {
     }
 
     /// Resolves the model that a query names, with its draft model.
-    pub(crate) fn model(&self, query: &ModelQuery) -> Result<ModelRef, Failure> {
-        self.with_draft(self.model_alone(query)?, query)
+    pub(crate) async fn model(&self, query: ModelQuery) -> Result<FoundModel, Failure> {
+        self.models.resolve_soon(Asked { query, workspace: None, drafted: true }).await
     }
 
     /// Resolves the model that a query names, with a draft model only if the query names one.
-    pub(crate) fn model_to_unload(&self, query: &ModelQuery) -> Result<ModelRef, Failure> {
-        let model = self.model_alone(query)?;
-        if query.draft.is_some() { self.with_draft(model, query) } else { Ok(model) }
-    }
-
-    fn model_alone(&self, query: &ModelQuery) -> Result<ModelRef, Failure> {
-        let backend = threadrunner_home::resolve_backend(query.backend, &self.home, &self.config);
-        threadrunner_home::resolve_model(&self.home, &self.config, backend, query.model.as_deref())
-    }
-
-    fn with_draft(&self, model: ModelRef, query: &ModelQuery) -> Result<ModelRef, Failure> {
-        let draft = query.draft.as_deref();
-        threadrunner_home::resolve_draft(&self.home, &self.config, model, draft)
+    pub(crate) async fn model_to_unload(&self, query: ModelQuery) -> Result<ModelRef, Failure> {
+        let asked = Asked { query, workspace: None, drafted: false };
+        Ok(self.models.resolve_soon(asked).await?.model)
     }
 
     /// Resolves the model that a query names in a workspace, with its draft model.
-    pub(crate) fn model_in(
+    pub(crate) async fn model_in(
         &self,
-        workspace: &WorkspaceSettings,
-        query: &ModelQuery,
-    ) -> Result<ModelRef, Failure> {
-        let backend = threadrunner_home::resolve_backend(query.backend, &self.home, &self.config);
-        let model = threadrunner_home::resolve_workspace_model(
-            &self.home,
-            &self.config,
-            workspace,
-            backend,
-            query.model.as_deref(),
-        )?;
-        self.with_draft(model, query)
+        workspace: &Arc<WorkspaceSettings>,
+        query: ModelQuery,
+    ) -> Result<FoundModel, Failure> {
+        let workspace = Some(Arc::clone(workspace));
+        self.models.resolve_soon(Asked { query, workspace, drafted: true }).await
     }
 }

@@ -8,8 +8,9 @@
 //! requests, and `handlers` has a file for each operation. `jobs` has the `Owner`, the one task
 //! that holds all jobs and engines; handlers reach it through its `Hub`. `store` runs a thread for
 //! each workspace, and handlers change jobs that have ended through its `Archive`. `engine` is one
-//! engine process, and what it may say. All tasks share one thread; only the workspaces' threads
-//! and blocking work have others.
+//! engine process, and what it may say. `models` finds models on disk. All tasks share one thread,
+//! which waits for no disk: workspaces, looks at models, errands and other blocking work have
+//! threads of their own.
 //!
 //! The daemon links no inference code, reads no model file, and trusts no engine and no client:
 //! queues, frames, waits and answers are bounded.
@@ -25,6 +26,7 @@ mod connection;
 mod context;
 mod directories;
 mod engine;
+mod errands;
 mod failures;
 mod halves;
 mod handlers;
@@ -32,11 +34,13 @@ mod hook_process;
 mod hooks;
 mod inherited;
 mod jobs;
+mod last_thread;
 mod limits;
 mod listen;
 mod log;
 mod memory;
 mod model_files;
+mod models;
 mod opening;
 mod peers;
 mod pid_note;

@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::blocking::blocking;
 use crate::context::Context;
 use crate::failures::io_failure;
 use crate::listen::bind;
@@ -92,7 +93,8 @@ pub(crate) async fn keep(
     let mut watch = Watch::start(&path);
     loop {
         // It may have left before the watch began.
-        if !is_gone(&path) {
+        let there = path.clone();
+        if !blocking(move || Ok(is_gone(&there))).await.unwrap_or(false) {
             tokio::select! {
                 () = watch.changed() => {}
                 () = closing.cancelled() => break,

@@ -26,6 +26,7 @@ use crate::directories;
 use crate::failures::{io_failure, refused_by_system};
 use crate::jobs::{Hub, Owner};
 use crate::listen::bind;
+use crate::models::{self, ModelCatalog};
 use crate::opening::{Opened, open, remember_names};
 use crate::peers::Peers;
 use crate::store::{Store, Stores};
@@ -40,7 +41,8 @@ const READY: &str = r#"{"ready":true}"#;
 /// How long connections get to send their last frames when the daemon stops.
 const LAST_FRAMES: Duration = Duration::from_secs(2);
 
-/// The maximum number of threads for blocking work, such as reading workspaces.
+/// The maximum number of threads for blocking work, such as reading workspaces, beside those that
+/// look at models.
 const BLOCKING_THREADS: usize = 16;
 /// How long an idle blocking thread is kept: in effect forever, see [`start_blocking_thread`].
 const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
@@ -79,7 +81,7 @@ pub(crate) fn run(foreground: bool, socket: Option<PathBuf>) -> ExitCode {
 fn runtime() -> Result<Runtime, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(BLOCKING_THREADS)
+        .max_blocking_threads(BLOCKING_THREADS + models::AT_ONCE)
         .thread_keep_alive(FOR_EVER)
         .build()
         .map_err(|error| refused_by_system("start the runtime", &error))?;
@@ -249,11 +251,14 @@ impl Daemon {
         start_blocking_thread().await?;
         // The owner keeps `events` weakly, so that it ends if all the threads do.
         let (home, config) = (self.home.clone(), self.config.clone());
-        let (owner, hub) = Owner::new(home, config, self.engine, stores, (events, from_stores));
+        let models = ModelCatalog::of(&home, &config);
+        let events = (events, from_stores);
+        let (owner, hub) = Owner::new(home, config, self.engine, models.clone(), stores, events);
         let context = Arc::new(Context {
             hub: hub.clone(),
             workspaces: Workspaces::new(configured),
             directories: Directories::default(),
+            models,
             home: self.home,
             config: self.config,
             started: Instant::now(),

@@ -18,11 +18,13 @@ mod needs;
 mod sessions;
 mod standing;
 
+use std::collections::VecDeque;
 use std::ops::{Index, IndexMut};
+use std::sync::mpsc::TrySendError;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
-use threadrunner_core::{Failure, HookOutcome, JobId, JobMeta, SessionName};
+use threadrunner_core::{Failure, HookOutcome, JobId, JobMeta, Output, SessionName};
 use threadrunner_home::WorkspaceSettings;
 use threadrunner_workspace::{WatchEvent, Watcher, Workspace};
 use tokio::sync::{oneshot, watch};
@@ -50,6 +52,7 @@ enum Operation {
     Complete {
         id: JobId,
         text: String,
+        output: Vec<Output>,
         meta: Box<JobMeta>,
     },
     Fail {
@@ -109,6 +112,10 @@ type Reply<T> = oneshot::Sender<Result<T, Failure>>;
 /// Counts the operations of a kind that wait: each holds a clone.
 type Seat = Arc<()>;
 
+/// Operations that may wait for a workspace's thread. Beyond that, clients wait, and the owner keeps
+/// what it has: at most one operation for each live job.
+const OPERATIONS: usize = 2048;
+
 /// The most jobs of other programs that the thread is told of one by one.
 const MOST_LOOKS: usize = 1024;
 
@@ -145,6 +152,16 @@ impl Stores {
     pub(crate) fn list(&self) {
         self.0.iter().for_each(Store::list);
     }
+
+    /// Whether a thread had no room for an operation.
+    pub(crate) fn keep_any(&self) -> bool {
+        self.0.iter().any(|store| !store.kept.is_empty())
+    }
+
+    /// Sends what threads had no room for.
+    pub(crate) fn pass_on(&mut self) {
+        self.0.iter_mut().for_each(Store::pass_on);
+    }
 }
 
 impl Index<WorkspaceId> for Stores {
@@ -165,7 +182,9 @@ impl IndexMut<WorkspaceId> for Stores {
 pub(crate) struct Store {
     settings: Arc<WorkspaceSettings>,
     newest: JobId,
-    operations: mpsc::Sender<Operation>,
+    operations: mpsc::SyncSender<Operation>,
+    /// What the thread had no room for, in order.
+    kept: VecDeque<Operation>,
     under_way: usize,
     /// How many jobs have ended.
     ended: watch::Sender<u64>,
@@ -184,14 +203,16 @@ impl Store {
         events: StoreEvents,
     ) -> std::io::Result<(Self, JoinHandle<()>)> {
         let newest = workspace.ids().next(0);
-        let (operations, incoming) = mpsc::channel();
+        let (operations, incoming) = mpsc::sync_channel(OPERATIONS);
         let watcher = watch_ready(&workspace, operations.clone());
         let (ended, _) = watch::channel(0);
         let keeper = Keeper::new(id, workspace, ready, events);
         let thread = std::thread::Builder::new()
             .name("workspace".to_owned())
             .spawn(move || keeper.run(&incoming))?;
-        let store = Self { settings, newest, operations, under_way: 0, ended, _watcher: watcher };
+        let kept = VecDeque::new();
+        let store =
+            Self { settings, newest, operations, kept, under_way: 0, ended, _watcher: watcher };
         Ok((store, thread))
     }
 
@@ -201,7 +222,7 @@ impl Store {
     }
 
     /// The workspace's settings.
-    pub(crate) fn settings(&self) -> &WorkspaceSettings {
+    pub(crate) fn settings(&self) -> &Arc<WorkspaceSettings> {
         &self.settings
     }
 
@@ -212,6 +233,7 @@ impl Store {
 
     /// Accounts for an event. Call it for each.
     pub(crate) fn note(&mut self, event: &StoreEvent) {
+        self.pass_on();
         if matches!(event, StoreEvent::Ended { result: Ok(()), .. }) {
             self.ended.send_modify(|jobs| *jobs += 1);
         }
@@ -235,12 +257,39 @@ impl Store {
 
     fn send(&mut self, operation: Operation) {
         self.under_way += 1;
-        self.send_silent(operation);
+        self.kept.push_back(operation);
+        self.pass_on();
     }
 
-    fn send_silent(&self, operation: Operation) {
-        if self.operations.send(operation).is_err() {
-            tracing::error!("the workspace's thread is gone");
+    /// Sends what the thread had no room for.
+    fn pass_on(&mut self) {
+        while let Some(operation) = self.kept.pop_front() {
+            match self.operations.try_send(operation) {
+                Ok(()) => {}
+                Err(TrySendError::Full(operation)) => {
+                    self.kept.push_front(operation);
+                    return;
+                }
+                Err(TrySendError::Disconnected(_)) => {
+                    tracing::error!("the workspace's thread is gone");
+                }
+            }
+        }
+    }
+
+    /// Sends an operation that is repeated later if the thread has no room for it. Returns false
+    /// then.
+    fn send_silent(&self, operation: Operation) -> bool {
+        if !self.kept.is_empty() {
+            return false;
+        }
+        match self.operations.try_send(operation) {
+            Ok(()) => true,
+            Err(TrySendError::Full(_)) => false,
+            Err(TrySendError::Disconnected(_)) => {
+                tracing::error!("the workspace's thread is gone");
+                true
+            }
         }
     }
 
@@ -254,14 +303,15 @@ impl Store {
         self.send(Operation::Claim(id));
     }
 
-    /// Appends to a running job's partial answer.
-    pub(crate) fn append(&self, id: JobId, text: String) {
-        self.send_silent(Operation::Append { id, text });
+    /// Appends to a running job's partial answer. Returns false if the thread has no room for it
+    /// now.
+    pub(crate) fn append(&self, id: JobId, text: String) -> bool {
+        self.send_silent(Operation::Append { id, text })
     }
 
     /// Writes a running job's answer and moves it to `output`.
-    pub(crate) fn complete(&mut self, id: JobId, text: String, meta: JobMeta) {
-        self.send(Operation::Complete { id, text, meta: Box::new(meta) });
+    pub(crate) fn complete(&mut self, id: JobId, text: String, output: Vec<Output>, meta: JobMeta) {
+        self.send(Operation::Complete { id, text, output, meta: Box::new(meta) });
     }
 
     /// Moves a running job to `failed`. `rest` is what its partial answer on disk lacks.
@@ -274,9 +324,10 @@ impl Store {
         self.send(Operation::FailQueued { id, failure });
     }
 
-    /// Inspects a job in `ready`, answered by [`StoreEvent::Found`] if it is one.
+    /// Inspects a job in `ready`, answered by [`StoreEvent::Found`] if it is one. If the thread has
+    /// no room for it, the next listing finds the job.
     pub(crate) fn look(&self, id: JobId) {
-        self.send_silent(Operation::Look { id, _seat: None });
+        let _ = self.send_silent(Operation::Look { id, _seat: None });
     }
 
     /// Prepares to run the hook of an ended job, answered by [`StoreEvent::HookReady`].
@@ -289,14 +340,16 @@ impl Store {
         self.send(Operation::EndHook { id, outcome: Box::new(outcome) });
     }
 
-    /// Asks for the state of a job, wherever it is, answered by [`StoreEvent::Stands`].
+    /// Asks for the state of a job, wherever it is, answered by [`StoreEvent::Stands`] if the thread
+    /// has room for it.
     pub(crate) fn ask_standing(&self, id: JobId) {
-        self.send_silent(Operation::Stands(id));
+        let _ = self.send_silent(Operation::Stands(id));
     }
 
-    /// Lists all that is in `ready`, answered by [`StoreEvent::Listed`].
+    /// Lists all that is in `ready`, answered by [`StoreEvent::Listed`] if the thread has room for
+    /// it.
     pub(crate) fn list(&self) {
-        self.send_silent(Operation::List(None));
+        let _ = self.send_silent(Operation::List(None));
     }
 
     /// Moves a running job back to `ready`. `counted` says whether its attempt counts.
@@ -309,7 +362,7 @@ impl Store {
 ///
 /// However fast they come, only [`MOST_LOOKS`] wait to be looked at one by one; one list stands for
 /// the rest.
-fn watch_ready(workspace: &Workspace, operations: mpsc::Sender<Operation>) -> Option<Watcher> {
+fn watch_ready(workspace: &Workspace, operations: mpsc::SyncSender<Operation>) -> Option<Watcher> {
     let (looks, lists) = (Seat::default(), Seat::default());
     let tell = move |event| {
         let operation = match event {
@@ -321,7 +374,7 @@ fn watch_ready(workspace: &Workspace, operations: mpsc::Sender<Operation>) -> Op
                 Operation::List(Some(Arc::clone(&lists)))
             }
         };
-        // The thread ends only with the daemon.
+        // Waits on the watcher's own thread. The workspace's thread ends only with the daemon.
         let _ = operations.send(operation);
     };
     Watcher::start(&workspace.reader(), tell)
@@ -343,6 +396,37 @@ mod tests {
         let home = Home::resolve(directory, |name| (name == "HOME").then(|| directory.into()));
         let settings = Config::default().workspace(&home.unwrap(), None).unwrap();
         Store::start(WorkspaceId(0), Arc::new(settings), workspace, Vec::new(), events).unwrap().0
+    }
+
+    #[tokio::test]
+    async fn what_a_thread_has_no_room_for_is_kept_in_order_or_left_to_a_later_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let (events, _told) = tokio::sync::mpsc::channel(8);
+        let store = start(directory.path(), events);
+        // A thread that hangs takes nothing.
+        let (operations, incoming) = mpsc::sync_channel(OPERATIONS);
+        let mut store = Store { operations, ..store };
+        let id = |number: usize| JobId::parse(&number.to_string()).unwrap();
+        let all = OPERATIONS + 100;
+        (0..all).for_each(|number| store.claim(id(number)));
+        assert_eq!((store.kept.len(), store.under_way), (100, all));
+        assert!(!store.append(id(0), "text".to_owned()));
+        let archive = store.archive();
+        let client = tokio::spawn(async move { archive.retry(id(0)).await });
+        tokio::task::yield_now().await;
+        let mut next = 0;
+        while next < all {
+            for operation in incoming.try_iter() {
+                assert!(matches!(operation, Operation::Claim(claimed) if claimed == id(next)));
+                next += 1;
+            }
+            store.pass_on();
+        }
+        assert!(store.kept.is_empty() && store.append(id(0), "text".to_owned()));
+        let is_retry = |operation| matches!(operation, Operation::Retry { .. });
+        crate::models::tests::eventually(|| incoming.try_iter().any(is_retry)).await;
+        // The reply was dropped with the operation.
+        assert!(client.await.unwrap().is_err());
     }
 
     #[tokio::test]

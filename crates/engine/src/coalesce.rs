@@ -64,6 +64,7 @@ impl Coalescer {
     /// Takes in an event that occurred at `now`.
     pub fn push(&mut self, event: Event, now: Instant) {
         let (Event::Text { id, .. }
+        | Event::Output { id, .. }
         | Event::Prefill { id, .. }
         | Event::Finished { id, .. }
         | Event::Failed { id, .. }) = event
@@ -72,14 +73,17 @@ impl Coalescer {
             return;
         };
         match (&event, self.requests.get_mut(&id)) {
-            (Event::Prefill { .. } | Event::Text { .. }, Some(Reader { follows: false, .. })) => {
+            (
+                Event::Prefill { .. } | Event::Text { .. } | Event::Output { .. },
+                Some(Reader { follows: false, .. }),
+            ) => {
                 self.unfollowed.add(event, now + WINDOW_UNFOLLOWED);
             }
             (Event::Text { .. }, Some(reader)) if !reader.began => {
                 reader.began = true;
                 self.urgent(id, event);
             }
-            (Event::Prefill { .. } | Event::Text { .. }, Some(_)) => {
+            (Event::Prefill { .. } | Event::Text { .. } | Event::Output { .. }, Some(_)) => {
                 self.followed.add(event, self.written.map_or(now, |at| at + WINDOW));
             }
             _ => {
@@ -152,7 +156,7 @@ impl Held {
 /// The request that a held event belongs to.
 fn request(event: &Event) -> Option<EngineRequestId> {
     match event {
-        Event::Text { id, .. } | Event::Prefill { id, .. } => Some(*id),
+        Event::Text { id, .. } | Event::Output { id, .. } | Event::Prefill { id, .. } => Some(*id),
         _ => None,
     }
 }

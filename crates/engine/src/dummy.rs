@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use threadrunner_core::engine_protocol::{DummyScript, EngineInfo, EngineOptions, Event, Load};
 use threadrunner_core::{
     BackendError, Draft, DraftRequest, Drafted, ErrorCode, Failure, Memory, Message, ModelBackend,
-    ModelInfo, Parameters, Plan, PrefixCache, Role, Sampled, SeqId, TokenId,
+    ModelInfo, Parameters, Plan, PrefixCache, Role, Sampled, SeqId, TokenId, Tool, ToolCall,
 };
 
 use crate::draft;
@@ -80,6 +80,7 @@ pub fn with_model(
         draft_model: load.model.draft_name(),
         deterministic,
         chat_template: true,
+        inputs: script.inputs.clone(),
         memory: memory(&script, n_ctx),
         ..ModelInfo::default()
     };
@@ -163,23 +164,33 @@ impl ModelBackend for Dummy {
         &self.info
     }
 
-    /// Returns the user's last message, or the whole conversation if the script asks for it.
-    fn render_chat(&self, messages: &[Message]) -> Result<String, BackendError> {
+    /// Returns the names of the tools and the user's last message, or the whole conversation if the
+    /// script asks for it.
+    fn render_chat(&self, messages: &[Message], tools: &[Tool]) -> Result<String, BackendError> {
         thread::sleep(Duration::from_millis(self.script.template_ms));
         std::hint::black_box(vec![0_u8; self.script.template_bytes]);
         if let Some(word) = &self.script.template_panic {
-            let said = messages.iter().find(|message| message.content.contains(word));
+            let contains =
+                |message: &&Message| message.content.texts().any(|text| text.contains(word));
+            let said = messages.iter().find(contains);
             assert!(said.is_none(), "the dummy's script asked to panic at {said:?}");
         }
+        let tools: String =
+            tools.iter().filter_map(Tool::name).map(|name| name.to_owned() + " ").collect();
         if self.script.transcript {
+            let called = |call: &ToolCall| match call {
+                ToolCall::Function { function, .. } => format!(" [{}]", function.name),
+                ToolCall::Unknown(_) => String::new(),
+            };
             let said = |message: &Message| {
                 let role = format!("{:?}", message.role).to_lowercase();
-                format!("{role} {}\n", message.content)
+                let calls: String = message.tool_calls().iter().map(called).collect();
+                format!("{role} {}{calls}\n", message.content)
             };
-            return Ok(messages.iter().map(said).collect());
+            return Ok(tools + &messages.iter().map(said).collect::<String>());
         }
         let last = messages.iter().rev().find(|message| message.role == Role::User);
-        Ok(last.map(|message| message.content.clone()).unwrap_or_default())
+        Ok(last.map_or(tools.clone(), |message| format!("{tools}{}", message.content)))
     }
 
     fn tokenize(&self, text: &str) -> Result<Vec<TokenId>, BackendError> {

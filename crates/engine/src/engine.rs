@@ -19,7 +19,7 @@ use threadrunner_core::scheduler::{
 };
 use threadrunner_core::{
     BackendError, ErrorCode, ExitCode, Failure, Interrupt, Message, ModelBackend, Parameters,
-    Timings,
+    Timings, Tool,
 };
 
 use crate::caught::unless_it_panics;
@@ -282,16 +282,13 @@ impl<'a, W: Write> Engine<'a, W> {
             .validate()
             .map_err(|error| Failure::new(ErrorCode::InvalidRequest, error.to_string()))?;
         let params = params.or(&self.backend.info().recommended).or(&Parameters::DEFAULT);
-        if says_nothing(&generate.input) {
+        if generate.input.is_empty() {
             // A template would still make a prompt of this.
             return Err(Failure::new(ErrorCode::EmptyPrompt, "the prompt is empty").into());
         }
         let text = match generate.input {
             Input::Raw(text) => text,
-            Input::Chat(messages) if self.backend.info().chat_template => {
-                self.render(generate.id, &messages)?
-            }
-            Input::Chat(messages) => without_template(&messages),
+            Input::Chat { messages, tools } => self.chat(generate.id, &messages, &tools)?,
         };
         let work = Work::on_text(Kind::Tokens, generate.id, text.len());
         let prompt = self.watch.during(work, || self.backend.tokenize(&text))?;
@@ -300,13 +297,33 @@ impl<'a, W: Write> Engine<'a, W> {
         Ok(Request { id: generate.id, prompt, params, priority: generate.priority, session })
     }
 
+    /// Makes a prompt of a conversation.
+    fn chat(
+        &self,
+        id: EngineRequestId,
+        messages: &[Message],
+        tools: &[Tool],
+    ) -> Result<String, BackendError> {
+        let info = self.backend.info();
+        info.takes(messages, tools)?;
+        match info.chat_template {
+            true => self.render(id, messages, tools),
+            false => Ok(without_template(messages)),
+        }
+    }
+
     /// Renders a conversation with the model's template, which is untrusted code.
-    fn render(&self, id: EngineRequestId, messages: &[Message]) -> Result<String, BackendError> {
-        let said: usize = messages.iter().map(|message| message.content.len()).sum();
+    fn render(
+        &self,
+        id: EngineRequestId,
+        messages: &[Message],
+        tools: &[Tool],
+    ) -> Result<String, BackendError> {
+        let said = messages.iter().map(Message::bytes).chain(tools.iter().map(Tool::bytes)).sum();
         let work = Work::on_text(Kind::Template, id, said);
         let text = self
             .watch
-            .during(work, || unless_it_panics(|| self.backend.render_chat(messages)))
+            .during(work, || unless_it_panics(|| self.backend.render_chat(messages, tools)))
             .unwrap_or_else(|| Err(template_failure("panics when it is rendered").into()))?;
         let (times, more) = TEMPLATE_LENGTH;
         if text.len() > said.saturating_mul(times).saturating_add(more) {
@@ -405,15 +422,9 @@ pub(crate) fn template_failure(what: &str) -> Failure {
         .hint("pass `--raw` to send the prompt without the template")
 }
 
-fn says_nothing(input: &Input) -> bool {
-    match input {
-        Input::Raw(text) => text.is_empty(),
-        Input::Chat(messages) => messages.iter().all(|message| message.content.is_empty()),
-    }
-}
-
 /// Joins messages, one per line. A base model knows no turns and just continues the text.
 fn without_template(messages: &[Message]) -> String {
-    let contents: Vec<&str> = messages.iter().map(|message| message.content.as_str()).collect();
+    let contents: Vec<String> =
+        messages.iter().map(|message| message.content.to_string()).collect();
     contents.join("\n")
 }

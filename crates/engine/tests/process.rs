@@ -120,7 +120,7 @@ fn endless() -> DummyScript {
 }
 
 fn generate(id: u64, prompt: &str) -> Command {
-    let input = Input::Chat(vec![Message { role: Role::User, content: prompt.into() }]);
+    let input = Input::chat(vec![Message::new(Role::User, prompt)]);
     let params = Parameters::default();
     Command::Generate(Box::new(Generate {
         id: EngineRequestId(id),

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use threadrunner_core::{BackendKind, ErrorCode, Failure, ModelRef, WorkspaceName};
 
-use crate::{Config, Home, resolve_backend, resolve_draft, resolve_workspace_model};
+use crate::{Home, resolve_backend, resolve_draft, resolve_workspace_model};
 
 /// A model as it is sent to the daemon: the one that was asked for, or the caller's default.
 ///
@@ -34,10 +34,10 @@ impl AskedModel {
         backend: Option<BackendKind>,
         model: Option<&str>,
     ) -> Result<Self, Failure> {
-        let config = Config::load(home)?;
-        let backend = resolve_backend(backend, home, &config);
+        let config = home.config()?;
+        let backend = resolve_backend(backend, home, config);
         let workspace = config.workspace(home, workspace)?;
-        let path = resolve_workspace_model(home, &config, &workspace, backend, model)?.path;
+        let path = resolve_workspace_model(home, config, &workspace, backend, model)?.path;
         Ok(Self { backend, path: path.map(sendable).transpose()?, draft: None })
     }
 
@@ -60,7 +60,7 @@ impl AskedModel {
             Err(failure)
                 if matches!(failure.code, ErrorCode::NoModel | ErrorCode::ModelNotFound) =>
             {
-                let backend = resolve_backend(None, home, &Config::load(home)?);
+                let backend = resolve_backend(None, home, home.config()?);
                 Ok(Self { backend, path: None, draft: None })
             }
             resolved => resolved,
@@ -84,10 +84,10 @@ pub fn asked_draft(
     backend: Option<BackendKind>,
     name: &str,
 ) -> Result<String, Failure> {
-    let config = Config::load(home)?;
-    let backend = resolve_backend(backend, home, &config);
+    let config = home.config()?;
+    let backend = resolve_backend(backend, home, config);
     let model = ModelRef { backend, path: None, draft: None };
-    let draft = resolve_draft(home, &config, model, Some(name))?.draft;
+    let draft = resolve_draft(home, config, model, Some(name))?.draft;
     match (draft, backend) {
         (Some(path), BackendKind::Llama) => sendable(path),
         // The dummy backend has no files.
@@ -146,6 +146,7 @@ mod tests {
         assert_eq!(failure.code, ErrorCode::NoModel);
         let usual = AskedModel::usual(&home, None).unwrap();
         assert_eq!(usual, AskedModel { backend: BackendKind::Llama, path: None, draft: None });
+        let (_dir, home) = home_with(&[]);
         fs::write(&home.config_file, "model = 5\n").unwrap();
         assert_eq!(AskedModel::usual(&home, None).unwrap_err().code, ErrorCode::Config);
     }

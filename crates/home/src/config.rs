@@ -1,6 +1,7 @@
 //! `config.toml`: its keys and their defaults, and how it is read and checked.
 
 mod names;
+mod once;
 mod show;
 mod strict;
 mod wrong;
@@ -17,6 +18,7 @@ use threadrunner_core::{
     BackendKind, ErrorCode, Failure, KeepAlive, Parameters, Priority, WorkspaceName,
 };
 
+pub(crate) use self::once::ReadOnce;
 use self::strict::strict;
 use self::wrong::{misread, wrong};
 use crate::{

@@ -3,11 +3,13 @@
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use threadrunner_core::open_enum::parse;
 use threadrunner_core::{BackendKind, ErrorCode, Failure, WorkspaceName};
 
+use crate::Listing;
+use crate::config::ReadOnce;
 use crate::private::{ensure_closed, ensure_dir, ensure_private};
 use crate::runtime_dir::{self, OWN_DIR, UnusedRuntimeDir};
 
@@ -41,6 +43,10 @@ pub struct Home {
     pub model_path: Option<PathBuf>,
     /// The answer of [`Home::engine_backend`].
     pub(crate) engine_backend: OnceLock<BackendKind>,
+    /// The content of `models/` if it was listed before. Else each function that needs it lists it.
+    pub listed: Option<Arc<Listing>>,
+    /// What was read of `config.toml`.
+    pub(crate) read: ReadOnce,
     /// Whether the user chose the directories of the workspace and the socket, and with them their
     /// permissions.
     chosen_workspace: bool,
@@ -71,6 +77,12 @@ impl Home {
 
     fn uses_runtime_dir(&self) -> bool {
         !self.chosen_socket && self.socket.parent() != Some(self.run_dir.as_path())
+    }
+
+    /// The same home, whose `models/` was listed before.
+    #[must_use]
+    pub fn with_listing(&self, listed: Option<Arc<Listing>>) -> Self {
+        Self { listed, ..self.clone() }
     }
 
     /// Like [`Home::from_env`], with the socket at this path, as if `THREADRUNNER_SOCKET` named it.
@@ -144,6 +156,8 @@ impl Home {
             backend: text("THREADRUNNER_BACKEND").as_deref().map(backend).transpose()?,
             model_path: path("THREADRUNNER_MODEL_PATH"),
             engine_backend: OnceLock::new(),
+            listed: None,
+            read: ReadOnce::default(),
             root,
         })
     }

@@ -49,7 +49,7 @@ pub use machine::machine_number;
 pub use memory_budget::MemoryBudget;
 pub use model::{resolve_backend, resolve_draft, resolve_model, resolve_workspace_model};
 pub use model_config::ModelConfig;
-pub use model_files::{DanglingLink, ModelFile, dangling_links, list_models};
+pub use model_files::{DanglingLink, Listing, ModelFile, dangling_links, list_models};
 pub use program::{find_engine, find_program};
 pub use retention::RetentionConfig;
 pub use runtime_dir::UnusedRuntimeDir;

@@ -20,11 +20,32 @@ pub struct ModelFile {
     pub bytes: u64,
 }
 
+/// The content of the home's `models/` at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Listing {
+    models: Vec<ModelFile>,
+    dangling: Vec<DanglingLink>,
+}
+
+impl Listing {
+    /// Lists `models/`.
+    ///
+    /// # Errors
+    /// As [`list_models`].
+    pub fn read(home: &Home) -> Result<Self, Failure> {
+        let home = &home.with_listing(None);
+        Ok(Self { models: list_models(home)?, dangling: dangling_links(home) })
+    }
+}
+
 /// The model files in the home's `models/`, sorted by name. Lists a split model by its first part.
 ///
 /// # Errors
 /// [`ErrorCode::Io`] when the directory exists and cannot be read.
 pub fn list_models(home: &Home) -> Result<Vec<ModelFile>, Failure> {
+    if let Some(listed) = &home.listed {
+        return Ok(listed.models.clone());
+    }
     let dir = &home.models_dir;
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
@@ -189,6 +210,9 @@ impl DanglingLink {
 
 /// The links in the home's `models/` that would be models if their files existed, sorted by name.
 pub fn dangling_links(home: &Home) -> Vec<DanglingLink> {
+    if let Some(listed) = &home.listed {
+        return listed.dangling.clone();
+    }
     let entries = fs::read_dir(&home.models_dir).into_iter().flatten().flatten();
     let mut links: Vec<_> = entries
         .filter_map(|entry| {

@@ -257,7 +257,7 @@ mod tests {
         assert_eq!(filled(JobSpec::default()).as_deref(), Some("be brief"));
         let own = JobSpec { system: Some("be long".into()), ..JobSpec::default() };
         assert_eq!(filled(own).as_deref(), Some("be long"));
-        let message = Message { role: Role::System, content: "be odd".into() };
+        let message = Message::new(Role::System, "be odd");
         assert_eq!(filled(JobSpec { messages: vec![message], ..JobSpec::default() }), None);
         assert_eq!(filled(JobSpec { raw: true, ..JobSpec::default() }), None);
     }

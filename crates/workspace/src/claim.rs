@@ -11,8 +11,8 @@ use crate::job_files::{
     self, Description, LoadError, OutcomeSeal, clear_outcome, job_json, load_prompt, meta_json,
 };
 use crate::layout::{
-    ERROR_FILE, HOOK_FILE, HOOK_LOG_FILE, JOB_FILE, JOB_NEXT, META_FILE, META_NEXT, PARTIAL_FILE,
-    RESULT_FILE,
+    ERROR_FILE, HOOK_FILE, HOOK_LOG_FILE, JOB_FILE, JOB_NEXT, META_FILE, META_NEXT, OUTPUT_FILE,
+    PARTIAL_FILE, RESULT_FILE,
 };
 use crate::staged::Staged;
 use crate::{ClaimedJob, Result, Workspace, WorkspaceError};
@@ -106,7 +106,7 @@ impl Workspace {
         // which may come after this attempt has begun to write.
         dir.remove(&*self.fs, PARTIAL_FILE)?;
         if ended_before || spec.attempts > 1 {
-            for name in [ERROR_FILE, RESULT_FILE, HOOK_FILE, HOOK_LOG_FILE] {
+            for name in [ERROR_FILE, RESULT_FILE, OUTPUT_FILE, HOOK_FILE, HOOK_LOG_FILE] {
                 dir.remove(&*self.fs, name)?;
             }
         }
@@ -203,7 +203,7 @@ impl Workspace {
         let mut staged = Staged::new(id.clone(), at);
         staged.written.extend([ERROR_FILE, META_NEXT]);
         staged.replace.push((META_NEXT, META_FILE));
-        staged.remove.push(RESULT_FILE);
+        staged.remove.extend([RESULT_FILE, OUTPUT_FILE]);
         staged.route.push(JobState::Failed);
         staged.settle = true;
         self.staged.push(staged);

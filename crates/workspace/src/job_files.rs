@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 use threadrunner_core::open_enum::parse;
+use threadrunner_core::protocol::check_messages;
 use threadrunner_core::{ErrorCode, Failure, JobMeta, JobSpec, JobType, SPEC_VERSION, Timestamp};
 
 use crate::files::{JobDir, MAX_FILE_BYTES, ReadError};
@@ -90,14 +91,15 @@ pub(crate) struct OutcomeSeal {
     /// The digest of `result.txt`; `None` for a failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) result: Option<Digest>,
+    /// The digest of `output.json`, if the answer has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) output: Option<Digest>,
 }
 
 impl OutcomeSeal {
     pub(crate) fn put_into(self, meta: &mut JobMeta) {
-        let mut value = serde_json::json!({ "attempt": self.attempt });
-        if let Some(Digest { bytes, crc32 }) = self.result {
-            value["result"] = serde_json::json!({ "bytes": bytes, "crc32": crc32 });
-        }
+        // Cannot fail: it is plain data with string keys.
+        let value = serde_json::to_value(self).unwrap_or_default();
         meta.other.insert(SEAL_KEY.to_owned(), value);
     }
 
@@ -291,6 +293,8 @@ fn parse_job(bytes: &[u8]) -> Result<JobFile, Failure> {
     let job: JobFile = serde_json::from_slice(bytes).map_err(bad)?;
     let spec = &job.spec;
     spec.params.validate().map_err(|error| malformed(format!("job.json: {error}")))?;
+    check_messages(&spec.messages, &spec.tools)
+        .map_err(|failure| malformed(format!("job.json: {failure}")))?;
     if spec.model.as_ref().and_then(|model| model.path.as_ref()).is_some_and(|p| p.is_relative()) {
         return Err(malformed("job.json: the model's path is not absolute".to_owned()));
     }

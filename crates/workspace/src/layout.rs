@@ -23,7 +23,9 @@ pub const META_FILE: &str = "meta.json";
 pub const JOB_FILE: &str = "job.json";
 /// The answer, byte for byte.
 pub const RESULT_FILE: &str = "result.txt";
-/// The answer of an embedding job.
+/// What the answer holds beside its text: a list of [`Output`](threadrunner_core::Output).
+pub const OUTPUT_FILE: &str = "output.json";
+/// The answer of another program's embedding job.
 pub const EMBEDDING_FILE: &str = "embedding.json";
 /// The answer so far, while the job runs.
 pub const PARTIAL_FILE: &str = "result.partial.txt";

@@ -61,8 +61,8 @@ pub use files::MAX_FILE_BYTES;
 pub use finish::Attempt;
 pub use hooks::Hook;
 pub use layout::{
-    EMBEDDING_FILE, ERROR_FILE, HOOK_FILE, HOOK_LOG_FILE, JOB_FILE, META_FILE, PARTIAL_FILE,
-    PROMPT_FILE, RESULT_FILE, TYPE_FILE,
+    EMBEDDING_FILE, ERROR_FILE, HOOK_FILE, HOOK_LOG_FILE, JOB_FILE, META_FILE, OUTPUT_FILE,
+    PARTIAL_FILE, PROMPT_FILE, RESULT_FILE, TYPE_FILE,
 };
 pub use order::by_time;
 pub use reader::{PartialAnswer, Reader};

@@ -1,7 +1,9 @@
 //! Reads a workspace from any thread, next to its owner or without one.
 
+mod answer;
+
 use std::collections::BTreeMap;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,28 +12,19 @@ use std::time::SystemTime;
 use threadrunner_core::protocol::JobRecord;
 use threadrunner_core::{ErrorCode, Failure, JobId, JobSelector, JobSpec, JobState, JobStatus};
 
-use crate::files::{JobDir, MAX_FILE_BYTES, ReadError, job_dir};
+use crate::files::{JobDir, ReadError, job_dir};
 use crate::job_files::{OutcomeSeal, clear_outcome, load_meta};
-use crate::layout::{
-    EMBEDDING_FILE, ERROR_FILE, HOOK_FILE, JOB_FILE, Layout, PARTIAL_FILE, PROMPT_FILE, RESULT_FILE,
-};
+use crate::layout::{ERROR_FILE, HOOK_FILE, JOB_FILE, Layout, PROMPT_FILE};
 use crate::order::by_time;
 use crate::watch::OwnArrivals;
 use crate::{NotKept, Result, Retention, WorkspaceError, listing, newest_jobs};
+
+pub use answer::PartialAnswer;
 
 /// Reads a workspace. Cheap to clone; needs neither the owner nor the lock.
 #[derive(Debug, Clone)]
 pub struct Reader {
     layout: Arc<Layout>,
-}
-
-/// Part of a job's answer, which may still grow.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PartialAnswer {
-    /// The job's state when this was read.
-    pub state: JobState,
-    /// The bytes from the requested offset on. They may end in the middle of a character.
-    pub bytes: Vec<u8>,
 }
 
 /// The states that a job can be found in, in the order in which it passes through them.
@@ -124,83 +117,6 @@ impl Reader {
     pub fn prompt(&self, id: &JobId) -> Result<Vec<u8>> {
         let (state, fd) = self.find(id)?;
         Ok(contents(&self.job_dir(&fd, state, id), PROMPT_FILE)?.unwrap_or_default())
-    }
-
-    /// The answer of a job that is done.
-    ///
-    /// # Errors
-    /// [`WorkspaceError::WrongState`] when it is not done; [`WorkspaceError::NoText`] when it has
-    /// no readable answer; [`WorkspaceError::NotFound`]; [`WorkspaceError::Io`].
-    pub fn result(&self, id: &JobId) -> Result<Vec<u8>> {
-        let (state, fd) = self.find(id)?;
-        if state != JobState::Done {
-            return Err(WorkspaceError::WrongState { id: id.clone(), state, wanted: "read" });
-        }
-        let dir = self.job_dir(&fd, state, id);
-        for name in ANSWERS {
-            match dir.read(name) {
-                Ok(Some(answer)) => return Ok(answer),
-                Ok(None) => {}
-                Err(ReadError::Unfit(why)) => return Err(no_text(id, dir, Some(why))),
-                Err(ReadError::Io(error)) => return Err(dir.io("read", name, error)),
-            }
-        }
-        Err(no_text(id, dir, None))
-    }
-
-    /// A job's answer so far, from a byte offset. A job that is done has all of it; a queued one,
-    /// what its last attempt wrote before it was cut short.
-    ///
-    /// # Errors
-    /// [`WorkspaceError::NoText`] when it is done without a readable answer;
-    /// [`WorkspaceError::NotFound`]; [`WorkspaceError::Io`].
-    pub fn partial(&self, id: &JobId, offset: u64) -> Result<PartialAnswer> {
-        let (state, fd) = self.find(id)?;
-        let dir = self.job_dir(&fd, state, id);
-        let names: &[&str] = match state {
-            JobState::Done => &ANSWERS,
-            // At the end the partial answer is renamed to the answer, shortly before the job moves.
-            JobState::Processing => &[PARTIAL_FILE, RESULT_FILE],
-            JobState::Failed => &[PARTIAL_FILE],
-            // From an earlier attempt that was cut short. After a `retry` it is not shown.
-            JobState::Ready if !ended_before(&dir)? => &[PARTIAL_FILE],
-            JobState::Writing | JobState::Ready => &[],
-        };
-        for name in names {
-            match dir.open(name) {
-                Ok(Some((mut file, _))) => {
-                    let mut bytes = Vec::new();
-                    file.seek(SeekFrom::Start(offset))
-                        .and_then(|_| file.take(MAX_FILE_BYTES).read_to_end(&mut bytes))
-                        .map_err(|error| dir.io("read", name, error))?;
-                    return Ok(PartialAnswer { state, bytes });
-                }
-                Ok(None) => {}
-                Err(ReadError::Unfit(why)) if state == JobState::Done => {
-                    return Err(no_text(id, dir, Some(why)));
-                }
-                // Put there by the submitter. An attempt replaces it when it has text to write.
-                Err(ReadError::Unfit(_)) => {}
-                Err(ReadError::Io(error)) => return Err(dir.io("read", name, error)),
-            }
-        }
-        match state {
-            JobState::Done => Err(no_text(id, dir, None)),
-            _ => Ok(PartialAnswer { state, bytes: Vec::new() }),
-        }
-    }
-
-    /// The most bytes that [`Reader::result`] and [`Reader::partial`] read of a job.
-    ///
-    /// # Errors
-    /// [`WorkspaceError::NotFound`].
-    pub fn answer_bytes(&self, id: &JobId) -> Result<u64> {
-        let (state, fd) = self.find(id)?;
-        let dir = self.job_dir(&fd, state, id);
-        // A file that cannot be opened is not read either.
-        let bytes = |name| dir.open(name).ok().flatten().map(|(_, bytes)| bytes);
-        let most = [RESULT_FILE, PARTIAL_FILE].into_iter().filter_map(bytes).max();
-        Ok(most.unwrap_or_default().min(MAX_FILE_BYTES))
     }
 
     /// Why a job failed: the content of its `error.txt`.
@@ -383,18 +299,6 @@ impl Reader {
     }
 }
 
-/// Whether a queued job had ended before it was queued again.
-fn ended_before(dir: &JobDir<'_>) -> Result<bool> {
-    Ok(load_meta(dir)?.status.is_some())
-}
-
-/// The files that can hold a finished job's answer. Another program's may be an embedding.
-const ANSWERS: [&str; 2] = [RESULT_FILE, EMBEDDING_FILE];
-
-fn no_text(id: &JobId, dir: JobDir<'_>, why: Option<String>) -> WorkspaceError {
-    WorkspaceError::NoText { id: id.clone(), path: dir.path, why }
-}
-
 /// The most bytes of `error.txt` that are shown.
 const REASON_BYTES: u64 = 4096;
 
@@ -447,8 +351,8 @@ fn prompt_start(dir: &JobDir<'_>, spec: &JobSpec) -> Result<String> {
     }
     let prompt = String::from_utf8_lossy(&bytes);
     let text = match spec.messages.last() {
-        Some(message) if prompt.trim().is_empty() => message.content.as_str(),
-        _ => &prompt,
+        Some(message) if prompt.trim().is_empty() => message.content.to_string().into(),
+        _ => prompt,
     };
     let mut start = String::new();
     for word in text.split_whitespace() {

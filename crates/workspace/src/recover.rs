@@ -9,7 +9,8 @@ use crate::claim::begun_too_often;
 use crate::files::{JobDir, job_dir};
 use crate::job_files::{Digest, LoadError, OutcomeSeal, is_whole_submission, load_spec};
 use crate::layout::{
-    ERROR_FILE, JOB_NEXT, META_FILE, META_NEXT, PARTIAL_FILE, RESULT_FILE, SUBMISSION_FILES,
+    ERROR_FILE, JOB_NEXT, META_FILE, META_NEXT, OUTPUT_FILE, PARTIAL_FILE, RESULT_FILE,
+    SUBMISSION_FILES,
 };
 use crate::staged::{self, Staged};
 use crate::submission::Submission;
@@ -49,7 +50,8 @@ enum Verdict {
 
 /// How an attempt ended.
 enum Ending {
-    Done,
+    /// With these files.
+    Done(&'static [&'static str]),
     Failed(Option<Failure>),
 }
 
@@ -188,8 +190,8 @@ impl Workspace {
                     staged.replace.push((meta_file, META_FILE));
                 }
                 match ending {
-                    Ending::Done => {
-                        staged.written.push(RESULT_FILE);
+                    Ending::Done(files) => {
+                        staged.written.extend(files);
                         staged.remove.push(PARTIAL_FILE);
                         staged.route.push(JobState::Done);
                         recovered.finished.push(id.clone());
@@ -200,7 +202,7 @@ impl Workspace {
                         let text = failure.map(|failure| failure.to_text()).unwrap_or_default();
                         dir.write(&*self.fs, ERROR_FILE, text.as_bytes())?;
                         staged.written.push(ERROR_FILE);
-                        staged.remove.push(RESULT_FILE);
+                        staged.remove.extend([RESULT_FILE, OUTPUT_FILE]);
                         staged.route.push(JobState::Failed);
                         recovered.failed.push(id.clone());
                     }
@@ -210,7 +212,7 @@ impl Workspace {
             Verdict::Again => {
                 let mut staged = Staged::new(id.clone(), JobState::Processing);
                 // The partial answer stays readable until the next attempt begins.
-                staged.remove.extend([META_NEXT, JOB_NEXT, RESULT_FILE]);
+                staged.remove.extend([META_NEXT, JOB_NEXT, RESULT_FILE, OUTPUT_FILE]);
                 staged.route.push(JobState::Ready);
                 self.staged.push(staged);
                 recovered.requeued.push(id.clone());
@@ -267,6 +269,14 @@ fn ended(dir: &JobDir<'_>, name: &str, attempt: u32) -> Option<Ending> {
     let meta: JobMeta = serde_json::from_slice(&bytes).ok()?;
     let seal = OutcomeSeal::of(&meta).filter(|seal| seal.attempt == attempt)?;
     let Some(digest) = seal.result else { return Some(Ending::Failed(meta.error)) };
-    let result = dir.read(RESULT_FILE).ok().flatten()?;
-    (Digest::of(&result) == digest).then_some(Ending::Done)
+    let is_whole = |name, digest| {
+        let file = dir.read(name).ok().flatten();
+        file.is_some_and(|bytes| Digest::of(&bytes) == digest)
+    };
+    let files: &'static [&'static str] = match seal.output {
+        None => &[RESULT_FILE],
+        Some(output) if is_whole(OUTPUT_FILE, output) => &[RESULT_FILE, OUTPUT_FILE],
+        Some(_) => return None,
+    };
+    is_whole(RESULT_FILE, digest).then_some(Ending::Done(files))
 }

@@ -55,7 +55,7 @@ fn rows(path: &Path, durability: Durability, runs: usize) -> Vec<(String, Series
         let mut claimed = claimed.pop().expect("one was claimed");
         claimed.append_partial("an answer").expect("there is room");
         let meta = claimed.meta().clone();
-        ws.complete(claimed, "an answer", meta, SystemTime::now()).expect("there is room");
+        ws.complete(claimed, "an answer", &[], meta, SystemTime::now()).expect("there is room");
         ws.sync()
     });
     rows.push(("1 completed".into(), series));

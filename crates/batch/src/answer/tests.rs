@@ -21,6 +21,7 @@ fn end(finish_reason: FinishReason) -> EndFrame {
             restored_tokens: 0,
         },
         timings: Timings::default(),
+        output: Vec::new(),
     }
 }
 

@@ -156,5 +156,5 @@ pub(crate) fn message(message: Loose<ChatMessage>) -> Result<Message, Failure> {
             return Err(invalid("\"messages\": a \"content\" is not text".to_owned()));
         }
     };
-    Ok(Message { role, content })
+    Ok(Message::new(role, content))
 }

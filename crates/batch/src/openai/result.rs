@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::Value;
 use threadrunner_core::protocol::EndFrame;
-use threadrunner_core::{ErrorCode, Failure, FinishReason, JobId, Role};
+use threadrunner_core::{ErrorCode, Failure, FinishReason, JobId, Output, Role, ToolCall};
 
 use super::request::Endpoint;
 
@@ -113,6 +113,9 @@ pub struct AssistantMessage<'a> {
     pub content: &'a str,
     /// Always the model.
     pub role: Role,
+    /// The tools that it calls.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<&'a ToolCall>,
 }
 
 /// Why an answer ended.
@@ -123,12 +126,15 @@ pub enum Finish {
     Stop,
     /// It was cut.
     Length,
+    /// It calls tools.
+    ToolCalls,
 }
 
 impl From<FinishReason> for Finish {
     fn from(reason: FinishReason) -> Self {
         match reason {
             FinishReason::Length | FinishReason::Repetition => Self::Length,
+            FinishReason::ToolCalls => Self::ToolCalls,
             FinishReason::Stop | FinishReason::Canceled | FinishReason::Unknown => Self::Stop,
         }
     }
@@ -186,13 +192,21 @@ pub struct ApiError<'a> {
     pub kind: &'static str,
 }
 
+fn tool_calls(output: &Output) -> &[ToolCall] {
+    match output {
+        Output::ToolCalls { tool_calls } => tool_calls,
+        _ => &[],
+    }
+}
+
 impl<'a> Completion<'a> {
     /// The answer to a request of this kind. `created` is in seconds since 1970.
     pub fn new(endpoint: Endpoint, text: &'a str, end: &'a EndFrame, created: u64) -> Self {
         let (prefix, object, said) = match endpoint {
             Endpoint::Completions => ("cmpl", ObjectType::TextCompletion, Said::Text(text)),
             Endpoint::Chat => {
-                let message = AssistantMessage { content: text, role: Role::Assistant };
+                let tool_calls = end.output.iter().flat_map(tool_calls).collect();
+                let message = AssistantMessage { content: text, role: Role::Assistant, tool_calls };
                 ("chatcmpl", ObjectType::ChatCompletion, Said::Message(message))
             }
         };
@@ -233,7 +247,10 @@ impl<'a> ErrorBody<'a> {
 /// The HTTP status of a failure.
 pub fn status(code: ErrorCode) -> u16 {
     match code {
-        ErrorCode::InvalidRequest | ErrorCode::EmptyPrompt | ErrorCode::ContextExceeded => 400,
+        ErrorCode::InvalidRequest
+        | ErrorCode::Unsupported
+        | ErrorCode::EmptyPrompt
+        | ErrorCode::ContextExceeded => 400,
         ErrorCode::ModelNotFound | ErrorCode::NoModel => 404,
         ErrorCode::Timeout => 408,
         _ => 500,

@@ -6,10 +6,10 @@ use serde::Serialize;
 use threadrunner_client::Replies;
 use threadrunner_core::protocol::{EndFrame, Progress, ReplyBody};
 use threadrunner_core::{
-    ErrorCode, ExitCode, Failure, FinishReason, JobId, Parameters, SessionName, Timings, Usage,
-    WorkspaceName,
+    ErrorCode, ExitCode, Failure, FinishReason, JobId, Output, Parameters, SessionName, Timings,
+    Usage, WorkspaceName,
 };
-use threadrunner_home::{Config, Home};
+use threadrunner_home::Home;
 
 use crate::error::CommandError;
 use crate::session::{Session, strange};
@@ -28,6 +28,8 @@ struct Answer {
     finish_reason: FinishReason,
     usage: Usage,
     timings: Timings,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    output: Vec<Output>,
 }
 
 /// What is known about an answer in advance, and how to show it.
@@ -52,7 +54,7 @@ pub(crate) fn most_tokens(
     if asked.is_some() {
         return Ok(asked);
     }
-    let defaults = Config::load(home)?.workspace(home, workspace)?.defaults;
+    let defaults = home.config()?.workspace(home, workspace)?.defaults;
     Ok(defaults.or(&Parameters::DEFAULT).max_tokens)
 }
 
@@ -60,7 +62,13 @@ pub(crate) fn most_tokens(
 fn tell_cut(end: &EndFrame, expected: &Expected<'_>) {
     let said = end.usage.completion_tokens;
     let (why, what_to_do) = match (end.finish_reason, expected.most_tokens) {
-        (FinishReason::Stop | FinishReason::Canceled | FinishReason::Unknown, _) => return,
+        (
+            FinishReason::Stop
+            | FinishReason::ToolCalls
+            | FinishReason::Canceled
+            | FinishReason::Unknown,
+            _,
+        ) => return,
         (FinishReason::Repetition, _) => {
             ("it only repeated itself".to_owned(), Some("`--repeat-limit 0` turns this check off"))
         }
@@ -276,10 +284,12 @@ impl Printer {
                 finish_reason: end.finish_reason,
                 usage: end.usage,
                 timings: end.timings,
+                output: end.output,
             };
             return Ok(output::print_json(&answer)?);
         }
         self.end_line(session).await?;
+        session.attempt(output::print_patiently(&output::lines_of(&end.output))).await?;
         tell_cut(&end, expected);
         Ok(())
     }
@@ -311,6 +321,7 @@ mod tests {
                 total_ms: 2600.0,
                 ..Timings::default()
             },
+            output: Vec::new(),
         };
         assert_eq!(
             measured(&end),

@@ -11,7 +11,6 @@ use threadrunner_core::protocol::{
     SessionsQuery, TurnRecord,
 };
 use threadrunner_core::{Failure, JobId, JobStatus, Turn, WorkspaceName, template};
-use threadrunner_home::Config;
 use threadrunner_workspace::{Reader, by_time, list_sessions};
 
 use crate::error::CommandError;
@@ -32,7 +31,7 @@ impl Files {
             return Ok(None);
         }
         let home = session.home();
-        let config = Config::load(home)?;
+        let config = home.config()?;
         let among = match workspace {
             Some(name) => vec![config.workspace(home, Some(name))?],
             None => config.workspaces(home),
@@ -81,8 +80,10 @@ impl Files {
             return None;
         }
         let record = reader.record(&id).ok().filter(|record| record.state == JobStatus::Done)?;
-        let text = String::from_utf8_lossy(&reader.result(&id).ok()?).into_owned();
-        Some(JobResult { record: JobRecord { workspace: Some(name.clone()), ..record }, text })
+        let (text, output) = reader.answer(&id).ok()?;
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let record = JobRecord { workspace: Some(name.clone()), ..record };
+        Some(JobResult { record, text, output })
     }
 
     /// Answers `sessions`.
@@ -120,11 +121,13 @@ fn turn(job: JobId, reader: &Reader) -> Option<TurnRecord> {
     let spec = reader.spec(&job).ok()?;
     let prompt = String::from_utf8_lossy(&reader.prompt(&job).ok()?).into_owned();
     let refers = |text: &String| template::references(text).next().is_some();
-    let refers = refers(&prompt) || spec.messages.iter().any(|message| refers(&message.content));
+    let refers = refers(&prompt)
+        || spec.messages.iter().flat_map(|message| message.content.texts()).any(refers);
     if spec.template && refers {
         return None;
     }
-    let answer = String::from_utf8_lossy(&reader.result(&job).ok()?).into_owned();
+    let (answer, output) = reader.answer(&job).ok()?;
+    let answer = String::from_utf8_lossy(&answer).into_owned();
     let meta = reader.record(&job).ok()?.meta;
-    Some(TurnRecord::new(job, Turn { messages: spec.messages, prompt, answer }, meta))
+    Some(TurnRecord::new(job, Turn { messages: spec.messages, prompt, answer, output }, meta))
 }

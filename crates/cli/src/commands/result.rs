@@ -26,7 +26,8 @@ pub(crate) fn run(args: JobArgs) -> CommandResult {
             }
             let newline =
                 if result.text.is_empty() || result.text.ends_with('\n') { "" } else { "\n" };
-            let text = output::for_terminal(result.text + newline);
+            let text =
+                output::for_terminal(result.text + newline) + &output::lines_of(&result.output);
             session.attempt(output::print_patiently(&text)).await?;
             Ok(ExitCode::Success)
         })

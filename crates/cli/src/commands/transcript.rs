@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde::Serialize;
 use threadrunner_core::protocol::Conversation;
-use threadrunner_core::{Message, Role, SessionName};
+use threadrunner_core::{Message, Role, SessionName, ToolCall};
 
 use crate::args::ExportFormat;
 
@@ -27,9 +27,9 @@ pub(super) fn plain(conversation: &Conversation) -> String {
         let mark = match message.role {
             Role::User => "> ",
             Role::System => "# ",
-            Role::Assistant | Role::Unknown => "",
+            Role::Assistant | Role::Tool | Role::Unknown => "",
         };
-        for line in message.content.trim_end().lines() {
+        for line in said(&message).trim_end().lines() {
             // Writing to a `String` never fails.
             let _ = writeln!(text, "{}", format!("{mark}{line}").trim_end());
         }
@@ -65,9 +65,27 @@ fn markdown(conversation: &Conversation) -> String {
             Role::System => "Instructions",
             Role::User => "Question",
             Role::Assistant => "Answer",
+            Role::Tool => "Result",
             Role::Unknown => "Message",
         };
-        let _ = write!(text, "\n## {heading}\n\n{}\n", message.content.trim_end());
+        let _ = write!(text, "\n## {heading}\n\n{}\n", said(&message).trim_end());
+    }
+    text
+}
+
+/// What a message says, with its calls of tools as lines of their own.
+fn said(message: &Message) -> String {
+    let mut text = message.content.to_string();
+    for call in message.tool_calls() {
+        if !text.is_empty() && !text.ends_with('\n') {
+            text.push('\n');
+        }
+        let _ = match call {
+            ToolCall::Function { function, .. } => {
+                writeln!(text, "[{}({})]", function.name, function.arguments)
+            }
+            ToolCall::Unknown(_) => writeln!(text, "[unknown]"),
+        };
     }
     text
 }
@@ -75,11 +93,11 @@ fn markdown(conversation: &Conversation) -> String {
 /// Returns all messages in order, the system message first.
 fn messages(conversation: &Conversation) -> Vec<Message> {
     let system = conversation.record.system.iter();
-    let system = system.map(|content| Message { role: Role::System, content: content.clone() });
+    let system = system.map(|text| Message::new(Role::System, text.clone()));
     let said = conversation.conversation.iter().flat_map(|turn| {
-        let asked = (!turn.prompt.is_empty())
-            .then(|| Message { role: Role::User, content: turn.prompt.clone() });
-        let answered = Message { role: Role::Assistant, content: turn.answer.clone() };
+        let asked =
+            (!turn.prompt.is_empty()).then(|| Message::new(Role::User, turn.prompt.clone()));
+        let answered = Message::answer(turn.answer.clone(), turn.output.clone());
         turn.messages.iter().cloned().chain(asked).chain([answered])
     });
     system.chain(said).collect()

@@ -6,8 +6,8 @@ use serde::Deserializer as _;
 use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use super::{RequestId, invalid};
-use crate::Failure;
+use super::{Op, RequestId, invalid};
+use crate::{Content, Failure, Message, Part, Role, Tool, ToolCall};
 
 /// The maximum number of JSON values in a frame. In memory, each takes many times the bytes that it
 /// takes in the frame.
@@ -20,6 +20,17 @@ const TEXT: usize = 4096;
 const ID: usize = 256;
 /// The maximum length of a message about a bad request, in characters. It may quote the request.
 const MESSAGE: usize = 1000;
+
+/// The maximum number of parts and tool calls of all messages together.
+const PARTS: usize = 4096;
+/// The maximum length of an image's URL in bytes, as OpenAI has it for images.
+const IMAGE: usize = 20 << 20;
+/// The maximum number of tools, as OpenAI has it.
+const TOOLS: usize = 128;
+/// The maximum length of a tool as JSON, in bytes.
+const TOOL: usize = 1 << 18;
+/// The maximum length of a function's name in bytes, as OpenAI has it.
+const FUNCTION: usize = 64;
 
 /// Refuses a frame with more than [`VALUES`] values. Lets a frame that is not JSON pass; parsing it
 /// reports that.
@@ -55,6 +66,104 @@ pub(super) fn check_texts(request: &Map<String, Value>) -> Result<(), Failure> {
             Err(invalid(format!("\"{key}\" has {length} bytes, but may have at most {TEXT}")))
         }
         None => Ok(()),
+    }
+}
+
+/// Checks the messages and tools of a request.
+pub(super) fn check_op(op: &Op) -> Result<(), Failure> {
+    match op {
+        Op::Simple(asked) | Op::Run(asked) | Op::Submit(asked) => {
+            check_messages(&asked.messages, &asked.tools)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Checks the messages and tools that a model is to read: their number, their sizes, and that calls
+/// and results are where they belong. Images must be data URLs, because nothing is fetched.
+///
+/// # Errors
+/// [`ErrorCode::InvalidRequest`](crate::ErrorCode::InvalidRequest).
+pub fn check_messages(messages: &[Message], tools: &[Tool]) -> Result<(), Failure> {
+    let parts = |message: &Message| match &message.content {
+        Content::Text(_) => message.tool_calls().len(),
+        Content::Parts(parts) => parts.len() + message.tool_calls().len(),
+    };
+    let parts: usize = messages.iter().map(parts).sum();
+    if parts > PARTS {
+        return Err(invalid(format!("\"messages\" hold {parts} parts, but may hold {PARTS}")));
+    }
+    messages.iter().try_for_each(check_message)?;
+    if tools.len() > TOOLS {
+        return Err(invalid(format!("{} tools, but there may be at most {TOOLS}", tools.len())));
+    }
+    for tool in tools {
+        check_function(tool.name().unwrap_or_default())?;
+        if tool.bytes() > TOOL {
+            let (name, bytes) = (tool.name().unwrap_or_default(), tool.bytes());
+            return Err(invalid(format!(
+                "tool \"{name}\" has {bytes} bytes, but may have at most {TOOL}"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn check_message(message: &Message) -> Result<(), Failure> {
+    for part in message.content.others() {
+        let Part::ImageUrl { image_url } = part else { continue };
+        let url = &image_url.url;
+        if !url.starts_with("data:image/") {
+            return Err(invalid(
+                "\"image_url\": takes a data URL (`data:image/png;base64,...`); nothing is fetched"
+                    .to_owned(),
+            ));
+        }
+        if url.len() > IMAGE {
+            let bytes = url.len();
+            return Err(invalid(format!("an image has {bytes} bytes, but may have {IMAGE}")));
+        }
+    }
+    if !message.tool_calls().is_empty() && message.role != Role::Assistant {
+        return Err(invalid("\"tool_calls\": only the role `assistant` calls tools".to_owned()));
+    }
+    for call in message.tool_calls() {
+        if let ToolCall::Function { id, function } = call {
+            check_short("a tool call's \"id\"", id)?;
+            check_function(&function.name)?;
+        }
+    }
+    let more = message.more.as_deref();
+    let call = more.and_then(|more| more.tool_call_id.as_ref());
+    if call.is_some() != (message.role == Role::Tool) {
+        return Err(invalid(
+            "\"tool_call_id\": a message of the role `tool` needs it, and no other has one"
+                .to_owned(),
+        ));
+    }
+    let name = more.and_then(|more| more.name.as_ref());
+    call.into_iter()
+        .chain(name)
+        .try_for_each(|text| check_short("\"tool_call_id\" or \"name\"", text))
+}
+
+fn check_short(what: &str, text: &str) -> Result<(), Failure> {
+    match text.len() {
+        ..=ID => Ok(()),
+        bytes => Err(invalid(format!("{what} has {bytes} bytes, but may have at most {ID}"))),
+    }
+}
+
+fn check_function(name: &str) -> Result<(), Failure> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+    match (1..=FUNCTION).contains(&name.len()) && name.bytes().all(allowed) {
+        true => Ok(()),
+        false => {
+            let shown: String = name.chars().take(FUNCTION).collect();
+            Err(invalid(format!(
+                "a function's name is 1 to {FUNCTION} letters, digits, '_' and '-', not {shown:?}"
+            )))
+        }
     }
 }
 
@@ -155,6 +264,61 @@ mod tests {
         let prompt = "word, ".repeat(SHORT);
         let long = format!(r#"{{"v":1,"op":"run","prompt":"{prompt}","messages":[]}}"#);
         Request::parse(long.as_bytes()).unwrap();
+    }
+
+    #[test]
+    fn messages_and_tools_are_bounded_and_in_their_places() {
+        let image = |url: &str| {
+            format!(
+                r#"{{"role":"user","content":[{{"type":"image_url","image_url":{{"url":"{url}"}}}}]}}"#
+            )
+        };
+        let tool = |name: &str| format!(r#"{{"type":"function","function":{{"name":"{name}"}}}}"#);
+        let call =
+            r#""tool_calls":[{"type":"function","id":"1","function":{"name":"f","arguments":""}}]"#;
+        let text = r#"{"type":"text","text":""}"#;
+        let small = image("data:image/png;base64,AA==");
+        let parse = |messages: &str, tools: &str| {
+            let frame =
+                format!(r#"{{"v":1,"op":"run","messages":[{messages}],"tools":[{tools}]}}"#);
+            Request::parse(frame.as_bytes()).map_err(|(_, failure)| failure.message)
+        };
+        parse(&small, &tool("get_weather")).unwrap();
+        parse(&format!(r#"{{"role":"assistant",{call}}},{{"role":"tool","tool_call_id":"1","content":"rain"}}"#), "").unwrap();
+        for (messages, tools, said) in [
+            (image("https://example.org/a.png"), String::new(), "nothing is fetched"),
+            (
+                image(&format!("data:image/png;base64,{}", "A".repeat(IMAGE))),
+                String::new(),
+                "an image has",
+            ),
+            (
+                format!(
+                    r#"{{"role":"user","content":[{}{text},{{"type":"image_url","image_url":{{"url":"data:image/"}}}}]}}"#,
+                    format!("{text},").repeat(PARTS)
+                ),
+                String::new(),
+                "4098 parts",
+            ),
+            (
+                small.clone(),
+                format!("{}{}", format!("{},", tool("f")).repeat(TOOLS), tool("f")),
+                "129 tools",
+            ),
+            (small.clone(), tool("a b"), "not \"a b\""),
+            (small.clone(), r#"{"type":"web_search"}"#.to_owned(), "unknown type `web_search`"),
+            (small.clone(), r#"{"type":"function","function":{}}"#.to_owned(), "needs a name"),
+            (format!(r#"{{"role":"user","content":"x",{call}}}"#), String::new(), "only the role"),
+            (r#"{"role":"tool","content":"x"}"#.to_owned(), String::new(), "needs it"),
+            (
+                r#"{"role":"user","content":"x","tool_call_id":"1"}"#.to_owned(),
+                String::new(),
+                "no other",
+            ),
+        ] {
+            let failure = parse(&messages, &tools).unwrap_err();
+            assert!(failure.contains(said), "{failure}");
+        }
     }
 
     #[test]

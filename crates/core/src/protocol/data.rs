@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine_protocol::EngineInfo;
 use crate::{
     Failure, FinishReason, HookOutcome, JobId, JobMeta, JobStatus, Message, ModelInfo, ModelRef,
-    Priority, SessionName, Timestamp, Turn, Usage, WorkspaceName,
+    Output, Priority, SessionName, Timestamp, Turn, Usage, WorkspaceName,
 };
 
 /// A submitted job.
@@ -92,6 +92,9 @@ pub struct JobResult {
     pub record: JobRecord,
     /// The content of `result.txt`, or of the `embedding.json` of another program's job.
     pub text: String,
+    /// What the answer holds beside its text.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub output: Vec<Output>,
 }
 
 /// Jobs that were removed.
@@ -324,6 +327,9 @@ pub struct TurnRecord {
     pub prompt: String,
     /// The answer.
     pub answer: String,
+    /// What the answer holds beside its text.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub output: Vec<Output>,
     /// When it was submitted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub submitted_at: Option<Timestamp>,
@@ -341,9 +347,9 @@ pub struct TurnRecord {
 impl TurnRecord {
     /// Combines a turn with the metadata of its job.
     pub fn new(job: JobId, turn: Turn, meta: JobMeta) -> Self {
-        let Turn { messages, prompt, answer } = turn;
+        let Turn { messages, prompt, answer, output } = turn;
         let JobMeta { submitted_at, model, finish_reason, usage, .. } = meta;
-        Self { job, messages, prompt, answer, submitted_at, model, finish_reason, usage }
+        Self { job, messages, prompt, answer, output, submitted_at, model, finish_reason, usage }
     }
 }
 

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use threadrunner_core::engine_protocol::{EngineInfo, Event};
 use threadrunner_core::{
-    ErrorCode, Failure, Memory, ModelDigest, ModelInfo, Parameters, Timings, Usage,
+    ErrorCode, Failure, InputKind, Memory, ModelDigest, ModelInfo, OutputKind, Parameters, Timings,
+    Usage,
 };
 
 /// The longest event, in bytes of JSON.
@@ -40,7 +41,7 @@ pub(super) fn bounded(event: Event) -> Event {
         },
         Event::LoadFailed { failure } => Event::LoadFailed { failure: of_load(failure) },
         Event::Prefill { id, done, total } => Event::Prefill { id, done: done.min(total), total },
-        Event::Text { .. } | Event::Unknown => event,
+        Event::Text { .. } | Event::Output { .. } | Event::Unknown => event,
         Event::Finished { id, finish_reason, usage, timings } => Event::Finished {
             id,
             finish_reason,
@@ -62,6 +63,8 @@ fn bounded_model(model: ModelInfo) -> ModelInfo {
         digest: model.digest.filter(ModelDigest::is_well_formed),
         n_seq_max: model.n_seq_max.clamp(1, MOST_SEQUENCES),
         recommended,
+        inputs: InputKind::ALL.iter().copied().filter(|it| model.inputs.contains(it)).collect(),
+        outputs: OutputKind::ALL.iter().copied().filter(|it| model.outputs.contains(it)).collect(),
         weight_bytes: model.weight_bytes.min(MOST_MEMORY),
         memory: bounded_memory(model.memory),
         ..model
@@ -125,6 +128,7 @@ fn of_request(failure: Failure) -> Failure {
     let code = match failure.code {
         Code::InvalidRequest
         | Code::EmptyPrompt
+        | Code::Unsupported
         | Code::ContextExceeded
         | Code::ChatTemplate
         | Code::Internal => failure.code,
@@ -204,7 +208,7 @@ mod tests {
         let json = format!(
             r#"{{"event":"ready","stream":true,"engine":{{"version":"{long}","system_info":"a\u001b[2Jb"}},
                "model":{{"name":"{long}","digest":"sha256:{long}","n_ctx":8,"n_batch":8,"n_seq_max":0,
-               "recommended":{{"temperature":-3.0,"stop":["{long}"]}},
+               "inputs":["tools","smells","tools"],"recommended":{{"temperature":-3.0,"stop":["{long}"]}},
                "memory":{{"weights_bytes":18446744073709551615,"cache_bytes":18446744073709551615}}}}}}"#
         );
         let Event::Ready { model, engine, .. } = event(&json) else { panic!() };
@@ -213,6 +217,7 @@ mod tests {
         assert_eq!((model.n_seq_max, model.digest), (1, None));
         assert_eq!(model.recommended, Parameters::default());
         assert_eq!(model.memory.total(), 2 << 48);
+        assert_eq!(model.inputs, [InputKind::Tools]);
     }
 
     #[test]

@@ -1,9 +1,9 @@
-//! Engine processes: starting them, talking to them, and their state.
+//! Engine processes: starting them, and talking to them.
 
 mod bounds;
 mod last_words;
-mod loaded;
+mod load_view;
 mod process;
 
-pub(crate) use loaded::{Engine, LoadState, LoadView, Stay};
+pub(crate) use load_view::{LoadState, LoadView};
 pub(crate) use process::{EXIT_GRACE, EngineId, EngineMessage, EngineProcess, Exit, Spawner};

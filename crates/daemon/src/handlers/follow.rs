@@ -28,11 +28,11 @@ pub(super) async fn follow(
     let _turn = answer.turn().await?;
     let bytes = job.read(|reader, id| Ok(reader.answer_bytes(id)?)).await?;
     let room = answer.room(with_frame(bytes)).await?;
-    let (record, text) = job
+    let (record, text, output) = job
         .read(|reader, id| {
             let record = reader.record(id)?;
             // For a failed job, the answer up to the failure.
-            Ok((record, text(reader.partial(id, 0)?.bytes)))
+            Ok((record, text(reader.partial(id, 0)?.bytes), reader.output(id)?))
         })
         .await?;
     let mut frames: Vec<ReplyBody> = Vec::new();
@@ -49,7 +49,7 @@ pub(super) async fn follow(
             usage: record.meta.usage.unwrap_or_default(),
             timings: record.meta.timings.unwrap_or_default(),
         };
-        frames.push(end_frame(&record.job, &done));
+        frames.push(end_frame(&record.job, &done, output));
     } else {
         frames.push(error_frame(job_failure(&record), record.job.clone()));
     }

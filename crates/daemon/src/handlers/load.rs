@@ -10,12 +10,13 @@ use crate::context::Context;
 use crate::engine::LoadState;
 
 pub(super) async fn load(context: &Context, query: LoadQuery, answer: &Answer) -> Result<(), Stop> {
-    let model = context.model(&query.query)?;
-    let mut view = context.hub.load(model.clone(), query.pin, query.keep_alive).await?;
+    let found = context.model(query.query).await?;
+    let model = found.model.clone();
+    let mut view = context.hub.load(found, query.pin, query.keep_alive).await?;
     loop {
         let seen = view.borrow_and_update().clone();
         match seen.state {
-            LoadState::Ready(_) => break,
+            LoadState::Ready => break,
             LoadState::Failed(failure) => return Err(failure.into()),
             LoadState::Loading(fraction) => {
                 let event = Progress::Loading { model: seen.name, fraction };

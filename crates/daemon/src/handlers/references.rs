@@ -127,7 +127,7 @@ impl Named<'_> {
 }
 
 fn texts(submission: &mut Submission) -> impl Iterator<Item = &mut String> {
-    let messages = submission.messages.iter_mut().map(|message| &mut message.content);
+    let messages = submission.messages.iter_mut().flat_map(|message| message.content.texts_mut());
     std::iter::once(&mut submission.prompt).chain(submission.system.iter_mut()).chain(messages)
 }
 

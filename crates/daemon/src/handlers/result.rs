@@ -20,8 +20,9 @@ pub(super) async fn result(
         JobStatus::Done => {
             let bytes = job.read(|reader, id| Ok(reader.answer_bytes(id)?)).await?;
             let room = answer.room(with_frame(bytes)).await?;
-            let text = text(job.read(|reader, id| Ok(reader.result(id)?)).await?);
-            answer.data_in::<ask::Result>(JobResult { record, text }, room).await?;
+            let (text_bytes, output) = job.read(|reader, id| Ok(reader.answer(id)?)).await?;
+            let result = JobResult { record, text: text(text_bytes), output };
+            answer.data_in::<ask::Result>(result, room).await?;
         }
         _ => answer.fail(job_failure(&record), Some(job.id)).await?,
     }

@@ -2,7 +2,7 @@
 
 use threadrunner_core::JobId;
 use threadrunner_core::protocol::{EndFrame, ErrorFrame, Progress, ReplyBody};
-use threadrunner_core::{ErrorCode, Failure};
+use threadrunner_core::{ErrorCode, Failure, Output};
 
 use super::Stop;
 use super::result::with_frame;
@@ -81,11 +81,13 @@ impl Sender {
         Self { style, told: false, attempt: 0, offset: 0, said: None, phase: None }
     }
 
-    /// An upper bound on the bytes of text in the next frames.
+    /// An upper bound on the bytes of the answer in the next frames.
     fn unsent(&self, view: &JobView) -> usize {
-        match view.end.is_none() && self.style.whole {
-            true => 0,
-            false => view.text.len().saturating_sub(self.offset),
+        let text = view.text.len().saturating_sub(self.offset);
+        match view.end {
+            None if self.style.whole => 0,
+            None => text,
+            Some(_) => text + view.output.iter().map(Output::bytes).sum::<usize>(),
         }
     }
 
@@ -107,7 +109,7 @@ impl Sender {
         }
         match &view.end {
             None => {}
-            Some(End::Done(done)) => frames.push(end_frame(&view.id, done)),
+            Some(End::Done(done)) => frames.push(end_frame(&view.id, done, view.output.clone())),
             Some(End::Failed(failure)) => {
                 frames.push(error_frame(failure.clone(), view.id.clone()));
             }
@@ -183,7 +185,7 @@ pub(super) fn token(text: &str) -> ReplyBody {
 }
 
 /// The last frame of an answer.
-pub(super) fn end_frame(job: &JobId, done: &Done) -> ReplyBody {
+pub(super) fn end_frame(job: &JobId, done: &Done, output: Vec<Output>) -> ReplyBody {
     ReplyBody::End(Box::new(EndFrame {
         token: (),
         eos: true,
@@ -192,6 +194,7 @@ pub(super) fn end_frame(job: &JobId, done: &Done) -> ReplyBody {
         finish_reason: done.finish_reason,
         usage: done.usage,
         timings: done.timings,
+        output,
     }))
 }
 

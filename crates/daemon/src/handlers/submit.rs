@@ -1,7 +1,7 @@
 //! `submit`: queues a job and sends its id once the job would survive a crash.
 
 use threadrunner_core::protocol::{ModelQuery, Submission, Submitted, ask};
-use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta, JobSpec, ModelRef, Priority};
+use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta, JobSpec, Priority};
 
 use super::{Stop, references, turn};
 use crate::answer::Answer;
@@ -50,15 +50,18 @@ pub(super) async fn new_job(
     if let Some(earlier) = &earlier {
         query = earlier.model(query, submission.usual_model);
     }
-    let model: ModelRef = context.model_in(settings, &query).map_err(|failure| match &earlier {
+    let found = context.model_in(&workspace.settings, query).await;
+    let found = found.map_err(|failure| match &earlier {
         Some(earlier) => earlier.no_model(failure),
         None => failure,
     })?;
+    let model = &found.model;
     let usual = if attached { Priority::Interactive } else { Priority::Normal };
     let mut spec = JobSpec {
         model: Some(model.clone()),
         system: submission.system.clone(),
         messages: submission.messages,
+        tools: submission.tools,
         raw: submission.raw,
         params: submission.params,
         attached,
@@ -86,7 +89,7 @@ pub(super) async fn new_job(
         ..JobMeta::default()
     };
     let id = submission.job;
-    Ok(NewJob { id, workspace: workspace.id, prompt: submission.prompt, model, spec, meta })
+    Ok(NewJob { id, workspace: workspace.id, prompt: submission.prompt, model: found, spec, meta })
 }
 
 fn check(submission: &Submission) -> Result<(), Failure> {
@@ -98,6 +101,11 @@ fn check(submission: &Submission) -> Result<(), Failure> {
         return Err(invalid(
             "raw sends the prompt as it is: it cannot be combined with a system message or messages"
                 .to_owned(),
+        ));
+    }
+    if submission.raw && !submission.tools.is_empty() {
+        return Err(invalid(
+            "raw sends the prompt as it is: it cannot be combined with tools".to_owned(),
         ));
     }
     submission.params.validate().map_err(|error| invalid(error.to_string()))?;

@@ -13,7 +13,7 @@ pub(super) async fn unload(
 ) -> Result<(), Stop> {
     let model = match (&query.backend, &query.model, &query.draft) {
         (None, None, None) => None,
-        _ => Some(context.model_to_unload(&query)?),
+        _ => Some(context.model_to_unload(query).await?),
     };
     answer.data::<ask::Unload>(&context.hub.unload(model).await?).await?;
     Ok(())

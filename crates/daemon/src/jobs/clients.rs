@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use threadrunner_core::engine_protocol::Command;
 use threadrunner_core::protocol::{ProcessList, RunningJob};
-use threadrunner_core::{ErrorCode, Failure, JobId, engine_protocol};
+use threadrunner_core::{ErrorCode, Failure, JobId};
 use threadrunner_home::WorkspaceSettings;
 
+use super::fleet::Engine;
 use super::hub::{Awaited, Ending, JobName, NewJob, Order, Serving};
 use super::live::{Live, Stage};
-use super::owner::Owner;
+use super::owner::{Owner, Stopping};
 use super::view::ViewReader;
 use crate::failures::refused_by_system;
 use crate::opening::Opened;
@@ -64,8 +66,7 @@ impl Owner {
                 let _ = reply.send(());
             }
             Order::ForgetState { state, reply } => {
-                self.states.forget(state);
-                let _ = reply.send(());
+                self.disk.forget_state(state, reply);
             }
             Order::WaitsFor { ids, reply } => {
                 let waits_for = |id| self.dependencies.waits_for(id).into_iter().flatten().cloned();
@@ -75,7 +76,7 @@ impl Owner {
                 let _ = reply.send((self.list(), self.stopping.is_some()));
             }
             Order::Load { model, pin, keep_alive, reply } => {
-                let _ = reply.send(self.load(model, pin, keep_alive));
+                let _ = reply.send(self.load(*model, pin, keep_alive));
             }
             Order::Unload { model, reply } => {
                 let _ = reply.send(self.unload(model.as_ref()));
@@ -106,7 +107,7 @@ impl Owner {
         if self.stopping.is_some() {
             return Err(ending());
         }
-        let events = self.to_owner.upgrade().ok_or_else(ending)?;
+        let events = self.inbox.for_stores().ok_or_else(ending)?;
         let Opened { workspace, ready, .. } = opened;
         let id = self.stores.next_id();
         let (store, thread) = Store::start(id, settings, workspace, ready, events)
@@ -138,7 +139,11 @@ impl Owner {
     fn submit(&mut self, job: NewJob) -> Result<JobId, Failure> {
         self.admit()?;
         let now = Instant::now();
-        let NewJob { id: chosen, workspace, prompt, model, spec, meta } = job;
+        let NewJob { id: chosen, workspace, prompt, model: found, spec, meta } = job;
+        let model = found.model.clone();
+        // What is not known yet is checked when the job begins.
+        self.fleet.takes(&model, &spec)?;
+        self.models.saw(found, now);
         if let Some(id) = &chosen {
             if self.live.contains_key(id) {
                 let message = format!("job {id} already exists and is queued or running");
@@ -166,10 +171,10 @@ impl Owner {
             stage: if claim { Stage::Claiming } else { Stage::Storing },
         };
         if let Some(deadline) = deadline {
-            self.deadlines.insert((deadline, id.clone()));
+            self.times.deadlines.insert((deadline, id.clone()));
         }
-        if claim && let Some(engine) = self.engines.get_mut(&live.model) {
-            engine.begin(id.clone());
+        if claim {
+            self.fleet.begin(&live.model, id.clone());
         }
         self.live.insert(id.clone(), live);
         let submission = Submission { id: id.clone(), is_chosen, prompt, spec, meta, claim };
@@ -183,9 +188,11 @@ impl Owner {
         if awaited == Awaited::Text && !live.followed {
             live.followed = true;
             if let Stage::Running(run) = &live.stage
-                && let Some(engine) = self.engines.get(&live.model)
+                && let Some(engine) = self.fleet.engine(&live.model).map(Engine::id)
+                && self.fleet.ready(&live.model).is_some_and(|ready| ready.knows_stream())
             {
-                engine.stream(run.request);
+                // If this fails, the process has exited, and its task reports that next.
+                self.processes.send(engine, Command::Stream { id: run.request });
             }
         }
         if matches!(live.stage, Stage::Held) {
@@ -193,7 +200,7 @@ impl Owner {
             return Some(reader);
         }
         if matches!(live.stage, Stage::Queued(_) | Stage::Storing) {
-            self.watched.insert(id.clone());
+            self.places.watch(id);
             self.tell_place(id);
         }
         Some(reader)
@@ -216,6 +223,7 @@ impl Owner {
                 live.ending.get_or_insert(ending);
             }
             Stage::Ending(_) => {}
+            Stage::Resolving => self.fail_queued(id, ending.failure()),
             Stage::Held => {
                 self.dependencies.forget(id);
                 self.fail_queued(id, ending.failure());
@@ -237,19 +245,18 @@ impl Owner {
     pub(super) fn cancel_request(&self, id: &JobId) {
         if let Some(live) = self.live.get(id)
             && let Stage::Running(run) = &live.stage
-            && let Some(engine) = self.engines.get(&live.model)
+            && let Some(engine) = self.fleet.engine(&live.model)
         {
-            engine.send(engine_protocol::Command::Cancel { id: run.request });
+            self.processes.send(engine.id(), Command::Cancel { id: run.request });
         }
     }
 
     fn list(&mut self) -> ProcessList {
         let now = Instant::now();
-        let (memory_used, memory_budget) = self.memory_use(now);
-        let mut models: Vec<_> = self.engines.values().map(|e| e.describe(now)).collect();
-        models.sort_by(|a, b| a.model.cmp(&b.model));
+        let (memory_used, memory_budget) = self.budget.in_use(now, &mut self.fleet);
+        let models = self.fleet.describe(now);
         // Goes through the engines, which have few jobs: a status must not walk a long queue.
-        let begun = self.engines.values().flat_map(|engine| engine.jobs());
+        let begun = self.fleet.all().flat_map(Engine::jobs);
         let mut running: Vec<_> = begun
             .filter_map(|id| {
                 let live = self.live.get(&id)?;
@@ -282,11 +289,12 @@ impl Owner {
     fn stop(&mut self, now: bool) {
         let grace = if now || self.stopping.is_some() { Duration::ZERO } else { self.config.grace };
         tracing::info!(grace_s = grace.as_secs_f64(), "stopping");
-        self.stopping = Some(Instant::now() + grace);
+        let given_up = self.stopping.is_some_and(|stopping| stopping.given_up);
+        self.stopping = Some(Stopping { at: Instant::now() + grace, given_up });
         self.hooks.stop();
         // Queued jobs stay on disk for the next daemon. Tell their readers now.
         for live in self.live.values_mut() {
-            if matches!(live.stage, Stage::Queued(_) | Stage::Held) {
+            if live.stage.is_at_rest() {
                 live.keep_for_the_next_daemon();
             }
         }
@@ -294,7 +302,9 @@ impl Owner {
 
     /// Moves running jobs back to `ready`, for the next daemon.
     pub(super) fn give_up_running(&mut self) {
-        self.given_up = true;
+        if let Some(stopping) = &mut self.stopping {
+            stopping.given_up = true;
+        }
         self.hooks.give_up();
         let running: Vec<_> = self
             .live

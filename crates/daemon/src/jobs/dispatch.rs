@@ -1,41 +1,41 @@
 //! Moves jobs from the queue to the engines: which job begins where, and when.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use threadrunner_core::{ErrorCode, Failure, JobId, ModelRef, Priority};
 
-use super::live::Stage;
+use super::live::{Live, Stage};
 use super::owner::Owner;
+use super::queue::Queue;
 use super::view::Phase;
-
-/// The shortest time between two reports of places: each change of the queue moves everyone's.
-const PLACES_EVERY: Duration = Duration::from_millis(50);
 
 impl Owner {
     /// Begins every job that can begin now.
     pub(super) fn dispatch(&mut self) {
         self.assign_rooms();
-        if self.stopping.is_none() && self.short_until.is_none() {
+        if self.stopping.is_none() && self.times.short.is_none() {
             // Loaded models go first: loading is slow.
-            let loaded = self.queue.models().filter(|model| self.engines.contains_key(*model));
+            let loaded = self.queue.models().filter(|model| self.fleet.has_engine(model));
             for model in loaded.cloned().collect::<Vec<_>>() {
                 self.dispatch_model(&model);
             }
-            for model in self.rooms.waiting() {
+            for model in self.fleet.waiting() {
                 self.dispatch_model(&model);
             }
         }
         if self.queue.take_changed() {
-            self.places_changed();
+            let now = Instant::now();
+            self.places.changed(now);
+            self.tell_places(now);
         }
     }
 
     fn dispatch_model(&mut self, model: &ModelRef) {
-        if self.engines.get(model).is_some_and(|engine| self.rooms.yields(engine.id())) {
+        if self.fleet.yields(model) {
             return;
         }
-        let takes_more = self.engines.get(model).is_some_and(|engine| engine.free_slots(true) > 0);
-        if takes_more && self.finishes_with_old_files(model) {
+        let takes_more = self.fleet.free_slots(model, true) > 0;
+        if takes_more && (!self.knows(model) || self.finishes_with_old_files(model)) {
             return;
         }
         match self.try_engine(model) {
@@ -56,10 +56,8 @@ impl Owner {
             }
         }
         while let Some(id) = self.pop_fitting(model) {
-            if let Some(engine) = self.engines.get_mut(model) {
-                engine.begin(id.clone());
-            }
-            self.watched.remove(&id);
+            self.fleet.begin(model, id.clone());
+            self.places.forget(&id);
             if let Some(live) = self.live.get_mut(&id) {
                 live.stage = Stage::Claiming;
                 self.stores[live.workspace].claim(id);
@@ -69,10 +67,9 @@ impl Owner {
 
     /// Takes the next job for which this model's engine has a slot.
     fn pop_fitting(&mut self, model: &ModelRef) -> Option<JobId> {
-        let engine = self.engines.get(model)?;
-        if engine.free_slots(false) > 0 {
+        if self.fleet.free_slots(model, false) > 0 {
             self.queue.pop(model, false)
-        } else if engine.free_slots(true) > 0 {
+        } else if self.fleet.free_slots(model, true) > 0 {
             self.queue.pop(model, true)
         } else {
             None
@@ -91,44 +88,35 @@ impl Owner {
         } else {
             !self.queue.waits(model)
         };
-        let yields = self.engines.get(model).is_some_and(|engine| self.rooms.yields(engine.id()));
         if !goes_first
-            || yields
+            || self.fleet.yields(model)
             || self.finishes_with_old_files(model)
             || !self.try_engine(model)?
         {
             return Ok(false);
         }
-        Ok(self.engines.get(model).is_some_and(|engine| engine.free_slots(interactive) > 0))
+        Ok(self.fleet.free_slots(model, interactive) > 0)
     }
 
-    /// Reports places to the readers of queued jobs now, or later if the last report was just now.
-    fn places_changed(&mut self) {
-        if self.watched.is_empty() {
-            return;
-        }
-        let now = Instant::now();
-        match self.places_told.map(|told| told + PLACES_EVERY) {
-            Some(next) if next > now => self.places_at = Some(next),
-            _ => self.tell_places(now),
-        }
-    }
-
-    /// Reports their places to the readers of all queued jobs.
+    /// Reports their places to the readers of all queued jobs, if that is due.
     pub(super) fn tell_places(&mut self, now: Instant) {
-        self.places_told = Some(now);
-        self.places_at = None;
-        for id in &self.watched {
-            self.tell_place(id);
+        let Self { places, live, queue, .. } = self;
+        for id in places.due(now) {
+            tell_place(live.get(id), queue);
         }
     }
 
     /// Reports a queued job's place to its readers.
     pub(super) fn tell_place(&self, id: &JobId) {
-        if let Some(live) = self.live.get(id)
-            && let Some(position) = self.position(id)
-        {
-            live.set_phase(Phase::Queued { position });
-        }
+        tell_place(self.live.get(id), &self.queue);
+    }
+}
+
+fn tell_place(live: Option<&Live>, queue: &Queue) {
+    if let Some(live) = live
+        && let Stage::Queued(ticket) = live.stage
+        && let Some(position) = queue.place(live.lane(), ticket)
+    {
+        live.set_phase(Phase::Queued { position });
     }
 }

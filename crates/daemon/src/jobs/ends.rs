@@ -29,9 +29,7 @@ impl Owner {
         live.stage = Stage::Held;
         // Submitted to begin at once, it already has a slot, but an earlier turn of its session is
         // still open.
-        if let Some(engine) = self.engines.get_mut(&live.model) {
-            engine.end(id, Instant::now());
-        }
+        self.fleet.end(&live.model, id, Instant::now());
         if let Some(ending) = live.ending {
             self.dependencies.forget(id);
             self.fail_queued(id, ending.failure());

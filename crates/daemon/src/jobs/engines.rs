@@ -1,43 +1,49 @@
 //! Handles what engines tell the owner: events, and exits.
 
-use std::collections::HashMap;
 use std::time::Instant;
 
 use threadrunner_core::engine_protocol::{Command, EngineRequestId, Event};
-use threadrunner_core::protocol::{KeptModel, Unloaded};
+use threadrunner_core::protocol::Unloaded;
 use threadrunner_core::{
-    BackendKind, ErrorCode, Failure, FinishReason, JobId, ModelId, ModelRef, Timings, Usage,
+    BackendKind, ErrorCode, Failure, FinishReason, JobId, ModelRef, Output, Timings, Usage,
 };
 
+use super::fleet::Estimate;
 use super::live::{Live, Stage, milliseconds};
 use super::owner::Owner;
-use super::view::{Done, End, Phase};
-use crate::engine::{Engine, EngineId, EngineMessage, Exit, LoadState};
+use super::view::{Done, End, Phase, ViewSender};
+use crate::engine::{EngineId, EngineMessage, Exit, LoadState};
 use crate::store::too_long;
 
 impl Owner {
     /// Handles what an engine sends, or that it has exited.
     pub(super) fn engine(&mut self, id: EngineId, message: EngineMessage) {
-        let speaks_of_sizes = match &message {
-            EngineMessage::Events(events) => self.sizes.heard(id, events),
-            EngineMessage::Exited(exit) => self.sizes.gone(id, &exit.how),
+        let estimate = match &message {
+            EngineMessage::Events(events) => self.fleet.estimated(id, events),
+            EngineMessage::Exited(exit) => self.fleet.no_estimate(id, &exit.how),
         };
-        if speaks_of_sizes {
-            return;
+        match estimate {
+            None => {}
+            Some(Estimate::Awaited) => return,
+            Some(Estimate::Given) => return self.processes.release(id),
+            Some(Estimate::Failed) => {
+                self.processes.kill(id);
+                return self.processes.release(id);
+            }
         }
         let exited = matches!(message, EngineMessage::Exited(_));
         self.engine_said(id, message);
         if exited {
             // Its memory is not free before this.
-            self.leaving.remove(&id);
+            self.fleet.exited(id);
             // And until now it may have written session states.
-            self.states.engine_ended();
+            self.disk.engine_ended();
         }
     }
 
     fn engine_said(&mut self, id: EngineId, message: EngineMessage) {
         // An engine that was told to exit may still send events; they are ignored.
-        let Some(model) = self.processes.get(&id).cloned() else { return };
+        let Some(model) = self.fleet.model_of(id).cloned() else { return };
         match message {
             EngineMessage::Events(events) => {
                 let mut gets_on = false;
@@ -46,13 +52,13 @@ impl Owner {
                         Ok(progress) => gets_on |= progress,
                         Err(what) => self.end_engine(&model, &what),
                     }
-                    if !self.processes.contains_key(&id) {
+                    if self.fleet.model_of(id).is_none() {
                         return;
                     }
                 }
                 let awaited = self.requests.awaits(id);
-                if gets_on && let Some(engine) = self.engines.get_mut(&model) {
-                    engine.heard(awaited, Instant::now());
+                if gets_on {
+                    self.fleet.heard(&model, awaited, Instant::now());
                 }
             }
             EngineMessage::Exited(exit) => self.engine_exited(&model, &exit),
@@ -73,25 +79,23 @@ impl Owner {
         match event {
             Event::Loading { fraction } => self.engine_loading(model, fraction)?,
             Event::Ready { model: info, engine: built, stream } => {
-                self.must_load(model, "ready")?;
-                if let Some(engine) = self.engines.get_mut(model) {
-                    engine.set_knows_stream(stream);
+                if !self.fleet.loaded(model, *info, built, stream, Instant::now()) {
+                    return Err(was_loaded("ready"));
                 }
-                let ready = LoadState::Ready(Box::new((*info, built)));
-                for id in self.set_engine(model, ready) {
+                for id in self.show(model, LoadState::Ready) {
                     self.start(&id);
                 }
             }
             Event::LoadFailed { failure } => {
-                self.must_load(model, "load_failed")?;
+                if self.fleet.loading(model).is_none() {
+                    return Err(was_loaded("load_failed"));
+                }
                 self.load_failed(model, &failure, false);
             }
             // It concerns no request, so it is not progress.
             Event::Unknown => {
                 progress = false;
-                if self.engines.get_mut(model).is_some_and(|engine| !engine.surprises()) {
-                    return Err("sent too many unknown events".to_owned());
-                }
+                self.surprised_by(model)?;
             }
             Event::Sized { .. } => return Err("sent `sized` without being asked".to_owned()),
             Event::Prefill { id, done, total } => {
@@ -106,10 +110,22 @@ impl Owner {
                 self.text(&job, id, &text);
                 progress = !text.is_empty();
             }
+            Event::Output { id, output } => {
+                let kind = output.kind();
+                let job = self.requests.heard(id, engine, output.bytes())?.clone();
+                let gives = self.fleet.ready(model).is_some_and(|ready| ready.gives(kind));
+                if !output.is_known() {
+                    self.surprised_by(model)?;
+                } else if gives {
+                    self.output(&job, id, output);
+                } else {
+                    return Err(format!("sent {kind}, which its `ready` does not mention"));
+                }
+            }
             Event::Finished { id, finish_reason, usage, timings } => {
                 let job = self.requests.end(id, engine)?;
-                if let Some(engine) = self.engines.get_mut(model) {
-                    engine.count(&usage);
+                if let Some(ready) = self.fleet.ready(model) {
+                    ready.count(&usage);
                 }
                 if self.leave_engine(model, &job, id) {
                     self.finish(&job, finish_reason, usage, timings);
@@ -126,11 +142,11 @@ impl Owner {
         Ok(progress)
     }
 
-    /// Checks that an engine is still loading, so that it may send the event `what`.
-    fn must_load(&self, model: &ModelRef, what: &str) -> Result<(), String> {
-        match self.engines.get(model).and_then(Engine::loading) {
-            Some(_) => Ok(()),
-            None => Err(format!("sent `{what}` after it had loaded the model")),
+    /// Counts what an engine sends that this daemon does not know.
+    fn surprised_by(&mut self, model: &ModelRef) -> Result<(), String> {
+        match self.fleet.engine_mut(model).is_some_and(|engine| !engine.surprises()) {
+            true => Err("sent too many unknown events".to_owned()),
+            false => Ok(()),
         }
     }
 
@@ -149,21 +165,20 @@ impl Owner {
         }
     }
 
-    /// Sets an engine's load state. Returns the jobs that it was given.
-    fn set_engine(&mut self, model: &ModelRef, state: LoadState) -> Vec<JobId> {
-        let Some(engine) = self.engines.get_mut(model) else { return Vec::new() };
-        engine.set(state, Instant::now());
+    /// Shows those who wait for a model how its engine gets on. Returns the jobs that it was given.
+    fn show(&self, model: &ModelRef, state: LoadState) -> Vec<JobId> {
+        let Some(engine) = self.fleet.engine(model) else { return Vec::new() };
+        self.processes.show(engine.id(), state);
         engine.jobs()
     }
 
     fn engine_loading(&mut self, model: &ModelRef, fraction: f32) -> Result<(), String> {
-        self.must_load(model, "loading")?;
-        let name = model.name();
-        let gets_on = self.engines.get_mut(model).map(|it| it.get_on(fraction, Instant::now()));
-        if gets_on == Some(false) {
+        let loading = self.fleet.loading(model).ok_or_else(|| was_loaded("loading"))?;
+        if !loading.get_on(fraction, Instant::now()) {
             return Err("sent too many `loading` events".to_owned());
         }
-        for id in self.set_engine(model, LoadState::Loading(fraction)) {
+        let name = model.name();
+        for id in self.show(model, LoadState::Loading(fraction)) {
             if let Some(live) = self.live.get(&id) {
                 live.set_phase(Phase::Loading { model: name.clone(), fraction });
             }
@@ -175,7 +190,7 @@ impl Owner {
     /// was not to blame, and they only lose an attempt.
     pub(super) fn load_failed(&mut self, model: &ModelRef, failure: &Failure, may_load: bool) {
         tracing::warn!(model = model.name(), %failure, "cannot load the model");
-        for id in self.set_engine(model, LoadState::Failed(failure.clone())) {
+        for id in self.show(model, LoadState::Failed(failure.clone())) {
             // A job whose claim is still under way later finds no engine, and asks for another.
             let claimed =
                 matches!(self.live.get(&id).map(|live| &live.stage), Some(Stage::Claimed(_)));
@@ -192,8 +207,7 @@ impl Owner {
     fn engine_exited(&mut self, model: &ModelRef, exit: &Exit) {
         let how = &exit.how;
         tracing::warn!(model = model.name(), how, "the engine exited unexpectedly");
-        let died_loading = self.engines.get(model).and_then(Engine::loading).is_some();
-        if died_loading {
+        if self.fleet.loading(model).is_some() {
             let failure = Failure::new(
                 ErrorCode::ModelLoad,
                 format!("the engine died while loading {}: it {how}", path_of(model)),
@@ -232,32 +246,42 @@ impl Owner {
             view.send_modify(|view| {
                 view.attempt += 1;
                 view.earlier = std::mem::take(&mut view.text);
+                view.output.clear();
                 view.phase = Phase::Queued { position: 0 };
             });
         }
         self.stores[live.workspace].release(id.clone(), true);
     }
 
-    /// Sends a claimed job to its engine, which has loaded the model.
+    /// Sends a claimed job to its engine, which has loaded the model. Fails it if the model does not
+    /// take what it asks.
     pub(super) fn start(&mut self, id: &JobId) {
         let Some(live) = self.live.get_mut(id) else { return };
-        let Some(engine) = self.engines.get_mut(&live.model) else { return };
+        if !self.fleet.has_engine(&live.model) {
+            return;
+        }
         let stage = std::mem::replace(&mut live.stage, Stage::Storing);
         let Stage::Claimed(work) = stage else {
             live.stage = stage;
             return;
         };
+        if let Err(failure) = self.fleet.takes(&live.model, &work.spec) {
+            live.stage = Stage::Claimed(work);
+            return self.fail_claimed(id, failure);
+        }
+        let Some(engine) = self.fleet.engine_mut(&live.model) else { return };
         engine.keep(work.spec.keep_alive);
-        self.next_request += 1;
-        let (generate, run) =
-            work.into_request(EngineRequestId(self.next_request), live.submitted, live.followed);
-        let (max_tokens, context) = (generate.params.max_tokens, engine.context());
-        self.requests.add(run.request, id.clone(), engine.id(), max_tokens, context);
         engine.asked(Instant::now());
+        let engine = engine.id();
+        let (generate, run) =
+            work.into_request(self.requests.next(), live.submitted, live.followed);
+        let context = self.fleet.ready(&live.model).map_or(0, |ready| ready.context());
+        let max_tokens = generate.params.max_tokens;
+        self.requests.add(run.request, id.clone(), engine, max_tokens, context);
         live.stage = Stage::Running(Box::new(run));
         live.view(id);
         // If this fails, the engine is gone, and its task says so next.
-        engine.send(Command::Generate(Box::new(generate)));
+        self.processes.send(engine, Command::Generate(Box::new(generate)));
         let model = live.model.clone();
         self.note_last_model(&model);
     }
@@ -267,9 +291,7 @@ impl Owner {
         let Some(path) = &model.path else { return };
         if model.backend == BackendKind::Llama && self.last_model.as_ref() != Some(path) {
             self.last_model = Some(path.clone());
-            if let Err(error) = threadrunner_home::note_last_model(&self.home, path) {
-                tracing::warn!(%error, "cannot record the model used last");
-            }
+            self.disk.note_last_model(path.clone());
         }
     }
 
@@ -282,6 +304,14 @@ impl Owner {
         self.flush_soon(id);
     }
 
+    fn output(&mut self, id: &JobId, request: EngineRequestId, output: Output) {
+        let Some(live) = self.live.get_mut(id).filter(|live| live.runs(request)) else { return };
+        live.view(id).send_modify(|view| {
+            view.phase = Phase::Decode;
+            output.add_to(&mut view.output);
+        });
+    }
+
     /// Frees the slot that a request had in its engine. Returns whether the job still runs that
     /// request.
     fn leave_engine(&mut self, model: &ModelRef, job: &JobId, request: EngineRequestId) -> bool {
@@ -289,8 +319,8 @@ impl Owner {
         let running = live.is_some_and(|live| live.runs(request));
         // A job that was canceled and has begun again since holds the slot anew.
         let begun_again = !running && live.is_some_and(Live::in_engine);
-        if !begun_again && let Some(engine) = self.engines.get_mut(model) {
-            engine.end(job, Instant::now());
+        if !begun_again {
+            self.fleet.end(model, job, Instant::now());
         }
         running
     }
@@ -312,33 +342,26 @@ impl Owner {
         };
         let mut meta = std::mem::take(&mut run.meta);
         meta.duration_s = Some(run.since.elapsed().as_secs_f64());
-        meta.set_model(model_id(&self.engines, &live.model));
+        meta.set_model(self.fleet.id_of(&live.model));
         meta.finish_reason = Some(finish_reason);
         meta.usage = Some(usage);
         meta.timings = Some(timings);
         let done = Done { model: live.model.name(), finish_reason, usage, timings };
         live.stage = Stage::Ending(End::Done(Box::new(done)));
-        let text = live.view.as_ref().map(|view| view.borrow().text.clone()).unwrap_or_default();
-        self.unflushed.remove(id);
-        self.stores[live.workspace].complete(id.clone(), text, meta);
+        let said = |view: &ViewSender| {
+            let view = view.borrow();
+            (view.text.clone(), view.output.clone())
+        };
+        let (text, output) = live.view.as_ref().map(said).unwrap_or_default();
+        self.unflushed.jobs.remove(id);
+        self.stores[live.workspace].complete(id.clone(), text, output, meta);
     }
 
     /// Unloads a model, even if it is busy or pinned; with `None`, all models that are neither.
     /// Returns the names of the unloaded models and, with `None`, the models kept. A model without
     /// a draft model stands for all of its engines, whatever their draft models.
     pub(super) fn unload(&mut self, model: Option<&ModelRef>) -> Unloaded {
-        let chosen: Vec<_> = match model {
-            Some(model) => {
-                let loaded = self.engines.keys().filter(|loaded| loaded.is_as_asked(model));
-                loaded.cloned().collect()
-            }
-            None => self
-                .engines
-                .values()
-                .filter(|engine| engine.jobs().is_empty() && !engine.is_pinned())
-                .map(|engine| engine.model().clone())
-                .collect(),
-        };
+        let chosen = self.fleet.to_unload(model);
         for model in &chosen {
             tracing::info!(model = model.name(), "unloaded: requested");
             if let Some(engine) = self.forget_engine(model) {
@@ -349,28 +372,21 @@ impl Owner {
         }
         let mut models: Vec<_> = chosen.iter().map(ModelRef::name).collect();
         models.sort();
-        let kept = |engine: &Engine| KeptModel {
-            name: engine.model().name(),
-            pinned: engine.is_pinned(),
-            running: u32::try_from(engine.jobs().len()).unwrap_or(u32::MAX),
-        };
-        let mut kept: Vec<_> = match model {
+        let kept = match model {
             Some(_) => Vec::new(),
-            None => self.engines.values().map(kept).collect(),
+            None => self.fleet.kept(),
         };
-        kept.sort();
         Unloaded { models, kept }
     }
+}
+
+fn was_loaded(event: &str) -> String {
+    format!("sent `{event}` after it had loaded the model")
 }
 
 pub(super) fn engine_died(how: &str) -> Failure {
     Failure::new(ErrorCode::EngineDied, format!("the engine died: it {how}"))
         .hint("the daemon keeps running; its log has the engine's last output")
-}
-
-/// What a model is, as far as its engine has said.
-pub(super) fn model_id(engines: &HashMap<ModelRef, Engine>, model: &ModelRef) -> ModelId {
-    engines.get(model).map_or_else(|| model.id(None), Engine::model_id)
 }
 
 pub(super) fn path_of(model: &ModelRef) -> String {

@@ -15,6 +15,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::view::ViewReader;
 use crate::engine::LoadView;
+use crate::models::FoundModel;
 use crate::opening::Opened;
 use crate::store::Archive;
 use crate::store::WorkspaceId;
@@ -26,7 +27,7 @@ pub(crate) struct NewJob {
     pub(crate) id: Option<JobId>,
     pub(crate) workspace: WorkspaceId,
     pub(crate) prompt: String,
-    pub(crate) model: ModelRef,
+    pub(crate) model: FoundModel,
     pub(crate) spec: JobSpec,
     pub(crate) meta: JobMeta,
 }
@@ -140,10 +141,10 @@ pub(super) enum Order {
         reply: oneshot::Sender<(ProcessList, bool)>,
     },
     Load {
-        model: ModelRef,
+        model: Box<FoundModel>,
         pin: bool,
         keep_alive: Option<KeepAlive>,
-        reply: oneshot::Sender<Result<watch::Receiver<LoadView>, Failure>>,
+        reply: oneshot::Sender<watch::Receiver<LoadView>>,
     },
     Unload {
         model: Option<ModelRef>,
@@ -275,11 +276,12 @@ impl Hub {
     /// Loads a model if it is not loaded, and sets how long it stays. The view shows the progress.
     pub(crate) async fn load(
         &self,
-        model: ModelRef,
+        model: FoundModel,
         pin: bool,
         keep_alive: Option<KeepAlive>,
     ) -> Result<watch::Receiver<LoadView>, Failure> {
-        self.ask(|reply| Order::Load { model, pin, keep_alive, reply }).await?
+        let model = Box::new(model);
+        self.ask(|reply| Order::Load { model, pin, keep_alive, reply }).await
     }
 
     /// Unloads a model, even a busy one; with `None`, every model that is idle and not pinned.

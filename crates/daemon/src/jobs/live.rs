@@ -44,6 +44,8 @@ pub(super) struct Live {
 pub(super) enum Stage {
     /// Being written to disk, to be queued next.
     Storing,
+    /// In `ready`, until the usual model of its workspace is looked up.
+    Resolving,
     /// In `ready`, held until other jobs have ended.
     Held,
     /// In the queue.
@@ -58,6 +60,13 @@ pub(super) enum Stage {
     Releasing,
     /// Its end is being written.
     Ending(End),
+}
+
+impl Stage {
+    /// Whether the job is in `ready` and nothing is being done to it.
+    pub(super) fn is_at_rest(&self) -> bool {
+        matches!(self, Self::Resolving | Self::Held | Self::Queued(_))
+    }
 }
 
 /// What a claimed job holds.
@@ -157,7 +166,8 @@ impl Work {
         let input = if self.spec.raw {
             Input::Raw(self.prompt)
         } else {
-            Input::Chat(conversation(&self.spec, self.prompt))
+            let messages = conversation(&self.spec, self.prompt);
+            Input::Chat { messages, tools: self.spec.tools.clone() }
         };
         let generate = Generate {
             id: request,
@@ -174,13 +184,9 @@ impl Work {
 
 /// The system message, the conversation so far and the prompt, as far as there are any.
 fn conversation(spec: &JobSpec, prompt: String) -> Vec<Message> {
-    let system = spec.system.iter().map(|content| (Role::System, content.clone()));
-    let prompt = (!prompt.is_empty()).then_some((Role::User, prompt));
-    system
-        .map(|(role, content)| Message { role, content })
-        .chain(spec.messages.iter().cloned())
-        .chain(prompt.map(|(role, content)| Message { role, content }))
-        .collect()
+    let system = spec.system.iter().map(|text| Message::new(Role::System, text.clone()));
+    let prompt = (!prompt.is_empty()).then(|| Message::new(Role::User, prompt));
+    system.chain(spec.messages.iter().cloned()).chain(prompt).collect()
 }
 
 /// Milliseconds from `start` to `end`; 0 if `end` comes first.
@@ -200,7 +206,7 @@ mod tests {
 
     #[test]
     fn a_conversation_is_system_then_messages_then_prompt() {
-        let earlier = Message { role: Role::Assistant, content: "hi".into() };
+        let earlier = Message::new(Role::Assistant, "hi");
         let spec = JobSpec {
             system: Some("be brief".into()),
             messages: vec![earlier],

@@ -1,27 +1,32 @@
-//! The owner: the one place that waits, and the state that all decisions are based on.
+//! The owner: the state that all decisions are based on.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use threadrunner_core::{HookOutcome, JobId, JobIdSource, JobStatus, ModelRef};
+use threadrunner_core::{JobId, JobIdSource, JobStatus};
 use threadrunner_home::{Config, Home, machine_number};
 use tokio::sync::mpsc;
 
+use super::budget::Budget;
 use super::changes::{Changes, changes};
 use super::dependencies::Dependencies;
-use super::hub::{Change, Hub, Orders};
+use super::disk::Disk;
+use super::fleet::Fleet;
+use super::hub::{Change, Hub};
+use super::inbox::{Inbox, Next};
+use super::known_models::KnownModels;
 use super::live::{Live, Stage};
+use super::places::Places;
+use super::prepared::PreparedStates;
+use super::processes::Processes;
 use super::queue::Queue;
 use super::requests::Requests;
-use super::rooms::Rooms;
-use super::sizes::Sizes;
-use super::transit::{Leaving, WantedLoad};
-use crate::engine::{EXIT_GRACE, Engine, EngineId, EngineMessage, Spawner};
-use crate::hooks::{Hooks, PlacedJob};
-use crate::states::States;
+use crate::engine::{EXIT_GRACE, EngineId, EngineMessage, Spawner};
+use crate::hooks::Hooks;
+use crate::models::ModelCatalog;
 use crate::store::WorkspaceId;
-use crate::store::{StoreEvent, StoreEvents, Stores};
+use crate::store::{After, StoreEvent, StoreEvents, Stores};
 
 /// Operations that may be under way in the workspaces' threads; beyond that, new requests wait.
 const STORE_OPERATIONS: usize = 512;
@@ -31,77 +36,74 @@ const FLUSH_AFTER: Duration = Duration::from_millis(100);
 const LIST_EVERY: Duration = Duration::from_secs(30);
 /// Messages of engines that may wait for the owner; beyond that, the engines' streams wait.
 const ENGINE_MESSAGES: usize = 256;
-/// Once in this many turns, everything else goes before the engines, whose messages may never stop.
-const ENGINES_FIRST: u32 = 16;
 
 /// Owns all jobs and engines.
 #[derive(Debug)]
 pub(crate) struct Owner {
-    pub(super) home: Home,
     pub(super) config: Config,
     pub(super) stores: Stores,
-    pub(super) spawner: Spawner,
-    pub(super) ids: JobIdSource,
+
+    // The jobs.
+    pub(super) live: HashMap<JobId, Live>,
     pub(super) queue: Queue,
     pub(super) dependencies: Dependencies,
     pub(super) hooks: Hooks,
-    pub(super) states: States,
-    pub(super) live: HashMap<JobId, Live>,
-    pub(super) engines: HashMap<ModelRef, Engine>,
-    /// Which engines make way for models that have none.
-    pub(super) rooms: Rooms,
-    /// What is known about the memory of models that are not loaded.
-    pub(super) sizes: Sizes,
-    /// Models that clients asked to load and that have no engine yet.
-    pub(super) wanted_loads: HashMap<ModelRef, WantedLoad>,
-    /// Engines that were told to exit but have not exited yet.
-    pub(super) leaving: HashMap<EngineId, Leaving>,
-    /// When the free memory was last read, and the budget that followed from it.
-    pub(super) budget_read: Option<(Instant, u64)>,
-    /// The model of each engine whose messages still count.
-    pub(super) processes: HashMap<EngineId, ModelRef>,
+    pub(super) ids: JobIdSource,
+
+    // The engines.
+    pub(super) fleet: Fleet,
+    pub(super) budget: Budget,
+    pub(super) processes: Processes,
     pub(super) requests: Requests,
-    pub(super) next_request: u64,
     /// The model file used last, as recorded for clients that name no model.
     pub(super) last_model: Option<PathBuf>,
-    pub(super) deadlines: BTreeSet<(Instant, JobId)>,
-    /// Running jobs with text that is not on disk yet, and when to write it.
-    pub(super) unflushed: HashSet<JobId>,
-    pub(super) flush_at: Option<Instant>,
-    pub(super) list_at: Instant,
+
+    // The disks.
+    pub(super) disk: Disk,
+    pub(super) models: KnownModels,
+    pub(super) prepared: PreparedStates,
+    /// Jobs that wait until the usual model of their workspace is looked up.
+    pub(super) unresolved: HashMap<WorkspaceId, Vec<(JobId, After)>>,
+
+    // What is to be told or written.
+    pub(super) places: Places,
+    pub(super) unflushed: Unflushed,
     /// Where changes go for clients that watch all jobs.
     pub(super) changes: Changes,
+
+    pub(super) times: Times,
+    pub(super) stopping: Option<Stopping>,
+    pub(super) inbox: Inbox,
+}
+
+/// When the owner has something to do by itself.
+#[derive(Debug)]
+pub(super) struct Times {
+    /// When jobs time out.
+    pub(super) deadlines: BTreeSet<(Instant, JobId)>,
+    /// When to list `ready` next.
+    list: Instant,
     /// Until when no queued job is claimed, because the disk is full or the like.
-    pub(super) short_until: Option<Instant>,
-    /// Queued jobs with readers, when places were last reported, and when to report them next.
-    pub(super) watched: HashSet<JobId>,
-    pub(super) places_told: Option<Instant>,
-    pub(super) places_at: Option<Instant>,
-    /// When running jobs are given up, once the daemon is stopping.
-    pub(super) stopping: Option<Instant>,
+    pub(super) short: Option<Instant>,
+    /// When to check next how much engines have written.
+    pub(super) states: Option<Instant>,
+}
+
+/// Running jobs with text that is not on disk yet, and when to write it.
+#[derive(Debug, Default)]
+pub(super) struct Unflushed {
+    pub(super) jobs: HashSet<JobId>,
+    at: Option<Instant>,
+}
+
+/// The daemon is stopping.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stopping {
+    /// When running jobs are given up.
+    pub(super) at: Instant,
     /// Whether they have been given up. A job whose claim is still under way follows when it
     /// arrives.
     pub(super) given_up: bool,
-    /// When to check next how much engines have written.
-    pub(super) states_at: Option<Instant>,
-    turns: u32,
-    /// Where the threads of workspaces that are served later send their events. Weak, so that the
-    /// channel closes when no thread is left.
-    pub(super) to_owner: mpsc::WeakSender<(WorkspaceId, StoreEvent)>,
-    orders: Orders,
-    from_engines: mpsc::Receiver<(EngineId, EngineMessage)>,
-    from_stores: mpsc::Receiver<(WorkspaceId, StoreEvent)>,
-}
-
-enum Next {
-    Order(super::hub::Order),
-    Engine(EngineId, EngineMessage),
-    Store(WorkspaceId, Box<StoreEvent>),
-    Hook(PlacedJob, Option<HookOutcome>),
-    Time,
-    /// Nothing is ready, except perhaps an engine's message.
-    Again,
-    Nothing,
 }
 
 impl Owner {
@@ -110,55 +112,46 @@ impl Owner {
         home: Home,
         config: Config,
         engine_binary: PathBuf,
+        catalog: ModelCatalog,
         stores: Stores,
-        (to_owner, from_stores): (StoreEvents, mpsc::Receiver<(WorkspaceId, StoreEvent)>),
+        store_events: (StoreEvents, mpsc::Receiver<(WorkspaceId, StoreEvent)>),
     ) -> (Self, Hub) {
         let (hub, orders) = Hub::new();
         let (messages, from_engines) = mpsc::channel(ENGINE_MESSAGES);
-        let hooks = Hooks::new(&home, &config);
-        let states = States::new(home.cache_dir.join("state"), config.sessions.state_bytes);
         let mut ids = JobIdSource::new(std::process::id(), machine_number(&home));
         for newest in stores.newest_ids() {
             ids.after(newest);
         }
+        let hooks = Hooks::new(&home, &config);
+        let (disk, from_disk) = Disk::new(home, &config, catalog);
         let owner = Self {
-            home,
+            hooks,
+            budget: Budget::new(config.memory_budget),
             config,
-            spawner: Spawner::new(engine_binary, messages),
-            ids,
             stores,
-            short_until: None,
+            live: HashMap::new(),
             queue: Queue::default(),
             dependencies: Dependencies::default(),
-            hooks,
-            states,
-            live: HashMap::new(),
-            engines: HashMap::new(),
-            rooms: Rooms::default(),
-            sizes: Sizes::default(),
-            wanted_loads: HashMap::new(),
-            leaving: HashMap::new(),
-            budget_read: None,
-            processes: HashMap::new(),
+            ids,
+            fleet: Fleet::default(),
+            processes: Processes::new(Spawner::new(engine_binary, messages)),
             requests: Requests::default(),
-            next_request: 0,
             last_model: None,
-            deadlines: BTreeSet::new(),
-            unflushed: HashSet::new(),
-            flush_at: None,
-            list_at: Instant::now() + LIST_EVERY,
+            disk,
+            models: KnownModels::default(),
+            prepared: PreparedStates::default(),
+            unresolved: HashMap::new(),
+            places: Places::default(),
+            unflushed: Unflushed::default(),
             changes: changes(),
-            watched: HashSet::new(),
-            places_told: None,
-            places_at: None,
+            times: Times {
+                deadlines: BTreeSet::new(),
+                list: Instant::now() + LIST_EVERY,
+                short: None,
+                states: None,
+            },
             stopping: None,
-            given_up: false,
-            states_at: None,
-            turns: 0,
-            to_owner: to_owner.downgrade(),
-            orders,
-            from_engines,
-            from_stores,
+            inbox: Inbox::new(orders, from_engines, from_disk, store_events),
         };
         (owner, hub)
     }
@@ -171,6 +164,7 @@ impl Owner {
                 Next::Engine(id, message) => self.engine(id, message),
                 Next::Store(workspace, event) => self.noted(workspace, *event),
                 Next::Hook(job, outcome) => self.hook_ended(job, outcome),
+                Next::Disk(news) => self.disk_news(*news),
                 Next::Time => self.time(Instant::now()),
                 Next::Again => continue,
                 Next::Nothing => break,
@@ -190,7 +184,7 @@ impl Owner {
     /// The engines' messages, until the last engine has exited. Drops everything else, and so tells
     /// the engines to exit.
     fn into_messages(self) -> mpsc::Receiver<(EngineId, EngineMessage)> {
-        self.from_engines
+        self.inbox.into_messages()
     }
 
     fn noted(&mut self, workspace: WorkspaceId, event: StoreEvent) {
@@ -200,40 +194,27 @@ impl Owner {
 
     async fn next(&mut self) -> Next {
         let deadline = self.next_deadline();
-        self.turns = self.turns.wrapping_add(1);
-        let others_first = self.turns.is_multiple_of(ENGINES_FIRST);
-        tokio::select! {
-            biased;
-            Some((id, message)) = self.from_engines.recv(), if !others_first =>
-                Next::Engine(id, message),
-            event = self.from_stores.recv() => match event {
-                Some((workspace, event)) => Next::Store(workspace, Box::new(event)),
-                None => Next::Nothing,
-            },
-            Some(order) = self.orders.recv(), if self.stores.under_way() < STORE_OPERATIONS =>
-                Next::Order(order),
-            Some((job, outcome)) = self.hooks.ended() => Next::Hook(job, outcome),
-            () = sleep_until(deadline), if deadline.is_some() => Next::Time,
-            () = std::future::ready(()), if others_first => Next::Again,
-        }
+        let room = self.stores.under_way() < STORE_OPERATIONS;
+        self.inbox.next(&mut self.hooks, room, deadline).await
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        let jobs = self.deadlines.first().map(|(deadline, _)| *deadline);
-        let idle = self.engines.values().filter_map(Engine::unload_at).min();
-        let grace = self.stopping.filter(|_| !self.given_up);
+        let jobs = self.times.deadlines.first().map(|(deadline, _)| *deadline);
+        // A thread that had no room may have some again without saying so.
+        let kept = self.stores.keep_any().then(|| Instant::now() + FLUSH_AFTER);
+        let grace = self.stopping.filter(|stopping| !stopping.given_up).map(|stopping| stopping.at);
         [
             jobs,
-            idle,
-            self.flush_at,
-            self.places_at,
-            self.rooms.next(),
-            self.sizes.next(),
-            self.short_until,
-            self.engine_overdue(),
-            self.states_at,
+            kept,
+            self.fleet.next(self.config.engine_timeout),
+            self.unflushed.at,
+            self.places.next(),
+            self.models.next(),
+            self.prepared.next(),
+            self.times.short,
+            self.times.states,
             grace,
-            Some(self.list_at),
+            Some(self.times.list),
         ]
         .into_iter()
         .flatten()
@@ -241,55 +222,61 @@ impl Owner {
     }
 
     fn time(&mut self, now: Instant) {
-        while let Some((deadline, id)) = self.deadlines.first().cloned()
+        self.stores.pass_on();
+        while let Some((deadline, id)) = self.times.deadlines.first().cloned()
             && deadline <= now
         {
-            self.deadlines.remove(&(deadline, id.clone()));
+            self.times.deadlines.remove(&(deadline, id.clone()));
             self.end_early(&id, super::Ending::TimedOut);
         }
-        if self.flush_at.is_some_and(|at| at <= now) {
+        if self.unflushed.at.is_some_and(|at| at <= now) {
             self.flush();
         }
-        if self.places_at.is_some_and(|at| at <= now) {
-            self.tell_places(now);
-        }
-        self.short_until = self.short_until.filter(|until| *until > now);
-        if self.list_at <= now {
-            self.list_at = now + LIST_EVERY;
+        self.tell_places(now);
+        self.times.short = self.times.short.filter(|until| *until > now);
+        if self.times.list <= now {
+            self.times.list = now + LIST_EVERY;
             self.stores.list();
             self.ask_about_strangers();
             self.keep_to_the_budget(now);
         }
-        self.sizes.time(now);
+        self.models.time(now);
+        self.prepared.time(now);
+        self.end_late_estimates(now);
         self.end_silent_engines(now);
-        if self.states_at.is_some_and(|at| at <= now) {
-            self.end_engines_that_fill_the_disk(now);
+        if self.times.states.is_some_and(|at| at <= now) {
+            self.measure_states(now);
         }
         self.unload_idle(now);
-        if !self.given_up && self.stopping.is_some_and(|at| at <= now) {
+        if self.stopping.is_some_and(|stopping| !stopping.given_up && stopping.at <= now) {
             self.give_up_running();
         }
     }
 
     /// Schedules writing a running job's new text to disk.
     pub(super) fn flush_soon(&mut self, id: &JobId) {
-        if !self.unflushed.contains(id) {
-            self.unflushed.insert(id.clone());
+        if !self.unflushed.jobs.contains(id) {
+            self.unflushed.jobs.insert(id.clone());
         }
-        self.flush_at.get_or_insert_with(|| Instant::now() + FLUSH_AFTER);
+        self.unflushed.at.get_or_insert_with(|| Instant::now() + FLUSH_AFTER);
     }
 
     fn flush(&mut self) {
-        self.flush_at = None;
-        for id in std::mem::take(&mut self.unflushed) {
+        let mut late = Vec::new();
+        for id in std::mem::take(&mut self.unflushed).jobs {
             let Some(live) = self.live.get_mut(&id) else { continue };
             if let (Stage::Running(run), Some(view)) = (&mut live.stage, &live.view) {
                 let view = view.borrow();
                 let text = view.text[run.flushed..].to_owned();
-                run.flushed = view.text.len();
-                self.stores[live.workspace].append(id, text);
+                if self.stores[live.workspace].append(id.clone(), text) {
+                    run.flushed = view.text.len();
+                } else {
+                    late.push(id);
+                }
             }
         }
+        // The workspace's thread has no room now.
+        late.iter().for_each(|id| self.flush_soon(id));
     }
 
     /// Whether the daemon was told to stop and nothing is under way any more.
@@ -297,10 +284,7 @@ impl Owner {
         self.stopping.is_some()
             && self.stores.under_way() == 0
             && self.hooks.is_idle()
-            && self
-                .live
-                .values()
-                .all(|live| live.durable && matches!(live.stage, Stage::Queued(_) | Stage::Held))
+            && self.live.values().all(|live| live.durable && live.stage.is_at_rest())
     }
 
     /// The number of live jobs: queued, held or running.
@@ -316,13 +300,6 @@ impl Owner {
             let live = self.live_count();
             let _ = self.changes.send(Change { workspace, id: id.clone(), state, live });
         }
-    }
-}
-
-async fn sleep_until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -32,6 +32,8 @@ const MOST_EVENTS: u64 = 1 << 22;
 #[derive(Debug, Default)]
 pub(super) struct Requests {
     open: HashMap<EngineRequestId, Request>,
+    /// The number of the last request.
+    last: u64,
     /// For each engine: how many open requests it has, and the bytes of their answers so far.
     engines: HashMap<EngineId, (usize, u64)>,
 }
@@ -48,6 +50,12 @@ struct Request {
 }
 
 impl Requests {
+    /// The number of the next request.
+    pub(super) fn next(&mut self) -> EngineRequestId {
+        self.last += 1;
+        EngineRequestId(self.last)
+    }
+
     /// Adds a request that an engine was given. `context` is the size of the engine's cache in
     /// tokens, 0 if unknown; `max_tokens` limits the answer.
     pub(super) fn add(

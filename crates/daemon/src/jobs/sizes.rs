@@ -5,33 +5,17 @@
 //! an engine has loaded the model, what it really took counts instead.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
 
-use threadrunner_core::engine_protocol::Event;
 use threadrunner_core::{Failure, Memory, ModelRef};
 
-use crate::engine::{EngineId, EngineProcess};
 use crate::model_files::ModelFiles;
 
-/// How long reading a header may take; a disk may have to spin up.
-const PATIENCE: Duration = Duration::from_secs(20);
 /// How many models to remember.
 const REMEMBERED: usize = 1024;
 
-/// What is known about models that are not loaded.
+/// What is known about models that are not loaded, and the files it is known of.
 #[derive(Debug, Default)]
-pub(super) struct Sizes {
-    known: HashMap<ModelRef, (ModelFiles, Size)>,
-    asking: HashMap<EngineId, Asking>,
-}
-
-#[derive(Debug)]
-struct Asking {
-    model: ModelRef,
-    files: ModelFiles,
-    until: Instant,
-    process: EngineProcess,
-}
+pub(super) struct Sizes(HashMap<ModelRef, (ModelFiles, Size)>);
 
 /// What is known about a model.
 #[derive(Debug, Clone)]
@@ -54,93 +38,30 @@ pub(super) struct Sized {
 }
 
 impl Sizes {
-    /// Whether a process is being asked about this model.
-    pub(super) fn is_asked(&self, model: &ModelRef) -> bool {
-        self.asking.values().any(|asking| asking.model == *model)
+    /// What is known about a model, if `files` are the same as then.
+    pub(super) fn get(&self, model: &ModelRef, files: &ModelFiles) -> Option<&Size> {
+        let (known, size) = self.0.get(model)?;
+        (known == files).then_some(size)
     }
 
-    /// What is known about a model, if its files are still the same.
-    pub(super) fn get(&self, model: &ModelRef) -> Option<&Size> {
-        let (files, size) = self.known.get(model)?;
-        (*files == ModelFiles::of(model)).then_some(size)
-    }
-
-    /// Records that a process was asked about a model.
-    pub(super) fn ask(&mut self, model: ModelRef, process: EngineProcess, now: Instant) {
-        let asking =
-            Asking { files: ModelFiles::of(&model), model, until: now + PATIENCE, process };
-        self.asking.insert(asking.process.id, asking);
-    }
-
-    /// Takes what a process said. Returns false if that process was not asked for a size.
-    pub(super) fn heard(&mut self, id: EngineId, events: &[Event]) -> bool {
-        if !self.asking.contains_key(&id) {
-            return false;
+    /// Records what a model with these files takes.
+    pub(super) fn remember(&mut self, model: ModelRef, files: ModelFiles, size: Size) {
+        if self.0.len() >= REMEMBERED {
+            // This many different files are a test or an accident: ask about them again.
+            self.0.clear();
         }
-        let size = match events.iter().find(|event| !matches!(event, Event::Unknown)) {
-            None => return true,
-            Some(Event::Sized { wanted, least }) => {
-                Size::Known(Sized { wanted: *wanted, least: *least, measured: None })
-            }
-            Some(Event::LoadFailed { failure }) => Size::Failed(failure.clone()),
-            _ => return self.gone(id, "sent an unexpected event"),
-        };
-        if let Some(asking) = self.asking.remove(&id) {
-            self.remember(asking, size);
-        }
-        true
-    }
-
-    /// Gives up on a process that is gone or gave no answer. Returns false if it was not asked for
-    /// a size. The size then counts as 0: loading the model shows what it takes, or why it cannot
-    /// be loaded.
-    pub(super) fn gone(&mut self, id: EngineId, how: &str) -> bool {
-        let Some(asking) = self.asking.remove(&id) else { return false };
-        asking.process.kill();
-        tracing::warn!(model = asking.model.name(), how, "cannot estimate the model's memory");
-        self.remember(asking, Size::Known(Sized::default()));
-        true
-    }
-
-    /// Gives up on processes that take too long.
-    pub(super) fn time(&mut self, now: Instant) {
-        let late: Vec<_> =
-            self.asking.iter().filter(|(_, it)| it.until <= now).map(|(id, _)| *id).collect();
-        for id in late {
-            self.gone(id, "did not answer");
-        }
-    }
-
-    /// When the first of the processes is late.
-    pub(super) fn next(&self) -> Option<Instant> {
-        self.asking.values().map(|asking| asking.until).min()
+        self.0.insert(model, (files, size));
     }
 
     /// Records what a model took when it was loaded as `wanted`.
     pub(super) fn measured(&mut self, model: &ModelRef, bytes: u64) {
-        if let Some((_, Size::Known(sized))) = self.known.get_mut(model) {
+        if let Some((_, Size::Known(sized))) = self.0.get_mut(model) {
             sized.measured = Some(bytes);
         }
     }
 
     /// Forgets what is known about a model.
     pub(super) fn forget(&mut self, model: &ModelRef) {
-        self.known.remove(model);
-    }
-
-    fn remember(&mut self, asking: Asking, size: Size) {
-        if self.known.len() >= REMEMBERED {
-            // This many different files are a test or an accident: ask about them again.
-            self.known.clear();
-        }
-        self.known.insert(asking.model, (asking.files, size));
-    }
-
-    /// Sets a model's size as if a process had told it.
-    #[cfg(test)]
-    pub(super) fn set(&mut self, model: &ModelRef, bytes: u64) {
-        let memory = Memory { weights: bytes, ..Memory::default() };
-        let sized = Sized { wanted: memory, least: memory, measured: None };
-        self.known.insert(model.clone(), (ModelFiles::of(model), Size::Known(sized)));
+        self.0.remove(model);
     }
 }

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta, JobStatus, ModelRef, Priority};
-use threadrunner_home::WorkspaceSettings;
+use threadrunner_core::{
+    BackendKind, ErrorCode, Failure, JobId, JobMeta, JobStatus, ModelRef, Priority,
+};
 
 use super::clients::bounded;
 use super::ends::standing_of;
-use super::engines::model_id;
 use super::live::{Live, Stage, Work};
 use super::owner::Owner;
 use super::view::{End, Phase};
@@ -86,9 +86,7 @@ impl Owner {
     /// Queues a job that is now in `ready`; ahead of the others if it had begun.
     pub(super) fn enqueue(&mut self, id: &JobId, begun: bool) {
         let Some(live) = self.live.get_mut(id) else { return };
-        if let Some(engine) = self.engines.get_mut(&live.model) {
-            engine.end(id, Instant::now());
-        }
+        self.fleet.end(&live.model, id, Instant::now());
         if let Some(ending) = live.ending {
             self.fail_queued(id, ending.failure());
             return;
@@ -104,7 +102,7 @@ impl Owner {
         live.stage = Stage::Queued(ticket);
         let workspace = live.workspace;
         if live.view.is_some() {
-            self.watched.insert(id.clone());
+            self.places.watch(id);
         }
         self.tell_change(workspace, id, Some(JobStatus::Queued));
     }
@@ -137,7 +135,7 @@ impl Owner {
             self.fail_claimed(id, ending.failure());
         } else if let Some(failure) = unfit {
             self.fail_claimed(id, failure);
-        } else if self.given_up {
+        } else if self.stopping.is_some_and(|stopping| stopping.given_up) {
             self.give_up_running();
         } else {
             self.begin_or_wait(id);
@@ -148,7 +146,7 @@ impl Owner {
     /// others would fail as well. The job keeps its place.
     fn claim_later(&mut self, id: &JobId, failure: &Failure) {
         tracing::error!(job = %id, %failure, "queued jobs wait");
-        self.short_until = Some(Instant::now() + SHORT_PAUSE);
+        self.times.short = Some(Instant::now() + SHORT_PAUSE);
         self.enqueue(id, true);
     }
 
@@ -162,25 +160,18 @@ impl Owner {
             }
             Ok(_) | Err(_) => {}
         }
-        match self.engines.get_mut(&model) {
-            Some(engine) if engine.is_ready() => {
-                engine.begin(id.clone());
-                self.start(id);
+        self.fleet.begin(&model, id.clone());
+        if self.fleet.ready(&model).is_some() {
+            self.start(id);
+        } else if let Some(loading) = self.fleet.loading(&model) {
+            let fraction = loading.fraction();
+            if let Some(live) = self.live.get(id) {
+                live.set_phase(Phase::Loading { model: model.name(), fraction });
             }
-            Some(engine) => {
-                engine.begin(id.clone());
-                let fraction = engine.loading().unwrap_or_default();
-                if let Some(live) = self.live.get(id) {
-                    live.set_phase(Phase::Loading { model: model.name(), fraction });
-                }
-            }
+        } else if let Some(live) = self.live.get_mut(id) {
             // Its engine is gone, and there is no room for another. It waits for room in the queue.
-            None => {
-                if let Some(live) = self.live.get_mut(id) {
-                    live.stage = Stage::Releasing;
-                    self.stores[live.workspace].release(id.clone(), false);
-                }
-            }
+            live.stage = Stage::Releasing;
+            self.stores[live.workspace].release(id.clone(), false);
         }
     }
 
@@ -253,13 +244,12 @@ impl Owner {
             Priority::Normal => usual.unwrap_or_default(),
             said => said,
         };
-        let model = match found.model.map_or_else(|| self.default_model(settings), Ok) {
-            Ok(model) => model,
-            Err(failure) => {
-                self.stores[workspace].fail_queued(id, failure);
-                return;
-            }
-        };
+        // A job without a model gets its workspace's, once that is looked up.
+        let resolved = found.model.is_some();
+        let unknown = ModelRef { backend: BackendKind::Unknown, path: None, draft: None };
+        let model = found.model.unwrap_or(unknown);
+        // The job may come from after a change of the model's files.
+        self.models.doubt(&model);
         self.ids.after(&id);
         let now = Instant::now();
         let live = Live {
@@ -275,28 +265,24 @@ impl Owner {
             tell: None,
             view: None,
             ending: None,
-            stage: Stage::Storing,
+            stage: if resolved { Stage::Storing } else { Stage::Resolving },
         };
         if let Some(deadline) = live.deadline {
-            self.deadlines.insert((deadline, id.clone()));
+            self.times.deadlines.insert((deadline, id.clone()));
         }
         self.live.insert(id.clone(), live);
-        self.hold_or_enqueue(&id, found.after);
-    }
-
-    fn default_model(&self, workspace: &WorkspaceSettings) -> Result<ModelRef, Failure> {
-        let backend = threadrunner_home::resolve_backend(None, &self.home, &self.config);
-        let (home, config) = (&self.home, &self.config);
-        let model =
-            threadrunner_home::resolve_workspace_model(home, config, workspace, backend, None)?;
-        threadrunner_home::resolve_draft(home, config, model, None)
+        if resolved {
+            self.hold_or_enqueue(&id, found.after);
+        } else {
+            self.resolve_later(workspace, id, found.after);
+        }
     }
 
     /// Fails a job that is in `ready` and out of the queue.
     pub(super) fn fail_queued(&mut self, id: &JobId, failure: Failure) {
         if let Some(live) = self.live.get_mut(id) {
             live.stage = Stage::Ending(End::Failed(failure.clone()));
-            self.watched.remove(id);
+            self.places.forget(id);
             self.stores[live.workspace].fail_queued(id.clone(), failure);
         }
     }
@@ -308,9 +294,7 @@ impl Owner {
         let (mut meta, since, flushed): (JobMeta, _, _) =
             match std::mem::replace(&mut live.stage, end) {
                 Stage::Claimed(work) => {
-                    if let Some(engine) = self.engines.get_mut(&live.model) {
-                        engine.end(id, Instant::now());
-                    }
+                    self.fleet.end(&live.model, id, Instant::now());
                     (work.meta, work.since, 0)
                 }
                 Stage::Running(run) => (run.meta, run.since, run.flushed),
@@ -320,24 +304,22 @@ impl Owner {
                 }
             };
         meta.duration_s = Some(since.elapsed().as_secs_f64());
-        meta.set_model(model_id(&self.engines, &live.model));
+        meta.set_model(self.fleet.id_of(&live.model));
         let rest = live.view.as_ref().map(|view| view.borrow().text[flushed..].to_owned());
-        self.unflushed.remove(id);
+        self.unflushed.jobs.remove(id);
         self.stores[live.workspace].fail(id.clone(), failure, rest.unwrap_or_default(), meta);
     }
 
     fn forget(&mut self, id: &JobId) -> Option<Live> {
         let live = self.live.remove(id)?;
-        self.watched.remove(id);
-        self.unflushed.remove(id);
+        self.places.forget(id);
+        self.unflushed.jobs.remove(id);
         if let Some(deadline) = live.deadline {
-            self.deadlines.remove(&(deadline, id.clone()));
+            self.times.deadlines.remove(&(deadline, id.clone()));
         }
         // A canceled request keeps its slot until the engine says that the slot is free.
-        if !self.requests.has(id)
-            && let Some(engine) = self.engines.get_mut(&live.model)
-        {
-            engine.end(id, Instant::now());
+        if !self.requests.has(id) {
+            self.fleet.end(&live.model, id, Instant::now());
         }
         Some(live)
     }

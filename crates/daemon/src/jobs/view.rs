@@ -4,7 +4,7 @@
 //! A reader holds a [`Reader`](tokio::sync::watch::Receiver) and an offset into the text. A slow
 //! reader gets more text at a time and never makes anyone wait, so there is no queue to bound.
 
-use threadrunner_core::{Failure, FinishReason, JobId, Timings, Usage};
+use threadrunner_core::{Failure, FinishReason, JobId, Output, Timings, Usage};
 use tokio::sync::watch;
 
 /// A live job as its readers see it.
@@ -18,8 +18,10 @@ pub(crate) struct JobView {
     pub(crate) phase: Phase,
     /// How many times the text was started over. On a change, a reader restarts at offset 0.
     pub(crate) attempt: u32,
-    /// The answer so far.
+    /// The text of the answer so far.
     pub(crate) text: String,
+    /// What the answer so far holds beside its text.
+    pub(crate) output: Vec<Output>,
     /// The text of the previous attempt. The current one may generate the same again.
     pub(crate) earlier: String,
     /// How the job ended. Set last, and only once.
@@ -73,6 +75,7 @@ impl JobView {
             phase: Phase::Queued { position },
             attempt: 0,
             text: String::new(),
+            output: Vec::new(),
             earlier: String::new(),
             end: None,
         }

@@ -7,12 +7,9 @@ use std::time::{Duration, Instant};
 use threadrunner_core::{ErrorCode, Failure, ModelRef};
 
 use super::engines::{engine_died, path_of};
+use super::fleet::Engine;
 use super::owner::Owner;
-use crate::states;
-
-/// A deadline noticed this late was missed by the daemon itself: it was stopped, or the machine
-/// slept. What engines sent meanwhile is still unread.
-const LATE: Duration = Duration::from_secs(5);
+use crate::engine::EngineId;
 
 /// Hints for an engine that is too slow, and for one that is not to be trusted.
 const SLOW: &str = "if the machine is just slow, raise engine_timeout in config.toml";
@@ -26,24 +23,18 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 const STATES_BEYOND: (u64, u64) = (2, 1 << 20);
 
 impl Owner {
-    /// When the first engine has made no progress for too long.
-    pub(super) fn engine_overdue(&self) -> Option<Instant> {
-        let patience = self.config.engine_timeout;
-        self.engines.values().filter_map(|engine| engine.overdue_at(patience)).min()
+    /// Kills the processes that were asked how much memory a model takes and do not answer.
+    pub(super) fn end_late_estimates(&mut self, now: Instant) {
+        for process in self.fleet.late_estimates(now) {
+            self.processes.kill(process);
+            self.processes.release(process);
+        }
     }
 
     /// Kills the engines that have made no progress for `engine_timeout`.
     pub(super) fn end_silent_engines(&mut self, now: Instant) {
         let patience = self.config.engine_timeout;
-        let mut silent = Vec::new();
-        for (model, engine) in &mut self.engines {
-            match engine.overdue_at(patience) {
-                Some(at) if at + LATE < now => engine.wait_anew(now),
-                Some(at) if at <= now => silent.push(model.clone()),
-                _ => {}
-            }
-        }
-        for model in silent {
+        for model in self.fleet.silent(now, patience) {
             let seconds = patience.as_secs_f64();
             let what = format!("made no progress in time (engine_timeout is {seconds} s)");
             self.kill_engine(&model, &what, SLOW);
@@ -52,23 +43,37 @@ impl Owner {
 
     /// Schedules the next check of what engines write, while any may write.
     pub(super) fn watch_states(&mut self, now: Instant) {
-        let written = self.engines.values().any(|engine| engine.state().is_some());
-        self.states_at =
-            written.then(|| self.states_at.map_or(now + LOOK_EVERY, |at| at.min(now + LOOK_EVERY)));
+        let written = self.fleet.all().any(|engine| engine.state().is_some());
+        let next = now + LOOK_EVERY;
+        self.times.states = written.then(|| self.times.states.map_or(next, |at| at.min(next)));
     }
 
-    /// Kills the engines that have written far more than they may. The system limits the size of
-    /// each of their files, but not the number of files.
-    pub(super) fn end_engines_that_fill_the_disk(&mut self, now: Instant) {
+    /// Has what engines have written measured.
+    pub(super) fn measure_states(&mut self, now: Instant) {
+        let engines = self.fleet.all();
+        let engines = engines.filter_map(|it| Some((it.id(), it.state()?.path.clone(), it.pid())));
+        self.times.states = None;
+        if !self.disk.measure(engines.collect()) {
+            self.watch_states(now);
+        }
+    }
+
+    /// Kills the engines that have written far more than they may, given how many bytes each has
+    /// written. The system limits the size of each of their files, but not the number of files.
+    pub(super) fn end_engines_that_fill_the_disk(
+        &mut self,
+        written: Vec<(EngineId, u64)>,
+        now: Instant,
+    ) {
         let mut greedy = Vec::new();
-        for engine in self.engines.values() {
-            let Some(state) = engine.state() else { continue };
+        for (id, written) in written {
+            let Some(model) = self.fleet.model_of(id) else { continue };
+            let Some(state) = self.fleet.engine(model).and_then(Engine::state) else { continue };
             let (times, more) = STATES_BEYOND;
-            let written = states::written(&state.path, engine.pid());
             if written > state.max_bytes.saturating_mul(times).saturating_add(more) {
                 let most = state.max_bytes;
                 greedy.push((
-                    engine.model().clone(),
+                    model.clone(),
                     format!("wrote {written} bytes of session state, and its limit is {most}"),
                 ));
             }
@@ -76,7 +81,6 @@ impl Owner {
         for (model, what) in greedy {
             self.end_engine(&model, &what);
         }
-        self.states_at = None;
         self.watch_states(now);
     }
 
@@ -86,10 +90,10 @@ impl Owner {
     }
 
     fn kill_engine(&mut self, model: &ModelRef, what: &str, hint: &str) {
-        let Some(engine) = self.engines.get(model) else { return };
+        let Some(engine) = self.fleet.engine(model) else { return };
         tracing::error!(model = model.name(), pid = engine.pid(), what, "killing the engine");
-        engine.kill();
-        if engine.loading().is_some() {
+        self.processes.kill(engine.id());
+        if self.fleet.loading(model).is_some() {
             let failure = Failure::new(
                 ErrorCode::ModelLoad,
                 format!("the engine was killed while loading {}: it {what}", path_of(model)),

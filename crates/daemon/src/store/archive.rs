@@ -1,6 +1,7 @@
 //! Jobs that are not live, as clients may change them.
 
-use std::sync::mpsc;
+use std::sync::mpsc::{self, TrySendError};
+use std::time::Duration;
 
 use threadrunner_core::{ErrorCode, Failure, JobId, SessionName};
 use tokio::sync::{oneshot, watch};
@@ -8,6 +9,8 @@ use tokio::sync::{oneshot, watch};
 use super::known::{RemovedSession, Undone};
 use super::{Operation, Reply};
 
+/// How long to wait before trying again when the thread has no room for another operation.
+const FULL: Duration = Duration::from_millis(10);
 /// How many jobs one operation removes.
 const REMOVED_AT_ONCE: usize = 256;
 
@@ -15,7 +18,7 @@ const REMOVED_AT_ONCE: usize = 256;
 /// bypasses it.
 #[derive(Debug, Clone)]
 pub(crate) struct Archive {
-    pub(super) operations: mpsc::Sender<Operation>,
+    pub(super) operations: mpsc::SyncSender<Operation>,
     pub(super) ended: watch::Receiver<u64>,
 }
 
@@ -23,7 +26,14 @@ impl Archive {
     async fn ask<T>(&self, operation: impl FnOnce(Reply<T>) -> Operation) -> Result<T, Failure> {
         let ending = || Failure::new(ErrorCode::ShuttingDown, "the daemon is ending");
         let (reply, answer) = oneshot::channel();
-        self.operations.send(operation(reply)).map_err(|_| ending())?;
+        let mut operation = operation(reply);
+        while let Err(refused) = self.operations.try_send(operation) {
+            match refused {
+                TrySendError::Full(again) => operation = again,
+                TrySendError::Disconnected(_) => return Err(ending()),
+            }
+            tokio::time::sleep(FULL).await;
+        }
         answer.await.map_err(|_| ending())?
     }
 

@@ -50,7 +50,7 @@ impl Conversation {
         let mut bytes = 0;
         for id in &chain.turns {
             for message in read_turn(id, reader)?.into_messages() {
-                bytes += message.content.len();
+                bytes += message.bytes();
                 messages.push(message);
             }
             if bytes > MAX_BYTES {
@@ -71,9 +71,9 @@ impl Conversation {
 pub(crate) fn read_turn(id: &JobId, reader: &Reader) -> Result<Turn, Failure> {
     let mut spec = reader.spec(id)?;
     let mut prompt = text(reader.prompt(id)?);
-    let answer = text(reader.result(id)?);
+    let (answer, output) = reader.answer(id)?;
     expand(&mut prompt, &mut spec, reader)?;
-    Ok(Turn { messages: spec.messages, prompt, answer })
+    Ok(Turn { messages: spec.messages, prompt, answer: text(answer), output })
 }
 
 fn text(bytes: Vec<u8>) -> String {

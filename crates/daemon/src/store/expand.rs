@@ -41,7 +41,7 @@ pub(super) fn expand(
     };
     let (read, rest) = template::read_part(prompt, spec.template_bytes)?;
     *prompt = template::replace(read, &mut answer)? + rest;
-    let messages = spec.messages.iter_mut().map(|message| &mut message.content);
+    let messages = spec.messages.iter_mut().flat_map(|message| message.content.texts_mut());
     for text in spec.system.iter_mut().chain(messages) {
         *text = template::replace(text, &mut answer)?;
     }
@@ -65,6 +65,7 @@ fn read(name: &str, reader: &Reader) -> Result<String, Failure> {
         }
         WorkspaceError::WrongState { state, .. } => no_answer(format!("it is {state}"))
             .hint("jobs that a prompt refers to go into \"after\" in job.json"),
+        WorkspaceError::NoText { why: Some(why), .. } => no_answer(why),
         error => error.into(),
     })?;
     String::from_utf8(bytes).map_err(|_| no_answer("it is not UTF-8".to_owned()))

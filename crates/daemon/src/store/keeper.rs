@@ -177,7 +177,9 @@ impl Keeper {
                 Err(error) => self.not_claimed_for(id, error),
             },
             Operation::Append { id, text } => self.append(&id, &text),
-            Operation::Complete { id, text, meta } => self.complete(id, &text, *meta, now),
+            Operation::Complete { id, text, output, meta } => {
+                self.complete(id, (&text, &output), *meta, now);
+            }
             Operation::Fail { id, failure, rest, meta } => {
                 self.append(&id, &rest);
                 self.fail(id, &failure, *meta, now);

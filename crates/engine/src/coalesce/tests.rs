@@ -1,5 +1,5 @@
 use super::*;
-use threadrunner_core::{FinishReason, Timings, Usage};
+use threadrunner_core::{FinishReason, Output, Timings, Usage};
 
 /// A coalescer and a clock, in milliseconds.
 struct Story {
@@ -57,6 +57,10 @@ impl Story {
 
 fn text(id: u64, text: &str) -> Event {
     Event::Text { id: EngineRequestId(id), text: text.into() }
+}
+
+fn thought(id: u64) -> Event {
+    Event::Output { id: EngineRequestId(id), output: Output::Reasoning { text: "Hm.".into() } }
 }
 
 fn prefill(id: u64, done: u32) -> Event {
@@ -183,4 +187,14 @@ fn progress_takes_the_place_of_progress_and_comes_before_the_text() {
     assert_eq!(story.before(0), [prefill(1, 30), text(1, "a")]);
     story.push(text(2, "b"));
     assert_eq!(story.at(255).before(0), [prefill(2, 30), text(2, "b")]);
+}
+
+#[test]
+fn outputs_keep_their_place_among_the_text() {
+    let mut story = Story::new(&[(1, false)]);
+    for event in [thought(1), text(1, "a"), text(1, "b"), thought(1), text(1, "c"), finished(1)] {
+        story.push(event);
+    }
+    let told = [thought(1), text(1, "ab"), thought(1), text(1, "c"), finished(1)];
+    assert_eq!(story.before(0), told);
 }

@@ -130,7 +130,7 @@ fn the_options_set_its_size() {
 
 #[test]
 fn a_conversation_is_what_the_user_said_last() {
-    let message = |role, content: &str| Message { role, content: content.into() };
+    let message = |role, content: &str| Message::new(role, content);
     with_model(&load(EngineOptions::default()), &mut |_| {}, &mut |backend, _| {
         let conversation = [
             message(Role::System, "Be brief."),
@@ -138,8 +138,8 @@ fn a_conversation_is_what_the_user_said_last() {
             message(Role::Assistant, "Two."),
             message(Role::User, "Three?"),
         ];
-        assert_eq!(backend.render_chat(&conversation).unwrap(), "Three?");
-        assert_eq!(backend.render_chat(&[]).unwrap(), "");
+        assert_eq!(backend.render_chat(&conversation, &[]).unwrap(), "Three?");
+        assert_eq!(backend.render_chat(&[], &[]).unwrap(), "");
     })
     .unwrap();
 }

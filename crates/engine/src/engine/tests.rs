@@ -216,8 +216,8 @@ fn a_daemon_that_is_gone_ends_the_engine() {
 
 #[test]
 fn what_says_nothing_is_an_empty_prompt() {
-    let user = |content: &str| Message { role: Role::User, content: content.into() };
-    let inputs = [Input::Raw(String::new()), Input::Chat(vec![]), Input::Chat(vec![user("")])];
+    let user = |content: &str| Message::new(Role::User, content);
+    let inputs = [Input::Raw(String::new()), Input::chat(vec![]), Input::chat(vec![user("")])];
     let info = ModelInfo { n_ctx: 99, chat_template: true, ..Default::default() };
     let mut base = Base { info, opened: None };
     let commands = inputs.into_iter().map(|input| generate(1, input, Parameters::default()));
@@ -235,6 +235,30 @@ fn what_says_nothing_is_an_empty_prompt() {
     }
 }
 
+#[test]
+fn what_the_model_does_not_take_is_refused_even_if_it_is_sent() {
+    let image =
+        r#"[{"role":"user","content":[{"type":"image_url","image_url":{"url":"data:,"}}]}]"#;
+    let tool = r#"[{"type":"function","function":{"name":"f"}}]"#;
+    let with_tools = Input::Chat {
+        messages: vec![Message::new(Role::User, "Hi")],
+        tools: serde_json::from_str(tool).unwrap(),
+    };
+    let inputs = [Input::chat(serde_json::from_str(image).unwrap()), with_tools];
+    let mut base = Base { info: ModelInfo { n_ctx: 99, ..Default::default() }, opened: None };
+    let commands = inputs.into_iter().map(|input| generate(1, input, Parameters::default()));
+    let mut left = 2;
+    let (end, daemon) = run(&mut base, commands, |_, _| {
+        left -= 1;
+        left > 0
+    });
+    assert!(end.is_ok() && base.opened.is_none());
+    for event in &daemon.events {
+        let Event::Failed { failure, .. } = event else { panic!("{event:?}") };
+        assert_eq!(failure.code, ErrorCode::Unsupported);
+    }
+}
+
 /// A base model with recommended parameters. It records what it was opened with, and breaks in its
 /// first forward pass.
 struct Base {
@@ -246,7 +270,7 @@ impl ModelBackend for Base {
     fn info(&self) -> &ModelInfo {
         &self.info
     }
-    fn render_chat(&self, _: &[Message]) -> Result<String, BackendError> {
+    fn render_chat(&self, _: &[Message], _: &[Tool]) -> Result<String, BackendError> {
         panic!("it has no chat template")
     }
     fn tokenize(&self, text: &str) -> Result<Vec<TokenId>, BackendError> {
@@ -271,13 +295,13 @@ impl ModelBackend for Base {
 
 #[test]
 fn a_base_model_reads_messages_as_lines_and_parameters_are_completed() {
-    let message = |role, content: &str| Message { role, content: content.into() };
+    let message = |role, content: &str| Message::new(role, content);
     let conversation = vec![message(Role::System, "Be brief."), message(Role::User, "Hello?")];
     let recommended = Parameters { top_k: Some(7), top_p: Some(0.5), ..Parameters::default() };
     let info = ModelInfo { n_ctx: 99, n_batch: 9, n_seq_max: 2, recommended, ..Default::default() };
     let mut base = Base { info, opened: None };
     let params = Parameters { top_k: Some(3), ..Parameters::default() };
-    let commands = (0..3).map(|id| generate(id, Input::Chat(conversation.clone()), params.clone()));
+    let commands = (0..3).map(|id| generate(id, Input::chat(conversation.clone()), params.clone()));
 
     let (end, daemon) = run(&mut base, commands, |_, _| true);
 

@@ -9,7 +9,7 @@ use llama_cpp_2::token::data_array::LlamaTokenDataArray;
 use llama_cpp_2::vocab::LlamaVocab;
 use threadrunner_core::{
     BackendError, Draft, DraftRequest, Drafted, ErrorCode, Failure, Feed, Interrupt, Message,
-    ModelBackend, ModelInfo, Parameters, Plan, PrefixCache, Sampled, SeqId, TokenId,
+    ModelBackend, ModelInfo, Parameters, Plan, PrefixCache, Sampled, SeqId, TokenId, Tool,
 };
 
 use super::context::{Batch, Context, DecodeError};
@@ -289,9 +289,9 @@ impl ModelBackend for Llama<'_> {
         &self.info
     }
 
-    fn render_chat(&self, messages: &[Message]) -> Result<String, BackendError> {
+    fn render_chat(&self, messages: &[Message], tools: &[Tool]) -> Result<String, BackendError> {
         match &self.template {
-            Some(Ok(template)) => template.render(messages).map_err(|error| refused(&error)),
+            Some(Ok(template)) => template.render(messages, tools).map_err(|error| refused(&error)),
             Some(Err(error)) => Err(refused(error)),
             None => Err(BackendError::Request(Failure::new(
                 ErrorCode::ChatTemplate,

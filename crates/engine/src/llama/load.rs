@@ -134,6 +134,8 @@ pub fn with_model(
         recommended: metadata::recommended(&model),
         chat_template: template.is_some(),
         digest: None,
+        inputs: Vec::new(),
+        outputs: Vec::new(),
         weight_bytes: model.size(),
         memory: Memory { parked: if parks { estimate::parked(own.cache) } else { 0 }, ..allocated },
     };

@@ -69,7 +69,7 @@ fn prompts(backend: &dyn ModelBackend) -> Vec<Vec<TokenId>> {
     let questions =
         ["Why is the sky blue?", "What is a river?", "Tell me a story of a fox.", "Name a colour."];
     let prompt =
-        |question| backend.tokenize(&backend.render_chat(&user(question)).unwrap()).unwrap();
+        |question| backend.tokenize(&backend.render_chat(&user(question), &[]).unwrap()).unwrap();
     questions.into_iter().map(prompt).collect()
 }
 

@@ -58,7 +58,7 @@ fn decode(
 fn right_drafts_save_passes_and_wrong_ones_change_nothing() {
     with(smollm(), |backend, _| {
         assert_eq!(backend.info().n_draft_max, 15);
-        let text = backend.render_chat(&user("Tell me the capital of France.")).unwrap();
+        let text = backend.render_chat(&user("Tell me the capital of France."), &[]).unwrap();
         let prompt = backend.tokenize(&text).unwrap();
         let (alone, passes) = decode(backend, &prompt, 32, |_| Vec::new());
         let text = backend.tokenize("The capital of France is Paris.").unwrap();

@@ -22,7 +22,7 @@ const PROMPTS: &str = include_str!("prompts.txt");
 /// Tokenizes the prompts, as conversations if the model has a chat template.
 fn tokenized(backend: &dyn ModelBackend, prompts: &[&str]) -> Vec<Vec<TokenId>> {
     let text = |prompt: &&str| match backend.info().chat_template {
-        true => backend.render_chat(&user(prompt)).unwrap(),
+        true => backend.render_chat(&user(prompt), &[]).unwrap(),
         false => (*prompt).to_owned(),
     };
     prompts.iter().map(|prompt| backend.tokenize(&text(prompt)).unwrap()).collect()

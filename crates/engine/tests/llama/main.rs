@@ -54,7 +54,7 @@ fn with(path: PathBuf, test: impl FnMut(&mut dyn ModelBackend, EngineInfo)) {
 }
 
 fn user(content: &str) -> Vec<Message> {
-    vec![Message { role: Role::User, content: content.into() }]
+    vec![Message::new(Role::User, content)]
 }
 
 fn greedy() -> Parameters {
@@ -100,7 +100,7 @@ fn smollm2_knows_the_capital_of_france() {
         // 98 MB of weights, and two rows of 49,152 logits for each sequence.
         assert_eq!(backend.info().n_seq_max, 40);
         assert!(!engine.system_info.is_empty());
-        let text = backend.render_chat(&user("Tell me the capital of France.")).unwrap();
+        let text = backend.render_chat(&user("Tell me the capital of France."), &[]).unwrap();
         assert_eq!(
             text,
             "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging \
@@ -121,7 +121,8 @@ fn sequences_in_one_batch_do_not_see_each_other() {
         let mut feeds: Vec<Feed> = Vec::new();
         for (seq, (country, _)) in (0..).map(SeqId).zip(capitals) {
             let question = format!("Tell me the capital of {country}.");
-            let tokens = backend.tokenize(&backend.render_chat(&user(&question)).unwrap()).unwrap();
+            let tokens =
+                backend.tokenize(&backend.render_chat(&user(&question), &[]).unwrap()).unwrap();
             backend.open(seq, &greedy(), &tokens).unwrap();
             feeds.push(Feed { seq, start: 0, tokens, sample: true, drafts: 0 });
         }
@@ -256,7 +257,7 @@ fn a_base_model_goes_on_with_the_text() {
     with(gemma(), |backend, _| {
         assert!(!backend.info().chat_template);
         let text = "One, two, three, four,";
-        assert!(backend.render_chat(&user(text)).is_err());
+        assert!(backend.render_chat(&user(text), &[]).is_err());
         let prompt = backend.tokenize(text).unwrap();
         let bos = prompt[0];
         assert_eq!(backend.tokenize("<bos>One, two, three, four,").unwrap(), prompt);

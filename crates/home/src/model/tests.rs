@@ -228,3 +228,17 @@ fn a_link_that_leads_nowhere_is_named_with_where_it_leads() {
     let links: Vec<_> = dangling_links(&f.home).into_iter().map(|link| link.name).collect();
     assert_eq!(links, ["big", "loop"]);
 }
+
+#[test]
+fn what_was_listed_before_is_not_listed_again() {
+    let mut f = Fixture::new(&["a.gguf"]);
+    f.home.listed = Some(std::sync::Arc::new(Listing::read(&f.home).unwrap()));
+    fs::write(f.in_models("b.gguf"), "GGUF").unwrap();
+    assert_eq!(f.resolve(None).unwrap(), f.in_models("a.gguf"));
+    assert_eq!(f.resolve(Some("b")).unwrap_err().code, ErrorCode::ModelNotFound);
+    f.home.listed = Some(std::sync::Arc::new(Listing::read(&f.home).unwrap()));
+    assert_eq!(f.resolve(Some("b")).unwrap(), f.in_models("b.gguf"));
+    // The file itself is looked at each time.
+    fs::remove_file(f.in_models("a.gguf")).unwrap();
+    assert_eq!(f.resolve(Some("a")).unwrap_err().code, ErrorCode::ModelNotFound);
+}

@@ -27,7 +27,7 @@ fn write(name: &'static str, content: &'static str) -> impl Fn(&Path) {
 fn run(f: &mut Fixture, id: &JobId) {
     let claimed = f.claim(id);
     let meta = claimed.meta().clone();
-    f.ws.complete(claimed, "answer", meta, now()).unwrap();
+    f.ws.complete(claimed, "answer", &[], meta, now()).unwrap();
     f.sync();
 }
 
@@ -39,7 +39,7 @@ fn a_directory_with_nothing_but_a_prompt_is_a_job() {
     let claimed = f.claim(&id);
     assert_eq!((claimed.prompt(), claimed.spec().attempts), ("hello", 1));
     let meta = claimed.meta().clone();
-    f.ws.complete(claimed, "answer", meta, now()).unwrap();
+    f.ws.complete(claimed, "answer", &[], meta, now()).unwrap();
     f.sync();
     assert_eq!(f.reader().result(&id).unwrap(), b"answer");
     // nrvna-ai's reader refuses a `meta.json` without these two.
@@ -137,6 +137,18 @@ fn malformed_jobs_fail_with_a_reason() {
         ("job.json cannot be read", with("job.json", "{")),
         ("job.json cannot be read", with("job.json", "[]")),
         ("job.json cannot be read", with("job.json", r#"{"v":1,"priority":"urgent"}"#)),
+        (
+            "unknown type `smell`",
+            with("job.json", r#"{"messages":[{"role":"user","content":[{"type":"smell"}]}]}"#),
+        ),
+        (
+            "nothing is fetched",
+            with(
+                "job.json",
+                r#"{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"http://a/b.png"}}]}]}"#,
+            ),
+        ),
+        ("unknown type `web`", with("job.json", r#"{"tools":[{"type":"web"}]}"#)),
         ("job.json has version 2", with("job.json", r#"{"v":2,"model":7}"#)),
         ("top_p is 7", with("job.json", r#"{"top_p":7}"#)),
         (
@@ -351,7 +363,7 @@ fn directories_in_the_place_of_a_jobs_files_hold_up_nothing() {
     let mut claimed = f.claim(&id);
     claimed.append_partial("answer").unwrap();
     let meta = claimed.meta().clone();
-    f.ws.complete(claimed, "answer", meta, now()).unwrap();
+    f.ws.complete(claimed, "answer", &[], meta, now()).unwrap();
     f.sync();
     assert_eq!(f.reader().result(&id).unwrap(), b"answer");
     assert!(f.text(&id, "meta.json").contains("done"));

@@ -150,7 +150,7 @@ impl Model {
                             job.answer.push_str("end");
                         }
                         job.state = JobState::Done;
-                        ws.complete(claimed, &job.answer, meta, now()).unwrap();
+                        ws.complete(claimed, &job.answer, &[], meta, now()).unwrap();
                     }
                     Op::Fail(_) => {
                         job.state = JobState::Failed;

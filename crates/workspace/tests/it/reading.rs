@@ -96,10 +96,8 @@ fn a_prompts_start_is_one_line_of_eighty_characters() {
     assert_eq!(f.reader().record(&id).unwrap().prompt_start, "ж".repeat(80));
     let id = f.ws.next_id(now());
     let mut chat = job(&id, "");
-    chat.spec.messages = vec![
-        Message { role: Role::User, content: "first".into() },
-        Message { role: Role::User, content: "second".into() },
-    ];
+    chat.spec.messages =
+        vec![Message::new(Role::User, "first"), Message::new(Role::User, "second")];
     f.ws.submit(chat, now()).unwrap();
     f.sync();
     assert_eq!(f.reader().record(&id).unwrap().prompt_start, "second");
@@ -116,7 +114,7 @@ fn reading_needs_neither_owner_nor_lock() {
         (JobState::Ready, path.join("input/ready").join(id.as_str()))
     );
     let claimed = f.claim(&id);
-    f.ws.complete(claimed, "x", JobMeta::default(), now()).unwrap();
+    f.ws.complete(claimed, "x", &[], JobMeta::default(), now()).unwrap();
     f.sync();
     let dir = f.close();
     assert_eq!(reader.result(&id).unwrap(), b"x");

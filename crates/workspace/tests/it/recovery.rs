@@ -3,7 +3,7 @@
 use std::fs::{self, File, FileTimes};
 use std::time::{Duration, SystemTime};
 
-use threadrunner_core::{JobId, JobMeta, JobSpec, JobState};
+use threadrunner_core::{JobId, JobMeta, JobSpec, JobState, Output};
 use threadrunner_workspace::{Options, Workspace, WorkspaceError};
 
 use crate::support::{Fixture, job, now};
@@ -129,7 +129,7 @@ fn a_job_deleted_by_hand_loses_no_other() {
     fs::remove_dir_all(f.dir("processing").join(ids[0].as_str())).unwrap();
     for claimed in running {
         let id = claimed.id().clone();
-        let completed = f.ws.complete(claimed, "answer", JobMeta::default(), now());
+        let completed = f.ws.complete(claimed, "answer", &[], JobMeta::default(), now());
         assert_eq!(completed.is_err(), id == ids[0]);
     }
     f.ws.cancel(&ids[2], now()).unwrap();
@@ -169,7 +169,7 @@ fn ids_go_on_after_finished_jobs_of_a_future_that_is_over() {
     f.ws.submit(job(&first, "hi"), future).unwrap();
     f.sync();
     let claimed = f.claim(&first);
-    f.ws.complete(claimed, "x", JobMeta::default(), now()).unwrap();
+    f.ws.complete(claimed, "x", &[], JobMeta::default(), now()).unwrap();
     f.sync();
     let mut newest = first;
     for _ in 0..3 {
@@ -177,7 +177,7 @@ fn ids_go_on_after_finished_jobs_of_a_future_that_is_over() {
         let id = f.ws.next_id(now());
         assert!(newest < id, "{newest} {id}");
         let claimed = f.ws.submit_claimed(job(&id, "hi"), now()).unwrap();
-        f.ws.complete(claimed, "x", JobMeta::default(), now()).unwrap();
+        f.ws.complete(claimed, "x", &[], JobMeta::default(), now()).unwrap();
         f.sync();
         assert_eq!(f.reader().resolve(&"last".into()).unwrap(), id);
         newest = id;
@@ -190,7 +190,7 @@ fn ids_go_on_after_those_of_finished_jobs_too() {
     let mut f = Fixture::new();
     let id = f.ws.next_id(SystemTime::now());
     let claimed = f.ws.submit_claimed(job(&id, "hi"), now()).unwrap();
-    f.ws.complete(claimed, "x", JobMeta::default(), now()).unwrap();
+    f.ws.complete(claimed, "x", &[], JobMeta::default(), now()).unwrap();
     f.sync();
     let (mut f, _) = f.reopen();
     assert!(id < f.ws.next_id(now()));
@@ -201,7 +201,7 @@ fn the_end_of_an_earlier_attempt_is_not_taken_for_this_ones() {
     let mut f = Fixture::new();
     let id = f.submit("hi");
     let claimed = f.claim(&id);
-    f.ws.complete(claimed, "answer", JobMeta::default(), now()).unwrap();
+    f.ws.complete(claimed, "answer", &[], JobMeta::default(), now()).unwrap();
     f.sync();
     let (done, running) = (f.dir("output"), f.dir("processing"));
     for (attempts, finished) in [(2, false), (1, true)] {
@@ -224,12 +224,37 @@ fn the_end_of_an_earlier_attempt_is_not_taken_for_this_ones() {
 }
 
 #[test]
+fn an_answer_is_whole_only_with_all_of_its_files() {
+    for torn in [false, true] {
+        let mut f = Fixture::new();
+        let id = f.submit("hi");
+        let claimed = f.claim(&id);
+        let output = [Output::Embedding { embedding: vec![0.5] }];
+        f.ws.complete(claimed, "", &output, JobMeta::default(), now()).unwrap();
+        // The daemon dies before the sync.
+        let file = f.dir("processing").join(id.as_str()).join("output.json");
+        assert_eq!(fs::read_to_string(&file).unwrap().lines().count(), 1);
+        if torn {
+            fs::write(&file, "[").unwrap();
+        }
+        let (f, recovered) = f.reopen();
+        assert_eq!(recovered.finished.contains(&id), !torn);
+        assert_eq!(recovered.requeued.contains(&id), torn);
+        if torn {
+            assert!(!f.files(&id).contains(&"output.json".to_owned()), "{:?}", f.files(&id));
+        } else {
+            assert_eq!(f.reader().output(&id).unwrap(), output);
+        }
+    }
+}
+
+#[test]
 fn a_job_whose_end_could_not_be_written_is_made_good_without_a_restart() {
     let mut f = Fixture::new();
     let (again, done) = (f.submit("again"), f.submit("done"));
     drop(f.claim(&again));
     let claimed = f.claim(&done);
-    f.ws.complete(claimed, "an answer", JobMeta::default(), now()).unwrap();
+    f.ws.complete(claimed, "an answer", &[], JobMeta::default(), now()).unwrap();
     // The rename fails because something is in its way.
     std::fs::create_dir(f.dir("output").join(done.as_str())).unwrap();
     assert_eq!(f.ws.sync().failed.len(), 1);

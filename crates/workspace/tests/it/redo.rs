@@ -104,7 +104,7 @@ impl Shaken {
     fn run(&mut self, id: &JobId) {
         let claimed = self.claim(id);
         let meta = claimed.meta().clone();
-        self.ws.complete(claimed, "answer", meta, now()).unwrap();
+        self.ws.complete(claimed, "answer", &[], meta, now()).unwrap();
         self.sync();
     }
 

@@ -17,7 +17,7 @@ fn ended(fixture: &mut Fixture, ago: Duration, answer: Option<&str>) -> JobId {
     let meta = job.meta().clone();
     let state = match answer {
         Some(text) => {
-            fixture.ws.complete(job, text, meta, now()).unwrap();
+            fixture.ws.complete(job, text, &[], meta, now()).unwrap();
             JobState::Done
         }
         None => {

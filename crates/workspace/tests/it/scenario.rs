@@ -4,7 +4,7 @@ use threadrunner_core::{ErrorCode, Failure, JobId, JobState};
 use threadrunner_workspace::{Attempt, ClaimedJob, Workspace, WorkspaceError};
 
 use crate::support::{job, now};
-use crate::told::{Place, Told, prompt_of, result_of};
+use crate::told::{Place, Told, output_of, prompt_of, result_of};
 
 /// Something that is done to a workspace after an undisturbed preparation.
 pub(crate) struct Scenario {
@@ -62,7 +62,7 @@ fn complete(ws: &mut Workspace, told: &mut Told, mut claimed: ClaimedJob) -> Ste
     let _ = claimed.append_partial(first);
     let _ = claimed.append_partial(second);
     let meta = claimed.meta().clone();
-    ws.complete(claimed, &result, meta, now()).map_err(|still| still.error)
+    ws.complete(claimed, &result, &output_of(&id), meta, now()).map_err(|still| still.error)
 }
 
 fn fail_claimed(ws: &mut Workspace, told: &mut Told, claimed: ClaimedJob) -> Step {

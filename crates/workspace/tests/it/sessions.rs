@@ -29,7 +29,7 @@ fn ask(fixture: &mut Fixture, session: &mut SessionFile) -> JobId {
 fn answer(fixture: &mut Fixture, id: &JobId, parent: Option<&JobId>) {
     let claimed = fixture.claim(id);
     let meta = JobMeta { parent: parent.cloned(), ..claimed.meta().clone() };
-    fixture.ws.complete(claimed, "Hi", meta, now()).unwrap();
+    fixture.ws.complete(claimed, "Hi", &[], meta, now()).unwrap();
     fixture.sync();
 }
 
@@ -144,7 +144,7 @@ fn converse(ws: &mut Workspace, told: &mut Vec<JobId>) -> Option<()> {
         let claimed = ws.submit_claimed(job(&id, "Hello"), now()).ok()?;
         ws.sync().failed.is_empty().then_some(())?;
         let meta = JobMeta { parent: session.head.clone(), ..claimed.meta().clone() };
-        ws.complete(claimed, "Hi", meta, now()).ok()?;
+        ws.complete(claimed, "Hi", &[], meta, now()).ok()?;
         ws.sync().failed.is_empty().then_some(())?;
         told.push(id);
         let reader = ws.reader();

@@ -1,7 +1,9 @@
 //! Jobs on their way through a workspace.
 
 use crate::support::{Fixture, job, now};
-use threadrunner_core::{ErrorCode, Failure, JobMeta, JobOutcome, JobState, JobStatus, Timestamp};
+use threadrunner_core::{
+    ErrorCode, Failure, JobMeta, JobOutcome, JobState, JobStatus, Output, Timestamp,
+};
 use threadrunner_workspace::{Attempt, Durability, Options, Workspace, WorkspaceError};
 
 #[test]
@@ -25,7 +27,7 @@ fn a_job_goes_from_submission_to_its_answer() {
     assert_eq!(f.reader().partial(&id, 9).unwrap().bytes, b"scattering");
 
     let meta = JobMeta { model: Some("m".into()), ..claimed.meta().clone() };
-    f.ws.complete(claimed, "Rayleigh scattering", meta, now()).unwrap();
+    f.ws.complete(claimed, "Rayleigh scattering", &[], meta, now()).unwrap();
     f.sync();
     assert_eq!(f.state(&id), JobState::Done);
     assert_eq!(f.reader().result(&id).unwrap(), b"Rayleigh scattering");
@@ -37,13 +39,46 @@ fn a_job_goes_from_submission_to_its_answer() {
 }
 
 #[test]
+fn what_an_answer_holds_beside_its_text_is_in_a_file_of_its_own() {
+    let mut f = Fixture::new();
+    let thought = Output::Reasoning { text: "Hm.".into() };
+    let vector = Output::Embedding { embedding: vec![0.5, -0.1] };
+    for (text, output, is_text) in [
+        ("So.", vec![thought.clone()], true),
+        ("", vec![thought.clone()], true),
+        ("See.", vec![vector.clone()], true),
+        ("", vec![thought, vector], false),
+    ] {
+        let id = f.submit("hi");
+        let claimed = f.claim(&id);
+        f.ws.complete(claimed, text, &output, JobMeta::default(), now()).unwrap();
+        f.sync();
+        let reader = f.reader();
+        assert_eq!(reader.answer(&id).unwrap(), (text.as_bytes().to_vec(), output.clone()));
+        assert_eq!(reader.output(&id).unwrap(), output);
+        assert_eq!(f.text(&id, "result.txt"), text);
+        let record = reader.record(&id).unwrap();
+        assert_eq!(record.meta.artifacts, ["result.txt", "output.json"]);
+        match reader.result(&id) {
+            Ok(result) => assert!(is_text && result == text.as_bytes()),
+            Err(error) => {
+                let failure = error.into_failure();
+                assert_eq!((failure.code, is_text), (ErrorCode::NoText, false));
+                let said = "its answer is not text (reasoning and embedding)";
+                assert!(failure.message.contains(said), "{failure}");
+            }
+        }
+    }
+}
+
+#[test]
 fn submitting_and_claiming_at_once_shares_one_sync() {
     let mut f = Fixture::new();
     let id = f.ws.next_id(now());
     let claimed = f.ws.submit_claimed(job(&id, "hi"), now()).unwrap();
     f.sync();
     assert_eq!(f.state(&id), JobState::Processing);
-    f.ws.complete(claimed, "answer", JobMeta::default(), now()).unwrap();
+    f.ws.complete(claimed, "answer", &[], JobMeta::default(), now()).unwrap();
     f.sync();
     assert_eq!(f.reader().result(&id).unwrap(), b"answer");
 }
@@ -64,7 +99,7 @@ fn operations_on_one_job_in_one_group_happen_in_order() {
     let id = f.ws.next_id(now());
     f.ws.submit(job(&id, "hi"), now()).unwrap();
     let claimed = f.ws.claim(&id, now()).unwrap();
-    f.ws.complete(claimed, "yes", JobMeta::default(), now()).unwrap();
+    f.ws.complete(claimed, "yes", &[], JobMeta::default(), now()).unwrap();
     let synced = f.ws.sync();
     let states: Vec<_> = synced.done.into_iter().map(|(_, state)| state.unwrap()).collect();
     assert_eq!(states, [JobState::Ready, JobState::Processing, JobState::Done]);
@@ -93,7 +128,7 @@ fn a_failed_job_says_why_and_can_be_retried() {
     let claimed = f.claim(&id);
     assert_eq!(claimed.spec().attempts, 1);
     assert_eq!(f.files(&id), ["job.json", "meta.json", "prompt.txt"]);
-    f.ws.complete(claimed, "better", JobMeta::default(), now()).unwrap();
+    f.ws.complete(claimed, "better", &[], JobMeta::default(), now()).unwrap();
     f.sync();
     assert_eq!(f.files(&id), ["job.json", "meta.json", "prompt.txt", "result.txt"]);
 }
@@ -142,7 +177,7 @@ fn each_state_refuses_what_is_not_for_it() {
     wrong(f.ws.cancel(&id, now()), JobState::Processing);
     wrong(f.ws.claim(&id, now()).map(drop), JobState::Processing);
     wrong(f.ws.remove(&id), JobState::Processing);
-    f.ws.complete(claimed, "", JobMeta::default(), now()).unwrap();
+    f.ws.complete(claimed, "", &[], JobMeta::default(), now()).unwrap();
     f.sync();
     wrong(f.ws.retry(&id), JobState::Done);
     wrong(f.ws.claim(&id, now()).map(drop), JobState::Done);
@@ -168,7 +203,7 @@ fn relaxed_workspaces_do_the_same_without_syncs() {
     let mut f = Fixture::with(Options { durability: Durability::Relaxed, ..Options::default() });
     let id = f.submit("hi");
     let claimed = f.claim(&id);
-    f.ws.complete(claimed, "ok", JobMeta::default(), now()).unwrap();
+    f.ws.complete(claimed, "ok", &[], JobMeta::default(), now()).unwrap();
     f.sync();
     assert_eq!(f.reader().result(&id).unwrap(), b"ok");
 }

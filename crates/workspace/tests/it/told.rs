@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use threadrunner_core::{JobId, JobOutcome, JobState};
+use threadrunner_core::{JobId, JobOutcome, JobState, Output};
 use threadrunner_workspace::fs::{Disk, FileSystem};
 use threadrunner_workspace::{
     Durability, Options, Reader, Recovered, Synced, Workspace, WorkspaceError,
@@ -49,6 +49,10 @@ pub(crate) fn prompt_of(id: &JobId) -> String {
 
 pub(crate) fn result_of(id: &JobId) -> String {
     format!("result of {id}")
+}
+
+pub(crate) fn output_of(id: &JobId) -> [Output; 1] {
+    [Output::Reasoning { text: format!("thoughts of {id}") }]
 }
 
 impl Told {
@@ -165,7 +169,7 @@ impl Told {
                 assert!(attempts > known.begun, "{context}: {id} {known:?}, attempt {attempts}");
             }
             let meta = claimed.meta().clone();
-            ws.complete(claimed, &result_of(&id), meta, now()).unwrap();
+            ws.complete(claimed, &result_of(&id), &output_of(&id), meta, now()).unwrap();
         }
         assert!(ws.sync().failed.is_empty(), "{context}");
         for id in found.keys() {
@@ -199,6 +203,7 @@ fn check_whole(reader: &Reader, id: &JobId, state: JobState, context: &str) {
     match state {
         JobState::Done => {
             assert_eq!(reader.result(id).unwrap(), result_of(id).as_bytes(), "{context}");
+            assert_eq!(reader.output(id).unwrap(), output_of(id), "{context}");
             assert_eq!(status, Some(JobOutcome::Done), "{context}");
         }
         JobState::Failed => {

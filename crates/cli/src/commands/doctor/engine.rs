@@ -108,7 +108,7 @@ fn answer_of(mut child: Child, limit: Duration) -> Result<Answer, String> {
     let Some(stdout) = child.stdout.take() else {
         return Err("has no standard output".to_owned());
     };
-    let (tell, heard) = mpsc::channel();
+    let (tell, heard) = mpsc::sync_channel(1);
     let reading = thread::Builder::new().name("answer".to_owned()).spawn(move || {
         let mut text = String::new();
         // After an error, what was read until then has to do.

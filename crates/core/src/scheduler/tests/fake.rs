@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::{
     BackendError, Draft, DraftRequest, Drafted, ErrorCode, Failure, Message, ModelBackend,
-    ModelInfo, Parameters, Plan, PrefixCache, Sampled, SeqId, TokenId,
+    ModelInfo, Parameters, Plan, PrefixCache, Sampled, SeqId, TokenId, Tool,
 };
 
 /// Tokens from here on are answers.
@@ -160,7 +160,7 @@ impl ModelBackend for Fake {
         &self.info
     }
 
-    fn render_chat(&self, _: &[Message]) -> Result<String, BackendError> {
+    fn render_chat(&self, _: &[Message], _: &[Tool]) -> Result<String, BackendError> {
         unreachable!("requests come tokenized")
     }
 

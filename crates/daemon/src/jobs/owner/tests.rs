@@ -1,6 +1,8 @@
 //! The owner, event by event, in orders that processes and disks rarely produce.
 
+mod disks;
 mod hostile;
+mod kinds;
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -10,18 +12,23 @@ use threadrunner_core::engine_protocol::{
     Command, EngineInfo, EngineOptions, EngineRequestId, Event, Load,
 };
 use threadrunner_core::{
-    BackendKind, FinishReason, JobMeta, JobSpec, JobState, KeepAlive, ModelInfo, Priority, Timings,
-    Usage,
+    BackendKind, FinishReason, JobMeta, JobSpec, JobState, KeepAlive, ModelInfo, ModelRef,
+    Priority, Timings, Usage,
 };
+use threadrunner_home::{ModelConfig, SessionsConfig};
 use threadrunner_workspace::{Options, Workspace};
 use tokio::sync::oneshot;
 
+use super::super::fleet::Started;
 use super::super::hub::{JobName, Order};
+use super::super::inbox::Next;
 use super::super::live::Stage;
-use super::super::rooms::{Limits, Wanted};
 use super::super::{Awaited, Ending, NewJob};
 use super::*;
-use crate::engine::{EngineMessage, EngineProcess, Exit, LoadState, LoadView, Stay};
+use crate::engine::{EngineMessage, EngineProcess, Exit, LoadState};
+use crate::model_files::ModelFiles;
+use crate::models::tests::{Disk, eventually};
+use crate::models::{FoundModel, ModelCatalog};
 use crate::store::Store;
 use crate::workspaces::Served;
 
@@ -29,6 +36,10 @@ use crate::workspaces::Served;
 /// also sends their events.
 struct Story {
     owner: Owner,
+    hub: Hub,
+    home: Home,
+    catalog: ModelCatalog,
+    disk: Arc<Disk>,
     served: Vec<Served>,
     _directory: TempDir,
 }
@@ -38,6 +49,16 @@ const SIZE: u64 = 1 << 40;
 
 fn model() -> ModelRef {
     ModelRef { backend: BackendKind::Dummy, path: None, draft: None }
+}
+
+/// A model as it is on disk now.
+fn found(model: &ModelRef) -> FoundModel {
+    let (files, settings) = (ModelFiles::of(model), ModelConfig::default());
+    FoundModel { model: model.clone(), files, settings }
+}
+
+fn ready(info: ModelInfo) -> Event {
+    Event::Ready { model: Box::new(info), engine: EngineInfo::default(), stream: true }
 }
 
 fn finished(id: u64, finish_reason: FinishReason) -> Event {
@@ -54,10 +75,15 @@ impl Story {
         Self::with(Config::default())
     }
 
-    /// A story with this configuration and room for four engines.
+    /// A story with this configuration and room for four engines. No states of sessions are kept.
     fn with(config: Config) -> Self {
+        let sessions = SessionsConfig { state_bytes: 0 };
+        Self::with_states(config, sessions)
+    }
+
+    fn with_states(config: Config, sessions: SessionsConfig) -> Self {
         let memory_budget = threadrunner_home::MemoryBudget::Bytes(4 * SIZE);
-        let config = Config { memory_budget, ..config };
+        let config = Config { memory_budget, sessions, ..config };
         let directory = tempfile::tempdir().unwrap();
         let home = Home::resolve(directory.path(), |name| {
             (name == "THREADRUNNER_HOME").then(|| directory.path().into())
@@ -78,8 +104,13 @@ impl Story {
             served.push(Served::new(id, settings, reader, store.archive()));
             stores.push(store);
         }
-        let (owner, _) = Owner::new(home, config, "true".into(), stores, (events, from_stores));
-        Self { owner, served, _directory: directory }
+        let disk = Disk::new(&home, &config);
+        let usual = config.backend.unwrap_or(BackendKind::Dummy);
+        let catalog = ModelCatalog::on(disk.clone(), Some(usual));
+        let (binary, models) = ("true".into(), catalog.clone());
+        let (owner, hub) =
+            Owner::new(home.clone(), config, binary, models, stores, (events, from_stores));
+        Self { owner, hub, home, catalog, disk, served, _directory: directory }
     }
 
     fn submit(&mut self) -> JobId {
@@ -87,10 +118,8 @@ impl Story {
     }
 
     fn submit_to(&mut self, model: ModelRef) -> JobId {
-        if self.owner.sizes.get(&model).is_none() {
-            // As if it had been asked for before.
-            self.owner.sizes.set(&model, SIZE);
-        }
+        // As if it had been asked for before.
+        self.owner.fleet.know_size(&model, SIZE, ModelFiles::of(&model));
         let (reply, _) = oneshot::channel();
         let job = Box::new(self.job(model));
         self.owner.order(Order::SubmitDetached { job, reply });
@@ -103,7 +132,7 @@ impl Story {
             id: None,
             workspace: self.served[0].id,
             prompt: "Hello".to_owned(),
-            model: model.clone(),
+            model: found(&model),
             spec: JobSpec { model: Some(model), ..JobSpec::default() },
             meta: JobMeta::default(),
         }
@@ -112,34 +141,44 @@ impl Story {
     /// Adds a loaded engine that was started at `started` and works on a job.
     fn busy_engine(&mut self, model: &ModelRef, started: Instant) -> EngineId {
         let load = Load::new(model.clone(), EngineOptions::default());
-        let process = self.owner.spawner.spawn(load).unwrap();
-        let mut engine = self.loaded(process, model, started);
-        engine.begin(JobId::parse("1").unwrap());
-        self.add(engine)
-    }
-
-    /// A loaded engine around any process.
-    fn loaded(&self, process: EngineProcess, model: &ModelRef, started: Instant) -> Engine {
-        let (view, _) = tokio::sync::watch::channel(LoadView::waiting(model));
-        let stay = Stay::usual(KeepAlive::Forever, false);
-        let mut engine = Engine::new(process, model.clone(), view, stay, SIZE, started);
-        let ready = (ModelInfo { n_seq_max: 4, ..ModelInfo::default() }, EngineInfo::default());
-        engine.set(LoadState::Ready(Box::new(ready)), started);
-        engine
-    }
-
-    fn add(&mut self, engine: Engine) -> EngineId {
-        let (id, model) = (engine.id(), engine.model().clone());
-        self.owner.processes.insert(id, model.clone());
-        self.owner.engines.insert(model, engine);
+        let (id, pid) = self.owner.processes.start(load).unwrap();
+        self.loaded(id, pid, model, started, true);
+        self.owner.fleet.begin(model, JobId::parse("1").unwrap());
         id
+    }
+
+    /// Adds a loaded engine around any process.
+    fn add(&mut self, process: EngineProcess, model: &ModelRef, knows_stream: bool) -> EngineId {
+        let (id, pid) = (process.id, process.pid);
+        self.owner.processes.play(process);
+        self.loaded(id, pid, model, Instant::now(), knows_stream);
+        id
+    }
+
+    fn loaded(&mut self, id: EngineId, pid: u32, model: &ModelRef, at: Instant, stream: bool) {
+        let started = Started {
+            id,
+            pid,
+            files: ModelFiles::default(),
+            usual: KeepAlive::Forever,
+            pinned: false,
+            reserved: SIZE,
+            shrunk: false,
+            state: None,
+        };
+        let info = ModelInfo { n_seq_max: 4, ..ModelInfo::default() };
+        self.owner.fleet.started(model, started, at);
+        assert!(self.owner.fleet.loaded(model, info, EngineInfo::default(), stream, at));
     }
 
     /// Feeds the owner the events of the workspaces' threads until `wanted` holds.
     async fn until(&mut self, wanted: impl Fn(&Owner) -> bool) {
         while !wanted(&self.owner) {
-            let (workspace, event) = self.owner.from_stores.recv().await.unwrap();
-            self.owner.noted(workspace, event);
+            match self.owner.inbox.stored().await {
+                Next::Store(workspace, event) => self.owner.noted(workspace, *event),
+                Next::Disk(news) => self.owner.disk_news(*news),
+                _ => panic!("nothing else is awaited"),
+            }
             self.owner.dispatch();
         }
     }
@@ -152,20 +191,20 @@ impl Story {
 
     /// Submits a job that runs as request 1 of the first engine.
     async fn running(&mut self) -> JobId {
+        self.running_in(ModelInfo { n_seq_max: 4, ..ModelInfo::default() }).await
+    }
+
+    /// The same, in an engine that describes its model like this.
+    async fn running_in(&mut self, info: ModelInfo) -> JobId {
         let id = self.submit();
         self.until(|owner| matches!(owner.live[&id].stage, Stage::Claimed(_))).await;
-        let info = ModelInfo { n_seq_max: 4, ..ModelInfo::default() };
-        self.says(Event::Ready {
-            model: Box::new(info),
-            engine: EngineInfo::default(),
-            stream: true,
-        });
+        self.says(ready(info));
         assert!(matches!(self.owner.live[&id].stage, Stage::Running(_)));
         id
     }
 
     fn jobs_in_engine(&self) -> Vec<JobId> {
-        self.owner.engines[&model()].jobs()
+        self.owner.fleet.engine(&model()).unwrap().jobs()
     }
 }
 
@@ -188,9 +227,7 @@ async fn an_engine_is_told_whether_an_answer_is_followed_and_when_somebody_begin
     for knows_stream in [true, false] {
         let mut story = Story::new();
         let (process, mut heard) = EngineProcess::heard(EngineId(7));
-        let mut engine = story.loaded(process, &model(), Instant::now());
-        engine.set_knows_stream(knows_stream);
-        story.add(engine);
+        story.add(process, &model(), knows_stream);
         let id = story.submit();
         story.until(|owner| matches!(owner.live[&id].stage, Stage::Running(_))).await;
         let Some(Command::Generate(generate)) = heard.recv().await else { panic!("it begins") };
@@ -209,15 +246,15 @@ async fn an_engine_is_told_whether_an_answer_is_followed_and_when_somebody_begin
 #[tokio::test]
 async fn the_model_that_was_asked_last_is_noted_for_those_who_name_none() {
     let mut story = Story::new();
-    let note = story.owner.home.cache_dir.join("last_model");
+    let note = story.home.cache_dir.join("last_model");
     for (number, path) in [(7, "/m/a.gguf"), (8, "/m/b.gguf"), (9, "/m/a.gguf")] {
         let model = ModelRef { backend: BackendKind::Llama, path: Some(path.into()), draft: None };
-        let (process, _heard) = EngineProcess::heard(EngineId(number));
-        let engine = story.loaded(process, &model, Instant::now());
-        story.add(engine);
+        if !story.owner.fleet.has_engine(&model) {
+            story.add(EngineProcess::heard(EngineId(number)).0, &model, true);
+        }
         let id = story.submit_to(model);
         story.until(|owner| matches!(owner.live[&id].stage, Stage::Running(_))).await;
-        assert_eq!(std::fs::read_to_string(&note).unwrap(), path);
+        eventually(|| std::fs::read_to_string(&note).is_ok_and(|noted| noted == path)).await;
     }
 }
 
@@ -271,7 +308,7 @@ async fn who_is_killed_while_it_loads_costs_an_attempt_and_who_dies_of_it_the_jo
         let mut story = Story::new();
         let id = story.submit();
         story.until(|owner| matches!(owner.live[&id].stage, Stage::Claimed(_))).await;
-        let engine = *story.owner.processes.keys().next().unwrap();
+        let engine = story.owner.fleet.engine(&model()).unwrap().id();
         story.owner.engine(engine, exited("was ended", was_killed));
         let stage = &story.owner.live[&id].stage;
         assert_eq!(matches!(stage, Stage::Releasing), was_killed, "{stage:?}");
@@ -296,10 +333,17 @@ async fn a_job_that_is_on_its_way_to_the_disk_is_found_and_its_id_is_taken() {
 
 /// Submits a job with only a prompt, as another program would.
 fn put(story: &Story, workspace: usize, id: &str) -> JobId {
-    let ready = story.served[workspace].settings.path.join("input/ready");
+    put_into(&story.served[workspace], id, None)
+}
+
+fn put_into(served: &Served, id: &str, spec: Option<&JobSpec>) -> JobId {
+    let ready = served.settings.path.join("input/ready");
     let aside = ready.join("aside");
     std::fs::create_dir(&aside).unwrap();
     std::fs::write(aside.join("prompt.txt"), "Hello").unwrap();
+    if let Some(spec) = spec {
+        std::fs::write(aside.join("job.json"), serde_json::to_vec(spec).unwrap()).unwrap();
+    }
     std::fs::rename(aside, ready.join(id)).unwrap();
     JobId::parse(id).unwrap()
 }
@@ -311,10 +355,11 @@ async fn a_job_of_another_program_runs_with_its_workspaces_model_and_defaults() 
     let config = Config::parse(text, std::path::Path::new("config.toml")).unwrap();
     let mut story = Story::with(config);
     for name in ["general.gguf", "coder.gguf"] {
-        let file = story.owner.home.models_dir.join(name);
+        let file = story.home.models_dir.join(name);
         std::fs::write(&file, "GGUF").unwrap();
         let path = Some(file.canonicalize().unwrap());
-        story.owner.sizes.set(&ModelRef { backend: BackendKind::Llama, path, draft: None }, SIZE);
+        let model = ModelRef { backend: BackendKind::Llama, path, draft: None };
+        story.owner.fleet.know_size(&model, SIZE, ModelFiles::of(&model));
     }
     let id = put(&story, 1, "5");
     story.owner.stores.list();
@@ -363,22 +408,19 @@ async fn the_engine_that_works_longest_makes_way_for_a_model_that_has_waited_lon
     let before = story.submit_to(named("a"));
     assert!(matches!(story.owner.live[&before].stage, Stage::Claiming));
     // As if it had been queued half a minute ago.
-    story.owner.rooms = Rooms::default();
-    let wanted = Wanted { model: named("e"), interactive: false, bytes: SIZE };
-    let limits = Limits { bytes: 0, engines: 0 };
-    story.owner.rooms.decide(ago(31), &[wanted], &[], limits);
+    story.owner.fleet.wait_since(&named("e"), SIZE, ago(31));
     story.owner.dispatch();
     let after = story.submit_to(named("a"));
     assert!(matches!(story.owner.live[&after].stage, Stage::Storing));
     // It finishes what it has begun.
     let works = JobId::parse("1").unwrap();
-    story.owner.engines.get_mut(&named("a")).unwrap().end(&works, now);
+    story.owner.fleet.end(&named("a"), &works, now);
     story.owner.dispatch();
     assert!(matches!(story.owner.live[&waits].stage, Stage::Queued(_)));
-    story.owner.engines.get_mut(&named("a")).unwrap().end(&before, now);
+    story.owner.fleet.end(&named("a"), &before, now);
     story.owner.dispatch();
-    assert!(!story.owner.engines.contains_key(&named("a")));
-    assert!(story.owner.engines.contains_key(&named("b")));
+    assert!(!story.owner.fleet.has_engine(&named("a")));
+    assert!(story.owner.fleet.has_engine(&named("b")));
     // Its memory is not free until its process has exited.
     assert!(matches!(story.owner.live[&waits].stage, Stage::Queued(_)));
     story.owner.engine(first.unwrap(), exited("exited", false));
@@ -392,25 +434,25 @@ async fn a_model_that_takes_more_than_there_is_is_refused_and_nobody_makes_way()
     let named =
         |name: &str| ModelRef { backend: BackendKind::Llama, path: Some(name.into()), draft: None };
     story.busy_engine(&named("a"), Instant::now());
-    story.owner.sizes.set(&named("b"), 5 * SIZE);
+    story.owner.fleet.know_size(&named("b"), 5 * SIZE, ModelFiles::of(&named("b")));
     let job = story.job(named("b"));
     let (reply, mut answer) = oneshot::channel();
     story.owner.order(Order::SubmitDetached { job: Box::new(job), reply });
     let failure = answer.try_recv().unwrap().unwrap_err();
     assert_eq!(failure.code, threadrunner_core::ErrorCode::ModelTooLarge);
-    assert!(story.owner.live.is_empty() && story.owner.engines.contains_key(&named("a")));
+    assert!(story.owner.live.is_empty() && story.owner.fleet.has_engine(&named("a")));
 }
 
 #[tokio::test]
 async fn a_model_is_asked_for_its_size_before_it_is_loaded() {
     let mut story = Story::new();
     let model = ModelRef { backend: BackendKind::Llama, path: Some("a".into()), draft: None };
-    let view = story.owner.load(model.clone(), true, None).unwrap();
+    let view = story.owner.load(found(&model), true, None);
     story.owner.dispatch();
-    assert!(story.owner.engines.is_empty() && story.owner.sizes.is_asked(&model));
+    assert!(!story.owner.fleet.has_engine(&model) && story.owner.fleet.is_asked(&model));
     let memory = threadrunner_core::Memory { weights: SIZE, ..Default::default() };
     story.says(Event::Sized { wanted: memory, least: memory });
-    assert!(story.owner.engines[&model].is_pinned());
+    assert!(story.owner.fleet.engine(&model).unwrap().is_pinned());
     let failure = threadrunner_core::Failure::new(threadrunner_core::ErrorCode::ModelLoad, "no");
     story.owner.engine(EngineId(2), EngineMessage::Events(vec![Event::LoadFailed { failure }]));
     assert!(matches!(view.borrow().state, LoadState::Failed(_)));

@@ -2,16 +2,22 @@
 
 use std::time::{Instant, SystemTime};
 
-use threadrunner_core::{Failure, JobId, JobMeta};
+use threadrunner_core::{Failure, JobId, JobMeta, Output};
 use threadrunner_workspace::{Attempt, StillClaimed, WorkspaceError};
 
 use super::super::StoreEvent;
 use super::{Keeper, Pending, RECOVERED_AFTER, not_claimed};
 
 impl Keeper {
-    pub(super) fn complete(&mut self, id: JobId, text: &str, meta: JobMeta, now: SystemTime) {
+    pub(super) fn complete(
+        &mut self,
+        id: JobId,
+        (text, output): (&str, &[Output]),
+        meta: JobMeta,
+        now: SystemTime,
+    ) {
         let Some(job) = self.claimed.remove(&id) else { return self.not_claimed(id) };
-        match self.workspace.complete(job, text, meta.clone(), now) {
+        match self.workspace.complete(job, text, output, meta.clone(), now) {
             Ok(()) => self.ends(id, Ok(())),
             Err(still) => {
                 let StillClaimed { job, error } = *still;

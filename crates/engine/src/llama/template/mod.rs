@@ -13,6 +13,7 @@
 
 mod filters;
 mod json;
+mod messages;
 mod python;
 mod repr;
 mod strings;
@@ -26,7 +27,7 @@ use std::sync::OnceLock;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, Error, ErrorKind, Value, context};
-use threadrunner_core::Message;
+use threadrunner_core::{Message, Tool};
 
 pub(super) use time::local_time;
 pub(crate) use time::local_zone;
@@ -119,16 +120,14 @@ impl ChatTemplate {
 
     /// Renders the conversation exactly as Hugging Face would, ending where the assistant's turn
     /// begins.
-    fn render_as_is(&self, messages: &[Message]) -> Result<String, TemplateError> {
-        let list: Vec<Value> = messages
-            .iter()
-            .map(|message| context! { role => message.role.as_str(), content => message.content.as_str() })
-            .collect();
+    fn render_as_is(&self, messages: &[Message], tools: &[Tool]) -> Result<String, TemplateError> {
+        let list: Vec<Value> = messages.iter().map(messages::value).collect();
         let mut environment = self.environment.clone();
         environment.set_fuel(Some(FUEL_PER_MESSAGE.saturating_mul(1 + messages.len() as u64)));
-        // `tools` and `documents` stay undefined: templates test for `tools is defined`.
+        // `documents` stays undefined.
         let text = environment.get_template(NAME)?.render(context! {
             messages => list,
+            tools => messages::tools(tools),
             add_generation_prompt => true,
             bos_token => self.tokens.bos.as_str(),
             eos_token => self.tokens.eos.as_str(),

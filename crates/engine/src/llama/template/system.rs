@@ -3,7 +3,7 @@
 //! Some templates refuse system messages, others drop them silently. As in llama.cpp, instructions
 //! are then put before the user's next message.
 
-use threadrunner_core::{Message, Role};
+use threadrunner_core::{Message, Role, Tool};
 
 use super::{ChatTemplate, TemplateError};
 
@@ -13,18 +13,22 @@ const PROBE: &str = "threadrunner-5f1c2a";
 impl ChatTemplate {
     /// Renders the conversation, including its instructions, ending where the assistant's turn
     /// begins.
-    pub(in crate::llama) fn render(&self, messages: &[Message]) -> Result<String, TemplateError> {
+    pub(in crate::llama) fn render(
+        &self,
+        messages: &[Message],
+        tools: &[Tool],
+    ) -> Result<String, TemplateError> {
         let is_system = |message: &Message| message.role == Role::System;
         let Some(last) = messages.iter().rposition(is_system) else {
-            return self.render_as_is(messages);
+            return self.render_as_is(messages, tools);
         };
         if !self.has_place_for_system() {
-            return self.render_as_is(&in_the_users_turns(messages, 0));
+            return self.render_as_is(&in_the_users_turns(messages, 0), tools);
         }
-        match self.render_as_is(messages) {
+        match self.render_as_is(messages, tools) {
             // It may accept instructions only at the beginning.
             Err(TemplateError::Refused(_)) if last > 0 => {
-                self.render_as_is(&in_the_users_turns(messages, 1))
+                self.render_as_is(&in_the_users_turns(messages, 1), tools)
             }
             rendered => rendered,
         }
@@ -33,8 +37,9 @@ impl ChatTemplate {
     /// Whether a system message appears in the rendered text. Tried once.
     fn has_place_for_system(&self) -> bool {
         *self.has_place_for_system.get_or_init(|| {
-            let said = |role, content: &str| Message { role, content: content.to_owned() };
-            match self.render_as_is(&[said(Role::System, PROBE), said(Role::User, "Hello")]) {
+            let said = |role, text: &str| Message::new(role, text);
+            let probe = [said(Role::System, PROBE), said(Role::User, "Hello")];
+            match self.render_as_is(&probe, &[]) {
                 Ok(text) => text.contains(PROBE),
                 Err(TemplateError::Refused(_)) => false,
                 // A broken template will fail on the conversation too, and report why.
@@ -48,19 +53,23 @@ impl ChatTemplate {
 /// message follows become user messages themselves.
 fn in_the_users_turns(messages: &[Message], from: usize) -> Vec<Message> {
     let mut merged = messages[..from].to_vec();
-    let mut waiting: Vec<&str> = Vec::new();
+    let mut waiting: Vec<String> = Vec::new();
     for message in &messages[from..] {
         match message.role {
             Role::System => {
                 if !message.content.is_empty() {
-                    waiting.push(&message.content);
+                    waiting.push(message.content.to_string());
                 }
             }
             Role::User => {
-                waiting.push(&message.content);
-                merged.push(user(&mut waiting));
+                let mut message = message.clone();
+                if !waiting.is_empty() {
+                    message.content =
+                        message.content.after(&std::mem::take(&mut waiting).join("\n"));
+                }
+                merged.push(message);
             }
-            Role::Assistant | Role::Unknown => {
+            Role::Assistant | Role::Tool | Role::Unknown => {
                 if !waiting.is_empty() {
                     merged.push(user(&mut waiting));
                 }
@@ -74,8 +83,8 @@ fn in_the_users_turns(messages: &[Message], from: usize) -> Vec<Message> {
     merged
 }
 
-fn user(parts: &mut Vec<&str>) -> Message {
-    Message { role: Role::User, content: std::mem::take(parts).join("\n") }
+fn user(texts: &mut Vec<String>) -> Message {
+    Message::new(Role::User, std::mem::take(texts).join("\n"))
 }
 
 #[cfg(test)]
@@ -90,7 +99,7 @@ mod tests {
                 "u" => Role::User,
                 _ => Role::Assistant,
             };
-            Message { role, content: content.to_owned() }
+            Message::new(role, content)
         };
         text.split('|').map(said).collect()
     }

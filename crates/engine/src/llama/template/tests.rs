@@ -24,11 +24,11 @@ fn compile(source: &str) -> Result<ChatTemplate, TemplateError> {
 }
 
 fn message(content: &str) -> Message {
-    Message { role: Role::User, content: content.into() }
+    Message::new(Role::User, content)
 }
 
 fn render(source: &str) -> Result<String, TemplateError> {
-    compile(source)?.render(&[message("hi")])
+    compile(source)?.render(&[message("hi")], &[])
 }
 
 #[derive(Debug, PartialEq, serde::Deserialize)]
@@ -49,7 +49,7 @@ fn templates_render_as_python_renders_them() {
     }) {
         let source = std::fs::read_to_string(golden().join("templates").join(file)).unwrap();
         let template = compile(&source).unwrap_or_else(|error| panic!("{file}: {error:?}"));
-        let ours = match template.render_as_is(&conversations[conversation]) {
+        let ours = match template.render_as_is(&conversations[conversation], &[]) {
             Ok(text) => Expected::Text(text),
             Err(TemplateError::Refused(message)) => Expected::Error(message),
             Err(error) => panic!("{file}, {conversation}: {error:?}"),
@@ -80,7 +80,7 @@ fn expressions_are_what_python_makes_of_them() {
     let evaluate = |expression: &str| {
         let template = compile(&format!("{prelude}{{{{ {expression} }}}}"));
         // minijinja panics at some.
-        let rendered = std::panic::catch_unwind(AssertUnwindSafe(|| template?.render(&[])));
+        let rendered = std::panic::catch_unwind(AssertUnwindSafe(|| template?.render(&[], &[])));
         match rendered {
             Ok(Ok(text)) => Expected::Text(text),
             Ok(Err(_)) | Err(_) => Expected::Error(String::new()),
@@ -106,11 +106,11 @@ fn expressions_are_what_python_makes_of_them() {
 fn instructions_are_in_every_templates_text() {
     let conversations = read_json::<Vec<Message>>("conversations.json");
     let messages = &conversations["with a system message"];
-    let system = &messages[0].content;
+    let system = messages[0].content.to_string();
     let folder = std::fs::read_dir(golden().join("templates")).unwrap();
     for path in folder.map(|entry| entry.unwrap().path()) {
         let template = compile(&std::fs::read_to_string(&path).unwrap()).unwrap();
-        let text = template.render(messages).unwrap();
+        let text = template.render(messages, &[]).unwrap();
         assert!(text.contains(system.as_str()), "{}: {text}", path.display());
     }
 }
@@ -123,7 +123,7 @@ fn a_template_without_a_place_for_instructions_has_them_in_the_users_turn() {
     let drops = "{% set messages = messages | rejectattr('role', 'equalto', 'system') | list %}";
     let first = "{% for m in messages %}{% if m.role == 'system' and not loop.first %}\
         {{ raise_exception('it must be the first') }}{% endif %}{% endfor %}";
-    let said = |role, content: &str| Message { role, content: content.to_owned() };
+    let said = |role, text: &str| Message::new(role, text);
     let begins = [said(Role::System, "Be brief."), said(Role::User, "Hi")];
     let midway =
         [&begins[..], &[said(Role::System, "In French."), said(Role::User, "Bye")]].concat();
@@ -134,12 +134,38 @@ fn a_template_without_a_place_for_instructions_has_them_in_the_users_turn() {
         ("", "<system>Be brief.<user>Hi", "<system>Be brief.<user>Hi<system>In French.<user>Bye"),
     ] {
         let template = compile(&format!("{template}{turns}")).unwrap();
-        assert_eq!(template.render(&begins).unwrap(), begun);
-        assert_eq!(template.render(&midway).unwrap(), gone_on);
+        assert_eq!(template.render(&begins, &[]).unwrap(), begun);
+        assert_eq!(template.render(&midway, &[]).unwrap(), gone_on);
     }
     // A refusal for another reason stays one.
     let never = compile("{{ raise_exception('no') }}").unwrap();
-    assert!(matches!(never.render(&begins), Err(TemplateError::Refused(why)) if why == "no"));
+    assert!(matches!(never.render(&begins, &[]), Err(TemplateError::Refused(why)) if why == "no"));
+}
+
+#[test]
+fn tools_are_there_if_there_are_any_and_calls_have_arguments_that_are_objects() {
+    let shows = compile(
+        "{% if tools is defined %}{{ tools | tojson }}{% endif %}\
+         {% for m in messages %}<{{ m.role }}>{{ m.content }}\
+         {% for c in m.tool_calls %}{{ c.function.name }}({{ c.function.arguments.city }})\
+         {% endfor %}{% endfor %}",
+    )
+    .unwrap();
+    let json = serde_json::json!([
+        {"role": "user", "content": "Rain?"},
+        {"role": "assistant", "content": null, "tool_calls": [{
+            "id": "1", "type": "function",
+            "function": {"name": "weather", "arguments": "{\"city\":\"Rome\"}"},
+        }]},
+        {"role": "tool", "content": "no", "tool_call_id": "1"},
+    ]);
+    let messages: Vec<Message> = serde_json::from_value(json).unwrap();
+    let talk = "<user>Rain?<assistant>weather(Rome)<tool>no";
+    assert_eq!(shows.render(&messages, &[]).unwrap(), talk);
+    let tools = serde_json::json!([{"type": "function", "function": {"name": "weather"}}]);
+    let tools: Vec<Tool> = serde_json::from_value(tools).unwrap();
+    let shown = r#"[{"function": {"name": "weather"}, "type": "function"}]"#;
+    assert_eq!(shows.render(&messages, &tools).unwrap(), format!("{shown}{talk}"));
 }
 
 #[test]

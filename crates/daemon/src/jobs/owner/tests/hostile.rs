@@ -8,13 +8,19 @@ fn named(name: &str) -> ModelRef {
     ModelRef { backend: BackendKind::Llama, path: Some(name.into()), draft: None }
 }
 
+impl Story {
+    /// When the first engine has made no progress for too long.
+    fn overdue(&self) -> Option<Instant> {
+        self.owner.fleet.overdue_at(self.owner.config.engine_timeout)
+    }
+}
+
 /// A story whose first engine runs a job, beside a second engine, of model `a`.
 async fn beside_another() -> (Story, JobId, EngineId) {
     let mut story = Story::new();
     let id = story.running().await;
     let (process, _heard) = EngineProcess::heard(EngineId(7));
-    let other = story.loaded(process, &named("a"), Instant::now());
-    let other = story.add(other);
+    let other = story.add(process, &named("a"), true);
     (story, id, other)
 }
 
@@ -32,7 +38,7 @@ async fn an_engine_that_speaks_of_a_request_of_another_is_ended_and_nobody_belie
         story
             .owner
             .engine(other, EngineMessage::Events(vec![event, finished(1, FinishReason::Stop)]));
-        assert!(!story.owner.engines.contains_key(&named("a")), "{words}");
+        assert!(!story.owner.fleet.has_engine(&named("a")), "{words}");
         let live = &story.owner.live[&id];
         assert!(
             live.runs(EngineRequestId(1)) && live.view.as_ref().unwrap().borrow().text.is_empty(),
@@ -62,7 +68,7 @@ async fn what_an_engine_may_not_say_ends_it_and_costs_its_jobs_an_attempt() {
         let mut story = Story::new();
         let id = story.running().await;
         story.says(event);
-        assert!(!story.owner.processes.contains_key(&EngineId(1)));
+        assert!(story.owner.fleet.model_of(EngineId(1)).is_none());
         assert!(matches!(story.owner.live[&id].stage, Stage::Releasing));
         story.until(|owner| matches!(owner.live[&id].stage, Stage::Claimed(_))).await;
     }
@@ -75,9 +81,9 @@ async fn an_engine_that_speaks_of_a_request_that_has_ended_is_ended() {
     story.says(finished(1, FinishReason::Stop));
     story.until(|owner| owner.live.is_empty()).await;
     assert_eq!(story.served[0].reader.locate(&id).unwrap().0, JobState::Done);
-    assert!(story.owner.processes.contains_key(&EngineId(1)));
+    assert!(story.owner.fleet.model_of(EngineId(1)).is_some());
     story.says(Event::Text { id: EngineRequestId(1), text: "and".to_owned() });
-    assert!(!story.owner.processes.contains_key(&EngineId(1)));
+    assert!(story.owner.fleet.model_of(EngineId(1)).is_none());
 }
 
 #[tokio::test]
@@ -100,22 +106,22 @@ async fn an_engine_that_says_nothing_is_ended_and_one_that_has_nothing_to_say_is
     let mut story = Story::new();
     let id = story.running().await;
     let second = Duration::from_secs(1);
-    let overdue = story.owner.engine_overdue().unwrap();
+    let overdue = story.overdue().unwrap();
     story.owner.time(overdue - second);
     assert!(story.owner.live[&id].runs(EngineRequestId(1)));
     // The daemon itself was stopped meanwhile, and the engine may have sent events.
     story.owner.time(overdue + 100 * second);
     assert!(story.owner.live[&id].runs(EngineRequestId(1)));
-    assert!(story.owner.engine_overdue().unwrap() > overdue + 100 * second);
+    assert!(story.overdue().unwrap() > overdue + 100 * second);
     story.says(finished(1, FinishReason::Stop));
     story.until(|owner| owner.live.is_empty()).await;
-    assert_eq!(story.owner.engine_overdue(), None);
+    assert_eq!(story.overdue(), None);
 
     let id = story.submit();
     story.until(|owner| owner.live[&id].runs(EngineRequestId(2))).await;
-    let overdue = story.owner.engine_overdue().unwrap();
+    let overdue = story.overdue().unwrap();
     story.owner.time(overdue);
-    assert!(!story.owner.processes.contains_key(&EngineId(1)));
+    assert!(story.owner.fleet.model_of(EngineId(1)).is_none());
     assert!(matches!(story.owner.live[&id].stage, Stage::Releasing));
 }
 
@@ -125,23 +131,22 @@ async fn a_load_that_does_not_get_on_fails_and_so_does_one_that_never_ends() {
         let mut story = Story::new();
         let id = story.submit();
         story.until(|owner| matches!(owner.live[&id].stage, Stage::Claimed(_))).await;
-        let view = story.owner.engines[&model()].watch();
+        let view = story.owner.load(found(&model()), false, None);
         let start = Instant::now();
         for step in 1..=steps {
             let fraction = f32::from(step) / 100.0;
             let now = start + u32::from(step) * Duration::from_secs(200);
-            let engine = story.owner.engines.get_mut(&model()).unwrap();
-            assert!(engine.get_on(fraction, now));
-            if engine.overdue_at(story.owner.config.engine_timeout).unwrap() <= now {
+            assert!(story.owner.fleet.loading(&model()).unwrap().get_on(fraction, now));
+            if story.overdue().unwrap() <= now {
                 break;
             }
             story.owner.time(now);
         }
-        let overdue = story.owner.engine_overdue().unwrap();
+        let overdue = story.overdue().unwrap();
         assert!(overdue <= start + Duration::from_secs(25 * 300));
         // Too small a step is no progress.
         story.says(Event::Loading { fraction: 0.001 });
-        assert_eq!(story.owner.engine_overdue(), Some(overdue));
+        assert_eq!(story.overdue(), Some(overdue));
         story.owner.time(overdue);
         assert!(matches!(story.owner.live[&id].stage, Stage::Ending(_)));
         let LoadState::Failed(failure) = &view.borrow().state else { panic!("it goes on") };
@@ -153,16 +158,16 @@ async fn a_load_that_does_not_get_on_fails_and_so_does_one_that_never_ends() {
 #[tokio::test]
 async fn a_process_that_is_asked_for_a_size_and_says_anything_else_is_not_believed() {
     let mut story = Story::new();
-    let _view = story.owner.load(named("a"), true, None).unwrap();
+    let _view = story.owner.load(found(&named("a")), true, None);
     story.owner.dispatch();
-    assert!(story.owner.sizes.is_asked(&named("a")));
+    assert!(story.owner.fleet.is_asked(&named("a")));
     let memory = Memory { weights: 7, ..Default::default() };
     let sized = Event::Sized { wanted: memory, least: memory };
     let events = vec![Event::Loading { fraction: 0.1 }, sized];
     story.owner.engine(EngineId(1), EngineMessage::Events(events));
-    assert!(!story.owner.sizes.is_asked(&named("a")));
+    assert!(!story.owner.fleet.is_asked(&named("a")));
     story.owner.dispatch();
-    assert!(story.owner.engines.contains_key(&named("a")), "loading it shows what it takes");
+    assert!(story.owner.fleet.has_engine(&named("a")), "loading it shows what it takes");
 }
 
 #[tokio::test]
@@ -172,7 +177,7 @@ async fn to_say_the_same_again_is_no_progress() {
     let prefill = |done| Event::Prefill { id: EngineRequestId(1), done, total: 9 };
     let text = |text: &str| Event::Text { id: EngineRequestId(1), text: text.to_owned() };
     story.says(prefill(1));
-    let mut overdue = story.owner.engine_overdue().unwrap();
+    let mut overdue = story.overdue().unwrap();
     for (event, is_progress) in [
         (prefill(1), false),
         (prefill(2), true),
@@ -182,7 +187,7 @@ async fn to_say_the_same_again_is_no_progress() {
     ] {
         let words = format!("{event:?}");
         story.says(event);
-        let now = story.owner.engine_overdue().unwrap();
+        let now = story.overdue().unwrap();
         assert_eq!(now > overdue, is_progress, "{words}");
         overdue = now;
     }
