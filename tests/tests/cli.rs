@@ -47,6 +47,25 @@ fn a_mistyped_command_is_no_prompt() {
         assert!(said.contains("`threadrunner run "), "{said}");
     }
     assert!(home.run(["pull", "llama3"]).expect(64).stderr.contains("GGUF"));
+    for (typed, command) in [
+        ("deamon stop", "daemon stop"),
+        ("rsult last", "result last"),
+        ("sesions show trip", "sessions show trip"),
+        ("stop mistral", "unload mistral"),
+        ("kill 5", "cancel 5"),
+        ("logs -f", "daemon logs -f"),
+        ("run llama3", "chat -m llama3"),
+    ] {
+        let refused = home.run(typed.split(' ')).expect(64);
+        let command = format!("`threadrunner {command}`");
+        assert!(refused.stderr.contains(&command), "{typed}: {refused:?}");
+    }
+    let models = home.root().join("models");
+    fs::create_dir_all(&models).unwrap();
+    fs::write(models.join("My-Own.gguf"), "GGUF").unwrap();
+    let own = home.run(["run", "My-Own"]).expect(64);
+    assert!(own.stderr.contains("`threadrunner chat -m My-Own`"), "{own:?}");
+    fs::remove_dir_all(models).unwrap();
     assert_eq!(home.jobs_in("output"), [] as [&str; 0]);
     assert!(home.run(["run", "modles"]).expect(0).stdout.ends_with("modles.\n"));
     assert!(home.run(["logs", "are", "long"]).expect(0).stdout.ends_with("long.\n"));
@@ -68,6 +87,9 @@ fn a_person_is_asked_what_a_mistyped_command_was_meant_to_be() {
     status.see("workspace");
     assert_eq!(status.end(), Some(0));
     assert_eq!(typed("\r").end(), Some(64));
+    let mut left = typed("\x04");
+    left.see("\r\n");
+    assert_eq!(left.end(), Some(64));
     assert_eq!(home.jobs_in("output").len(), 1);
 }
 
@@ -86,6 +108,14 @@ fn the_default_model_is_chosen_and_told() {
     home.run(["models", "default", "c"]).expect(3);
     let chosen = home.run(["models", "default", "b"]).expect(0);
     assert_eq!((chosen.stdout.as_str(), chosen.stderr.as_str()), ("b\n", "set in config.toml\n"));
+    fs::write(models.join("bad.gguf"), "none").unwrap();
+    let bad = home.run(["models", "default", "bad"]).expect(3);
+    assert!(bad.stderr.contains("bad.gguf is not a GGUF file"), "{bad:?}");
+    fs::remove_file(models.join("bad.gguf")).unwrap();
+    let mut before = home.threadrunner(["models", "default", "b"]);
+    before.env("THREADRUNNER_MODEL_PATH", models.join("a.gguf"));
+    let before = Finished::from(before.output().unwrap()).expect(0);
+    assert!(before.stderr.contains("written to config.toml, but"), "{before:?}");
     let told = home.run(["models", "default", "--json"]).expect(0).json();
     assert_eq!((&told["name"], &told["chosen_by"]), (&json!("b"), &json!("configuration")));
     let listed = home.run(["models", "--json"]).expect(0).json();
@@ -137,18 +167,36 @@ fn the_completion_script_makes_a_shell_ask() {
     let script = home.run(["completions", "bash"]).expect(0).stdout;
     let programs = threadrunner_tests::program("threadrunner");
     let path = format!("{}:/usr/bin:/bin", programs.parent().unwrap().display());
-    let ask = "COMP_WORDS=(threadrunner jobs --st); COMP_CWORD=2; COMP_TYPE=9\n\
-               _clap_complete_threadrunner threadrunner --st jobs; echo \"${COMPREPLY[@]}\"";
-    let mut bash = home.threadrunner([] as [&str; 0]);
-    let variables: Vec<_> = bash
-        .get_envs()
-        .map(|(name, value)| (name.to_owned(), value.map(ToOwned::to_owned)))
-        .collect();
-    bash = std::process::Command::new("bash");
-    bash.args(["-c", &format!("{script}\n{ask}")]).env_clear();
-    bash.envs(variables.into_iter().filter_map(|(name, value)| Some((name, value?))));
-    let answered = Finished::from(bash.env("PATH", path).output().unwrap());
-    assert_eq!(answered.stdout.trim(), "--state", "{answered:?}");
+    let models = home.root().join("models");
+    fs::create_dir_all(&models).unwrap();
+    fs::write(models.join("my model.gguf"), "GGUF").unwrap();
+    fs::write(models.join("Small.gguf"), "GGUF").unwrap();
+    fs::create_dir_all(home.root().join("a place/within")).unwrap();
+    let completed = |words: &str| {
+        // The last of the words is the one at the cursor; an `=` is one for itself.
+        let ask = format!(
+            "COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); COMP_TYPE=9\n\
+             last=\"${{COMP_WORDS[COMP_CWORD]}}\"; [ \"$last\" = = ] && last=\n\
+             _clap_complete_threadrunner threadrunner \"$last\" before; echo \"${{COMPREPLY[*]}}\""
+        );
+        let mut bash = std::process::Command::new("bash");
+        bash.args(["-c", &format!("{script}\n{ask}")]).env_clear().current_dir(home.root());
+        let command = home.threadrunner([] as [&str; 0]);
+        bash.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let answered = Finished::from(bash.env("PATH", &path).output().unwrap());
+        assert_eq!(answered.stderr, "", "{words}");
+        answered.stdout.trim().to_owned()
+    };
+    assert_eq!(completed("threadrunner jobs --st"), "--state");
+    assert_eq!(completed("threadrunner jobs --state = d"), "done");
+    assert_eq!(completed("threadrunner jobs --state ="), "queued running done failed canceled");
+    assert_eq!(completed("threadrunner --backend = d"), "dummy");
+    assert_eq!(completed("threadrunner --model = S"), "Small");
+    assert_eq!(completed("threadrunner --model = S -w ./a"), r"./a\ place/");
+    assert_eq!(completed(r"threadrunner -w './a\ place/'"), r"./a\ place/within/");
+    assert_eq!(completed("threadrunner daemon run --workspace ./a"), r"./a\ place/");
+    assert_eq!(completed("threadrunner -m ./models/S"), "./models/Small.gguf");
+    assert_eq!(completed("threadrunner -m my"), r"my\ model");
     for shell in ["zsh", "fish", "elvish", "powershell"] {
         let script = home.run(["completions", shell]).expect(0).stdout;
         assert!(script.contains("THREADRUNNER_COMPLETE"), "{shell}");
@@ -162,6 +210,18 @@ fn the_completion_script_makes_a_shell_ask() {
 #[test]
 fn wrong_usage_is_exit_code_64() {
     let home = TestHome::new();
+    for (arguments, said) in [
+        (&["-w", "", "hi"][..], "must be a name or a directory"),
+        (&["--keep-alive", "-1", "hi"], "'-1' is not a duration"),
+        (&["--timeout", "-1", "hi"], "'-1' is not a duration"),
+        (&["--max-tokens", "-1", "hi"], "must be a whole number"),
+    ] {
+        let finished = home.run(arguments).expect(64);
+        assert!(finished.stderr.contains(said), "{arguments:?}: {finished:?}");
+        assert!(!finished.stderr.contains("tip:"), "{finished:?}");
+    }
+    home.run(["jobs", "--state", "Done"]).expect(0);
+    home.run(["jobs", "--state", "done,failed"]).expect(0);
     for arguments in [&["--no-such-flag"][..], &["--temperature", "hot", "x"], &["wait"], &[""]] {
         let finished = home.run(arguments).expect(64);
         assert!(!finished.stderr.is_empty());
@@ -290,8 +350,12 @@ fn an_answer_that_never_ends_is_cut_and_standard_error_says_why() {
     let bounded = home.run(["--repeat-limit", "0", "Hello"]).expect(0);
     assert!(bounded.stderr.contains("cut after 4096 tokens: it reached max_tokens"), "{bounded:?}");
     let short = home.run(["--max-tokens", "2", "Hello"]).expect(0);
-    assert_eq!(short.stdout, "lorem ipsum\n");
-    assert!(short.stderr.contains("cut after 2 tokens"), "{short:?}");
+    // The user asked for that.
+    assert_eq!((short.stdout.as_str(), short.stderr.as_str()), ("lorem ipsum\n", ""));
+    let repeated = home.run(["--max-tokens", "5000", "Hello"]).expect(0);
+    assert!(repeated.stderr.contains("it only repeated itself"), "{repeated:?}");
+    assert_eq!(home.run(["-q", "Hello"]).expect(0).stderr, "");
+    assert_eq!(home.run(["-q", "--max-tokens", "2", "Hello"]).expect(0).stderr, "");
 }
 
 #[test]

@@ -6,10 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use threadrunner_tests::TestHome;
+use threadrunner_tests::{TestHome, eventually};
 
 /// Every document, in the order of the page.
-const ALL: [&str; 16] = [
+const ALL: [&str; 19] = [
     "answer",
     "submitted",
     "error",
@@ -19,12 +19,15 @@ const ALL: [&str; 16] = [
     "result",
     "removed",
     "models",
+    "chosen",
     "loaded",
     "unloaded",
+    "kept",
     "ps",
     "status",
     "sessions",
     "session",
+    "undone",
     "config",
 ];
 
@@ -118,19 +121,40 @@ fn every_document_is_as_it_was() {
     compare(&home, "result", json(&["result", "--json", &id]));
     compare(&home, "removed", json(&["rm", "--json", &id]));
     compare(&home, "models", json(&["models", "--json"]));
+    compare(&home, "chosen", json(&["models", "default", "--json"]));
     compare(&home, "loaded", json(&["load", "--json", "--pin"]));
     compare(&home, "ps", json(&["ps", "--json"]));
     compare(&home, "status", json(&["status", "--json"]));
+    compare(&home, "kept", json(&["unload", "--json"]));
     compare(&home, "unloaded", json(&["unload", "--json", "dummy"]));
     json(&["--json", "--session", "trip", "I am in Lisbon."]);
     compare(&home, "sessions", json(&["sessions", "--json"]));
     compare(&home, "session", json(&["sessions", "show", "--json", "trip"]));
+    compare(&home, "undone", json(&["sessions", "undo", "--json", "trip"]));
     compare(&home, "config", json(&["config", "check", "--json"]));
 
     let home = TestHome::new().dummy(&json!({"fail_after": 2}));
     let id = home.run(["--detach", "Hello"]).expect(0).stdout;
     let failed = home.run(["wait", "--json", id.trim()]).expect(6).json();
     compare(&home, "failed", failed);
+}
+
+#[test]
+fn an_error_about_a_job_names_it_and_a_running_job_has_a_model() {
+    let home = TestHome::new().dummy(&json!({"step_ms": 5, "words": 100_000}));
+    let id = home.run(["--detach", "Hello"]).expect(0).stdout.trim().to_owned();
+    eventually("the job runs", || {
+        let list = home.run(["jobs", "--json"]).expect(0).json();
+        (list["jobs"][0]["state"] == "running").then_some(())
+    });
+    let listed = home.run(["jobs", "--json", "--model", "dummy"]).expect(0).json();
+    assert_eq!(listed["jobs"][0]["model"], "dummy", "{listed}");
+    assert!(home.run(["jobs"]).expect(0).stdout.contains("dummy"));
+    home.run(["cancel", &id]).expect(0);
+    eventually("it is canceled", || (home.jobs_in("failed").len() == 1).then_some(()));
+    let refused = home.run(["result", "--json", &id]).expect(6).json();
+    assert_eq!(refused["job"], id.as_str(), "{refused}");
+    assert_eq!(refused["error"]["message"], format!("job {id} was canceled"), "{refused}");
 }
 
 #[test]

@@ -48,7 +48,7 @@ pub(crate) fn main(args: Vec<OsString>) -> ExitCode {
 /// terminal.
 fn parse(args: Vec<OsString>) -> Result<Cli, Refused> {
     let program = args.first().cloned();
-    let refused = match args::parse(args) {
+    let refused = match args::parse(args, complete::is_model) {
         Err(Refused { question: Some(question), text, help }) => (question, text, help),
         parsed => return parsed,
     };
@@ -61,8 +61,12 @@ fn parse(args: Vec<OsString>) -> Result<Cli, Refused> {
     let mut answer = String::new();
     // An unreadable answer counts as none.
     let _ = io::stdin().lock().take(ANSWER_BYTES).read_line(&mut answer);
+    if !answer.ends_with('\n') {
+        // Ctrl-D leaves the cursor behind the question.
+        output::say("");
+    }
     match question.answered(&answer) {
-        Some(meant) => args::parse(program.into_iter().chain(meant).collect()),
+        Some(meant) => args::parse(program.into_iter().chain(meant).collect(), complete::is_model),
         None => Err(Refused { text: String::new(), ..refused }),
     }
 }

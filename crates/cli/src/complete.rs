@@ -3,11 +3,16 @@
 //! On each Tab the shell runs this program with [`VARIABLE`] set. Names are read from files: no
 //! daemon is started, and what cannot be read is not offered.
 
-use std::ffi::OsString;
+mod bash;
+
+use std::ffi::{OsStr, OsString};
 use std::io;
+use std::path::Path;
 
 use clap::{Command, CommandFactory};
-use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
+use clap_complete::engine::{
+    ArgValueCandidates, ArgValueCompleter, CompletionCandidate, PathCompleter, ValueCompleter,
+};
 use clap_complete::env::{CompleteEnv, Shells};
 use threadrunner_core::{ExitCode, JobSelector, JobState};
 use threadrunner_home::{Config, Home, list_models};
@@ -32,6 +37,9 @@ pub(crate) fn script(shell: &str) -> io::Result<String> {
     let mut script = Vec::new();
     completer.write_registration(VARIABLE, NAME, NAME, NAME, &mut script)?;
     let mut script = String::from_utf8_lossy(&script).into_owned();
+    if shell == "bash" {
+        script = bash::adapted(&script);
+    }
     if shell == "zsh" {
         // Autoloaded from $fpath, the script is first read during a completion, and must complete.
         script.push_str(
@@ -59,19 +67,47 @@ pub(crate) fn answer(args: &[OsString]) -> Option<ExitCode> {
 /// The command, with candidates added to its arguments and those of its subcommands.
 fn with_names(command: Command) -> Command {
     let name = command.get_name().to_owned();
-    let known = command.mut_args(|arg| match names_for(&name, arg.get_id().as_str()) {
-        Some(names) => arg.add(names),
-        None => arg,
+    let known = command.mut_args(|arg| {
+        let argument = arg.get_id().to_string();
+        match (places_for(&argument), names_for(&name, &argument)) {
+            (Some(places), _) => arg.add(places),
+            (None, Some(names)) => arg.add(names),
+            (None, None) => arg,
+        }
     });
     known.mut_subcommands(with_names)
+}
+
+/// The candidates for an argument that takes a name or a path.
+fn places_for(argument: &str) -> Option<ArgValueCompleter> {
+    let is_model = |path: &Path| path.extension().is_some_and(|it| it == "gguf");
+    match argument {
+        "model" | "draft" => Some(names_or_paths(models, PathCompleter::any().filter(is_model))),
+        "workspace" => Some(names_or_paths(workspaces, PathCompleter::dir())),
+        _ => None,
+    }
+}
+
+/// Offers paths for what begins like a path, else names.
+fn names_or_paths(
+    names: fn() -> Vec<CompletionCandidate>,
+    paths: PathCompleter,
+) -> ArgValueCompleter {
+    ArgValueCompleter::new(move |typed: &OsStr| {
+        let text = typed.to_string_lossy();
+        if text.contains('/') || text.starts_with(['.', '~']) {
+            return paths.complete(typed);
+        }
+        let begins =
+            |it: &CompletionCandidate| it.get_value().to_string_lossy().starts_with(&*text);
+        names().into_iter().filter(begins).collect()
+    })
 }
 
 /// The candidates for an argument of a command.
 fn names_for(command: &str, argument: &str) -> Option<ArgValueCandidates> {
     use JobState::{Done, Failed, Processing, Ready};
     Some(match (command, argument) {
-        (_, "model" | "draft") => ArgValueCandidates::new(models),
-        (_, "workspace") => ArgValueCandidates::new(workspaces),
         (_, "session" | "sessions") => ArgValueCandidates::new(sessions),
         (_, "tag" | "tags") => ArgValueCandidates::new(tags),
         ("result", "ids") => ArgValueCandidates::new(|| jobs(&[Done])),
@@ -104,6 +140,11 @@ fn models() -> Vec<CompletionCandidate> {
         CompletionCandidate::new(alias).help(Some(format::one_line(&target).into()))
     });
     files.chain(aliases).collect()
+}
+
+/// Whether a model or an alias has this name.
+pub(crate) fn is_model(name: &str) -> bool {
+    models().iter().any(|model| model.get_value() == name)
 }
 
 fn workspaces() -> Vec<CompletionCandidate> {

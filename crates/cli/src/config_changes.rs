@@ -9,6 +9,13 @@ use crate::output;
 /// Keys that the command line reads each time, so that they apply without a restart of the daemon.
 const READ_EACH_TIME: [&str; 3] = ["model", "backend", "aliases"];
 
+/// Returns the changed keys that need a restart.
+pub(crate) fn stale_keys(home: &Home) -> Vec<&'static str> {
+    let mut changed = changed_keys(home);
+    changed.retain(|key| !READ_EACH_TIME.contains(key));
+    changed
+}
+
 /// Returns the keys of `config.toml` that have changed since the daemon last started.
 pub(crate) fn changed_keys(home: &Home) -> Vec<&'static str> {
     let (Ok(now), Ok(then)) = (home.config_text(), fs::read_to_string(home.running_config()))
@@ -31,8 +38,7 @@ pub(crate) fn tell_of_changes(home: &Home) {
     if output::is_quiet() {
         return;
     }
-    let mut changed = changed_keys(home);
-    changed.retain(|key| !READ_EACH_TIME.contains(key));
+    let changed = stale_keys(home);
     if !changed.is_empty() {
         output::say(&format!(
             "threadrunner: config.toml has changed since the daemon started: {}",

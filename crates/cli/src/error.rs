@@ -26,6 +26,11 @@ impl CommandError {
         Failure::new(ErrorCode::InvalidRequest, message).hint(hint).into()
     }
 
+    /// A failure that is about this job, if it is about one.
+    pub(crate) fn about(failure: Failure, job: Option<&JobId>) -> Self {
+        Self::Failed { failure, job: job.cloned() }
+    }
+
     /// The exit code for this error.
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {

@@ -4,6 +4,8 @@ use std::time::SystemTime;
 
 use threadrunner_core::Timestamp;
 
+use crate::terminal::glyphs;
+
 /// A size like `1.2 GB`, in powers of ten, as on disks and in `ls -h --si`.
 pub(crate) fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
@@ -40,6 +42,16 @@ pub(crate) fn seconds(seconds: f64) -> String {
         3_600..86_400 => format!("{}h {}m", whole / 3_600, whole % 3_600 / 60),
         _ => format!("{}d {}h", whole / 86_400, whole % 86_400 / 3_600),
     }
+}
+
+/// The beginning of a prompt, on one line. A record has at most 80 characters of it: so many, and
+/// there is probably more.
+pub(crate) fn prompt_start(start: &str) -> String {
+    let mut line = one_line(start);
+    if start.chars().count() >= 80 {
+        line.push(glyphs().more);
+    }
+    line
 }
 
 /// A fraction from 0 to 1, as `43 %`.

@@ -1,17 +1,26 @@
-//! Styles the Markdown of an answer while it streams: headings, emphasis, code and lists.
+//! Styles the Markdown of an answer while it streams: headings, emphasis, code, lists, links, rules.
 //!
 //! [`Markdown`] turns text into [`Piece`]s. It styles only what is certain at once: a mark that may
-//! be the first of two is held back until the next character decides, and nothing that was shown is
-//! ever taken back.
+//! be the first of two is held back until the next character decides, and so is a link until its
+//! end. Nothing that was shown is ever taken back.
+
+use crate::cells;
 
 const HEADING: &str = "\x1b[1m";
 const BOLD: &str = "\x1b[1m";
 const ITALIC: &str = "\x1b[3m";
 const CODE: &str = "\x1b[36m";
+const LINK: &str = "\x1b[4m";
 const PLAIN: &str = "\x1b[0m";
 
 /// A line indented by this many spaces is code.
 const CODE_INDENT: usize = 4;
+
+/// How a rule (`---`) is shown.
+const RULE: &str = "────────────────────────";
+
+/// How long a link may be, in bytes. What is longer is no link: it must not be held back for ever.
+const LINK_BYTES: usize = 500;
 
 /// A part of the output.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +44,8 @@ pub(crate) struct Markdown {
     fence: bool,
     heading: bool,
     bold: bool,
+    /// The mark that began bold text, which ends it too.
+    bold_mark: char,
     italic: bool,
     code: bool,
     /// The last character shown.
@@ -51,6 +62,7 @@ impl Default for Markdown {
             fence: false,
             heading: false,
             bold: false,
+            bold_mark: '*',
             italic: false,
             code: false,
             before: ' ',
@@ -120,7 +132,11 @@ impl Markdown {
                 self.heading = true;
                 pieces.push(Piece::Style(HEADING));
             }
-            '-' | '*' | '+' if same == 1 && open => return false,
+            '-' | '*' | '_' | '+' if open => return false,
+            '-' | '*' | '_' if same >= 3 && matches!(after, None | Some('\n' | '\r')) => {
+                self.held.drain(..indent + same);
+                add(pieces, RULE);
+            }
             '-' | '*' | '+' if same == 1 && after == Some(' ') => {
                 self.held.drain(..=indent + same);
                 add(pieces, &format!("{}• ", " ".repeat(indent)));
@@ -149,27 +165,31 @@ impl Markdown {
                 self.set_off(1, pieces);
             }
             _ if self.code => self.show(1, pieces),
-            '*' if second.is_none() && !ended => return false,
-            '*' if second == Some('*') => {
-                let opens = self.before.is_whitespace() && third.is_some_and(is_of_a_word);
-                if self.bold && !self.before.is_whitespace() {
+            '*' | '_' if second.is_none() && !ended => return false,
+            '*' | '_' if second == Some(first) => {
+                let closes = self.bold && self.bold_mark == first && !self.before.is_whitespace();
+                if third.is_none() && !ended && (!self.bold || (closes && first == '_')) {
+                    return false;
+                }
+                let opens = !self.bold && self.may_open(first) && third.is_some_and(is_of_a_word);
+                // Underscores within a word belong to it.
+                if closes && (first == '*' || !third.is_some_and(char::is_alphanumeric)) {
                     self.bold = false;
                     self.set_off(2, pieces);
-                } else if !self.bold && third.is_none() && !ended {
-                    return false;
-                } else if !self.bold && opens {
-                    self.bold = true;
+                } else if opens {
+                    (self.bold, self.bold_mark) = (true, first);
                     self.set_off(2, pieces);
                 } else {
                     self.show(2, pieces);
                 }
             }
+            '[' => return self.link(ended, pieces),
             '*' if self.italic && !self.before.is_whitespace() => {
                 self.italic = false;
                 self.set_off(1, pieces);
             }
             '*' if !self.italic
-                && self.before.is_whitespace()
+                && self.may_open('*')
                 && second.is_some_and(char::is_alphanumeric) =>
             {
                 self.italic = true;
@@ -177,6 +197,34 @@ impl Markdown {
             }
             _ => self.show(1, pieces),
         }
+        true
+    }
+
+    /// Whether emphasis may begin here: after a space, or after a character of a script without
+    /// spaces. A word or a number before an asterisk makes it an operator.
+    fn may_open(&self, mark: char) -> bool {
+        let unspaced = cells::width_of(self.before) > 1 && mark == '*';
+        self.before.is_whitespace() || unspaced
+    }
+
+    /// Shows a link as its text and address; false if it is not known yet whether it is one.
+    fn link(&mut self, ended: bool, pieces: &mut Vec<Piece>) -> bool {
+        let Some((text, address, end)) = link_in(&self.held) else {
+            let whole = ended || self.held.len() > LINK_BYTES || self.held.contains('\n');
+            let undecided = !whole && may_become_a_link(&self.held);
+            if !undecided {
+                self.show(1, pieces);
+            }
+            return !undecided;
+        };
+        let shown = text.replace('`', "");
+        let address = if address == shown { String::new() } else { format!(" ({address})") };
+        self.held.drain(..end);
+        self.before = ')';
+        pieces.push(Piece::Style(LINK));
+        add(pieces, &shown);
+        self.set_off(0, pieces);
+        add(pieces, &address);
         true
     }
 
@@ -213,7 +261,30 @@ impl Markdown {
 }
 
 fn is_of_a_word(character: char) -> bool {
-    character.is_alphanumeric() || matches!(character, '`' | '"' | '\'' | '(')
+    let wide = cells::width_of(character) > 1;
+    character.is_alphanumeric() || wide || matches!(character, '`' | '"' | '\'' | '(')
+}
+
+/// The text and the address of the link that a text begins with, and the link's length.
+fn link_in(text: &str) -> Option<(String, String, usize)> {
+    let (shown, rest) = text.strip_prefix('[')?.split_once("](")?;
+    let (address, _) = rest.split_once(')')?;
+    let plain = !shown.is_empty() && !shown.contains(['[', ']', '\n']);
+    let located = !address.is_empty() && !address.contains(char::is_whitespace);
+    let end = shown.len() + address.len() + "[]()".len();
+    (plain && located).then(|| (shown.to_owned(), address.to_owned(), end))
+}
+
+/// Whether more text could make a link of this, which begins with a bracket.
+fn may_become_a_link(text: &str) -> bool {
+    let Some((shown, rest)) = text[1..].split_once(']') else { return !text[1..].contains('[') };
+    let mut rest = rest.chars();
+    let located = match rest.next() {
+        None => true,
+        Some('(') => !rest.any(|character| character == ')' || character.is_whitespace()),
+        Some(_) => false,
+    };
+    !shown.is_empty() && !shown.contains('[') && located
 }
 
 fn add(pieces: &mut Vec<Piece>, text: &str) {
@@ -256,6 +327,17 @@ mod tests {
             ("- one\n  * two\n+ three", "• one\n  • two\n• three"),
             ("**Note:** all", "<0><1>Note:<0> all"),
             ("**left open\nnext", "<0><1>left open<0>\nnext"),
+            ("a __bold__ word", "a <0><1>bold<0> word"),
+            ("__a_b **c__ d", "<0><1>a_b **c<0> d"),
+            ("这是**粗体**文字", "这是<0><1>粗体<0>文字"),
+            ("これは*斜体*です", "これは<0><3>斜体<0>です"),
+            ("**「引用」**です", "<0><1>「引用」<0>です"),
+            ("a\n---\nb", "a\n────────────────────────\nb"),
+            ("***\n___", "────────────────────────\n────────────────────────"),
+            ("see [the `docs`](https://x.y/z), now", "see <4>the docs<0> (https://x.y/z), now"),
+            ("[https://x.y](https://x.y)", "<4>https://x.y<0>"),
+            ("**a [b](c) d**", "<0><1>a <4>b<0><1> (c) d<0>"),
+            ("- [ ] open [1] [a] (b)", "• [ ] open [1] [a] (b)"),
         ] {
             assert_eq!(whole(text), expected, "{text}");
         }
@@ -270,8 +352,13 @@ mod tests {
             "#hashtag and C# too",
             "-5 degrees",
             "####### seven",
-            "---\n",
-            "***\n",
+            "a -- b",
+            "--flag and --- here",
+            "snake_case__name and my__var",
+            "x[1](2 and a[i][j] and [",
+            "[a](b c)",
+            "[]()",
+            "[open",
             "| a | **b** |\n",
             "    indented **code**\n",
             "```\n# no title\n**x**\n```\n",
@@ -291,7 +378,7 @@ mod tests {
 
     #[test]
     fn it_is_the_same_however_it_comes() {
-        let text = "# T\n\n- **a** `b*` *c*\n```\n**x**\n```\n2 * 3\n  - d\n\n    code\nend **";
+        let text = "# T\n\n- **a** `b*` *c*\n```\n**x**\n```\n2 * 3\n  - d\n\n    code\n这**b**c __d__ [e](f) [g\n---\nend **";
         let mut markdown = Markdown::default();
         let mut pieces = Vec::new();
         for character in text.chars() {

@@ -14,7 +14,7 @@ use threadrunner_core::{Failure, JobId, Output, OutputKind};
 
 use crate::error::CommandError;
 use crate::style::{self, Style};
-use crate::wrap::wrapped;
+use crate::wrap::{Screen, wrapped};
 
 /// Whether to say nothing but why a command failed.
 static QUIET: AtomicBool = AtomicBool::new(false);
@@ -78,15 +78,19 @@ fn write_some(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     }
 }
 
-/// Asks a question on standard error, and leaves the line open for the answer.
+/// Asks a question on standard error, wrapped like other talk, and leaves the line open for the answer.
 pub(crate) fn ask(text: &str) {
-    let _ = write_some(io::stderr().as_fd(), text.as_bytes());
+    let _ = write_some(io::stderr().as_fd(), fitted(text).as_bytes());
 }
 
-/// The text as it is printed: wrapped between words if standard output is a terminal.
-pub(crate) fn for_terminal(text: String) -> String {
+/// The text as it is printed: on a terminal, wrapped between words and, unless `plain`, with its
+/// Markdown rendered.
+pub(crate) fn for_terminal(text: String, plain: bool) -> String {
     match width() {
-        Some(columns) => wrapped(&text, columns),
+        Some(columns) => {
+            let mut screen = Screen::new(style::on_stdout() && !plain);
+            screen.push(&text, columns) + &screen.finish(columns)
+        }
         None => text,
     }
 }
@@ -104,7 +108,14 @@ pub(crate) fn say(text: &str) {
     say_as_it_is(&fitted(text));
 }
 
-/// The same, with a styled word before it.
+/// Says something that `--quiet` silences.
+pub(crate) fn remark(text: &str) {
+    if !is_quiet() {
+        say(text);
+    }
+}
+
+/// The same as [`say`], with a styled word before it.
 fn say_set_off(word: &str, style: Style, text: &str) {
     let line = fitted(&format!("{word} {text}"));
     let rest = line.strip_prefix(word).unwrap_or_default();

@@ -169,7 +169,7 @@ pub(crate) fn tell_if_stdin_is_silent() {
 }
 
 fn tell_of_silence() {
-    output::say(&format!("threadrunner: waiting for standard input ({NOT_MEANT})"));
+    output::remark(&format!("threadrunner: waiting for standard input ({NOT_MEANT})"));
 }
 
 fn not_ended(patience: Patience) -> Failure {

@@ -206,7 +206,8 @@ impl Session {
 
     async fn answer<A: Ask>(&mut self, mut replies: Replies) -> Result<A::Answer, CommandError> {
         loop {
-            match self.attempt(replies.next()).await? {
+            let next = self.attend(replies.next()).await?;
+            match next.map_err(|failure| CommandError::about(failure, replies.job()))? {
                 ReplyBody::Event(progress) => {
                     if let Some(label) = progress_label(&progress) {
                         self.spinner.set(label);

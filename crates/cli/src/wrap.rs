@@ -108,8 +108,7 @@ impl Wrapper {
         let next = if space == '\t' { (self.column / 8 + 1) * 8 } else { self.column + 1 };
         if next > room && !self.is_verbatim() {
             // The line break replaces the space.
-            out.push('\n');
-            self.column = 0;
+            self.break_line(out, room);
         } else {
             out.push(space);
             self.column = next;
@@ -131,13 +130,13 @@ impl Wrapper {
         }
         if self.column + cells > room {
             let before = cells::width(&self.word);
-            if before > 0 && before >= self.column {
+            if before > 0 && before + self.hang(room) >= self.column {
                 self.overlong = true;
             } else {
                 self.take_back(out, before);
-                out.push('\n');
+                self.break_line(out, room);
                 out.push_str(&self.word);
-                self.column = before;
+                self.column += before;
             }
         }
         out.push(character);
@@ -145,6 +144,27 @@ impl Wrapper {
         if !alone {
             self.word.push(character);
         }
+    }
+
+    /// Continues on the next line, below the text of a list's item.
+    fn break_line(&mut self, out: &mut String, room: usize) {
+        self.column = self.hang(room);
+        out.push('\n');
+        out.extend(std::iter::repeat_n(' ', self.column));
+    }
+
+    /// How far the lines after the first are indented: in a list, as far as the item's text.
+    fn hang(&self, room: usize) -> usize {
+        let started = self.head.trim_start_matches(' ');
+        let digits = started.bytes().take_while(u8::is_ascii_digit).count();
+        let mark = match started[digits..].chars().next() {
+            Some('•' | '-' | '*' | '+') if digits == 0 => 1,
+            Some('.' | ')') if digits > 0 => digits + 1,
+            _ => return 0,
+        };
+        let is_item = started.chars().nth(mark) == Some(' ');
+        let hang = self.head.len() - started.len() + mark + 1;
+        if is_item && hang * 2 < room { hang } else { 0 }
     }
 
     /// Erases the beginning of the word from the line.
@@ -157,7 +177,7 @@ impl Wrapper {
     }
 
     fn note(&mut self, character: char) {
-        if self.head.chars().count() < 6 {
+        if self.head.chars().count() < 8 {
             self.head.push(character);
         }
     }
@@ -222,6 +242,20 @@ mod tests {
     fn a_word_longer_than_a_line_is_left_to_the_terminal() {
         let long = "https://example.org/a/long/path";
         assert_eq!(shown(&["see ", long, " now"], 12), format!("see\n{long} now"));
+    }
+
+    #[test]
+    fn the_lines_of_a_list_hang_below_its_text() {
+        assert_eq!(shown(&["- one two three"], 11), "- one two\n  three");
+        assert_eq!(shown(&["  • one two three"], 12), "  • one two\n    three");
+        assert_eq!(
+            shown(&["12. one two\nthree four five"], 10),
+            "12. one\n    two\nthree\nfour five"
+        );
+        assert_eq!(shown(&["- o", "ne tw", "o thr", "ee"], 10), "- one two\n  three");
+        assert_eq!(shown(&["- ", "a-long-word-of-its-own x"], 12), "- a-long-word-of-its-own x");
+        assert_eq!(shown(&["-5 one two"], 8), "-5 one\ntwo");
+        assert_eq!(shown(&["- 日本語の文章です"], 9), "- 日本語\n  の文章\n  です");
     }
 
     #[test]

@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use threadrunner_core::protocol::{Ask, FirstReply, Op, Progress, ReplyBody, Request, RequestId};
+use threadrunner_core::protocol::{
+    Ask, ErrorFrame, FirstReply, Op, Progress, ReplyBody, Request, RequestId,
+};
 use threadrunner_core::{ErrorCode, Failure, JobId, encode_frame};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
@@ -192,6 +194,11 @@ impl Replies {
                 }
             }
         }
+    }
+
+    /// Has the next frame be this failure, with the job that is known by now.
+    pub(crate) fn put_back(&mut self, failure: Failure) {
+        self.first = Some(ReplyBody::Error(ErrorFrame::new(failure, self.job.clone())));
     }
 
     /// The job, once the daemon has named it.

@@ -338,8 +338,13 @@ fn outlives(op: &Op) -> bool {
 
 async fn begin(client: Client, op: Op) -> Result<Replies, Failure> {
     let limit = first_reply_limit(&op);
+    let asks = !outlives(&op) && !matches!(op, Op::Follow(_));
     let mut replies = client.request(op).await?;
-    replies.begin(limit).await?;
+    match replies.begin(limit).await {
+        // An answer about a job is read with it.
+        Err(failure) if asks && replies.job().is_some() => replies.put_back(failure),
+        begun => begun?,
+    }
     Ok(replies)
 }
 

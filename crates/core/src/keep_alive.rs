@@ -21,7 +21,7 @@ pub enum KeepAlive {
 
 /// A text that is not a [`KeepAlive`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is not a keep-alive time: try 0, 30s, 10m, 2h or forever")]
+#[error("'{0}' is not a duration: try 0, 30s, 10m, 2h or forever")]
 pub struct InvalidKeepAlive(String);
 
 impl KeepAlive {

@@ -32,7 +32,7 @@ pub use bounds::check_messages;
 pub use data::*;
 pub use ops::{Ask, FirstReply, Ids, Op, Treatment, ask};
 pub use queries::*;
-pub use words::{explain, reads_key};
+pub use words::{explain, in_plain_words, reads_key};
 
 /// The protocol versions that this program speaks.
 pub const VERSIONS: &[u32] = &[VERSION];

@@ -20,13 +20,16 @@ use threadrunner_core::{
 
 pub(crate) use self::once::ReadOnce;
 use self::strict::strict;
-use self::wrong::{misread, wrong};
+use self::wrong::{misread, unreadable, wrong};
 use crate::{
     Home, Links, MemoryBudget, ModelConfig, RetentionConfig, SessionsConfig, amount, read_regular,
 };
 
 /// The largest configuration that is read, in bytes: a thousand times what anybody writes.
 const MAX_BYTES: u64 = 1 << 20;
+
+/// The maximum of `threads`: as many as the largest machines have processors.
+const MOST_THREADS: u32 = 4096;
 
 /// The user's configuration: `config.toml` in the home. The file and all its keys are optional. An
 /// unknown key is an error, because a misspelt one would be ignored.
@@ -164,12 +167,12 @@ impl Config {
             Err(error) => {
                 return match error.kind() {
                     io::ErrorKind::NotFound if path.is_symlink() => {
-                        Err(wrong(path, "it is a link to a file that does not exist"))
+                        Err(unreadable(path, "it is a link to a file that does not exist"))
                     }
                     // If the home itself cannot exist, creating it reports that.
                     io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Ok(None),
                     io::ErrorKind::InvalidInput | io::ErrorKind::FileTooLarge => {
-                        Err(wrong(path, &error.to_string()))
+                        Err(unreadable(path, &error.to_string()))
                     }
                     _ => Err(Failure::new(
                         ErrorCode::Io,
@@ -178,7 +181,8 @@ impl Config {
                 };
             }
         };
-        let text = String::from_utf8(bytes).map_err(|_| wrong(path, "the file is not UTF-8"))?;
+        let text =
+            String::from_utf8(bytes).map_err(|_| unreadable(path, "the file is not UTF-8"))?;
         Ok(Some(text))
     }
 
@@ -268,6 +272,12 @@ impl Config {
         for (name, value) in [("batch", engine.batch), ("threads", engine.threads)] {
             above_zero("engine", name, value)?;
         }
+        if let Some(threads) = engine.threads.filter(|threads| *threads > MOST_THREADS) {
+            return Err(format!(
+                "[engine]: threads is {threads}, but must be at most {MOST_THREADS}"
+            ));
+        }
+        check_retention("retention", &self.retention)?;
         for (name, model) in &self.models {
             check_engine(&format!("models.{name}"), model.context, model.sequences)?;
         }
@@ -276,6 +286,9 @@ impl Config {
         for (name, workspace) in &self.workspaces {
             if workspace.path.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
                 return Err(format!("[workspaces.{name}]: path is empty"));
+            }
+            if let Some(retention) = &workspace.retention {
+                check_retention(&format!("workspaces.{name}.retention"), retention)?;
             }
             if workspace.max_attempts == Some(0) {
                 return Err(format!("[workspaces.{name}]: max_attempts is 0"));
@@ -301,6 +314,17 @@ pub(crate) fn expand(path: &Path, root: &Path) -> PathBuf {
 fn check_engine(table: &str, context: Option<u32>, sequences: Option<u32>) -> Result<(), String> {
     above_zero(table, "context", context)?;
     above_zero(table, "sequences", sequences)
+}
+
+/// Refuses an age of 0, which would remove every job as soon as it has ended.
+fn check_retention(table: &str, retention: &RetentionConfig) -> Result<(), String> {
+    match retention.max_age {
+        Some(Duration::ZERO) => Err(format!(
+            "[{table}]: max_age is 0, so every job would be removed once it has ended; \
+             `threadrunner prune` removes jobs once"
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Refuses 0: a key that is left to the engine is omitted instead.

@@ -1,6 +1,7 @@
 //! The model for requests that name none: the one chosen, or used last.
 
-use std::io::{self, Write};
+use std::fs;
+use std::io::{self, Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -103,6 +104,7 @@ fn last_model(home: &Home) -> Option<PathBuf> {
 pub fn choose_model(home: &Home, name: &str) -> Result<PathBuf, Failure> {
     let config = Config::load(home)?;
     let path = by_name(home, &config, name, Path::new(""))?;
+    check_magic(&path)?;
     // Only an absolute path means the same from everywhere.
     let is_path =
         name.contains('/') || by_name(home, &config, name, &home.root).ok().as_ref() != Some(&path);
@@ -126,6 +128,21 @@ pub fn choose_model(home: &Home, name: &str) -> Result<PathBuf, Failure> {
         Failure::new(ErrorCode::Io, format!("cannot write {file}: {error}"))
     })?;
     Ok(path)
+}
+
+/// Refuses a file that is no GGUF file, which begins with that word.
+fn check_magic(path: &Path) -> Result<(), Failure> {
+    let mut magic = Vec::new();
+    let read = match path.is_file() {
+        true => fs::File::open(path).and_then(|file| file.take(4).read_to_end(&mut magic)),
+        false => Ok(0),
+    };
+    let message = match read {
+        Ok(_) if magic == *b"GGUF" => return Ok(()),
+        Ok(_) => format!("{} is not a GGUF file", path.display()),
+        Err(error) => format!("cannot read {}: {error}", path.display()),
+    };
+    Err(Failure::new(ErrorCode::ModelLoad, message))
 }
 
 /// The text of a `config.toml`, changed to this model.

@@ -51,7 +51,7 @@ pub(crate) struct BatchArgs {
     pub(crate) retry_failed: bool,
 
     /// Keep at most N jobs queued or running [default: as many as keep the engine busy]
-    #[arg(long, value_name = "N", value_parser = values::concurrency)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = values::concurrency)]
     pub(crate) concurrency: Option<usize>,
 
     /// Use this model for lines that name none, and for all lines in OpenAI's format
@@ -86,7 +86,7 @@ pub(crate) struct BatchArgs {
     pub(crate) priority: Option<Priority>,
 
     /// Give up on a line after this long, including its time in the queue: 30s, 5m
-    #[arg(long, value_name = "DURATION", help_heading = "Jobs", value_parser = values::limit)]
+    #[arg(long, value_name = "DURATION", allow_negative_numbers = true, help_heading = "Jobs", value_parser = values::limit)]
     pub(crate) timeout: Option<Duration>,
 }
 

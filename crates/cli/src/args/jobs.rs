@@ -39,8 +39,14 @@ Examples:
 /// Which jobs to list.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct JobsArgs {
-    /// List only jobs in this state (repeatable)
-    #[arg(long = "state", value_name = "STATE", value_parser = values::state())]
+    /// List only jobs in this state (repeatable, or several with commas)
+    #[arg(
+        long = "state",
+        value_name = "STATE",
+        value_parser = values::state(),
+        value_delimiter = ',',
+        ignore_case = true
+    )]
     pub(crate) states: Vec<JobStatus>,
     /// List only jobs with this tag
     #[arg(long, value_name = "WORD")]
@@ -49,13 +55,13 @@ pub(crate) struct JobsArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) model: Option<String>,
     /// List only jobs submitted within this time: 30m, 2h, 7d
-    #[arg(long, alias = "newer-than", value_name = "DURATION", value_parser = values::duration)]
+    #[arg(long, alias = "newer-than", value_name = "DURATION", allow_negative_numbers = true, value_parser = values::duration)]
     pub(crate) since: Option<Duration>,
     /// List only jobs submitted longer ago than this: 30m, 2h, 7d
-    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
+    #[arg(long, value_name = "DURATION", allow_negative_numbers = true, value_parser = values::duration)]
     pub(crate) older_than: Option<Duration>,
     /// List at most N jobs [default: 50, or all with --ids]
-    #[arg(short = 'n', long, value_name = "N")]
+    #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) limit: Option<u32>,
     /// Print only ids, for other commands
     #[arg(long, conflicts_with_all = ["json", "watch"])]
@@ -90,7 +96,7 @@ pub(crate) struct WaitArgs {
     #[arg(long, conflicts_with = "idle")]
     pub(crate) any: bool,
     /// Stop waiting after this long; the jobs keep running
-    #[arg(long, value_name = "DURATION", value_parser = values::limit)]
+    #[arg(long, value_name = "DURATION", allow_negative_numbers = true, value_parser = values::limit)]
     pub(crate) timeout: Option<Duration>,
     #[command(flatten)]
     pub(crate) within: WorkspaceArg,
@@ -107,7 +113,7 @@ pub(crate) struct FollowArgs {
     #[arg(value_name = "ID")]
     pub(crate) ids: Vec<String>,
     /// Stop waiting after this long; the jobs keep running
-    #[arg(long, value_name = "DURATION", value_parser = values::limit)]
+    #[arg(long, value_name = "DURATION", allow_negative_numbers = true, value_parser = values::limit)]
     pub(crate) timeout: Option<Duration>,
     #[command(flatten)]
     pub(crate) within: WorkspaceArg,
@@ -117,6 +123,23 @@ pub(crate) struct FollowArgs {
     /// Report timings at the end: time to the first token, tokens per second
     #[arg(short, long)]
     pub(crate) verbose: bool,
+    /// Show the answer as it is, without formatting its Markdown on a terminal
+    #[arg(long)]
+    pub(crate) plain: bool,
+}
+
+/// Which jobs' answers to print.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ResultArgs {
+    /// Ids, unambiguous beginnings or ends of ids, or `last`; without any, or with `-`, ids are
+    /// read from standard input
+    #[arg(value_name = "ID")]
+    pub(crate) ids: Vec<String>,
+    #[command(flatten)]
+    pub(crate) within: WorkspaceArg,
+    /// Print JSON, one object per job
+    #[arg(long)]
+    pub(crate) json: bool,
     /// Show the answer as it is, without formatting its Markdown on a terminal
     #[arg(long)]
     pub(crate) plain: bool,
@@ -140,7 +163,7 @@ pub(crate) struct JobArgs {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct PruneArgs {
     /// Remove jobs that ended longer ago than this: 30m, 2h, 7d
-    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
+    #[arg(long, value_name = "DURATION", allow_negative_numbers = true, value_parser = values::duration)]
     pub(crate) older_than: Duration,
     /// Keep failed and canceled jobs
     #[arg(long)]

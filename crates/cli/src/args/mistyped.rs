@@ -2,275 +2,229 @@
 //! a command of another program.
 //!
 //! A model answers anything, so without this a typo would yield a page of text and exit code 0. A
-//! [`Question`] asks what was meant. Sentences are never questioned.
+//! [`Question`] asks what was meant. The rule:
+//!
+//! - One word is a question if it is a command's name but for case, a slip or two, or missing
+//!   letters at its end, or if it is a verb of another program ([`verbs`]) but for a slip.
+//! - Two words are a question if the first is one, and the second is something that the command
+//!   takes: a subcommand, a job's id or `last`, or any bare word that could be a name. "it", "the"
+//!   or "worrying" are none.
+//! - More words are a question only if nothing but a command can be meant: `sesions show trip`,
+//!   `rsult 1 2 3`, `cp llama3 mine`.
+//! - `run` with one word that is a model, or looks like one, is a question: `ollama run llama3`.
+//! - An option that a prompt does not take makes a sentence no command: only what is before it
+//!   decides.
+//!
+//! Everything else is a prompt, also words that are a slip away from a command but English
+//! ([`words`]), and whatever has a space or a sign within one argument.
 
-use std::ffi::OsString;
+mod verbs;
+mod words;
 
-/// Commands of other programs, and the command that does the same here, or else an explanation.
-///
-/// The verbs are those of `ollama` and `docker`, and those that start and stop other daemons.
-const VERBS: [(&str, Result<&str, &str>); 40] = [
-    ("list", Ok("models")),
-    ("ls", Ok("models")),
-    ("images", Ok("models")),
-    ("show", Ok("models")),
-    ("tags", Ok("models")),
-    ("logs", Ok("daemon logs")),
-    ("log", Ok("daemon logs")),
-    ("start", Ok("daemon start")),
-    ("stop", Ok("daemon stop")),
-    ("restart", Ok("daemon restart")),
-    ("serve", Ok("daemon run")),
-    ("server", Ok("daemon run")),
-    ("kill", Ok("daemon stop --now")),
-    ("quit", Ok("daemon stop")),
-    ("exit", Ok("daemon stop")),
-    ("top", Ok("ps")),
-    ("stats", Ok("ps")),
-    ("info", Ok("status")),
-    ("version", Ok("--version")),
-    ("usage", Ok("--help")),
-    ("commands", Ok("--help")),
-    ("attach", Ok("follow")),
-    ("history", Ok("sessions")),
-    ("queue", Ok("jobs")),
-    ("delete", Ok("rm")),
-    ("remove", Ok("rm")),
-    ("inspect", Ok("jobs --json")),
-    ("repl", Ok("chat")),
-    ("check", Ok("doctor")),
-    ("exec", Ok("run")),
-    ("pull", Err(MODELS)),
-    ("push", Err(MODELS)),
-    ("create", Err(MODELS)),
-    ("build", Err(MODELS)),
-    ("cp", Err(MODELS)),
-    ("search", Err(MODELS)),
-    ("install", Err(MODELS)),
-    ("update", Err(UPDATES)),
-    ("upgrade", Err(UPDATES)),
-    ("login", Err("there is no account to log in to")),
-];
+use std::ffi::{OsStr, OsString};
 
-const MODELS: &str = "models are GGUF files: copy or link one into the home's models/, or name it \
-                      by its path: `threadrunner -m ./model.gguf \"Hello\"`";
-const UPDATES: &str = "ThreadRunner does not update itself: build or install the new version";
+use clap::{CommandFactory, Parser};
 
-/// Asks whether a word is the command that it resembles, or a prompt.
+use super::options::Cli;
+use words::{is_job, is_name, looks_like_a_model, looks_like_a_name, nearest, nearest_verb};
+
+/// The program's name, which precedes arguments.
+const PROGRAM: &str = "threadrunner";
+
+/// Asks whether words are the command that they resemble, or a prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Question {
-    /// What was typed.
-    typed: String,
-    /// The command that it resembles, or an explanation if there is none.
-    meant: Result<String, &'static str>,
+    /// The words of the prompt.
+    typed: Vec<OsString>,
+    /// The command that they resemble, whole, or an explanation if there is none.
+    meant: Result<Vec<OsString>, &'static str>,
     /// The arguments that are not part of the prompt.
     rest: Vec<OsString>,
+    /// Whether a prompt of these words needs `--`.
+    insists: bool,
+    /// Whether they look like a model, rather than a command.
+    is_a_model: bool,
 }
 
 impl Question {
     /// The question to ask about `words`, the prompt within `arguments`; `None` if it is clearly a
     /// prompt.
-    pub(super) fn about(
-        words: &[String],
-        arguments: &[OsString],
-        commands: &[String],
-    ) -> Option<Self> {
-        let (word, object) = match words {
-            [word] => (word, None),
-            [word, object] => (word, Some(object)),
-            _ => return None,
-        };
-        let bare = |byte: u8| byte.is_ascii_lowercase() || byte == b'-';
-        if !word.bytes().all(bare) {
-            return None;
-        }
-        let verb = VERBS.iter().find(|(verb, _)| verb == word).map(|(_, meant)| *meant);
-        let meant = match (verb, object) {
-            (Some(meant), None) => meant.map(str::to_owned),
-            // `ollama stop MODEL` unloads the model; it does not stop the daemon.
-            (Some(_), Some(model)) if word == "stop" && is_for_a_model(word, model) => {
-                Ok(format!("unload {model}"))
-            }
-            (Some(meant), Some(model)) if is_for_a_model(word, model) => meant.map(str::to_owned),
-            (None, None) => Ok(nearest(word, commands)?.to_owned()),
-            _ => return None,
-        };
+    pub(super) fn about(words: &[String], arguments: &[OsString]) -> Option<Self> {
+        let meant = meaning(words)?;
         let mut rest = arguments.to_vec();
         for word in words {
             let at = rest.iter().position(|argument| argument == word.as_str())?;
             rest.remove(at);
         }
-        Some(Self { typed: words.join(" "), meant, rest })
+        let meant = meant.map(|command| with_options(&command, &rest));
+        let typed = words.iter().map(OsString::from).collect();
+        Some(Self { typed, meant, rest, insists: false, is_a_model: false })
+    }
+
+    /// The question to ask about arguments with an option that a prompt does not take.
+    pub(super) fn about_refused(arguments: &[OsString]) -> Option<Self> {
+        let is_word = |argument: &&OsString| !argument.to_string_lossy().starts_with('-');
+        let words: Vec<_> = arguments.iter().take_while(is_word).collect();
+        let options = arguments.get(words.len()..)?.to_vec();
+        let words: Option<Vec<_>> = words.iter().map(|word| Some(word.to_str()?.into())).collect();
+        let meant = meaning(&words?)?.map(|command| with_options(&command, &options));
+        let typed = arguments.to_vec();
+        Some(Self { typed, meant, rest: Vec::new(), insists: true, is_a_model: false })
+    }
+
+    /// The question to ask about `run` with `words` in `arguments`: whether the one word is a
+    /// model. `exists` says whether a word is one of the models here.
+    pub(super) fn about_run(
+        words: &[String],
+        arguments: &[OsString],
+        exists: impl Fn(&str) -> bool,
+    ) -> Option<Self> {
+        let [word] = words else { return None };
+        if !is_name(word) || !(looks_like_a_model(word) || exists(word)) {
+            return None;
+        }
+        let (run, options) = arguments.split_first()?;
+        let mut rest = options.to_vec();
+        rest.remove(rest.iter().position(|argument| argument == word.as_str())?);
+        (run == "run").then_some(())?;
+        let meant = Ok(with_options(&format!("chat -m {word}"), &rest));
+        let typed = vec![word.into()];
+        Some(Self { typed, meant, rest, insists: true, is_a_model: true })
     }
 
     /// The question for a person at a terminal.
     pub(crate) fn to_a_person(&self) -> String {
+        let typed = shown(&self.typed);
         match &self.meant {
             Ok(command) => format!(
-                "threadrunner: there is no command '{}'; did you mean `threadrunner {command}`?\n\
+                "threadrunner: {}; did you mean `threadrunner {}`?\n\
                  y: run that, p: send it as a prompt, Enter: neither ",
-                self.typed
+                match self.is_a_model {
+                    true => format!("'{typed}' looks like a model"),
+                    false => format!("there is no command '{typed}'"),
+                },
+                shown(command)
             ),
             Err(known) => format!(
-                "threadrunner: there is no command '{}': {known}\n\
-                 p: send it as a prompt, Enter: do nothing ",
-                self.typed
+                "threadrunner: there is no command '{typed}': {known}\n\
+                 p: send it as a prompt, Enter: do nothing "
             ),
         }
     }
 
     /// The message if there is no terminal to ask on.
     pub(crate) fn to_a_script(&self) -> String {
+        let typed = shown(&self.typed);
         let command = match &self.meant {
-            Ok(command) => format!("as a command: `threadrunner {command}`"),
+            Ok(command) => format!("as a command: `threadrunner {}`", shown(command)),
             Err(known) => (*known).to_owned(),
         };
+        let dashes = if self.insists { "-- " } else { "" };
+        let what = match self.is_a_model {
+            true => "looks like a model",
+            false => "is not a command",
+        };
         format!(
-            "threadrunner: '{0}' is not a command, and probably not a prompt\n\
-             {command}; as a prompt: `threadrunner run {0}`\n",
-            self.typed
+            "threadrunner: '{typed}' {what}, and probably not a prompt\n\
+             {command}; as a prompt: `threadrunner run {dashes}{typed}`\n"
         )
     }
 
     /// The arguments that the answer chooses; `None` for neither command nor prompt.
     pub(crate) fn answered(self, answer: &str) -> Option<Vec<OsString>> {
-        let typed = match (answer.trim(), &self.meant) {
-            ("y" | "Y" | "yes", Ok(command)) => command.clone(),
-            ("p" | "P" | "prompt", _) => format!("run {}", self.typed),
-            _ => return None,
-        };
-        let words = typed.split(' ').map(OsString::from);
-        Some(words.chain(self.rest).collect())
+        match (answer.trim(), self.meant) {
+            ("y" | "Y" | "yes", Ok(command)) => Some(command),
+            ("p" | "P" | "prompt", _) => {
+                let run = [OsString::from("run")].into_iter().chain(self.rest);
+                Some(run.chain(["--".into()]).chain(self.typed).collect())
+            }
+            _ => None,
+        }
     }
 }
 
-/// Whether two words are an `ollama` command and a model, rather than the beginning of a sentence.
-fn is_for_a_model(verb: &str, object: &str) -> bool {
-    let names = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:/".contains(&byte);
-    let is_name = object.bytes().all(names) && object.bytes().any(|b| b.is_ascii_digit());
-    is_name || (matches!(verb, "pull" | "push") && object.bytes().all(names))
+/// The command that words probably are, or why there is none; `None` if they are a prompt.
+fn meaning(words: &[String]) -> Option<Result<String, &'static str>> {
+    let (typed, objects) = words.split_first()?;
+    let typed = typed.trim();
+    if typed.is_empty() || !typed.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'-') {
+        return None;
+    }
+    let word = typed.to_ascii_lowercase();
+    let objects: Vec<_> = objects.iter().map(|object| object.trim()).collect();
+    let commands = command_names();
+    let command = nearest(&word, &commands);
+    let verb = || nearest_verb(&word, verbs::names());
+    let found = match command {
+        _ if verbs::names().any(|verb| verb == word) => verbs::meaning(&word, &objects)?,
+        Some(command) => Ok(behind_a_command(command, &objects)?),
+        None => verbs::meaning(verb()?, &objects)?,
+    };
+    // A capital begins a sentence, unless all letters are capitals or nothing but a command is meant.
+    let begins_a_sentence = typed != word && typed != typed.to_ascii_uppercase();
+    let only_a_command = |object: &&str| {
+        is_job(object) || looks_like_a_name(object) || command.is_some_and(|it| takes(it, object))
+    };
+    (!begins_a_sentence || objects.iter().all(only_a_command)).then_some(found)
 }
 
-/// The command that a word probably means: one that begins with it, or is one or two typos away.
-fn nearest<'a>(word: &str, commands: &'a [String]) -> Option<&'a str> {
-    let begins = |command: &&String| word.len() >= 4 && command.starts_with(word);
-    let slips = |command: &str| {
-        let slips = strsim::osa_distance(word, command);
-        let swapped = slips == 1 && strsim::levenshtein(word, command) == 2;
-        // A short word is one typo away from too many others.
-        let near = match command.len() {
-            0..4 => swapped,
-            4..6 => slips == 1,
-            _ => slips == 1 || (slips == 2 && word.len() > 4 && word[..1] == command[..1]),
-        };
-        near.then_some(slips)
+/// A command with what follows it, if that can be meant as a command.
+fn behind_a_command(command: &str, objects: &[&str]) -> Option<String> {
+    let whole = || format!("{command} {}", objects.join(" "));
+    match objects {
+        [] => Some(command.to_owned()),
+        [first, more @ ..] if takes(command, first) && more.len() < 2 => {
+            Some([&[command, &first.to_ascii_lowercase()], more].concat().join(" "))
+        }
+        objects if objects.iter().all(|object| is_job(object)) => Some(whole()),
+        [object] if is_name(object) => Some(whole()),
+        _ => None,
+    }
+}
+
+/// Whether a command has such a subcommand.
+fn takes(command: &str, subcommand: &str) -> bool {
+    let all = Cli::command();
+    let known = all.find_subcommand(command);
+    known.is_some_and(|it| it.find_subcommand(subcommand.to_ascii_lowercase()).is_some())
+}
+
+/// A command with the options, if it takes them; without what it does not take.
+fn with_options(command: &str, options: &[OsString]) -> Vec<OsString> {
+    let words: Vec<_> = command.split(' ').map(OsString::from).collect();
+    let is_one = |arguments: &[OsString]| {
+        let all = std::iter::once(OsStr::new(PROGRAM)).chain(arguments.iter().map(AsRef::as_ref));
+        !Cli::try_parse_from(all).is_err_and(|error| error.use_stderr())
     };
-    let slipped = commands.iter().filter_map(|command| Some((slips(command)?, command)));
-    let begun = commands.iter().find(begins);
-    begun.or_else(|| slipped.min().map(|(_, command)| command)).map(String::as_str)
+    let whole = [words.as_slice(), options].concat();
+    match words.as_slice() {
+        _ if is_one(&whole) => whole,
+        // `models list`: the command alone is what there is.
+        [command, _, ..] if !is_one(&words) && is_one(std::slice::from_ref(command)) => {
+            vec![command.clone()]
+        }
+        _ => words,
+    }
+}
+
+/// The names of all commands, and `help`.
+pub(super) fn command_names() -> Vec<String> {
+    let names = Cli::command().get_subcommands().map(|it| it.get_name().to_owned()).collect();
+    [names, vec!["help".to_owned()]].concat()
+}
+
+/// Arguments as a shell reads them.
+fn shown(arguments: &[OsString]) -> String {
+    let safe = |c: char| c.is_alphanumeric() || "-_.,:/@%+=~".contains(c);
+    let quoted = arguments.iter().map(|argument| {
+        let text = argument.to_string_lossy();
+        match text.trim() {
+            text if !text.is_empty() && text.chars().all(safe) => text.to_owned(),
+            text => format!("'{}'", text.replace('\'', "'\\''")),
+        }
+    });
+    quoted.collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn meant(words: &[&str]) -> Option<Result<String, &'static str>> {
-        let words: Vec<_> = words.iter().map(|&word| word.to_owned()).collect();
-        let arguments: Vec<_> = words.iter().map(OsString::from).collect();
-        Question::about(&words, &arguments, &commands()).map(|question| question.meant)
-    }
-
-    fn commands() -> Vec<String> {
-        crate::args::parse::command_names()
-    }
-
-    #[test]
-    fn a_word_that_is_nearly_a_command_is_asked_about() {
-        for (typed, command) in [
-            ("modles", "models"),
-            ("model", "models"),
-            ("session", "sessions"),
-            ("staus", "status"),
-            ("sattus", "status"),
-            ("stat", "status"),
-            ("job", "jobs"),
-            ("jbos", "jobs"),
-            ("relsut", "result"),
-            ("unlaod", "unload"),
-            ("dameon", "daemon"),
-            ("docter", "doctor"),
-            ("completion", "completions"),
-            ("chta", "chat"),
-            ("sp", "ps"),
-            ("mr", "rm"),
-            ("rnu", "run"),
-            ("hlep", "help"),
-        ] {
-            assert_eq!(meant(&[typed]), Some(Ok(command.to_owned())), "{typed}");
-        }
-    }
-
-    #[test]
-    fn what_other_programs_call_a_command_is_asked_about_alone_or_of_a_model() {
-        assert_eq!(meant(&["logs"]), Some(Ok("daemon logs".to_owned())));
-        assert_eq!(meant(&["list"]), Some(Ok("models".to_owned())));
-        assert_eq!(meant(&["stop"]), Some(Ok("daemon stop".to_owned())));
-        assert_eq!(meant(&["stop", "llama3"]), Some(Ok("unload llama3".to_owned())));
-        assert_eq!(meant(&["pull", "llama3"]), Some(Err(MODELS)));
-        assert_eq!(meant(&["pull", "hf.co/org/model:Q4"]), Some(Err(MODELS)));
-        assert_eq!(meant(&["pull", "mistral"]), Some(Err(MODELS)));
-        for (verb, meant) in VERBS {
-            let is_one = commands().iter().any(|command| command == verb);
-            assert!(!is_one, "{verb} is a command");
-            // The command suggested exists.
-            let first = meant.unwrap_or("run").split(' ').next().unwrap_or_default();
-            let known = first.starts_with("--") || commands().iter().any(|name| name == first);
-            assert!(known, "{verb}: {meant:?}");
-        }
-    }
-
-    #[test]
-    fn everything_else_is_a_prompt() {
-        for words in [
-            &["hello"][..],
-            &["hi"],
-            &["test"],
-            &["joke"],
-            &["explain"],
-            &["translate"],
-            &["summarize"],
-            &["review"],
-            &["sun"],
-            &["yellow"],
-            &["Jobs"],
-            &["logs?"],
-            &["jobs are hard"],
-            &["list files"],
-            &["show", "me"],
-            &["stop", "it"],
-            &["list", "three", "rivers"],
-            &["pull", "the", "lever"],
-            &["pull", "yourself!"],
-            &["modles", "explained"],
-            &[""],
-            &["1"],
-        ] {
-            assert_eq!(meant(words), None, "{words:?}");
-        }
-    }
-
-    #[test]
-    fn the_answer_keeps_the_options() {
-        let (words, arguments) = (["logs".to_owned()], ["--json", "logs"].map(OsString::from));
-        let question = Question::about(&words, &arguments, &commands()).unwrap();
-        let asked = |answer: &str| question.clone().answered(answer);
-        assert_eq!(asked("y\n").unwrap(), ["daemon", "logs", "--json"]);
-        assert_eq!(asked("p\n").unwrap(), ["run", "logs", "--json"]);
-        assert_eq!((asked("\n"), asked("no")), (None, None));
-        let (words, none) = (["pull".to_owned()], ["pull"].map(OsString::from));
-        let question = Question::about(&words, &none, &commands()).unwrap();
-        assert_eq!(question.clone().answered("y"), None);
-        assert!(question.to_a_person().contains("GGUF"));
-        assert!(question.to_a_script().contains("threadrunner run pull"));
-    }
-}
+mod tests;

@@ -13,7 +13,7 @@ mod values;
 
 pub(crate) use batch::BatchArgs;
 pub(crate) use config::{CheckArgs, ConfigArgs, ConfigCommand, ShowConfigArgs};
-pub(crate) use jobs::{FollowArgs, JobArgs, JobsArgs, PruneArgs, WaitArgs};
+pub(crate) use jobs::{FollowArgs, JobArgs, JobsArgs, PruneArgs, ResultArgs, WaitArgs};
 pub(crate) use models::{DefaultArgs, ModelsArgs, ModelsCommand};
 pub(crate) use options::{
     Cli, Command, CompletionsArgs, DaemonCommand, ForegroundArgs, LoadArgs, LogsArgs, Plain,

@@ -9,7 +9,7 @@ use threadrunner_core::{BackendKind, JobId, JobSelector, KeepAlive, Priority, Wo
 
 use super::batch::{self, BatchArgs};
 use super::config::{self, ConfigArgs};
-use super::jobs::{self, FollowArgs, JobArgs, JobsArgs, PruneArgs, WaitArgs};
+use super::jobs::{self, FollowArgs, JobArgs, JobsArgs, PruneArgs, ResultArgs, WaitArgs};
 use super::models::ModelsArgs;
 use super::sampling::SamplingArgs;
 use super::sessions::{self, ChatArgs, SessionArgs, SessionsArgs};
@@ -27,7 +27,7 @@ Examples:
 
 Put a prompt that begins with a command's name after `run` or `--`:
   threadrunner run jobs are hard to find
-The same goes for a single word that resembles one.
+The same goes for one or two words that resemble one (`modles`, `rsult last`, `stop mistral`).
 
 Exit codes:
   0 done   2 no daemon   3 model   4 timed out   5 queue full   6 job failed
@@ -107,7 +107,7 @@ pub(crate) enum Command {
     #[command(after_long_help = jobs::LIST)]
     Jobs(JobsArgs),
     /// Print the answers of finished jobs
-    Result(JobArgs),
+    Result(ResultArgs),
     /// Wait for jobs to end, and print the id of each
     #[command(after_long_help = jobs::WAIT)]
     Wait(WaitArgs),
@@ -178,7 +178,7 @@ pub(crate) struct RunArgs {
     pub(crate) sampling: SamplingArgs,
 
     /// Keep the model loaded this long afterwards: 10m, 0, forever [default: as configured]
-    #[arg(long, value_name = "DURATION", help_heading = "Job")]
+    #[arg(long, value_name = "DURATION", allow_negative_numbers = true, help_heading = "Job")]
     pub(crate) keep_alive: Option<KeepAlive>,
 
     /// Print one JSON object: text, job, model, finish_reason, usage, timings
@@ -212,7 +212,7 @@ pub(crate) struct RunArgs {
     pub(crate) detach: bool,
 
     /// Give up after this long: 30, 30s, 5m
-    #[arg(long, value_name = "DURATION", help_heading = "Job", value_parser = values::limit)]
+    #[arg(long, value_name = "DURATION", allow_negative_numbers = true, help_heading = "Job", value_parser = values::limit)]
     pub(crate) timeout: Option<Duration>,
 
     /// Tag the job with this word, to find it by (repeatable)
@@ -254,7 +254,7 @@ pub(crate) struct RunArgs {
     pub(crate) on_done: Option<PathBuf>,
 
     /// Try the job at most N times if the engine dies [default: config.toml, else 3]
-    #[arg(long, value_name = "N", help_heading = "Job", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Job", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) attempts: Option<u32>,
 
     /// Set the priority [default: interactive, or normal with --detach]
@@ -282,7 +282,7 @@ pub(crate) struct LoadArgs {
     #[arg(long)]
     pub(crate) pin: bool,
     /// Keep it this long when idle, until a request says otherwise: 10m, 0, forever
-    #[arg(long, value_name = "DURATION", conflicts_with = "pin")]
+    #[arg(long, value_name = "DURATION", allow_negative_numbers = true, conflicts_with = "pin")]
     pub(crate) keep_alive: Option<KeepAlive>,
     /// Use this backend
     #[arg(long, value_name = "NAME", value_parser = values::backend())]
@@ -365,7 +365,13 @@ pub(crate) struct StopArgs {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct LogsArgs {
     /// Print the last N lines
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 40)]
+    #[arg(
+        short = 'n',
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        default_value_t = 40
+    )]
     pub(crate) lines: usize,
     /// Keep printing as the log grows
     #[arg(short, long)]

@@ -7,7 +7,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 
 use super::mistyped::Question;
-use super::options::Cli;
+use super::options::{Cli, Command};
 
 /// Arguments that run nothing: a request for help, or a mistake.
 #[derive(Debug)]
@@ -24,8 +24,11 @@ pub(crate) struct Refused {
 ///
 /// The first argument decides: a command's name begins a command, anything else a prompt. A word
 /// that only resembles a command is refused with a question, and a command's name behind options is
-/// refused as ambiguous.
-pub(crate) fn parse(mut args: Vec<OsString>) -> Result<Cli, Refused> {
+/// refused as ambiguous. `is_model` says whether a word names a model.
+pub(crate) fn parse(
+    mut args: Vec<OsString>,
+    is_model: impl Fn(&str) -> bool,
+) -> Result<Cli, Refused> {
     let first = args.get(1).and_then(|arg| arg.to_str()).map(str::to_owned);
     let second = args.get(2).and_then(|arg| arg.to_str());
     if first.as_deref() == Some("help") {
@@ -56,20 +59,24 @@ pub(crate) fn parse(mut args: Vec<OsString>) -> Result<Cli, Refused> {
                 question: None,
             })
         }
-        (None, prompt) if !separated => match Question::about(prompt, &words, &command_names()) {
-            Some(question) => {
-                Err(Refused { text: question.to_a_script(), help: false, question: Some(question) })
-            }
+        (None, prompt) if !separated => match Question::about(prompt, &words) {
+            Some(question) => Err(question.into()),
             None => Ok(cli),
         },
+        (Some(Command::Run(run)), _) if !separated => {
+            match Question::about_run(&run.words, &words, is_model) {
+                Some(question) => Err(question.into()),
+                None => Ok(cli),
+            }
+        }
         _ => Ok(cli),
     }
 }
 
-/// The names of all commands, and `help`.
-pub(crate) fn command_names() -> Vec<String> {
-    let names = Cli::command().get_subcommands().map(|it| it.get_name().to_owned()).collect();
-    [names, vec!["help".to_owned()]].concat()
+impl From<Question> for Refused {
+    fn from(question: Question) -> Self {
+        Self { text: question.to_a_script(), help: false, question: Some(question) }
+    }
 }
 
 /// What `-h` prints.
@@ -93,6 +100,14 @@ fn refused(error: &clap::Error, words: &[OsString]) -> Refused {
             error.kind(),
             ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand | ErrorKind::InvalidValue
         );
+        let first = words.first().and_then(|word| word.to_str());
+        let unknown = error.kind() == ErrorKind::UnknownArgument;
+        if unknown && !first.is_some_and(is_command) {
+            // clap does not know that the first word is meant as a command.
+            if let Some(question) = Question::about_refused(words) {
+                return question.into();
+            }
+        }
         let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
         if stray && words.len() > 1 && words[0] != "run" && is_command(&words[0]) {
             text.push_str(&format!(
@@ -107,11 +122,10 @@ fn refused(error: &clap::Error, words: &[OsString]) -> Refused {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::args::Command;
 
     fn parse_words(words: &[&str]) -> Result<Cli, Refused> {
         let all = std::iter::once("threadrunner").chain(words.iter().copied());
-        parse(all.map(OsString::from).collect())
+        parse(all.map(OsString::from).collect(), |word| word == "Tiny-Q4")
     }
 
     fn prompt(words: &[&str]) -> Vec<String> {
@@ -140,7 +154,7 @@ mod tests {
         assert_eq!(prompt(&["why", "is", "it"]), ["why", "is", "it"]);
         assert_eq!(prompt(&["tell", "me", "jobs"]), ["tell", "me", "jobs"]);
         assert_eq!(prompt(&["-m", "x", "tell", "jobs"]), ["tell", "jobs"]);
-        assert_eq!(prompt(&["Jobs"]), ["Jobs"]);
+        assert_eq!(prompt(&["Jobs", "and", "Wozniak"]), ["Jobs", "and", "Wozniak"]);
         assert_eq!(prompt(&["jobs are hard"]), ["jobs are hard"]);
         assert_eq!(prompt(&["help", "me"]), ["help", "me"]);
         assert_eq!(prompt(&["help", "jobs", "now"]), ["help", "jobs", "now"]);
@@ -181,11 +195,15 @@ mod tests {
 
     #[test]
     fn one_word_that_resembles_a_command_is_a_question_back_and_a_prompt_behind_run() {
-        for words in [&["staus"][..], &["--json", "staus"], &["serve"], &["pull", "llama3"]] {
+        for words in
+            [&["staus"][..], &["--json", "staus"], &["serve"], &["pull", "llama3"], &["logs", "-f"]]
+        {
             let refused = parse_words(words).unwrap_err();
             assert!(refused.question.is_some(), "{words:?}");
             assert!(refused.text.contains("as a prompt: `threadrunner run "), "{}", refused.text);
         }
+        assert!(parse_words(&["run", "Tiny-Q4"]).unwrap_err().question.is_some());
+        assert_eq!(prompt(&["run", "--", "Tiny-Q4"]), ["Tiny-Q4"]);
         assert_eq!(prompt(&["run", "staus"]), ["staus"]);
         assert_eq!(prompt(&["--", "staus"]), ["staus"]);
         assert_eq!(prompt(&["staus", "of", "things"]), ["staus", "of", "things"]);

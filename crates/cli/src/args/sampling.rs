@@ -85,8 +85,9 @@ fn flag(option: &ParameterOption) -> Arg {
         .help_heading(HEADING)
         .value_parser(parser);
     match option.kind {
-        ParameterKind::Whole => arg,
-        ParameterKind::Number | ParameterKind::Seed => arg.allow_negative_numbers(true),
+        ParameterKind::Whole | ParameterKind::Number | ParameterKind::Seed => {
+            arg.allow_negative_numbers(true)
+        }
         ParameterKind::Texts => arg.action(ArgAction::Append).allow_hyphen_values(true),
     }
 }

@@ -117,7 +117,7 @@ pub(crate) enum SessionsCommand {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ListArgs {
     /// List at most N conversations
-    #[arg(short = 'n', long, value_name = "N")]
+    #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) limit: Option<u32>,
     #[command(flatten)]
     pub(crate) within: WorkspaceArg,
@@ -137,6 +137,9 @@ pub(crate) struct ShowArgs {
     /// Print JSON, with the id of each turn's job
     #[arg(long)]
     pub(crate) json: bool,
+    /// Show answers as they are, without formatting their Markdown on a terminal
+    #[arg(long)]
+    pub(crate) plain: bool,
 }
 
 /// Which conversation to undo a turn of.
@@ -177,6 +180,9 @@ pub(crate) struct ExportArgs {
     /// Export in this format
     #[arg(long, value_enum, default_value_t = ExportFormat::Json)]
     pub(crate) format: ExportFormat,
+    /// Export as JSON, the default
+    #[arg(long, conflicts_with = "format")]
+    pub(crate) json: bool,
     /// Write to this new file instead of standard output
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,

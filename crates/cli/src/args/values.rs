@@ -74,6 +74,7 @@ pub(crate) fn state() -> impl TypedValueParser<Value = JobStatus> {
     ];
     let names = ALL.map(|(status, alias)| PossibleValue::new(status.as_str()).aliases(alias));
     PossibleValuesParser::new(names).try_map(|text| {
+        let text = text.to_ascii_lowercase();
         let mut all = ALL.into_iter();
         let named = all.find(|(status, alias)| status.as_str() == text || *alias == Some(&*text));
         named.map(|(status, _)| status).ok_or("no such state")
@@ -83,6 +84,9 @@ pub(crate) fn state() -> impl TypedValueParser<Value = JobStatus> {
 /// A workspace: a name in `config.toml`, or, if it has a slash or is `.` or `..`, a directory. The
 /// path of a directory is made absolute, with its links resolved.
 pub(crate) fn workspace(text: &str) -> Result<WorkspaceName, String> {
+    if text.is_empty() {
+        return Err("must be a name or a directory".to_owned());
+    }
     if !text.contains('/') && !matches!(text, "." | "..") {
         return Ok(text.into());
     }
@@ -116,6 +120,7 @@ mod tests {
     #[test]
     fn a_workspace_is_a_name_or_a_directory() {
         assert_eq!(workspace("code").unwrap().as_str(), "code");
+        assert!(workspace("").is_err());
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().canonicalize().unwrap();
         let new = root.join("new");

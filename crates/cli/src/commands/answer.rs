@@ -43,6 +43,8 @@ pub(crate) struct Expected<'a> {
     pub(crate) undo: Option<String>,
     /// The limit on its tokens, if known.
     pub(crate) most_tokens: Option<u32>,
+    /// The user set that limit on the command line, and need not be told of it.
+    pub(crate) bounded: bool,
 }
 
 /// Returns the limit on an answer's tokens: `asked`, or else the default of the workspace.
@@ -58,8 +60,11 @@ pub(crate) fn most_tokens(
     Ok(defaults.or(&Parameters::DEFAULT).max_tokens)
 }
 
-/// Tells the user that an answer was cut, why, and what to do about it.
+/// Tells the user that an answer was cut, why, and what to do about it; nothing with `--quiet`.
 fn tell_cut(end: &EndFrame, expected: &Expected<'_>) {
+    if output::is_quiet() {
+        return;
+    }
     let said = end.usage.completion_tokens;
     let (why, what_to_do) = match (end.finish_reason, expected.most_tokens) {
         (
@@ -75,6 +80,7 @@ fn tell_cut(end: &EndFrame, expected: &Expected<'_>) {
         (FinishReason::Length, None) => {
             ("it reached max_tokens or the end of the context".to_owned(), None)
         }
+        (FinishReason::Length, Some(most)) if said >= most && expected.bounded => return,
         (FinishReason::Length, Some(most)) if said >= most => (
             "it reached max_tokens".to_owned(),
             Some("raise `--max-tokens`, or `max_tokens` in [defaults] of config.toml"),
@@ -102,7 +108,7 @@ pub(crate) fn tell_void(error: &CommandError, name: &SessionName) {
         CommandError::Silent(_) => false,
     };
     if void {
-        output::say(&format!("threadrunner: this turn is not part of session '{name}'"));
+        output::remark(&format!("threadrunner: this turn is not part of session '{name}'"));
     }
 }
 

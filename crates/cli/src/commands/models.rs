@@ -57,6 +57,10 @@ fn choose(home: &Home, args: &DefaultArgs) -> CommandResult {
     }
     let (path, by) = default_model(home, &Config::load(home)?)?;
     let (chosen_by, why) = match by {
+        ChosenBy::Variable if args.model.is_some() => (
+            "variable",
+            "written to config.toml, but THREADRUNNER_MODEL_PATH is set and goes first",
+        ),
         ChosenBy::Variable => ("variable", "set by THREADRUNNER_MODEL_PATH, before config.toml"),
         ChosenBy::Configuration => ("configuration", "set in config.toml"),
         ChosenBy::Only => ("only", "the only model"),

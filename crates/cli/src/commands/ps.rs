@@ -64,7 +64,8 @@ pub(crate) fn models(models: &[LoadedModel]) -> Table<8> {
             Some(seconds) => format!("in {}", format::seconds(seconds)),
             None if model.pinned => "never: pinned".to_owned(),
             None if model.loaded < 1.0 => format!("loading {}", format::percent(model.loaded)),
-            None => dash(),
+            None if model.running > 0 => dash(),
+            None => "never".to_owned(),
         };
         table.row([
             format::one_line(&match model.model.draft_name() {

@@ -6,12 +6,12 @@ use threadrunner_home::Home;
 
 use super::files::Files;
 use super::ids::{each, from_arguments_or_stdin};
-use crate::args::JobArgs;
+use crate::args::ResultArgs;
 use crate::error::CommandResult;
 use crate::output;
 use crate::session::with_session;
 
-pub(crate) fn run(args: JobArgs) -> CommandResult {
+pub(crate) fn run(args: ResultArgs) -> CommandResult {
     let ids = from_arguments_or_stdin(args.ids)?;
     with_session(Home::from_env()?, None, async |session| {
         let files = Files::alone(session, args.within.workspace.as_ref()).await?;
@@ -26,8 +26,8 @@ pub(crate) fn run(args: JobArgs) -> CommandResult {
             }
             let newline =
                 if result.text.is_empty() || result.text.ends_with('\n') { "" } else { "\n" };
-            let text =
-                output::for_terminal(result.text + newline) + &output::lines_of(&result.output);
+            let text = output::for_terminal(result.text + newline, args.plain)
+                + &output::lines_of(&result.output);
             session.attempt(output::print_patiently(&text)).await?;
             Ok(ExitCode::Success)
         })

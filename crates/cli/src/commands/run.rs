@@ -36,6 +36,7 @@ pub(crate) fn run(args: RunArgs) -> CommandResult {
     let home = Home::from_env()?;
     let workspace = args.workspace.or_else(|| home.asked_workspace());
     let within = workspace.as_ref();
+    let bounded = params.max_tokens.is_some();
     let most = most_tokens(&home, within, params.max_tokens)?;
     let converses = args.within.session.is_some() || args.within.continues;
     let usual = converses && args.model.is_none() && args.backend.is_none();
@@ -88,8 +89,13 @@ pub(crate) fn run(args: RunArgs) -> CommandResult {
             let undo = name
                 .as_ref()
                 .map(|name| format!("`threadrunner sessions undo {name}` takes this turn back"));
-            let expected =
-                Expected { json: args.json, session: name.as_ref(), undo, most_tokens: most };
+            let expected = Expected {
+                json: args.json,
+                session: name.as_ref(),
+                undo,
+                most_tokens: most,
+                bounded,
+            };
             show_answer(session, replies, expected).await
         };
         match (answered.await, &name) {

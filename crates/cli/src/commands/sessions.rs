@@ -102,7 +102,10 @@ fn table(sessions: &[SessionRecord], now: SystemTime) -> Table<6> {
             },
             age.unwrap_or_else(dash),
             session.model.as_deref().map_or_else(dash, format::one_line),
-            format::one_line(&trouble.unwrap_or_else(|| session.prompt_start.clone())),
+            trouble.map_or_else(
+                || format::prompt_start(&session.prompt_start),
+                |it| format::one_line(&it),
+            ),
         ]);
     }
     table
@@ -125,7 +128,7 @@ async fn show(session: &mut Session, args: ShowArgs) -> CommandResult {
         return Ok(ExitCode::Success);
     }
     tell_what_is_missing(&conversation.record);
-    let text = output::for_terminal(transcript::plain(&conversation));
+    let text = transcript::shown(&conversation, args.plain);
     session.spinner.end();
     session.attempt(pager::show(&text)).await?;
     if !conversation.record.pending.is_empty() {

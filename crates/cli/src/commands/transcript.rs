@@ -7,6 +7,7 @@ use threadrunner_core::protocol::Conversation;
 use threadrunner_core::{Message, Role, SessionName, ToolCall};
 
 use crate::args::ExportFormat;
+use crate::output;
 
 /// A conversation in the form that chat programs exchange.
 #[derive(Debug, Serialize)]
@@ -17,8 +18,15 @@ struct Exported<'a> {
     messages: Vec<Message>,
 }
 
-/// Formats a conversation for reading, with the user's text quoted.
-pub(super) fn plain(conversation: &Conversation) -> String {
+/// Formats a conversation for reading on the terminal, if standard output is one, with the user's
+/// text quoted. With `plain`, the Markdown of answers stays as it is.
+pub(super) fn shown(conversation: &Conversation, plain: bool) -> String {
+    reading(conversation, |text, said| output::for_terminal(text, plain || !said))
+}
+
+/// Formats a conversation for reading. `fitted` makes a text fit the terminal; its flag tells what a
+/// model said.
+fn reading(conversation: &Conversation, fitted: impl Fn(String, bool) -> String) -> String {
     let mut text = String::new();
     for message in messages(conversation) {
         if !text.is_empty() {
@@ -29,10 +37,12 @@ pub(super) fn plain(conversation: &Conversation) -> String {
             Role::System => "# ",
             Role::Assistant | Role::Tool | Role::Unknown => "",
         };
+        let mut whole = String::new();
         for line in said(&message).trim_end().lines() {
             // Writing to a `String` never fails.
-            let _ = writeln!(text, "{}", format!("{mark}{line}").trim_end());
+            let _ = writeln!(whole, "{}", format!("{mark}{line}").trim_end());
         }
+        text.push_str(&fitted(whole, message.role == Role::Assistant));
     }
     text
 }
@@ -118,7 +128,10 @@ mod tests {
 
     #[test]
     fn for_reading_the_question_is_quoted() {
-        assert_eq!(plain(&conversation()), "# Be brief.\n\n> Why?\n>\n> Tell me.\n\nSo.\n");
+        assert_eq!(
+            reading(&conversation(), |text, _| text),
+            "# Be brief.\n\n> Why?\n>\n> Tell me.\n\nSo.\n"
+        );
     }
 
     #[test]

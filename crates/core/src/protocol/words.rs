@@ -60,28 +60,67 @@ impl Error for Misfit {
     }
 
     fn invalid_type(is: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        let is = match is {
-            Unexpected::Str(_) => "a text".to_owned(),
-            Unexpected::Seq => "a list".to_owned(),
-            Unexpected::Map => "an object".to_owned(),
-            Unexpected::Bool(value) => value.to_string(),
-            Unexpected::Unsigned(value) => value.to_string(),
-            Unexpected::Signed(value) => value.to_string(),
-            Unexpected::Float(value) => format!("{value:?}"),
-            other => other.to_string(),
-        };
-        let must_be = match expected.to_string().as_str() {
-            "a string" => "a text",
-            "a boolean" => "true or false",
-            "a sequence" => "a list",
-            "a map" => "an object",
-            "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number from 0",
-            "f32" | "f64" => "a number",
-            other => other,
-        }
-        .to_owned();
-        Self::Type { is, must_be }
+        Self::Type { is: name_of(is), must_be: kind_of(&expected.to_string()).to_owned() }
     }
+
+    fn invalid_value(is: Unexpected<'_>, expected: &dyn Expected) -> Self {
+        Self::Type { is: name_of(is), must_be: range_of(&expected.to_string()).to_owned() }
+    }
+}
+
+fn name_of(value: Unexpected<'_>) -> String {
+    match value {
+        Unexpected::Str(_) => "a text".to_owned(),
+        Unexpected::Seq => "a list".to_owned(),
+        Unexpected::Map => "an object".to_owned(),
+        Unexpected::Bool(value) => value.to_string(),
+        Unexpected::Unsigned(value) => value.to_string(),
+        Unexpected::Signed(value) => value.to_string(),
+        Unexpected::Float(value) => format!("{value:?}"),
+        other => other.to_string(),
+    }
+}
+
+/// What a value of a wrong type must be.
+fn kind_of(expected: &str) -> &str {
+    match expected {
+        "a string" => "a text",
+        "a boolean" => "true or false",
+        "a sequence" => "a list",
+        "a map" => "an object",
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number from 0",
+        "f32" | "f64" => "a number",
+        other => other,
+    }
+}
+
+/// What a value of the right type, but out of its range, must be.
+fn range_of(expected: &str) -> &str {
+    match expected {
+        "u32" => "a whole number from 0 to 4294967295",
+        other => kind_of(other),
+    }
+}
+
+/// Rewrites the message of a parser that tells no more than serde's text about a value of the wrong
+/// type, or out of its range; returns other messages unchanged.
+pub fn in_plain_words(said: &str) -> String {
+    let of_kind = |kind| said.strip_prefix(kind)?.split_once(", expected ");
+    let (is, must_be) = match (of_kind("invalid type: "), of_kind("invalid value: ")) {
+        (Some((is, expected)), _) => (is, kind_of(expected)),
+        (None, Some((is, expected))) => (is, range_of(expected)),
+        (None, None) => return said.to_owned(),
+    };
+    let (kind, value) = is.split_once(' ').unwrap_or((is, ""));
+    let is = match kind {
+        "string" => "a text",
+        "sequence" => "a list",
+        "map" => "an object",
+        "integer" | "boolean" => value.trim_matches('`'),
+        "floating" => value.trim_start_matches("point ").trim_matches('`'),
+        _ => is,
+    };
+    format!("must be {must_be}, not {is}")
 }
 
 /// Reads a value like [`Value`] itself, but fails with a [`Misfit`], which keeps what serde knows.
@@ -188,6 +227,10 @@ mod tests {
             (
                 json!({"prompt": "x", "max_attempts": true}),
                 "\"max_attempts\": must be a whole number from 0, not true",
+            ),
+            (
+                json!({"prompt": "x", "max_attempts": 5_000_000_000_u64}),
+                "\"max_attempts\": must be a whole number from 0 to 4294967295, not 5000000000",
             ),
             (json!({"prompt": "x", "seed": "7"}), "\"seed\": must be a whole number, not a text"),
             (

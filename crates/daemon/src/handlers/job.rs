@@ -1,7 +1,9 @@
 //! `job`: sends a job's record at once.
 
-use threadrunner_core::Failure;
+use std::collections::HashMap;
+
 use threadrunner_core::protocol::{JobQuery, JobRecord, ask};
+use threadrunner_core::{Failure, JobId, JobStatus};
 
 use super::Stop;
 use crate::answer::Answer;
@@ -19,6 +21,24 @@ pub(super) async fn record(context: &Context, job: &Located) -> Result<JobRecord
     let position = context.hub.position(job).await?;
     let waits_for = context.hub.waits_for(vec![job.id.clone()]).await?.pop().unwrap_or_default();
     let record = job.read(|reader, id| Ok(reader.record(id)?)).await?;
+    let record = match record.state {
+        JobStatus::Running => with_model(record, &running_models(context).await?),
+        _ => record,
+    };
     let workspace = Some(job.workspace.settings.name.clone());
     Ok(JobRecord { position, waits_for, workspace, ..record })
+}
+
+/// The names of running jobs' models. Their files tell them only once they have ended.
+pub(super) async fn running_models(context: &Context) -> Result<HashMap<JobId, String>, Failure> {
+    let running = context.hub.ps().await?.running.into_iter();
+    Ok(running.map(|job| (job.job, job.model)).collect())
+}
+
+/// The record, with the model of a running job.
+pub(super) fn with_model(mut record: JobRecord, models: &HashMap<JobId, String>) -> JobRecord {
+    if record.state == JobStatus::Running && record.meta.model.is_none() {
+        record.meta.model = models.get(&record.job).cloned();
+    }
+    record
 }

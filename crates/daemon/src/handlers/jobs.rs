@@ -1,5 +1,6 @@
 //! `jobs`: lists the records of many jobs, newest first.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -8,6 +9,7 @@ use threadrunner_core::{Failure, JobId, JobState, JobStatus, MAX_FRAME_BYTES, js
 use threadrunner_workspace::by_time;
 
 use super::Stop;
+use super::job::{running_models, with_model};
 use crate::answer::Answer;
 use crate::blocking::blocking;
 use crate::context::Context;
@@ -30,19 +32,20 @@ const PAGE: usize = 50_000;
 pub(super) async fn jobs(context: &Context, query: JobsQuery, answer: &Answer) -> Result<(), Stop> {
     let among = context.among(query.workspace.as_ref()).await?;
     if query.ids {
-        return ids(among, query, answer).await;
+        return ids(context, among, query, answer).await;
     }
     let limit = query.limit.map_or(USUAL, |limit| (limit as usize).min(MOST));
     let room = answer.room((limit * RECORD_BYTES).min(2 * MOST_BYTES)).await?;
     let query = Arc::new(query);
+    let models = Arc::new(running_models(context).await?);
     let mut list = JobList { jobs: Vec::new(), more: true };
     let (mut before, mut bytes): (Option<JobId>, usize) = (None, 0);
     // Page by page: usually the newest jobs are all that is wanted, and a client that goes away
     // does not have a million jobs read for it.
     while list.more && list.jobs.len() < limit && bytes < MOST_BYTES && !answer.is_gone() {
-        let (query, among) = (query.clone(), among.clone());
+        let (query, among, models) = (query.clone(), among.clone(), models.clone());
         let left = Left { jobs: limit - list.jobs.len(), bytes: MOST_BYTES - bytes };
-        let page = blocking(move || page(&among, &query, before, left)).await?;
+        let page = blocking(move || page(&among, &query, &models, before, left)).await?;
         before = page.oldest;
         bytes += page.bytes;
         list.jobs.extend(page.jobs);
@@ -59,7 +62,12 @@ pub(super) async fn jobs(context: &Context, query: JobsQuery, answer: &Answer) -
 }
 
 /// Sends ids alone. A hundred thousand fit in a small frame, so the query's limit is the only one.
-async fn ids(among: Vec<Served>, query: JobsQuery, answer: &Answer) -> Result<(), Stop> {
+async fn ids(
+    context: &Context,
+    among: Vec<Served>,
+    query: JobsQuery,
+    answer: &Answer,
+) -> Result<(), Stop> {
     let limit = query.limit.map_or(usize::MAX, |limit| limit as usize);
     let asked = |status| query.states.contains(&status);
     // If only the states' directories matter, no file has to be read.
@@ -78,12 +86,13 @@ async fn ids(among: Vec<Served>, query: JobsQuery, answer: &Answer) -> Result<()
         return Ok(());
     }
     let query = Arc::new(query);
+    let models = Arc::new(running_models(context).await?);
     let mut list = JobIds { ids: Vec::new(), more: true };
     let mut before: Option<JobId> = None;
     while list.more && list.ids.len() < limit && !answer.is_gone() {
-        let (query, among) = (query.clone(), among.clone());
+        let (query, among, models) = (query.clone(), among.clone(), models.clone());
         let left = Left { jobs: (limit - list.ids.len()).min(MOST), bytes: MOST_BYTES };
-        let page = blocking(move || page(&among, &query, before, left)).await?;
+        let page = blocking(move || page(&among, &query, &models, before, left)).await?;
         before = page.oldest;
         list.ids.extend(page.jobs.into_iter().map(|record| record.job));
         list.more = page.more;
@@ -131,6 +140,7 @@ struct Page {
 fn page(
     among: &[Served],
     query: &JobsQuery,
+    models: &HashMap<JobId, String>,
     before: Option<JobId>,
     left: Left,
 ) -> Result<Page, Failure> {
@@ -139,7 +149,8 @@ fn page(
     let mut page = Page { jobs: Vec::new(), bytes: 0, oldest: before, more };
     for (id, workspace) in found {
         // Skip a job that was removed since the listing.
-        if let Ok(record) = workspace.reader.record(&id)
+        let record = workspace.reader.record(&id).map(|record| with_model(record, models));
+        if let Ok(record) = record
             // A job that moved since the listing counts where it is now.
             && query.fits(&record, now)
         {

@@ -98,7 +98,7 @@ fn what_is_wrong_is_named_with_its_file_and_line() {
         ("[engine]\ncontxt = 1\n", "line 2", "contxt"),
         ("[defaults]\n\ntemprature = 1\n", "line 3", "temprature"),
         ("[workspaces.a]\npath = \"p\"\nmodl = \"m\"\n", "line 3", "modl"),
-        ("model = \"x\"\nmax_queue = \"many\"\n", "line 2", "invalid type"),
+        ("model = \"x\"\nmax_queue = \"many\"\n", "line 2", "must be a whole number"),
         ("idle_timeout = -1\n", "line 1", "-1"),
         ("model =\n", "line 1", ""),
     ] {

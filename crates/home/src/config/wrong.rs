@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use threadrunner_core::protocol::in_plain_words;
 use threadrunner_core::{ErrorCode, Failure};
 
 use super::show::header;
@@ -13,6 +14,11 @@ const FEW: usize = 8;
 /// A mistake whose line is unknown.
 pub(super) fn wrong(path: &Path, message: &str) -> Failure {
     failure(path.display().to_string(), message).hint(USUAL_HINT)
+}
+
+/// A file that is none that could be read. Knowing the keys does not help.
+pub(super) fn unreadable(path: &Path, message: &str) -> Failure {
+    failure(path.display().to_string(), message)
 }
 
 /// A mistake found while parsing `text`.
@@ -36,12 +42,34 @@ pub(super) fn misread(path: &Path, text: &str, error: &toml::de::Error) -> Failu
             None => failure(place, &message).hint(USUAL_HINT),
         };
     }
-    // A top-level key below a table's header is parsed as that table's.
-    let key = text.lines().nth(line).and_then(|line| line.split_once('='));
-    match key.and_then(|(key, _)| misplaced(key.trim(), table)) {
-        Some(hint) => failure(place, message).hint(hint),
-        None => failure(place, message).hint(USUAL_HINT),
+    let pair = text.lines().nth(line).and_then(|line| line.split_once('='));
+    let Some((key, value)) = pair.map(|(key, value)| (key.trim(), value.trim())) else {
+        return failure(place, message).hint(USUAL_HINT);
+    };
+    if let Some(quoted) = in_quotes(value, message) {
+        return failure(place, &format!("the value of {key} is a text, and needs quotes"))
+            .hint(format!("write `{key} = {quoted}`"));
     }
+    let plain = in_plain_words(message);
+    let plain = match plain.starts_with("must be ") {
+        true => format!("{key} {plain}"),
+        false => plain,
+    };
+    // A top-level key below a table's header is parsed as that table's.
+    match misplaced(key, table) {
+        Some(hint) => failure(place, &plain).hint(hint),
+        None => failure(place, &plain).hint(USUAL_HINT),
+    }
+}
+
+/// The value in quotes, if it is a bare word or an amount with a unit that the parser refused.
+fn in_quotes(value: &str, message: &str) -> Option<String> {
+    let value = value.split_once('#').map_or(value, |(value, _)| value).trim();
+    let bare = |c: char| c.is_alphanumeric() || " -_./~:%".contains(c);
+    let is_word = value.starts_with(|c: char| c.is_alphanumeric() || "./~".contains(c));
+    let refused = ["invalid type", "invalid value"].iter().all(|it| !message.starts_with(it));
+    let is_text = value.parse::<f64>().is_err() && !matches!(value, "true" | "false");
+    (refused && is_word && is_text && value.chars().all(bare)).then(|| format!("\"{value}\""))
 }
 
 const USUAL_HINT: &str = "`threadrunner config show --defaults` lists every key";
@@ -129,6 +157,32 @@ mod tests {
             assert!(said.contains(message), "{said}");
             assert!(advice.contains(hint), "{text}: {advice}");
         }
+    }
+
+    #[test]
+    fn a_wrong_value_is_told_in_plain_words() {
+        for (text, message, hint) in [
+            ("[engine]\ncontext = \"4096\"", "context must be a whole number", "config show"),
+            ("[defaults]\ntemperature = \"hot\"", "temperature must be a number", ""),
+            ("max_queue = 1e6", "max_queue must be a whole number from 0, not 1000000", ""),
+            ("max_queue = -1", "max_queue must be a whole number from 0 to", ""),
+            ("idle_timeout = 5m", "needs quotes", "write `idle_timeout = \"5m\"`"),
+            ("grace = 10 s # short", "needs quotes", "write `grace = \"10 s\"`"),
+            ("model = small", "needs quotes", "write `model = \"small\"`"),
+            ("memory_budget = 70%", "needs quotes", "write `memory_budget = \"70%\"`"),
+            ("idle_timeout = \"soon\"", "is not a duration", ""),
+            ("[retention]\nmax_age = \"0s\"", "max_age is 0", ""),
+            ("[workspaces.w.retention]\nmax_age = 0", "workspaces.w.retention", ""),
+            ("[engine]\nthreads = 100000", "threads is 100000", ""),
+        ] {
+            let (said, advice) = told(text);
+            assert!(said.contains(message), "{text}: {said}");
+            assert!(advice.contains(hint), "{text}: {advice}");
+            for rust in ["u32", "u64", "invalid type", "literal", "sequence"] {
+                assert!(!said.contains(rust), "{text}: {said}");
+            }
+        }
+        assert!(Config::parse("memory_budget = \"8G\"", Path::new("c")).is_ok());
     }
 
     #[test]

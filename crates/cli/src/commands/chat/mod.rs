@@ -187,7 +187,8 @@ impl Chat {
             }
             Line::Show => {
                 let said = self.said(session).await?;
-                session.attempt(output::print_patiently(&transcript::plain(&said))).await
+                let text = transcript::shown(&said, session.plain);
+                session.attempt(output::print_patiently(&text)).await
             }
             Line::Save(path) => {
                 let said = self.said(session).await?;
@@ -232,6 +233,7 @@ impl Chat {
                 session: Some(&self.name),
                 undo: Some("/undo takes this turn back".to_owned()),
                 most_tokens: most,
+                bounded: asked.is_some(),
                 ..Expected::default()
             };
             show_answer(session, replies, expected).await

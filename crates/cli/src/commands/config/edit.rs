@@ -11,9 +11,12 @@ use std::process::{self, Command};
 use threadrunner_core::{ErrorCode, ExitCode, Failure};
 use threadrunner_home::{Config, Home, replace_file};
 
-use crate::config_changes::changed_keys;
+use crate::config_changes::stale_keys;
 use crate::error::{CommandError, CommandResult};
 use crate::output;
+
+/// Where edits that were refused are kept until others are saved or refused, in the home's `run/`.
+const REFUSED: &str = "config-refused.toml";
 
 pub(super) fn run() -> CommandResult {
     let home = Home::from_env()?;
@@ -21,6 +24,7 @@ pub(super) fn run() -> CommandResult {
     let old = Config::text(&home)?;
     let begun = old.clone().unwrap_or_else(Config::template);
     let draft = Draft::new(&home, &begun)?;
+    let refused = home.run_dir.join(REFUSED);
     let text = loop {
         open_editor(&draft.0)?;
         let text = draft.read()?;
@@ -33,7 +37,7 @@ pub(super) fn run() -> CommandResult {
             Err(failure) => {
                 output::report(&failure.into(), false);
                 if !wants_to_go_on() {
-                    output::say(&format!("not saved; your edits are in {}", draft.keep()));
+                    output::say(&format!("not saved; your edits are in {}", draft.keep(&refused)));
                     return Err(CommandError::Silent(ExitCode::Usage));
                 }
             }
@@ -43,15 +47,17 @@ pub(super) fn run() -> CommandResult {
     if Config::text(&home)? != old {
         return Err(CommandError::usage(
             format!("not saved: {path} was changed by another program meanwhile"),
-            format!("your edits are in {}", draft.keep()),
+            format!("your edits are in {}", draft.keep(&refused)),
         ));
     }
     if let Err(error) = replace_file(&home.config_file, text.as_bytes()) {
         let failure = Failure::new(ErrorCode::Io, format!("cannot write {path}: {error}"));
-        return Err(failure.hint(format!("your edits are in {}", draft.keep())).into());
+        return Err(failure.hint(format!("your edits are in {}", draft.keep(&refused))).into());
     }
+    // It was mended, or given up.
+    let _ = fs::remove_file(&refused);
     output::say(&format!("saved: {path}"));
-    let changed = changed_keys(&home);
+    let changed = stale_keys(&home);
     if !changed.is_empty() && UnixStream::connect(&home.socket).is_ok() {
         output::say(&format!("the daemon still uses the old {}", changed.join(", ")));
         output::hint("`threadrunner daemon restart` applies the change");
@@ -73,11 +79,14 @@ impl Draft {
         fs::read_to_string(&self.0).map_err(|error| failed("read", &self.0, &error))
     }
 
-    /// Leaves the copy where it is, and returns its path.
-    fn keep(self) -> String {
-        let path = self.0.display().to_string();
+    /// Keeps the copy as `place`, instead of an earlier one, and returns its path.
+    fn keep(self, place: &Path) -> String {
+        let kept = match fs::rename(&self.0, place) {
+            Ok(()) => place.display().to_string(),
+            Err(_) => self.0.display().to_string(),
+        };
         std::mem::forget(self);
-        path
+        kept
     }
 }
 

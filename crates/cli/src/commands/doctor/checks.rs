@@ -18,7 +18,7 @@ use threadrunner_home::{
 use tokio::time::timeout;
 
 use super::{Finding, failure};
-use crate::config_changes::changed_keys;
+use crate::config_changes::stale_keys;
 use crate::error::CommandError;
 use crate::format;
 use crate::session::Session;
@@ -122,7 +122,7 @@ pub(super) fn config(home: &Home) -> Finding {
 
 /// Reports keys that have changed since the running daemon read them.
 pub(super) fn config_changes(home: &Home) -> Option<Finding> {
-    let changed = changed_keys(home);
+    let changed = stale_keys(home);
     let runs = !changed.is_empty() && UnixStream::connect(&home.socket).is_ok();
     runs.then(|| {
         let detail = format!("it has changed since the daemon started: {}", changed.join(", "));

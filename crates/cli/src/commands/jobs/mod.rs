@@ -82,7 +82,7 @@ fn table(jobs: &[JobRecord], now: SystemTime, width: Option<usize>) -> Table<6> 
     for job in jobs {
         let dash = || "-".to_owned();
         let age = job.meta.submitted_at.as_ref().and_then(|time| format::age(time, now));
-        let mut prompt = format::one_line(&job.prompt_start);
+        let mut prompt = format::prompt_start(&job.prompt_start);
         if !job.meta.tags.is_empty() {
             let tags: Vec<_> = job.meta.tags.iter().map(|tag| format::one_line(tag)).collect();
             prompt = format!("[{}] {prompt}", tags.join(" "));

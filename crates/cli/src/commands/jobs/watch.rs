@@ -192,6 +192,6 @@ fn print(record: &JobRecord, json: bool) -> io::Result<()> {
     if json {
         return output::print_json(record);
     }
-    let prompt = format::one_line(&record.prompt_start);
+    let prompt = format::prompt_start(&record.prompt_start);
     output::print(&format!("{}  {}  {prompt}\n", record.job, state(record)))
 }
