@@ -146,7 +146,9 @@ mod tests {
         assert_eq!(failure.code, ErrorCode::NoModel);
         let usual = AskedModel::usual(&home, None).unwrap();
         assert_eq!(usual, AskedModel { backend: BackendKind::Llama, path: None, draft: None });
-        let (_dir, home) = home_with(&[]);
+
+        let (_dir, mut home) = home_with(&[]);
+        home.backend = LLAMA;
         fs::write(&home.config_file, "model = 5\n").unwrap();
         assert_eq!(AskedModel::usual(&home, None).unwrap_err().code, ErrorCode::Config);
     }
