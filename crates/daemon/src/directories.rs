@@ -3,18 +3,19 @@
 
 use std::fs::{self, Metadata};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
-use threadrunner_core::{ErrorCode, Failure};
+use threadrunner_core::{ErrorCode, Failure, WorkspaceName};
 use threadrunner_home::{Config, Home, Links, WorkspaceSettings, read_regular, replace_file};
 
 use crate::blocking::blocking;
 use crate::context::Context;
 use crate::opening::{open, remember_names};
 use crate::retention;
-use crate::workspaces::{Configured, Served, is_path};
+use crate::workspaces::{Configured, Served};
 
 /// The maximum number of them. Each costs a thread and some descriptors.
 const MOST: usize = 64;
@@ -24,30 +25,32 @@ const LIST_BYTES: u64 = MOST as u64 * 4097;
 impl Context {
     /// Returns the named workspace, or the default one. A directory that is not a workspace becomes
     /// one.
-    pub(crate) async fn workspace(&self, name: Option<&str>) -> Result<Served, Failure> {
+    pub(crate) async fn workspace(&self, name: Option<&WorkspaceName>) -> Result<Served, Failure> {
         match name {
-            Some(path) if is_path(path) => self.directory(path, true).await,
+            Some(name) if name.directory().is_some() => self.directory(name, true).await,
             name => self.workspaces.named(name),
         }
     }
 
     /// Returns the workspaces in which to look for jobs: the named one, or all.
-    pub(crate) async fn among(&self, name: Option<&str>) -> Result<Vec<Served>, Failure> {
+    pub(crate) async fn among(&self, name: Option<&WorkspaceName>) -> Result<Vec<Served>, Failure> {
         match name {
-            Some(path) if is_path(path) => Ok(vec![self.directory(path, false).await?]),
+            Some(name) if name.directory().is_some() => {
+                Ok(vec![self.directory(name, false).await?])
+            }
             name => self.workspaces.among(name),
         }
     }
 
-    async fn directory(&self, name: &str, make: bool) -> Result<Served, Failure> {
+    async fn directory(&self, name: &WorkspaceName, make: bool) -> Result<Served, Failure> {
         // Usually it is known by this very name.
         if let Ok(served) = self.workspaces.named(Some(name)) {
             return Ok(served);
         }
         let _turn = self.directories.turn.lock().await;
-        let (config, home, text) = (self.config.clone(), self.home.clone(), name.to_owned());
+        let (config, home, name) = (self.config.clone(), self.home.clone(), name.clone());
         let settings = blocking(move || {
-            let settings = config.workspace(&home, Some(&text))?;
+            let settings = config.workspace(&home, Some(&name))?;
             check(&settings.path, make)?;
             Ok(settings)
         })
@@ -65,8 +68,8 @@ impl Context {
             .hint("`threadrunner daemon restart` forgets those that are gone"));
         }
         let (durability, settings) = (self.config.durability, Arc::new(settings));
-        let opening = Arc::clone(&settings);
-        let opened = blocking(move || open(&opening, durability)).await?;
+        let (home, opening) = (self.home.clone(), Arc::clone(&settings));
+        let opened = blocking(move || open(&home, &opening, durability)).await?;
         let (reader, last_change) = (opened.workspace.reader(), opened.last_change);
         let (id, archive, thread) = self.hub.serve(Arc::clone(&settings), opened).await?;
         self.directories.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
@@ -77,8 +80,8 @@ impl Context {
         let (home, paths) = (self.home.clone(), self.workspaces.directories());
         blocking(move || {
             // Without the note, the next daemon opens it when it is used again.
-            if let Err(error) = replace_file(&home.used_directories(), paths.join("\n").as_bytes())
-            {
+            let list: Vec<_> = paths.iter().map(|path| path.as_os_str().as_bytes()).collect();
+            if let Err(error) = replace_file(&home.used_directories(), &list.join(&b'\n')) {
                 tracing::warn!(%error, "cannot save the list of workspace directories");
             }
             Ok(())
@@ -100,16 +103,17 @@ pub(crate) fn used_before(home: &Home, config: &Config) -> Vec<WorkspaceSettings
         }
     };
     let mut used: Vec<WorkspaceSettings> = Vec::new();
-    for line in text.lines().filter(|line| is_path(line)).take(MOST) {
-        let settings = config.workspace(home, Some(line)).and_then(|settings| {
+    let names = text.lines().map(WorkspaceName::from).filter(|name| name.directory().is_some());
+    for name in names.take(MOST) {
+        let settings = config.workspace(home, Some(&name)).and_then(|settings| {
             check(&settings.path, false)?;
             Ok(settings)
         });
         match settings {
             // It may have a name in `config.toml` by now.
-            Ok(settings) if !is_path(&settings.name) => {}
+            Ok(settings) if settings.name.directory().is_none() => {}
             Ok(settings) => {
-                let known: Vec<_> = used.iter().map(|known| known.name.clone()).collect();
+                let known: Vec<_> = used.iter().map(|known| known.path.clone()).collect();
                 if apart(&settings, &known).is_ok() {
                     used.push(settings);
                 }
@@ -121,13 +125,12 @@ pub(crate) fn used_before(home: &Home, config: &Config) -> Vec<WorkspaceSettings
 }
 
 /// Checks that a directory is neither inside another workspace nor around one.
-fn apart(settings: &WorkspaceSettings, known: &[String]) -> Result<(), Failure> {
-    let within = |other: &&String| {
-        settings.path.starts_with(other) || Path::new(other).starts_with(&settings.path)
-    };
+fn apart(settings: &WorkspaceSettings, known: &[PathBuf]) -> Result<(), Failure> {
+    let within =
+        |other: &&PathBuf| settings.path.starts_with(other) || other.starts_with(&settings.path);
     match known.iter().find(within) {
         Some(other) => {
-            let path = settings.path.display();
+            let (path, other) = (settings.path.display(), other.display());
             Err(refused(format!("{path} overlaps the workspace {other}: one contains the other"))
                 .hint("name another directory with -w"))
         }

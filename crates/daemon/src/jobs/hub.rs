@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 
 use threadrunner_core::protocol::{ProcessList, Unloaded};
 use threadrunner_core::{
-    ErrorCode, Failure, JobId, JobMeta, JobSpec, JobStatus, KeepAlive, ModelRef,
+    CacheName, ErrorCode, Failure, JobId, JobMeta, JobSpec, JobStatus, KeepAlive, ModelRef,
 };
 use threadrunner_home::WorkspaceSettings;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -134,7 +134,7 @@ pub(super) enum Order {
         reply: oneshot::Sender<Vec<Vec<JobId>>>,
     },
     ForgetState {
-        state: String,
+        state: CacheName,
         reply: oneshot::Sender<()>,
     },
     Status {
@@ -254,7 +254,7 @@ impl Hub {
     }
 
     /// Removes the cached state of a session that no longer exists.
-    pub(crate) async fn forget_state(&self, state: String) -> Result<(), Failure> {
+    pub(crate) async fn forget_state(&self, state: CacheName) -> Result<(), Failure> {
         self.ask(|reply| Order::ForgetState { state, reply }).await
     }
 
