@@ -70,6 +70,8 @@ pub(crate) fn run(args: RunArgs) -> CommandResult {
         workspace: workspace.clone(),
         ..Submission::default()
     };
+    // A detached job has its deadline; handing it over is not part of its time.
+    let limit = limit.filter(|_| !args.detach);
     with_session(home, limit, async |session| {
         (session.verbose, session.plain) = (args.verbose, args.plain);
         let name = choose(session, &args.within, workspace.as_ref()).await?;
