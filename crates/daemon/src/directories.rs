@@ -1,5 +1,6 @@
-//! Directories that became workspaces by being used. The daemon opens them while it runs, and the
-//! next daemon opens them again, so that what is queued in them survives as in any workspace.
+//! Workspaces that are opened while the daemon runs: directories that become workspaces by being
+//! used, and workspaces whose directories were gone. The next daemon opens used directories again,
+//! so that what is queued in them survives as in any workspace.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -12,68 +13,104 @@ use threadrunner_home::{Config, Home, Links, WorkspaceSettings, read_regular, re
 
 use crate::blocking::blocking;
 use crate::context::Context;
-use crate::opening::{open, remember_names};
+use crate::opening::{Opened, open, remember_names};
 use crate::retention;
+use crate::store::WorkspaceId;
 use crate::workspaces::{Configured, Served, is_path};
 
 /// The maximum number of them. Each costs a thread and some descriptors.
 const MOST: usize = 64;
+/// The maximum number of openings in a daemon's life: the thread of a workspace that is gone stays.
+const MOST_OPENED: usize = 256;
+/// What is left of a workspace after `rm -rf ws/*`.
+const LEFT: [&str; 5] = [".hooks", ".lock", ".nrvnad.pid", ".redo", ".sessions"];
 /// The maximum size of the list of them, in bytes: paths have at most 4096.
 const LIST_BYTES: u64 = MOST as u64 * 4097;
 
 impl Context {
     /// Returns the named workspace, or the default one. A directory that is not a workspace becomes
-    /// one.
+    /// one, and a workspace whose directory is gone is created again.
     pub(crate) async fn workspace(&self, name: Option<&str>) -> Result<Served, Failure> {
-        match name {
-            Some(path) if is_path(path) => self.directory(path, true).await,
-            name => self.workspaces.named(name),
-        }
+        self.named(name, true).await
     }
 
-    /// Returns the workspaces in which to look for jobs: the named one, or all.
+    /// Returns the workspaces in which to look for jobs: the named one, or all that are there.
     pub(crate) async fn among(&self, name: Option<&str>) -> Result<Vec<Served>, Failure> {
         match name {
-            Some(path) if is_path(path) => Ok(vec![self.directory(path, false).await?]),
-            name => self.workspaces.among(name),
+            Some(_) => Ok(vec![self.named(name, false).await?]),
+            None => Ok(self.workspaces.in_place().await),
         }
     }
 
-    async fn directory(&self, name: &str, make: bool) -> Result<Served, Failure> {
+    async fn named(&self, name: Option<&str>, make: bool) -> Result<Served, Failure> {
         // Usually it is known by this very name.
-        if let Ok(served) = self.workspaces.named(Some(name)) {
+        if let Ok(served) = self.workspaces.named(name)
+            && served.is_in_place().await
+        {
             return Ok(served);
         }
         let _turn = self.directories.turn.lock().await;
-        let (config, home, text) = (self.config.clone(), self.home.clone(), name.to_owned());
+        let (config, home, text) =
+            (self.config.clone(), self.home.clone(), name.map(str::to_owned));
         let settings = blocking(move || {
-            let settings = config.workspace(&home, Some(&text))?;
-            check(&settings.path, make)?;
+            let settings = config.workspace(&home, text.as_deref())?;
+            if is_path(&settings.name) {
+                check(&settings.path, make)?;
+            }
             Ok(settings)
         })
         .await?;
-        if let Ok(served) = self.workspaces.named(Some(&settings.name)) {
-            return Ok(served);
+        let known = self.workspaces.named(Some(&settings.name)).ok();
+        match known {
+            Some(served) if served.is_in_place().await => Ok(served),
+            gone => self.open(settings, gone).await,
         }
-        let known = self.workspaces.directories();
-        apart(&settings, &known)?;
-        if known.len() >= MOST {
+    }
+
+    /// Opens a workspace: a directory that is used for the first time, or one that could not be
+    /// used before, or that is gone from its place.
+    async fn open(
+        &self,
+        settings: WorkspaceSettings,
+        gone: Option<Served>,
+    ) -> Result<Served, Failure> {
+        let mut others = self.workspaces.directories();
+        others.retain(|other| *other != settings.name);
+        apart(&settings, &others)?;
+        if is_path(&settings.name) && others.len() >= MOST {
             return Err(Failure::new(
                 ErrorCode::Overloaded,
                 format!("{MOST} directories are in use as workspaces, which is the maximum"),
             )
             .hint("`threadrunner daemon restart` forgets those that are gone"));
         }
+        if self.directories.opened() >= MOST_OPENED {
+            return Err(Failure::new(
+                ErrorCode::Overloaded,
+                format!("the daemon has opened {MOST_OPENED} workspaces, which is the maximum"),
+            )
+            .hint("`threadrunner daemon restart` lets it open as many again"));
+        }
+        let before = match &gone {
+            Some(gone) => {
+                tracing::warn!(failure = %gone.gone(), "opening the workspace again");
+                gone.archive.abandon(gone.gone()).await?;
+                Some(gone.id)
+            }
+            None => None,
+        };
         let (durability, settings) = (self.config.durability, Arc::new(settings));
         let opening = Arc::clone(&settings);
-        let opened = blocking(move || open(&opening, durability)).await?;
-        let (reader, last_change) = (opened.workspace.reader(), opened.last_change);
-        let (id, archive, thread) = self.hub.serve(Arc::clone(&settings), opened).await?;
-        self.directories.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
-        remember_names(reader.clone());
-        let served = Served::new(id, Arc::clone(&settings), reader, archive);
-        tokio::spawn(retention::keep(served.clone(), last_change));
-        self.workspaces.add(Configured { settings, served: Ok(served.clone()) });
+        let opened = blocking(move || open(&opening, durability)).await;
+        let served = match opened {
+            Ok(opened) => self.serve(&settings, opened, before).await,
+            Err(failure) => Err(failure),
+        };
+        // A directory that never was a workspace is not remembered as one.
+        if served.is_ok() || gone.is_some() {
+            self.workspaces.put(Configured { settings, served: served.clone() });
+        }
+        let served = served?;
         let (home, paths) = (self.home.clone(), self.workspaces.directories());
         blocking(move || {
             // Without the note, the next daemon opens it when it is used again.
@@ -84,6 +121,21 @@ impl Context {
             Ok(())
         })
         .await?;
+        Ok(served)
+    }
+
+    async fn serve(
+        &self,
+        settings: &Arc<WorkspaceSettings>,
+        opened: Opened,
+        before: Option<WorkspaceId>,
+    ) -> Result<Served, Failure> {
+        let (reader, last_change) = (opened.workspace.reader(), opened.last_change);
+        let (id, archive, thread) = self.hub.serve(Arc::clone(settings), opened, before).await?;
+        self.directories.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+        remember_names(reader.clone());
+        let served = Served::new(id, Arc::clone(settings), reader, archive);
+        tokio::spawn(retention::keep(served.clone(), last_change));
         Ok(served)
     }
 }
@@ -157,8 +209,10 @@ fn check(path: &Path, make: bool) -> Result<(), Failure> {
     if path.join("input/ready").is_dir() {
         return Ok(());
     }
-    let mut entries = fs::read_dir(path)
+    let entries = fs::read_dir(path)
         .map_err(|error| refused(format!("cannot read the directory {shown}: {error}")))?;
+    let is_foreign = |entry: &fs::DirEntry| !LEFT.iter().any(|left| entry.file_name() == *left);
+    let mut entries = entries.filter_map(|entry| entry.ok().filter(is_foreign));
     match (entries.next(), make) {
         (_, false) => Err(none_there(path)),
         (None, true) => Ok(()),
@@ -208,6 +262,8 @@ mod tests {
         assert_eq!(check(&new, false).unwrap_err().code, ErrorCode::JobNotFound);
         assert!(check(&new.join("deeper"), true).is_err());
         fs::create_dir(&new).unwrap();
+        assert!(check(&new, true).is_ok());
+        fs::write(new.join(".lock"), "").unwrap();
         assert!(check(&new, true).is_ok());
         fs::write(new.join("file"), "").unwrap();
         let failure = check(&new, true).unwrap_err();

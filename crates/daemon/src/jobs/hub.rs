@@ -153,6 +153,7 @@ pub(super) enum Order {
     Serve {
         settings: Arc<WorkspaceSettings>,
         opened: Box<Opened>,
+        before: Option<WorkspaceId>,
         reply: oneshot::Sender<Result<Serving, Failure>>,
     },
     Stop {
@@ -289,13 +290,15 @@ impl Hub {
         self.ask(|reply| Order::Unload { model, reply }).await
     }
 
-    /// Starts serving another workspace.
+    /// Starts serving another workspace, instead of the abandoned one `before` if there is one.
     pub(crate) async fn serve(
         &self,
         settings: Arc<WorkspaceSettings>,
         opened: Opened,
+        before: Option<WorkspaceId>,
     ) -> Result<Serving, Failure> {
-        self.ask(|reply| Order::Serve { settings, opened: Box::new(opened), reply }).await?
+        let opened = Box::new(opened);
+        self.ask(|reply| Order::Serve { settings, opened, before, reply }).await?
     }
 
     /// Stops the daemon: after the grace time, or now.
