@@ -2,14 +2,14 @@
 //! used, and workspaces whose directories were gone. The next daemon opens used directories again,
 //! so that what is queued in them survives as in any workspace.
 
-use std::fs::{self, Metadata};
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
 use threadrunner_core::{ErrorCode, Failure};
-use threadrunner_home::{Config, Home, Links, WorkspaceSettings, read_regular, replace_file};
+use threadrunner_home::{
+    Config, Home, Links, WorkspaceSettings, check_directory, read_regular, replace_file,
+};
 
 use crate::blocking::blocking;
 use crate::context::Context;
@@ -22,8 +22,6 @@ use crate::workspaces::{Configured, Served, is_path};
 const MOST: usize = 64;
 /// The maximum number of openings in a daemon's life: the thread of a workspace that is gone stays.
 const MOST_OPENED: usize = 256;
-/// What is left of a workspace after `rm -rf ws/*`.
-const LEFT: [&str; 5] = [".hooks", ".lock", ".nrvnad.pid", ".redo", ".sessions"];
 /// The maximum size of the list of them, in bytes: paths have at most 4096.
 const LIST_BYTES: u64 = MOST as u64 * 4097;
 
@@ -55,7 +53,7 @@ impl Context {
         let settings = blocking(move || {
             let settings = config.workspace(&home, text.as_deref())?;
             if is_path(&settings.name) {
-                check(&settings.path, make)?;
+                check_directory(&settings.path, make)?;
             }
             Ok(settings)
         })
@@ -100,8 +98,8 @@ impl Context {
             None => None,
         };
         let (durability, settings) = (self.config.durability, Arc::new(settings));
-        let opening = Arc::clone(&settings);
-        let opened = blocking(move || open(&opening, durability)).await;
+        let (opening, home) = (Arc::clone(&settings), self.home.clone());
+        let opened = blocking(move || open(&home, &opening, durability)).await;
         let served = match opened {
             Ok(opened) => self.serve(&settings, opened, before).await,
             Err(failure) => Err(failure),
@@ -154,7 +152,7 @@ pub(crate) fn used_before(home: &Home, config: &Config) -> Vec<WorkspaceSettings
     let mut used: Vec<WorkspaceSettings> = Vec::new();
     for line in text.lines().filter(|line| is_path(line)).take(MOST) {
         let settings = config.workspace(home, Some(line)).and_then(|settings| {
-            check(&settings.path, false)?;
+            check_directory(&settings.path, false)?;
             Ok(settings)
         });
         match settings {
@@ -187,91 +185,6 @@ fn apart(settings: &WorkspaceSettings, known: &[String]) -> Result<(), Failure> 
     }
 }
 
-/// Checks that a directory is a workspace or, with `make`, may become one. A mistyped path must not
-/// put jobs among a user's files, and nobody else may be able to add jobs.
-fn check(path: &Path, make: bool) -> Result<(), Failure> {
-    let shown = path.display();
-    let metadata = match fs::metadata(path) {
-        Ok(metadata) => metadata,
-        Err(error) if error.kind() == io::ErrorKind::NotFound && make => {
-            return match path.parent().map(Path::is_dir) {
-                Some(true) => Ok(()),
-                _ => Err(refused(format!("cannot create {shown}: its parent does not exist"))
-                    .hint("create that first, or name another with -w")),
-            };
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(none_there(path));
-        }
-        Err(error) => return Err(refused(format!("cannot access {shown}: {error}"))),
-    };
-    check_owner(path, &metadata)?;
-    if path.join("input/ready").is_dir() {
-        return Ok(());
-    }
-    let entries = fs::read_dir(path)
-        .map_err(|error| refused(format!("cannot read the directory {shown}: {error}")))?;
-    let is_foreign = |entry: &fs::DirEntry| !LEFT.iter().any(|left| entry.file_name() == *left);
-    let mut entries = entries.filter_map(|entry| entry.ok().filter(is_foreign));
-    match (entries.next(), make) {
-        (_, false) => Err(none_there(path)),
-        (None, true) => Ok(()),
-        (Some(_), true) => Err(refused(format!(
-            "{shown} has files in it and is not a workspace: jobs would be mixed with them"
-        ))
-        .hint(format!("name a new directory, such as -w {shown}/ws"))),
-    }
-}
-
-fn check_owner(path: &Path, metadata: &Metadata) -> Result<(), Failure> {
-    let shown = path.display();
-    if !metadata.is_dir() {
-        return Err(refused(format!("{shown} is not a directory")).hint("name another with -w"));
-    }
-    if metadata.uid() != rustix::process::geteuid().as_raw() {
-        let owner = metadata.uid();
-        return Err(refused(format!("{shown} belongs to user {owner}"))
-            .hint("a workspace belongs to its user: name another with -w"));
-    }
-    if metadata.mode() & 0o002 != 0 {
-        return Err(refused(format!("everybody can write into {shown}"))
-            .hint(format!("whoever can add jobs can run programs as you: `chmod o-w {shown}`")));
-    }
-    Ok(())
-}
-
-fn none_there(path: &Path) -> Failure {
-    Failure::new(ErrorCode::JobNotFound, format!("there is no workspace at {}", path.display()))
-        .hint("the first prompt with -w creates it")
-}
-
 fn refused(message: String) -> Failure {
     Failure::new(ErrorCode::InvalidRequest, message)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::PermissionsExt;
-
-    #[test]
-    fn a_directory_is_a_workspace_or_can_become_one_or_neither() {
-        let dir = tempfile::tempdir().unwrap();
-        let new = dir.path().join("new");
-        assert!(check(&new, true).is_ok());
-        assert_eq!(check(&new, false).unwrap_err().code, ErrorCode::JobNotFound);
-        assert!(check(&new.join("deeper"), true).is_err());
-        fs::create_dir(&new).unwrap();
-        assert!(check(&new, true).is_ok());
-        fs::write(new.join(".lock"), "").unwrap();
-        assert!(check(&new, true).is_ok());
-        fs::write(new.join("file"), "").unwrap();
-        let failure = check(&new, true).unwrap_err();
-        assert!(failure.message.contains("has files in it"), "{failure}");
-        fs::create_dir_all(new.join("input/ready")).unwrap();
-        assert!(check(&new, true).is_ok() && check(&new, false).is_ok());
-        fs::set_permissions(&new, fs::Permissions::from_mode(0o777)).unwrap();
-        assert!(check(&new, true).unwrap_err().message.contains("everybody can write"));
-        assert!(check(&new.join("file"), true).unwrap_err().message.contains("not a directory"));
-    }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use threadrunner_core::{Failure, JobId, JobState};
-use threadrunner_home::{Durability, WorkspaceSettings};
+use threadrunner_home::{Durability, Home, WorkspaceSettings};
 use threadrunner_workspace::{Options, Reader, Workspace};
 
 use crate::pid_note;
@@ -23,6 +23,7 @@ pub(crate) struct Opened {
 /// # Errors
 /// It cannot be used, or another program uses it.
 pub(crate) fn open(
+    home: &Home,
     settings: &WorkspaceSettings,
     durability: Durability,
 ) -> Result<Opened, Failure> {
@@ -33,7 +34,9 @@ pub(crate) fn open(
     let options = Options { durability, max_attempts: settings.max_attempts };
     let name = &settings.name;
     let last_change = last_change(&settings.path);
-    let opened = pid_note::check(&settings.path).and_then(|()| {
+    let usable =
+        home.check_workspace(&settings.path).and_then(|()| pid_note::check(&settings.path));
+    let opened = usable.and_then(|()| {
         Workspace::open(&settings.path, options, SystemTime::now()).map_err(Failure::from)
     });
     let (workspace, recovered) = opened.map_err(|failure| {

@@ -156,7 +156,7 @@ fn start(
         tracing::warn!(path = %home.running_config().display(), %error, "cannot copy the config");
     }
     let open = |settings: WorkspaceSettings| {
-        let opened = open(&settings, config.durability);
+        let opened = open(&home, &settings, config.durability);
         (settings, opened)
     };
     let mut workspaces: Vec<_> = settings.into_iter().map(open).collect();

@@ -33,6 +33,7 @@ mod retention;
 mod runtime_dir;
 mod sessions;
 mod signals;
+mod workspace_place;
 mod workspaces;
 
 pub use asked_model::{AskedModel, asked_draft};
@@ -51,4 +52,5 @@ pub use retention::RetentionConfig;
 pub use runtime_dir::UnusedRuntimeDir;
 pub use sessions::SessionsConfig;
 pub use signals::{ignored_signals, interrupt_is_ignored};
+pub use workspace_place::check_directory;
 pub use workspaces::{DEFAULT_WORKSPACE, WorkspaceSettings, no_such_workspace};
