@@ -2,13 +2,11 @@
 //! used, and workspaces whose directories were gone. The next daemon opens used directories again,
 //! so that what is queued in them survives as in any workspace.
 
-use std::io;
-use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
 use threadrunner_core::{ErrorCode, Failure};
 use threadrunner_home::{
-    Config, Home, Links, WorkspaceSettings, check_directory, read_regular, replace_file,
+    Config, Home, MOST_DIRECTORIES, WorkspaceSettings, apart, check_directory, replace_file,
 };
 
 use crate::blocking::blocking;
@@ -18,12 +16,8 @@ use crate::retention;
 use crate::store::WorkspaceId;
 use crate::workspaces::{Configured, Served, is_path};
 
-/// The maximum number of them. Each costs a thread and some descriptors.
-const MOST: usize = 64;
 /// The maximum number of openings in a daemon's life: the thread of a workspace that is gone stays.
 const MOST_OPENED: usize = 256;
-/// The maximum size of the list of them, in bytes: paths have at most 4096.
-const LIST_BYTES: u64 = MOST as u64 * 4097;
 
 impl Context {
     /// Returns the named workspace, or the default one. A directory that is not a workspace becomes
@@ -74,11 +68,13 @@ impl Context {
     ) -> Result<Served, Failure> {
         let mut others = self.workspaces.directories();
         others.retain(|other| *other != settings.name);
-        apart(&settings, &others)?;
-        if is_path(&settings.name) && others.len() >= MOST {
+        apart(&settings.path, &others)?;
+        if is_path(&settings.name) && others.len() >= MOST_DIRECTORIES {
             return Err(Failure::new(
                 ErrorCode::Overloaded,
-                format!("{MOST} directories are in use as workspaces, which is the maximum"),
+                format!(
+                    "{MOST_DIRECTORIES} directories are in use as workspaces, which is the maximum"
+                ),
             )
             .hint("`threadrunner daemon restart` forgets those that are gone"));
         }
@@ -140,51 +136,9 @@ impl Context {
 
 /// The directories that the last daemon served and that still exist.
 pub(crate) fn used_before(home: &Home, config: &Config) -> Vec<WorkspaceSettings> {
-    let list = home.used_directories();
-    let text = match read_regular(&list, LIST_BYTES, Links::Followed) {
-        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-        Err(error) => {
-            tracing::warn!(list = %list.display(), %error, "cannot read the list of workspace directories");
-            String::new()
-        }
-    };
-    let mut used: Vec<WorkspaceSettings> = Vec::new();
-    for line in text.lines().filter(|line| is_path(line)).take(MOST) {
-        let settings = config.workspace(home, Some(line)).and_then(|settings| {
-            check_directory(&settings.path, false)?;
-            Ok(settings)
-        });
-        match settings {
-            // It may have a name in `config.toml` by now.
-            Ok(settings) if !is_path(&settings.name) => {}
-            Ok(settings) => {
-                let known: Vec<_> = used.iter().map(|known| known.name.clone()).collect();
-                if apart(&settings, &known).is_ok() {
-                    used.push(settings);
-                }
-            }
-            Err(failure) => tracing::warn!(%failure, "no longer a workspace"),
-        }
+    let (used, wrong) = config.used_workspaces(home);
+    for failure in wrong {
+        tracing::warn!(%failure, "not served any more");
     }
     used
-}
-
-/// Checks that a directory is neither inside another workspace nor around one.
-fn apart(settings: &WorkspaceSettings, known: &[String]) -> Result<(), Failure> {
-    let within = |other: &&String| {
-        settings.path.starts_with(other) || Path::new(other).starts_with(&settings.path)
-    };
-    match known.iter().find(within) {
-        Some(other) => {
-            let path = settings.path.display();
-            Err(refused(format!("{path} overlaps the workspace {other}: one contains the other"))
-                .hint("name another directory with -w"))
-        }
-        None => Ok(()),
-    }
-}
-
-fn refused(message: String) -> Failure {
-    Failure::new(ErrorCode::InvalidRequest, message)
 }

@@ -108,7 +108,7 @@ fn none_there(path: &Path) -> Failure {
         .hint("the first prompt with -w creates it")
 }
 
-fn refused(message: String) -> Failure {
+pub(crate) fn refused(message: String) -> Failure {
     Failure::new(ErrorCode::InvalidRequest, message)
 }
 
