@@ -78,8 +78,8 @@ impl Owner {
             Order::Load { model, pin, keep_alive, reply } => {
                 let _ = reply.send(self.load(*model, pin, keep_alive));
             }
-            Order::Unload { model, reply } => {
-                let _ = reply.send(self.unload(model.as_ref()));
+            Order::Unload { which, reply } => {
+                let _ = reply.send(self.unload(&which));
             }
             Order::Serve { settings, opened, before, reply } => {
                 let _ = reply.send(self.serve(settings, *opened, before));

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 
 use threadrunner_core::protocol::{ProcessList, Unloaded};
 use threadrunner_core::{
-    ErrorCode, Failure, JobId, JobMeta, JobSpec, JobStatus, KeepAlive, ModelRef,
+    BackendKind, ErrorCode, Failure, JobId, JobMeta, JobSpec, JobStatus, KeepAlive, ModelRef,
 };
 use threadrunner_home::WorkspaceSettings;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -53,6 +53,15 @@ pub(crate) enum Awaited {
     Text,
     /// Its end.
     End,
+}
+
+/// The engines that a client has unloaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ToUnload {
+    /// All of this model, busy or not, whatever their draft models if it has none.
+    Model(ModelRef),
+    /// All that are idle and not pinned; with a backend, those of that backend.
+    Idle(Option<BackendKind>),
 }
 
 /// Why a job ends before it is done.
@@ -147,7 +156,7 @@ pub(super) enum Order {
         reply: oneshot::Sender<watch::Receiver<LoadView>>,
     },
     Unload {
-        model: Option<ModelRef>,
+        which: ToUnload,
         reply: oneshot::Sender<Unloaded>,
     },
     Serve {
@@ -285,9 +294,9 @@ impl Hub {
         self.ask(|reply| Order::Load { model, pin, keep_alive, reply }).await
     }
 
-    /// Unloads a model, even a busy one; with `None`, every model that is idle and not pinned.
-    pub(crate) async fn unload(&self, model: Option<ModelRef>) -> Result<Unloaded, Failure> {
-        self.ask(|reply| Order::Unload { model, reply }).await
+    /// Unloads engines.
+    pub(crate) async fn unload(&self, which: ToUnload) -> Result<Unloaded, Failure> {
+        self.ask(|reply| Order::Unload { which, reply }).await
     }
 
     /// Starts serving another workspace, instead of the abandoned one `before` if there is one.
