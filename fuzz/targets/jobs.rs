@@ -23,7 +23,7 @@ fuzz_target!(|bytes: &[u8]| {
     PLACE.with_borrow_mut(|place| {
         let (folder, workspace) = place.get_or_insert_with(|| {
             let folder = tempfile::tempdir().expect("a temporary directory");
-            let options = Options { durability: Durability::Relaxed, max_attempts: 3 };
+            let options = Options { durability: Durability::Relaxed, ..Options::default() };
             let opened = Workspace::open(folder.path(), options, SystemTime::now());
             let (workspace, _) = opened.expect("a workspace can be made");
             (folder, workspace)

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use threadrunner_client::Daemon;
 use threadrunner_core::protocol::{ProcessList, Submission, ask};
 use threadrunner_core::{ErrorCode, Failure, FinishReason, JobId, JobIdSource};
+use threadrunner_home::machine_number;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
@@ -103,6 +104,7 @@ impl Batch {
         let Output { sink, seen, before, ledger, under_way } = plan.output;
         let (tell, accepted) = mpsc::channel(MOST_JOBS);
         let home = daemon.home().clone();
+        let machine = machine_number(&home);
         let mut batch = Self {
             daemon,
             lines: plan.input.start()?,
@@ -115,7 +117,7 @@ impl Batch {
             counts: Counts::new(before, plan.total, Instant::now()),
             window: Window::new(plan.at_once),
             asked: JoinSet::new(),
-            ids: JobIdSource::new(std::process::id()),
+            ids: JobIdSource::new(std::process::id(), machine),
             left: HashMap::new(),
             slots: Vec::new(),
             free: Vec::new(),

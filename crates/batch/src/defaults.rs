@@ -105,7 +105,7 @@ impl Defaults {
     }
 
     fn resolve(&mut self, chosen: Chosen) -> Result<Chosen, Failure> {
-        let (home, workspace) = (&self.home, self.given.workspace.as_deref());
+        let (home, workspace) = (&self.home, self.given.workspace.as_ref());
         let found = self.models.entry(chosen).or_insert_with_key(|(backend, model)| {
             AskedModel::named(home, workspace, *backend, model.as_deref())
                 .map(|asked| (Some(asked.backend), asked.path))

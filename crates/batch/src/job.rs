@@ -81,7 +81,7 @@ enum Stopped {
 
 /// The query for a job by its whole id, in any workspace.
 pub(crate) fn query_of(job: &JobId) -> JobQuery {
-    JobQuery { job: job.to_string(), workspace: None }
+    JobQuery { job: job.into(), workspace: None }
 }
 
 /// Runs the job of a line to its end.

@@ -14,7 +14,7 @@ use clap_complete::engine::{
     ArgValueCandidates, ArgValueCompleter, CompletionCandidate, PathCompleter, ValueCompleter,
 };
 use clap_complete::env::{CompleteEnv, Shells};
-use threadrunner_core::{ExitCode, JobState};
+use threadrunner_core::{ExitCode, JobSelector, JobState};
 use threadrunner_home::{Config, Home, list_models};
 use threadrunner_workspace::Reader;
 
@@ -149,7 +149,11 @@ pub(crate) fn is_model(name: &str) -> bool {
 
 fn workspaces() -> Vec<CompletionCandidate> {
     let Some((home, config)) = home() else { return Vec::new() };
-    config.all_workspaces(&home).into_iter().map(|it| CompletionCandidate::new(it.name)).collect()
+    config
+        .all_workspaces(&home)
+        .into_iter()
+        .map(|it| CompletionCandidate::new(it.name.as_str()))
+        .collect()
 }
 
 fn sessions() -> Vec<CompletionCandidate> {
@@ -183,7 +187,8 @@ fn jobs(places: &[JobState]) -> Vec<CompletionCandidate> {
         }));
     }
     let last = (!jobs.is_empty()).then(|| {
-        CompletionCandidate::new("last").help(Some("the newest job of all".to_owned().into()))
+        CompletionCandidate::new(JobSelector::LAST)
+            .help(Some("the newest job of all".to_owned().into()))
     });
     last.into_iter().chain(jobs).collect()
 }

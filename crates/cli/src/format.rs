@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use threadrunner_workspace::parse_timestamp;
+use threadrunner_core::Timestamp;
 
 use crate::terminal::glyphs;
 
@@ -59,10 +59,10 @@ pub(crate) fn percent(fraction: f32) -> String {
     format!("{:.0} %", (fraction.clamp(0.0, 1.0)) * 100.0)
 }
 
-/// How long ago an ISO 8601 time in UTC was; `None` if it cannot be parsed.
-pub(crate) fn age(time: &str, now: SystemTime) -> Option<String> {
-    let age = now.duration_since(parse_timestamp(time)?);
-    Some(seconds_briefly(age.unwrap_or_default().as_secs()))
+/// How long ago a time was; `None` if it cannot be read.
+pub(crate) fn age(time: &Timestamp, now: SystemTime) -> Option<String> {
+    let age = now.duration_since(time.time()?).unwrap_or_default();
+    Some(seconds_briefly(age.as_secs()))
 }
 
 /// A duration like `5s`, `3m`, `2h`, `4d`, short enough for a column.
@@ -125,10 +125,10 @@ mod tests {
             ("2024-02-29T00:00:00Z", "672d"),
             ("2027-01-01T00:00:00Z", "0s"),
         ] {
-            assert_eq!(age(time, now).unwrap(), text, "{time}");
+            assert_eq!(age(&time.into(), now).unwrap(), text, "{time}");
         }
         for bad in ["", "yesterday", "2026-01-01", "2026-13-01T00:00:00Z", "2026-01-01T00:00Z"] {
-            assert_eq!(age(bad, now), None, "{bad}");
+            assert_eq!(age(&bad.into(), now), None, "{bad}");
         }
     }
 

@@ -160,6 +160,17 @@ impl Session {
         Err(failure.into())
     }
 
+    /// [`Session::attend`], for what may fail itself.
+    pub(crate) async fn attempt<T, E>(
+        &mut self,
+        future: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, CommandError>
+    where
+        CommandError: From<E>,
+    {
+        self.attend(future).await?.map_err(CommandError::from)
+    }
+
     fn tell(&mut self, phase: Phase) {
         if let Phase::Signaled { pid, killed } = phase {
             self.spinner.hide();
@@ -184,7 +195,7 @@ impl Session {
     pub(crate) async fn open(&mut self, op: Op) -> Result<Replies, CommandError> {
         let daemon = self.daemon();
         self.obeys_config |= matches!(op, Op::Run(_) | Op::Submit(_) | Op::Load(_));
-        Ok(self.attend(daemon.open(op)).await??)
+        self.attempt(daemon.open(op)).await
     }
 
     /// Sends a request that is answered by one value, and shows progress until it arrives.
@@ -223,7 +234,7 @@ impl Session {
         ask: A,
     ) -> Result<Option<A::Answer>, CommandError> {
         let daemon = self.daemon();
-        match self.attend(daemon.open_running(ask.into())).await?? {
+        match self.attempt(daemon.open_running(ask.into())).await? {
             Some(replies) => self.answer::<A>(replies).await.map(Some),
             None => Ok(None),
         }

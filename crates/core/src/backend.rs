@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use crate::{ErrorCode, Failure, InputKind, Message, OutputKind, Parameters, Tool, needs};
+use crate::{
+    ErrorCode, Failure, InputKind, Message, ModelDigest, OutputKind, Parameters, Tool, needs,
+};
 
 /// A token of the model's vocabulary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -133,6 +135,9 @@ pub struct ModelInfo {
     /// Whether the model file has a chat template.
     #[serde(default)]
     pub chat_template: bool,
+    /// The digest of its files. The engine fills it in, not the backend.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<ModelDigest>,
     /// The kinds of input that it takes beside text.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<InputKind>,

@@ -11,14 +11,15 @@
 //! The end of the stream tells the engine to exit. `docs/protocol.md` describes the protocol for
 //! authors of engines.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::open_enum::all_known;
 use crate::{
-    Failure, FinishReason, InputKind, Memory, Message, ModelInfo, ModelRef, Output, Parameters,
-    Priority, Timings, Tool, Usage,
+    CacheName, Failure, FinishReason, InputKind, Memory, Message, ModelInfo, ModelRef, Output,
+    Parameters, Priority, Timings, Tool, Usage,
 };
 
 /// The version of this protocol; [`Load::v`] carries it.
@@ -37,6 +38,17 @@ pub const ENGINE_ENVIRONMENT: &[(&str, &str)] = &[
     ("GOMP_SPINCOUNT", "4000"),
 ];
 
+/// Identifies a request of the daemon to an engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct EngineRequestId(pub u64);
+
+impl fmt::Display for EngineRequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// A command from the daemon. The key `"op"` names the variant.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
@@ -53,14 +65,14 @@ pub enum Command {
     /// the request has just ended.
     Cancel {
         /// The request.
-        id: u64,
+        id: EngineRequestId,
     },
     /// A client follows the answer from now on ([`Generate::stream`]), so the engine sends what it
     /// holds of it at once. Only for an engine whose [`Event::Ready`] says that it knows this
     /// command.
     Stream {
         /// The request. Ignored if it has ended.
-        id: u64,
+        id: EngineRequestId,
     },
     /// A command that this version does not know, which is ignored. A daemon sends new commands
     /// only to engines whose [`Event::Ready`] says that they know them.
@@ -102,7 +114,7 @@ impl Load {
 /// A directory for the cached state of sessions. Only the daemon and its engines write to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateDirectory {
-    /// The directory, with mode 0700. It has a file for each session, named by [`state_file`].
+    /// The directory, with mode 0700. It has a file for each session, named by [`CacheName`].
     pub path: PathBuf,
     /// The maximum size of its files together, in bytes.
     pub max_bytes: u64,
@@ -204,7 +216,7 @@ pub struct DummyScript {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Generate {
     /// Chosen by the daemon; unique among the running requests.
-    pub id: u64,
+    pub id: EngineRequestId,
     /// What to answer.
     pub input: Input,
     /// How to generate the answer.
@@ -213,10 +225,9 @@ pub struct Generate {
     /// Its priority.
     #[serde(default)]
     pub priority: Priority,
-    /// The conversation of which this is a turn, for saving its cached state ([`Load::state`]): 1
-    /// to 64 of `A`–`Z`, `a`–`z`, `0`–`9`, `.`, `_` and `-`, not beginning with a dot.
+    /// The conversation of which this is a turn, for saving its cached state ([`Load::state`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub session: Option<String>,
+    pub session: Option<CacheName>,
     /// Whether a client follows the answer as it comes. If not, the engine may hold its text and
     /// progress for a few hundred milliseconds, so that they share a frame.
     #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
@@ -302,16 +313,6 @@ impl TryFrom<InputKeys> for Input {
     }
 }
 
-/// The name of the file for a session's cached state; `None` if `session` is not a session name
-/// ([`Generate::session`]).
-pub fn state_file(session: &str) -> Option<String> {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    let named = (1..=64).contains(&session.len())
-        && !session.starts_with('.')
-        && session.bytes().all(allowed);
-    named.then(|| format!("{session}.state"))
-}
-
 /// An event from the engine. The key `"event"` names the variant.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -346,7 +347,7 @@ pub enum Event {
     /// A prompt is being read.
     Prefill {
         /// The request.
-        id: u64,
+        id: EngineRequestId,
         /// The number of tokens read so far.
         done: u32,
         /// The number of tokens in the prompt.
@@ -355,21 +356,21 @@ pub enum Event {
     /// More of an answer, in whole characters.
     Text {
         /// The request.
-        id: u64,
+        id: EngineRequestId,
         /// The text.
         text: String,
     },
     /// A piece of an answer that is not its text, of a kind that [`ModelInfo::outputs`] has.
     Output {
         /// The request.
-        id: u64,
+        id: EngineRequestId,
         /// The output.
         output: Output,
     },
     /// An answer is complete.
     Finished {
         /// The request.
-        id: u64,
+        id: EngineRequestId,
         /// Why it ended.
         finish_reason: FinishReason,
         /// How many tokens were read and generated.
@@ -380,7 +381,7 @@ pub enum Event {
     /// A request cannot be answered; the engine continues.
     Failed {
         /// The request.
-        id: u64,
+        id: EngineRequestId,
         /// Why.
         failure: Failure,
     },
@@ -422,16 +423,5 @@ mod tests {
         ready.as_object_mut().unwrap().remove("stream");
         let ready: Event = serde_json::from_value(ready).unwrap();
         assert!(matches!(ready, Event::Ready { stream: false, .. }));
-    }
-
-    #[test]
-    fn a_session_is_named_so_that_its_file_lies_in_the_directory() {
-        for (session, file) in [("a", "a.state"), ("B.2_c-", "B.2_c-.state"), ("-", "-.state")] {
-            assert_eq!(state_file(session).as_deref(), Some(file));
-        }
-        let long = "a".repeat(65);
-        for session in ["", ".", "..", ".a", "a/b", "a b", "ä", "a\0", &long] {
-            assert_eq!(state_file(session), None, "{session:?}");
-        }
     }
 }

@@ -13,8 +13,8 @@ use crate::model::known_model;
 use crate::open_enum::{known, open_enum};
 use crate::tool::known_tools;
 use crate::{
-    FinishReason, JobId, JobStatus, KeepAlive, Message, ModelRef, Parameters, Priority,
-    SessionName, Timings, Tool, Usage,
+    FinishReason, JobId, JobOutcome, JobStatus, KeepAlive, Message, ModelDigest, ModelId, ModelRef,
+    Parameters, Priority, SessionName, Timestamp, Timings, Tool, Usage,
 };
 
 /// The version of `job.json` that this program writes. Newer versions are refused, never guessed
@@ -202,12 +202,12 @@ impl Default for JobSpec {
 
 /// The content of `meta.json`. Its first keys are those of nrvna-ai.
 ///
-/// Times are ISO 8601 in UTC with microseconds. Unknown keys are kept.
+/// Unknown keys are kept.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct JobMeta {
     /// When the job was submitted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub submitted_at: Option<String>,
+    pub submitted_at: Option<Timestamp>,
     /// The kind of answer that was asked for.
     #[serde(default)]
     pub mode: JobType,
@@ -219,19 +219,22 @@ pub struct JobMeta {
     pub tags: Vec<String>,
     /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub completed_at: Option<String>,
+    pub completed_at: Option<Timestamp>,
     /// Seconds from the start of the last attempt to the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration_s: Option<f64>,
     /// Names of the files that the job produced.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub artifacts: Vec<String>,
-    /// `done`, `failed` or `canceled`, once it has ended.
+    /// How it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub status: Option<String>,
+    pub status: Option<JobOutcome>,
     /// The name of the model that answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
+    /// The digest of that model, if it was loaded and has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_digest: Option<ModelDigest>,
     /// Why generation ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finish_reason: Option<FinishReason>,
@@ -250,6 +253,12 @@ pub struct JobMeta {
 }
 
 impl JobMeta {
+    /// Records which model answered.
+    pub fn set_model(&mut self, model: ModelId) {
+        self.model = Some(model.name);
+        self.model_digest = model.digest;
+    }
+
     /// Reads a `meta.json`, whichever program wrote it; `None` if it is not an object. Drops values
     /// that do not fit their keys, and keeps the others.
     pub fn read(json: &[u8]) -> Option<Self> {
@@ -271,8 +280,8 @@ impl JobMeta {
 pub struct HookOutcome {
     /// The program.
     pub program: PathBuf,
-    /// When it was started: ISO 8601 in UTC with microseconds.
-    pub started_at: String,
+    /// When it was started.
+    pub started_at: Timestamp,
     /// How long it ran, in seconds.
     pub duration_s: f64,
     /// Its exit code, if it exited.
@@ -322,7 +331,7 @@ mod tests {
         let expected = JobMeta {
             mode: JobType::Unknown,
             tags: vec!["b".to_owned()],
-            submitted_at: Some("2026-01-01T00:00:00Z".to_owned()),
+            submitted_at: Some("2026-01-01T00:00:00Z".into()),
             other: [("mood".to_owned(), "good".into())].into_iter().collect(),
             ..JobMeta::default()
         };

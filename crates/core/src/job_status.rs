@@ -1,4 +1,4 @@
-//! The status of a job, in one set of words for people, filters and JSON.
+//! The status of a job and how it ended, in one set of words for people, filters and JSON.
 
 use crate::JobState;
 use crate::open_enum::open_enum;
@@ -21,15 +21,27 @@ open_enum! {
     }
 }
 
+open_enum! {
+    /// How a job ended: `status` in `meta.json`.
+    pub enum JobOutcome {
+        /// Answered.
+        Done = "done",
+        /// Ended without an answer.
+        Failed = "failed",
+        /// Canceled.
+        Canceled = "canceled",
+    }
+}
+
 impl JobStatus {
-    /// The status of a job in this state, with this `status` in its `meta.json`.
-    pub fn of(place: JobState, status: Option<&str>) -> Self {
+    /// The status of a job in this state that ended like this, if it has.
+    pub fn of(place: JobState, outcome: Option<JobOutcome>) -> Self {
         match place {
             JobState::Writing => Self::Writing,
             JobState::Ready => Self::Queued,
             JobState::Processing => Self::Running,
             JobState::Done => Self::Done,
-            JobState::Failed if status == Some(Self::Canceled.as_str()) => Self::Canceled,
+            JobState::Failed if outcome == Some(JobOutcome::Canceled) => Self::Canceled,
             JobState::Failed => Self::Failed,
         }
     }
@@ -59,9 +71,10 @@ mod tests {
     #[test]
     fn a_job_is_told_of_in_one_set_of_words_and_earlier_ones_are_understood() {
         let place = JobState::Failed;
-        assert_eq!(JobStatus::of(place, Some("canceled")), JobStatus::Canceled);
-        assert_eq!(JobStatus::of(place, Some("failed")), JobStatus::Failed);
-        assert_eq!(JobStatus::of(JobState::Done, Some("canceled")), JobStatus::Done);
+        let canceled = Some(JobOutcome::Canceled);
+        assert_eq!(JobStatus::of(place, canceled), JobStatus::Canceled);
+        assert_eq!(JobStatus::of(place, Some(JobOutcome::Failed)), JobStatus::Failed);
+        assert_eq!(JobStatus::of(JobState::Done, canceled), JobStatus::Done);
         for place in JobState::ALL {
             let status = JobStatus::of(place, None);
             assert_eq!(status.place(), Some(place));

@@ -1,8 +1,10 @@
 //! The vocabulary and the decisions of ThreadRunner.
 //!
-//! The vocabulary is everything that two processes must agree on: job ids ([`JobId`]), what a job
-//! is ([`JobSpec`]), the states it passes through ([`JobState`]), what is said and answered
-//! ([`Message`], [`Content`], [`Output`]), the frames on the wires
+//! The vocabulary is everything that two processes must agree on: job ids ([`JobId`]) and what else
+//! a text may stand for ([`JobSelector`], [`WorkspaceName`], [`SessionName`], [`CacheName`],
+//! [`Timestamp`], [`ModelId`]), what a job is ([`JobSpec`]), the states it passes through
+//! ([`JobState`]) and how it ends ([`JobOutcome`]), what is said and answered ([`Message`],
+//! [`Content`], [`Output`]), the frames on the wires
 //! ([`FrameCodec`], [`protocol`], [`engine_protocol`]), how words on them stay readable for older
 //! and newer programs ([`mod@open_enum`]), how things fail ([`Failure`], [`ErrorCode`],
 //! [`ExitCode`]), and what an inference backend must provide ([`ModelBackend`]). [`template`] reads
@@ -21,12 +23,15 @@
 mod amount;
 mod answer;
 mod backend;
+mod cache_name;
 mod content;
 pub mod engine_protocol;
 mod error;
+pub mod fnv;
 mod frame;
 mod id;
 mod job;
+mod job_selector;
 mod job_status;
 mod keep_alive;
 mod message;
@@ -41,7 +46,9 @@ mod session;
 mod tagged;
 pub mod template;
 pub mod text;
+mod timestamp;
 mod tool;
+mod workspace_name;
 
 pub use amount::{InvalidDuration, InvalidSize, duration_of_seconds, parse_duration, parse_size};
 pub use answer::{FinishReason, Timings, Usage};
@@ -49,19 +56,23 @@ pub use backend::{
     BackendError, Draft, DraftRequest, Drafted, Feed, Interrupt, Memory, ModelBackend, ModelInfo,
     Plan, PrefixCache, Sampled, SeqId, TokenId,
 };
+pub use cache_name::CacheName;
 pub use content::{Content, Image, Part};
 pub use error::{ErrorCode, ErrorType, ExitCode, Failure};
 pub use frame::{FrameCodec, FrameError, MAX_FRAME_BYTES, decode_frame, encode_frame, json_length};
 pub use id::{InvalidJobId, JobId, JobIdSource};
 pub use job::{HookOutcome, JobMeta, JobSpec, JobState, JobType, SPEC_VERSION};
-pub use job_status::JobStatus;
+pub use job_selector::JobSelector;
+pub use job_status::{JobOutcome, JobStatus};
 pub use keep_alive::{InvalidKeepAlive, KeepAlive};
 pub use message::{InputKind, Message, More, Role, needs};
-pub use model::{BackendKind, ModelRef};
+pub use model::{BackendKind, ModelDigest, ModelId, ModelRef};
 pub use output::{Output, OutputKind, kinds_of};
 pub use params::{InvalidParameter, ParameterKind, ParameterOption, Parameters};
 pub use priority::Priority;
 pub use session::{
     InvalidSessionName, SESSION_VERSION, SessionFile, SessionName, Turn, TurnStanding,
 };
+pub use timestamp::{Timestamp, micros_since_epoch};
 pub use tool::{FunctionCall, Tool, ToolCall};
+pub use workspace_name::WorkspaceName;

@@ -23,8 +23,9 @@ use crate::message::known_messages;
 use crate::open_enum::known_if_any;
 use crate::tool::known_tools;
 use crate::{
-    BackendKind, ErrorCode, ErrorType, Failure, FinishReason, JobId, JobStatus, KeepAlive, Message,
-    Output, Parameters, Priority, SessionName, Timings, Tool, Usage,
+    BackendKind, ErrorCode, ErrorType, Failure, FinishReason, JobId, JobSelector, JobStatus,
+    KeepAlive, Message, Output, Parameters, Priority, SessionName, Timings, Tool, Usage,
+    WorkspaceName,
 };
 
 pub use bounds::check_messages;
@@ -115,9 +116,9 @@ pub struct Submission {
     /// The job that this one follows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent: Option<JobId>,
-    /// Jobs that must be done before this one begins: ids, unambiguous parts of ids, or `last`.
+    /// Jobs that must be done before this one begins.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub after: Vec<String>,
+    pub after: Vec<JobSelector>,
     /// Begins when the jobs in `after` have ended, even if some failed.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub after_any: bool,
@@ -138,7 +139,7 @@ pub struct Submission {
     pub keep_alive: Option<KeepAlive>,
     /// The workspace: a name in `config.toml`, or the absolute path of a directory.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub workspace: Option<String>,
+    pub workspace: Option<WorkspaceName>,
     /// The conversation in that workspace of which this is the next turn. A new name begins one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session: Option<SessionName>,

@@ -60,6 +60,7 @@ mod tree;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use crate::engine_protocol::EngineRequestId;
 use crate::{ErrorCode, Failure, FinishReason, ModelInfo, PrefixCache, SeqId, Usage};
 use draft::Costs;
 use draft_model::{GuessCosts, Probes, Skill};
@@ -84,7 +85,7 @@ pub enum Output {
     /// Progress in reading a prompt that takes more than one forward pass.
     Prefill {
         /// The request.
-        id: u64,
+        id: EngineRequestId,
         /// Tokens read.
         done: u32,
         /// Tokens in the prompt.
@@ -93,19 +94,19 @@ pub enum Output {
     /// The first token was generated. Its text may follow later.
     Started {
         /// The request.
-        id: u64,
+        id: EngineRequestId,
     },
     /// More text of the answer, in whole characters.
     Text {
         /// The request.
-        id: u64,
+        id: EngineRequestId,
         /// The text.
         text: String,
     },
     /// The answer is complete.
     Finished {
         /// The request.
-        id: u64,
+        id: EngineRequestId,
         /// Why it ended.
         finish_reason: FinishReason,
         /// Token counts.
@@ -116,7 +117,7 @@ pub enum Output {
     /// The request cannot be answered.
     Failed {
         /// The request.
-        id: u64,
+        id: EngineRequestId,
         /// The reason.
         failure: Failure,
     },
@@ -275,7 +276,7 @@ impl Scheduler {
     }
 
     /// Ends a request, in whatever state it is. Returns whether there was one.
-    pub fn cancel(&mut self, id: u64, out: &mut Vec<Output>) -> bool {
+    pub fn cancel(&mut self, id: EngineRequestId, out: &mut Vec<Output>) -> bool {
         let running = self.running.iter().find(|(_, sequence)| sequence.id == id);
         let (seq, sequence) = if let Some((&seq, _)) = running {
             (Some(seq), self.running.remove(&seq))

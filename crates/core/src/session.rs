@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{JobId, Message, Output, Role};
+use crate::{CacheName, JobId, Message, Output, Role};
 
 /// The version of the session file that this program writes. Newer versions are refused, never
 /// guessed at.
@@ -102,9 +102,8 @@ pub struct SessionFile {
     /// Turns that were submitted and have not ended, in the order in which they are answered.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pending: Vec<JobId>,
-    /// The engine's name for the session's cached state. Unique: a session of the same name in
-    /// another workspace, or created at another time, has a different one.
-    pub state: String,
+    /// The engines' name for its cached state.
+    pub state: CacheName,
 }
 
 /// How a submitted turn stands.
@@ -120,7 +119,7 @@ pub enum TurnStanding {
 
 impl SessionFile {
     /// A session without turns.
-    pub fn new(state: String) -> Self {
+    pub fn new(state: CacheName) -> Self {
         Self { v: SESSION_VERSION, head: None, pending: Vec::new(), state }
     }
 
@@ -198,7 +197,7 @@ mod tests {
 
     fn session(pending: &[u32]) -> SessionFile {
         let pending = pending.iter().copied().map(id).collect();
-        SessionFile { pending, ..SessionFile::new("s".to_owned()) }
+        SessionFile { pending, ..SessionFile::new("s".into()) }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! one, or the word `last`), and two braces, without spaces. Anything else is plain text, so
 //! nothing needs escaping.
 
-use crate::{ErrorCode, Failure, JobId};
+use crate::{ErrorCode, Failure, JobId, JobSelector};
 
 /// The maximum number of references in all texts of a prompt.
 pub const MOST: usize = 256;
@@ -54,8 +54,8 @@ impl<'a> Iterator for Pieces<'a> {
 /// The name at the start of `text`, if the closing braces follow it.
 fn name_at_start(text: &str) -> Option<&str> {
     let in_an_id = |byte: &u8| byte.is_ascii_digit() || *byte == b'_';
-    let length = match text.strip_prefix("last") {
-        Some(_) => "last".len(),
+    let length = match text.strip_prefix(JobSelector::LAST) {
+        Some(_) => JobSelector::LAST.len(),
         // Stops after an id's length, so that a text of unclosed references takes linear time.
         None => text.bytes().take(JobId::MAX_LEN + 1).take_while(in_an_id).count(),
     };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use threadrunner_core::protocol::{JobQuery, ModelQuery};
-use threadrunner_core::{Failure, JobId, JobState, ModelRef};
+use threadrunner_core::{Failure, JobState, ModelRef};
 use threadrunner_home::{Config, Home, WorkspaceSettings};
 
 use crate::jobs::{Awaited, Hub, ViewReader};
@@ -27,10 +27,10 @@ impl Context {
     /// Finds the job that a query names, in order to wait for it. A job that is not on disk yet is
     /// found only by its full id.
     pub(crate) async fn find(&self, query: JobQuery) -> Result<Located, Failure> {
-        if let Ok(id) = JobId::parse(&query.job)
+        if let Some(id) = query.job.id()
             && let Some(workspace) = self.hub.locate(id.clone()).await?
         {
-            let among = self.among(query.workspace.as_deref()).await?;
+            let among = self.among(query.workspace.as_ref()).await?;
             if let Some(workspace) = among.into_iter().find(|served| served.id == workspace) {
                 return Ok(Located { id, workspace });
             }
@@ -40,7 +40,7 @@ impl Context {
 
     /// Finds the job that a query names, if it is on disk.
     pub(crate) async fn find_stored(&self, query: JobQuery) -> Result<Located, Failure> {
-        let among = self.among(query.workspace.as_deref()).await?;
+        let among = self.among(query.workspace.as_ref()).await?;
         find_among(query, among).await
     }
 

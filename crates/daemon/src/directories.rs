@@ -2,9 +2,10 @@
 //! used, and workspaces whose directories were gone. The next daemon opens used directories again,
 //! so that what is queued in them survives as in any workspace.
 
+use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, PoisonError};
 
-use threadrunner_core::{ErrorCode, Failure};
+use threadrunner_core::{ErrorCode, Failure, WorkspaceName};
 use threadrunner_home::{
     Config, Home, MOST_DIRECTORIES, WorkspaceSettings, apart, check_directory, replace_file,
 };
@@ -14,7 +15,7 @@ use crate::context::Context;
 use crate::opening::{Opened, open, remember_names};
 use crate::retention;
 use crate::store::WorkspaceId;
-use crate::workspaces::{Configured, Served, is_path};
+use crate::workspaces::{Configured, Served};
 
 /// The maximum number of openings in a daemon's life: the thread of a workspace that is gone stays.
 const MOST_OPENED: usize = 256;
@@ -22,19 +23,19 @@ const MOST_OPENED: usize = 256;
 impl Context {
     /// Returns the named workspace, or the default one. A directory that is not a workspace becomes
     /// one, and a workspace whose directory is gone is created again.
-    pub(crate) async fn workspace(&self, name: Option<&str>) -> Result<Served, Failure> {
+    pub(crate) async fn workspace(&self, name: Option<&WorkspaceName>) -> Result<Served, Failure> {
         self.named(name, true).await
     }
 
     /// Returns the workspaces in which to look for jobs: the named one, or all that are there.
-    pub(crate) async fn among(&self, name: Option<&str>) -> Result<Vec<Served>, Failure> {
+    pub(crate) async fn among(&self, name: Option<&WorkspaceName>) -> Result<Vec<Served>, Failure> {
         match name {
             Some(_) => Ok(vec![self.named(name, false).await?]),
             None => Ok(self.workspaces.in_place().await),
         }
     }
 
-    async fn named(&self, name: Option<&str>, make: bool) -> Result<Served, Failure> {
+    async fn named(&self, name: Option<&WorkspaceName>, make: bool) -> Result<Served, Failure> {
         // Usually it is known by this very name.
         if let Ok(served) = self.workspaces.named(name)
             && served.is_in_place().await
@@ -42,11 +43,10 @@ impl Context {
             return Ok(served);
         }
         let _turn = self.directories.turn.lock().await;
-        let (config, home, text) =
-            (self.config.clone(), self.home.clone(), name.map(str::to_owned));
+        let (config, home, name) = (self.config.clone(), self.home.clone(), name.cloned());
         let settings = blocking(move || {
-            let settings = config.workspace(&home, text.as_deref())?;
-            if is_path(&settings.name) {
+            let settings = config.workspace(&home, name.as_ref())?;
+            if settings.name.directory().is_some() {
                 check_directory(&settings.path, make)?;
             }
             Ok(settings)
@@ -67,9 +67,9 @@ impl Context {
         gone: Option<Served>,
     ) -> Result<Served, Failure> {
         let mut others = self.workspaces.directories();
-        others.retain(|other| *other != settings.name);
+        others.retain(|other| *other != settings.path);
         apart(&settings.path, &others)?;
-        if is_path(&settings.name) && others.len() >= MOST_DIRECTORIES {
+        if settings.name.directory().is_some() && others.len() >= MOST_DIRECTORIES {
             return Err(Failure::new(
                 ErrorCode::Overloaded,
                 format!(
@@ -108,8 +108,8 @@ impl Context {
         let (home, paths) = (self.home.clone(), self.workspaces.directories());
         blocking(move || {
             // Without the note, the next daemon opens it when it is used again.
-            if let Err(error) = replace_file(&home.used_directories(), paths.join("\n").as_bytes())
-            {
+            let list: Vec<_> = paths.iter().map(|path| path.as_os_str().as_bytes()).collect();
+            if let Err(error) = replace_file(&home.used_directories(), &list.join(&b'\n')) {
                 tracing::warn!(%error, "cannot save the list of workspace directories");
             }
             Ok(())

@@ -14,9 +14,9 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant, SystemTime};
 
-use threadrunner_core::{ErrorCode, Failure, HookOutcome, JobId};
+use threadrunner_core::{ErrorCode, Failure, HookOutcome, JobId, Timestamp};
 use threadrunner_home::{Config, Home};
-use threadrunner_workspace::{Hook, format_timestamp};
+use threadrunner_workspace::Hook;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
@@ -126,7 +126,7 @@ impl Hooks {
             .env_clear()
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .env("THREADRUNNER_JOB_ID", job.1.as_str())
-            .env("THREADRUNNER_JOB_STATUS", &hook.status)
+            .env("THREADRUNNER_JOB_STATUS", hook.status.as_str())
             .env("THREADRUNNER_WORKSPACE", &hook.workspace)
             .current_dir(&hook.directory)
             .process_group(0);
@@ -174,7 +174,7 @@ async fn attend(
     let begun = Instant::now();
     let mut outcome = HookOutcome {
         program: hook.program.clone(),
-        started_at: format_timestamp(SystemTime::now()),
+        started_at: Timestamp::at(SystemTime::now()),
         ..HookOutcome::default()
     };
     match start(command, hook) {

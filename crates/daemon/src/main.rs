@@ -28,7 +28,6 @@ mod directories;
 mod engine;
 mod errands;
 mod failures;
-mod fnv;
 mod halves;
 mod handlers;
 mod hook_process;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use threadrunner_core::{Failure, JobId, JobState};
-use threadrunner_home::{Durability, Home, WorkspaceSettings};
+use threadrunner_home::{Durability, Home, WorkspaceSettings, machine_number};
 use threadrunner_workspace::{Options, Reader, Workspace};
 
 use crate::pid_note;
@@ -31,7 +31,8 @@ pub(crate) fn open(
         Durability::Durable => threadrunner_workspace::Durability::Durable,
         Durability::Relaxed => threadrunner_workspace::Durability::Relaxed,
     };
-    let options = Options { durability, max_attempts: settings.max_attempts };
+    let options =
+        Options { durability, max_attempts: settings.max_attempts, machine: machine_number(home) };
     let name = &settings.name;
     let last_change = last_change(&settings.path);
     let usable =
@@ -40,13 +41,13 @@ pub(crate) fn open(
         Workspace::open(&settings.path, options, SystemTime::now()).map_err(Failure::from)
     });
     let (workspace, recovered) = opened.map_err(|failure| {
-        tracing::error!(workspace = name, %failure, "the workspace cannot be used");
+        tracing::error!(workspace = %name, %failure, "the workspace cannot be used");
         let message = format!("the workspace '{name}' cannot be used: {}", failure.message);
         Failure { message, ..failure }
     })?;
     pid_note::write(&settings.path);
     tracing::info!(
-        workspace = name,
+        workspace = %name,
         path = %settings.path.display(),
         queued = recovered.queued.len(),
         requeued = recovered.requeued.len(),

@@ -42,7 +42,7 @@ pub(crate) async fn keep(workspace: Served, last_change: Option<SystemTime>) {
             Ok(next) => next,
             Err(failure) => {
                 let name = &workspace.settings.name;
-                tracing::warn!(workspace = name, %failure, "cannot remove old jobs");
+                tracing::warn!(workspace = %name, %failure, "cannot remove old jobs");
                 None
             }
         };
@@ -73,7 +73,7 @@ async fn look_and_remove(
     if !found.jobs.is_empty() {
         let removed = workspace.archive.remove_all(&found.jobs).await?;
         let name = &workspace.settings.name;
-        tracing::info!(workspace = name, jobs = removed.len(), "removed by [retention]");
+        tracing::info!(workspace = %name, jobs = removed.len(), "removed by [retention]");
     }
     Ok(found.next)
 }

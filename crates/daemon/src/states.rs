@@ -11,10 +11,8 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use threadrunner_core::ModelRef;
-use threadrunner_core::engine_protocol::{StateDirectory, state_file};
-
-use crate::fnv;
+use threadrunner_core::engine_protocol::StateDirectory;
+use threadrunner_core::{CacheName, ModelRef, fnv};
 
 /// The root of the state directories, and their budget.
 #[derive(Debug)]
@@ -22,7 +20,7 @@ pub(crate) struct States {
     root: PathBuf,
     budget: u64,
     /// Sessions that are gone. An engine that still has one loaded may write its state again.
-    forgotten: Vec<String>,
+    forgotten: Vec<CacheName>,
 }
 
 impl States {
@@ -55,7 +53,7 @@ impl States {
     }
 
     /// Removes the state of a session that is gone.
-    pub(crate) fn forget(&mut self, state: String) {
+    pub(crate) fn forget(&mut self, state: CacheName) {
         self.remove(&state);
         self.forgotten.push(state);
     }
@@ -72,8 +70,8 @@ impl States {
         }
     }
 
-    fn remove(&self, state: &str) {
-        let Some(file) = state_file(state) else { return };
+    fn remove(&self, state: &CacheName) {
+        let Some(file) = state.file_name() else { return };
         for directory in directories(&self.root) {
             let path = directory.join(&file);
             note(&path, "remove", fs::remove_file(&path));
@@ -157,7 +155,7 @@ mod tests {
     }
 
     fn write(directory: &StateDirectory, session: &str, bytes: usize, age_s: u64) -> PathBuf {
-        let path = directory.path.join(state_file(session).unwrap());
+        let path = directory.path.join(CacheName::from(session).file_name().unwrap());
         fs::write(&path, vec![0; bytes]).unwrap();
         let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000 - age_s);
         File::options().write(true).open(&path).unwrap().set_modified(changed).unwrap();
@@ -185,7 +183,7 @@ mod tests {
         let mut states = States::new(temp.path().join("state"), 100);
         let directory = states.directory(&model("/a")).unwrap();
         let (gone, kept) = (write(&directory, "gone", 1, 0), write(&directory, "kept", 1, 0));
-        states.forget("gone".to_owned());
+        states.forget("gone".into());
         assert!(!gone.exists());
         write(&directory, "gone", 1, 0);
         states.engine_ended();

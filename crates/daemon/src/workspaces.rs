@@ -6,8 +6,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use threadrunner_core::protocol::{JobQuery, WorkspaceStatus};
-use threadrunner_core::{ErrorCode, Failure, JobId};
-use threadrunner_home::{DEFAULT_WORKSPACE, WorkspaceSettings, no_such_workspace};
+use threadrunner_core::{ErrorCode, Failure, JobId, JobSelector, WorkspaceName};
+use threadrunner_home::{WorkspaceSettings, no_such_workspace};
 use threadrunner_workspace::{Reader, by_time};
 
 use crate::blocking::blocking;
@@ -80,9 +80,9 @@ impl Served {
     /// Why a workspace that is not in its place is not used.
     pub(crate) fn gone(&self) -> Failure {
         let (name, path) = (&self.settings.name, self.settings.path.display());
-        let which = match is_path(name) {
-            true => format!("the workspace {path}"),
-            false => format!("the workspace '{name}' ({path})"),
+        let which = match name.directory() {
+            Some(_) => format!("the workspace {path}"),
+            None => format!("the workspace '{name}' ({path})"),
         };
         let message = format!("{which} is gone: its directory was removed, moved or replaced");
         Failure::new(ErrorCode::Io, message).hint("the next prompt for it creates it again")
@@ -129,27 +129,28 @@ impl Workspaces {
     }
 
     /// Finds a workspace by name; without a name, the default one.
-    pub(crate) fn named(&self, name: Option<&str>) -> Result<Served, Failure> {
-        let name = name.unwrap_or(DEFAULT_WORKSPACE);
+    pub(crate) fn named(&self, name: Option<&WorkspaceName>) -> Result<Served, Failure> {
+        let default = WorkspaceName::default();
+        let name = name.unwrap_or(&default);
         let all = self.all();
-        let at = is_path(name).then_some(Path::new(name));
+        let at = name.directory();
         let is_named = |settings: &WorkspaceSettings| {
-            settings.name == name || at.is_some_and(|path| settings.path == path)
+            settings.name == *name || at.is_some_and(|path| settings.path == path)
         };
         match all.iter().find(|configured| is_named(&configured.settings)) {
             Some(configured) => configured.served.clone(),
             None => {
-                let names = all.iter().map(|it| it.settings.name.as_str());
-                Err(no_such_workspace(name, names.filter(|name| !is_path(name))))
+                let names = all.iter().map(|it| &it.settings.name);
+                Err(no_such_workspace(name, names.filter(|name| name.directory().is_none())))
             }
         }
     }
 
     /// The paths of directories that became workspaces by being used.
-    pub(crate) fn directories(&self) -> Vec<String> {
+    pub(crate) fn directories(&self) -> Vec<PathBuf> {
         let all = self.all();
         let names = all.iter().map(|configured| &configured.settings.name);
-        names.filter(|name| is_path(name)).cloned().collect()
+        names.filter_map(|name| name.directory()).map(Path::to_owned).collect()
     }
 
     /// The paths of the workspaces that are served.
@@ -195,46 +196,46 @@ pub(crate) async fn find_among(query: JobQuery, among: Vec<Served>) -> Result<Lo
     blocking(move || find(&query.job, &among)).await
 }
 
-/// Finds the job that a text names in any of these workspaces.
-fn find(text: &str, among: &[Served]) -> Result<Located, Failure> {
+fn find(job: &JobSelector, among: &[Served]) -> Result<Located, Failure> {
     let mut found: Vec<Located> = Vec::new();
     let mut failures: Vec<Failure> = Vec::new();
     for workspace in among {
-        match workspace.reader.resolve(text) {
+        match workspace.reader.resolve(job) {
             Ok(id) => found.push(Located { id, workspace: workspace.clone() }),
             Err(error) => failures.push(error.into()),
         }
     }
     // A full id wins, even if it is also a part of another id.
-    if found.iter().any(|job| job.id.as_str() == text) {
-        found.retain(|job| job.id.as_str() == text);
+    let is_named = |found: &Located| found.id.as_str() == job.as_str();
+    if found.iter().any(is_named) {
+        found.retain(is_named);
     } else if let Some(ambiguous) =
         failures.iter().find(|failure| failure.code == ErrorCode::AmbiguousId)
     {
         return Err(ambiguous.clone());
     }
-    if text == "last" {
+    if job.is_last() {
         found.sort_by(|a, b| by_time(&b.id, &a.id));
         found.truncate(1);
     }
     match (found.pop(), found.pop()) {
-        (Some(job), None) => Ok(job),
-        (Some(second), Some(first)) => Err(ambiguous(text, &first, &second)),
-        (None, _) => Err(none(text, among, failures)),
+        (Some(only), None) => Ok(only),
+        (Some(second), Some(first)) => Err(ambiguous(job, &first, &second)),
+        (None, _) => Err(none(job, among, failures)),
     }
 }
 
-fn ambiguous(text: &str, first: &Located, second: &Located) -> Failure {
+fn ambiguous(job: &JobSelector, first: &Located, second: &Located) -> Failure {
     let name = |job: &Located| format!("{} in '{}'", job.id, job.workspace.settings.name);
     Failure::new(
         ErrorCode::AmbiguousId,
-        format!("'{text}' matches {} and {}", name(first), name(second)),
+        format!("'{job}' matches {} and {}", name(first), name(second)),
     )
     .hint("give more of the id, or the workspace with -w")
 }
 
 /// The failure for a job that was not found: that of the one workspace, or one for all of them.
-fn none(text: &str, among: &[Served], mut failures: Vec<Failure>) -> Failure {
+fn none(job: &JobSelector, among: &[Served], mut failures: Vec<Failure>) -> Failure {
     // If a workspace could not be read, the job may be in it.
     if let Some(at) = failures.iter().position(|failure| failure.code != ErrorCode::JobNotFound) {
         return failures.swap_remove(at);
@@ -248,7 +249,7 @@ fn none(text: &str, among: &[Served], mut failures: Vec<Failure>) -> Failure {
             let names = names.join(", ");
             Failure::new(
                 ErrorCode::JobNotFound,
-                format!("no job '{text}' in any of the workspaces: {names}"),
+                format!("no job '{job}' in any of the workspaces: {names}"),
             )
             .hint("see `threadrunner jobs` for what there is")
         }
@@ -274,9 +275,4 @@ impl Directories {
     pub(crate) fn take_threads(&self) -> Vec<JoinHandle<()>> {
         std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner))
     }
-}
-
-/// Whether a workspace's name is a path rather than a name from `config.toml`.
-pub(crate) fn is_path(name: &str) -> bool {
-    name.contains('/')
 }

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use threadrunner_core::engine_protocol::Event;
+use threadrunner_core::engine_protocol::{EngineRequestId, Event};
 
 /// How long text that a client follows may be held after the last write: less than a frame of film
 /// lasts. A token that takes longer than this to compute is never held; the fastest models compute
@@ -21,7 +21,7 @@ pub const WINDOW_UNFOLLOWED: Duration = Duration::from_millis(250);
 /// Decides when events are written. Has no clock: callers pass the time.
 #[derive(Debug, Default)]
 pub struct Coalescer {
-    requests: HashMap<u64, Reader>,
+    requests: HashMap<EngineRequestId, Reader>,
     /// Events that must not wait.
     ready: Vec<Event>,
     /// Events of answers that a client follows, and of those that none does.
@@ -49,12 +49,12 @@ struct Held {
 
 impl Coalescer {
     /// Begins a request. `follows` tells whether a client follows its answer.
-    pub fn begin(&mut self, id: u64, follows: bool) {
+    pub fn begin(&mut self, id: EngineRequestId, follows: bool) {
         self.requests.insert(id, Reader { follows, began: false });
     }
 
     /// Notes that a client follows the answer from now on. Releases what is held of it.
-    pub fn follow(&mut self, id: u64) {
+    pub fn follow(&mut self, id: EngineRequestId) {
         if let Some(reader) = self.requests.get_mut(&id) {
             reader.follows = true;
             self.ready.extend(self.unfollowed.take_of(id));
@@ -93,7 +93,7 @@ impl Coalescer {
         }
     }
 
-    fn urgent(&mut self, id: u64, event: Event) {
+    fn urgent(&mut self, id: EngineRequestId, event: Event) {
         self.ready.extend(self.followed.take_of(id));
         self.ready.extend(self.unfollowed.take_of(id));
         self.ready.push(event);
@@ -144,7 +144,7 @@ impl Held {
     }
 
     /// Takes out the events of one request.
-    fn take_of(&mut self, id: u64) -> Vec<Event> {
+    fn take_of(&mut self, id: EngineRequestId) -> Vec<Event> {
         let its = self.events.extract_if(.., |event| request(event) == Some(id)).collect();
         if self.events.is_empty() {
             self.due = None;
@@ -154,7 +154,7 @@ impl Held {
 }
 
 /// The request that a held event belongs to.
-fn request(event: &Event) -> Option<u64> {
+fn request(event: &Event) -> Option<EngineRequestId> {
     match event {
         Event::Text { id, .. } | Event::Output { id, .. } | Event::Prefill { id, .. } => Some(*id),
         _ => None,

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
-use threadrunner_core::engine_protocol::{Command, Event, Generate, Input};
+use threadrunner_core::engine_protocol::{Command, EngineRequestId, Event, Generate, Input};
 use threadrunner_core::scheduler::{
     Drafts, Output, ParkedStates, Request, SavedStates, Scheduler, Step,
 };
@@ -71,7 +71,7 @@ pub struct Engine<'a, W> {
     backend: &'a mut dyn ModelBackend,
     events: &'a mut EventWriter<W>,
     scheduler: Scheduler,
-    clocks: HashMap<u64, Clock>,
+    clocks: HashMap<EngineRequestId, Clock>,
     outputs: Vec<Output>,
     coalescer: Coalescer,
     pass_times: PassTimes,
@@ -214,7 +214,7 @@ impl<'a, W: Write> Engine<'a, W> {
         if !self.scheduler.has_unsaved() && !self.scheduler.has_sessions() {
             return;
         }
-        let running: Vec<u64> = self.clocks.keys().copied().collect();
+        let running: Vec<EngineRequestId> = self.clocks.keys().copied().collect();
         for id in running {
             self.scheduler.cancel(id, &mut self.outputs);
         }
@@ -298,7 +298,12 @@ impl<'a, W: Write> Engine<'a, W> {
     }
 
     /// Makes a prompt of a conversation.
-    fn chat(&self, id: u64, messages: &[Message], tools: &[Tool]) -> Result<String, BackendError> {
+    fn chat(
+        &self,
+        id: EngineRequestId,
+        messages: &[Message],
+        tools: &[Tool],
+    ) -> Result<String, BackendError> {
         let info = self.backend.info();
         info.takes(messages, tools)?;
         match info.chat_template {
@@ -310,7 +315,7 @@ impl<'a, W: Write> Engine<'a, W> {
     /// Renders a conversation with the model's template, which is untrusted code.
     fn render(
         &self,
-        id: u64,
+        id: EngineRequestId,
         messages: &[Message],
         tools: &[Tool],
     ) -> Result<String, BackendError> {

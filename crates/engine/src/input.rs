@@ -135,6 +135,7 @@ mod tests {
     use threadrunner_core::encode_frame;
 
     use super::*;
+    use threadrunner_core::engine_protocol::EngineRequestId;
 
     /// Passes on these bytes and the end of the stream, with room for `room` commands.
     fn read(bytes: &[u8], room: usize) -> (Result<(), FrameError>, Vec<Command>) {
@@ -148,7 +149,8 @@ mod tests {
     }
 
     fn cancels(ids: std::ops::Range<u64>) -> (Vec<u8>, Vec<Command>) {
-        let commands: Vec<Command> = ids.map(|id| Command::Cancel { id }).collect();
+        let commands: Vec<Command> =
+            ids.map(|id| Command::Cancel { id: EngineRequestId(id) }).collect();
         let mut bytes = BytesMut::new();
         for command in &commands {
             encode_frame(command, &mut bytes).unwrap();

@@ -26,6 +26,7 @@
 pub mod backends;
 mod caught;
 pub mod coalesce;
+pub mod digest;
 mod draft;
 pub mod dummy;
 pub mod engine;

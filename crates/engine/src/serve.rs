@@ -10,8 +10,9 @@ use std::thread;
 use std::time::Duration;
 
 use threadrunner_core::engine_protocol::{Command, Event, Load, VERSION};
-use threadrunner_core::{ErrorCode, ExitCode, Failure, Interrupt};
+use threadrunner_core::{BackendKind, ErrorCode, ExitCode, Failure, Interrupt, ModelDigest};
 
+use crate::digest;
 use crate::engine::{Engine, EngineError, template_failure};
 use crate::input::{Commands, MAX_WAITING, Received, pass_commands_on};
 use crate::output::EventWriter;
@@ -171,11 +172,17 @@ fn load_and_run(
                 }
             },
             &mut |backend, engine| {
-                let model = Box::new(backend.info().clone());
+                let mut model = Box::new(backend.info().clone());
                 let path = load.model.path.as_deref();
-                // Cells that another run computed may be rounded differently.
+                // The path of a dummy is only a name.
+                let file = path.filter(|_| load.model.backend == BackendKind::Llama);
+                model.digest = file.and_then(digest_of);
+                // Cells that another run computed may be rounded differently. Without a digest,
+                // nothing says which model they belong to.
                 let state = load.state.as_ref().filter(|_| !model.deterministic);
-                let states = state.and_then(|at| States::new(at, path, backend));
+                let state = state.filter(|_| path.is_some() == model.digest.is_some());
+                let states =
+                    state.and_then(|at| States::new(at, path.zip(model.digest.as_ref()), backend));
                 end =
                     send(&Event::Ready { model, engine, stream: true }).map_err(EngineError::from);
                 if end.is_ok() {
@@ -196,6 +203,14 @@ fn load_and_run(
             Ok(code)
         }
     }
+}
+
+/// The digest of the model's files. It identifies the model in records, and without it sessions are
+/// not saved; answers do not need it.
+fn digest_of(model: &Path) -> Option<ModelDigest> {
+    digest::of(model)
+        .inspect_err(|error| tracing::warn!("cannot read the model file: {error}"))
+        .ok()
 }
 
 fn check_version(load: &Load) -> Result<(), Failure> {

@@ -9,6 +9,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use threadrunner_core::engine_protocol::EngineRequestId;
+
 /// How long a template and the tokenizer may take for any text: a thousand times what they usually
 /// take.
 const TEXT_TIME: Duration = Duration::from_secs(10);
@@ -26,14 +28,14 @@ pub struct Work {
     /// What it is.
     pub kind: Kind,
     /// The request that it is done for; `None` if it is for all.
-    pub id: Option<u64>,
+    pub id: Option<EngineRequestId>,
     /// How long it may take.
     pub limit: Duration,
 }
 
 impl Work {
     /// Work on this many bytes of a request's text.
-    pub fn on_text(kind: Kind, id: u64, bytes: usize) -> Self {
+    pub fn on_text(kind: Kind, id: EngineRequestId, bytes: usize) -> Self {
         let limit = TEXT_TIME + Duration::from_secs((bytes / TEXT_RATE) as u64);
         Self { kind, id: Some(id), limit }
     }
@@ -143,7 +145,7 @@ mod tests {
 
     use super::*;
 
-    fn work(id: u64, limit: Duration) -> Work {
+    fn work(id: EngineRequestId, limit: Duration) -> Work {
         Work { kind: Kind::Template, id: Some(id), limit }
     }
 
@@ -152,11 +154,11 @@ mod tests {
         let (sender, late) = channel();
         let watch = Watch::start(move |work| sender.send(work).unwrap()).unwrap();
         let hour = Duration::from_secs(3600);
-        for id in 0..100 {
+        for id in (0..100).map(EngineRequestId) {
             assert_eq!(watch.during(work(id, hour), || id), id);
         }
         assert!(late.try_recv().is_err());
-        let too_long = work(100, Duration::from_millis(1));
+        let too_long = work(EngineRequestId(100), Duration::from_millis(1));
         assert_eq!(watch.during(too_long, || late.recv()), Ok(too_long));
     }
 
@@ -164,16 +166,16 @@ mod tests {
     fn work_after_a_rest_is_watched_too() {
         let (sender, late) = channel();
         let watch = Watch::start(move |work| sender.send(work).unwrap()).unwrap();
-        watch.during(work(1, Duration::from_secs(3600)), || ());
+        watch.during(work(EngineRequestId(1), Duration::from_secs(3600)), || ());
         while !watch.0.as_ref().unwrap().state().rests {
             thread::yield_now();
         }
-        let too_long = work(2, Duration::from_millis(1));
+        let too_long = work(EngineRequestId(2), Duration::from_millis(1));
         assert_eq!(watch.during(too_long, || late.recv()), Ok(too_long));
     }
 
     #[test]
     fn without_a_thread_work_is_just_done() {
-        assert_eq!(Watch::default().during(work(1, Duration::ZERO), || 7), 7);
+        assert_eq!(Watch::default().during(work(EngineRequestId(1), Duration::ZERO), || 7), 7);
     }
 }

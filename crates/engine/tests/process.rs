@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use threadrunner_core::engine_protocol::{
-    Command, DummyScript, EngineOptions, Event, Generate, Input, Load, StateDirectory, VERSION,
+    Command, DummyScript, EngineOptions, EngineRequestId, Event, Generate, Input, Load,
+    StateDirectory, VERSION,
 };
 use threadrunner_core::{
     BackendKind, ErrorCode, FinishReason, MAX_FRAME_BYTES, Message, ModelRef, Parameters, Priority,
@@ -122,7 +123,7 @@ fn generate(id: u64, prompt: &str) -> Command {
     let input = Input::chat(vec![Message::new(Role::User, prompt)]);
     let params = Parameters::default();
     Command::Generate(Box::new(Generate {
-        id,
+        id: EngineRequestId(id),
         input,
         params,
         priority: Priority::Interactive,
@@ -133,14 +134,14 @@ fn generate(id: u64, prompt: &str) -> Command {
 
 fn text(events: &[Event], of: u64) -> String {
     let text = events.iter().filter_map(|event| match event {
-        Event::Text { id, text } if *id == of => Some(text.as_str()),
+        Event::Text { id, text } if *id == EngineRequestId(of) => Some(text.as_str()),
         _ => None,
     });
     text.collect()
 }
 
 fn is_end(event: &Event, of: u64) -> bool {
-    matches!(event, Event::Finished { id, .. } | Event::Failed { id, .. } if *id == of)
+    matches!(event, Event::Finished { id, .. } | Event::Failed { id, .. } if *id == EngineRequestId(of))
 }
 
 #[test]
@@ -173,7 +174,7 @@ fn it_loads_answers_and_ends_with_the_stream() {
 fn two_requests_are_answered_side_by_side() {
     let mut engine = Engine::loaded(endless());
     engine.send(&generate(1, "first"));
-    engine.until(|event| matches!(event, Event::Text { id: 1, .. }));
+    engine.until(|event| matches!(event, Event::Text { id: EngineRequestId(1), .. }));
     let Command::Generate(mut second) = generate(2, "second") else { unreachable!() };
     second.params.max_tokens = Some(5);
     engine.send(&Command::Generate(second));
@@ -181,7 +182,8 @@ fn two_requests_are_answered_side_by_side() {
     assert_eq!(text(&events, 2), "lorem ipsum dolor sit amet");
     let Some(Event::Finished { finish_reason, .. }) = events.last() else { panic!("{events:?}") };
     assert_eq!(*finish_reason, FinishReason::Length);
-    let second_begins = events.iter().position(|event| matches!(event, Event::Text { id: 2, .. }));
+    let second_begins =
+        events.iter().position(|event| matches!(event, Event::Text { id: EngineRequestId(2), .. }));
     assert_ne!(text(&events[second_begins.unwrap()..], 1), "", "the first went on meanwhile");
 }
 
@@ -190,15 +192,15 @@ fn a_canceled_request_ends_and_the_others_go_on() {
     let mut engine = Engine::loaded(endless());
     engine.send(&generate(1, "endless"));
     engine.until(|event| matches!(event, Event::Text { .. }));
-    engine.send(&Command::Cancel { id: 1 });
+    engine.send(&Command::Cancel { id: EngineRequestId(1) });
     let events = engine.until(|event| is_end(event, 1));
     let Some(Event::Finished { finish_reason, .. }) = events.last() else { panic!("{events:?}") };
     assert_eq!(*finish_reason, FinishReason::Canceled);
 
     // Canceling an unknown or ended request is no error.
-    engine.send(&Command::Cancel { id: 1 });
+    engine.send(&Command::Cancel { id: EngineRequestId(1) });
     engine.send(&generate(2, "next"));
-    engine.until(|event| matches!(event, Event::Text { id: 2, .. }));
+    engine.until(|event| matches!(event, Event::Text { id: EngineRequestId(2), .. }));
 }
 
 #[test]
@@ -275,7 +277,7 @@ fn the_end_of_the_stream_interrupts_loading() {
     // More commands than may wait do not hide the end of the stream.
     let mut frames = BytesMut::new();
     for id in 0..2000 {
-        encode_frame(&Command::Cancel { id }, &mut frames).unwrap();
+        encode_frame(&Command::Cancel { id: EngineRequestId(id) }, &mut frames).unwrap();
     }
     engine.send_bytes(&frames);
     assert!(engine.close().0.success());
@@ -368,7 +370,7 @@ fn turn(engine: &mut Engine, id: u64, session: &str, prompt: &str) -> Usage {
 fn turn_of(id: u64, session: &str, prompt: &str) -> Command {
     let Command::Generate(mut generate) = generate(id, "") else { unreachable!() };
     generate.input = Input::Raw(prompt.to_owned());
-    generate.session = Some(session.to_owned());
+    generate.session = Some(session.into());
     Command::Generate(generate)
 }
 
@@ -496,7 +498,9 @@ fn a_template_that_never_ends_fails_its_request_and_ends_the_process() {
     let mut engine =
         Engine::loaded(DummyScript { template_ms: 3_600_000, ..DummyScript::default() });
     engine.send(&generate(1, "Hi"));
-    let Some(Event::Failed { id: 1, failure }) = engine.next() else { panic!("it was answered") };
+    let Some(Event::Failed { id: EngineRequestId(1), failure }) = engine.next() else {
+        panic!("it was answered")
+    };
     assert_eq!(failure.code, ErrorCode::ChatTemplate);
     let (status, stderr) = engine.wait();
     assert_eq!(status.code(), Some(4), "{stderr}");

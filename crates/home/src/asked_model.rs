@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use threadrunner_core::{BackendKind, ErrorCode, Failure, ModelRef};
+use threadrunner_core::{BackendKind, ErrorCode, Failure, ModelRef, WorkspaceName};
 
 use crate::{Home, resolve_backend, resolve_draft, resolve_workspace_model};
 
@@ -30,7 +30,7 @@ impl AskedModel {
     /// [`ErrorCode::ModelNotFound`] if the path is not UTF-8.
     pub fn named(
         home: &Home,
-        workspace: Option<&str>,
+        workspace: Option<&WorkspaceName>,
         backend: Option<BackendKind>,
         model: Option<&str>,
     ) -> Result<Self, Failure> {
@@ -55,7 +55,7 @@ impl AskedModel {
     ///
     /// # Errors
     /// As [`AskedModel::named`], except that there may be no model.
-    pub fn usual(home: &Home, workspace: Option<&str>) -> Result<Self, Failure> {
+    pub fn usual(home: &Home, workspace: Option<&WorkspaceName>) -> Result<Self, Failure> {
         match Self::named(home, workspace, None, None) {
             Err(failure)
                 if matches!(failure.code, ErrorCode::NoModel | ErrorCode::ModelNotFound) =>
@@ -122,9 +122,9 @@ mod tests {
         let path = |name: &str| Some(home.models_dir.join(name).to_str().unwrap().to_owned());
         let (a, b) = (path("a.gguf"), path("b.gguf"));
         fs::write(&home.config_file, "[workspaces.work]\nmodel = \"b\"\n").unwrap();
-        let asked = AskedModel::named(&home, Some("work"), LLAMA, None).unwrap();
+        let asked = AskedModel::named(&home, Some(&"work".into()), LLAMA, None).unwrap();
         assert_eq!((&asked.path, asked.name().as_str()), (&b, "b"));
-        let asked = AskedModel::named(&home, Some("work"), LLAMA, Some("a")).unwrap();
+        let asked = AskedModel::named(&home, Some(&"work".into()), LLAMA, Some("a")).unwrap();
         assert_eq!(asked, AskedModel { backend: BackendKind::Llama, path: a.clone(), draft: None });
         assert_eq!(
             AskedModel::named(&home, None, LLAMA, None).unwrap_err().code,

@@ -14,7 +14,9 @@ use std::time::Duration;
 use serde::Deserialize;
 use threadrunner_core::engine_protocol::EngineOptions;
 use threadrunner_core::open_enum::known_if_any;
-use threadrunner_core::{BackendKind, ErrorCode, Failure, KeepAlive, Parameters, Priority};
+use threadrunner_core::{
+    BackendKind, ErrorCode, Failure, KeepAlive, Parameters, Priority, WorkspaceName,
+};
 
 pub(crate) use self::once::ReadOnce;
 use self::strict::strict;
@@ -80,7 +82,7 @@ pub struct Config {
     /// `[sessions]`: what to keep of conversations besides their text.
     pub sessions: SessionsConfig,
     /// `[workspaces.NAME]`: additional workspaces.
-    pub workspaces: BTreeMap<String, WorkspaceConfig>,
+    pub workspaces: BTreeMap<WorkspaceName, WorkspaceConfig>,
 }
 
 /// What an accepted job must survive before its client is told.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use threadrunner_core::open_enum::parse;
-use threadrunner_core::{BackendKind, ErrorCode, Failure};
+use threadrunner_core::{BackendKind, ErrorCode, Failure, WorkspaceName};
 
 use crate::Listing;
 use crate::config::ReadOnce;
@@ -207,9 +207,9 @@ impl Home {
 
     /// The workspace that `THREADRUNNER_WORKSPACE` names, to send to a daemon that may have been
     /// started with another one.
-    pub fn asked_workspace(&self) -> Option<String> {
+    pub fn asked_workspace(&self) -> Option<WorkspaceName> {
         let asked = self.chosen_workspace.then_some(&self.workspace);
-        asked.and_then(|path| path.to_str()).map(str::to_owned)
+        asked.and_then(|path| path.to_str()).map(WorkspaceName::from)
     }
 
     /// The daemon's log of a day, given as `YYYY-MM-DD` (see [`crate::utc_date`]).
@@ -238,6 +238,11 @@ impl Home {
     /// The list of directories that became workspaces by being used, one path per line.
     pub fn used_directories(&self) -> PathBuf {
         self.run_dir.join("workspaces")
+    }
+
+    /// The random number of this home ([`crate::machine_number`]).
+    pub fn machine_file(&self) -> PathBuf {
+        self.run_dir.join("machine")
     }
 
     /// The lock that the daemon holds while it runs.

@@ -4,8 +4,10 @@
 //! [`Home`] holds the paths, as the environment defines them. [`Config`] is the content of
 //! `config.toml`, with [`WorkspaceSettings`] for one workspace and [`ModelConfig`] for one model.
 //! [`resolve_model`] and [`resolve_draft`] turn names into files, and [`AskedModel`] does so for a
-//! client, as it is sent to the daemon. [`FileLock`] is the lock by which a daemon is known to live.
-//! The clients and the daemon share this crate, so that all read these in the same way. A flag beats a variable, which beats `config.toml`, which beats the default.
+//! client, as it is sent to the daemon. [`FileLock`] is the lock by which a daemon is known to
+//! live, and [`machine_number`] tells machines apart. The clients and the daemon share this crate,
+//! so that all read these in the same way. A flag beats a variable, which beats `config.toml`,
+//! which beats the default.
 //!
 //! The crate knows `core` and the file system: no socket of a daemon, no job on disk, and not what is
 //! inside a model file. [`Home::engine_backend`] asks an engine's program what it was built with.
@@ -23,6 +25,7 @@ mod engine_backend;
 mod file;
 mod home;
 mod lock;
+mod machine;
 mod memory_budget;
 mod model;
 mod model_config;
@@ -44,6 +47,7 @@ pub use default_model::{ChosenBy, choose_model, default_model, note_last_model, 
 pub use file::{Links, open_regular, read_regular, replace_file, unusable};
 pub use home::Home;
 pub use lock::FileLock;
+pub use machine::machine_number;
 pub use memory_budget::MemoryBudget;
 pub use model::{resolve_backend, resolve_draft, resolve_model, resolve_workspace_model};
 pub use model_config::ModelConfig;
@@ -55,4 +59,4 @@ pub use sessions::SessionsConfig;
 pub use signals::{ignored_signals, interrupt_is_ignored};
 pub use used_workspaces::{MOST_DIRECTORIES, apart};
 pub use workspace_place::check_directory;
-pub use workspaces::{DEFAULT_WORKSPACE, WorkspaceSettings, no_such_workspace};
+pub use workspaces::{WorkspaceSettings, no_such_workspace};

@@ -1,9 +1,9 @@
 //! The directories that became workspaces by being used, as the daemon lists them for the next one.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use threadrunner_core::Failure;
+use threadrunner_core::{Failure, WorkspaceName};
 
 use crate::workspace_place::refused;
 use crate::{Config, Home, Links, WorkspaceSettings, check_directory, read_regular, unusable};
@@ -27,16 +27,17 @@ impl Config {
                 String::new()
             }
         };
-        for line in text.lines().filter(|line| line.contains('/')).take(MOST_DIRECTORIES) {
-            let settings = self.workspace(home, Some(line)).and_then(|settings| {
+        let names = text.lines().map(WorkspaceName::from).filter(|name| name.directory().is_some());
+        for name in names.take(MOST_DIRECTORIES) {
+            let settings = self.workspace(home, Some(&name)).and_then(|settings| {
                 check_directory(&settings.path, false)?;
                 Ok(settings)
             });
             match settings {
                 // It may have a name in `config.toml` by now.
-                Ok(settings) if !settings.name.contains('/') => {}
+                Ok(settings) if settings.name.directory().is_none() => {}
                 Ok(settings) => {
-                    let known: Vec<_> = used.iter().map(|known| known.name.clone()).collect();
+                    let known: Vec<_> = used.iter().map(|known| known.path.clone()).collect();
                     match apart(&settings.path, &known) {
                         Ok(()) => used.push(settings),
                         Err(failure) => wrong.push(failure),
@@ -61,11 +62,11 @@ impl Config {
 ///
 /// # Errors
 /// [`ErrorCode::InvalidRequest`](threadrunner_core::ErrorCode::InvalidRequest).
-pub fn apart(path: &Path, known: &[String]) -> Result<(), Failure> {
-    let within = |other: &&String| path.starts_with(other) || Path::new(other).starts_with(path);
+pub fn apart(path: &Path, known: &[PathBuf]) -> Result<(), Failure> {
+    let within = |other: &&PathBuf| path.starts_with(other) || other.starts_with(path);
     match known.iter().find(within) {
         Some(other) => {
-            let path = path.display();
+            let (path, other) = (path.display(), other.display());
             Err(refused(format!("{path} overlaps the workspace {other}: one contains the other"))
                 .hint("name another directory with -w"))
         }

@@ -2,13 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use threadrunner_core::{ErrorCode, Failure, JobSpec, Parameters, Priority, Role};
+use threadrunner_core::{ErrorCode, Failure, JobSpec, Parameters, Priority, Role, WorkspaceName};
 
 use crate::config::expand;
 use crate::{Config, Home, RetentionConfig};
-
-/// The name of the workspace that is used when none is named.
-pub const DEFAULT_WORKSPACE: &str = "default";
 
 /// The longest name of a workspace, in bytes.
 const NAME_BYTES: usize = 64;
@@ -17,7 +14,7 @@ const NAME_BYTES: usize = 64;
 #[derive(Debug, Clone, PartialEq)]
 pub struct WorkspaceSettings {
     /// Its name.
-    pub name: String,
+    pub name: WorkspaceName,
     /// Its directory, absolute.
     pub path: PathBuf,
     /// Its own model; `None` means the general default.
@@ -50,7 +47,7 @@ impl Config {
     /// All workspaces: the default one first, then the others by name.
     pub fn workspaces(&self, home: &Home) -> Vec<WorkspaceSettings> {
         let default = WorkspaceSettings {
-            name: DEFAULT_WORKSPACE.to_owned(),
+            name: WorkspaceName::default(),
             path: home.workspace.clone(),
             model: None,
             system: None,
@@ -63,7 +60,7 @@ impl Config {
             name: name.clone(),
             path: match &own.path {
                 Some(path) => expand(path, &home.root),
-                None => home.root.join("workspaces").join(name),
+                None => home.root.join("workspaces").join(name.as_str()),
             },
             model: own.model.clone(),
             system: own.system.clone(),
@@ -81,22 +78,28 @@ impl Config {
     /// # Errors
     /// [`ErrorCode::InvalidRequest`], with the known names, or with the workspace that the
     /// directory overlaps.
-    pub fn workspace(&self, home: &Home, name: Option<&str>) -> Result<WorkspaceSettings, Failure> {
-        let name = name.unwrap_or(DEFAULT_WORKSPACE);
+    pub fn workspace(
+        &self,
+        home: &Home,
+        name: Option<&WorkspaceName>,
+    ) -> Result<WorkspaceSettings, Failure> {
+        let default = WorkspaceName::default();
+        let name = name.unwrap_or(&default);
         let mut all = self.workspaces(home);
-        if name.contains('/') {
-            return directory(Path::new(name), all);
+        if let Some(path) = name.directory() {
+            return directory(path, all);
         }
-        match all.iter().position(|workspace| workspace.name == name) {
+        match all.iter().position(|workspace| workspace.name == *name) {
             Some(at) => Ok(all.swap_remove(at)),
-            None => Err(no_such_workspace(name, all.iter().map(|it| it.name.as_str()))),
+            None => Err(no_such_workspace(name, all.iter().map(|it| &it.name))),
         }
     }
 
     /// Checks the names: they become part of paths and messages.
     pub(crate) fn check_workspace_names(&self) -> Result<(), String> {
         for name in self.workspaces.keys() {
-            if name == DEFAULT_WORKSPACE {
+            let name = name.as_str();
+            if name == WorkspaceName::DEFAULT {
                 return Err(
                     "[workspaces.default]: the default workspace is configured by the keys \
                             at the top, and its directory by THREADRUNNER_WORKSPACE"
@@ -117,7 +120,7 @@ impl Config {
     /// Checks that each workspace has a directory of its own.
     pub(crate) fn check_workspace_places(&self, home: &Home) -> Result<(), String> {
         let all = self.workspaces(home);
-        let places: Vec<_> = all.iter().map(|it| (it.name.as_str(), real(&it.path))).collect();
+        let places: Vec<_> = all.iter().map(|it| (&it.name, real(&it.path))).collect();
         for (name, place) in &places {
             for (other, inside) in places.iter().filter(|(other, _)| other != name) {
                 if inside == place {
@@ -161,7 +164,7 @@ fn directory(path: &Path, all: Vec<WorkspaceSettings>) -> Result<WorkspaceSettin
         }
         default.get_or_insert(known);
     }
-    let name = place.to_str().filter(|name| !name.contains('\n')).map(str::to_owned);
+    let name = place.to_str().filter(|name| !name.contains('\n')).map(WorkspaceName::from);
     match (default, name) {
         (Some(default), Some(name)) => Ok(WorkspaceSettings { name, path: place, ..default }),
         _ => Err(refused(format!("the path {place:?} cannot be a workspace's name"))
@@ -170,8 +173,11 @@ fn directory(path: &Path, all: Vec<WorkspaceSettings>) -> Result<WorkspaceSettin
 }
 
 /// The failure of a request that names a workspace which is not among `names`.
-pub fn no_such_workspace<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Failure {
-    let names: Vec<_> = names.collect();
+pub fn no_such_workspace<'a>(
+    name: &WorkspaceName,
+    names: impl Iterator<Item = &'a WorkspaceName>,
+) -> Failure {
+    let names: Vec<_> = names.map(WorkspaceName::as_str).collect();
     Failure::new(
         ErrorCode::InvalidRequest,
         format!("there is no workspace '{name}'; there are: {}", names.join(", ")),
@@ -308,15 +314,17 @@ mod tests {
         let home = home(&root.join("h"), None);
         let config = Config::parse("[workspaces.code]\n[defaults]\nseed = 1\n", Path::new("c"));
         let config = config.unwrap();
-        let at = |path: PathBuf| config.workspace(&home, path.to_str());
+        let at = |path: PathBuf| {
+            config.workspace(&home, path.to_str().map(WorkspaceName::from).as_ref())
+        };
         let ws = at(root.join("ws")).unwrap();
         assert_eq!(
             (ws.name.as_str(), &ws.path),
             (root.join("ws").to_str().unwrap(), &root.join("ws"))
         );
         assert_eq!(ws.defaults.seed, Some(1));
-        assert_eq!(at(root.join("h/workspaces/code")).unwrap().name, "code");
-        assert_eq!(at(root.join("h/workspace")).unwrap().name, "default");
+        assert_eq!(at(root.join("h/workspaces/code")).unwrap().name.as_str(), "code");
+        assert_eq!(at(root.join("h/workspace")).unwrap().name.as_str(), "default");
         for wrong in [root.join("h/workspace/x"), root.join("h"), "/".into(), "./x".into()] {
             assert!(at(wrong.clone()).is_err(), "{}", wrong.display());
         }
@@ -326,8 +334,8 @@ mod tests {
     fn a_workspace_that_is_not_there_is_refused_with_those_that_are() {
         let config = Config::parse("[workspaces.code]\n", Path::new("config.toml")).unwrap();
         let home = home(Path::new("/h"), None);
-        assert_eq!(config.workspace(&home, None).unwrap().name, "default");
-        let failure = config.workspace(&home, Some("cod")).unwrap_err();
+        assert_eq!(config.workspace(&home, None).unwrap().name.as_str(), "default");
+        let failure = config.workspace(&home, Some(&"cod".into())).unwrap_err();
         assert!(failure.message.ends_with("there are: default, code"), "{failure}");
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta, JobSpec, JobState};
+use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta, JobSpec, JobState, Timestamp};
 
 use crate::files::{JobDir, job_dir};
 use crate::finish::set_failure;
@@ -15,7 +15,6 @@ use crate::layout::{
     PARTIAL_FILE, RESULT_FILE,
 };
 use crate::staged::Staged;
-use crate::time::format_timestamp;
 use crate::{ClaimedJob, Result, Workspace, WorkspaceError};
 
 /// A queued job, checked.
@@ -198,7 +197,7 @@ impl Workspace {
         let mut meta = job_files::load_whole_meta(&dir)?;
         clear_outcome(&mut meta);
         set_failure(&mut meta, failure);
-        meta.completed_at = Some(format_timestamp(now));
+        meta.completed_at = Some(Timestamp::at(now));
         dir.write(&*self.fs, ERROR_FILE, failure.to_text().as_bytes())?;
         dir.write(&*self.fs, META_NEXT, &meta_json(&meta)?)?;
         let mut staged = Staged::new(id.clone(), at);

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use threadrunner_core::{ErrorCode, Failure, JobId, JobState};
+use threadrunner_core::{ErrorCode, Failure, JobId, JobSelector, JobState};
 
 /// Why a workspace operation failed.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +29,7 @@ pub enum WorkspaceError {
     #[error("no job '{job}' in the workspace {}", workspace.display())]
     NotFound {
         /// What was asked for.
-        job: String,
+        job: JobSelector,
         /// The workspace.
         workspace: PathBuf,
     },
@@ -37,7 +37,7 @@ pub enum WorkspaceError {
     #[error("'{text}' could be {first} or {second}{}", if *others > 0 { " or others" } else { "" })]
     Ambiguous {
         /// What was asked for.
-        text: String,
+        text: JobSelector,
         /// A job that matches.
         first: JobId,
         /// Another one.

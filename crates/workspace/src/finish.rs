@@ -2,7 +2,9 @@
 
 use std::time::SystemTime;
 
-use threadrunner_core::{ErrorCode, Failure, JobMeta, JobSpec, JobState, Output};
+use threadrunner_core::{
+    ErrorCode, Failure, JobMeta, JobOutcome, JobSpec, JobState, Output, Timestamp,
+};
 
 use crate::job_files::{Digest, OutcomeSeal, job_json, meta_json};
 use crate::layout::{
@@ -10,7 +12,6 @@ use crate::layout::{
 };
 use crate::staged::Staged;
 use crate::submission::fits;
-use crate::time::format_timestamp;
 use crate::{ClaimedJob, Result, StillClaimed, Workspace, WorkspaceError};
 
 /// Whether an attempt that was given up counts against the job.
@@ -39,7 +40,7 @@ impl Workspace {
     ) -> Result<(), Box<StillClaimed>> {
         self.flush(job.id());
         self.note_id(job.id(), now);
-        meta.status = Some("done".to_owned());
+        meta.status = Some(JobOutcome::Done);
         let files: &[&'static str] = match output {
             [] => &[RESULT_FILE],
             _ => &[RESULT_FILE, OUTPUT_FILE],
@@ -136,7 +137,7 @@ impl Workspace {
         (result, output): (Option<Digest>, Option<Digest>),
         now: SystemTime,
     ) -> Result<()> {
-        meta.completed_at.get_or_insert_with(|| format_timestamp(now));
+        meta.completed_at.get_or_insert_with(|| Timestamp::at(now));
         OutcomeSeal { attempt: job.spec().attempts, result, output }.put_into(&mut meta);
         job.job_dir().write(&*self.fs, META_NEXT, &meta_json(&meta)?)?;
         Ok(())
@@ -176,8 +177,10 @@ fn line_of(output: &[Output]) -> Result<String> {
 }
 
 pub(crate) fn set_failure(meta: &mut JobMeta, failure: &Failure) {
-    let canceled = failure.code == ErrorCode::Canceled;
-    meta.status = Some(if canceled { "canceled" } else { "failed" }.to_owned());
+    meta.status = Some(match failure.code {
+        ErrorCode::Canceled => JobOutcome::Canceled,
+        _ => JobOutcome::Failed,
+    });
     meta.artifacts = vec![ERROR_FILE.to_owned()];
     meta.error = Some(failure.clone());
 }

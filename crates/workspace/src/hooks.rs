@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use rustix::io::Errno;
-use threadrunner_core::{HookOutcome, JobId, JobMeta, JobSpec, JobState};
+use threadrunner_core::{HookOutcome, JobId, JobMeta, JobOutcome, JobSpec, JobState};
 
 use crate::files::{JobDir, job_dir};
 use crate::job_files::LoadError;
@@ -25,8 +25,8 @@ pub struct Hook {
     pub directory: PathBuf,
     /// The job's workspace.
     pub workspace: PathBuf,
-    /// `done`, `failed` or `canceled`.
-    pub status: String,
+    /// How the job ended.
+    pub status: JobOutcome,
     /// The file for its output.
     pub log: File,
 }
@@ -86,7 +86,10 @@ impl Workspace {
         };
         let Some(program) = spec.on_done else { return Ok(None) };
         let meta: JobMeta = job_files::load_meta(&dir)?;
-        let status = meta.status.unwrap_or_else(|| state.as_str().to_owned());
+        let status = meta.status.unwrap_or(match state {
+            JobState::Done => JobOutcome::Done,
+            _ => JobOutcome::Failed,
+        });
         let log = dir.create(&*self.fs, HOOK_LOG_FILE)?;
         let workspace = self.path().to_owned();
         Ok(Some(Hook { program, directory: path, workspace, status, log }))

@@ -4,11 +4,10 @@
 use serde::{Deserialize, Serialize};
 use threadrunner_core::open_enum::parse;
 use threadrunner_core::protocol::check_messages;
-use threadrunner_core::{ErrorCode, Failure, JobMeta, JobSpec, JobType, SPEC_VERSION};
+use threadrunner_core::{ErrorCode, Failure, JobMeta, JobSpec, JobType, SPEC_VERSION, Timestamp};
 
 use crate::files::{JobDir, MAX_FILE_BYTES, ReadError};
 use crate::layout::{JOB_FILE, JOB_NEXT, META_FILE, PROMPT_FILE, TYPE_FILE};
-use crate::time::format_timestamp;
 use crate::{Result, WorkspaceError};
 
 /// `job.json`: the job's spec, and the seal that tells a complete submission from a torn one.
@@ -209,8 +208,7 @@ pub(crate) fn load_whole_meta(dir: &JobDir<'_>) -> Result<JobMeta> {
         && let Ok(Some((prompt, _))) = dir.open(PROMPT_FILE)
     {
         // Without it, the job was submitted when its prompt was written.
-        meta.submitted_at =
-            prompt.metadata().and_then(|it| it.modified()).ok().map(format_timestamp);
+        meta.submitted_at = prompt.metadata().and_then(|it| it.modified()).ok().map(Timestamp::at);
     }
     if let Some(bytes) = dir.read_fit(TYPE_FILE)?
         && let Ok(mode) = parse_type(&bytes)

@@ -7,11 +7,10 @@
 
 use std::time::SystemTime;
 
-use threadrunner_core::JobId;
+use threadrunner_core::{JobId, micros_since_epoch};
 
 use crate::files::job_dir;
 use crate::layout::open_root;
-use crate::time::micros_since_epoch;
 use crate::{Result, Workspace};
 
 const FILE: &str = ".newest";

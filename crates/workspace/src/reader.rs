@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use threadrunner_core::protocol::JobRecord;
-use threadrunner_core::{ErrorCode, Failure, JobId, JobSpec, JobState, JobStatus};
+use threadrunner_core::{ErrorCode, Failure, JobId, JobSelector, JobSpec, JobState, JobStatus};
 
 use crate::files::{JobDir, ReadError, job_dir};
 use crate::job_files::{OutcomeSeal, clear_outcome, load_meta};
@@ -93,7 +93,7 @@ impl Reader {
         };
         Ok(JobRecord {
             job: id.clone(),
-            state: JobStatus::of(state, meta.status.as_deref()),
+            state: JobStatus::of(state, meta.status),
             position: None,
             waits_for: Vec::new(),
             on_done,
@@ -239,36 +239,33 @@ impl Reader {
             .collect()
     }
 
-    /// The job that `text` names: an id, a prefix or suffix that matches exactly one job, or
-    /// `last`.
+    /// The job that `selector` names.
     ///
     /// # Errors
     /// [`WorkspaceError::NotFound`], [`WorkspaceError::Ambiguous`], [`WorkspaceError::NotAnId`];
     /// [`WorkspaceError::Io`].
-    pub fn resolve(&self, text: &str) -> Result<JobId> {
+    pub fn resolve(&self, selector: &JobSelector) -> Result<JobId> {
         let not_found = || WorkspaceError::NotFound {
-            job: text.to_owned(),
+            job: selector.clone(),
             workspace: self.layout.root().to_owned(),
         };
-        if text == "last" {
+        if selector.is_last() {
             let (newest, _) = self.newest(&[], 1)?;
             return newest.into_iter().next().map(|(id, _)| id).ok_or_else(not_found);
         }
-        if let Ok(id) = JobId::parse(text)
+        if let Some(id) = selector.id()
             && self.find(&id).is_ok()
         {
             return Ok(id);
         }
-        let part_of_an_id = !text.is_empty()
-            && text.len() <= JobId::MAX_LEN
-            && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'_');
-        if !part_of_an_id {
-            return Err(WorkspaceError::NotAnId { text: text.chars().take(60).collect() });
+        if !selector.is_part_of_an_id() {
+            let text = selector.as_str().chars().take(60).collect();
+            return Err(WorkspaceError::NotAnId { text });
         }
         let mut fitting = Vec::new();
         for state in STATES {
             listing::for_each_name(&self.layout, state, |name| {
-                if name.starts_with(text) || name.ends_with(text) {
+                if selector.is_part_of(name) {
                     fitting.extend(JobId::parse(name));
                 }
             })?;
@@ -281,7 +278,7 @@ impl Reader {
             (None, _) => Err(not_found()),
             (Some(id), None) => Ok(id),
             (Some(first), Some(second)) => {
-                Err(WorkspaceError::Ambiguous { text: text.to_owned(), first, second, others })
+                Err(WorkspaceError::Ambiguous { text: selector.clone(), first, second, others })
             }
         }
     }

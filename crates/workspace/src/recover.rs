@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::AtFlags;
-use threadrunner_core::{Failure, JobId, JobMeta, JobSpec, JobState};
+use threadrunner_core::{Failure, JobId, JobMeta, JobSpec, JobState, micros_since_epoch};
 
 use crate::claim::begun_too_often;
 use crate::files::{JobDir, job_dir};
@@ -14,7 +14,6 @@ use crate::layout::{
 };
 use crate::staged::{self, Staged};
 use crate::submission::Submission;
-use crate::time::micros_since_epoch;
 use crate::{Result, Workspace, WorkspaceError, listing, tree};
 
 /// How old an entry in `input/writing` must be to count as abandoned.

@@ -25,13 +25,12 @@ use std::time::SystemTime;
 
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
-use threadrunner_core::{JobId, JobState};
+use threadrunner_core::{JobId, JobState, micros_since_epoch};
 
 use crate::files::{ReadError, job_dir};
 use crate::fs::FileSystem;
 use crate::layout::{Layout, REDO_FILE, open_root};
 use crate::submission::Submission;
-use crate::time::micros_since_epoch;
 use crate::{Result, WorkspaceError};
 
 /// The size of the log, in bytes: room for some 280 jobs with short prompts. A full log starts over

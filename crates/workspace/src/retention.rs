@@ -4,10 +4,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{AtFlags, FileType};
-use threadrunner_core::{JobId, JobState};
+use threadrunner_core::{JobId, JobState, micros_since_epoch};
 
 use crate::layout::{Layout, open_dir};
-use crate::time::micros_since_epoch;
 use crate::{Result, listing};
 
 /// Which ended jobs to keep: those within every limit that is set.

@@ -1,13 +1,15 @@
 //! Lists the sessions of several workspaces.
 
 use threadrunner_core::protocol::{SessionList, SessionRecord};
-use threadrunner_core::{ErrorCode, Failure, JobId, SessionFile, SessionName, json_length};
+use threadrunner_core::{
+    ErrorCode, Failure, JobId, SessionFile, SessionName, WorkspaceName, json_length,
+};
 
 use crate::{Chain, Reader, Result, WorkspaceError, by_time};
 
 /// A session that was found: its current state, or why its file cannot be used.
 struct Found<'a> {
-    workspace: &'a str,
+    workspace: &'a WorkspaceName,
     reader: &'a Reader,
     name: SessionName,
     file: std::result::Result<SessionFile, String>,
@@ -25,7 +27,7 @@ impl Found<'_> {
 /// # Errors
 /// [`WorkspaceError::Io`].
 pub fn list_sessions<'a>(
-    among: impl IntoIterator<Item = (&'a str, &'a Reader)>,
+    among: impl IntoIterator<Item = (&'a WorkspaceName, &'a Reader)>,
     limit: usize,
     bytes: usize,
 ) -> Result<SessionList> {
@@ -75,7 +77,7 @@ impl Reader {
         &self,
         name: SessionName,
         file: SessionFile,
-        workspace: &str,
+        workspace: &WorkspaceName,
     ) -> Result<(SessionRecord, Chain)> {
         let chain = match &file.head {
             Some(head) => self.chain(head)?,
@@ -98,10 +100,10 @@ impl Reader {
     }
 }
 
-fn blank(session: SessionName, workspace: &str) -> SessionRecord {
+fn blank(session: SessionName, workspace: &WorkspaceName) -> SessionRecord {
     SessionRecord {
         session,
-        workspace: workspace.to_owned(),
+        workspace: workspace.clone(),
         head: None,
         pending: Vec::new(),
         turns: 0,

@@ -378,7 +378,7 @@ fn set_aside(layout: &Layout, fs: &dyn FileSystem, at: JobState, id: &JobId) -> 
 }
 
 pub(crate) fn not_found(layout: &Layout, id: &JobId) -> WorkspaceError {
-    WorkspaceError::NotFound { job: id.to_string(), workspace: layout.root().to_owned() }
+    WorkspaceError::NotFound { job: id.into(), workspace: layout.root().to_owned() }
 }
 
 const GONE: &str = ".gone";

@@ -4,13 +4,12 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use threadrunner_core::{JobId, JobMeta, JobState, JobType};
+use threadrunner_core::{JobId, JobMeta, JobState, JobType, Timestamp};
 
 use crate::job_files::unsupported;
 use crate::layout::SUBMISSION_FILES;
 use crate::staged::Staged;
 use crate::submission::{NewJob, Submission};
-use crate::time::format_timestamp;
 use crate::{ClaimedJob, Durability, Result, Workspace, WorkspaceError};
 
 impl Workspace {
@@ -61,7 +60,7 @@ impl Workspace {
         }
         self.vacant(&job.id)?;
         let mut meta = job.meta.clone();
-        meta.submitted_at.get_or_insert_with(|| format_timestamp(now));
+        meta.submitted_at.get_or_insert_with(|| Timestamp::at(now));
         let submission = Submission::new(job, &meta)?;
         let dir = submission.write(&self.layout, &*self.fs)?;
         let entry = match self.options.durability {

@@ -34,11 +34,13 @@ pub struct Options {
     pub durability: Durability,
     /// The maximum number of attempts for jobs that set none of their own.
     pub max_attempts: u32,
+    /// The number of this machine, for the ids that [`Workspace::next_id`] makes.
+    pub machine: u32,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { durability: Durability::Durable, max_attempts: 3 }
+        Self { durability: Durability::Durable, max_attempts: 3, machine: 0 }
     }
 }
 
@@ -92,6 +94,7 @@ impl Workspace {
         options: Options,
         now: SystemTime,
     ) -> Result<(Self, Recovered)> {
+        let ids = JobIdSource::new(std::process::id(), options.machine);
         let layout = Layout::create(path, &*fs)?;
         let lock = lock(layout.root())?;
         let (redo, lost) = RedoLog::open(&layout, &*fs, now)?;
@@ -104,7 +107,7 @@ impl Workspace {
             unsynced: Unsynced::new(redo),
             hooks_unsynced: false,
             sessions: BTreeMap::new(),
-            ids: JobIdSource::new(std::process::id()),
+            ids,
             ids_noted: 0,
             _lock: lock,
         };

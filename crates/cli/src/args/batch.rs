@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use threadrunner_core::protocol::Submission;
-use threadrunner_core::{BackendKind, Failure, Priority};
+use threadrunner_core::{BackendKind, Failure, Priority, WorkspaceName};
 
 use super::sampling::SamplingArgs;
 use super::values;
@@ -75,7 +75,7 @@ pub(crate) struct BatchArgs {
 
     /// Keep the jobs in this workspace: a name, or a directory [default: default]
     #[arg(short, long, value_name = "NAME", help_heading = "Jobs", value_parser = values::workspace)]
-    pub(crate) workspace: Option<String>,
+    pub(crate) workspace: Option<WorkspaceName>,
 
     /// Tag the jobs with this word, to find them by (repeatable)
     #[arg(long = "tag", value_name = "WORD", help_heading = "Jobs")]

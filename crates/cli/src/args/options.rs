@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
-use threadrunner_core::{BackendKind, JobId, KeepAlive, Priority};
+use threadrunner_core::{BackendKind, JobId, JobSelector, KeepAlive, Priority, WorkspaceName};
 
 use super::batch::{self, BatchArgs};
 use super::config::{self, ConfigArgs};
@@ -205,7 +205,7 @@ pub(crate) struct RunArgs {
     ///
     /// A new or empty directory becomes a workspace. Default: `default`.
     #[arg(short, long, value_name = "NAME", help_heading = "Job", value_parser = values::workspace)]
-    pub(crate) workspace: Option<String>,
+    pub(crate) workspace: Option<WorkspaceName>,
 
     /// Queue the prompt as a job, print its id, and return at once
     #[arg(long, help_heading = "Job", conflicts_with = "no_stream")]
@@ -233,7 +233,7 @@ pub(crate) struct RunArgs {
     ///
     /// The job is held until all of them are done. If one fails or is canceled, it fails too.
     #[arg(long, value_name = "ID", help_heading = "Job")]
-    pub(crate) after: Vec<String>,
+    pub(crate) after: Vec<JobSelector>,
 
     /// Begin once those jobs have ended, even if some failed
     #[arg(long, help_heading = "Job")]
@@ -310,7 +310,7 @@ pub(crate) struct UnloadArgs {
 pub(crate) struct WorkspaceArg {
     /// Look only in this workspace: a name in config.toml, or a directory [default: any]
     #[arg(short, long, value_name = "NAME", value_parser = values::workspace)]
-    pub(crate) workspace: Option<String>,
+    pub(crate) workspace: Option<WorkspaceName>,
 }
 
 /// The arguments of `daemon`.

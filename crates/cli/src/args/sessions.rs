@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use threadrunner_core::{BackendKind, SessionName};
+use threadrunner_core::{BackendKind, SessionName, WorkspaceName};
 
 use super::sampling::SamplingArgs;
 use super::{WorkspaceArg, values};
@@ -74,7 +74,7 @@ pub(crate) struct ChatArgs {
 
     /// Keep the conversation in this workspace: a name, or a directory [default: default]
     #[arg(short, long, value_name = "NAME", value_parser = values::workspace)]
-    pub(crate) workspace: Option<String>,
+    pub(crate) workspace: Option<WorkspaceName>,
 
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,

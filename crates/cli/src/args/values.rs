@@ -7,7 +7,7 @@ use serde_json::{Number, Value};
 use threadrunner_batch::MOST_JOBS;
 use threadrunner_core::open_enum::parse;
 use threadrunner_core::{
-    BackendKind, JobId, JobStatus, Parameters, Priority, SessionName, parse_duration,
+    BackendKind, JobId, JobStatus, Parameters, Priority, SessionName, WorkspaceName, parse_duration,
 };
 
 /// A duration: `30`, `30s`, `1.5m`, `2h`, `7d`, `500ms`. A bare number is seconds.
@@ -83,12 +83,12 @@ pub(crate) fn state() -> impl TypedValueParser<Value = JobStatus> {
 
 /// A workspace: a name in `config.toml`, or, if it has a slash or is `.` or `..`, a directory. The
 /// path of a directory is made absolute, with its links resolved.
-pub(crate) fn workspace(text: &str) -> Result<String, String> {
+pub(crate) fn workspace(text: &str) -> Result<WorkspaceName, String> {
     if text.is_empty() {
         return Err("must be a name or a directory".to_owned());
     }
     if !text.contains('/') && !matches!(text, "." | "..") {
-        return Ok(text.to_owned());
+        return Ok(text.into());
     }
     let path = std::path::absolute(text).map_err(|error| error.to_string())?;
     let whole = path.canonicalize().or_else(|_| match (path.parent(), path.file_name()) {
@@ -99,7 +99,8 @@ pub(crate) fn workspace(text: &str) -> Result<String, String> {
         let parent = path.parent().unwrap_or(&path);
         format!("cannot look for it in {}: {error}", parent.display())
     })?;
-    whole.into_os_string().into_string().map_err(|_| "the path is not UTF-8".to_owned())
+    let name = whole.to_str().ok_or("the path is not UTF-8")?;
+    Ok(name.into())
 }
 
 /// A whole job id.
@@ -118,17 +119,17 @@ mod tests {
 
     #[test]
     fn a_workspace_is_a_name_or_a_directory() {
-        assert_eq!(workspace("code").unwrap(), "code");
+        assert_eq!(workspace("code").unwrap().as_str(), "code");
         assert!(workspace("").is_err());
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().canonicalize().unwrap();
         let new = root.join("new");
-        assert_eq!(workspace(new.to_str().unwrap()).unwrap(), new.to_str().unwrap());
+        assert_eq!(workspace(new.to_str().unwrap()).unwrap().as_str(), new.to_str().unwrap());
         let around = format!("{}/../{}/new", root.display(), root.file_name().unwrap().display());
-        assert_eq!(workspace(&around).unwrap(), new.to_str().unwrap());
+        assert_eq!(workspace(&around).unwrap().as_str(), new.to_str().unwrap());
         let here = std::env::current_dir().unwrap().canonicalize().unwrap();
-        assert_eq!(workspace("./ws").unwrap(), here.join("ws").to_str().unwrap());
-        assert_eq!(workspace(".").unwrap(), here.to_str().unwrap());
+        assert_eq!(workspace("./ws").unwrap().as_str(), here.join("ws").to_str().unwrap());
+        assert_eq!(workspace(".").unwrap().as_str(), here.to_str().unwrap());
         assert!(workspace("/nowhere/at/all").unwrap_err().contains("/nowhere/at: "));
     }
 

@@ -7,7 +7,7 @@ use threadrunner_client::Replies;
 use threadrunner_core::protocol::{EndFrame, Progress, ReplyBody};
 use threadrunner_core::{
     ErrorCode, ExitCode, Failure, FinishReason, JobId, Output, Parameters, SessionName, Timings,
-    Usage,
+    Usage, WorkspaceName,
 };
 use threadrunner_home::Home;
 
@@ -50,7 +50,7 @@ pub(crate) struct Expected<'a> {
 /// Returns the limit on an answer's tokens: `asked`, or else the default of the workspace.
 pub(crate) fn most_tokens(
     home: &Home,
-    workspace: Option<&str>,
+    workspace: Option<&WorkspaceName>,
     asked: Option<u32>,
 ) -> Result<Option<u32>, Failure> {
     if asked.is_some() {
@@ -161,7 +161,7 @@ async fn read(
     printer: &mut Printer,
 ) -> Result<EndFrame, CommandError> {
     loop {
-        match session.attend(replies.next()).await?? {
+        match session.attempt(replies.next()).await? {
             ReplyBody::Token { mut token, .. } => {
                 // Write all text that has already arrived at once.
                 replies.add_ready_text(&mut token);
@@ -236,7 +236,7 @@ impl Printer {
             Some(columns) => self.screen.push(&token, columns),
             None => token,
         };
-        Ok(session.attend(output::print_patiently(&shown)).await??)
+        session.attempt(output::print_patiently(&shown)).await
     }
 
     /// Discards the text so far. Printed text cannot be taken back, so the user is told.
@@ -253,10 +253,10 @@ impl Printer {
     async fn end_line(&mut self, session: &mut Session) -> Result<(), CommandError> {
         if let Some(columns) = output::width() {
             let held = self.screen.finish(columns);
-            session.attend(output::print_patiently(&held)).await??;
+            session.attempt(output::print_patiently(&held)).await?;
         }
         if self.last.is_some_and(|last| last != '\n') {
-            session.attend(output::print_patiently("\n")).await??;
+            session.attempt(output::print_patiently("\n")).await?;
             self.last = Some('\n');
             self.screen = Screen::new(self.screen.sets_off());
         }
@@ -295,7 +295,7 @@ impl Printer {
             return Ok(output::print_json(&answer)?);
         }
         self.end_line(session).await?;
-        session.attend(output::print_patiently(&output::lines_of(&end.output))).await??;
+        session.attempt(output::print_patiently(&output::lines_of(&end.output))).await?;
         tell_cut(&end, expected);
         Ok(())
     }

@@ -41,7 +41,7 @@ pub(crate) fn run(command: DaemonCommand) -> CommandResult {
 fn start(args: Plain) -> CommandResult {
     with_session(Home::from_env()?, None, async |session| {
         let daemon = session.daemon();
-        let running = session.attend(daemon.ensure_running()).await??;
+        let running = session.attempt(daemon.ensure_running()).await?;
         say_started(session, args.json, if running { "already runs" } else { "started" }).await
     })
 }
@@ -73,7 +73,7 @@ fn restart(args: StopArgs) -> CommandResult {
 async fn end(session: &mut Session, now: bool) -> Result<bool, CommandError> {
     let daemon = session.daemon();
     session.spinner.set("stopping".to_owned());
-    let stopped = session.attend(daemon.stop(now)).await??;
+    let stopped = session.attempt(daemon.stop(now)).await?;
     session.spinner.hide();
     Ok(stopped)
 }

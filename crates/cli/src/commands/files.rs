@@ -10,24 +10,24 @@ use threadrunner_core::protocol::{
     Conversation, JobList, JobQuery, JobRecord, JobResult, JobsQuery, SessionList, SessionQuery,
     SessionsQuery, TurnRecord,
 };
-use threadrunner_core::{Failure, JobId, JobStatus, Turn, template};
-use threadrunner_workspace::{Reader, age_s, by_time, list_sessions};
+use threadrunner_core::{Failure, JobId, JobStatus, Turn, WorkspaceName, template};
+use threadrunner_workspace::{Reader, by_time, list_sessions};
 
 use crate::error::CommandError;
 use crate::session::Session;
 
 /// Readers of the workspaces that exist, with their names.
-pub(super) struct Files(Vec<(String, Reader)>);
+pub(super) struct Files(Vec<(WorkspaceName, Reader)>);
 
 impl Files {
     /// Opens the files of `workspace`, or of all workspaces; `None` if a daemon runs, or if they
     /// cannot be read.
     pub(super) async fn alone(
         session: &mut Session,
-        workspace: Option<&str>,
+        workspace: Option<&WorkspaceName>,
     ) -> Result<Option<Self>, CommandError> {
         let daemon = session.daemon();
-        if session.attend(daemon.connect()).await??.is_some() {
+        if session.attempt(daemon.connect()).await?.is_some() {
             return Ok(None);
         }
         let home = session.home();
@@ -64,7 +64,7 @@ impl Files {
             let record = at_rest(reader.record(&id).ok()?);
             Some(JobRecord { workspace: Some(name.clone()), ..record })
         });
-        let mut fitting = records.filter(|record| query.fits(record, age_s(record, now)));
+        let mut fitting = records.filter(|record| query.fits(record, now));
         let jobs = fitting.by_ref().take(limit).collect();
         Ok(JobList { jobs, more: fitting.next().is_some() })
     }
@@ -88,7 +88,7 @@ impl Files {
 
     /// Answers `sessions`.
     pub(super) fn sessions(&self, query: &SessionsQuery) -> Result<SessionList, Failure> {
-        let among = self.0.iter().map(|(name, reader)| (name.as_str(), reader));
+        let among = self.0.iter().map(|(name, reader)| (name, reader));
         let limit = query.limit.map_or(usize::MAX, |limit| limit as usize);
         Ok(list_sessions(among, limit, usize::MAX)?)
     }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use threadrunner_core::protocol::{JobQuery, ask};
-use threadrunner_core::{ErrorCode, ExitCode, JobId};
+use threadrunner_core::{ErrorCode, ExitCode, JobId, JobSelector};
 
 use crate::args::WorkspaceArg;
 use crate::error::{CommandError, CommandResult};
@@ -14,7 +14,7 @@ use crate::session::{Limit, Session};
 /// Returns the named jobs: the arguments, or else the words on standard input, so that commands can
 /// be piped together. A `-` among the arguments stands for standard input too, which then may be
 /// empty.
-pub(crate) fn from_arguments_or_stdin(ids: Vec<String>) -> Result<Vec<String>, CommandError> {
+pub(crate) fn from_arguments_or_stdin(ids: Vec<String>) -> Result<Vec<JobSelector>, CommandError> {
     from_arguments_or_stdin_within(ids, None)
 }
 
@@ -22,7 +22,7 @@ pub(crate) fn from_arguments_or_stdin(ids: Vec<String>) -> Result<Vec<String>, C
 pub(crate) fn from_arguments_or_stdin_within(
     ids: Vec<String>,
     limit: Option<&Limit>,
-) -> Result<Vec<String>, CommandError> {
+) -> Result<Vec<JobSelector>, CommandError> {
     let missing = || {
         CommandError::usage(
             "which job?",
@@ -30,7 +30,7 @@ pub(crate) fn from_arguments_or_stdin_within(
         )
     };
     if !ids.is_empty() && !ids.iter().any(|id| id == "-") {
-        return Ok(ids);
+        return Ok(with_input(ids, ""));
     }
     let input = read_stdin(Patience::of(limit))?.ok_or_else(missing)?;
     let input = String::from_utf8_lossy(&input);
@@ -40,31 +40,32 @@ pub(crate) fn from_arguments_or_stdin_within(
 }
 
 /// Replaces each `-` with the words of `input`; without arguments, returns those words.
-fn with_input(ids: Vec<String>, input: &str) -> Vec<String> {
-    let words = || input.split_whitespace().map(str::to_owned);
+fn with_input(ids: Vec<String>, input: &str) -> Vec<JobSelector> {
+    let words = || input.split_whitespace().map(JobSelector::from);
     if ids.is_empty() {
         return words().collect();
     }
-    ids.into_iter().flat_map(|id| if id == "-" { words().collect() } else { vec![id] }).collect()
+    let named = |id: String| if id == "-" { words().collect() } else { vec![id.as_str().into()] };
+    ids.into_iter().flat_map(named).collect()
 }
 
 /// The query for one job.
-pub(crate) fn query(job: String, within: &WorkspaceArg) -> JobQuery {
+pub(crate) fn query(job: JobSelector, within: &WorkspaceArg) -> JobQuery {
     JobQuery { job, workspace: within.workspace.clone() }
 }
 
 /// The query for a job by its whole id, in any workspace.
 pub(crate) fn query_of(job: &JobId) -> JobQuery {
-    JobQuery { job: job.to_string(), workspace: None }
+    JobQuery { job: job.into(), workspace: None }
 }
 
 /// Returns each named job once. Names such as `last` are looked up first, because acting on one job
 /// may change what they mean.
 pub(crate) async fn distinct(
     session: &mut Session,
-    ids: Vec<String>,
+    ids: Vec<JobSelector>,
     within: &WorkspaceArg,
-) -> Result<Vec<String>, CommandError> {
+) -> Result<Vec<JobSelector>, CommandError> {
     if ids.len() < 2 {
         return Ok(ids);
     }
@@ -73,7 +74,7 @@ pub(crate) async fn distinct(
     for mut id in ids {
         if !is_whole(&id) {
             match session.call(ask::Job(query(id.clone(), within))).await {
-                Ok(record) => id = record.job.to_string(),
+                Ok(record) => id = (&record.job).into(),
                 // Reported when its turn comes.
                 Err(CommandError::Failed { failure, .. }) if is_about_the_job(failure.code) => {}
                 Err(error) => return Err(error),
@@ -86,17 +87,16 @@ pub(crate) async fn distinct(
     Ok(distinct)
 }
 
-/// Whether this is a whole id as ThreadRunner makes them, with a time of 16 digits.
-fn is_whole(id: &str) -> bool {
-    let time = id.split_once('_').map(|(time, _)| time);
-    time.is_some_and(|time| time.len() == 16) && JobId::parse(id).is_ok()
+/// Whether this is a whole id as ThreadRunner makes them.
+fn is_whole(id: &JobSelector) -> bool {
+    id.id().is_some_and(|id| id.machine().is_some())
 }
 
 /// Calls `act` for each job. If there are several, the failure of one is reported and does not stop
 /// the others. Returns the exit code of the first failure.
 pub(crate) async fn each(
     session: &mut Session,
-    ids: Vec<String>,
+    ids: Vec<JobSelector>,
     within: &WorkspaceArg,
     json: bool,
     mut act: impl AsyncFnMut(&mut Session, JobQuery) -> CommandResult,
@@ -143,7 +143,8 @@ mod tests {
     #[test]
     fn a_dash_or_nothing_stands_for_standard_input() {
         let ids = |given: &[&str]| {
-            with_input(given.iter().map(|&id| id.to_owned()).collect(), "1_1\n2_1 3_1\n")
+            let ids = with_input(given.iter().map(|&id| id.to_owned()).collect(), "1_1\n2_1 3_1\n");
+            ids.iter().map(JobSelector::to_string).collect::<Vec<_>>()
         };
         assert_eq!(ids(&[]), ["1_1", "2_1", "3_1"]);
         assert_eq!(ids(&["-"]), ["1_1", "2_1", "3_1"]);

@@ -14,7 +14,7 @@ use crate::session::with_session;
 pub(crate) fn run(args: ResultArgs) -> CommandResult {
     let ids = from_arguments_or_stdin(args.ids)?;
     with_session(Home::from_env()?, None, async |session| {
-        let files = Files::alone(session, args.within.workspace.as_deref()).await?;
+        let files = Files::alone(session, args.within.workspace.as_ref()).await?;
         each(session, ids, &args.within, args.json, async |session, job| {
             let result: JobResult = match files.as_ref().and_then(|files| files.result(&job)) {
                 Some(result) => result,
@@ -28,7 +28,7 @@ pub(crate) fn run(args: ResultArgs) -> CommandResult {
                 if result.text.is_empty() || result.text.ends_with('\n') { "" } else { "\n" };
             let text = output::for_terminal(result.text + newline, args.plain)
                 + &output::lines_of(&result.output);
-            session.attend(output::print_patiently(&text)).await??;
+            session.attempt(output::print_patiently(&text)).await?;
             Ok(ExitCode::Success)
         })
         .await

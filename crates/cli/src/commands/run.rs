@@ -35,7 +35,7 @@ pub(crate) fn run(args: RunArgs) -> CommandResult {
     let params = args.sampling.into_checked_parameters()?;
     let home = Home::from_env()?;
     let workspace = args.workspace.or_else(|| home.asked_workspace());
-    let within = workspace.as_deref();
+    let within = workspace.as_ref();
     let bounded = params.max_tokens.is_some();
     let most = most_tokens(&home, within, params.max_tokens)?;
     let converses = args.within.session.is_some() || args.within.continues;
@@ -72,7 +72,7 @@ pub(crate) fn run(args: RunArgs) -> CommandResult {
     };
     with_session(home, limit, async |session| {
         (session.verbose, session.plain) = (args.verbose, args.plain);
-        let name = choose(session, &args.within, workspace.as_deref()).await?;
+        let name = choose(session, &args.within, workspace.as_ref()).await?;
         submission.session.clone_from(&name);
         let submission = Box::new(submission);
         if args.detach {

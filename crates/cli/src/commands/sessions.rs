@@ -7,8 +7,8 @@ use threadrunner_core::protocol::{
     Conversation, RmSessionQuery, SessionList, SessionQuery, SessionRecord, SessionsQuery,
     UndoneTurn, ask,
 };
-use threadrunner_core::{ErrorCode, ExitCode, Failure, SessionName};
-use threadrunner_home::{DEFAULT_WORKSPACE, Home, unusable};
+use threadrunner_core::{ErrorCode, ExitCode, Failure, SessionName, WorkspaceName};
+use threadrunner_home::{Home, unusable};
 
 use super::files::Files;
 use super::transcript;
@@ -35,19 +35,19 @@ pub(crate) fn run(args: SessionsArgs) -> CommandResult {
 pub(super) async fn choose(
     session: &mut Session,
     args: &SessionArgs,
-    workspace: Option<&str>,
+    workspace: Option<&WorkspaceName>,
 ) -> Result<Option<SessionName>, CommandError> {
-    let workspace = workspace.unwrap_or(DEFAULT_WORKSPACE);
+    let default = WorkspaceName::default();
+    let workspace = workspace.unwrap_or(&default);
     match (&args.session, args.continues) {
         (name, false) => Ok(name.clone()),
         (Some(name), true) => {
-            let query =
-                SessionQuery { session: name.clone(), workspace: Some(workspace.to_owned()) };
+            let query = SessionQuery { session: name.clone(), workspace: Some(workspace.clone()) };
             session.call(ask::Session(query)).await?;
             Ok(Some(name.clone()))
         }
         (None, true) => {
-            let query = SessionsQuery { limit: Some(1), workspace: Some(workspace.to_owned()) };
+            let query = SessionsQuery { limit: Some(1), workspace: Some(workspace.clone()) };
             let list = session.call(ask::Sessions(query)).await?;
             match list.sessions.into_iter().next() {
                 Some(last) => Ok(Some(last.session)),
@@ -64,7 +64,7 @@ pub(super) async fn choose(
 
 async fn list(session: &mut Session, args: ListArgs) -> CommandResult {
     let query = SessionsQuery { limit: args.limit, workspace: args.within.workspace };
-    let list: SessionList = match Files::alone(session, query.workspace.as_deref()).await? {
+    let list: SessionList = match Files::alone(session, query.workspace.as_ref()).await? {
         Some(files) => files.sessions(&query)?,
         None => session.call(ask::Sessions(query)).await?,
     };
@@ -87,7 +87,7 @@ fn table(sessions: &[SessionRecord], now: SystemTime) -> Table<6> {
     let mut table = Table::new(["SESSION", "WORKSPACE", "TURNS", "AGE", "MODEL", "PROMPT"]);
     for session in sessions {
         let dash = || "-".to_owned();
-        let age = session.updated_at.as_deref().and_then(|time| format::age(time, now));
+        let age = session.updated_at.as_ref().and_then(|time| format::age(time, now));
         let error = session.error.as_ref().map(|failure| failure.message.clone());
         let trouble = error.or_else(|| {
             let missing = session.missing.as_ref()?;
@@ -95,7 +95,7 @@ fn table(sessions: &[SessionRecord], now: SystemTime) -> Table<6> {
         });
         table.row([
             session.session.to_string(),
-            session.workspace.clone(),
+            session.workspace.to_string(),
             match session.pending.len() {
                 0 => session.turns.to_string(),
                 open => format!("{}+{open}", session.turns),
@@ -113,7 +113,7 @@ fn table(sessions: &[SessionRecord], now: SystemTime) -> Table<6> {
 
 /// Reads a conversation, from the files if no daemon runs.
 async fn read(session: &mut Session, query: SessionQuery) -> Result<Conversation, CommandError> {
-    let files = Files::alone(session, query.workspace.as_deref()).await?;
+    let files = Files::alone(session, query.workspace.as_ref()).await?;
     match files.and_then(|files| files.session(&query)) {
         Some(conversation) => Ok(conversation),
         None => session.call(ask::Session(query)).await,
@@ -130,7 +130,7 @@ async fn show(session: &mut Session, args: ShowArgs) -> CommandResult {
     tell_what_is_missing(&conversation.record);
     let text = transcript::shown(&conversation, args.plain);
     session.spinner.end();
-    session.attend(pager::show(&text)).await??;
+    session.attempt(pager::show(&text)).await?;
     if !conversation.record.pending.is_empty() {
         let ids: Vec<_> = conversation.record.pending.iter().map(ToString::to_string).collect();
         output::say(&format!("not answered yet: {}", ids.join(" ")));
@@ -205,7 +205,7 @@ async fn export(session: &mut Session, args: ExportArgs) -> CommandResult {
     let text = transcript::exported(&conversation, args.format);
     match &args.output {
         Some(path) => save(path, &text)?,
-        None => session.attend(output::print_patiently(&text)).await??,
+        None => session.attempt(output::print_patiently(&text)).await?,
     }
     Ok(ExitCode::Success)
 }
@@ -232,7 +232,7 @@ mod tests {
     fn a_session_whose_job_is_gone_says_so_in_the_list() {
         let record = SessionRecord {
             session: SessionName::parse("work").unwrap(),
-            workspace: "default".to_owned(),
+            workspace: WorkspaceName::default(),
             head: None,
             pending: vec![JobId::parse("2").unwrap()],
             turns: 3,

@@ -1,7 +1,5 @@
 //! `status`: shows the state of the daemon.
 
-use std::path::Path;
-
 use serde_json::json;
 use threadrunner_core::ExitCode;
 use threadrunner_core::protocol::{DaemonStatus, ask};
@@ -72,8 +70,8 @@ fn text(status: &DaemonStatus, changed: &[&str]) -> String {
             Some(error) => text.push_str(&format!("NOT USABLE {error}\n")),
             None if workspace.path == status.workspace => {}
             None => {
-                let detail = match Path::new(&workspace.name) == workspace.path {
-                    true => workspace.name.clone(),
+                let detail = match workspace.name.directory() == Some(&workspace.path) {
+                    true => workspace.name.to_string(),
                     false => format!("{} ({})", workspace.path.display(), workspace.name),
                 };
                 text.push_str(&pairs(&[("workspace", detail)], columns));

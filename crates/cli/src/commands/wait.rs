@@ -7,7 +7,9 @@ use threadrunner_client::{Replies, is_loss};
 use threadrunner_core::protocol::{
     Ids, JobRecord, JobsQuery, Op, Progress, ReplyBody, WatchQuery, ask,
 };
-use threadrunner_core::{ErrorCode, ExitCode, Failure, JobId, JobStatus};
+use threadrunner_core::{
+    ErrorCode, ExitCode, Failure, JobId, JobSelector, JobStatus, WorkspaceName,
+};
 use threadrunner_home::Home;
 
 use super::ids::{from_arguments_or_stdin_within, query, query_of};
@@ -28,7 +30,7 @@ const UNFINISHED: [JobStatus; 2] = [JobStatus::Queued, JobStatus::Running];
 
 /// What to wait for.
 enum Target {
-    Ids(Vec<String>),
+    Ids(Vec<JobSelector>),
     All,
     Tag(String),
     Idle,
@@ -71,11 +73,11 @@ pub(crate) fn run(args: WaitArgs) -> CommandResult {
 /// queued or running.
 pub(super) async fn watch(
     session: &mut Session,
-    workspace: Option<&str>,
+    workspace: Option<&WorkspaceName>,
 ) -> Result<(Replies, u32), CommandError> {
-    let query = WatchQuery { workspace: workspace.map(str::to_owned) };
+    let query = WatchQuery { workspace: workspace.cloned() };
     let mut changes = session.open(Op::Watch(query)).await?;
-    match session.attend(changes.next()).await?? {
+    match session.attempt(changes.next()).await? {
         ReplyBody::Event(Progress::Watching { live }) => Ok((changes, live)),
         _ => Err(strange("it did not confirm that it watches")),
     }
@@ -95,7 +97,7 @@ impl Waiting {
     /// Waits with one daemon. Called again, continues with the next one.
     async fn until_the_end(&mut self, session: &mut Session) -> CommandResult {
         // Watch first, then ask, so that no job ends unseen in between.
-        let (mut changes, live) = watch(session, self.within.workspace.as_deref()).await?;
+        let (mut changes, live) = watch(session, self.within.workspace.as_ref()).await?;
         if let Target::Idle = self.target {
             return idle(session, changes, live).await;
         }
@@ -107,7 +109,7 @@ impl Waiting {
                 0 => return Ok(self.code),
                 left => session.spinner.set(waiting_for(left)),
             }
-            match session.attend(changes.next()).await?? {
+            match session.attempt(changes.next()).await? {
                 ReplyBody::Event(Progress::Changed { job, state, .. }) => {
                     let ended = state.is_none_or(JobStatus::is_final);
                     if ended && self.left.as_mut().is_some_and(|left| left.remove(&job)) {
@@ -130,8 +132,8 @@ impl Waiting {
     /// Asks for the states of the jobs, and reports those that have ended. Returns an exit code if
     /// there is nothing left to wait for.
     async fn look(&mut self, session: &mut Session) -> Result<Option<ExitCode>, CommandError> {
-        let given: Vec<String> = match (&self.left, &self.target) {
-            (Some(left), _) => left.iter().map(JobId::to_string).collect(),
+        let given: Vec<JobSelector> = match (&self.left, &self.target) {
+            (Some(left), _) => left.iter().map(JobSelector::from).collect(),
             (None, Target::Ids(ids)) => ids.clone(),
             (None, target) => {
                 let tag = match target {
@@ -268,7 +270,7 @@ async fn idle(session: &mut Session, mut changes: Replies, mut live: u32) -> Com
             continue;
         }
         session.spinner.set(waiting_for(live as usize));
-        match session.attend(changes.next()).await?? {
+        match session.attempt(changes.next()).await? {
             ReplyBody::Event(Progress::Changed { live: now, .. }) => live = now,
             ReplyBody::Event(Progress::Missed { .. }) => {
                 (changes, live) = watch(session, None).await?
@@ -281,7 +283,7 @@ async fn idle(session: &mut Session, mut changes: Replies, mut live: u32) -> Com
 /// Fetches the records of jobs, many at a time.
 async fn records(
     session: &mut Session,
-    ids: &[String],
+    ids: &[JobSelector],
     within: &WorkspaceArg,
 ) -> Result<Vec<JobRecord>, CommandError> {
     let daemon = session.daemon();
@@ -299,7 +301,7 @@ async fn records(
             }
             Ok::<_, Failure>(records)
         };
-        records.append(&mut session.attend(asking).await??);
+        records.append(&mut session.attempt(asking).await?);
     }
     Ok(records)
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine_protocol::EngineInfo;
 use crate::{
     Failure, FinishReason, HookOutcome, JobId, JobMeta, JobStatus, Message, ModelInfo, ModelRef,
-    Output, Priority, SessionName, Turn, Usage,
+    Output, Priority, SessionName, Timestamp, Turn, Usage, WorkspaceName,
 };
 
 /// A submitted job.
@@ -47,7 +47,7 @@ pub struct JobRecord {
     pub session: Option<SessionName>,
     /// The name of its workspace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub workspace: Option<String>,
+    pub workspace: Option<WorkspaceName>,
     /// Its directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directory: Option<PathBuf>,
@@ -205,7 +205,7 @@ pub struct KeptModel {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkspaceStatus {
     /// Its name.
-    pub name: String,
+    pub name: WorkspaceName,
     /// Its directory.
     pub path: PathBuf,
     /// Why it is not served, if it is not.
@@ -266,7 +266,7 @@ pub struct SessionRecord {
     /// Its name.
     pub session: SessionName,
     /// The name of its workspace.
-    pub workspace: String,
+    pub workspace: WorkspaceName,
     /// The job of the last answered turn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub head: Option<JobId>,
@@ -275,9 +275,9 @@ pub struct SessionRecord {
     pub pending: Vec<JobId>,
     /// The number of turns that have been answered.
     pub turns: u32,
-    /// When the last turn was submitted: ISO 8601 in UTC with microseconds.
+    /// When the last turn was submitted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub updated_at: Option<String>,
+    pub updated_at: Option<Timestamp>,
     /// The name of the last turn's model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
@@ -332,7 +332,7 @@ pub struct TurnRecord {
     pub output: Vec<Output>,
     /// When it was submitted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub submitted_at: Option<String>,
+    pub submitted_at: Option<Timestamp>,
     /// The name of the model that answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,

@@ -1,19 +1,21 @@
 //! The arguments of operations.
 
+use std::time::SystemTime;
+
 use serde::{Deserialize, Serialize};
 
 use super::JobRecord;
 use crate::open_enum::{all_known, known_if_any};
-use crate::{BackendKind, JobStatus, KeepAlive, SessionName};
+use crate::{BackendKind, JobSelector, JobStatus, KeepAlive, SessionName, WorkspaceName};
 
 /// Names one job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobQuery {
-    /// An id, an unambiguous prefix or suffix of one, or `last`.
-    pub job: String,
+    /// The job.
+    pub job: JobSelector,
     /// The workspace, by name or absolute path; `None` is all workspaces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub workspace: Option<String>,
+    pub workspace: Option<WorkspaceName>,
 }
 
 /// Names one job, and how to send its answer.
@@ -33,7 +35,7 @@ pub struct FollowQuery {
 pub struct WatchQuery {
     /// The workspace, by name or absolute path; `None` is all workspaces.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub workspace: Option<String>,
+    pub workspace: Option<WorkspaceName>,
 }
 
 /// A filter for jobs. A missing or empty key excludes nothing.
@@ -63,13 +65,14 @@ pub struct JobsQuery {
     pub ids: bool,
     /// The workspace, by name or absolute path; `None` is all workspaces.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub workspace: Option<String>,
+    pub workspace: Option<WorkspaceName>,
 }
 
 impl JobsQuery {
-    /// Whether a job matches that was submitted `age_s` seconds ago. Does not check the workspace
-    /// or the limit.
-    pub fn fits(&self, record: &JobRecord, age_s: f64) -> bool {
+    /// Whether a job matches at this time. Does not check the workspace or the limit.
+    pub fn fits(&self, record: &JobRecord, now: SystemTime) -> bool {
+        let age = record.meta.submitted_at.as_ref().and_then(|time| time.age(now));
+        let age_s = age.unwrap_or_default().as_secs_f64();
         (self.states.is_empty() || self.states.contains(&record.state))
             && self.tag.as_ref().is_none_or(|tag| record.meta.tags.contains(tag))
             && self.model.as_ref().is_none_or(|name| record.meta.model.as_ref() == Some(name))
@@ -89,7 +92,7 @@ pub struct PruneQuery {
     pub keep_failed: bool,
     /// The workspace, by name or absolute path; `None` is all workspaces.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub workspace: Option<String>,
+    pub workspace: Option<WorkspaceName>,
 }
 
 /// Names a model, or all.
@@ -131,7 +134,7 @@ pub struct SessionQuery {
     pub session: SessionName,
     /// The workspace, by name or absolute path. `None` searches all; the name must be unique there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub workspace: Option<String>,
+    pub workspace: Option<WorkspaceName>,
 }
 
 /// Names a session to remove.
@@ -154,7 +157,7 @@ pub struct SessionsQuery {
     pub limit: Option<u32>,
     /// The workspace, by name or absolute path; `None` is all workspaces.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub workspace: Option<String>,
+    pub workspace: Option<WorkspaceName>,
 }
 
 /// How to stop the daemon.

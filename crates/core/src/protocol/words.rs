@@ -1,6 +1,12 @@
 //! Says what is wrong with a request, in the words of its author rather than serde's.
 
-use serde::de::DeserializeOwned;
+use std::fmt;
+
+use serde::de::value::{MapAccessDeserializer, MapDeserializer, SeqDeserializer};
+use serde::de::{
+    DeserializeOwned, Deserializer, Error, Expected, IntoDeserializer, Unexpected, Visitor,
+};
+use serde::forward_to_deserialize_any;
 use serde_json::{Map, Value};
 
 /// Says why an object is not a `T`, naming the key if one alone is at fault.
@@ -8,45 +14,187 @@ pub fn explain<T: DeserializeOwned>(
     object: &Map<String, Value>,
     error: &serde_json::Error,
 ) -> String {
-    // The error does not name the key. So each key is tried alone, with `op`, which selects the
-    // type.
+    // The error does not name the key. So each key is tried alone, with `op`, which selects
+    // the type.
     let alone = |(key, value): (&String, &Value)| {
         let how = object.get("op").map(|op| ("op".to_owned(), op.clone()));
         let pair = Map::from_iter(how.into_iter().chain([(key.clone(), value.clone())]));
-        let said = serde_json::from_value::<T>(Value::Object(pair)).err()?.to_string();
-        (!said.starts_with("missing field")).then(|| format!("{key:?}: {}", in_plain_words(&said)))
+        match T::deserialize(Json(&Value::Object(pair))) {
+            Ok(_) | Err(Misfit::Missing(_)) => None,
+            Err(misfit) => Some(format!("{key:?}: {misfit}")),
+        }
     };
-    object.iter().find_map(alone).unwrap_or_else(|| in_plain_words(&error.to_string()))
+    object.iter().find_map(alone).unwrap_or_else(|| {
+        let misfit = T::deserialize(Json(&Value::Object(object.clone()))).err();
+        misfit.map_or_else(|| error.to_string(), |misfit| misfit.to_string())
+    })
 }
 
-/// Rewrites serde's message about a value of the wrong type, or out of its range; returns other
-/// messages unchanged.
-pub fn in_plain_words(said: &str) -> String {
-    let kinds = ["invalid type: ", "invalid value: "];
-    let wrong = kinds.into_iter().find_map(|kind| said.strip_prefix(kind));
-    let Some((is, must_be)) = wrong.and_then(|said| said.split_once(", expected ")) else {
-        return said.to_owned();
-    };
-    let (kind, value) = is.split_once(' ').unwrap_or((is, ""));
-    let is = match kind {
-        "string" => "a text".to_owned(),
-        "sequence" => "a list".to_owned(),
-        "map" => "an object".to_owned(),
-        "integer" | "boolean" => value.trim_matches('`').to_owned(),
-        "floating" => value.trim_start_matches("point ").trim_matches('`').to_owned(),
-        _ => is.to_owned(),
-    };
-    let must_be = match must_be {
+/// Why a value does not fit a type.
+#[derive(Debug)]
+enum Misfit {
+    Missing(&'static str),
+    Type { is: String, must_be: String },
+    Other(String),
+}
+
+impl fmt::Display for Misfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing(key) => write!(f, "missing field `{key}`"),
+            Self::Type { is, must_be } => write!(f, "must be {must_be}, not {is}"),
+            Self::Other(why) => f.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for Misfit {}
+
+impl Error for Misfit {
+    fn custom<T: fmt::Display>(why: T) -> Self {
+        Self::Other(why.to_string())
+    }
+
+    fn missing_field(key: &'static str) -> Self {
+        Self::Missing(key)
+    }
+
+    fn invalid_type(is: Unexpected<'_>, expected: &dyn Expected) -> Self {
+        Self::Type { is: name_of(is), must_be: kind_of(&expected.to_string()).to_owned() }
+    }
+
+    fn invalid_value(is: Unexpected<'_>, expected: &dyn Expected) -> Self {
+        Self::Type { is: name_of(is), must_be: range_of(&expected.to_string()).to_owned() }
+    }
+}
+
+fn name_of(value: Unexpected<'_>) -> String {
+    match value {
+        Unexpected::Str(_) => "a text".to_owned(),
+        Unexpected::Seq => "a list".to_owned(),
+        Unexpected::Map => "an object".to_owned(),
+        Unexpected::Bool(value) => value.to_string(),
+        Unexpected::Unsigned(value) => value.to_string(),
+        Unexpected::Signed(value) => value.to_string(),
+        Unexpected::Float(value) => format!("{value:?}"),
+        other => other.to_string(),
+    }
+}
+
+/// What a value of a wrong type must be.
+fn kind_of(expected: &str) -> &str {
+    match expected {
         "a string" => "a text",
         "a boolean" => "true or false",
         "a sequence" => "a list",
         "a map" => "an object",
-        "u32" if said.starts_with("invalid value") => "a whole number from 0 to 4294967295",
         "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number from 0",
         "f32" | "f64" => "a number",
         other => other,
+    }
+}
+
+/// What a value of the right type, but out of its range, must be.
+fn range_of(expected: &str) -> &str {
+    match expected {
+        "u32" => "a whole number from 0 to 4294967295",
+        other => kind_of(other),
+    }
+}
+
+/// Rewrites the message of a parser that tells no more than serde's text about a value of the wrong
+/// type, or out of its range; returns other messages unchanged.
+pub fn in_plain_words(said: &str) -> String {
+    let of_kind = |kind| said.strip_prefix(kind)?.split_once(", expected ");
+    let (is, must_be) = match (of_kind("invalid type: "), of_kind("invalid value: ")) {
+        (Some((is, expected)), _) => (is, kind_of(expected)),
+        (None, Some((is, expected))) => (is, range_of(expected)),
+        (None, None) => return said.to_owned(),
+    };
+    let (kind, value) = is.split_once(' ').unwrap_or((is, ""));
+    let is = match kind {
+        "string" => "a text",
+        "sequence" => "a list",
+        "map" => "an object",
+        "integer" | "boolean" => value.trim_matches('`'),
+        "floating" => value.trim_start_matches("point ").trim_matches('`'),
+        _ => is,
     };
     format!("must be {must_be}, not {is}")
+}
+
+/// Reads a value like [`Value`] itself, but fails with a [`Misfit`], which keeps what serde knows.
+#[derive(Debug, Clone, Copy)]
+struct Json<'a>(&'a Value);
+
+impl<'de> Deserializer<'de> for Json<'_> {
+    type Error = Misfit;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misfit> {
+        match self.0 {
+            Value::Null => visitor.visit_unit(),
+            Value::Bool(value) => visitor.visit_bool(*value),
+            Value::Number(number) => match (number.as_u64(), number.as_i64()) {
+                (Some(value), _) => visitor.visit_u64(value),
+                (None, Some(value)) => visitor.visit_i64(value),
+                (None, None) => visitor.visit_f64(number.as_f64().unwrap_or_default()),
+            },
+            Value::String(text) => visitor.visit_str(text),
+            Value::Array(values) => {
+                visitor.visit_seq(SeqDeserializer::new(values.iter().map(Json)))
+            }
+            Value::Object(object) => visitor.visit_map(entries(object)),
+        }
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misfit> {
+        match self.0 {
+            Value::Null => visitor.visit_none(),
+            _ => visitor.visit_some(self),
+        }
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Misfit> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Misfit> {
+        match self.0 {
+            Value::String(text) => visitor.visit_enum(text.as_str().into_deserializer()),
+            Value::Object(object) => {
+                visitor.visit_enum(MapAccessDeserializer::new(entries(object)))
+            }
+            _ => self.deserialize_any(visitor),
+        }
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit
+        unit_struct seq tuple tuple_struct map struct identifier ignored_any
+    }
+}
+
+impl<'de> IntoDeserializer<'de, Misfit> for Json<'_> {
+    type Deserializer = Self;
+
+    fn into_deserializer(self) -> Self {
+        self
+    }
+}
+
+fn entries<'de, 'a>(
+    object: &'a Map<String, Value>,
+) -> MapDeserializer<'de, impl Iterator<Item = (&'a str, Json<'a>)>, Misfit> {
+    MapDeserializer::new(object.iter().map(|(key, value)| (key.as_str(), Json(value))))
 }
 
 /// Whether an object with this key can be read as a `T` that makes use of the key.

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::sequence::Sequence;
+use crate::engine_protocol::EngineRequestId;
 use crate::{Priority, SeqId};
 
 /// A request that is not in the batch.
@@ -103,7 +104,7 @@ impl Queue {
     }
 
     /// Removes a request by its id.
-    pub(super) fn remove(&mut self, id: u64) -> Option<Waiting> {
+    pub(super) fn remove(&mut self, id: EngineRequestId) -> Option<Waiting> {
         self.remove_where(|waiting| waiting.sequence.id == id)
     }
 

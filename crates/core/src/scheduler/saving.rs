@@ -12,7 +12,7 @@ use super::sequence::{Sequence, count};
 use super::sharing::WORTH_WAITING;
 use super::tree::{Hold, common};
 use super::{Change, Scheduler, Step};
-use crate::{Parameters, PrefixCache, SeqId, TokenId};
+use crate::{CacheName, Parameters, PrefixCache, SeqId, TokenId};
 
 /// Storage for the states of sessions. `()` stores none.
 pub trait SavedStates {
@@ -20,10 +20,10 @@ pub trait SavedStates {
     fn most_bytes(&self) -> usize;
 
     /// The saved state of `session`, if it still holds exactly these tokens.
-    fn read(&mut self, session: &str, tokens: &[TokenId]) -> Option<Vec<u8>>;
+    fn read(&mut self, session: &CacheName, tokens: &[TokenId]) -> Option<Vec<u8>>;
 
     /// Stores the state of `session`, which holds these tokens, and replaces an earlier one.
-    fn write(&mut self, session: &str, tokens: &[TokenId], state: &[u8]);
+    fn write(&mut self, session: &CacheName, tokens: &[TokenId], state: &[u8]);
 }
 
 impl SavedStates for () {
@@ -31,18 +31,18 @@ impl SavedStates for () {
         0
     }
 
-    fn read(&mut self, _: &str, _: &[TokenId]) -> Option<Vec<u8>> {
+    fn read(&mut self, _: &CacheName, _: &[TokenId]) -> Option<Vec<u8>> {
         None
     }
 
-    fn write(&mut self, _: &str, _: &[TokenId], _: &[u8]) {}
+    fn write(&mut self, _: &CacheName, _: &[TokenId], _: &[u8]) {}
 }
 
 /// The conversation that a request is a turn of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
     /// Its name.
-    pub name: String,
+    pub name: CacheName,
     /// The tokens of its saved state; empty if there is none.
     pub saved: Vec<TokenId>,
 }
@@ -50,7 +50,7 @@ pub struct Session {
 /// A session whose turn has ended and whose cells are not saved yet.
 #[derive(Debug)]
 pub(super) struct Unsaved {
-    session: String,
+    session: CacheName,
     tokens: Vec<TokenId>,
     /// How many of the tokens were saved before.
     saved: usize,

@@ -9,6 +9,7 @@ use super::draft::{Drafter, Outlook};
 use super::draft_model::Skill;
 use super::repetition::only_repeats;
 use super::{Drafts, Output, Session};
+use crate::engine_protocol::EngineRequestId;
 use crate::text::{StopMatcher, Utf8Stream};
 use crate::{Failure, Feed, FinishReason, Parameters, Priority, Sampled, SeqId, TokenId, Usage};
 
@@ -16,7 +17,7 @@ use crate::{Failure, Feed, FinishReason, Parameters, Priority, Sampled, SeqId, T
 #[derive(Debug, Clone)]
 pub struct Request {
     /// Unique among the requests that have not ended.
-    pub id: u64,
+    pub id: EngineRequestId,
     /// The prompt.
     pub prompt: Vec<TokenId>,
     /// How to generate; complete, as [`crate::ModelBackend::open`] requires.
@@ -42,7 +43,7 @@ pub(super) struct Leader {
 /// tokens that are not cached, and sample after the last.
 #[derive(Debug)]
 pub(super) struct Sequence {
-    pub(super) id: u64,
+    pub(super) id: EngineRequestId,
     /// Counts submissions: lower is older.
     pub(super) arrival: u64,
     /// The priority it was submitted with.

@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::sequence::count;
 use super::{ParkedStates, SavedStates};
 use crate::{
-    BackendError, Draft, DraftRequest, ErrorCode, Failure, ModelBackend, Parameters, Plan, Sampled,
-    SeqId, TokenId,
+    BackendError, CacheName, Draft, DraftRequest, ErrorCode, Failure, ModelBackend, Parameters,
+    Plan, Sampled, SeqId, TokenId,
 };
 
 /// Something for the backend to do before a forward pass.
@@ -42,7 +42,7 @@ pub enum Change {
         /// The sequence.
         seq: SeqId,
         /// The session.
-        session: String,
+        session: CacheName,
         /// The tokens in the saved state.
         tokens: Vec<TokenId>,
         /// The number of tokens to keep.
@@ -53,7 +53,7 @@ pub enum Change {
         /// The sequence.
         seq: SeqId,
         /// The session.
-        session: String,
+        session: CacheName,
         /// The tokens that the sequence has cached.
         tokens: Vec<TokenId>,
     },

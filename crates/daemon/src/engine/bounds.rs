@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use threadrunner_core::engine_protocol::{EngineInfo, Event};
 use threadrunner_core::{
-    ErrorCode, Failure, InputKind, Memory, ModelInfo, OutputKind, Parameters, Timings, Usage,
+    ErrorCode, Failure, InputKind, Memory, ModelDigest, ModelInfo, OutputKind, Parameters, Timings,
+    Usage,
 };
 
 /// The longest event, in bytes of JSON.
@@ -59,6 +60,7 @@ fn bounded_model(model: ModelInfo) -> ModelInfo {
     ModelInfo {
         name: line(&model.name, MOST_NAME),
         draft_model: model.draft_model.map(|name| line(&name, MOST_NAME)),
+        digest: model.digest.filter(ModelDigest::is_well_formed),
         n_seq_max: model.n_seq_max.clamp(1, MOST_SEQUENCES),
         recommended,
         inputs: InputKind::ALL.iter().copied().filter(|it| model.inputs.contains(it)).collect(),
@@ -205,14 +207,14 @@ mod tests {
         let long = "x".repeat(100_000);
         let json = format!(
             r#"{{"event":"ready","stream":true,"engine":{{"version":"{long}","system_info":"a\u001b[2Jb"}},
-               "model":{{"name":"{long}","n_ctx":8,"n_batch":8,"n_seq_max":0,
+               "model":{{"name":"{long}","digest":"sha256:{long}","n_ctx":8,"n_batch":8,"n_seq_max":0,
                "inputs":["tools","smells","tools"],"recommended":{{"temperature":-3.0,"stop":["{long}"]}},
                "memory":{{"weights_bytes":18446744073709551615,"cache_bytes":18446744073709551615}}}}}}"#
         );
         let Event::Ready { model, engine, .. } = event(&json) else { panic!() };
         assert!(model.name.len() < 300 && engine.version.len() < 300);
         assert_eq!(engine.system_info, "a [2Jb");
-        assert_eq!(model.n_seq_max, 1);
+        assert_eq!((model.n_seq_max, model.digest), (1, None));
         assert_eq!(model.recommended, Parameters::default());
         assert_eq!(model.memory.total(), 2 << 48);
         assert_eq!(model.inputs, [InputKind::Tools]);

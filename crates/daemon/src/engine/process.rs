@@ -349,7 +349,7 @@ fn too_long(command: &Command, error: &FrameError) -> Option<Event> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use threadrunner_core::engine_protocol::{Generate, Input};
+    use threadrunner_core::engine_protocol::{EngineRequestId, Generate, Input};
     use threadrunner_core::{Parameters, Priority};
 
     #[test]
@@ -394,19 +394,26 @@ mod tests {
         // Each newline becomes two bytes.
         let input = Input::Raw("\n".repeat(threadrunner_core::MAX_FRAME_BYTES / 2));
         let (params, priority) = (Parameters::default(), Priority::Normal);
-        let generate = Generate { id: 7, input, params, priority, session: None, stream: true };
+        let generate = Generate {
+            id: EngineRequestId(7),
+            input,
+            params,
+            priority,
+            session: None,
+            stream: true,
+        };
         commands.try_send(Command::Generate(Box::new(generate))).unwrap();
-        commands.try_send(Command::Cancel { id: 8 }).unwrap();
+        commands.try_send(Command::Cancel { id: EngineRequestId(8) }).unwrap();
         drop(commands);
         command(EngineId(1), to, orders, &messages).await;
         let Some((EngineId(1), EngineMessage::Events(events))) = heard.recv().await else {
             panic!("the owner is told");
         };
-        assert!(matches!(events[..], [Event::Failed { id: 7, .. }]), "{events:?}");
+        assert!(matches!(events[..], [Event::Failed { id: EngineRequestId(7), .. }]), "{events:?}");
         let mut sent = Vec::new();
         let (mut from, _to) = halves::split(theirs).unwrap();
         from.read_to_end(&mut sent).await.unwrap();
         let sent: Option<Command> = decode_frame(&mut BytesMut::from(&sent[..])).unwrap();
-        assert!(matches!(sent, Some(Command::Cancel { id: 8 })), "{sent:?}");
+        assert!(matches!(sent, Some(Command::Cancel { id: EngineRequestId(8) })), "{sent:?}");
     }
 }

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use threadrunner_core::protocol::{Ids, JobIds, JobList, JobRecord, JobsQuery, ask};
 use threadrunner_core::{Failure, JobId, JobState, JobStatus, MAX_FRAME_BYTES, json_length};
-use threadrunner_workspace::{age_s, by_time};
+use threadrunner_workspace::by_time;
 
 use super::Stop;
 use super::job::{running_models, with_model};
@@ -30,7 +30,7 @@ const FIRST_PAGE: usize = 1000;
 const PAGE: usize = 50_000;
 
 pub(super) async fn jobs(context: &Context, query: JobsQuery, answer: &Answer) -> Result<(), Stop> {
-    let among = context.among(query.workspace.as_deref()).await?;
+    let among = context.among(query.workspace.as_ref()).await?;
     if query.ids {
         return ids(context, among, query, answer).await;
     }
@@ -152,7 +152,7 @@ fn page(
         let record = workspace.reader.record(&id).map(|record| with_model(record, models));
         if let Ok(record) = record
             // A job that moved since the listing counts where it is now.
-            && query.fits(&record, age_s(&record, now))
+            && query.fits(&record, now)
         {
             if page.jobs.len() == left.jobs || page.bytes >= left.bytes {
                 page.more = true;

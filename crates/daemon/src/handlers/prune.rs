@@ -15,7 +15,7 @@ pub(super) async fn prune(
     query: PruneQuery,
     answer: &Answer,
 ) -> Result<(), Stop> {
-    let among = context.among(query.workspace.as_deref()).await?;
+    let among = context.among(query.workspace.as_ref()).await?;
     let max_age = Duration::try_from_secs_f64(query.older_than_s).map_err(|_| {
         Failure::new(
             ErrorCode::InvalidRequest,

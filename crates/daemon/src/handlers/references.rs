@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use threadrunner_core::protocol::Submission;
-use threadrunner_core::{ErrorCode, Failure, JobId, template};
+use threadrunner_core::{ErrorCode, Failure, JobId, JobSelector, template};
 use threadrunner_workspace::Reader;
 
 use crate::room::SMALL;
@@ -96,7 +96,7 @@ impl Texts {
         }
         for text in self.texts.iter_mut().filter(|_| count > 0) {
             *text = template::replace(text, |name| {
-                let id = named.id(name).map_err(|error| unknown(name, error))?;
+                let id = named.id(&name.into()).map_err(|error| unknown(name, error))?;
                 Ok::<_, Failure>(template::reference(id.as_str()))
             })?;
         }
@@ -107,18 +107,18 @@ impl Texts {
 /// The named jobs, each looked up once, in the order of their first mention.
 struct Named<'a> {
     reader: &'a Reader,
-    ids: HashMap<String, JobId>,
+    ids: HashMap<JobSelector, JobId>,
     jobs: Vec<JobId>,
     seen: HashSet<JobId>,
 }
 
 impl Named<'_> {
-    fn id(&mut self, name: &str) -> Result<JobId, Failure> {
+    fn id(&mut self, name: &JobSelector) -> Result<JobId, Failure> {
         if let Some(id) = self.ids.get(name) {
             return Ok(id.clone());
         }
         let id = self.reader.resolve(name)?;
-        self.ids.insert(name.to_owned(), id.clone());
+        self.ids.insert(name.clone(), id.clone());
         if self.seen.insert(id.clone()) {
             self.jobs.push(id.clone());
         }

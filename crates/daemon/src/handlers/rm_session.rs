@@ -14,7 +14,7 @@ pub(super) async fn rm_session(
     answer: &Answer,
 ) -> Result<(), Stop> {
     let RmSessionQuery { query, jobs } = query;
-    let among = context.among(query.workspace.as_deref()).await?;
+    let among = context.among(query.workspace.as_ref()).await?;
     let name = query.session.clone();
     let (workspace, _) = blocking(move || find(&name, among)).await?;
     let left = workspace.archive.remove_session(query.session.clone()).await?;

@@ -18,7 +18,7 @@ pub(super) async fn session(
     query: SessionQuery,
     answer: &Answer,
 ) -> Result<(), Stop> {
-    let among = context.among(query.workspace.as_deref()).await?;
+    let among = context.among(query.workspace.as_ref()).await?;
     let conversation = blocking(move || {
         let (workspace, file) = find(&query.session, among)?;
         read(query.session, file, &workspace)

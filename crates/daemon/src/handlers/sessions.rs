@@ -20,11 +20,11 @@ pub(super) async fn sessions(
     query: SessionsQuery,
     answer: &Answer,
 ) -> Result<(), Stop> {
-    let among = context.among(query.workspace.as_deref()).await?;
+    let among = context.among(query.workspace.as_ref()).await?;
     let limit = query.limit.map_or(MOST, |limit| (limit as usize).min(MOST));
     let room = answer.room((limit * RECORD_BYTES).min(2 * MOST_BYTES)).await?;
     let list = move || {
-        let among = among.iter().map(|served| (served.settings.name.as_str(), &served.reader));
+        let among = among.iter().map(|served| (&served.settings.name, &served.reader));
         Ok(list_sessions(among, limit, MOST_BYTES)?)
     };
     answer.data_in::<ask::Sessions>(blocking(list).await?, room).await?;

@@ -35,7 +35,7 @@ pub(super) async fn new_job(
     attached: bool,
 ) -> Result<NewJob, Failure> {
     check(&submission)?;
-    let workspace = &context.workspace(submission.workspace.as_deref()).await?;
+    let workspace = &context.workspace(submission.workspace.as_ref()).await?;
     if let Some(program) = submission.on_done.clone() {
         blocking(move || hooks::check(&program)).await?;
     }

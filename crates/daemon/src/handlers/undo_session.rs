@@ -13,7 +13,7 @@ pub(super) async fn undo_session(
     query: SessionQuery,
     answer: &Answer,
 ) -> Result<(), Stop> {
-    let among = context.among(query.workspace.as_deref()).await?;
+    let among = context.among(query.workspace.as_ref()).await?;
     let name = query.session.clone();
     let (workspace, _) = blocking(move || find(&name, among)).await?;
     let undone = workspace.archive.undo_turn(query.session.clone()).await?;

@@ -14,7 +14,7 @@ pub(super) async fn watch(
     query: WatchQuery,
     answer: &Answer,
 ) -> Result<(), Stop> {
-    let only = match query.workspace.as_deref() {
+    let only = match query.workspace.as_ref() {
         Some(name) => context.among(Some(name)).await?.first().map(|workspace| workspace.id),
         None => None,
     };

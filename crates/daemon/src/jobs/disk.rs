@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use threadrunner_core::engine_protocol::StateDirectory;
 use threadrunner_core::protocol::ModelQuery;
-use threadrunner_core::{Failure, ModelRef};
+use threadrunner_core::{CacheName, Failure, ModelRef};
 use threadrunner_home::{Config, Home, WorkspaceSettings};
 use tokio::sync::{mpsc, oneshot};
 
@@ -103,7 +103,7 @@ impl Disk {
     }
 
     /// Removes the state of a session that is gone, then replies.
-    pub(super) fn forget_state(&self, state: String, reply: oneshot::Sender<()>) {
+    pub(super) fn forget_state(&self, state: CacheName, reply: oneshot::Sender<()>) {
         let forget = move |states: &mut states::States| {
             states.forget(state);
             // The client may be gone.

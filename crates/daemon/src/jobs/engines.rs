@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use threadrunner_core::engine_protocol::{Command, Event};
+use threadrunner_core::engine_protocol::{Command, EngineRequestId, Event};
 use threadrunner_core::protocol::Unloaded;
 use threadrunner_core::{
     BackendKind, ErrorCode, Failure, FinishReason, JobId, ModelRef, Output, Timings, Usage,
@@ -296,7 +296,7 @@ impl Owner {
         }
     }
 
-    fn text(&mut self, id: &JobId, request: u64, text: &str) {
+    fn text(&mut self, id: &JobId, request: EngineRequestId, text: &str) {
         let Some(live) = self.live.get_mut(id).filter(|live| live.runs(request)) else { return };
         live.view(id).send_modify(|view| {
             view.phase = Phase::Decode;
@@ -305,7 +305,7 @@ impl Owner {
         self.flush_soon(id);
     }
 
-    fn output(&mut self, id: &JobId, request: u64, output: Output) {
+    fn output(&mut self, id: &JobId, request: EngineRequestId, output: Output) {
         let Some(live) = self.live.get_mut(id).filter(|live| live.runs(request)) else { return };
         live.view(id).send_modify(|view| {
             view.phase = Phase::Decode;
@@ -315,7 +315,7 @@ impl Owner {
 
     /// Frees the slot that a request had in its engine. Returns whether the job still runs that
     /// request.
-    fn leave_engine(&mut self, model: &ModelRef, job: &JobId, request: u64) -> bool {
+    fn leave_engine(&mut self, model: &ModelRef, job: &JobId, request: EngineRequestId) -> bool {
         let live = self.live.get(job);
         let running = live.is_some_and(|live| live.runs(request));
         // A job that was canceled and has begun again since holds the slot anew.
@@ -343,7 +343,7 @@ impl Owner {
         };
         let mut meta = std::mem::take(&mut run.meta);
         meta.duration_s = Some(run.since.elapsed().as_secs_f64());
-        meta.model = Some(live.model.name());
+        meta.set_model(self.fleet.id_of(&live.model));
         meta.finish_reason = Some(finish_reason);
         meta.usage = Some(usage);
         meta.timings = Some(timings);

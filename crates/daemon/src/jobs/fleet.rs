@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use threadrunner_core::engine_protocol::EngineInfo;
 use threadrunner_core::protocol::{KeptModel, LoadedModel};
-use threadrunner_core::{BackendKind, Failure, JobId, JobSpec, ModelInfo, ModelRef};
+use threadrunner_core::{BackendKind, Failure, JobId, JobSpec, ModelId, ModelInfo, ModelRef};
 
 use super::hub::ToUnload;
 use super::rooms::{Room, RoomState, Rooms};
@@ -98,6 +98,14 @@ impl Fleet {
         match self.slots.get_mut(model) {
             Some(ModelSlot::Ready(ready)) => Some(ready),
             _ => None,
+        }
+    }
+
+    /// What a model is, as far as its engine has said.
+    pub(super) fn id_of(&self, model: &ModelRef) -> ModelId {
+        match self.slots.get(model) {
+            Some(ModelSlot::Ready(ready)) => model.id(ready.digest()),
+            _ => model.id(None),
         }
     }
 

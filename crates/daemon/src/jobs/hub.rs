@@ -8,7 +8,8 @@ use std::thread::JoinHandle;
 
 use threadrunner_core::protocol::{ProcessList, Unloaded};
 use threadrunner_core::{
-    BackendKind, ErrorCode, Failure, JobId, JobMeta, JobSpec, JobStatus, KeepAlive, ModelRef,
+    BackendKind, CacheName, ErrorCode, Failure, JobId, JobMeta, JobSpec, JobStatus, KeepAlive,
+    ModelRef,
 };
 use threadrunner_home::WorkspaceSettings;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -143,7 +144,7 @@ pub(super) enum Order {
         reply: oneshot::Sender<Vec<Vec<JobId>>>,
     },
     ForgetState {
-        state: String,
+        state: CacheName,
         reply: oneshot::Sender<()>,
     },
     Status {
@@ -264,7 +265,7 @@ impl Hub {
     }
 
     /// Removes the cached state of a session that no longer exists.
-    pub(crate) async fn forget_state(&self, state: String) -> Result<(), Failure> {
+    pub(crate) async fn forget_state(&self, state: CacheName) -> Result<(), Failure> {
         self.ask(|reply| Order::ForgetState { state, reply }).await
     }
 

@@ -2,9 +2,10 @@
 
 use std::time::Instant;
 
-use threadrunner_core::engine_protocol::{Generate, Input};
+use threadrunner_core::engine_protocol::{EngineRequestId, Generate, Input};
 use threadrunner_core::{
-    ErrorCode, Failure, JobId, JobMeta, JobSpec, Message, ModelRef, Priority, Role, Timings,
+    CacheName, ErrorCode, Failure, JobId, JobMeta, JobSpec, Message, ModelRef, Priority, Role,
+    Timings,
 };
 use tokio::sync::{oneshot, watch};
 
@@ -75,7 +76,7 @@ pub(super) struct Work {
     pub(super) spec: JobSpec,
     pub(super) meta: JobMeta,
     /// The engine's name for the cached state of its session.
-    pub(super) state: Option<String>,
+    pub(super) state: Option<CacheName>,
     /// When it was claimed.
     pub(super) since: Instant,
 }
@@ -84,7 +85,7 @@ pub(super) struct Work {
 #[derive(Debug)]
 pub(super) struct Run {
     /// Its id in the engine protocol.
-    pub(super) request: u64,
+    pub(super) request: EngineRequestId,
     pub(super) spec: JobSpec,
     pub(super) meta: JobMeta,
     pub(super) since: Instant,
@@ -138,7 +139,7 @@ impl Live {
     }
 
     /// Whether it runs as this request, and not one of an earlier attempt.
-    pub(super) fn runs(&self, request: u64) -> bool {
+    pub(super) fn runs(&self, request: EngineRequestId) -> bool {
         matches!(&self.stage, Stage::Running(run) if run.request == request)
     }
 
@@ -152,7 +153,7 @@ impl Work {
     /// Splits into the engine's request and what the owner keeps.
     pub(super) fn into_request(
         self,
-        request: u64,
+        request: EngineRequestId,
         submitted: Instant,
         followed: bool,
     ) -> (Generate, Run) {

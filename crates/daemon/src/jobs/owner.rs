@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use threadrunner_core::{JobId, JobIdSource, JobStatus};
-use threadrunner_home::{Config, Home};
+use threadrunner_home::{Config, Home, machine_number};
 use tokio::sync::mpsc;
 
 use super::budget::Budget;
@@ -118,7 +118,7 @@ impl Owner {
     ) -> (Self, Hub) {
         let (hub, orders) = Hub::new();
         let (messages, from_engines) = mpsc::channel(ENGINE_MESSAGES);
-        let mut ids = JobIdSource::new(std::process::id());
+        let mut ids = JobIdSource::new(std::process::id(), machine_number(&home));
         for newest in stores.newest_ids() {
             ids.after(newest);
         }

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 
 use threadrunner_core::JobId;
+use threadrunner_core::engine_protocol::EngineRequestId;
 
 use crate::engine::EngineId;
 
@@ -30,7 +31,7 @@ const MOST_EVENTS: u64 = 1 << 22;
 /// The open requests: those that engines have not ended yet.
 #[derive(Debug, Default)]
 pub(super) struct Requests {
-    open: HashMap<u64, Request>,
+    open: HashMap<EngineRequestId, Request>,
     /// The number of the last request.
     last: u64,
     /// For each engine: how many open requests it has, and the bytes of their answers so far.
@@ -50,16 +51,16 @@ struct Request {
 
 impl Requests {
     /// The number of the next request.
-    pub(super) fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> EngineRequestId {
         self.last += 1;
-        self.last
+        EngineRequestId(self.last)
     }
 
     /// Adds a request that an engine was given. `context` is the size of the engine's cache in
     /// tokens, 0 if unknown; `max_tokens` limits the answer.
     pub(super) fn add(
         &mut self,
-        id: u64,
+        id: EngineRequestId,
         job: JobId,
         engine: EngineId,
         max_tokens: Option<u32>,
@@ -81,7 +82,7 @@ impl Requests {
     /// If the engine may not send the event. The text continues a sentence that begins with "it".
     pub(super) fn heard(
         &mut self,
-        id: u64,
+        id: EngineRequestId,
         engine: EngineId,
         text: usize,
     ) -> Result<&JobId, String> {
@@ -110,7 +111,7 @@ impl Requests {
 
     /// Records how many prompt tokens were read. Returns whether that is progress; the same number
     /// again is not.
-    pub(super) fn read(&mut self, id: u64, done: u32) -> bool {
+    pub(super) fn read(&mut self, id: EngineRequestId, done: u32) -> bool {
         let Some(request) = self.open.get_mut(&id) else { return false };
         let (read, begun) = request.read;
         let begun = begun + u32::from(done < read);
@@ -122,7 +123,7 @@ impl Requests {
     ///
     /// # Errors
     /// If the engine has no such request; worded as in [`Requests::heard`].
-    pub(super) fn end(&mut self, id: u64, engine: EngineId) -> Result<JobId, String> {
+    pub(super) fn end(&mut self, id: EngineRequestId, engine: EngineId) -> Result<JobId, String> {
         match self.open.remove(&id) {
             Some(request) if request.engine == engine => {
                 if let Some((open, text)) = self.engines.get_mut(&engine) {
@@ -156,7 +157,7 @@ impl Requests {
     }
 }
 
-fn not_given(id: u64) -> String {
+fn not_given(id: EngineRequestId) -> String {
     format!("sent an event for request {id}, which it was not given or has ended")
 }
 
@@ -174,13 +175,22 @@ mod tests {
     #[test]
     fn an_engine_speaks_of_its_own_requests_until_they_have_ended() {
         let mut requests = Requests::default();
-        requests.add(1, job("1"), ENGINE, None, 100);
-        requests.add(2, job("2"), OTHER, None, 100);
-        assert_eq!(requests.heard(1, ENGINE, 1), Ok(&job("1")));
-        assert!(requests.heard(2, ENGINE, 1).is_err() && requests.end(2, ENGINE).is_err());
-        assert!(requests.heard(3, ENGINE, 1).is_err() && requests.end(3, ENGINE).is_err());
-        assert_eq!(requests.end(1, ENGINE), Ok(job("1")));
-        assert!(requests.end(1, ENGINE).is_err() && requests.heard(1, ENGINE, 1).is_err());
+        requests.add(EngineRequestId(1), job("1"), ENGINE, None, 100);
+        requests.add(EngineRequestId(2), job("2"), OTHER, None, 100);
+        assert_eq!(requests.heard(EngineRequestId(1), ENGINE, 1), Ok(&job("1")));
+        assert!(
+            requests.heard(EngineRequestId(2), ENGINE, 1).is_err()
+                && requests.end(EngineRequestId(2), ENGINE).is_err()
+        );
+        assert!(
+            requests.heard(EngineRequestId(3), ENGINE, 1).is_err()
+                && requests.end(EngineRequestId(3), ENGINE).is_err()
+        );
+        assert_eq!(requests.end(EngineRequestId(1), ENGINE), Ok(job("1")));
+        assert!(
+            requests.end(EngineRequestId(1), ENGINE).is_err()
+                && requests.heard(EngineRequestId(1), ENGINE, 1).is_err()
+        );
         assert!(!requests.awaits(ENGINE) && requests.awaits(OTHER));
         assert!(!requests.has(&job("1")) && requests.has(&job("2")));
         requests.forget(OTHER);
@@ -196,29 +206,41 @@ mod tests {
             (None, 1 << 30, MOST_ANSWER),
         ] {
             let mut requests = Requests::default();
-            requests.add(1, job("1"), ENGINE, max_tokens, context);
+            requests.add(EngineRequestId(1), job("1"), ENGINE, max_tokens, context);
             let most = usize::try_from(most).unwrap();
-            assert!(requests.heard(1, ENGINE, most).is_ok(), "{max_tokens:?} {context}");
-            assert!(requests.heard(1, ENGINE, 0).is_ok() && requests.heard(1, ENGINE, 1).is_err());
+            assert!(
+                requests.heard(EngineRequestId(1), ENGINE, most).is_ok(),
+                "{max_tokens:?} {context}"
+            );
+            assert!(
+                requests.heard(EngineRequestId(1), ENGINE, 0).is_ok()
+                    && requests.heard(EngineRequestId(1), ENGINE, 1).is_err()
+            );
         }
     }
 
     #[test]
     fn a_prompt_is_read_on_or_begun_anew_sometimes_and_not_for_ever() {
         let mut requests = Requests::default();
-        requests.add(1, job("1"), ENGINE, None, 100);
-        assert!(requests.read(1, 5) && requests.read(1, 9) && !requests.read(1, 9));
-        assert!(requests.read(1, 2) && requests.read(1, 3));
-        let progress = (0..1000).take_while(|n| requests.read(1, n % 2)).count();
+        requests.add(EngineRequestId(1), job("1"), ENGINE, None, 100);
+        assert!(
+            requests.read(EngineRequestId(1), 5)
+                && requests.read(EngineRequestId(1), 9)
+                && !requests.read(EngineRequestId(1), 9)
+        );
+        assert!(requests.read(EngineRequestId(1), 2) && requests.read(EngineRequestId(1), 3));
+        let progress = (0..1000).take_while(|n| requests.read(EngineRequestId(1), n % 2)).count();
         assert!((100..200).contains(&progress), "{progress}");
-        assert!(!requests.read(2, 1), "there is none");
+        assert!(!requests.read(EngineRequestId(2), 1), "there is none");
     }
 
     #[test]
     fn events_without_text_end_too() {
         let mut requests = Requests::default();
-        requests.add(1, job("1"), ENGINE, Some(1), 10);
-        let said = (0..10_000).take_while(|_| requests.heard(1, ENGINE, 0).is_ok()).count();
+        requests.add(EngineRequestId(1), job("1"), ENGINE, Some(1), 10);
+        let said = (0..10_000)
+            .take_while(|_| requests.heard(EngineRequestId(1), ENGINE, 0).is_ok())
+            .count();
         assert_eq!(said as u64, FEW_EVENTS + 1 + 160);
     }
 
@@ -227,13 +249,13 @@ mod tests {
         let mut requests = Requests::default();
         let answer = usize::try_from(MOST_ANSWER).unwrap();
         for id in 0..20 {
-            requests.add(id, job("1"), ENGINE, None, 0);
-            assert!(requests.heard(id, ENGINE, answer).is_ok());
-            requests.end(id, ENGINE).unwrap();
+            requests.add(EngineRequestId(id), job("1"), ENGINE, None, 0);
+            assert!(requests.heard(EngineRequestId(id), ENGINE, answer).is_ok());
+            requests.end(EngineRequestId(id), ENGINE).unwrap();
         }
         let full = (20..30).position(|id| {
-            requests.add(id, job("1"), ENGINE, None, 0);
-            requests.heard(id, ENGINE, answer).is_err()
+            requests.add(EngineRequestId(id), job("1"), ENGINE, None, 0);
+            requests.heard(EngineRequestId(id), ENGINE, answer).is_err()
         });
         assert_eq!(full, Some(4));
     }

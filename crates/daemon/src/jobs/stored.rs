@@ -304,7 +304,7 @@ impl Owner {
                 }
             };
         meta.duration_s = Some(since.elapsed().as_secs_f64());
-        meta.model = Some(live.model.name());
+        meta.set_model(self.fleet.id_of(&live.model));
         let rest = live.view.as_ref().map(|view| view.borrow().text[flushed..].to_owned());
         self.unflushed.jobs.remove(id);
         self.stores[live.workspace].fail(id.clone(), failure, rest.unwrap_or_default(), meta);

@@ -1,6 +1,6 @@
 //! What the thread of a workspace is given to write, and what it reports.
 
-use threadrunner_core::{Failure, JobId, JobMeta, JobSpec, ModelRef, Priority};
+use threadrunner_core::{CacheName, Failure, JobId, JobMeta, JobSpec, ModelRef, Priority};
 use threadrunner_workspace::Hook;
 
 use super::standing::{After, Standing};
@@ -25,7 +25,7 @@ pub(crate) struct Claim {
     pub(crate) spec: JobSpec,
     pub(crate) meta: JobMeta,
     /// The engine's name for the cached state of its session.
-    pub(crate) state: Option<String>,
+    pub(crate) state: Option<CacheName>,
     /// Why it cannot run as it is.
     pub(crate) unfit: Option<Failure>,
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use threadrunner_core::{JobId, SessionFile, SessionName};
+use threadrunner_core::{CacheName, JobId, SessionFile, SessionName};
 
 use super::Reply;
 
@@ -24,7 +24,7 @@ pub(super) struct Sessions {
 #[derive(Debug)]
 pub(crate) struct RemovedSession {
     /// The engines' name for its cached state.
-    pub(crate) state: String,
+    pub(crate) state: CacheName,
     /// Its turns.
     pub(crate) turns: Vec<JobId>,
 }
@@ -38,5 +38,5 @@ pub(crate) struct Undone {
     pub(crate) left: usize,
     /// The engines' name for the session's cached state, if no turns are left and the session is
     /// gone.
-    pub(crate) forgotten: Option<String>,
+    pub(crate) forgotten: Option<CacheName>,
 }

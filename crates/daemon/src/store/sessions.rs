@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 
 use threadrunner_core::{
-    ErrorCode, Failure, JobId, JobSpec, SessionFile, SessionName, TurnStanding,
+    ErrorCode, Failure, JobId, JobSpec, SessionFile, SessionName, TurnStanding, fnv,
 };
 use threadrunner_workspace::{Chain, Reader};
 
@@ -17,7 +17,6 @@ use super::keeper::Keeper;
 use super::known::{RemovedSession, Undone};
 use super::standing::standing;
 use super::{Claim, Reply, Standing};
-use crate::fnv;
 
 impl Keeper {
     /// Finishes what an earlier daemon could not: adds ended turns to their conversations.
@@ -67,7 +66,7 @@ impl Keeper {
         let path = self.workspace.path().as_os_str().as_encoded_bytes().to_owned();
         if self.session(name)?.is_none() {
             let parts: [&[u8]; 3] = [&path, name.as_str().as_bytes(), id.as_str().as_bytes()];
-            let new = SessionFile::new(fnv::name_of(&parts));
+            let new = SessionFile::new(fnv::name_of(&parts).into());
             self.sessions.known.insert(name.clone(), new);
         }
         let Some(file) = self.sessions.known.get_mut(name) else { return Ok(None) };

@@ -1,6 +1,6 @@
 //! The states of the jobs that another job waits for, from their directories.
 
-use threadrunner_core::{JobId, JobState};
+use threadrunner_core::{JobId, JobState, JobStatus};
 use threadrunner_workspace::{Reader, WorkspaceError};
 
 /// What a job waits for, and the state of each.
@@ -45,7 +45,7 @@ pub(super) fn standing(id: &JobId, reader: &Reader) -> Standing {
     match reader.locate(id) {
         Ok((JobState::Done, _)) => Standing::Done,
         Ok((JobState::Failed, _)) => match reader.record(id) {
-            Ok(record) if record.meta.status.as_deref() == Some("canceled") => Standing::Canceled,
+            Ok(record) if record.state == JobStatus::Canceled => Standing::Canceled,
             _ => Standing::Failed,
         },
         Ok(_) => Standing::Open,

@@ -13,7 +13,7 @@ impl Story {
     fn new(requests: &[(u64, bool)]) -> Self {
         let mut coalescer = Coalescer::default();
         for &(id, follows) in requests {
-            coalescer.begin(id, follows);
+            coalescer.begin(EngineRequestId(id), follows);
         }
         Self { coalescer, began: Instant::now(), now: 0 }
     }
@@ -56,20 +56,20 @@ impl Story {
 }
 
 fn text(id: u64, text: &str) -> Event {
-    Event::Text { id, text: text.into() }
+    Event::Text { id: EngineRequestId(id), text: text.into() }
 }
 
 fn thought(id: u64) -> Event {
-    Event::Output { id, output: Output::Reasoning { text: "Hm.".into() } }
+    Event::Output { id: EngineRequestId(id), output: Output::Reasoning { text: "Hm.".into() } }
 }
 
 fn prefill(id: u64, done: u32) -> Event {
-    Event::Prefill { id, done, total: 100 }
+    Event::Prefill { id: EngineRequestId(id), done, total: 100 }
 }
 
 fn finished(id: u64) -> Event {
     let (usage, timings) = (Usage::default(), Timings::default());
-    Event::Finished { id, finish_reason: FinishReason::Stop, usage, timings }
+    Event::Finished { id: EngineRequestId(id), finish_reason: FinishReason::Stop, usage, timings }
 }
 
 const WINDOW_MS: u64 = WINDOW.as_millis() as u64;
@@ -149,8 +149,10 @@ fn an_answer_that_nobody_follows_comes_rarely_and_not_with_others() {
         story.push(text(2, "y"));
         writes.extend(story.before(5));
     }
-    let of_2: Vec<&Event> =
-        writes.iter().filter(|event| matches!(event, Event::Text { id: 2, .. })).collect();
+    let of_2: Vec<&Event> = writes
+        .iter()
+        .filter(|event| matches!(event, Event::Text { id: EngineRequestId(2), .. }))
+        .collect();
     assert_eq!(of_2.len(), 1, "{writes:?}");
     assert!(writes.len() > 20);
     assert_eq!(story.before(u64::MAX).pop(), Some(text(2, &"y".repeat(50))));
@@ -162,13 +164,13 @@ fn who_begins_to_follow_is_sent_what_was_held_and_then_all_as_it_comes() {
     story.push(text(1, "a"));
     story.at(30).push(text(1, "b"));
     assert_eq!(story.before(5), []);
-    story.coalescer.follow(1);
+    story.coalescer.follow(EngineRequestId(1));
     assert_eq!(story.before(5), [text(1, "ab")]);
     story.at(35).push(text(1, "c"));
     assert_eq!(story.before(5), [text(1, "c")]);
     story.at(40).push(text(1, "d"));
     assert_eq!(story.before(5), []);
-    story.coalescer.follow(7);
+    story.coalescer.follow(EngineRequestId(7));
     assert_eq!(story.before(5), [], "nobody knows a request 7");
 }
 

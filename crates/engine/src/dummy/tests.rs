@@ -3,7 +3,7 @@ use threadrunner_core::scheduler::{Output, Request, Scheduler};
 use threadrunner_core::{BackendKind, FinishReason, ModelRef, Priority};
 
 use super::*;
-use threadrunner_core::engine_protocol::EngineOptions;
+use threadrunner_core::engine_protocol::{EngineOptions, EngineRequestId};
 
 fn load(options: EngineOptions) -> Load {
     let model = ModelRef { backend: BackendKind::Dummy, path: None, draft: None };
@@ -22,7 +22,13 @@ fn answer(load: &Load, prompt: &str, params: Parameters) -> (String, Output) {
         let prompt = backend.tokenize(prompt).unwrap();
         let params = params.clone();
         scheduler
-            .submit(Request { id: 1, prompt, params, priority: Priority::Normal, session: None })
+            .submit(Request {
+                id: EngineRequestId(1),
+                prompt,
+                params,
+                priority: Priority::Normal,
+                session: None,
+            })
             .unwrap();
         while !scheduler.is_idle() {
             let mut step = scheduler.plan();
@@ -168,7 +174,7 @@ fn prompts_that_begin_alike_are_computed_once_and_answered_each() {
         let mut scheduler = Scheduler::new(dummy.info());
         let prefix = "one two three four five six seven eight ";
         let tails = ["nine", "ten", "eleven"];
-        for (id, tail) in (0..).zip(tails) {
+        for (id, tail) in (0..).map(EngineRequestId).zip(tails) {
             let prompt = dummy.tokenize(&format!("{prefix}{tail}")).unwrap();
             let (params, priority) = (Parameters::default(), Priority::Normal);
             scheduler.submit(Request { id, prompt, params, priority, session: None }).unwrap();
@@ -179,7 +185,7 @@ fn prompts_that_begin_alike_are_computed_once_and_answered_each() {
             let outcome = step.carry_out(dummy);
             scheduler.apply(step, outcome, &mut outputs);
         }
-        for (id, tail) in (0..).zip(tails) {
+        for (id, tail) in (0..).map(EngineRequestId).zip(tails) {
             let texts = outputs.iter().filter_map(|output| match output {
                 Output::Text { id: of, text } if *of == id => Some(text.as_str()),
                 _ => None,

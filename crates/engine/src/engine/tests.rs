@@ -1,7 +1,7 @@
 use std::sync::mpsc::{Sender, channel};
 
 use bytes::BytesMut;
-use threadrunner_core::engine_protocol::{DummyScript, EngineOptions, Load};
+use threadrunner_core::engine_protocol::{DummyScript, EngineOptions, EngineRequestId, Load};
 use threadrunner_core::{
     BackendKind, FinishReason, ModelInfo, ModelRef, Plan, Priority, Role, Sampled, SeqId, TokenId,
     decode_frame,
@@ -47,7 +47,7 @@ fn received(command: Command) -> Received {
 fn generate(id: u64, input: Input, params: Parameters) -> Received {
     let priority = Priority::Normal;
     received(Command::Generate(Box::new(Generate {
-        id,
+        id: EngineRequestId(id),
         input,
         params,
         priority,
@@ -74,7 +74,7 @@ fn text_of(event: &Event) -> &str {
 
 fn is_of(event: &Event, of: u64) -> bool {
     let (Event::Text { id, .. } | Event::Finished { id, .. }) = event else { return false };
-    *id == of
+    *id == EngineRequestId(of)
 }
 
 fn is_end(event: &Event) -> bool {
@@ -143,8 +143,8 @@ fn an_answer_is_whole_however_its_text_was_held() {
 #[test]
 fn who_begins_to_follow_an_answer_is_sent_it() {
     with_dummy(DummyScript { words: Some(100_000), ..DummyScript::default() }, |backend| {
-        let begins = received(Command::Stream { id: 1 });
-        let unknown = received(Command::Stream { id: 7 });
+        let begins = received(Command::Stream { id: EngineRequestId(1) });
+        let unknown = received(Command::Stream { id: EngineRequestId(7) });
         let commands = [followed(false, raw(1, "Hi")), begins, unknown];
         let (end, daemon) = run(backend, commands, |event, _| !matches!(event, Event::Text { .. }));
         assert!(end.is_ok());
@@ -157,7 +157,7 @@ fn a_cancel_is_answered_before_the_next_forward_pass() {
     with_dummy(DummyScript { words: Some(1000), ..DummyScript::default() }, |backend| {
         let (end, daemon) = run(backend, [raw(1, "Hi")], |event, commands| {
             if matches!(event, Event::Text { .. }) {
-                commands.send(received(Command::Cancel { id: 1 })).unwrap();
+                commands.send(received(Command::Cancel { id: EngineRequestId(1) })).unwrap();
             }
             !is_end(event)
         });

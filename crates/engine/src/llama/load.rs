@@ -133,6 +133,7 @@ pub fn with_model(
         deterministic,
         recommended: metadata::recommended(&model),
         chat_template: template.is_some(),
+        digest: None,
         inputs: Vec::new(),
         outputs: Vec::new(),
         weight_bytes: model.size(),

@@ -5,9 +5,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use threadrunner_core::engine_protocol::{StateDirectory, state_file};
+use threadrunner_core::engine_protocol::StateDirectory;
 use threadrunner_core::scheduler::{SavedStates, Session};
-use threadrunner_core::{ModelBackend, TokenId};
+use threadrunner_core::{CacheName, ModelBackend, ModelDigest, TokenId};
 
 use super::file::{self, Opened, Unusable};
 use super::fingerprint;
@@ -30,7 +30,7 @@ impl States {
     /// it can restore none or the model file cannot be read.
     pub fn new(
         directory: &StateDirectory,
-        model: Option<&Path>,
+        model: Option<(&Path, &ModelDigest)>,
         backend: &dyn ModelBackend,
     ) -> Option<Self> {
         let Some(format) = backend.state_format() else {
@@ -52,7 +52,7 @@ impl States {
 
     /// Returns the session with this name and the tokens that were saved of it. `None` if that is
     /// not a valid name.
-    pub fn session(&self, name: String) -> Option<Session> {
+    pub fn session(&self, name: CacheName) -> Option<Session> {
         let Some(path) = self.path(&name) else {
             tracing::warn!("a session's name takes 1 to 64 of A-Z, a-z, 0-9, '.', '_' and '-'");
             return None;
@@ -61,8 +61,8 @@ impl States {
         Some(Session { name, saved })
     }
 
-    fn path(&self, session: &str) -> Option<PathBuf> {
-        Some(self.directory.join(state_file(session)?))
+    fn path(&self, session: &CacheName) -> Option<PathBuf> {
+        Some(self.directory.join(session.file_name()?))
     }
 
     /// Opens the file at `path` if it is usable. Removes one that never will be.
@@ -83,7 +83,7 @@ impl States {
         }
     }
 
-    fn save(&self, session: &str, tokens: &[TokenId], state: &[u8]) -> io::Result<()> {
+    fn save(&self, session: &CacheName, tokens: &[TokenId], state: &[u8]) -> io::Result<()> {
         let Some(path) = self.path(session) else { return Ok(()) };
         let length = file::length(&self.fingerprint, tokens, state);
         if length > self.max_bytes {
@@ -139,8 +139,7 @@ impl Kept {
         let name = entry.file_name();
         let name = name.to_str()?;
         let unfinished = name.starts_with('.') && name.ends_with(UNFINISHED);
-        let session = name.strip_suffix(".state").and_then(state_file);
-        if !unfinished && session.is_none() {
+        if !unfinished && !CacheName::is_of_file(name) {
             return None;
         }
         let metadata = entry.metadata().ok().filter(fs::Metadata::is_file)?;
@@ -154,7 +153,7 @@ impl SavedStates for States {
         usize::try_from(self.max_bytes).unwrap_or(usize::MAX)
     }
 
-    fn read(&mut self, session: &str, tokens: &[TokenId]) -> Option<Vec<u8>> {
+    fn read(&mut self, session: &CacheName, tokens: &[TokenId]) -> Option<Vec<u8>> {
         let start = Instant::now();
         let path = self.path(session)?;
         let opened = self.open(&path).filter(|opened| opened.tokens == tokens)?;
@@ -168,7 +167,7 @@ impl SavedStates for States {
         Some(state)
     }
 
-    fn write(&mut self, session: &str, tokens: &[TokenId], state: &[u8]) {
+    fn write(&mut self, session: &CacheName, tokens: &[TokenId], state: &[u8]) {
         let start = Instant::now();
         match self.save(session, tokens, state) {
             Ok(()) => tracing::debug!(

@@ -45,22 +45,22 @@ fn aged(path: PathBuf, seconds: u64) {
 fn what_was_written_is_read() {
     let (folder, mut states) = states(1 << 20);
     assert_eq!(saved(&states, "a"), []);
-    states.write("a", &tokens(10), b"cells");
+    states.write(&"a".into(), &tokens(10), b"cells");
     assert_eq!(names(&folder), ["a.state"]);
     assert_eq!(saved(&states, "a"), tokens(10));
-    assert_eq!(states.read("a", &tokens(10)).unwrap(), b"cells");
-    states.write("a", &tokens(11), b"more cells");
-    assert_eq!(states.read("a", &tokens(11)).unwrap(), b"more cells");
+    assert_eq!(states.read(&"a".into(), &tokens(10)).unwrap(), b"cells");
+    states.write(&"a".into(), &tokens(11), b"more cells");
+    assert_eq!(states.read(&"a".into(), &tokens(11)).unwrap(), b"more cells");
     // The saved tokens are not those asked for, but the file stays for the next turn.
-    assert_eq!(states.read("a", &tokens(10)), None);
+    assert_eq!(states.read(&"a".into(), &tokens(10)), None);
     assert_eq!(saved(&states, "a"), tokens(11));
-    assert_eq!(states.read("b", &tokens(10)), None);
+    assert_eq!(states.read(&"b".into(), &tokens(10)), None);
 }
 
 #[test]
 fn the_format_stays_as_it_is() {
     let (folder, mut states) = states(1 << 20);
-    states.write("a", &[TokenId(1), TokenId(-2)], b"cells");
+    states.write(&"a".into(), &[TokenId(1), TokenId(-2)], b"cells");
     let mut bytes = b"TRstate\n".to_vec();
     bytes.extend([1, 0, 0, 0, 10, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0]);
     bytes.extend(crc32fast::hash(b"cells").to_le_bytes());
@@ -76,8 +76,8 @@ fn names_that_lead_elsewhere_are_no_sessions() {
     let (folder, mut states) = states(1 << 20);
     for name in ["", "../a", "a/b", ".a"] {
         assert_eq!(states.session(name.into()), None, "{name:?}");
-        states.write(name, &tokens(10), b"cells");
-        assert_eq!(states.read(name, &tokens(10)), None);
+        states.write(&name.into(), &tokens(10), b"cells");
+        assert_eq!(states.read(&name.into(), &tokens(10)), None);
     }
     assert!(names(&folder).is_empty());
 }
@@ -91,10 +91,10 @@ fn a_file_of_another_model_or_version_is_removed() {
     assert_eq!(saved(&states, "a"), []);
     assert!(!path.exists());
 
-    states.write("a", &tokens(10), b"cells");
+    states.write(&"a".into(), &tokens(10), b"cells");
     File::options().write(true).open(&path).unwrap().write_all_at(&[2], 8).unwrap();
     assert!(matches!(file::open(&path, FINGERPRINT), Err(Unusable::Version(2))));
-    assert_eq!(states.read("a", &tokens(10)), None);
+    assert_eq!(states.read(&"a".into(), &tokens(10)), None);
     assert!(!path.exists());
 }
 
@@ -104,7 +104,7 @@ proptest! {
         at in any::<prop::sample::Index>(), change in 1..=255_u8, cut in any::<bool>(),
     ) {
         let (folder, mut states) = states(1 << 20);
-        states.write("a", &tokens(10), b"cells of ten tokens");
+        states.write(&"a".into(), &tokens(10), b"cells of ten tokens");
         let path = folder.path().join("a.state");
         let mut bytes = fs::read(&path).unwrap();
         let at = at.index(bytes.len());
@@ -114,7 +114,7 @@ proptest! {
             bytes[at] ^= change;
         }
         fs::write(&path, bytes).unwrap();
-        prop_assert_eq!(states.read("a", &tokens(10)), None);
+        prop_assert_eq!(states.read(&"a".into(), &tokens(10)), None);
         prop_assert!(!path.exists());
     }
 
@@ -125,7 +125,7 @@ proptest! {
         for bytes in [bytes, begun] {
             fs::write(folder.path().join("a.state"), bytes).unwrap();
             prop_assert_eq!(saved(&states, "a"), []);
-            prop_assert_eq!(states.read("a", &[]), None);
+            prop_assert_eq!(states.read(&"a".into(), &[]), None);
         }
     }
 }
@@ -134,25 +134,25 @@ proptest! {
 fn the_least_recently_used_make_room() {
     let (folder, mut states) = states(1000);
     for (session, age) in [("a", 300), ("b", 200), ("c", 100)] {
-        states.write(session, &tokens(10), &[7; 200]);
+        states.write(&session.into(), &tokens(10), &[7; 200]);
         aged(folder.path().join(format!("{session}.state")), age);
     }
     fs::write(folder.path().join("notes"), [0; 5000]).unwrap();
-    assert!(states.read("a", &tokens(10)).is_some());
-    states.write("d", &tokens(10), &[7; 200]);
+    assert!(states.read(&"a".into(), &tokens(10)).is_some());
+    states.write(&"d".into(), &tokens(10), &[7; 200]);
     assert_eq!(names(&folder), ["a.state", "c.state", "d.state", "notes"]);
     // The earlier state of the same session makes room for the later one, and no other has to.
-    states.write("d", &tokens(10), &[7; 250]);
+    states.write(&"d".into(), &tokens(10), &[7; 250]);
     assert_eq!(names(&folder), ["a.state", "c.state", "d.state", "notes"]);
-    states.write("e", &tokens(10), &[7; 850]);
+    states.write(&"e".into(), &tokens(10), &[7; 850]);
     assert_eq!(names(&folder), ["e.state", "notes"]);
 }
 
 #[test]
 fn a_state_larger_than_all_may_be_is_not_saved() {
     let (folder, mut states) = states(1000);
-    states.write("a", &tokens(10), &[7; 200]);
-    states.write("b", &tokens(10), &[7; 950]);
+    states.write(&"a".into(), &tokens(10), &[7; 200]);
+    states.write(&"b".into(), &tokens(10), &[7; 950]);
     assert_eq!(names(&folder), ["a.state"]);
     assert_eq!(states.most_bytes(), 1000);
 }
@@ -162,11 +162,11 @@ fn what_a_crash_left_unfinished_counts_and_is_removed_later() {
     let (folder, mut states) = states(1000);
     let unfinished = folder.path().join(".a.123.tmp");
     fs::write(&unfinished, [0; 700]).unwrap();
-    states.write("b", &tokens(10), &[7; 150]);
-    states.write("c", &tokens(10), &[7; 150]);
+    states.write(&"b".into(), &tokens(10), &[7; 150]);
+    states.write(&"c".into(), &tokens(10), &[7; 150]);
     assert_eq!(names(&folder), [".a.123.tmp", "c.state"]);
     aged(unfinished, 100);
-    states.write("d", &tokens(10), &[7; 150]);
+    states.write(&"d".into(), &tokens(10), &[7; 150]);
     assert_eq!(names(&folder), ["c.state", "d.state"]);
 }
 
@@ -174,7 +174,7 @@ fn what_a_crash_left_unfinished_counts_and_is_removed_later() {
 fn a_directory_that_is_gone_fails_nobody() {
     let (folder, mut states) = states(1000);
     folder.close().unwrap();
-    states.write("a", &tokens(10), b"cells");
-    assert_eq!(states.read("a", &tokens(10)), None);
+    states.write(&"a".into(), &tokens(10), b"cells");
+    assert_eq!(states.read(&"a".into(), &tokens(10)), None);
     assert_eq!(saved(&states, "a"), []);
 }

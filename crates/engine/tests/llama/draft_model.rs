@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use threadrunner_core::engine_protocol::EngineRequestId;
 use threadrunner_core::scheduler::{Drafts, Output, Request, Scheduler};
 use threadrunner_core::{Draft, DraftRequest, FinishReason, Priority};
 
@@ -35,7 +36,9 @@ fn answers(
     for (id, prompt) in (0..).zip(prompts) {
         let params = Parameters { max_tokens: Some(max_tokens), ..greedy() };
         let (prompt, priority, session) = (prompt.clone(), Priority::Normal, None);
-        scheduler.submit(Request { id, prompt, params, priority, session }).unwrap();
+        scheduler
+            .submit(Request { id: EngineRequestId(id), prompt, params, priority, session })
+            .unwrap();
     }
     let mut answers = vec![(String::new(), Drafts::default()); prompts.len()];
     let mut passes = 0;
@@ -49,10 +52,10 @@ fn answers(
         scheduler.apply(step, outcome, &mut out);
         for output in out {
             match output {
-                Output::Text { id, text } => answers[id as usize].0.push_str(&text),
+                Output::Text { id, text } => answers[id.0 as usize].0.push_str(&text),
                 Output::Finished { id, drafts, finish_reason, .. } => {
                     assert_ne!(finish_reason, FinishReason::Canceled);
-                    answers[id as usize].1 = drafts;
+                    answers[id.0 as usize].1 = drafts;
                 }
                 Output::Failed { failure, .. } => panic!("{failure}"),
                 Output::Prefill { .. } | Output::Started { .. } => {}

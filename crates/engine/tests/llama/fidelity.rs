@@ -10,6 +10,7 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::model::params::LlamaModelParams;
 use llama_cpp_2::sampling::LlamaSampler;
 use llama_cpp_2::token::LlamaToken;
+use threadrunner_core::engine_protocol::EngineRequestId;
 use threadrunner_core::scheduler::{Change, Output, Request, Scheduler};
 use threadrunner_core::{ModelBackend, Parameters, Priority, SeqId, TokenId};
 
@@ -110,7 +111,13 @@ fn through_the_scheduler(
     while steps <= last || !scheduler.is_idle() {
         for (id, arrival) in (0..).zip(arrivals).filter(|(_, arrival)| arrival.step == steps) {
             let (prompt, params) = (arrival.prompt.clone(), arrival.params.clone());
-            let request = Request { id, prompt, params, priority: arrival.priority, session: None };
+            let request = Request {
+                id: EngineRequestId(id),
+                prompt,
+                params,
+                priority: arrival.priority,
+                session: None,
+            };
             scheduler.submit(request).unwrap();
         }
         steps += 1;

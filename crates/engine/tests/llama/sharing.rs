@@ -1,6 +1,6 @@
 //! Sequences that share cells.
 
-use threadrunner_core::engine_protocol::EngineOptions;
+use threadrunner_core::engine_protocol::{EngineOptions, EngineRequestId};
 use threadrunner_core::scheduler::{Output, Request, Scheduler};
 use threadrunner_core::{
     BackendError, Feed, ModelBackend, Parameters, Plan, PrefixCache, Priority, SeqId, Usage,
@@ -21,7 +21,13 @@ fn together(backend: &mut dyn ModelBackend, prompts: &[String], max_tokens: u32)
     for (id, prompt) in (0..).zip(prompts) {
         let prompt = backend.tokenize(prompt).unwrap();
         let params = Parameters { max_tokens: Some(max_tokens), ..greedy() };
-        let request = Request { id, prompt, params, priority: Priority::Normal, session: None };
+        let request = Request {
+            id: EngineRequestId(id),
+            prompt,
+            params,
+            priority: Priority::Normal,
+            session: None,
+        };
         scheduler.submit(request).unwrap();
     }
     let mut outputs = Vec::new();
@@ -37,7 +43,7 @@ fn together(backend: &mut dyn ModelBackend, prompts: &[String], max_tokens: u32)
     let (mut texts, mut read) = (vec![String::new(); prompts.len()], 0);
     for output in outputs {
         match output {
-            Output::Text { id, text } => texts[id as usize].push_str(&text),
+            Output::Text { id, text } => texts[id.0 as usize].push_str(&text),
             Output::Finished { usage, .. } => read += usage.prompt_tokens - usage.cached_tokens,
             Output::Failed { failure, .. } => panic!("{failure}"),
             Output::Prefill { .. } | Output::Started { .. } => {}
@@ -111,7 +117,7 @@ fn a_prompt_that_goes_on_from_an_ended_one_begins_with_its_cells() {
             let params = Parameters { max_tokens: Some(8), ..greedy() };
             scheduler
                 .submit(Request {
-                    id: 1,
+                    id: EngineRequestId(1),
                     prompt,
                     params,
                     priority: Priority::Normal,

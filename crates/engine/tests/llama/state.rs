@@ -4,9 +4,10 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use threadrunner_core::engine_protocol::{EngineOptions, StateDirectory};
+use threadrunner_core::engine_protocol::{EngineOptions, EngineRequestId, StateDirectory};
 use threadrunner_core::scheduler::{Output, ParkedStates, Request, Scheduler, Session};
 use threadrunner_core::{ModelBackend, Parameters, PrefixCache, Priority, SeqId, Usage};
+use threadrunner_engine::digest;
 use threadrunner_engine::state::States;
 
 use super::{gemma, greedy, smollm, try_with};
@@ -30,7 +31,13 @@ impl Loaded<'_> {
     fn ask(&mut self, session: Option<Session>, prompt: &str) -> (String, Usage) {
         let prompt = self.backend.tokenize(prompt).unwrap();
         let params = Parameters { max_tokens: Some(24), ..greedy() };
-        let request = Request { id: 1, prompt, params, priority: Priority::Interactive, session };
+        let request = Request {
+            id: EngineRequestId(1),
+            prompt,
+            params,
+            priority: Priority::Interactive,
+            session,
+        };
         self.scheduler.submit(request).unwrap();
         let mut outputs = Vec::new();
         while !self.scheduler.is_idle() {
@@ -75,7 +82,8 @@ fn load_with(
     let directory = StateDirectory { path: folder.to_owned(), max_bytes: 1 << 30 };
     let options = EngineOptions { context: Some(2048), ..options };
     try_with(model.clone(), options, |backend, _| {
-        let states = States::new(&directory, Some(&model), backend).unwrap();
+        let digest = digest::of(&model).unwrap();
+        let states = States::new(&directory, Some((&model, &digest)), backend).unwrap();
         let scheduler = Scheduler::new(backend.info());
         test(&mut Loaded { backend, scheduler, states, parked: ParkedStates::default() });
     })

@@ -210,7 +210,7 @@ fn a_workspace_has_its_own_model_unless_the_request_names_one() {
     // The variable takes the place of the general default, not of a workspace's own model.
     f.home.model_path = Some(f.in_models("a.gguf"));
     let resolve = |workspace: &str, name: Option<&str>| {
-        let workspace = f.config.workspace(&f.home, Some(workspace)).unwrap();
+        let workspace = f.config.workspace(&f.home, Some(&workspace.into())).unwrap();
         let llama = BackendKind::Llama;
         resolve_workspace_model(&f.home, &f.config, &workspace, llama, name)
             .map(|model| model.path.unwrap())

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::{Duration, SystemTime};
 
-use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta, JobState};
+use threadrunner_core::{ErrorCode, Failure, JobId, JobMeta, JobOutcome, JobState, Timestamp};
 use threadrunner_workspace::{WatchEvent, Watcher, WorkspaceError};
 
 use crate::support::{Fixture, now};
@@ -178,7 +178,7 @@ fn malformed_jobs_fail_with_a_reason() {
         assert_eq!(f.state(&id), JobState::Failed, "{reason}");
         assert!(f.reader().error_text(&id).unwrap().contains(reason), "{reason}");
         let record = f.reader().record(&id).unwrap();
-        assert_eq!(record.meta.status.as_deref(), Some("failed"), "{reason}");
+        assert_eq!(record.meta.status, Some(JobOutcome::Failed), "{reason}");
     }
     assert_eq!(fs::read_to_string(f.path().join("secret")).unwrap(), "secret");
 }
@@ -413,7 +413,7 @@ fn a_kind_of_job_that_cannot_be_run_keeps_what_is_known_of_it() {
         f.sync();
         let meta = f.reader().record(&id).unwrap().meta;
         assert_eq!((meta.tags, meta.parent), (vec!["a".to_owned()], JobId::parse("7").ok()));
-        assert_eq!(meta.submitted_at.as_deref(), Some("2026-01-31T12:00:00Z"));
+        assert_eq!(meta.submitted_at.as_ref().map(Timestamp::as_str), Some("2026-01-31T12:00:00Z"));
         assert_eq!(meta.other["voice"], "low");
         if kind != "dance" {
             assert_eq!(meta.mode.as_str(), kind);

@@ -47,7 +47,7 @@ fn a_job_is_named_by_any_part_of_its_id_that_fits_no_other() {
     }
     f.sync();
     let reader = f.reader();
-    let resolve = |text: &str| reader.resolve(text).map(|id| id.to_string());
+    let resolve = |text: &str| reader.resolve(&text.into()).map(|id| id.to_string());
     assert_eq!(resolve("1700000000000001_7").unwrap(), "1700000000000001_7");
     assert_eq!(resolve("18").unwrap(), "1800000000000000_9");
     assert_eq!(resolve("_9").unwrap(), "1800000000000000_9");
@@ -64,7 +64,7 @@ fn a_job_is_named_by_any_part_of_its_id_that_fits_no_other() {
 #[test]
 fn nothing_is_last_in_an_empty_workspace() {
     let f = Fixture::new();
-    assert!(matches!(f.reader().resolve("last"), Err(WorkspaceError::NotFound { .. })));
+    assert!(matches!(f.reader().resolve(&"last".into()), Err(WorkspaceError::NotFound { .. })));
 }
 
 #[test]

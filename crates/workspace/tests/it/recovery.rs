@@ -179,7 +179,7 @@ fn ids_go_on_after_finished_jobs_of_a_future_that_is_over() {
         let claimed = f.ws.submit_claimed(job(&id, "hi"), now()).unwrap();
         f.ws.complete(claimed, "x", &[], JobMeta::default(), now()).unwrap();
         f.sync();
-        assert_eq!(f.reader().resolve("last").unwrap(), id);
+        assert_eq!(f.reader().resolve(&"last".into()).unwrap(), id);
         newest = id;
     }
 }

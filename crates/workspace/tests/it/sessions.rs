@@ -36,7 +36,7 @@ fn answer(fixture: &mut Fixture, id: &JobId, parent: Option<&JobId>) {
 #[test]
 fn a_turn_is_noted_before_its_job_is_there_and_nobody_else_may_read_it() {
     let mut fixture = Fixture::new();
-    let mut session = SessionFile::new("state".to_owned());
+    let mut session = SessionFile::new("state".into());
     let id = ask(&mut fixture, &mut session);
     assert_eq!(fixture.reader().session_file(&name("s")).unwrap(), Some(session));
     assert_eq!(fixture.reader().session_names().unwrap(), [name("s")]);
@@ -48,7 +48,7 @@ fn a_turn_is_noted_before_its_job_is_there_and_nobody_else_may_read_it() {
 #[test]
 fn what_ended_without_being_written_down_is_seen_all_the_same() {
     let mut fixture = Fixture::new();
-    let mut session = SessionFile::new("state".to_owned());
+    let mut session = SessionFile::new("state".into());
     let first = ask(&mut fixture, &mut session);
     answer(&mut fixture, &first, None);
     let canceled = ask(&mut fixture, &mut session);
@@ -86,7 +86,7 @@ fn a_chain_whose_job_is_gone_says_so_and_one_tied_into_a_loop_ends() {
 #[test]
 fn a_session_of_which_nothing_is_left_is_none() {
     let mut fixture = Fixture::new();
-    let mut session = SessionFile::new("state".to_owned());
+    let mut session = SessionFile::new("state".into());
     let id = ask(&mut fixture, &mut session);
     fixture.ws.cancel(&id, now()).unwrap();
     fixture.sync();
@@ -100,7 +100,7 @@ fn a_session_of_which_nothing_is_left_is_none() {
 #[test]
 fn a_turn_that_cannot_be_noted_is_not_accepted_and_harms_no_other_job() {
     let mut fixture = Fixture::new();
-    let mut session = SessionFile::new("state".to_owned());
+    let mut session = SessionFile::new("state".into());
     // A file where the directory should be.
     fs::write(fixture.path().join(".sessions"), "in the way").unwrap();
     let (turn, other) = (fixture.ws.next_id(now()), fixture.ws.next_id(now()));
@@ -136,7 +136,7 @@ fn a_file_of_a_newer_version_is_refused_and_so_is_one_that_is_none() {
 
 /// Three turns, each added to `told` when it is answered; `None` if the disk gave up.
 fn converse(ws: &mut Workspace, told: &mut Vec<JobId>) -> Option<()> {
-    let mut session = SessionFile::new("state".to_owned());
+    let mut session = SessionFile::new("state".into());
     for _ in 0..3 {
         let id = ws.next_id(now());
         session.pending.push(id.clone());

@@ -1,7 +1,9 @@
 //! Jobs on their way through a workspace.
 
 use crate::support::{Fixture, job, now};
-use threadrunner_core::{ErrorCode, Failure, JobMeta, JobState, JobStatus, Output};
+use threadrunner_core::{
+    ErrorCode, Failure, JobMeta, JobOutcome, JobState, JobStatus, Output, Timestamp,
+};
 use threadrunner_workspace::{Attempt, Durability, Options, Workspace, WorkspaceError};
 
 #[test]
@@ -11,7 +13,10 @@ fn a_job_goes_from_submission_to_its_answer() {
     assert_eq!(f.state(&id), JobState::Ready);
     let record = f.reader().record(&id).unwrap();
     assert_eq!((record.attempts, &*record.prompt_start), (0, "Why is the sky blue?"));
-    assert_eq!(record.meta.submitted_at.as_deref(), Some("2026-01-01T00:00:00.000000Z"));
+    assert_eq!(
+        record.meta.submitted_at.as_ref().map(Timestamp::as_str),
+        Some("2026-01-01T00:00:00.000000Z")
+    );
 
     let mut claimed = f.claim(&id);
     assert_eq!((f.state(&id), claimed.prompt()), (JobState::Processing, "Why is the sky blue?"));
@@ -28,7 +33,7 @@ fn a_job_goes_from_submission_to_its_answer() {
     assert_eq!(f.reader().result(&id).unwrap(), b"Rayleigh scattering");
     assert_eq!(f.reader().partial(&id, 9).unwrap().bytes, b"scattering");
     let record = f.reader().record(&id).unwrap();
-    assert_eq!(record.meta.status.as_deref(), Some("done"));
+    assert_eq!(record.meta.status, Some(JobOutcome::Done));
     assert_eq!(record.meta.artifacts, ["result.txt"]);
     assert_eq!(f.files(&id), ["job.json", "meta.json", "prompt.txt", "result.txt"]);
 }
@@ -114,7 +119,7 @@ fn a_failed_job_says_why_and_can_be_retried() {
     assert_eq!(f.reader().error_text(&id).unwrap(), "no luck\ntry again\n");
     assert_eq!(f.reader().partial(&id, 0).unwrap().bytes, b"half");
     let record = f.reader().record(&id).unwrap();
-    assert_eq!((record.meta.status.as_deref(), record.meta.error), (Some("failed"), Some(failure)));
+    assert_eq!((record.meta.status, record.meta.error), (Some(JobOutcome::Failed), Some(failure)));
 
     f.ws.retry(&id).unwrap();
     f.sync();
@@ -149,8 +154,8 @@ fn a_queued_job_is_canceled_and_a_finished_one_removed() {
     f.sync();
     let record = f.reader().record(&id).unwrap();
     assert_eq!(
-        (record.state, record.meta.status.as_deref()),
-        (JobStatus::Canceled, Some("canceled"))
+        (record.state, record.meta.status),
+        (JobStatus::Canceled, Some(JobOutcome::Canceled))
     );
     f.ws.remove(&id).unwrap();
     f.sync();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use threadrunner_core::{JobId, JobState, Output};
+use threadrunner_core::{JobId, JobOutcome, JobState, Output};
 use threadrunner_workspace::fs::{Disk, FileSystem};
 use threadrunner_workspace::{
     Durability, Options, Reader, Recovered, Synced, Workspace, WorkspaceError,
@@ -199,16 +199,16 @@ fn check_whole(reader: &Reader, id: &JobId, state: JobState, context: &str) {
     assert_eq!(String::from_utf8(prompt).unwrap(), prompt_of(id), "{context}");
     assert_eq!(record.meta.tags, ["tag"], "{context}");
     assert!(record.meta.submitted_at.is_some(), "{context}");
-    let status = record.meta.status.as_deref();
+    let status = record.meta.status;
     match state {
         JobState::Done => {
             assert_eq!(reader.result(id).unwrap(), result_of(id).as_bytes(), "{context}");
             assert_eq!(reader.output(id).unwrap(), output_of(id), "{context}");
-            assert_eq!(status, Some("done"), "{context}");
+            assert_eq!(status, Some(JobOutcome::Done), "{context}");
         }
         JobState::Failed => {
             assert!(!reader.error_text(id).unwrap().is_empty(), "{context}");
-            assert!(matches!(status, Some("failed" | "canceled")), "{context}");
+            assert!(matches!(status, Some(JobOutcome::Failed | JobOutcome::Canceled)), "{context}");
         }
         JobState::Ready => assert_eq!(status, None, "{context}"),
         JobState::Writing | JobState::Processing => panic!("{context}"),

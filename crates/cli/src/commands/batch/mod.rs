@@ -83,7 +83,7 @@ async fn answer(session: &mut Session, batch: &mut Batch) -> Result<(), CommandE
             BatchEvent::Line(line) => {
                 session.spinner.hide();
                 let text = String::from_utf8_lossy(&line);
-                session.attend(output::print_patiently(&text)).await??;
+                session.attempt(output::print_patiently(&text)).await?;
             }
         }
     }

@@ -10,8 +10,10 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 use jiff::tz::Offset;
 use threadrunner_core::protocol::{Conversation, Op, SessionQuery, Submission, ask};
-use threadrunner_core::{ErrorCode, ExitCode, Failure, JobId, Parameters, SessionName};
-use threadrunner_home::{AskedModel, DEFAULT_WORKSPACE, Home};
+use threadrunner_core::{
+    ErrorCode, ExitCode, Failure, JobId, Parameters, SessionName, WorkspaceName,
+};
+use threadrunner_home::{AskedModel, Home};
 
 use super::answer::{Expected, most_tokens, show_answer, tell_void};
 use super::sessions::{choose, left, save};
@@ -33,7 +35,7 @@ pub(crate) fn run(mut args: ChatArgs) -> CommandResult {
     home.create()?;
     with_session(home, None, async |session| {
         (session.verbose, session.plain) = (args.verbose, args.plain);
-        let chosen = choose(session, &args.within, args.workspace.as_deref()).await?;
+        let chosen = choose(session, &args.within, args.workspace.as_ref()).await?;
         let chat = Chat::begin(session, args, chosen, params).await?;
         let mut input = Input::start(session.home().cache_dir.join("chat_history"))?;
         match input.is_terminal() {
@@ -47,7 +49,7 @@ pub(crate) fn run(mut args: ChatArgs) -> CommandResult {
 /// A running conversation.
 struct Chat {
     name: SessionName,
-    workspace: String,
+    workspace: WorkspaceName,
     /// The model for a session that has none of its own.
     usual: AskedModel,
     /// The model chosen with `-m`, `--backend` or `/model`.
@@ -79,7 +81,7 @@ impl Chat {
             Some(name) => name,
             None => new_name(SystemTime::now(), std::process::id())?,
         };
-        let workspace = args.workspace.unwrap_or_else(|| DEFAULT_WORKSPACE.to_owned());
+        let workspace = args.workspace.unwrap_or_default();
         let model = match args.model.is_some() || args.backend.is_some() {
             true => {
                 let (home, model) = (session.home(), args.model.as_deref());
@@ -167,7 +169,7 @@ impl Chat {
                 Ok(())
             }
             Line::Model(name) => {
-                let (home, workspace) = (session.home(), Some(self.workspace.as_str()));
+                let (home, workspace) = (session.home(), Some(&self.workspace));
                 self.model = Some(AskedModel::named(home, workspace, None, Some(&name))?);
                 Ok(())
             }
@@ -186,7 +188,7 @@ impl Chat {
             Line::Show => {
                 let said = self.said(session).await?;
                 let text = transcript::shown(&said, session.plain);
-                Ok(session.attend(output::print_patiently(&text)).await??)
+                session.attempt(output::print_patiently(&text)).await
             }
             Line::Save(path) => {
                 let said = self.said(session).await?;
@@ -223,7 +225,7 @@ impl Chat {
             ..Submission::default()
         };
         let asked = self.params.max_tokens;
-        let most = most_tokens(session.home(), Some(self.workspace.as_str()), asked)?;
+        let most = most_tokens(session.home(), Some(&self.workspace), asked)?;
         session.spinner = Spinner::new();
         let answered = async {
             let replies = session.open(Op::Run(Box::new(submission))).await?;

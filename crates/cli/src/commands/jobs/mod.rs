@@ -38,7 +38,7 @@ pub(crate) fn run(args: JobsArgs) -> CommandResult {
         if args.watch {
             return watch::run(session, query, args.json).await;
         }
-        let files = Files::alone(session, query.workspace.as_deref()).await?;
+        let files = Files::alone(session, query.workspace.as_ref()).await?;
         if args.ids {
             let ids = match files {
                 Some(files) => files.jobs(&query)?.jobs.into_iter().map(|job| job.job).collect(),
@@ -81,7 +81,7 @@ fn table(jobs: &[JobRecord], now: SystemTime, width: Option<usize>) -> Table<6> 
     });
     for job in jobs {
         let dash = || "-".to_owned();
-        let age = job.meta.submitted_at.as_deref().and_then(|time| format::age(time, now));
+        let age = job.meta.submitted_at.as_ref().and_then(|time| format::age(time, now));
         let mut prompt = format::prompt_start(&job.prompt_start);
         if !job.meta.tags.is_empty() {
             let tags: Vec<_> = job.meta.tags.iter().map(|tag| format::one_line(tag)).collect();

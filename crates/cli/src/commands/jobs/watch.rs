@@ -6,7 +6,6 @@ use std::time::{Duration, SystemTime};
 use threadrunner_client::{Replies, is_loss};
 use threadrunner_core::protocol::{JobList, JobRecord, JobsQuery, Progress, ReplyBody, ask};
 use threadrunner_core::{ErrorCode, ExitCode, JobId, JobStatus};
-use threadrunner_workspace::age_s;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 
@@ -92,7 +91,7 @@ async fn on_a_terminal(
     query: &JobsQuery,
     screen: &mut Screen,
 ) -> Result<std::convert::Infallible, CommandError> {
-    let (mut changes, _) = watch(session, query.workspace.as_deref()).await?;
+    let (mut changes, _) = watch(session, query.workspace.as_ref()).await?;
     let mut resized = signal(SignalKind::window_change())
         .map_err(|error| refused_by_system("watch the terminal's size", &error))?;
     loop {
@@ -114,7 +113,7 @@ async fn on_a_terminal(
                     () = sleep_until(older) => Ok(false),
                 }
             };
-            if session.attend(changed).await?? {
+            if session.attempt(changed).await? {
                 break;
             }
         }
@@ -130,7 +129,7 @@ async fn on_a_terminal(
                 }
             }
         };
-        session.attend(others).await??;
+        session.attempt(others).await?;
     }
 }
 
@@ -141,7 +140,7 @@ async fn line_by_line(
     json: bool,
     listed: &mut bool,
 ) -> Result<std::convert::Infallible, CommandError> {
-    let (mut changes, _) = watch(session, wanted.workspace.as_deref()).await?;
+    let (mut changes, _) = watch(session, wanted.workspace.as_ref()).await?;
     if !*listed {
         let list = session.call(ask::Jobs(wanted.clone())).await?;
         // Oldest first, because later changes are printed below.
@@ -163,8 +162,7 @@ async fn line_by_line(
                     Err(error) => return Err(error),
                 };
                 // If the job has moved on, its next change reports it.
-                if record.state == state && wanted.fits(&record, age_s(&record, SystemTime::now()))
-                {
+                if record.state == state && wanted.fits(&record, SystemTime::now()) {
                     print(&record, json)?;
                 }
             }
@@ -183,7 +181,7 @@ async fn next(
     session: &mut Session,
     changes: &mut Replies,
 ) -> Result<Option<(JobId, Option<JobStatus>)>, CommandError> {
-    match session.attend(changes.next()).await?? {
+    match session.attempt(changes.next()).await? {
         ReplyBody::Event(Progress::Changed { job, state, .. }) => Ok(Some((job, state))),
         ReplyBody::Event(Progress::Missed { .. }) => Ok(None),
         _ => Err(strange("it stopped watching")),

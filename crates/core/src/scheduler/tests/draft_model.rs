@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::super::{Drafts, Output};
 use super::harness::{CANCELED, Harness, STOPPED, answer_alone, answer_in_words};
+use crate::engine_protocol::EngineRequestId;
 use crate::{Draft, ModelInfo, Parameters, PrefixCache, Priority, TokenId};
 
 fn with_model(n_ctx: u32, n_batch: u32, n_seq_max: u32) -> ModelInfo {
@@ -17,7 +18,7 @@ fn harness() -> Harness {
     Harness::of(with_model(2000, 64, 4))
 }
 
-fn drafts_of(harness: &Harness, id: u64) -> Drafts {
+fn drafts_of(harness: &Harness, id: EngineRequestId) -> Drafts {
     let of = |output: &Output| match output {
         Output::Finished { id: of, drafts, .. } if *of == id => Some(*drafts),
         _ => None,

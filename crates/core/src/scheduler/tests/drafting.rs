@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::super::{Drafts, Output};
 use super::harness::{CANCELED, CUT, Harness, STOPPED, answer_in_words};
+use crate::engine_protocol::EngineRequestId;
 use crate::{ModelInfo, Parameters, Plan, PrefixCache, Priority};
 
 fn with_drafts(n_ctx: u32, n_batch: u32, n_seq_max: u32) -> ModelInfo {
@@ -19,7 +20,7 @@ fn harness(words: u64) -> Harness {
     harness
 }
 
-fn drafts_of(harness: &Harness, id: u64) -> Drafts {
+fn drafts_of(harness: &Harness, id: EngineRequestId) -> Drafts {
     let of = |output: &Output| match output {
         Output::Finished { id: of, drafts, .. } if *of == id => Some(*drafts),
         _ => None,

@@ -2,6 +2,7 @@
 
 use super::super::Output;
 use super::harness::{CUT, End, Harness, STOPPED, answer_alone};
+use crate::engine_protocol::EngineRequestId;
 use crate::{ErrorCode, Parameters, Priority};
 
 #[test]
@@ -49,7 +50,7 @@ fn the_lowest_priority_is_preempted_and_then_the_youngest() {
     let old = harness.submit_as(Priority::Normal, 4, 40);
     let young = harness.submit_as(Priority::Normal, 4, 40);
     harness.finish();
-    let ends: Vec<u64> = harness
+    let ends: Vec<EngineRequestId> = harness
         .outputs
         .iter()
         .filter_map(|output| match output {
@@ -135,7 +136,8 @@ fn each_preemption_raises_the_rank() {
     harness.submit_as(Priority::Interactive, 4, 50);
     harness.step();
     harness.scheduler.preempt_least();
-    let left: Vec<u64> = harness.scheduler.running.values().map(|running| running.id).collect();
+    let left: Vec<EngineRequestId> =
+        harness.scheduler.running.values().map(|running| running.id).collect();
     assert_eq!(left, [batch], "by now it ranks with the interactive ones, and is older");
 }
 

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use super::super::tree::Hold;
 use super::super::{Change, Output, ParkedStates, Request, SavedStates, Scheduler, Session};
 use super::fake::{Fake, distinct};
+use crate::engine_protocol::EngineRequestId;
 use crate::{
-    ErrorCode, Failure, FinishReason, ModelInfo, Parameters, Plan, PrefixCache, Priority, SeqId,
-    TokenId, Usage,
+    CacheName, ErrorCode, Failure, FinishReason, ModelInfo, Parameters, Plan, PrefixCache,
+    Priority, SeqId, TokenId, Usage,
 };
 
 /// The states of sessions, by name.
@@ -24,18 +25,18 @@ impl SavedStates for States {
         4 * 100
     }
 
-    fn read(&mut self, session: &str, tokens: &[TokenId]) -> Option<Vec<u8>> {
+    fn read(&mut self, session: &CacheName, tokens: &[TokenId]) -> Option<Vec<u8>> {
         self.read += 1;
-        let (of, state) = self.saved.get(session)?;
+        let (of, state) = self.saved.get(session.as_str())?;
         (of == tokens).then(|| state.clone())
     }
 
-    fn write(&mut self, session: &str, tokens: &[TokenId], state: &[u8]) {
+    fn write(&mut self, session: &CacheName, tokens: &[TokenId], state: &[u8]) {
         assert_eq!(state.len(), 4 * tokens.len(), "the state of other tokens");
         let cells = state.chunks(4).map(|cell| i32::from_le_bytes(cell.try_into().unwrap()));
         assert!(tokens.iter().map(|token| token.0).eq(cells), "the state of other tokens");
         self.written += 1;
-        self.saved.insert(session.into(), (tokens.to_vec(), state.to_vec()));
+        self.saved.insert(session.to_string(), (tokens.to_vec(), state.to_vec()));
     }
 }
 
@@ -97,7 +98,7 @@ impl Harness {
         prompt: Vec<TokenId>,
         params: Parameters,
         priority: Priority,
-    ) -> Result<u64, Failure> {
+    ) -> Result<EngineRequestId, Failure> {
         self.submit_turn(None, prompt, params, priority)
     }
 
@@ -108,8 +109,8 @@ impl Harness {
         prompt: Vec<TokenId>,
         params: Parameters,
         priority: Priority,
-    ) -> Result<u64, Failure> {
-        let id = self.next_id;
+    ) -> Result<EngineRequestId, Failure> {
+        let id = EngineRequestId(self.next_id);
         self.next_id += 1;
         let session = session.map(|name| {
             let saved = self.states.saved.get(name).map(|(tokens, _)| tokens.clone());
@@ -141,16 +142,21 @@ impl Harness {
         Self { states, outputs, next_id, ..Self::of(fake.info) }
     }
 
-    pub(super) fn submit(&mut self, length: usize, answer: usize) -> u64 {
+    pub(super) fn submit(&mut self, length: usize, answer: usize) -> EngineRequestId {
         self.submit_as(Priority::Normal, length, answer)
     }
 
-    pub(super) fn submit_as(&mut self, priority: Priority, length: usize, answer: usize) -> u64 {
+    pub(super) fn submit_as(
+        &mut self,
+        priority: Priority,
+        length: usize,
+        answer: usize,
+    ) -> EngineRequestId {
         let prompt = self.prompt(length, answer);
         self.submit_prompt(prompt, Parameters::default(), priority).unwrap()
     }
 
-    pub(super) fn cancel(&mut self, id: u64) -> bool {
+    pub(super) fn cancel(&mut self, id: EngineRequestId) -> bool {
         self.scheduler.cancel(id, &mut self.outputs)
     }
 
@@ -210,7 +216,7 @@ impl Harness {
         panic!("no end in sight");
     }
 
-    pub(super) fn text(&self, id: u64) -> String {
+    pub(super) fn text(&self, id: EngineRequestId) -> String {
         let mut all = String::new();
         for output in &self.outputs {
             if let Output::Text { id: of, text } = output
@@ -222,7 +228,7 @@ impl Harness {
         all
     }
 
-    pub(super) fn words(&self, id: u64) -> usize {
+    pub(super) fn words(&self, id: EngineRequestId) -> usize {
         self.text(id).split_whitespace().count()
     }
 
@@ -235,19 +241,19 @@ impl Harness {
     }
 
     /// How many tokens of its prompt a finished request did not compute.
-    pub(super) fn cached(&self, id: u64) -> Option<u32> {
+    pub(super) fn cached(&self, id: EngineRequestId) -> Option<u32> {
         self.usage(id).map(|usage| usage.cached_tokens)
     }
 
     /// The token counts of a finished request.
-    pub(super) fn usage(&self, id: u64) -> Option<Usage> {
+    pub(super) fn usage(&self, id: EngineRequestId) -> Option<Usage> {
         self.outputs.iter().find_map(|output| match output {
             Output::Finished { id: of, usage, .. } if *of == id => Some(*usage),
             _ => None,
         })
     }
 
-    pub(super) fn ends(&self, id: u64) -> Vec<End> {
+    pub(super) fn ends(&self, id: EngineRequestId) -> Vec<End> {
         let end = |output: &Output| match output {
             Output::Finished { id: of, finish_reason, .. } if *of == id => {
                 Some(End::Finished(*finish_reason))

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::super::Output;
 use super::harness::{Harness, STOPPED, answer_alone};
 
+use crate::engine_protocol::EngineRequestId;
 use crate::{Feed, Parameters, Plan, Priority, SeqId, TokenId};
 
 fn submit_known(
@@ -12,14 +13,14 @@ fn submit_known(
     priority: Priority,
     length: usize,
     answer: usize,
-) -> (u64, Vec<TokenId>) {
+) -> (EngineRequestId, Vec<TokenId>) {
     let prompt = harness.prompt(length, answer);
     let id = harness.submit_prompt(prompt.clone(), Parameters::default(), priority).unwrap();
     (id, prompt)
 }
 
 /// Checks that each was answered as if it were alone.
-fn all_answered(harness: &Harness, requests: &[(u64, Vec<TokenId>)]) {
+fn all_answered(harness: &Harness, requests: &[(EngineRequestId, Vec<TokenId>)]) {
     for (id, prompt) in requests {
         assert_eq!(harness.ends(*id), STOPPED);
         assert_eq!(harness.text(*id), answer_alone(prompt.clone(), Parameters::default()));
@@ -57,7 +58,7 @@ fn the_youngest_of_the_lowest_priority_is_paused_first() {
     harness.step();
     harness.submit_as(Priority::Interactive, 10, 5);
     harness.step();
-    let running: Vec<u64> = harness.scheduler.running.values().map(|s| s.id).collect();
+    let running: Vec<EngineRequestId> = harness.scheduler.running.values().map(|s| s.id).collect();
     assert!(running.contains(&ids[0]) && running.contains(&ids[2]) && !running.contains(&ids[1]));
     harness.finish();
 }
@@ -69,7 +70,7 @@ fn interactive_requests_do_not_pause_each_other() {
     harness.step();
     harness.submit_as(Priority::Interactive, 10, 5);
     harness.step();
-    let running: Vec<u64> = harness.scheduler.running.values().map(|s| s.id).collect();
+    let running: Vec<EngineRequestId> = harness.scheduler.running.values().map(|s| s.id).collect();
     assert_eq!(running, first);
     harness.finish();
 }
@@ -165,7 +166,8 @@ fn a_short_interactive_prompt_does_not_wait_for_many_batch_prompts_beside_it() {
 #[test]
 fn beside_an_interactive_answer_the_others_take_turns_where_all_would_hold_it_up() {
     let mut harness = Harness::new(10_000, 64, 32);
-    let others: Vec<u64> = (0..20).map(|_| harness.submit_as(Priority::Batch, 2, 100)).collect();
+    let others: Vec<EngineRequestId> =
+        (0..20).map(|_| harness.submit_as(Priority::Batch, 2, 100)).collect();
     while !harness.answers_under_way(20) {
         harness.step();
     }

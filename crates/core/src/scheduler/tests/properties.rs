@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use super::super::Output;
 use super::fake::POISON;
 use super::harness::{CANCELED, End, Harness, STOPPED, answer_alone, answer_in_words};
+use crate::engine_protocol::EngineRequestId;
 use crate::{
     Draft, ErrorCode, FinishReason, ModelInfo, Parameters, PrefixCache, Priority, TokenId,
 };
@@ -112,7 +113,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
 }
 
 struct Submitted {
-    id: u64,
+    id: EngineRequestId,
     prompt: Vec<TokenId>,
     params: Parameters,
 }

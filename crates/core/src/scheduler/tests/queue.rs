@@ -1,16 +1,22 @@
 use super::super::queue::{Queue, Waiting};
 use super::super::sequence::{Request, Sequence};
+use crate::engine_protocol::EngineRequestId;
 use crate::{Parameters, Priority, SeqId, TokenId};
 
 fn waiting(priority: Priority, arrival: u64, kept: Option<SeqId>) -> Waiting {
     let prompt = vec![TokenId(1)];
-    let request =
-        Request { id: arrival, prompt, params: Parameters::default(), priority, session: None };
+    let request = Request {
+        id: EngineRequestId(arrival),
+        prompt,
+        params: Parameters::default(),
+        priority,
+        session: None,
+    };
     Waiting { sequence: Sequence::new(request, arrival), kept }
 }
 
 fn order(mut queue: Queue, sequence_free: bool) -> Vec<u64> {
-    std::iter::from_fn(|| queue.pop(sequence_free)).map(|waiting| waiting.sequence.id).collect()
+    std::iter::from_fn(|| queue.pop(sequence_free)).map(|waiting| waiting.sequence.id.0).collect()
 }
 
 #[test]

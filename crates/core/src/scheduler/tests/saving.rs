@@ -1,17 +1,18 @@
 //! Sessions whose cells outlive the cache.
 
 use super::harness::{CANCELED, Harness, STOPPED, answer_alone};
+use crate::engine_protocol::EngineRequestId;
 use crate::{ErrorCode, ModelInfo, Parameters, PrefixCache, Priority, TokenId};
 
 const KINDS: [PrefixCache; 3] = [PrefixCache::Any, PrefixCache::Window(20), PrefixCache::None];
 
-fn turn(harness: &mut Harness, session: &str, prompt: &[TokenId]) -> u64 {
+fn turn(harness: &mut Harness, session: &str, prompt: &[TokenId]) -> EngineRequestId {
     let params = Parameters::default();
     harness.submit_turn(Some(session), prompt.to_vec(), params, Priority::Normal).unwrap()
 }
 
 /// Runs a turn from beginning to end.
-fn whole_turn(harness: &mut Harness, session: &str, prompt: &[TokenId]) -> u64 {
+fn whole_turn(harness: &mut Harness, session: &str, prompt: &[TokenId]) -> EngineRequestId {
     let id = turn(harness, session, prompt);
     harness.finish();
     assert_eq!(harness.ends(id), STOPPED);

@@ -1,6 +1,7 @@
 //! A common prefix is computed once.
 
 use super::harness::{Harness, STOPPED, answer_alone};
+use crate::engine_protocol::EngineRequestId;
 use crate::{ModelInfo, Parameters, PrefixCache, Priority, TokenId};
 
 /// A prompt that is answered by `answer` tokens: a prefix common to its `family`, and a tail of its
@@ -10,7 +11,7 @@ fn prompt(family: i32, prefix: usize, tail: i32, length: usize, answer: i32) -> 
     prefix.chain((0..length as i32).map(|n| TokenId(500 + (tail + n) % 90))).collect()
 }
 
-fn submit(harness: &mut Harness, prompt: &[TokenId], priority: Priority) -> u64 {
+fn submit(harness: &mut Harness, prompt: &[TokenId], priority: Priority) -> EngineRequestId {
     harness.submit_prompt(prompt.to_vec(), Parameters::default(), priority).unwrap()
 }
 
@@ -27,8 +28,8 @@ fn window(tokens: u32) -> ModelInfo {
 }
 
 /// Submits these together and checks that each is answered as if it were alone.
-fn all_answered(harness: &mut Harness, prompts: &[Vec<TokenId>]) -> Vec<u64> {
-    let ids: Vec<u64> =
+fn all_answered(harness: &mut Harness, prompts: &[Vec<TokenId>]) -> Vec<EngineRequestId> {
+    let ids: Vec<EngineRequestId> =
         prompts.iter().map(|prompt| submit(harness, prompt, Priority::Normal)).collect();
     harness.finish();
     for (id, prompt) in ids.iter().zip(prompts) {
@@ -121,7 +122,7 @@ fn a_more_urgent_one_that_begins_alike_leads_and_the_first_joins_it() {
 fn followers_go_on_when_their_leader_is_canceled() {
     let mut harness = Harness::new(2000, 64, 8);
     let prompts: Vec<_> = (0..3).map(|tail| prompt(100, 500, tail, 20, 5)).collect();
-    let ids: Vec<u64> =
+    let ids: Vec<EngineRequestId> =
         prompts.iter().map(|prompt| submit(&mut harness, prompt, Priority::Normal)).collect();
     harness.step();
     harness.cancel(ids[0]);
@@ -133,7 +134,7 @@ fn followers_go_on_when_their_leader_is_canceled() {
 #[test]
 fn a_follower_canceled_while_it_waits_leaves_the_others_alone() {
     let mut harness = Harness::new(2000, 64, 8);
-    let ids: Vec<u64> = (0..3)
+    let ids: Vec<EngineRequestId> = (0..3)
         .map(|tail| submit(&mut harness, &prompt(100, 500, tail, 20, 5), Priority::Normal))
         .collect();
     harness.step();

@@ -1,5 +1,6 @@
 use super::super::Output;
 use super::harness::{CANCELED, CUT, Harness, STOPPED, answer_alone};
+use crate::engine_protocol::EngineRequestId;
 use crate::{ErrorCode, Parameters, Plan, Priority, SeqId, TokenId};
 
 /// How many tokens each sequence is fed, in the order of the sequences.
@@ -126,7 +127,7 @@ fn a_thousand_waiting_batch_jobs_do_not_hold_up_a_person() {
     assert!(order_of_starts(&harness).len() <= 4);
 }
 
-fn order_of_starts(harness: &Harness) -> Vec<u64> {
+fn order_of_starts(harness: &Harness) -> Vec<EngineRequestId> {
     let started = |output: &Output| match output {
         Output::Started { id } => Some(*id),
         _ => None,

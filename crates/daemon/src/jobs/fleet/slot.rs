@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use threadrunner_core::engine_protocol::EngineInfo;
 use threadrunner_core::protocol::LoadedModel;
-use threadrunner_core::{Failure, JobSpec, KeepAlive, ModelInfo, ModelRef, OutputKind, Usage};
+use threadrunner_core::{
+    Failure, JobSpec, KeepAlive, ModelDigest, ModelInfo, ModelRef, OutputKind, Usage,
+};
 
 use super::engine::{Engine, Started};
 use crate::engine::EngineId;
@@ -265,6 +267,11 @@ impl Ready {
     /// The size of its context in tokens; 0 if unknown.
     pub(crate) fn context(&self) -> u32 {
         self.info.n_ctx
+    }
+
+    /// The digest of its files, if it has one.
+    pub(super) fn digest(&self) -> Option<ModelDigest> {
+        self.info.digest.clone()
     }
 
     /// Checks that the model takes what a job asks.

@@ -1,5 +1,5 @@
 use threadrunner_core::engine_protocol::Event;
-use threadrunner_core::{BackendKind, ErrorCode, Failure, KeepAlive, Memory};
+use threadrunner_core::{BackendKind, ErrorCode, Failure, KeepAlive, Memory, ModelDigest};
 
 use super::*;
 use crate::jobs::rooms::{Limits, Wanted};
@@ -318,6 +318,23 @@ fn an_engine_whose_files_were_replaced_finishes_its_jobs_first() {
     assert_eq!(story.fleet.check_files(&a, &new), Files::Outdated);
     story.fleet.leave(&a);
     assert_eq!(story.fleet.check_files(&a, &new), Files::Loaded);
+}
+
+#[test]
+fn a_model_has_the_digest_that_its_engine_tells_once_it_is_loaded() {
+    let mut story = Story::new();
+    let a = model("a");
+    let unread = a.id(None);
+    assert_eq!(story.fleet.id_of(&a), unread);
+    story.size("a", 10);
+    story.start("a");
+    assert_eq!(story.fleet.id_of(&a), unread);
+    let digest = Some(ModelDigest::sampled(7));
+    let info = ModelInfo { digest: digest.clone(), ..ModelInfo::default() };
+    story.fleet.loaded(&a, info, EngineInfo::default(), true, story.now);
+    assert_eq!(story.fleet.id_of(&a), a.id(digest));
+    story.fleet.leave(&a).unwrap();
+    assert_eq!(story.fleet.id_of(&a), unread);
 }
 
 #[test]

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use tempfile::TempDir;
-use threadrunner_core::engine_protocol::{Command, EngineInfo, EngineOptions, Event, Load};
+use threadrunner_core::engine_protocol::{
+    Command, EngineInfo, EngineOptions, EngineRequestId, Event, Load,
+};
 use threadrunner_core::{
     BackendKind, FinishReason, JobMeta, JobSpec, JobState, KeepAlive, ModelInfo, ModelRef,
     Priority, Timings, Usage,
@@ -61,7 +63,7 @@ fn ready(info: ModelInfo) -> Event {
 
 fn finished(id: u64, finish_reason: FinishReason) -> Event {
     let (usage, timings) = (Usage::default(), Timings::default());
-    Event::Finished { id, finish_reason, usage, timings }
+    Event::Finished { id: EngineRequestId(id), finish_reason, usage, timings }
 }
 
 fn exited(how: &str, was_killed: bool) -> EngineMessage {

@@ -57,9 +57,8 @@ impl Keeper {
                 let waited = job
                     .meta
                     .submitted_at
-                    .as_deref()
-                    .and_then(threadrunner_workspace::parse_timestamp)
-                    .and_then(|submitted| now.duration_since(submitted).ok())
+                    .as_ref()
+                    .and_then(|submitted| submitted.age(now))
                     .unwrap_or_default();
                 let time_left_s = job.spec.timeout_s.map(|seconds| seconds - waited.as_secs_f64());
                 self.needs.add(&id, &job.spec.after);

@@ -57,7 +57,7 @@ impl Arguments {
     fn new(given: Rest<ValueOrKwargs>) -> Result<Self, Error> {
         let given = given.into_values();
         let (ordered, named): (&[Value], Kwargs) = from_args(&given)?;
-        Ok(Self { ordered: ordered.to_vec().into_iter(), named })
+        Ok(Self { ordered: Vec::from(ordered).into_iter(), named })
     }
 
     /// The next positional argument, else the one named `name`.

@@ -120,10 +120,10 @@ mod tests {
         );
         let call = |arguments| json!({"type": "function", "id": "1", "function": {"name": "f", "arguments": arguments}});
         let calls = [json!("{\"city\": \"Rome\"}"), json!("[1"), json!("3")].map(call);
+        let parsed = [json!({"city": "Rome"}), json!("[1"), json!("3")].map(call);
         assert_eq!(
             shown(json!({"role": "assistant", "content": null, "tool_calls": calls})),
-            json!({"role": "assistant", "content": "", "tool_calls":
-                [json!({"city": "Rome"}), json!("[1"), json!("3")].map(call)})
+            json!({"role": "assistant", "content": "", "tool_calls": parsed})
         );
     }
 }

@@ -28,10 +28,10 @@ async fn beside_another() -> (Story, JobId, EngineId) {
 async fn an_engine_that_speaks_of_a_request_of_another_is_ended_and_nobody_believes_it() {
     let failure = Failure::new(ErrorCode::Inference, "no");
     for event in [
-        Event::Prefill { id: 1, done: 1, total: 2 },
-        Event::Text { id: 1, text: "not yours".to_owned() },
+        Event::Prefill { id: EngineRequestId(1), done: 1, total: 2 },
+        Event::Text { id: EngineRequestId(1), text: "not yours".to_owned() },
         finished(1, FinishReason::Stop),
-        Event::Failed { id: 1, failure },
+        Event::Failed { id: EngineRequestId(1), failure },
     ] {
         let (mut story, id, other) = beside_another().await;
         let words = format!("{event:?}");
@@ -40,7 +40,10 @@ async fn an_engine_that_speaks_of_a_request_of_another_is_ended_and_nobody_belie
             .engine(other, EngineMessage::Events(vec![event, finished(1, FinishReason::Stop)]));
         assert!(!story.owner.fleet.has_engine(&named("a")), "{words}");
         let live = &story.owner.live[&id];
-        assert!(live.runs(1) && live.view.as_ref().unwrap().borrow().text.is_empty(), "{words}");
+        assert!(
+            live.runs(EngineRequestId(1)) && live.view.as_ref().unwrap().borrow().text.is_empty(),
+            "{words}"
+        );
         story.says(finished(1, FinishReason::Stop));
         story.until(|owner| owner.live.is_empty()).await;
         assert_eq!(story.served[0].reader.locate(&id).unwrap().0, JobState::Done);
@@ -59,8 +62,8 @@ async fn what_an_engine_may_not_say_ends_it_and_costs_its_jobs_an_attempt() {
         Event::Sized { wanted: memory, least: memory },
         Event::Loading { fraction: 0.5 },
         ready,
-        Event::Text { id: 2, text: "too early".to_owned() },
-        Event::Text { id: 1, text: "x".repeat(20 << 20) },
+        Event::Text { id: EngineRequestId(2), text: "too early".to_owned() },
+        Event::Text { id: EngineRequestId(1), text: "x".repeat(20 << 20) },
     ] {
         let mut story = Story::new();
         let id = story.running().await;
@@ -79,7 +82,7 @@ async fn an_engine_that_speaks_of_a_request_that_has_ended_is_ended() {
     story.until(|owner| owner.live.is_empty()).await;
     assert_eq!(story.served[0].reader.locate(&id).unwrap().0, JobState::Done);
     assert!(story.owner.fleet.model_of(EngineId(1)).is_some());
-    story.says(Event::Text { id: 1, text: "and".to_owned() });
+    story.says(Event::Text { id: EngineRequestId(1), text: "and".to_owned() });
     assert!(story.owner.fleet.model_of(EngineId(1)).is_none());
 }
 
@@ -90,9 +93,11 @@ async fn what_is_said_to_a_canceled_request_is_no_part_of_the_jobs_next_attempt(
     story.owner.end_early(&id, Ending::Canceled);
     story.until(|owner| owner.live.is_empty()).await;
     story.served[0].archive.retry(id.clone()).await.unwrap();
-    story.until(|owner| owner.live.get(&id).is_some_and(|live| live.runs(2))).await;
-    story.says(Event::Text { id: 1, text: "late".to_owned() });
-    story.says(Event::Text { id: 2, text: "new".to_owned() });
+    story
+        .until(|owner| owner.live.get(&id).is_some_and(|live| live.runs(EngineRequestId(2))))
+        .await;
+    story.says(Event::Text { id: EngineRequestId(1), text: "late".to_owned() });
+    story.says(Event::Text { id: EngineRequestId(2), text: "new".to_owned() });
     assert_eq!(story.owner.live[&id].view.as_ref().unwrap().borrow().text, "new");
 }
 
@@ -103,17 +108,17 @@ async fn an_engine_that_says_nothing_is_ended_and_one_that_has_nothing_to_say_is
     let second = Duration::from_secs(1);
     let overdue = story.overdue().unwrap();
     story.owner.time(overdue - second);
-    assert!(story.owner.live[&id].runs(1));
+    assert!(story.owner.live[&id].runs(EngineRequestId(1)));
     // The daemon itself was stopped meanwhile, and the engine may have sent events.
     story.owner.time(overdue + 100 * second);
-    assert!(story.owner.live[&id].runs(1));
+    assert!(story.owner.live[&id].runs(EngineRequestId(1)));
     assert!(story.overdue().unwrap() > overdue + 100 * second);
     story.says(finished(1, FinishReason::Stop));
     story.until(|owner| owner.live.is_empty()).await;
     assert_eq!(story.overdue(), None);
 
     let id = story.submit();
-    story.until(|owner| owner.live[&id].runs(2)).await;
+    story.until(|owner| owner.live[&id].runs(EngineRequestId(2))).await;
     let overdue = story.overdue().unwrap();
     story.owner.time(overdue);
     assert!(story.owner.fleet.model_of(EngineId(1)).is_none());
@@ -169,8 +174,8 @@ async fn a_process_that_is_asked_for_a_size_and_says_anything_else_is_not_believ
 async fn to_say_the_same_again_is_no_progress() {
     let mut story = Story::new();
     story.running().await;
-    let prefill = |done| Event::Prefill { id: 1, done, total: 9 };
-    let text = |text: &str| Event::Text { id: 1, text: text.to_owned() };
+    let prefill = |done| Event::Prefill { id: EngineRequestId(1), done, total: 9 };
+    let text = |text: &str| Event::Text { id: EngineRequestId(1), text: text.to_owned() };
     story.says(prefill(1));
     let mut overdue = story.overdue().unwrap();
     for (event, is_progress) in [

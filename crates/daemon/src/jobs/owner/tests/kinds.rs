@@ -44,7 +44,7 @@ async fn a_job_fails_before_it_is_sent_when_its_model_turns_out_not_to_take_it()
             .await;
         story.says(ready(ModelInfo { n_seq_max: 4, inputs, ..ModelInfo::default() }));
         if takes {
-            assert!(story.owner.live.values().all(|live| live.runs(1)));
+            assert!(story.owner.live.values().all(|live| live.runs(EngineRequestId(1))));
             continue;
         }
         assert!(story.jobs_in_engine().is_empty());
@@ -63,7 +63,7 @@ async fn what_an_answer_holds_beside_its_text_is_kept_and_that_of_a_lost_attempt
     let future = serde_json::from_str(r#"{"type":"smell"}"#).unwrap();
     let thought = |text: &str| Output::Reasoning { text: text.to_owned() };
     for output in [thought("H"), future, thought("m."), vector()] {
-        story.says(Event::Output { id: 1, output });
+        story.says(Event::Output { id: EngineRequestId(1), output });
     }
     let said = [thought("Hm."), vector()];
     assert_eq!(story.owner.live[&id].view.as_ref().unwrap().borrow().output, said);
@@ -72,8 +72,8 @@ async fn what_an_answer_holds_beside_its_text_is_kept_and_that_of_a_lost_attempt
     assert_eq!(story.served[0].reader.answer(&id).unwrap(), (vec![], said.to_vec()));
 
     let id = story.submit();
-    story.until(|owner| owner.live[&id].runs(2)).await;
-    story.says(Event::Output { id: 2, output: vector() });
+    story.until(|owner| owner.live[&id].runs(EngineRequestId(2))).await;
+    story.says(Event::Output { id: EngineRequestId(2), output: vector() });
     story.owner.engine(EngineId(1), exited("died", false));
     assert!(story.owner.live[&id].view.as_ref().unwrap().borrow().output.is_empty());
 }
@@ -90,7 +90,7 @@ async fn calls_that_say_nothing_count_too() {
     );
     let output: Output = serde_json::from_str(&calls).unwrap();
     let sent = (0..1000).take_while(|_| {
-        story.says(Event::Output { id: 1, output: output.clone() });
+        story.says(Event::Output { id: EngineRequestId(1), output: output.clone() });
         story.owner.fleet.model_of(EngineId(1)).is_some()
     });
     assert!((100..500).contains(&sent.count()));
@@ -100,7 +100,7 @@ async fn calls_that_say_nothing_count_too() {
 async fn an_engine_that_gives_what_it_did_not_mention_is_ended() {
     let mut story = Story::new();
     let id = story.running().await;
-    story.says(Event::Output { id: 1, output: vector() });
+    story.says(Event::Output { id: EngineRequestId(1), output: vector() });
     assert!(story.owner.fleet.model_of(EngineId(1)).is_none());
     assert!(matches!(story.owner.live[&id].stage, Stage::Releasing));
 }

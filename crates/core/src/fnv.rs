@@ -1,13 +1,18 @@
-//! Short names for long ones: a hash that is the same on every run and machine.
+//! A hash that is the same on every run and machine.
 
-/// 128-bit FNV-1a over the parts, each followed by a zero byte, in hexadecimal. Not collision
-/// resistant: a caller must check what it finds under a name.
-pub(crate) fn name_of(parts: &[&[u8]]) -> String {
+/// 128-bit FNV-1a over the parts, each followed by a zero byte. Not collision resistant: a caller
+/// must check what it finds by it.
+pub fn hash(parts: &[&[u8]]) -> u128 {
     const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
     const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
     let step = |hash: u128, byte: &u8| (hash ^ u128::from(*byte)).wrapping_mul(PRIME);
     let part = |hash: u128, part: &&[u8]| step(part.iter().fold(hash, step), &0);
-    format!("{:032x}", parts.iter().fold(OFFSET, part))
+    parts.iter().fold(OFFSET, part)
+}
+
+/// The [`hash`] in hexadecimal: a short name for long ones.
+pub fn name_of(parts: &[&[u8]]) -> String {
+    format!("{:032x}", hash(parts))
 }
 
 #[cfg(test)]
