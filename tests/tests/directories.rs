@@ -166,6 +166,42 @@ fn a_daemon_for_a_directory_is_one_line() {
 }
 
 #[test]
+fn a_directory_with_files_is_no_workspace_however_it_is_named() {
+    let home = TestHome::new();
+    home.run(["Hello"]).expect(0);
+    let pid = home.daemon_pid();
+    let full = beside(&home, "full");
+    fs::create_dir(&full).unwrap();
+    fs::write(full.join("thesis.tex"), "precious").unwrap();
+    let with = |workspace: &Path, arguments: &[&str]| {
+        let mut command = home.threadrunner(arguments);
+        command.env("THREADRUNNER_WORKSPACE", workspace);
+        Finished::from(command.output().unwrap())
+    };
+    let refused = with(&full, &["daemon", "restart"]).expect(64);
+    assert!(refused.stderr.contains("not restarted: "), "{}", refused.stderr);
+    assert!(refused.stderr.contains("has files in it and is not a workspace"));
+    // Nor can one be created everywhere.
+    let refused = with(Path::new("/proc/nope"), &["daemon", "restart"]);
+    assert!(refused.stderr.contains("not restarted: "), "{}", refused.stderr);
+    assert_ne!(refused.code, 0);
+    assert_eq!(home.daemon_pid(), pid);
+    home.run(["daemon", "stop"]).expect(0);
+    for arguments in [&["Hello"][..], &["daemon", "start"], &["daemon", "run"]] {
+        let refused = with(&full, arguments).expect(64);
+        assert!(refused.stderr.contains("has files in it and is not a workspace"), "{refused:?}");
+    }
+    let refused = home.run(["daemon", "run", "--workspace", text(&full)]).expect(64);
+    assert!(refused.stderr.contains("has files in it and is not a workspace"), "{refused:?}");
+    assert_eq!(names(full.clone()), ["thesis.tex"]);
+    let home = home.config(&format!("[workspaces.full]\npath = {full:?}\n"));
+    let refused = home.run(["-w", "full", "Hello"]).expect(64);
+    assert!(refused.stderr.contains("has files in it and is not a workspace"), "{refused:?}");
+    home.run(["Hello"]).expect(0);
+    assert_eq!(names(full), ["thesis.tex"]);
+}
+
+#[test]
 fn a_daemon_that_runs_obeys_the_workspace_of_the_callers_environment() {
     let home = TestHome::new();
     home.run(["Hello"]).expect(0);

@@ -175,6 +175,10 @@ fn to_look_starts_no_daemon() {
     assert_eq!(home.run(["sessions"]).expect(0).stderr, "no sessions\n");
     assert!(!home.socket().exists(), "nothing was asked");
     home.run(["--session", "s", "--tag", "a", "Hello"]).expect(0);
+    let ws = home.root().parent().unwrap().join("ws");
+    let other = ["-w", ws.to_str().unwrap(), "--detach", "--session", "t", "Hello"];
+    let other = home.run(other).expect(0).stdout;
+    home.run(["wait", other.trim()]).expect(0);
     home.run(["a longer question than that"]).expect(3);
     let told = |home: &TestHome| {
         let told = |arguments: &[&str]| home.run(arguments).expect(0).stdout;
@@ -191,10 +195,15 @@ fn to_look_starts_no_daemon() {
     };
     let with_a_daemon = told(&home);
     let done = home.run(["jobs", "--ids", "--state", "done"]).expect(0).stdout;
-    let answer = home.run(["result", "--json", done.trim()]).expect(0).stdout;
+    let answered = |home: &TestHome| -> Vec<String> {
+        let answer = |id| home.run(["result", "--json", id]).expect(0).stdout;
+        done.lines().map(answer).collect()
+    };
+    let answer = answered(&home);
     home.run(["daemon", "stop"]).expect(0);
     assert_eq!(told(&home), with_a_daemon);
-    assert_eq!(home.run(["result", "--json", done.trim()]).expect(0).stdout, answer);
+    assert_eq!(answered(&home), answer);
+    assert!(home.run(["jobs", "--ids"]).expect(0).stdout.contains(other.trim()));
     assert!(!home.socket().exists(), "nothing was asked");
     // What the files do not tell, the daemon does.
     assert!(home.run(["result", "last"]).expect(6).stderr.contains("failed"));

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Stdio;
 
 use serde_json::{Value, json};
 use threadrunner_tests::{Finished, TestHome, eventually};
@@ -97,6 +98,91 @@ fn a_workspace_that_cannot_be_used_takes_no_other_down() {
     let doctor = home.run(["doctor"]);
     assert!(doctor.stdout.contains("the workspace 'bad' cannot be used"), "{}", doctor.stdout);
     assert_ne!(doctor.code, 0);
+}
+
+#[test]
+fn a_workspace_that_is_removed_takes_no_other_down_and_comes_back_when_it_is_used() {
+    let home = TestHome::new().config(CODE);
+    let ws = home.root().parent().unwrap().join("ws");
+    let path = ws.to_str().unwrap();
+    let kept = id(home.run(["--detach", "--session", "s", "Hello"]));
+    home.run(["wait", &kept]).expect(0);
+    let everywhere: [(&[&str], i32); 6] = [
+        (&["jobs"], 0),
+        (&["jobs", "--json"], 0),
+        (&["sessions"], 0),
+        (&["prune", "--older-than", "1h"], 0),
+        (&["result", &kept], 0),
+        (&["result", "123"], 7),
+    ];
+    let (code, default) = (home.root().join("workspaces/code"), home.workspace(""));
+    for (at, (name, directory)) in
+        [(path, &ws), ("code", &code), ("default", &default)].into_iter().enumerate()
+    {
+        home.run(["-w", name, "Hello"]).expect(0);
+        fs::remove_dir_all(directory).unwrap();
+        for (arguments, code) in everywhere {
+            // The kept job is in the default workspace.
+            let code = if name == "default" && arguments == ["result", &kept] { 7 } else { code };
+            home.run(arguments).expect(code);
+        }
+        let status = home.run(["status"]).expect(0).stdout;
+        assert!(status.contains("is gone: its directory was removed"), "{status}");
+        assert!(home.run(["doctor"]).stdout.contains("is gone: its directory was removed"));
+        assert!(!directory.exists());
+        match at {
+            // A directory is no workspace until the next prompt, though it is there again.
+            0 => {
+                home.run(["jobs", "-w", name]).expect(7);
+                fs::create_dir(directory).unwrap();
+            }
+            1 => fs::create_dir(directory).unwrap(),
+            _ => {}
+        }
+        home.run(["-w", name, "Hello"]).expect(0);
+        home.run(["-w", name, "--detach", "Hello"]).expect(0);
+        let listed = home.run(["jobs", "--ids", "-w", name]).expect(0).stdout;
+        assert_eq!(listed.lines().count(), 2, "{listed}");
+        let status = home.status();
+        assert!(status["workspaces"].as_array().unwrap().iter().all(|it| it["error"].is_null()));
+    }
+    // Only its content is removed, and what begins with a dot is left.
+    for directory in ["input", "processing", "output", "failed"] {
+        fs::remove_dir_all(ws.join(directory)).unwrap();
+    }
+    home.run(["-w", path, "Hello"]).expect(0);
+    assert_eq!(home.run(["jobs", "--ids", "-w", path]).expect(0).stdout.lines().count(), 1);
+    // Moved away and back, it is what it was; moved for good, it is a workspace there.
+    let elsewhere = ws.with_file_name("elsewhere");
+    fs::rename(&ws, &elsewhere).unwrap();
+    home.run(["jobs"]).expect(0);
+    fs::rename(&elsewhere, &ws).unwrap();
+    home.run(["-w", path, "Hello"]).expect(0);
+    assert_eq!(home.run(["jobs", "--ids", "-w", path]).expect(0).stdout.lines().count(), 2);
+}
+
+#[test]
+fn nobody_hangs_on_the_jobs_of_a_workspace_that_is_removed() {
+    let home = TestHome::new().config("grace = 0\n[workspaces.code]\n[engine]\nsequences = 1\n");
+    let home = home.dummy(&json!({"step_ms": 100, "words": 20}));
+    let code = home.root().join("workspaces/code");
+    let spawn = |arguments: &[&str]| {
+        let mut command = home.threadrunner(arguments);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let running = spawn(&["-w", "code", "Hello"]);
+    eventually("it runs", || fs::read_dir(code.join("processing")).ok()?.next()).unwrap();
+    let queued = id(home.run(["-w", "code", "--detach", "Hello"]));
+    let held = spawn(&["-w", "code", "--after", &queued, "Hello"]);
+    let waiting = spawn(&["wait", "-w", "code", &queued]);
+    fs::remove_dir_all(&code).unwrap();
+    home.run(["-w", "code", "--detach", "Hello"]).expect(0);
+    for command in [running, held, waiting] {
+        let ended = Finished::from(command.wait_with_output().unwrap());
+        assert_ne!(ended.code, 0, "{ended:?}");
+    }
+    home.run(["wait", "--idle"]).expect(0);
+    home.run(["daemon", "stop"]).expect(0);
 }
 
 #[test]

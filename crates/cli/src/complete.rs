@@ -127,7 +127,7 @@ fn home() -> Option<(Home, Config)> {
 
 fn readers() -> Vec<Reader> {
     let Some((home, config)) = home() else { return Vec::new() };
-    let workspaces = config.workspaces(&home).into_iter();
+    let workspaces = config.all_workspaces(&home).into_iter();
     workspaces.filter_map(|workspace| Reader::open(&workspace.path).ok()).collect()
 }
 
@@ -150,7 +150,7 @@ pub(crate) fn is_model(name: &str) -> bool {
 fn workspaces() -> Vec<CompletionCandidate> {
     let Some((home, config)) = home() else { return Vec::new() };
     config
-        .workspaces(&home)
+        .all_workspaces(&home)
         .into_iter()
         .map(|it| CompletionCandidate::new(it.name.as_str()))
         .collect()

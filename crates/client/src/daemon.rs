@@ -183,13 +183,16 @@ impl Daemon {
         self.open(ask.into()).await?.into_answer::<A>().await
     }
 
-    /// Checks what could keep a daemon from starting: the configuration and the program. Called
-    /// before a daemon is ended to be replaced, so that none is left without a successor.
+    /// Checks what could keep a daemon from starting: the configuration, the directories, which are
+    /// created if they are missing, and the program. Called before a daemon is ended to be replaced,
+    /// so that none is left without a successor.
     ///
     /// # Errors
     /// The reason why a daemon would not start.
     pub fn check_startable(&self) -> Result<(), Failure> {
         Config::load(&self.home)?;
+        self.home.check_workspace(&self.home.workspace)?;
+        self.home.create()?;
         self.program().map(drop)
     }
 

@@ -1,82 +1,110 @@
-//! Directories that became workspaces by being used. The daemon opens them while it runs, and the
-//! next daemon opens them again, so that what is queued in them survives as in any workspace.
+//! Workspaces that are opened while the daemon runs: directories that become workspaces by being
+//! used, and workspaces whose directories were gone. The next daemon opens used directories again,
+//! so that what is queued in them survives as in any workspace.
 
-use std::fs::{self, Metadata};
-use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
 use threadrunner_core::{ErrorCode, Failure, WorkspaceName};
-use threadrunner_home::{Config, Home, Links, WorkspaceSettings, read_regular, replace_file};
+use threadrunner_home::{
+    Config, Home, MOST_DIRECTORIES, WorkspaceSettings, apart, check_directory, replace_file,
+};
 
 use crate::blocking::blocking;
 use crate::context::Context;
-use crate::opening::{open, remember_names};
+use crate::opening::{Opened, open, remember_names};
 use crate::retention;
+use crate::store::WorkspaceId;
 use crate::workspaces::{Configured, Served};
 
-/// The maximum number of them. Each costs a thread and some descriptors.
-const MOST: usize = 64;
-/// The maximum size of the list of them, in bytes: paths have at most 4096.
-const LIST_BYTES: u64 = MOST as u64 * 4097;
+/// The maximum number of openings in a daemon's life: the thread of a workspace that is gone stays.
+const MOST_OPENED: usize = 256;
 
 impl Context {
     /// Returns the named workspace, or the default one. A directory that is not a workspace becomes
-    /// one.
+    /// one, and a workspace whose directory is gone is created again.
     pub(crate) async fn workspace(&self, name: Option<&WorkspaceName>) -> Result<Served, Failure> {
-        match name {
-            Some(name) if name.directory().is_some() => self.directory(name, true).await,
-            name => self.workspaces.named(name),
-        }
+        self.named(name, true).await
     }
 
-    /// Returns the workspaces in which to look for jobs: the named one, or all.
+    /// Returns the workspaces in which to look for jobs: the named one, or all that are there.
     pub(crate) async fn among(&self, name: Option<&WorkspaceName>) -> Result<Vec<Served>, Failure> {
         match name {
-            Some(name) if name.directory().is_some() => {
-                Ok(vec![self.directory(name, false).await?])
-            }
-            name => self.workspaces.among(name),
+            Some(_) => Ok(vec![self.named(name, false).await?]),
+            None => Ok(self.workspaces.in_place().await),
         }
     }
 
-    async fn directory(&self, name: &WorkspaceName, make: bool) -> Result<Served, Failure> {
+    async fn named(&self, name: Option<&WorkspaceName>, make: bool) -> Result<Served, Failure> {
         // Usually it is known by this very name.
-        if let Ok(served) = self.workspaces.named(Some(name)) {
+        if let Ok(served) = self.workspaces.named(name)
+            && served.is_in_place().await
+        {
             return Ok(served);
         }
         let _turn = self.directories.turn.lock().await;
-        let (config, home, name) = (self.config.clone(), self.home.clone(), name.clone());
+        let (config, home, name) = (self.config.clone(), self.home.clone(), name.cloned());
         let settings = blocking(move || {
-            let settings = config.workspace(&home, Some(&name))?;
-            check(&settings.path, make)?;
+            let settings = config.workspace(&home, name.as_ref())?;
+            if settings.name.directory().is_some() {
+                check_directory(&settings.path, make)?;
+            }
             Ok(settings)
         })
         .await?;
-        if let Ok(served) = self.workspaces.named(Some(&settings.name)) {
-            return Ok(served);
+        let known = self.workspaces.named(Some(&settings.name)).ok();
+        match known {
+            Some(served) if served.is_in_place().await => Ok(served),
+            gone => self.open(settings, gone).await,
         }
-        let known = self.workspaces.directories();
-        apart(&settings, &known)?;
-        if known.len() >= MOST {
+    }
+
+    /// Opens a workspace: a directory that is used for the first time, or one that could not be
+    /// used before, or that is gone from its place.
+    async fn open(
+        &self,
+        settings: WorkspaceSettings,
+        gone: Option<Served>,
+    ) -> Result<Served, Failure> {
+        let mut others = self.workspaces.directories();
+        others.retain(|other| *other != settings.path);
+        apart(&settings.path, &others)?;
+        if settings.name.directory().is_some() && others.len() >= MOST_DIRECTORIES {
             return Err(Failure::new(
                 ErrorCode::Overloaded,
-                format!("{MOST} directories are in use as workspaces, which is the maximum"),
+                format!(
+                    "{MOST_DIRECTORIES} directories are in use as workspaces, which is the maximum"
+                ),
             )
             .hint("`threadrunner daemon restart` forgets those that are gone"));
         }
+        if self.directories.opened() >= MOST_OPENED {
+            return Err(Failure::new(
+                ErrorCode::Overloaded,
+                format!("the daemon has opened {MOST_OPENED} workspaces, which is the maximum"),
+            )
+            .hint("`threadrunner daemon restart` lets it open as many again"));
+        }
+        let before = match &gone {
+            Some(gone) => {
+                tracing::warn!(failure = %gone.gone(), "opening the workspace again");
+                gone.archive.abandon(gone.gone()).await?;
+                Some(gone.id)
+            }
+            None => None,
+        };
         let (durability, settings) = (self.config.durability, Arc::new(settings));
-        let (home, opening) = (self.home.clone(), Arc::clone(&settings));
-        let opened = blocking(move || open(&home, &opening, durability)).await?;
-        let (reader, last_change) = (opened.workspace.reader(), opened.last_change);
-        let (id, archive, thread) = self.hub.serve(Arc::clone(&settings), opened).await?;
-        self.directories.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
-        remember_names(reader.clone());
-        let served = Served::new(id, Arc::clone(&settings), reader, archive);
-        tokio::spawn(retention::keep(served.clone(), last_change));
-        self.workspaces.add(Configured { settings, served: Ok(served.clone()) });
+        let (opening, home) = (Arc::clone(&settings), self.home.clone());
+        let opened = blocking(move || open(&home, &opening, durability)).await;
+        let served = match opened {
+            Ok(opened) => self.serve(&settings, opened, before).await,
+            Err(failure) => Err(failure),
+        };
+        // A directory that never was a workspace is not remembered as one.
+        if served.is_ok() || gone.is_some() {
+            self.workspaces.put(Configured { settings, served: served.clone() });
+        }
+        let served = served?;
         let (home, paths) = (self.home.clone(), self.workspaces.directories());
         blocking(move || {
             // Without the note, the next daemon opens it when it is used again.
@@ -89,136 +117,28 @@ impl Context {
         .await?;
         Ok(served)
     }
+
+    async fn serve(
+        &self,
+        settings: &Arc<WorkspaceSettings>,
+        opened: Opened,
+        before: Option<WorkspaceId>,
+    ) -> Result<Served, Failure> {
+        let (reader, last_change) = (opened.workspace.reader(), opened.last_change);
+        let (id, archive, thread) = self.hub.serve(Arc::clone(settings), opened, before).await?;
+        self.directories.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+        remember_names(reader.clone());
+        let served = Served::new(id, Arc::clone(settings), reader, archive);
+        tokio::spawn(retention::keep(served.clone(), last_change));
+        Ok(served)
+    }
 }
 
 /// The directories that the last daemon served and that still exist.
 pub(crate) fn used_before(home: &Home, config: &Config) -> Vec<WorkspaceSettings> {
-    let list = home.used_directories();
-    let text = match read_regular(&list, LIST_BYTES, Links::Followed) {
-        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-        Err(error) => {
-            tracing::warn!(list = %list.display(), %error, "cannot read the list of workspace directories");
-            String::new()
-        }
-    };
-    let mut used: Vec<WorkspaceSettings> = Vec::new();
-    let names = text.lines().map(WorkspaceName::from).filter(|name| name.directory().is_some());
-    for name in names.take(MOST) {
-        let settings = config.workspace(home, Some(&name)).and_then(|settings| {
-            check(&settings.path, false)?;
-            Ok(settings)
-        });
-        match settings {
-            // It may have a name in `config.toml` by now.
-            Ok(settings) if settings.name.directory().is_none() => {}
-            Ok(settings) => {
-                let known: Vec<_> = used.iter().map(|known| known.path.clone()).collect();
-                if apart(&settings, &known).is_ok() {
-                    used.push(settings);
-                }
-            }
-            Err(failure) => tracing::warn!(%failure, "no longer a workspace"),
-        }
+    let (used, wrong) = config.used_workspaces(home);
+    for failure in wrong {
+        tracing::warn!(%failure, "not served any more");
     }
     used
-}
-
-/// Checks that a directory is neither inside another workspace nor around one.
-fn apart(settings: &WorkspaceSettings, known: &[PathBuf]) -> Result<(), Failure> {
-    let within =
-        |other: &&PathBuf| settings.path.starts_with(other) || other.starts_with(&settings.path);
-    match known.iter().find(within) {
-        Some(other) => {
-            let (path, other) = (settings.path.display(), other.display());
-            Err(refused(format!("{path} overlaps the workspace {other}: one contains the other"))
-                .hint("name another directory with -w"))
-        }
-        None => Ok(()),
-    }
-}
-
-/// Checks that a directory is a workspace or, with `make`, may become one. A mistyped path must not
-/// put jobs among a user's files, and nobody else may be able to add jobs.
-fn check(path: &Path, make: bool) -> Result<(), Failure> {
-    let shown = path.display();
-    let metadata = match fs::metadata(path) {
-        Ok(metadata) => metadata,
-        Err(error) if error.kind() == io::ErrorKind::NotFound && make => {
-            return match path.parent().map(Path::is_dir) {
-                Some(true) => Ok(()),
-                _ => Err(refused(format!("cannot create {shown}: its parent does not exist"))
-                    .hint("create that first, or name another with -w")),
-            };
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(none_there(path));
-        }
-        Err(error) => return Err(refused(format!("cannot access {shown}: {error}"))),
-    };
-    check_owner(path, &metadata)?;
-    if path.join("input/ready").is_dir() {
-        return Ok(());
-    }
-    let mut entries = fs::read_dir(path)
-        .map_err(|error| refused(format!("cannot read the directory {shown}: {error}")))?;
-    match (entries.next(), make) {
-        (_, false) => Err(none_there(path)),
-        (None, true) => Ok(()),
-        (Some(_), true) => Err(refused(format!(
-            "{shown} has files in it and is not a workspace: jobs would be mixed with them"
-        ))
-        .hint(format!("name a new directory, such as -w {shown}/ws"))),
-    }
-}
-
-fn check_owner(path: &Path, metadata: &Metadata) -> Result<(), Failure> {
-    let shown = path.display();
-    if !metadata.is_dir() {
-        return Err(refused(format!("{shown} is not a directory")).hint("name another with -w"));
-    }
-    if metadata.uid() != rustix::process::geteuid().as_raw() {
-        let owner = metadata.uid();
-        return Err(refused(format!("{shown} belongs to user {owner}"))
-            .hint("a workspace belongs to its user: name another with -w"));
-    }
-    if metadata.mode() & 0o002 != 0 {
-        return Err(refused(format!("everybody can write into {shown}"))
-            .hint(format!("whoever can add jobs can run programs as you: `chmod o-w {shown}`")));
-    }
-    Ok(())
-}
-
-fn none_there(path: &Path) -> Failure {
-    Failure::new(ErrorCode::JobNotFound, format!("there is no workspace at {}", path.display()))
-        .hint("the first prompt with -w creates it")
-}
-
-fn refused(message: String) -> Failure {
-    Failure::new(ErrorCode::InvalidRequest, message)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::PermissionsExt;
-
-    #[test]
-    fn a_directory_is_a_workspace_or_can_become_one_or_neither() {
-        let dir = tempfile::tempdir().unwrap();
-        let new = dir.path().join("new");
-        assert!(check(&new, true).is_ok());
-        assert_eq!(check(&new, false).unwrap_err().code, ErrorCode::JobNotFound);
-        assert!(check(&new.join("deeper"), true).is_err());
-        fs::create_dir(&new).unwrap();
-        assert!(check(&new, true).is_ok());
-        fs::write(new.join("file"), "").unwrap();
-        let failure = check(&new, true).unwrap_err();
-        assert!(failure.message.contains("has files in it"), "{failure}");
-        fs::create_dir_all(new.join("input/ready")).unwrap();
-        assert!(check(&new, true).is_ok() && check(&new, false).is_ok());
-        fs::set_permissions(&new, fs::Permissions::from_mode(0o777)).unwrap();
-        assert!(check(&new, true).unwrap_err().message.contains("everybody can write"));
-        assert!(check(&new.join("file"), true).unwrap_err().message.contains("not a directory"));
-    }
 }

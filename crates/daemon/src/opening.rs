@@ -35,7 +35,9 @@ pub(crate) fn open(
         Options { durability, max_attempts: settings.max_attempts, machine: machine_number(home) };
     let name = &settings.name;
     let last_change = last_change(&settings.path);
-    let opened = pid_note::check(&settings.path).and_then(|()| {
+    let usable =
+        home.check_workspace(&settings.path).and_then(|()| pid_note::check(&settings.path));
+    let opened = usable.and_then(|()| {
         Workspace::open(&settings.path, options, SystemTime::now()).map_err(Failure::from)
     });
     let (workspace, recovered) = opened.map_err(|failure| {

@@ -7,6 +7,7 @@
 //! [`Store`] is the owner's handle on the thread, [`Archive`] that of clients, and the thread
 //! itself runs a [`Keeper`].
 
+mod abandoned;
 mod archive;
 mod conversation;
 mod events;
@@ -104,6 +105,11 @@ enum Operation {
     RemoveSession {
         name: SessionName,
         reply: Reply<RemovedSession>,
+    },
+    /// Lets go of the workspace. Everything that is asked later fails with `failure`.
+    Abandon {
+        failure: Failure,
+        reply: Reply<()>,
     },
 }
 
@@ -224,6 +230,12 @@ impl Store {
     /// The workspace's settings.
     pub(crate) fn settings(&self) -> &Arc<WorkspaceSettings> {
         &self.settings
+    }
+
+    /// Stops watching an abandoned workspace, and lets its retention end.
+    pub(crate) fn retire(&mut self) {
+        self._watcher = None;
+        (self.ended, _) = watch::channel(0);
     }
 
     /// Returns a handle for clients.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use threadrunner_core::protocol::{JobQuery, WorkspaceStatus};
 use threadrunner_core::{ErrorCode, Failure, JobId, JobSelector, WorkspaceName};
@@ -12,6 +13,11 @@ use threadrunner_workspace::{Reader, by_time};
 use crate::blocking::blocking;
 use crate::store::{Archive, WorkspaceId};
 
+/// How long it counts that a workspace was seen in its place.
+const FRESH: Duration = Duration::from_millis(10);
+/// How long a disk may take to say whether a workspace is in its place.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// A workspace that is served.
 #[derive(Debug, Clone)]
 pub(crate) struct Served {
@@ -19,6 +25,9 @@ pub(crate) struct Served {
     pub(crate) settings: Arc<WorkspaceSettings>,
     pub(crate) archive: Archive,
     pub(crate) reader: Reader,
+    /// When it was last seen in its place. Held during a look, so that a disk that hangs takes one
+    /// thread and not many.
+    seen: Arc<tokio::sync::Mutex<Option<Instant>>>,
 }
 
 /// A job and the workspace in which it was found.
@@ -46,7 +55,37 @@ impl Served {
         reader: Reader,
         archive: Archive,
     ) -> Self {
-        Self { id, settings, archive, reader }
+        Self { id, settings, archive, reader, seen: Arc::default() }
+    }
+
+    /// Whether the workspace's directories are still at its path. Looks on a blocking thread, and
+    /// says yes if the disk does not answer: what is asked of it next reports that.
+    pub(crate) async fn is_in_place(&self) -> bool {
+        let look = async {
+            let mut seen = Arc::clone(&self.seen).lock_owned().await;
+            if seen.is_some_and(|at| at.elapsed() < FRESH) {
+                return true;
+            }
+            let reader = self.reader.clone();
+            let look = move || {
+                let there = reader.is_in_place();
+                *seen = there.then(Instant::now);
+                Ok(there)
+            };
+            blocking(look).await.unwrap_or(true)
+        };
+        tokio::time::timeout(PATIENCE, look).await.unwrap_or(true)
+    }
+
+    /// Why a workspace that is not in its place is not used.
+    pub(crate) fn gone(&self) -> Failure {
+        let (name, path) = (&self.settings.name, self.settings.path.display());
+        let which = match name.directory() {
+            Some(_) => format!("the workspace {path}"),
+            None => format!("the workspace '{name}' ({path})"),
+        };
+        let message = format!("{which} is gone: its directory was removed, moved or replaced");
+        Failure::new(ErrorCode::Io, message).hint("the next prompt for it creates it again")
     }
 
     /// Reads the workspace on a blocking thread.
@@ -75,9 +114,13 @@ impl Workspaces {
         Self(RwLock::new(configured))
     }
 
-    /// Adds a workspace that was opened later.
-    pub(crate) fn add(&self, configured: Configured) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).push(configured);
+    /// Adds a workspace that was opened later, or puts it in the place of the one of its name.
+    pub(crate) fn put(&self, configured: Configured) {
+        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        match all.iter_mut().find(|known| known.settings.name == configured.settings.name) {
+            Some(known) => *known = configured,
+            None => all.push(configured),
+        }
     }
 
     // Do not hold the guard across an await.
@@ -117,24 +160,34 @@ impl Workspaces {
         served.map(|configured| configured.settings.path.clone()).collect()
     }
 
-    /// The workspaces in which to look for jobs: the named one, or all that are served.
-    pub(crate) fn among(&self, name: Option<&WorkspaceName>) -> Result<Vec<Served>, Failure> {
-        match name {
-            Some(_) => Ok(vec![self.named(name)?]),
-            None => {
-                Ok(self.all().iter().filter_map(|it| it.served.as_ref().ok()).cloned().collect())
+    /// The workspaces that are served and in their places.
+    pub(crate) async fn in_place(&self) -> Vec<Served> {
+        let served: Vec<_> =
+            self.all().iter().filter_map(|it| it.served.as_ref().ok()).cloned().collect();
+        let mut in_place = Vec::with_capacity(served.len());
+        for workspace in served {
+            if workspace.is_in_place().await {
+                in_place.push(workspace);
             }
         }
+        in_place
     }
 
     /// Describes the workspaces for `status`.
-    pub(crate) fn status(&self) -> Vec<WorkspaceStatus> {
-        let status = |configured: &Configured| WorkspaceStatus {
-            name: configured.settings.name.clone(),
-            path: configured.settings.path.clone(),
-            error: configured.served.as_ref().err().cloned(),
-        };
-        self.all().iter().map(status).collect()
+    pub(crate) async fn status(&self) -> Vec<WorkspaceStatus> {
+        let all: Vec<_> =
+            self.all().iter().map(|it| (it.settings.clone(), it.served.clone())).collect();
+        let mut status = Vec::with_capacity(all.len());
+        for (settings, served) in all {
+            let error = match served {
+                Ok(served) if served.is_in_place().await => None,
+                Ok(served) => Some(served.gone()),
+                Err(failure) => Some(failure),
+            };
+            let (name, path) = (settings.name.clone(), settings.path.clone());
+            status.push(WorkspaceStatus { name, path, error });
+        }
+        status
     }
 }
 
@@ -208,11 +261,16 @@ fn none(job: &JobSelector, among: &[Served], mut failures: Vec<Failure>) -> Fail
 pub(crate) struct Directories {
     /// Held while opening one: they are opened one at a time.
     pub(crate) turn: tokio::sync::Mutex<()>,
-    /// The threads of the opened ones, to be joined when the daemon stops.
+    /// The threads of all that were opened, to be joined when the daemon stops.
     pub(crate) threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Directories {
+    /// How many were opened since the daemon started.
+    pub(crate) fn opened(&self) -> usize {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// Takes the threads of the opened directories.
     pub(crate) fn take_threads(&self) -> Vec<JoinHandle<()>> {
         std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner))

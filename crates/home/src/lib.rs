@@ -36,6 +36,8 @@ mod retention;
 mod runtime_dir;
 mod sessions;
 mod signals;
+mod used_workspaces;
+mod workspace_place;
 mod workspaces;
 
 pub use asked_model::{AskedModel, asked_draft};
@@ -55,4 +57,6 @@ pub use retention::RetentionConfig;
 pub use runtime_dir::UnusedRuntimeDir;
 pub use sessions::SessionsConfig;
 pub use signals::{ignored_signals, interrupt_is_ignored};
+pub use used_workspaces::{MOST_DIRECTORIES, apart};
+pub use workspace_place::check_directory;
 pub use workspaces::{WorkspaceSettings, no_such_workspace};

@@ -134,12 +134,34 @@ pub(crate) fn by_name(
             ..failure
         });
     }
+    if let Some(path) = by_name_of_file(&models, name)? {
+        return Ok(path);
+    }
     let names = models.iter().map(|model| &model.name).chain(config.aliases.keys());
     Err(Failure::new(
         ErrorCode::ModelNotFound,
         format!("no model is called '{name}' in {}", home.models_dir.display()),
     )
     .hint(suggestion(name, names)))
+}
+
+/// The file called `name` to which an entry of `models/` with another name is a link: a loaded model
+/// is shown by the name of its file.
+fn by_name_of_file(models: &[ModelFile], name: &str) -> Result<Option<PathBuf>, Failure> {
+    let files = models.iter().filter_map(|model| file(&model.path).ok());
+    let is_named =
+        |path: &PathBuf| [path.file_stem(), path.file_name()].contains(&Some(name.as_ref()));
+    let mut files: Vec<_> = files.filter(is_named).collect();
+    files.sort();
+    files.dedup();
+    match (files.pop(), files.pop()) {
+        (Some(second), Some(first)) => Err(Failure::new(
+            ErrorCode::ModelNotFound,
+            format!("'{name}' is both {} and {}", first.display(), second.display()),
+        )
+        .hint("name one of the links to them, from `threadrunner models`")),
+        (only, _) => Ok(only),
+    }
 }
 
 fn suggestion<'a>(name: &str, names: impl Iterator<Item = &'a String>) -> String {

@@ -128,6 +128,19 @@ impl Layout {
         &self.own_arrivals
     }
 
+    /// Whether the workspace's path still leads to the open directories. An error other than a
+    /// missing directory tells nothing, so it counts as yes.
+    pub(crate) fn is_in_place(&self) -> bool {
+        JobState::ALL.into_iter().all(|state| {
+            let there = rustix::fs::stat(self.path(state));
+            match (there, rustix::fs::fstat(self.dir(state))) {
+                (Ok(there), Ok(open)) => (there.st_dev, there.st_ino) == (open.st_dev, open.st_ino),
+                (Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP), _) => false,
+                (Err(_), _) | (_, Err(_)) => true,
+            }
+        })
+    }
+
     /// The remembered names in the states' directories.
     pub(crate) fn recent(&self) -> &Recent {
         &self.recent

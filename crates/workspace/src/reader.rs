@@ -53,6 +53,12 @@ impl Reader {
         self.layout.root()
     }
 
+    /// Whether the workspace is still at its path. If it was removed, moved or replaced there, this
+    /// reader sees only what was.
+    pub fn is_in_place(&self) -> bool {
+        self.layout.is_in_place()
+    }
+
     /// A job's state and directory.
     ///
     /// # Errors

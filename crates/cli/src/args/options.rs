@@ -297,7 +297,7 @@ pub(crate) struct LoadArgs {
 pub(crate) struct UnloadArgs {
     /// A name from `threadrunner ps`, an alias, or a path [default: all that are not pinned]
     pub(crate) model: Option<String>,
-    /// Unload the model in this backend
+    /// Unload models of this backend only
     #[arg(long, value_name = "NAME", value_parser = values::backend())]
     pub(crate) backend: Option<BackendKind>,
     /// Print JSON

@@ -34,7 +34,7 @@ impl Files {
         let config = home.config()?;
         let among = match workspace {
             Some(name) => vec![config.workspace(home, Some(name))?],
-            None => config.workspaces(home),
+            None => config.all_workspaces(home),
         };
         let mut files = Vec::new();
         for workspace in among {

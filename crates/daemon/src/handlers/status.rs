@@ -21,7 +21,7 @@ pub(super) async fn status(context: &Context, answer: &Answer) -> Result<(), Sto
         home: context.home.root.clone(),
         socket: context.home.socket.clone(),
         workspace: context.home.workspace.clone(),
-        workspaces: context.workspaces.status(),
+        workspaces: context.workspaces.status().await,
         log: context.home.log_file(&utc_date(SystemTime::now())),
         memory_bytes: memory::resident_bytes(pid),
         queued: list.queued,

@@ -5,16 +5,17 @@ use threadrunner_core::protocol::{ModelQuery, ask};
 use super::Stop;
 use crate::answer::Answer;
 use crate::context::Context;
+use crate::jobs::ToUnload;
 
 pub(super) async fn unload(
     context: &Context,
     query: ModelQuery,
     answer: &Answer,
 ) -> Result<(), Stop> {
-    let model = match (&query.backend, &query.model, &query.draft) {
-        (None, None, None) => None,
-        _ => Some(context.model_to_unload(query).await?),
+    let which = match (&query.model, &query.draft) {
+        (None, None) => ToUnload::Idle(query.backend),
+        _ => ToUnload::Model(context.model_to_unload(query).await?),
     };
-    answer.data::<ask::Unload>(&context.hub.unload(model).await?).await?;
+    answer.data::<ask::Unload>(&context.hub.unload(which).await?).await?;
     Ok(())
 }

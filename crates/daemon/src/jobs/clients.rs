@@ -15,7 +15,7 @@ use super::owner::{Owner, Stopping};
 use super::view::ViewReader;
 use crate::failures::refused_by_system;
 use crate::opening::Opened;
-use crate::store::{Store, Submission};
+use crate::store::{Store, Submission, WorkspaceId};
 
 impl Owner {
     /// Carries out an order and sends the reply.
@@ -78,11 +78,11 @@ impl Owner {
             Order::Load { model, pin, keep_alive, reply } => {
                 let _ = reply.send(self.load(*model, pin, keep_alive));
             }
-            Order::Unload { model, reply } => {
-                let _ = reply.send(self.unload(model.as_ref()));
+            Order::Unload { which, reply } => {
+                let _ = reply.send(self.unload(&which));
             }
-            Order::Serve { settings, opened, reply } => {
-                let _ = reply.send(self.serve(settings, *opened));
+            Order::Serve { settings, opened, before, reply } => {
+                let _ = reply.send(self.serve(settings, *opened, before));
             }
             Order::Stop { now, reply } => {
                 self.stop(now);
@@ -97,11 +97,12 @@ impl Owner {
         (live.workspace == job.workspace).then_some(&job.id)
     }
 
-    /// Starts serving another workspace.
+    /// Starts serving another workspace, instead of the abandoned one `before` if there is one.
     fn serve(
         &mut self,
         settings: Arc<WorkspaceSettings>,
         opened: Opened,
+        before: Option<WorkspaceId>,
     ) -> Result<Serving, Failure> {
         let ending = || Failure::new(ErrorCode::ShuttingDown, "the daemon is ending");
         if self.stopping.is_some() {
@@ -115,6 +116,9 @@ impl Owner {
         self.ids.after(store.newest_id());
         let archive = store.archive();
         self.stores.push(store);
+        if let Some(before) = before {
+            self.stores[before].retire();
+        }
         Ok((id, archive, thread))
     }
 

@@ -9,6 +9,7 @@ use threadrunner_core::{
 };
 
 use super::fleet::Estimate;
+use super::hub::ToUnload;
 use super::live::{Live, Stage, milliseconds};
 use super::owner::Owner;
 use super::view::{Done, End, Phase, ViewSender};
@@ -360,8 +361,8 @@ impl Owner {
     /// Unloads a model, even if it is busy or pinned; with `None`, all models that are neither.
     /// Returns the names of the unloaded models and, with `None`, the models kept. A model without
     /// a draft model stands for all of its engines, whatever their draft models.
-    pub(super) fn unload(&mut self, model: Option<&ModelRef>) -> Unloaded {
-        let chosen = self.fleet.to_unload(model);
+    pub(super) fn unload(&mut self, which: &ToUnload) -> Unloaded {
+        let chosen = self.fleet.to_unload(which);
         for model in &chosen {
             tracing::info!(model = model.name(), "unloaded: requested");
             if let Some(engine) = self.forget_engine(model) {
@@ -372,9 +373,9 @@ impl Owner {
         }
         let mut models: Vec<_> = chosen.iter().map(ModelRef::name).collect();
         models.sort();
-        let kept = match model {
-            Some(_) => Vec::new(),
-            None => self.fleet.kept(),
+        let kept = match which {
+            ToUnload::Model(_) => Vec::new(),
+            ToUnload::Idle(backend) => self.fleet.kept(*backend),
         };
         Unloaded { models, kept }
     }

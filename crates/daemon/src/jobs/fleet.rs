@@ -16,8 +16,9 @@ use std::time::{Duration, Instant};
 
 use threadrunner_core::engine_protocol::EngineInfo;
 use threadrunner_core::protocol::{KeptModel, LoadedModel};
-use threadrunner_core::{Failure, JobId, JobSpec, ModelId, ModelInfo, ModelRef};
+use threadrunner_core::{BackendKind, Failure, JobId, JobSpec, ModelId, ModelInfo, ModelRef};
 
+use super::hub::ToUnload;
 use super::rooms::{Room, RoomState, Rooms};
 use super::sizes::Sizes;
 use crate::engine::EngineId;
@@ -232,25 +233,26 @@ impl Fleet {
         }
     }
 
-    /// The models to unload when a client asks for it: those that `model` stands for or, with
-    /// `None`, all that have no jobs and are not pinned. A model without a draft model stands for
-    /// all of its engines, whatever their draft models.
-    pub(super) fn to_unload(&self, model: Option<&ModelRef>) -> Vec<ModelRef> {
-        let chosen = |(loaded, engine): &(&ModelRef, &Engine)| match model {
-            Some(model) => loaded.is_as_asked(model),
-            None => !engine.has_jobs() && !engine.is_pinned(),
+    /// The models to unload when a client asks for it.
+    pub(super) fn to_unload(&self, which: &ToUnload) -> Vec<ModelRef> {
+        let chosen = |(loaded, engine): &(&ModelRef, &Engine)| match which {
+            ToUnload::Model(model) => loaded.is_as_asked(model),
+            ToUnload::Idle(backend) => {
+                is_of(loaded, *backend) && !engine.has_jobs() && !engine.is_pinned()
+            }
         };
         self.engines().filter(chosen).map(|(model, _)| model.clone()).collect()
     }
 
-    /// Describes the engines that stay when a client has all idle ones unloaded.
-    pub(super) fn kept(&self) -> Vec<KeptModel> {
+    /// Describes the engines that stay when a client has all idle ones (of a backend) unloaded.
+    pub(super) fn kept(&self, backend: Option<BackendKind>) -> Vec<KeptModel> {
+        let engines = self.engines().filter(|(model, _)| is_of(model, backend));
         let kept = |(model, engine): (&ModelRef, &Engine)| KeptModel {
             name: model.name(),
             pinned: engine.is_pinned(),
             running: u32::try_from(engine.jobs().len()).unwrap_or(u32::MAX),
         };
-        let mut kept: Vec<_> = self.engines().map(kept).collect();
+        let mut kept: Vec<_> = engines.map(kept).collect();
         kept.sort();
         kept
     }
@@ -286,6 +288,10 @@ impl Fleet {
         let estimate = self.sizings().map(|sizing| sizing.until).min();
         [idle, estimate, self.rooms.next(), self.overdue_at(patience)].into_iter().flatten().min()
     }
+}
+
+fn is_of(model: &ModelRef, backend: Option<BackendKind>) -> bool {
+    backend.is_none_or(|backend| model.backend == backend)
 }
 
 #[cfg(test)]

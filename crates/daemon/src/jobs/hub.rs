@@ -8,7 +8,8 @@ use std::thread::JoinHandle;
 
 use threadrunner_core::protocol::{ProcessList, Unloaded};
 use threadrunner_core::{
-    CacheName, ErrorCode, Failure, JobId, JobMeta, JobSpec, JobStatus, KeepAlive, ModelRef,
+    BackendKind, CacheName, ErrorCode, Failure, JobId, JobMeta, JobSpec, JobStatus, KeepAlive,
+    ModelRef,
 };
 use threadrunner_home::WorkspaceSettings;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -53,6 +54,15 @@ pub(crate) enum Awaited {
     Text,
     /// Its end.
     End,
+}
+
+/// The engines that a client has unloaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ToUnload {
+    /// All of this model, busy or not, whatever their draft models if it has none.
+    Model(ModelRef),
+    /// All that are idle and not pinned; with a backend, those of that backend.
+    Idle(Option<BackendKind>),
 }
 
 /// Why a job ends before it is done.
@@ -147,12 +157,13 @@ pub(super) enum Order {
         reply: oneshot::Sender<watch::Receiver<LoadView>>,
     },
     Unload {
-        model: Option<ModelRef>,
+        which: ToUnload,
         reply: oneshot::Sender<Unloaded>,
     },
     Serve {
         settings: Arc<WorkspaceSettings>,
         opened: Box<Opened>,
+        before: Option<WorkspaceId>,
         reply: oneshot::Sender<Result<Serving, Failure>>,
     },
     Stop {
@@ -284,18 +295,20 @@ impl Hub {
         self.ask(|reply| Order::Load { model, pin, keep_alive, reply }).await
     }
 
-    /// Unloads a model, even a busy one; with `None`, every model that is idle and not pinned.
-    pub(crate) async fn unload(&self, model: Option<ModelRef>) -> Result<Unloaded, Failure> {
-        self.ask(|reply| Order::Unload { model, reply }).await
+    /// Unloads engines.
+    pub(crate) async fn unload(&self, which: ToUnload) -> Result<Unloaded, Failure> {
+        self.ask(|reply| Order::Unload { which, reply }).await
     }
 
-    /// Starts serving another workspace.
+    /// Starts serving another workspace, instead of the abandoned one `before` if there is one.
     pub(crate) async fn serve(
         &self,
         settings: Arc<WorkspaceSettings>,
         opened: Opened,
+        before: Option<WorkspaceId>,
     ) -> Result<Serving, Failure> {
-        self.ask(|reply| Order::Serve { settings, opened: Box::new(opened), reply }).await?
+        let opened = Box::new(opened);
+        self.ask(|reply| Order::Serve { settings, opened, before, reply }).await?
     }
 
     /// Stops the daemon: after the grace time, or now.

@@ -35,7 +35,7 @@ mod stored;
 mod view;
 mod watchdog;
 
-pub(crate) use hub::{Awaited, Change, Ending, Hub, NewJob};
+pub(crate) use hub::{Awaited, Change, Ending, Hub, NewJob, ToUnload};
 pub(crate) use owner::Owner;
 pub(crate) use records::job_failure;
 pub(crate) use view::{Done, End, JobView, Phase, ViewReader};

@@ -57,6 +57,12 @@ impl Archive {
         self.ask(|reply| Operation::Remove { id, reply }).await
     }
 
+    /// Has the thread let go of a workspace that is gone from its place. Jobs in it fail with
+    /// `failure`.
+    pub(crate) async fn abandon(&self, failure: Failure) -> Result<(), Failure> {
+        self.ask(|reply| Operation::Abandon { failure, reply }).await
+    }
+
     /// Undoes the last turn of a session in which no turn is queued or running. Its job stays.
     pub(crate) async fn undo_turn(&self, name: SessionName) -> Result<Undone, Failure> {
         self.ask(|reply| Operation::UndoTurn { name, reply }).await

@@ -14,6 +14,7 @@ use threadrunner_core::{ErrorCode, Failure, JobId, JobState};
 use threadrunner_workspace::{ClaimedJob, NewJob, Workspace, WorkspaceError};
 
 use self::gather::Pace;
+use super::abandoned::Abandoned;
 use super::known::Sessions;
 use super::needs::Needs;
 use super::{Claim, Operation, Reply, StoreEvent, StoreEvents, Submission, Written};
@@ -61,6 +62,8 @@ pub(super) struct Keeper {
     pending_removals: Vec<(Vec<JobId>, Reply<Vec<JobId>>)>,
     /// Jobs whose standing is to be reported then.
     asked_about: Vec<JobId>,
+    /// Why the workspace is to be let go of, and whom to tell then.
+    abandoned: Option<(Failure, Reply<()>)>,
     pace: Pace,
 }
 
@@ -101,6 +104,7 @@ impl Keeper {
             pending: Vec::new(),
             pending_removals: Vec::new(),
             asked_about: Vec::new(),
+            abandoned: None,
             pace: Pace::default(),
         }
     }
@@ -135,6 +139,15 @@ impl Keeper {
                 self.look(id);
             }
             self.sync();
+            if let Some((failure, reply)) = self.abandoned.take() {
+                // What was removed must not come back from the redo log.
+                self.rest();
+                let Self { id, workspace, events, claimed, .. } = self;
+                drop((workspace, claimed));
+                // The client may be gone.
+                let _ = reply.send(Ok(()));
+                return Abandoned::new(id, failure, events).run(operations);
+            }
             if self.workspace.is_restless() {
                 self.rests_at.get_or_insert_with(|| Instant::now() + RESTS_AFTER);
             } else {
@@ -244,6 +257,7 @@ impl Keeper {
             }
             Operation::UndoTurn { name, reply } => self.undo_turn(name, reply),
             Operation::RemoveSession { name, reply } => self.remove_session(name, reply),
+            Operation::Abandon { failure, reply } => self.abandoned = Some((failure, reply)),
         }
     }
 

@@ -51,6 +51,51 @@ fn the_only_model_is_the_default() {
 }
 
 #[test]
+fn a_link_goes_by_its_own_name_and_by_that_of_its_file() {
+    let mut f = Fixture::new(&["small.gguf"]);
+    let elsewhere = |folder: &str, name: &str| {
+        let folder = f.home.root.join(folder);
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join(name), "GGUF").unwrap();
+        folder.join(name)
+    };
+    let blob = elsewhere("blobs", "sha256-1234");
+    let long = elsewhere("blobs", "Llama-3.Q4_1.gguf");
+    let small = elsewhere("blobs", "small.gguf");
+    let twin = elsewhere("others", "Llama-3.Q4_1.gguf");
+    let link = |to: &Path, name: &str| {
+        std::os::unix::fs::symlink(to, f.home.models_dir.join(name)).unwrap();
+    };
+    link(&blob, "ollama.gguf");
+    link(&long, "llama3.gguf");
+    link(&long, "again.gguf");
+    link(&small, "other.gguf");
+    for (name, path) in [
+        ("ollama", &blob),
+        ("sha256-1234", &blob),
+        ("llama3", &long),
+        ("Llama-3.Q4_1", &long),
+        ("Llama-3.Q4_1.gguf", &long),
+        // An entry's own name goes first.
+        ("small", &f.in_models("small.gguf")),
+    ] {
+        assert_eq!(f.resolve(Some(name)).unwrap(), *path, "{name}");
+        let model = resolve_model(&f.home, &f.config, BackendKind::Llama, Some(name)).unwrap();
+        let shown = f.resolve(Some(&model.name()));
+        assert!(shown.is_ok(), "{name}: {shown:?}");
+        let text = format!("[models.{name:?}]\npin = true\n");
+        let config = Config::parse(&text, Path::new("config.toml")).unwrap();
+        assert!(config.model_settings(&f.home, &model).pin, "{name}");
+    }
+    link(&twin, "llama4.gguf");
+    let failure = f.resolve(Some("Llama-3.Q4_1")).unwrap_err();
+    assert!(failure.message.contains("is both"), "{failure}");
+    // So does an alias.
+    f.config.aliases.insert("Llama-3.Q4_1".to_owned(), "llama4".to_owned());
+    assert_eq!(f.resolve(Some("Llama-3.Q4_1")).unwrap(), twin);
+}
+
+#[test]
 fn no_model_says_where_to_put_one() {
     let f = Fixture::new(&[]);
     let failure = f.resolve(None).unwrap_err();

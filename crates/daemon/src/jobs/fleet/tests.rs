@@ -343,10 +343,13 @@ fn all_idle_models_are_unloaded_together_and_one_by_its_name() {
     story.load("a");
     story.load("b");
     story.fleet.begin(&model("b"), job("1"));
-    assert_eq!(story.fleet.to_unload(None), [model("a")]);
-    assert_eq!(story.fleet.to_unload(Some(&model("b"))), [model("b")]);
+    assert_eq!(story.fleet.to_unload(&ToUnload::Idle(None)), [model("a")]);
+    assert_eq!(story.fleet.to_unload(&ToUnload::Model(model("b"))), [model("b")]);
+    let of = |backend| story.fleet.to_unload(&ToUnload::Idle(Some(backend)));
+    assert_eq!((of(model("a").backend), of(BackendKind::Unknown)), (vec![model("a")], vec![]));
+    assert_eq!(story.fleet.kept(Some(BackendKind::Unknown)), []);
     story.fleet.leave(&model("a"));
-    let kept = story.fleet.kept();
+    let kept = story.fleet.kept(None);
     assert_eq!((kept.len(), kept[0].name.as_str(), kept[0].running), (1, "b", 1));
     // With less memory only what is idle goes.
     story.fleet.end(&model("b"), &job("1"), story.now);

@@ -84,6 +84,8 @@ impl Keeper {
         }
         match self.workspace.recover_job(&id, SystemTime::now()) {
             Ok(()) => self.pending.push((id, Pending::Recovered)),
+            // It went with the workspace.
+            Err(_) if !self.workspace.reader().is_in_place() => {}
             Err(error) => {
                 tracing::debug!(job = %id, %error, "a job waits to be recovered");
                 self.recover_later(id);

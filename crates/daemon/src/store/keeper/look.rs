@@ -102,6 +102,9 @@ impl Keeper {
 
     pub(super) fn list(&mut self) {
         let reader = self.workspace.reader();
+        if !reader.is_in_place() {
+            return;
+        }
         let changed = reader.changed(JobState::Ready);
         // Do not read a long, unchanged queue again and again.
         if changed.is_some() && changed == self.listed {
