@@ -51,6 +51,7 @@ mod server;
 mod startup;
 mod states;
 mod store;
+mod taken;
 mod workspaces;
 
 use std::ffi::{OsStr, OsString};

@@ -119,7 +119,7 @@ impl Owner {
             state,
         };
         self.fleet.started(model, started, now);
-        self.watch_states(now);
+        self.watch_engines(now);
         Ok(())
     }
 
