@@ -103,16 +103,17 @@ impl Owner {
                 if let Some(live) = self.live.get(job).filter(|live| live.runs(id)) {
                     live.set_phase(Phase::Prefill { done, total });
                 }
-                progress = self.requests.read(id, done);
+                progress = self.requests.read(id, done) && !self.requests.is_canceled(id);
             }
             Event::Text { id, text } => {
                 let job = self.requests.heard(id, engine, text.len())?.clone();
                 self.text(&job, id, &text);
-                progress = !text.is_empty();
+                progress = !text.is_empty() && !self.requests.is_canceled(id);
             }
             Event::Output { id, output } => {
                 let kind = output.kind();
                 let job = self.requests.heard(id, engine, output.bytes())?.clone();
+                progress = !self.requests.is_canceled(id);
                 let gives = self.fleet.ready(model).is_some_and(|ready| ready.gives(kind));
                 if !output.is_known() {
                     self.surprised_by(model)?;

@@ -207,6 +207,7 @@ impl Owner {
             jobs,
             kept,
             self.fleet.next(self.config.engine_timeout),
+            self.requests.cancel_due(self.cancel_grace()),
             self.unflushed.at,
             self.places.next(),
             self.models.next(),
@@ -244,6 +245,7 @@ impl Owner {
         self.prepared.time(now);
         self.end_late_estimates(now);
         self.end_silent_engines(now);
+        self.end_disobedient_engines(now);
         if self.times.taken.is_some_and(|at| at <= now) {
             self.measure_engines(now);
         }

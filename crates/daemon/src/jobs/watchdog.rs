@@ -19,6 +19,10 @@ const SLOW: &str = "if the machine is just slow, raise engine_timeout in config.
 const UNTRUSTED: &str =
     "get the model file from a source that you trust, or report a bug in the engine";
 
+/// How long an engine may go on with a canceled request. A forward pass ends early for it; only
+/// rendering and tokenizing a very long prompt do not.
+const CANCEL_GRACE: Duration = Duration::from_secs(30);
+
 /// How often to check what engines take.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How much more than its limit an engine may have written: a factor, and bytes on top. It writes a
@@ -44,6 +48,23 @@ impl Owner {
             let seconds = patience.as_secs_f64();
             let what = format!("made no progress in time (engine_timeout is {seconds} s)");
             self.kill_engine(&model, &what, SLOW);
+        }
+    }
+
+    /// How long an engine may go on with a canceled request.
+    pub(super) fn cancel_grace(&self) -> Duration {
+        CANCEL_GRACE.min(self.config.engine_timeout)
+    }
+
+    /// Kills the engines that go on with a request that they were told to cancel. It would keep
+    /// them busy for nobody, and other models waiting.
+    pub(super) fn end_disobedient_engines(&mut self, now: Instant) {
+        let grace = self.cancel_grace();
+        for id in self.requests.disobedient(now, grace) {
+            let Some(model) = self.fleet.model_of(id).cloned() else { continue };
+            let seconds = grace.as_secs_f64();
+            let what = format!("went on with a request for {seconds} s after it was canceled");
+            self.end_engine(&model, &what);
         }
     }
 
