@@ -116,6 +116,7 @@ impl Owner {
             pinned: settings.pin,
             reserved: share.bytes,
             shrunk: share.limit.is_some(),
+            granted: most,
             state,
         };
         self.fleet.started(model, started, now);
