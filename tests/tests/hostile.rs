@@ -269,3 +269,14 @@ fn an_engine_that_starts_countless_threads_is_ended() {
     let ps = home.connect().ask(&json!({"v": 1, "id": 1, "op": "ps"}));
     assert_eq!(ps[0]["data"]["models"], json!([]));
 }
+
+#[test]
+fn an_engine_that_does_not_heed_the_end_of_its_stream_ends_with_a_killed_daemon() {
+    let home = home("", "ready()\nwhile True: time.sleep(600)\n");
+    home.run(["load", "evil"]).expect(0);
+    let ps = home.connect().ask(&json!({"v": 1, "id": 1, "op": "ps"}));
+    let pid = u32::try_from(ps[0]["data"]["models"][0]["pid"].as_u64().unwrap()).unwrap();
+    assert!(process_is_alive(pid));
+    home.kill(home.daemon_pid(), rustix::process::Signal::KILL);
+    eventually("the engine is gone", || (!process_is_alive(pid)).then_some(()));
+}

@@ -52,6 +52,7 @@ mod startup;
 mod states;
 mod store;
 mod taken;
+mod tied;
 mod workspaces;
 
 use std::ffi::{OsStr, OsString};
