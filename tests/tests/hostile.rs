@@ -233,3 +233,50 @@ fn an_engine_that_fills_the_disk_is_ended_and_what_it_wrote_is_removed() {
     assert_eq!(ps[0]["data"]["models"], json!([]));
     assert!(home.log().contains("bytes of session state"), "{}", home.log());
 }
+
+#[test]
+fn an_engine_that_writes_countless_empty_files_is_ended_and_they_are_removed() {
+    let evil = "path = load['state']['path']\n\
+                for n in range(20000): open(f'{path}/s{n}.state', 'wb').close()\n\
+                ready()\n\
+                while True: hear()\n";
+    let home = home("", evil);
+    home.run(["load", "evil"]).expect(0);
+    home.run(["Hello"]).expect(0);
+    eventually("it is ended", || home.log().contains("files of session state").then_some(()));
+    let states = home.root().join("cache/state");
+    let files = || -> usize {
+        let directories = fs::read_dir(&states).unwrap().flatten();
+        directories.map(|entry| fs::read_dir(entry.path()).unwrap().count()).sum()
+    };
+    eventually("they are removed", || (files() < 10_000).then_some(()));
+    let ps = home.connect().ask(&json!({"v": 1, "id": 1, "op": "ps"}));
+    let models = ps[0]["data"]["models"].as_array().unwrap();
+    assert_eq!(models.len(), 1, "only the other is left: {models:?}");
+}
+
+#[test]
+fn an_engine_that_starts_countless_threads_is_ended() {
+    let evil = "import threading\n\
+                threading.stack_size(65536)\n\
+                for n in range(4 * os.cpu_count() + 100):\n\
+                \x20   threading.Thread(target=time.sleep, args=(600,), daemon=True).start()\n\
+                ready()\n\
+                while True: hear()\n";
+    let home = home("", evil);
+    home.run(["load", "evil"]).expect(0);
+    eventually("it is ended", || home.log().contains(" threads, and its limit").then_some(()));
+    let ps = home.connect().ask(&json!({"v": 1, "id": 1, "op": "ps"}));
+    assert_eq!(ps[0]["data"]["models"], json!([]));
+}
+
+#[test]
+fn an_engine_that_does_not_heed_the_end_of_its_stream_ends_with_a_killed_daemon() {
+    let home = home("", "ready()\nwhile True: time.sleep(600)\n");
+    home.run(["load", "evil"]).expect(0);
+    let ps = home.connect().ask(&json!({"v": 1, "id": 1, "op": "ps"}));
+    let pid = u32::try_from(ps[0]["data"]["models"][0]["pid"].as_u64().unwrap()).unwrap();
+    assert!(process_is_alive(pid));
+    home.kill(home.daemon_pid(), rustix::process::Signal::KILL);
+    eventually("the engine is gone", || (!process_is_alive(pid)).then_some(()));
+}

@@ -111,6 +111,9 @@ impl Load {
     }
 }
 
+/// The maximum number of files that an engine keeps in a [`StateDirectory`].
+pub const MOST_STATES: usize = 4096;
+
 /// A directory for the cached state of sessions. Only the daemon and its engines write to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateDirectory {

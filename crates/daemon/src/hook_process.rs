@@ -2,7 +2,8 @@
 //!
 //! If the daemon is killed, the next one runs the program again, so the first run must not outlive
 //! its daemon. This process holds one end of a socket whose other end only the daemon has. When
-//! that closes, it kills the program's process group. It also copies the program's output into the
+//! that closes, it kills the program's process group. If it is killed itself, the kernel kills the
+//! program. It also copies the program's output into the
 //! log, up to a limit.
 
 use std::ffi::OsStr;
@@ -18,6 +19,8 @@ use std::thread;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::{Deserialize, Serialize};
+
+use crate::tied::tie;
 
 /// Makes the daemon's program act as this process. The hook's program and the job's directory
 /// follow.
@@ -72,13 +75,17 @@ fn run(program: &OsStr, directory: &OsStr, daemon: &UnixStream) -> io::Result<En
     let log = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     let mut log = Log { file: log, room: MOST_LOGGED, is_cut: false };
     let (mut printed, print) = io::pipe()?;
-    let child = Command::new(program)
+    let mut command = Command::new(program);
+    command
         .arg(directory)
         .stdin(Stdio::null())
         .stdout(print.try_clone()?)
         .stderr(print)
-        .process_group(0)
-        .spawn()?;
+        .process_group(0);
+    tie(&mut command);
+    let child = command.spawn()?;
+    // The command holds the pipe's other end.
+    drop(command);
     let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let kill = || {
         // It may have ended just now.

@@ -51,6 +51,8 @@ mod server;
 mod startup;
 mod states;
 mod store;
+mod taken;
+mod tied;
 mod workspaces;
 
 use std::ffi::{OsStr, OsString};

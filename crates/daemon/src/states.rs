@@ -7,12 +7,16 @@
 
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use threadrunner_core::engine_protocol::StateDirectory;
+use threadrunner_core::engine_protocol::{MOST_STATES, StateDirectory};
 use threadrunner_core::{CacheName, ModelRef, fnv};
+
+/// The maximum number of files in a model's directory, twice as many as an engine keeps. Files
+/// beyond that are not looked at, however small they are, and are removed.
+pub(crate) const MOST_FILES: usize = 2 * MOST_STATES;
 
 /// The root of the state directories, and their budget.
 #[derive(Debug)]
@@ -47,6 +51,7 @@ impl States {
             tracing::warn!(%path, %error, "cannot keep the cached state of sessions");
             return None;
         }
+        remove_beyond(&path);
         // A model always gets at least half of the budget.
         let others = self.trim_others(&path, self.budget / 2);
         Some(StateDirectory { path, max_bytes: self.budget.saturating_sub(others) })
@@ -81,8 +86,9 @@ impl States {
     /// Removes the oldest files outside `own` until they have at most `most` bytes together.
     /// Returns how many they have.
     fn trim_others(&self, own: &Path, most: u64) -> u64 {
-        let others = directories(&self.root).filter(|directory| directory != own);
-        let mut files: Vec<_> = others.flat_map(|directory| files(&directory)).collect();
+        let others: Vec<_> = directories(&self.root).filter(|directory| directory != own).collect();
+        others.iter().for_each(|directory| remove_beyond(directory));
+        let mut files: Vec<_> = others.iter().flat_map(|directory| files(directory)).collect();
         files.sort_unstable_by_key(|file| file.changed);
         let mut bytes = files.iter().map(|file| file.bytes).sum::<u64>();
         for file in files {
@@ -96,25 +102,10 @@ impl States {
     }
 }
 
-/// How many bytes the process occupies in this directory: in visible files, and in removed files
-/// that it still has open.
-pub(crate) fn written(directory: &Path, pid: u32) -> u64 {
-    let seen: u64 = files(directory).iter().map(|file| file.bytes).sum();
-    let Ok(directory) = directory.canonicalize() else { return seen };
-    let open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-    let removed = open.filter_map(|entry| {
-        // Only files that were in the directory: a model file may be removed, too.
-        let was = fs::read_link(entry.path()).ok()?;
-        let open = fs::metadata(entry.path()).ok()?;
-        (was.starts_with(&directory) && open.is_file() && open.nlink() == 0).then_some(open)
-    });
-    removed.map(|open| open.len()).fold(seen, u64::saturating_add)
-}
-
 #[derive(Debug)]
-struct StateFile {
+pub(crate) struct StateFile {
     path: PathBuf,
-    bytes: u64,
+    pub(crate) bytes: u64,
     changed: SystemTime,
 }
 
@@ -123,14 +114,26 @@ fn directories(root: &Path) -> impl Iterator<Item = PathBuf> + use<> {
     entries.map(|entry| entry.path()).filter(|path| path.is_dir())
 }
 
-fn files(directory: &Path) -> Vec<StateFile> {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+/// The files in a directory, but no more than one beyond [`MOST_FILES`].
+pub(crate) fn files(directory: &Path) -> Vec<StateFile> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten().take(MOST_FILES + 1);
     let file = |entry: fs::DirEntry| {
         let metadata = entry.metadata().ok()?;
         let changed = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
         Some(StateFile { path: entry.path(), bytes: metadata.len(), changed })
     };
     entries.filter_map(file).collect()
+}
+
+/// Removes the files beyond [`MOST_FILES`]. Only an engine that was taken over makes so many.
+fn remove_beyond(directory: &Path) {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    for entry in entries.skip(MOST_FILES) {
+        let path = entry.path();
+        if let Err(error) = fs::remove_file(&path) {
+            return note(&path, "remove", Err(error));
+        }
+    }
 }
 
 fn note(path: &Path, verb: &str, done: io::Result<()>) {
@@ -191,24 +194,19 @@ mod tests {
     }
 
     #[test]
-    fn files_that_were_removed_and_are_open_count_too() {
+    fn files_beyond_any_number_that_an_engine_needs_are_neither_looked_at_nor_kept() {
         let temp = tempfile::tempdir().unwrap();
         let states = States::new(temp.path().join("state"), 100);
         let directory = states.directory(&model("/a")).unwrap();
-        write(&directory, "a", 30, 0);
-        let pid = std::process::id();
-        let gone = write(&directory, "b", 50, 0);
-        let file = File::open(&gone).unwrap();
-        // A removed file from elsewhere.
-        let elsewhere = temp.path().join("model");
-        fs::write(&elsewhere, [0; 1000]).unwrap();
-        let _model = File::open(&elsewhere).unwrap();
-        fs::remove_file(&elsewhere).unwrap();
-        assert_eq!(written(&directory.path, pid), 80);
-        fs::remove_file(&gone).unwrap();
-        assert_eq!(written(&directory.path, pid), 80);
-        drop(file);
-        assert_eq!(written(&directory.path, pid), 30);
+        for n in 0..MOST_FILES + 1000 {
+            File::create(directory.path.join(format!("s{n}"))).unwrap();
+        }
+        assert_eq!(files(&directory.path).len(), MOST_FILES + 1);
+        states.engine_ended();
+        assert_eq!(fs::read_dir(&directory.path).unwrap().count(), MOST_FILES);
+        File::create(directory.path.join("more")).unwrap();
+        states.directory(&model("/a")).unwrap();
+        assert_eq!(fs::read_dir(&directory.path).unwrap().count(), MOST_FILES);
     }
 
     #[test]

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::bounds::{Allowance, MOST_EVENT_BYTES, bounded};
 use super::last_words::log_stderr;
 use crate::halves::{self, ReadHalf, WriteHalf};
+use crate::tied::tie;
 
 /// How long a process may take to exit after its command stream is closed.
 pub(crate) const EXIT_GRACE: Duration = Duration::from_secs(5);
@@ -137,14 +138,17 @@ impl Spawner {
     fn start(&self) -> io::Result<((ReadHalf, WriteHalf), Child)> {
         let (ours, theirs) = UnixStream::pair()?;
         let ours = halves::split(ours)?;
-        let child = tokio::process::Command::new(&self.binary)
+        let mut command = tokio::process::Command::new(&self.binary);
+        command
             .envs(ENGINE_ENVIRONMENT.iter().copied())
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()?;
-        Ok((ours, child))
+            .kill_on_drop(true);
+        // A stuck or hostile one does not heed the end of its stream when the daemon is killed. The
+        // runtime's one thread is the main thread.
+        tie(command.as_std_mut());
+        Ok((ours, command.spawn()?))
     }
 }
 

@@ -245,13 +245,14 @@ impl Owner {
     }
 
     /// Tells a job's engine to cancel its request. The engine frees the slot within one step;
-    /// the owner does not wait for that.
-    pub(super) fn cancel_request(&self, id: &JobId) {
+    /// the owner does not wait for that, but ends an engine that goes on.
+    pub(super) fn cancel_request(&mut self, id: &JobId) {
         if let Some(live) = self.live.get(id)
             && let Stage::Running(run) = &live.stage
             && let Some(engine) = self.fleet.engine(&live.model)
         {
             self.processes.send(engine.id(), Command::Cancel { id: run.request });
+            self.requests.cancel(run.request, Instant::now());
         }
     }
 

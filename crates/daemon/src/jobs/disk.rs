@@ -15,6 +15,7 @@ use crate::errands::Errands;
 use crate::models::{Asked, FoundModel, ModelCatalog};
 use crate::states;
 use crate::store::WorkspaceId;
+use crate::taken::{Taken, taken};
 
 /// News that may wait for the owner; beyond that, those who bring them wait.
 const NEWS: usize = 64;
@@ -28,8 +29,8 @@ pub(super) enum News {
     Usual(WorkspaceId, Result<FoundModel, Failure>),
     /// The directory for session states of a model was created, if that was possible.
     State(ModelRef, Option<StateDirectory>),
-    /// How many bytes of session states engines have written.
-    Written(Vec<(EngineId, u64)>),
+    /// What engines take of the machine.
+    Taken(Vec<(EngineId, Taken)>),
 }
 
 /// Those who work on disks for the owner.
@@ -90,15 +91,14 @@ impl Disk {
         })
     }
 
-    /// Measures what engines have written, given their directories and process ids, answered by
-    /// [`News::Written`]. Returns false if that cannot be done.
-    pub(super) fn measure(&self, engines: Vec<(EngineId, PathBuf, u32)>) -> bool {
+    /// Measures what engines take, given their process ids and directories, answered by
+    /// [`News::Taken`]. Returns false if that cannot be done.
+    pub(super) fn measure(&self, engines: Vec<(EngineId, u32, Option<StateDirectory>)>) -> bool {
         let news = self.news.clone();
         self.errands.run(move |_| {
-            let written =
-                |(id, path, pid): (EngineId, PathBuf, u32)| (id, states::written(&path, pid));
-            let written = engines.into_iter().map(written).collect();
-            let _ = news.blocking_send(News::Written(written));
+            let measured =
+                engines.into_iter().map(|(id, pid, state)| (id, taken(pid, state.as_ref())));
+            let _ = news.blocking_send(News::Taken(measured.collect()));
         })
     }
 

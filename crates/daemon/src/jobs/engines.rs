@@ -104,16 +104,17 @@ impl Owner {
                 if let Some(live) = self.live.get(job).filter(|live| live.runs(id)) {
                     live.set_phase(Phase::Prefill { done, total });
                 }
-                progress = self.requests.read(id, done);
+                progress = self.requests.read(id, done) && !self.requests.is_canceled(id);
             }
             Event::Text { id, text } => {
                 let job = self.requests.heard(id, engine, text.len())?.clone();
                 self.text(&job, id, &text);
-                progress = !text.is_empty();
+                progress = !text.is_empty() && !self.requests.is_canceled(id);
             }
             Event::Output { id, output } => {
                 let kind = output.kind();
                 let job = self.requests.heard(id, engine, output.bytes())?.clone();
+                progress = !self.requests.is_canceled(id);
                 let gives = self.fleet.ready(model).is_some_and(|ready| ready.gives(kind));
                 if !output.is_known() {
                     self.surprised_by(model)?;
@@ -335,12 +336,8 @@ impl Owner {
         }
         let Some(live) = self.live.get_mut(id) else { return };
         let Stage::Running(run) = &mut live.stage else { return };
-        let timings = Timings {
-            queue_ms: run.timings.queue_ms,
-            load_ms: run.timings.load_ms,
-            total_ms: milliseconds(live.submitted, Instant::now()),
-            ..timings
-        };
+        let total_ms = milliseconds(live.submitted, Instant::now());
+        let timings = measured(timings, &run.timings, total_ms);
         let mut meta = std::mem::take(&mut run.meta);
         meta.duration_s = Some(run.since.elapsed().as_secs_f64());
         meta.set_model(self.fleet.id_of(&live.model));
@@ -381,6 +378,21 @@ impl Owner {
     }
 }
 
+/// The timings that an engine reports, cut to the time that it had, with those that the daemon
+/// measured.
+fn measured(said: Timings, ours: &Timings, total_ms: f64) -> Timings {
+    let in_engine = (total_ms - ours.queue_ms).max(0.0);
+    let prefill_ms = said.prefill_ms.min(in_engine);
+    Timings {
+        queue_ms: ours.queue_ms,
+        load_ms: ours.load_ms,
+        prefill_ms,
+        decode_ms: said.decode_ms.min(in_engine - prefill_ms),
+        total_ms,
+        ..said
+    }
+}
+
 fn was_loaded(event: &str) -> String {
     format!("sent `{event}` after it had loaded the model")
 }
@@ -394,5 +406,23 @@ pub(super) fn path_of(model: &ModelRef) -> String {
     match &model.path {
         Some(path) => path.display().to_string(),
         None => model.name(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_is_not_believed_to_have_taken_longer_than_it_had() {
+        let ours = Timings { queue_ms: 10.0, load_ms: 5.0, ..Timings::default() };
+        for (prefill_ms, decode_ms, cut) in
+            [(20.0, 60.0, (20.0, 60.0)), (20.0, 3e10, (20.0, 70.0)), (3e10, 3e10, (90.0, 0.0))]
+        {
+            let said = Timings { prefill_ms, decode_ms, ..Timings::default() };
+            let timings = measured(said, &ours, 100.0);
+            assert_eq!((timings.prefill_ms, timings.decode_ms), cut);
+            assert_eq!((timings.queue_ms, timings.load_ms, timings.total_ms), (10.0, 5.0, 100.0));
+        }
     }
 }

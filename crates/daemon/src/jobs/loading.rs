@@ -116,10 +116,11 @@ impl Owner {
             pinned: settings.pin,
             reserved: share.bytes,
             shrunk: share.limit.is_some(),
+            granted: most,
             state,
         };
         self.fleet.started(model, started, now);
-        self.watch_states(now);
+        self.watch_engines(now);
         Ok(())
     }
 

@@ -27,8 +27,8 @@ impl Owner {
             }
             News::Usual(workspace, found) => self.resolved(workspace, found),
             News::State(model, state) => self.prepared.there(model, state),
-            News::Written(written) => {
-                self.end_engines_that_fill_the_disk(written, Instant::now());
+            News::Taken(taken) => {
+                self.end_engines_that_take_too_much(taken, Instant::now());
             }
         }
     }

@@ -85,8 +85,8 @@ pub(super) struct Times {
     list: Instant,
     /// Until when no queued job is claimed, because the disk is full or the like.
     pub(super) short: Option<Instant>,
-    /// When to check next how much engines have written.
-    pub(super) states: Option<Instant>,
+    /// When to check next what engines take.
+    pub(super) taken: Option<Instant>,
 }
 
 /// Running jobs with text that is not on disk yet, and when to write it.
@@ -148,7 +148,7 @@ impl Owner {
                 deadlines: BTreeSet::new(),
                 list: Instant::now() + LIST_EVERY,
                 short: None,
-                states: None,
+                taken: None,
             },
             stopping: None,
             inbox: Inbox::new(orders, from_engines, from_disk, store_events),
@@ -207,12 +207,13 @@ impl Owner {
             jobs,
             kept,
             self.fleet.next(self.config.engine_timeout),
+            self.requests.cancel_due(self.cancel_grace()),
             self.unflushed.at,
             self.places.next(),
             self.models.next(),
             self.prepared.next(),
             self.times.short,
-            self.times.states,
+            self.times.taken,
             grace,
             Some(self.times.list),
         ]
@@ -244,8 +245,9 @@ impl Owner {
         self.prepared.time(now);
         self.end_late_estimates(now);
         self.end_silent_engines(now);
-        if self.times.states.is_some_and(|at| at <= now) {
-            self.measure_states(now);
+        self.end_disobedient_engines(now);
+        if self.times.taken.is_some_and(|at| at <= now) {
+            self.measure_engines(now);
         }
         self.unload_idle(now);
         if self.stopping.is_some_and(|stopping| !stopping.given_up && stopping.at <= now) {

@@ -5,6 +5,7 @@
 //! allows. An engine that goes beyond that is not to be trusted.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use threadrunner_core::JobId;
 use threadrunner_core::engine_protocol::EngineRequestId;
@@ -27,6 +28,8 @@ const MOST_READ: u64 = 16;
 const MOST_BEGUN: u32 = 64;
 /// The most events of a request, whatever its length.
 const MOST_EVENTS: u64 = 1 << 22;
+/// A deadline noticed this late was missed by the daemon itself; the engine may have kept it.
+const LATE: Duration = Duration::from_secs(5);
 
 /// The open requests: those that engines have not ended yet.
 #[derive(Debug, Default)]
@@ -36,6 +39,8 @@ pub(super) struct Requests {
     last: u64,
     /// For each engine: how many open requests it has, and the bytes of their answers so far.
     engines: HashMap<EngineId, (usize, u64)>,
+    /// The open requests that engines were told to cancel, and when.
+    canceled: HashMap<u64, Instant>,
 }
 
 #[derive(Debug)]
@@ -73,6 +78,37 @@ impl Requests {
         self.engines.entry(engine).or_default().0 += 1;
         self.open
             .insert(id, Request { job, engine, text: 0, most_text, events_left, read: (0, 0) });
+    }
+
+    /// Notes that an engine was told to cancel a request.
+    pub(super) fn cancel(&mut self, id: u64, now: Instant) {
+        if self.open.contains_key(&id) {
+            self.canceled.entry(id).or_insert(now);
+        }
+    }
+
+    /// Whether an engine was told to cancel this request, which is still open.
+    pub(super) fn is_canceled(&self, id: u64) -> bool {
+        self.canceled.contains_key(&id)
+    }
+
+    /// When the first canceled request should have ended, if it may go on for `grace`.
+    pub(super) fn cancel_due(&self, grace: Duration) -> Option<Instant> {
+        self.canceled.values().min().map(|at| *at + grace)
+    }
+
+    /// The engines that have gone on with a canceled request for `grace`. Those whose deadline the
+    /// daemon itself missed get as much time again.
+    pub(super) fn disobedient(&mut self, now: Instant, grace: Duration) -> Vec<EngineId> {
+        let mut engines = Vec::new();
+        for (id, at) in &mut self.canceled {
+            if *at + grace + LATE < now {
+                *at = now;
+            } else if *at + grace <= now {
+                engines.extend(self.open.get(id).map(|request| request.engine));
+            }
+        }
+        engines
     }
 
     /// Counts an event of `engine` for a request, with `text` bytes of its answer. Returns the
@@ -126,6 +162,7 @@ impl Requests {
     pub(super) fn end(&mut self, id: EngineRequestId, engine: EngineId) -> Result<JobId, String> {
         match self.open.remove(&id) {
             Some(request) if request.engine == engine => {
+                self.canceled.remove(&id);
                 if let Some((open, text)) = self.engines.get_mut(&engine) {
                     *open -= 1;
                     *text -= request.text;
@@ -154,6 +191,7 @@ impl Requests {
     pub(super) fn forget(&mut self, engine: EngineId) {
         self.engines.remove(&engine);
         self.open.retain(|_, request| request.engine != engine);
+        self.canceled.retain(|id, _| self.open.contains_key(id));
     }
 }
 
@@ -195,6 +233,31 @@ mod tests {
         assert!(!requests.has(&job("1")) && requests.has(&job("2")));
         requests.forget(OTHER);
         assert!(!requests.awaits(OTHER) && !requests.has(&job("2")));
+    }
+
+    #[test]
+    fn a_canceled_request_has_a_time_to_end() {
+        let mut requests = Requests::default();
+        let (grace, second) = (Duration::from_secs(10), Duration::from_secs(1));
+        let start = Instant::now();
+        requests.add(1, job("1"), ENGINE, None, 100);
+        requests.add(2, job("2"), OTHER, None, 100);
+        assert_eq!(requests.cancel_due(grace), None);
+        requests.cancel(1, start);
+        requests.cancel(2, start + second);
+        requests.cancel(1, start + second);
+        requests.cancel(3, start);
+        assert_eq!(requests.cancel_due(grace), Some(start + grace));
+        assert_eq!(requests.disobedient(start + grace - second, grace), []);
+        assert_eq!(requests.disobedient(start + grace, grace), [ENGINE]);
+        requests.forget(ENGINE);
+        assert_eq!(requests.cancel_due(grace), Some(start + grace + second));
+        // The daemon was stopped meanwhile.
+        let later = start + 100 * second;
+        assert_eq!(requests.disobedient(later, grace), []);
+        assert_eq!(requests.cancel_due(grace), Some(later + grace));
+        requests.end(2, OTHER).unwrap();
+        assert_eq!(requests.cancel_due(grace), None);
     }
 
     #[test]

@@ -180,8 +180,12 @@ fn list(arch: TargetArch, keeps_files: bool) -> Result<BpfProgram, Error> {
     };
     // Threads, but no processes.
     allow(SYS_clone, vec![bits(0, !number(DETACHED), number(THREAD))?])?;
-    // No executable memory.
-    allow(SYS_mmap, vec![bits(2, executable, 0)?])?;
+    // No executable memory, and no writable memory without a file that the limit does not count.
+    let (kind, anonymous) = (number(libc::MAP_TYPE), number(libc::MAP_ANONYMOUS));
+    let grows = number(libc::MAP_GROWSDOWN);
+    let private = anonymous | number(libc::MAP_PRIVATE);
+    allow(SYS_mmap, vec![bits(2, executable, 0)?, bits(3, anonymous | grows, 0)?])?;
+    allow(SYS_mmap, vec![bits(2, executable, 0)?, bits(3, anonymous | grows | kind, private)?])?;
     allow(SYS_mprotect, vec![bits(2, executable, 0)?])?;
     // Signals only to this process, for `abort`.
     allow(SYS_tgkill, vec![equal(0, own)?])?;

@@ -20,9 +20,10 @@ use threadrunner_core::engine_protocol::StateDirectory;
 
 /// The size limit of states in this test, in bytes.
 const STATES: u64 = 1 << 20;
-/// `fcntl` constants that exist on Linux only.
+/// Constants that exist on Linux only.
 const F_SETSIG: libc::c_int = 10;
 const DN_CREATE: libc::c_int = 4;
+const MAP_GROWSDOWN: libc::c_int = 0x100;
 
 /// Fences this process in for `models` and tries everything. The exit code is 0 if the fence is
 /// complete, it refused everything it must refuse, and it allowed everything that answering needs.
@@ -85,7 +86,14 @@ pub(crate) fn probe(models: &[&Path]) -> ExitCode {
             ask_of_descriptor(ours, command, argument)
         });
     }
-    outcome.refused("make memory executable", executable_memory);
+    let (write, private) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE);
+    for (what, protection, flags) in [
+        ("make memory executable", write | libc::PROT_EXEC, private),
+        ("share memory, which no limit counts", write, libc::MAP_SHARED),
+        ("map memory that grows, which no limit counts", write, private | MAP_GROWSDOWN),
+    ] {
+        outcome.refused(what, || map(protection, flags));
+    }
     outcome.refused("raise a limit", || {
         let mut limit = rustix::process::getrlimit(Resource::Nofile);
         limit.maximum = limit.maximum.map(|most| most + 1);
@@ -247,9 +255,8 @@ fn ask_of_descriptor(
 }
 
 #[expect(unsafe_code, reason = "no safe function maps memory")]
-fn executable_memory() -> io::Result<()> {
-    let protection = libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC;
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+fn map(protection: libc::c_int, flags: libc::c_int) -> io::Result<()> {
+    let flags = flags | libc::MAP_ANONYMOUS;
     // SAFETY: a new mapping at an address that the kernel chooses, and that nothing uses.
     let address = unsafe { libc::mmap(std::ptr::null_mut(), 4096, protection, flags, -1, 0) };
     if address == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }

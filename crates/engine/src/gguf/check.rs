@@ -7,7 +7,7 @@
 use std::io::{self, Read};
 
 use super::GgmlType;
-use super::shape::{Count, MOST_LAYERS, Shape, TOKENS};
+use super::shape::{Count, MOST_LAYERS, MOST_SIGNED, Shape, TOKENS};
 
 const MAGIC: [u8; 4] = *b"GGUF";
 /// The longest key that the specification allows, in bytes.
@@ -144,6 +144,9 @@ pub fn check(reader: impl Read, length: u64) -> Result<Summary, CheckError> {
         return Err(CheckError::Damaged("it names no architecture".into()));
     }
     summary.shape.set_architecture(&summary.architecture);
+    if let Some((what, value)) = summary.shape.too_large() {
+        return Err(CheckError::TooBig { what, value, limit: MOST_SIGNED });
+    }
     if !alignment.is_power_of_two() {
         return Err(CheckError::Damaged(format!("alignment {alignment} is not a power of two")));
     }

@@ -27,8 +27,19 @@ const KEPT: &[&str] = &[
     "ssm.state_size",
     "vocab_size",
 ];
+/// Those that llama.cpp's interface returns as signed 32-bit numbers.
+const SIGNED: &[&str] = &[
+    "attention.head_count",
+    "attention.head_count_kv",
+    "block_count",
+    "context_length",
+    "embedding_length",
+    "vocab_size",
+];
 /// The maximum number of values kept. Only those of one architecture are of use.
 const MOST_KEPT: usize = 64;
+/// The largest signed 32-bit number.
+pub(super) const MOST_SIGNED: u64 = i32::MAX as u64;
 /// More layers than any model has.
 pub(super) const MOST_LAYERS: u64 = 4096;
 
@@ -60,6 +71,12 @@ impl Shape {
 
     pub(super) fn set_architecture(&mut self, architecture: &str) {
         architecture.clone_into(&mut self.architecture);
+    }
+
+    /// A number that is too large for llama.cpp's interface, and its key, if there is one.
+    pub(super) fn too_large(&self) -> Option<(&'static str, u64)> {
+        let numbers = SIGNED.iter().filter_map(|key| Some((*key, self.number(key)?)));
+        numbers.into_iter().find(|(_, number)| *number > MOST_SIGNED)
     }
 
     /// The model family, by llama.cpp's name.

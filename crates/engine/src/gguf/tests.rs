@@ -95,6 +95,33 @@ fn what_contradicts_itself_is_refused() {
 }
 
 #[test]
+fn counts_that_llama_cpp_cannot_return_are_refused() {
+    for key in ["llama.context_length", "llama.block_count", "llama.embedding_length"] {
+        let with = |number| {
+            let mut file = small();
+            file.set(key, MetaValue::U32(number));
+            file.to_bytes()
+        };
+        check_bytes(&with(i32::MAX as u32)).unwrap();
+        let message = message(&with(u32::MAX));
+        let name = key.trim_start_matches("llama.");
+        assert_eq!(
+            message,
+            format!(
+                "its header is damaged: {name} is 4294967295, but at most 2147483647 is possible"
+            )
+        );
+    }
+    let mut file = small();
+    file.set("llama.attention.head_count", MetaValue::I32s(vec![4, -1]));
+    assert!(message(&file.to_bytes()).contains("attention.head_count is 4294967295"));
+    // That of another architecture is of no use.
+    let mut file = small();
+    file.set("other.context_length", MetaValue::U32(u32::MAX));
+    check_bytes(&file.to_bytes()).unwrap();
+}
+
+#[test]
 fn a_file_on_disk_is_refused_with_its_path_and_a_stable_code() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("broken.gguf");

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use threadrunner_core::engine_protocol::StateDirectory;
+use threadrunner_core::engine_protocol::{MOST_STATES, StateDirectory};
 use threadrunner_core::scheduler::{SavedStates, Session};
 use threadrunner_core::{CacheName, ModelBackend, ModelDigest, TokenId};
 
@@ -99,7 +99,7 @@ impl States {
     }
 
     /// Removes abandoned files, then the least recently used ones, until one of `length` bytes fits
-    /// in place of that at `path`.
+    /// in place of that at `path`, also by number.
     fn make_room(&self, length: u64, path: &Path) -> io::Result<()> {
         let now = SystemTime::now();
         let mut files: Vec<Kept> =
@@ -111,15 +111,17 @@ impl States {
             !gone && kept.path != path
         });
         let mut all: u64 = files.iter().map(|kept| kept.bytes).sum();
+        let mut count = files.len();
         files.retain(|kept| !kept.unfinished);
         files.sort_by_key(|kept| kept.used);
         for kept in files {
-            if all.saturating_add(length) <= self.max_bytes {
+            if all.saturating_add(length) <= self.max_bytes && count < MOST_STATES {
                 break;
             }
             tracing::debug!("removing {} to make room for another session", kept.path.display());
             fs::remove_file(&kept.path)?;
             all -= kept.bytes;
+            count -= 1;
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use threadrunner_core::engine_protocol::StateDirectory;
-use threadrunner_core::{JobId, KeepAlive};
+use threadrunner_core::{JobId, KeepAlive, Memory};
 
 use crate::engine::EngineId;
 use crate::model_files::ModelFiles;
@@ -12,6 +12,9 @@ use crate::model_files::ModelFiles;
 /// How many events an engine may send that this daemon does not know: a newer one sends a few with
 /// each answer, and a hostile one is not to send them forever.
 const SURPRISES: u32 = 100_000;
+
+/// Memory that an engine may take beyond 1.5 times what it was granted, in bytes, as its fence allows.
+const MEMORY_BEYOND: u64 = 1 << 30;
 
 /// An engine that is loading or loaded.
 #[derive(Debug)]
@@ -31,6 +34,8 @@ pub(crate) struct Engine {
     /// The bytes reserved for it, and whether that is less than it would have liked.
     pub(super) reserved: u64,
     pub(super) shrunk: bool,
+    /// The bytes that it was told it may take.
+    pub(super) granted: u64,
     /// Where it keeps the states of sessions.
     pub(super) state: Option<StateDirectory>,
     /// How many more events this daemon need not know.
@@ -63,12 +68,14 @@ pub(crate) struct Started {
     /// The memory reserved for it, and whether that is less than it would have liked.
     pub(crate) reserved: u64,
     pub(crate) shrunk: bool,
+    /// The bytes that it may take.
+    pub(crate) granted: u64,
     pub(crate) state: Option<StateDirectory>,
 }
 
 impl Engine {
     pub(super) fn new(started: Started, keep_alive: Option<KeepAlive>, now: Instant) -> Self {
-        let Started { id, pid, files, usual, pinned, reserved, shrunk, state } = started;
+        let Started { id, pid, files, usual, pinned, reserved, shrunk, granted, state } = started;
         Self {
             id,
             pid,
@@ -81,6 +88,7 @@ impl Engine {
             stay: Stay { pinned, usual, now: keep_alive.unwrap_or(usual) },
             reserved,
             shrunk,
+            granted,
             state,
             surprises_left: SURPRISES,
             resident: (0, None),
@@ -93,6 +101,23 @@ impl Engine {
 
     pub(crate) fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// What it can have allocated of the memory that it reports: its fence stops it there.
+    pub(super) fn believe(&self, said: Memory) -> Memory {
+        let most = self.granted.saturating_add(self.granted / 2).saturating_add(MEMORY_BEYOND);
+        let mut left = most;
+        let mut cut = |bytes: u64| {
+            let believed = bytes.min(left);
+            left -= believed;
+            believed
+        };
+        Memory {
+            weights: cut(said.weights),
+            cache: cut(said.cache),
+            buffers: cut(said.buffers),
+            parked: cut(said.parked),
+        }
     }
 
     /// Whether a file that it loaded has been replaced, if `files` are the model's files now. Once

@@ -234,12 +234,13 @@ impl Loading {
 
     pub(super) fn into_ready(
         self,
-        info: ModelInfo,
+        mut info: ModelInfo,
         built: EngineInfo,
         knows_stream: bool,
         now: Instant,
     ) -> Ready {
         let mut engine = self.engine;
+        info.memory = engine.believe(info.memory);
         engine.awaited_since = None;
         engine.rest_if_idle(now);
         Ready { engine, info, built, knows_stream, read: (0, 0) }

@@ -96,6 +96,7 @@ impl Story {
             pinned: false,
             reserved: share.bytes,
             shrunk: share.limit.is_some(),
+            granted: share.bytes,
             state: None,
         };
         self.fleet.started(&model(name), started, self.now);
@@ -306,6 +307,7 @@ fn an_engine_whose_files_were_replaced_finishes_its_jobs_first() {
         pinned: false,
         reserved: 10,
         shrunk: false,
+        granted: 10,
         state: None,
     };
     story.fleet.started(&a, started, story.now);
@@ -335,6 +337,21 @@ fn a_model_has_the_digest_that_its_engine_tells_once_it_is_loaded() {
     assert_eq!(story.fleet.id_of(&a), a.id(digest));
     story.fleet.leave(&a).unwrap();
     assert_eq!(story.fleet.id_of(&a), unread);
+}
+
+#[test]
+fn an_engine_is_not_believed_to_take_more_than_it_can() {
+    let mut story = Story::new();
+    story.size("a", 10);
+    story.start("a");
+    let memory = Memory { weights: 4, cache: 1 << 48, buffers: 1 << 48, parked: 0 };
+    let info = ModelInfo { n_seq_max: 2, memory, ..ModelInfo::default() };
+    assert!(story.fleet.loaded(&model("a"), info, EngineInfo::default(), true, story.now));
+    let described = &story.fleet.describe(story.now)[0];
+    let most = (1 << 30) + 15;
+    assert_eq!(described.size_bytes, most);
+    let believed = Memory { weights: 4, cache: most - 4, buffers: 0, parked: 0 };
+    assert_eq!(described.info.as_ref().unwrap().memory, believed);
 }
 
 #[test]

@@ -164,6 +164,7 @@ impl Story {
             pinned: false,
             reserved: SIZE,
             shrunk: false,
+            granted: SIZE,
             state: None,
         };
         let info = ModelInfo { n_seq_max: 4, ..ModelInfo::default() };
