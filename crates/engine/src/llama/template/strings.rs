@@ -1,6 +1,6 @@
 //! Python's string methods that `minijinja-contrib` lacks or implements differently.
 
-use minijinja::value::{Kwargs, from_args};
+use minijinja::value::{Kwargs, Tuple, from_args};
 use minijinja::{Error, ErrorKind, Value};
 
 use super::repr::{is_printable, str_of};
@@ -261,7 +261,7 @@ fn partition(text: &str, first: bool, args: &[Value]) -> Result<Value, Error> {
         (None, true) => [text, "", ""],
         (None, false) => ["", "", text],
     };
-    Ok(parts.into_iter().map(Value::from).collect())
+    Ok(Value::from(Tuple::from(parts.map(Value::from))))
 }
 
 fn strip(text: &str, name: &str, args: &[Value]) -> Result<Value, Error> {
