@@ -1,6 +1,6 @@
 //! Jinja filters that minijinja lacks or implements differently.
 
-use minijinja::value::{Kwargs, Rest, ValueKind, ValueOrKwargs, from_args};
+use minijinja::value::{Kwargs, Rest, Tuple, ValueKind, ValueOrKwargs, from_args};
 use minijinja::{Environment, Error, ErrorKind, Value};
 
 use super::repr::{repr, str_of};
@@ -119,7 +119,7 @@ fn dictsort(value: &Value, given: Rest<ValueOrKwargs>) -> Result<Value, Error> {
     if reverse {
         pairs.reverse();
     }
-    Ok(pairs.into_iter().map(|(value, key)| Value::from(vec![key, value])).collect())
+    Ok(pairs.into_iter().map(|(value, key)| Value::from(Tuple::from([key, value]))).collect())
 }
 
 fn escaped(value: &Value) -> Result<Value, Error> {

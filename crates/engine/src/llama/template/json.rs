@@ -3,7 +3,7 @@
 use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Error, ErrorKind, Value};
 
-use super::repr;
+use super::{limits, repr};
 
 /// How JSON is formatted: the options of Python's `json.dumps`.
 struct Style {
@@ -54,6 +54,8 @@ pub(super) fn tojson(value: &Value, options: Kwargs) -> Result<Value, Error> {
 
 impl Style {
     fn write(&self, value: &Value, depth: usize, out: &mut String) -> Result<(), Error> {
+        limits::depth(depth)?;
+        limits::length(out.len())?;
         match value.kind() {
             ValueKind::None => out.push_str("null"),
             ValueKind::Bool => out.push_str(if value.is_true() { "true" } else { "false" }),

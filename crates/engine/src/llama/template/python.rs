@@ -1,13 +1,11 @@
 //! Evens out the differences between minijinja and Python's Jinja2 as Hugging Face sets it up.
 
-use std::borrow::Cow;
-
 use minijinja::value::{ValueKind, from_args};
 use minijinja::{Environment, Error, ErrorKind, Output, State, Value};
 use minijinja_contrib::pycompat;
 
 use super::repr::str_of;
-use super::{filters, strings};
+use super::{filters, limits, strings};
 
 /// Makes `environment` behave like Python's in every way that templates notice.
 pub(super) fn adapt(environment: &mut Environment<'static>) {
@@ -15,32 +13,7 @@ pub(super) fn adapt(environment: &mut Environment<'static>) {
     environment.set_unknown_method_callback(method);
     environment.set_formatter(write);
     filters::add(environment);
-}
-
-/// Replaces Hugging Face's `{% generation %}` blocks, which mark the assistant's text for training
-/// and render their content, by `{% if true %}` blocks.
-pub(super) fn without_generation_tags(source: &str) -> Cow<'_, str> {
-    if !source.contains("generation") {
-        return Cow::Borrowed(source);
-    }
-    let mut text = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(start) = rest.find("{%") {
-        let Some(length) = rest[start..].find("%}").map(|end| end + 2) else {
-            break;
-        };
-        let tag = &rest[start..start + length];
-        let word = tag[2..length - 2].trim_matches(['-', '+']).trim();
-        text.push_str(&rest[..start]);
-        match word {
-            "generation" => text.push_str(&tag.replace("generation", "if true")),
-            "endgeneration" => text.push_str(&tag.replace("endgeneration", "endif")),
-            _ => text.push_str(tag),
-        }
-        rest = &rest[start + length..];
-    }
-    text.push_str(rest);
-    Cow::Owned(text)
+    limits::add(environment);
 }
 
 /// Python's methods on strings, lists and dictionaries: those of `minijinja-contrib`, and those

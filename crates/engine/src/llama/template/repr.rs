@@ -5,6 +5,8 @@ use std::fmt::Write;
 use minijinja::value::ValueKind;
 use minijinja::{Error, Value};
 
+use super::limits;
+
 /// Writes a value like Python's `str()`.
 pub(super) fn str_of(value: &Value, out: &mut String) -> Result<(), Error> {
     match value.kind() {
@@ -19,19 +21,29 @@ pub(super) fn str_of(value: &Value, out: &mut String) -> Result<(), Error> {
 
 /// Writes a value like Python's `repr()`.
 pub(super) fn repr(value: &Value, out: &mut String) -> Result<(), Error> {
+    repr_at(value, 0, out)
+}
+
+fn repr_at(value: &Value, depth: usize, out: &mut String) -> Result<(), Error> {
+    limits::depth(depth)?;
+    limits::length(out.len())?;
     match value.kind() {
         ValueKind::None => out.push_str("None"),
         ValueKind::Bool => out.push_str(if value.is_true() { "True" } else { "False" }),
         ValueKind::String => repr_string(value.as_str().unwrap_or_default(), out),
         ValueKind::Seq | ValueKind::Iterable => {
-            out.push('[');
+            let is_tuple = value.is_tuple();
+            out.push(if is_tuple { '(' } else { '[' });
             for (index, item) in value.try_iter()?.enumerate() {
                 if index > 0 {
                     out.push_str(", ");
                 }
-                repr(&item, out)?;
+                repr_at(&item, depth + 1, out)?;
             }
-            out.push(']');
+            if is_tuple && value.len() == Some(1) {
+                out.push(',');
+            }
+            out.push(if is_tuple { ')' } else { ']' });
         }
         ValueKind::Map => {
             out.push('{');
@@ -39,9 +51,9 @@ pub(super) fn repr(value: &Value, out: &mut String) -> Result<(), Error> {
                 if index > 0 {
                     out.push_str(", ");
                 }
-                repr(&key, out)?;
+                repr_at(&key, depth + 1, out)?;
                 out.push_str(": ");
-                repr(&value.get_item(&key)?, out)?;
+                repr_at(&value.get_item(&key)?, depth + 1, out)?;
             }
             out.push('}');
         }

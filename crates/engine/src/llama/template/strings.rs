@@ -1,12 +1,10 @@
 //! Python's string methods that `minijinja-contrib` lacks or implements differently.
 
-use minijinja::value::{Kwargs, from_args};
+use minijinja::value::{Kwargs, Tuple, from_args};
 use minijinja::{Error, ErrorKind, Value};
 
+use super::limits::{self, MOST_WIDTH};
 use super::repr::{is_printable, str_of};
-
-/// The widest padding allowed, in characters: templates come from untrusted files.
-const MOST_WIDTH: i64 = 1 << 20;
 
 /// Calls a method; `None` if it is not one of these.
 pub(super) fn method(text: &str, name: &str, args: &[Value]) -> Option<Result<Value, Error>> {
@@ -28,6 +26,7 @@ pub(super) fn method(text: &str, name: &str, args: &[Value]) -> Option<Result<Va
         "join" => from_args(args).and_then(|(items,): (&Value,)| join(text, items)),
         "swapcase" | "title" | "casefold" | "istitle" | "isdigit" | "isdecimal" | "isspace"
         | "isidentifier" | "isprintable" => from_args(args).map(|()| without_arguments(text, name)),
+        "format" => return limits::format(text, args).err().map(Err),
         _ => return None,
     };
     Some(result)
@@ -261,7 +260,7 @@ fn partition(text: &str, first: bool, args: &[Value]) -> Result<Value, Error> {
         (None, true) => [text, "", ""],
         (None, false) => ["", "", text],
     };
-    Ok(parts.into_iter().map(Value::from).collect())
+    Ok(Value::from(Tuple::from(parts.map(Value::from))))
 }
 
 fn strip(text: &str, name: &str, args: &[Value]) -> Result<Value, Error> {
@@ -322,7 +321,8 @@ fn expand_tabs(text: &str, args: &[Value]) -> Result<Value, Error> {
         match it {
             '\t' if every > 0 => {
                 let spaces = every - column % every;
-                expanded.extend(std::iter::repeat_n(' ', spaces));
+                limits::length(expanded.len() + spaces)?;
+                expanded.push_str(&" ".repeat(spaces));
                 column += spaces;
             }
             '\t' => {}
@@ -343,6 +343,7 @@ pub(super) fn join(separator: &str, items: &Value) -> Result<Value, Error> {
             text.push_str(separator);
         }
         str_of(&item, &mut text)?;
+        limits::length(text.len())?;
     }
     Ok(Value::from(text))
 }

@@ -176,6 +176,54 @@ fn a_template_that_never_ends_is_stopped() {
 }
 
 #[test]
+fn a_template_that_asks_for_too_much_is_refused() {
+    let cyclic = "{% set n = namespace() %}{% set n.a = n %}";
+    let doubled = |start: &str, double: &str| {
+        format!(
+            "{{% set n = namespace(a={start}) %}}{{% for i in range(40) %}}\
+             {{% set n.a = {double} %}}{{% endfor %}}"
+        )
+    };
+    let long = "{% set a = 'a' * 100000 %}";
+    for template in [
+        format!("{cyclic}{{{{ n }}}}"),
+        format!("{cyclic}{{{{ 'a' ~ n }}}}"),
+        format!("{cyclic}{{{{ {{n: 1}} | length }}}}"),
+        "{% set n = namespace() %}{% set n.a = [{'b': [n]}] %}{{ n }}".into(),
+        "{% set n = namespace() %}{% set n.a | default(n, true) %}{% endset %}{{ n }}".into(),
+        "{% set n = namespace() %}{% for i in [1, n] %}{% set n.a = loop %}{% endfor %}".into(),
+        doubled("'abcdefgh'", "n.a ~ n.a"),
+        doubled("'abcdefgh'", "n.a + n.a"),
+        doubled("[1, 2]", "n.a + n.a"),
+        doubled("[]", "[n.a, n.a]") + "{{ n.a }}",
+        doubled("[]", "{'a': n.a, 'b': n.a}") + "{{ n.a | tojson }}",
+        "{% set n = namespace(a=1) %}{% for i in range(10000) %}{% set n.a = [n.a] %}{% endfor %}"
+            .into(),
+        "{{ '{:>99999999999}'.format(1) }}".into(),
+        "{{ '{:.99999999999f}'.format(1.5) }}".into(),
+        "{{ ('{:>1000000}' * 1000).format(1) }}".into(),
+        "{{ '%99999999999d' | format(1) }}".into(),
+        format!("{long}{{{{ ('{{0}}' * 1000).format(a) }}}}"),
+        format!("{long}{{{{ a.join(a) }}}}"),
+        format!("{long}{{{{ a | join(a) }}}}"),
+        "{{ ('\\t' * 1000).expandtabs(1000000) }}".into(),
+    ] {
+        assert!(matches!(render(&template), Err(TemplateError::Broken(_))), "{template}");
+    }
+}
+
+#[test]
+fn a_namespace_holds_what_a_template_puts_there() {
+    let template = "{% set n = namespace(a=[]) %}\
+        {%- for i in [1, 2] -%}{%- set n.a = n.a + [{'i': i}] -%}{%- endfor -%}\
+        {% set n.b, c = 'x', 2 %}{% set n.d = 1, %}{% set n.e %}y{% endset %}\
+        {% set n.f | upper %}z{% endset %}{% set n.g = 1 if n.b == 'y' else 2 %}\
+        {{ [n.a, n.b, n.d, n.e, n.f, n.g] }}";
+    let shown = "[[{'i': 1}, {'i': 2}], 'x', (1,), 'y', 'Z', 2]";
+    assert_eq!(render(template).unwrap(), shown);
+}
+
+#[test]
 fn a_broken_template_says_where_and_shows_no_prompt() {
     let error = compile("fine\n{% if %}").unwrap_err().to_string();
     assert!(error.contains("line 2"), "{error}");
