@@ -40,7 +40,7 @@ pub(super) struct Requests {
     /// For each engine: how many open requests it has, and the bytes of their answers so far.
     engines: HashMap<EngineId, (usize, u64)>,
     /// The open requests that engines were told to cancel, and when.
-    canceled: HashMap<u64, Instant>,
+    canceled: HashMap<EngineRequestId, Instant>,
 }
 
 #[derive(Debug)]
@@ -81,14 +81,14 @@ impl Requests {
     }
 
     /// Notes that an engine was told to cancel a request.
-    pub(super) fn cancel(&mut self, id: u64, now: Instant) {
+    pub(super) fn cancel(&mut self, id: EngineRequestId, now: Instant) {
         if self.open.contains_key(&id) {
             self.canceled.entry(id).or_insert(now);
         }
     }
 
     /// Whether an engine was told to cancel this request, which is still open.
-    pub(super) fn is_canceled(&self, id: u64) -> bool {
+    pub(super) fn is_canceled(&self, id: EngineRequestId) -> bool {
         self.canceled.contains_key(&id)
     }
 
@@ -240,13 +240,13 @@ mod tests {
         let mut requests = Requests::default();
         let (grace, second) = (Duration::from_secs(10), Duration::from_secs(1));
         let start = Instant::now();
-        requests.add(1, job("1"), ENGINE, None, 100);
-        requests.add(2, job("2"), OTHER, None, 100);
+        requests.add(EngineRequestId(1), job("1"), ENGINE, None, 100);
+        requests.add(EngineRequestId(2), job("2"), OTHER, None, 100);
         assert_eq!(requests.cancel_due(grace), None);
-        requests.cancel(1, start);
-        requests.cancel(2, start + second);
-        requests.cancel(1, start + second);
-        requests.cancel(3, start);
+        requests.cancel(EngineRequestId(1), start);
+        requests.cancel(EngineRequestId(2), start + second);
+        requests.cancel(EngineRequestId(1), start + second);
+        requests.cancel(EngineRequestId(3), start);
         assert_eq!(requests.cancel_due(grace), Some(start + grace));
         assert_eq!(requests.disobedient(start + grace - second, grace), []);
         assert_eq!(requests.disobedient(start + grace, grace), [ENGINE]);
@@ -256,7 +256,7 @@ mod tests {
         let later = start + 100 * second;
         assert_eq!(requests.disobedient(later, grace), []);
         assert_eq!(requests.cancel_due(grace), Some(later + grace));
-        requests.end(2, OTHER).unwrap();
+        requests.end(EngineRequestId(2), OTHER).unwrap();
         assert_eq!(requests.cancel_due(grace), None);
     }
 

@@ -201,7 +201,7 @@ async fn an_engine_that_goes_on_with_a_canceled_request_is_ended() {
     story.until(|owner| owner.live.is_empty()).await;
     let due = story.owner.requests.cancel_due(story.owner.cancel_grace()).unwrap();
     let overdue = story.overdue();
-    story.says(Event::Text { id: 1, text: "on and on".to_owned() });
+    story.says(Event::Text { id: EngineRequestId(1), text: "on and on".to_owned() });
     assert_eq!(story.overdue(), overdue, "nobody wants that text");
     story.owner.time(due - Duration::from_secs(1));
     assert!(story.owner.fleet.model_of(EngineId(1)).is_some());
