@@ -10,6 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -22,7 +23,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::bounds::{Allowance, MOST_EVENT_BYTES, bounded};
-use super::last_words::log_stderr;
+use super::last_words::{LogBudget, log_stderr};
 use crate::halves::{self, ReadHalf, WriteHalf};
 use crate::tied::tie;
 
@@ -81,13 +82,14 @@ pub(crate) struct EngineProcess {
 pub(crate) struct Spawner {
     binary: PathBuf,
     messages: mpsc::Sender<(EngineId, EngineMessage)>,
+    log: Arc<LogBudget>,
     next: u64,
 }
 
 impl Spawner {
     /// Returns a spawner of the program at `binary` that reports through `messages`.
     pub(crate) fn new(binary: PathBuf, messages: mpsc::Sender<(EngineId, EngineMessage)>) -> Self {
-        Self { binary, messages, next: 0 }
+        Self { binary, messages, log: Arc::new(LogBudget::new()), next: 0 }
     }
 
     /// Starts a process and orders it to load a model, without waiting for it.
@@ -119,7 +121,7 @@ impl Spawner {
         self.next += 1;
         let id = EngineId(self.next);
         let pid = child.id().unwrap_or_default();
-        let stderr = child.stderr.take();
+        let stderr = child.stderr.take().map(|stderr| (stderr, Arc::clone(&self.log)));
         let messages = self.messages.clone();
         let kill = CancellationToken::new();
         let killed = kill.clone();
@@ -190,12 +192,18 @@ async fn attend(
     id: EngineId,
     mut child: Child,
     (from, to): (ReadHalf, WriteHalf),
-    stderr: Option<ChildStderr>,
+    stderr: Option<(ChildStderr, Arc<LogBudget>)>,
     orders: mpsc::Receiver<Command>,
     killed: &CancellationToken,
     messages: &mpsc::Sender<(EngineId, EngineMessage)>,
 ) -> Exit {
-    let mut last_words = tokio::spawn(log_stderr(child.id().unwrap_or_default(), stderr));
+    let pid = child.id().unwrap_or_default();
+    let mut last_words = tokio::spawn(async move {
+        match stderr {
+            Some((stderr, log)) => log_stderr(pid, stderr, &log).await,
+            None => String::new(),
+        }
+    });
     let mut listening = std::pin::pin!(listen(id, from, messages));
     let spoken = tokio::select! {
         // Kill first: it comes together with the end of the commands.
@@ -382,7 +390,7 @@ mod tests {
         let ours = halves::split(ours).unwrap();
         let (_commands, orders) = mpsc::channel(1);
         let (messages, _heard) = mpsc::channel(1);
-        let stderr = child.stderr.take();
+        let stderr = child.stderr.take().map(|stderr| (stderr, Arc::new(LogBudget::new())));
         let kill = CancellationToken::new();
         let exit = attend(EngineId(1), child, ours, stderr, orders, &kill, &messages).await;
         assert_eq!(exit.how, "exited with code 7");

@@ -209,6 +209,7 @@ impl Owner {
     fn engine_exited(&mut self, model: &ModelRef, exit: &Exit) {
         let how = &exit.how;
         tracing::warn!(model = model.name(), how, "the engine exited unexpectedly");
+        self.deaths.died(model, Instant::now());
         if self.fleet.loading(model).is_some() {
             let failure = Failure::new(
                 ErrorCode::ModelLoad,

@@ -38,6 +38,9 @@ impl Owner {
             return Ok(false);
         }
         let now = Instant::now();
+        if self.deaths.pauses(model, now) {
+            return Ok(false);
+        }
         let limits = self.budget.limits(now, &mut self.fleet);
         let files = self.models.files(model);
         match self.fleet.step(now, model, &files, limits)? {

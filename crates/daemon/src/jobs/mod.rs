@@ -9,6 +9,7 @@
 mod budget;
 mod changes;
 mod clients;
+mod deaths;
 mod dependencies;
 mod disk;
 mod dispatch;

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use super::budget::Budget;
 use super::changes::{Changes, changes};
+use super::deaths::Deaths;
 use super::dependencies::Dependencies;
 use super::disk::Disk;
 use super::fleet::Fleet;
@@ -52,6 +53,7 @@ pub(crate) struct Owner {
 
     // The engines.
     pub(super) fleet: Fleet,
+    pub(super) deaths: Deaths,
     pub(super) budget: Budget,
     pub(super) processes: Processes,
     pub(super) requests: Requests,
@@ -134,6 +136,7 @@ impl Owner {
             dependencies: Dependencies::default(),
             ids,
             fleet: Fleet::default(),
+            deaths: Deaths::default(),
             processes: Processes::new(Spawner::new(engine_binary, messages)),
             requests: Requests::default(),
             last_model: None,
@@ -208,6 +211,7 @@ impl Owner {
             kept,
             self.fleet.next(self.config.engine_timeout),
             self.requests.cancel_due(self.cancel_grace()),
+            self.deaths.next(Instant::now()),
             self.unflushed.at,
             self.places.next(),
             self.models.next(),

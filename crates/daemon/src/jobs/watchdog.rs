@@ -135,6 +135,7 @@ impl Owner {
         let Some(engine) = self.fleet.engine(model) else { return };
         tracing::error!(model = model.name(), pid = engine.pid(), what, "killing the engine");
         self.processes.kill(engine.id());
+        self.deaths.died(model, Instant::now());
         if self.fleet.loading(model).is_some() {
             let failure = Failure::new(
                 ErrorCode::ModelLoad,
