@@ -4,8 +4,6 @@
 use minijinja::value::ValueKind;
 use minijinja::{Environment, Error, ErrorKind, State, Value};
 
-use super::repr::str_of;
-
 /// The filter that all values pass that a template assigns to a namespace.
 pub(super) const KEPT: &str = "kept_in_a_namespace";
 /// How deep lists and dictionaries may be nested: as deep as in the JSON that requests are read
@@ -73,25 +71,4 @@ fn check(state: &State, value: &Value, at: usize, left: &mut usize) -> Result<()
         check(state, &item, at + 1, left)?;
     }
     Ok(())
-}
-
-/// Fails if `str.format` would make too long a text of these: widths and precisions are written in
-/// the format, and each of its fields may show the longest value.
-pub(super) fn format(format: &str, args: &[Value]) -> Result<(), Error> {
-    let mut longest = 0;
-    for value in args {
-        let mut text = String::new();
-        str_of(value, &mut text)?;
-        longest = longest.max(text.len());
-    }
-    let mut most = format.len();
-    for field in format.split('{').skip(1) {
-        let field = field.split('}').next().unwrap_or_default();
-        let numbers = field.split(|it: char| !it.is_ascii_digit());
-        for number in numbers.filter(|number| !number.is_empty()) {
-            most = most.saturating_add(number.parse().unwrap_or(usize::MAX));
-        }
-        most = most.saturating_add(longest);
-    }
-    length(most)
 }

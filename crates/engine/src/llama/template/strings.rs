@@ -26,7 +26,7 @@ pub(super) fn method(text: &str, name: &str, args: &[Value]) -> Option<Result<Va
         "join" => from_args(args).and_then(|(items,): (&Value,)| join(text, items)),
         "swapcase" | "title" | "casefold" | "istitle" | "isdigit" | "isdecimal" | "isspace"
         | "isidentifier" | "isprintable" => from_args(args).map(|()| without_arguments(text, name)),
-        "format" => return limits::format(text, args).err().map(Err),
+        "format" => return check_format(text, args).err().map(Err),
         _ => return None,
     };
     Some(result)
@@ -333,6 +333,27 @@ fn expand_tabs(text: &str, args: &[Value]) -> Result<Value, Error> {
         }
     }
     Ok(Value::from(expanded))
+}
+
+/// Fails if `str.format` would make too long a text of these: widths and precisions are written in
+/// the format, and each of its fields may show the longest value.
+fn check_format(format: &str, args: &[Value]) -> Result<(), Error> {
+    let mut longest = 0;
+    for value in args {
+        let mut text = String::new();
+        str_of(value, &mut text)?;
+        longest = longest.max(text.len());
+    }
+    let mut most = format.len();
+    for field in format.split('{').skip(1) {
+        let field = field.split('}').next().unwrap_or_default();
+        let numbers = field.split(|it: char| !it.is_ascii_digit());
+        for number in numbers.filter(|number| !number.is_empty()) {
+            most = most.saturating_add(number.parse().unwrap_or(usize::MAX));
+        }
+        most = most.saturating_add(longest);
+    }
+    limits::length(most)
 }
 
 /// Joins items, converted to strings, with a separator.
