@@ -184,6 +184,11 @@ impl Answer {
         self.peer.gone.is_cancelled()
     }
 
+    /// Is canceled when the client is gone.
+    pub(crate) fn gone_token(&self) -> CancellationToken {
+        self.peer.gone.clone()
+    }
+
     /// Completes when the client is gone.
     pub(crate) async fn gone(&self) {
         self.peer.gone.cancelled().await;
