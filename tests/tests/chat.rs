@@ -41,6 +41,19 @@ fn a_chat_along_a_pipe_is_a_turn_for_each_line_and_ends_with_the_first_failure()
 }
 
 #[test]
+fn a_byte_order_mark_is_no_part_of_a_piped_chat_or_of_instructions() {
+    let home = talkative();
+    let bom = "\u{feff}";
+    let input = format!("{bom}one\ntwo\n");
+    let arguments = ["chat", "--session", "s", "-s", &format!("{bom}Be brief.")];
+    home.run_with_input(arguments, input.as_bytes()).expect(0);
+    assert_eq!(prompts(&home, "s"), ["one", "two"]);
+    assert!(!show(&home, "s").to_string().contains(bom));
+    let said = home.run(["-s", &format!("{bom}Be brief."), "Hello"]).expect(0).stdout;
+    assert!(said.contains("Be. brief.") && !said.contains(bom), "{said}");
+}
+
+#[test]
 fn a_chat_at_a_terminal_is_typed_stopped_gone_on_with_and_left() {
     let home = TestHome::new().dummy(&json!({"step_ms": 20}));
     home.start_daemon();

@@ -188,6 +188,20 @@ fn the_engines_end_with_a_killed_daemon() {
 }
 
 #[test]
+fn a_daemon_whose_home_was_removed_ends_and_leaves_the_next_one_alone() {
+    let home = TestHome::new();
+    let first = home.daemon_pid();
+    fs::remove_dir_all(home.root()).unwrap();
+    let home = home.config("");
+    let second = home.daemon_pid();
+    assert_ne!(first, second);
+    eventually("the first has ended", || (!process_is_alive(first)).then_some(()));
+    assert!(home.socket().exists());
+    home.run(["Hello"]).expect(0);
+    assert_eq!(home.daemon_pid(), second);
+}
+
+#[test]
 fn a_daemon_that_does_not_answer_is_told_of_and_can_always_be_ended() {
     let home = TestHome::new();
     home.run(["Hello"]).expect(0);

@@ -89,11 +89,32 @@ fn what_is_in_the_place_of_a_file_is_named_and_neither_waited_for_nor_read_witho
         }
     }
     // Files that only help are done without.
-    for path in ["cache/chat_history", "workspace/.redo"] {
-        let home = TestHome::new().config("");
-        in_place_of(&home, path, "pipe");
-        assert_eq!(home.run(["Hello"]).expect(0).stdout, ANSWER);
+    for path in ["cache/chat_history", "workspace/.redo", "run/config.toml", "run/workspaces"] {
+        for kind in ["pipe", "device"] {
+            let home = TestHome::new().config("");
+            in_place_of(&home, path, kind);
+            assert_eq!(home.run(["Hello"]).expect(0).stdout, ANSWER, "{kind} {path}");
+            home.run(["-w", home.root().join("ws").to_str().unwrap(), "Hello"]).expect(0);
+            home.run(["status"]).expect(0);
+        }
     }
+}
+
+#[test]
+fn what_a_link_in_the_place_of_a_file_leads_to_is_not_written() {
+    let home = TestHome::new().config("");
+    home.start_daemon();
+    home.run(["daemon", "stop"]).expect(0);
+    let thesis = home.root().with_file_name("thesis");
+    fs::write(&thesis, "long").unwrap();
+    for name in ["config.toml", "workspaces"] {
+        let path = home.root().join("run").join(name);
+        let _ = fs::remove_file(&path);
+        symlink(&thesis, path).unwrap();
+    }
+    assert_eq!(home.run(["Hello"]).expect(0).stdout, ANSWER);
+    home.run(["-w", home.root().join("ws").to_str().unwrap(), "Hello"]).expect(0);
+    assert_eq!(fs::read_to_string(&thesis).unwrap(), "long");
 }
 
 #[test]

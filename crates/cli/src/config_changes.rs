@@ -1,7 +1,5 @@
 //! What has changed in `config.toml` since the daemon read it.
 
-use std::fs;
-
 use threadrunner_home::{Config, Home};
 
 use crate::output;
@@ -18,8 +16,7 @@ pub(crate) fn stale_keys(home: &Home) -> Vec<&'static str> {
 
 /// Returns the keys of `config.toml` that have changed since the daemon last started.
 pub(crate) fn changed_keys(home: &Home) -> Vec<&'static str> {
-    let (Ok(now), Ok(then)) = (home.config_text(), fs::read_to_string(home.running_config()))
-    else {
+    let (Ok(now), Some(then)) = (home.config_text(), Config::running_text(home)) else {
         return Vec::new();
     };
     let now = now.unwrap_or_default();

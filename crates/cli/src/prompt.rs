@@ -108,8 +108,15 @@ impl Patience {
 /// The part of the prompt that comes from the words.
 fn said(words: &[String]) -> String {
     // A lone dash means standard input, which is read anyway.
-    let said = if words == ["-"] { String::new() } else { words.join(" ") };
-    said.trim_start_matches(BOM).to_owned()
+    without_bom(if words == ["-"] { String::new() } else { words.join(" ") })
+}
+
+/// The text without the byte order marks that some editors put before it.
+pub(crate) fn without_bom(text: String) -> String {
+    match text.starts_with(BOM) {
+        true => text.trim_start_matches(BOM).to_owned(),
+        false => text,
+    }
 }
 
 /// How many bytes of `prompt` come from the words and not from standard input; `None` if all do.

@@ -11,6 +11,7 @@ use serde::Serialize;
 use threadrunner_core::protocol::{Ask, ErrorFrame, Reply, ReplyBody, RequestId};
 use threadrunner_core::{ErrorCode, Failure, FrameError, JobId, encode_frame};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
 
 use crate::blocking::blocking;
 use crate::peers::Peer;
@@ -42,14 +43,23 @@ pub(crate) struct Answer {
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     pub(crate) bytes: Bytes,
-    _room: Held,
+    pub(crate) room: Held,
 }
 
+/// What frames on their way out hold until they are dropped.
 #[derive(Debug)]
-#[expect(dead_code, reason = "held until it is dropped")]
-enum Held {
-    Small(Option<OwnedSemaphorePermit>),
+pub(crate) enum Held {
+    Small { _permit: Option<OwnedSemaphorePermit> },
     Large(Piece),
+}
+
+impl Held {
+    /// The client reads on: it may hold the room for longer.
+    pub(crate) fn note_read(&mut self, gone: &CancellationToken) {
+        if let Self::Large(room) = self {
+            room.is_theirs(gone);
+        }
+    }
 }
 
 /// The client is gone.
@@ -174,6 +184,11 @@ impl Answer {
         self.peer.gone.is_cancelled()
     }
 
+    /// Is canceled when the client is gone.
+    pub(crate) fn gone_token(&self) -> CancellationToken {
+        self.peer.gone.clone()
+    }
+
     /// Completes when the client is gone.
     pub(crate) async fn gone(&self) {
         self.peer.gone.cancelled().await;
@@ -196,7 +211,7 @@ impl Answer {
         let room = match (room, bytes.len()) {
             (_, ..=SMALL) => {
                 let permits = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-                Held::Small(self.small.clone().acquire_many_owned(permits).await.ok())
+                Held::Small { _permit: self.small.clone().acquire_many_owned(permits).await.ok() }
             }
             (Some(room), _) => Held::Large(room),
             // Larger than expected: no room was taken in advance.
@@ -209,15 +224,15 @@ impl Answer {
                 }
             },
         };
-        let _room = match room {
+        let room = match room {
             Held::Large(mut room) => {
                 room.shrink(bytes.len());
                 room.is_theirs(&self.peer.gone);
                 Held::Large(room)
             }
-            small => small,
+            small @ Held::Small { .. } => small,
         };
-        self.out.send(Outgoing { bytes, _room }).await.map_err(|_| Gone)
+        self.out.send(Outgoing { bytes, room }).await.map_err(|_| Gone)
     }
 }
 

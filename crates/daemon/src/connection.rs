@@ -52,7 +52,7 @@ pub(crate) async fn serve(
         }
     };
     let (out, frames) = mpsc::channel(FRAMES_OUT);
-    let writer = tokio::spawn(write_frames(write, frames, peer.gone.clone()));
+    let writer = tokio::spawn(write_frames(write, frames, peer.clone()));
     let mut connection = Connection {
         context,
         answer: Answer::new(out, peer.clone()),
@@ -137,7 +137,7 @@ impl Connection {
         };
         let answer = self.answer.to(request.id.clone());
         let control = request.op.treatment().control;
-        if self.peer.is_reserved && !control {
+        if !control && !self.peer.has_place() {
             let failure = Failure::new(
                 ErrorCode::Overloaded,
                 "the daemon has reached its limit of connections, and none of them is idle",
@@ -211,16 +211,13 @@ async fn handle(context: Arc<Context>, next: Next, answer: Answer) -> Result<(),
     handled
 }
 
-async fn write_frames(
-    mut write: WriteHalf,
-    mut frames: mpsc::Receiver<Outgoing>,
-    gone: CancellationToken,
-) {
+async fn write_frames(mut write: WriteHalf, mut frames: mpsc::Receiver<Outgoing>, peer: Arc<Peer>) {
+    let gone = &peer.gone;
     let mut ready = Vec::new();
     while frames.recv_many(&mut ready, FRAMES_OUT).await > 0 {
         let written = tokio::select! {
             biased;
-            written = write_together(&mut write, &mut ready) => written,
+            written = write_together(&mut write, &mut ready, &peer) => written,
             // The client is gone; drop the rest.
             () = gone.cancelled() => return,
         };
@@ -232,17 +229,26 @@ async fn write_frames(
 }
 
 /// Writes frames, and releases the room of each once it is written.
-async fn write_together(write: &mut WriteHalf, ready: &mut Vec<Outgoing>) -> io::Result<()> {
+async fn write_together(
+    write: &mut WriteHalf,
+    ready: &mut Vec<Outgoing>,
+    peer: &Peer,
+) -> io::Result<()> {
     let all = ready.iter().map(|frames| frames.bytes.len()).sum::<usize>();
     if ready.len() > 1 && all <= SMALL {
         // Answers that are ready together wake the client once.
         let mut together = Vec::with_capacity(all);
         ready.iter().for_each(|frames| together.extend_from_slice(&frames.bytes));
-        write.write_all(&together).await?;
+        write.write_noting(&together, |left| peer.note_read(left)).await?;
         ready.clear();
     }
-    for frames in ready.drain(..) {
-        write.write_all(&frames.bytes).await?;
+    for mut frames in ready.drain(..) {
+        let Outgoing { bytes, room } = &mut frames;
+        let read = |left| {
+            peer.note_read(left);
+            room.note_read(&peer.gone);
+        };
+        write.write_noting(bytes, read).await?;
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 
 use threadrunner_core::{ErrorCode, Failure, WorkspaceName};
 use threadrunner_home::{
-    Config, Home, MOST_DIRECTORIES, WorkspaceSettings, apart, check_directory, replace_file,
+    Config, Home, MOST_DIRECTORIES, WorkspaceSettings, apart, check_directory, write_own,
 };
 
 use crate::blocking::blocking;
@@ -109,7 +109,7 @@ impl Context {
         blocking(move || {
             // Without the note, the next daemon opens it when it is used again.
             let list: Vec<_> = paths.iter().map(|path| path.as_os_str().as_bytes()).collect();
-            if let Err(error) = replace_file(&home.used_directories(), &list.join(&b'\n')) {
+            if let Err(error) = write_own(&home.used_directories(), &list.join(&b'\n')) {
                 tracing::warn!(%error, "cannot save the list of workspace directories");
             }
             Ok(())

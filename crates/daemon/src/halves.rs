@@ -13,9 +13,18 @@ use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, Interest, ReadBuf};
+use tokio::time::timeout;
+
+/// Bytes per write. The system frees a write's memory when all of it is read, so with small ones it
+/// shows early that a slow client reads.
+const PART: usize = 16 << 10;
+/// How often to try to write on. The system reports room only once three quarters of the buffer are
+/// free, which for a slow client takes long.
+const TRY_EVERY: Duration = Duration::from_millis(500);
 
 /// The receiving half.
 #[derive(Debug)]
@@ -74,15 +83,35 @@ impl AsyncRead for ReadHalf {
 }
 
 impl WriteHalf {
-    /// Writes all bytes, however long the other side takes to make room.
+    /// Writes all bytes, however long the other side takes to make room. Once it has to wait, it
+    /// calls `note` then and after each part that it writes, with whether bytes are left.
     ///
     /// # Errors
     /// Errors of the socket. Part of the bytes may have been written.
-    pub(crate) async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+    pub(crate) async fn write_noting(
+        &mut self,
+        mut bytes: &[u8],
+        mut note: impl FnMut(bool),
+    ) -> io::Result<()> {
+        let mut waited = false;
         while !bytes.is_empty() {
-            match self.0.as_ref().write(bytes) {
-                Ok(written) => bytes = &bytes[written..],
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.room().await?,
+            match self.0.as_ref().write(&bytes[..bytes.len().min(PART)]) {
+                Ok(written) => {
+                    bytes = &bytes[written..];
+                    if waited {
+                        note(!bytes.is_empty());
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if !waited {
+                        waited = true;
+                        note(true);
+                    }
+                    // Otherwise, the time is over.
+                    if let Ok(room) = timeout(TRY_EVERY, self.room()).await {
+                        room?;
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
@@ -96,6 +125,11 @@ impl WriteHalf {
         let watched = watch(self.0.try_clone()?, Interest::WRITABLE)?;
         let _ready = watched.writable().await?;
         Ok(())
+    }
+
+    /// Like [`WriteHalf::write_noting`], without notes.
+    pub(crate) async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write_noting(bytes, |_| ()).await
     }
 
     /// Shuts this direction down: the other side reads the end of the stream.
@@ -132,6 +166,30 @@ mod tests {
         };
         let (back, ()) = tokio::join!(there, echo);
         assert!(back == sent, "{} bytes", back.len());
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_is_seen_to_read_and_one_that_stopped_is_not() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let (_read, mut write) = split(ours).unwrap();
+        let notes = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let noted = notes.clone();
+        let writing = tokio::spawn(async move {
+            let note = |_| {
+                noted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            };
+            write.write_noting(&[0; 4_000_000], note).await
+        });
+        let count = async || {
+            tokio::time::sleep(2 * TRY_EVERY).await;
+            notes.load(std::sync::atomic::Ordering::Relaxed)
+        };
+        assert_eq!(count().await, 1);
+        theirs.read_exact(&mut [0; 2 * PART]).unwrap();
+        let some = count().await;
+        assert!(some > 1);
+        assert_eq!(count().await, some);
+        writing.abort();
     }
 
     #[tokio::test]

@@ -4,6 +4,9 @@
 //! it watches its socket's directory. When the socket is gone it listens again, in the home if need
 //! be, and writes the new path into its lock, where clients look that find nothing at the usual
 //! place.
+//!
+//! If the lock's file is removed too, as with the whole home, no client finds this daemon, and the
+//! next one starts another. Then this one ends, and leaves the other's socket alone.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,6 +17,7 @@ use notify::event::{EventKind, ModifyKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use threadrunner_core::Failure;
 use threadrunner_home::FileLock;
+use threadrunner_workspace::can_start_thread;
 use tokio::net::UnixListener;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -34,16 +38,16 @@ const LOOK_ANYWAY: Duration = Duration::from_secs(60);
 /// How long to wait after a change: the rest of the directory may be about to go.
 const SETTLE: Duration = Duration::from_secs(1);
 
-/// Tells when something leaves the socket's directory.
+/// Tells when something leaves the directories of the socket and the lock.
 struct Watch {
     left: Arc<Notify>,
-    /// `None` if the directory cannot be watched.
+    /// `None` if one cannot be watched.
     watcher: Option<RecommendedWatcher>,
 }
 
 impl Watch {
-    /// Watches the directory that `socket` is in.
-    fn start(socket: &Path) -> Self {
+    /// Watches the directories that these files are in.
+    fn start(files: [&Path; 2]) -> Self {
         let left = Arc::new(Notify::new());
         let tell = Arc::clone(&left);
         let handler = move |event: notify::Result<notify::Event>| {
@@ -58,13 +62,16 @@ impl Watch {
             }
         };
         let watch = || -> notify::Result<_> {
+            can_start_thread().map_err(notify::Error::io)?;
             let mut watcher = notify::recommended_watcher(handler)?;
-            let directory = socket.parent().unwrap_or(Path::new("/"));
-            watcher.watch(directory, RecursiveMode::NonRecursive)?;
+            for file in files {
+                let directory = file.parent().unwrap_or(Path::new("/"));
+                watcher.watch(directory, RecursiveMode::NonRecursive)?;
+            }
             Ok(watcher)
         };
         let watcher = watch()
-            .inspect_err(|error| tracing::info!(%error, "cannot watch the socket's directory"))
+            .inspect_err(|error| tracing::info!(%error, "cannot watch the directory of the socket or the lock"))
             .ok();
         Self { left, watcher }
     }
@@ -79,22 +86,32 @@ impl Watch {
     }
 }
 
-/// Keeps the daemon within its clients' reach, until `closing`.
+/// Keeps the daemon within its clients' reach, until `closing`. Tells it to stop when its lock is
+/// gone.
 pub(crate) async fn keep(
     peers: Arc<Peers>,
     context: Arc<Context>,
     lock: Arc<FileLock>,
     closing: CancellationToken,
 ) {
-    let usual = context.home.socket.clone();
+    let (usual, lock_file) = (context.home.socket.clone(), context.home.daemon_lock());
     let mut path = usual.clone();
     let mut servers = JoinSet::new();
     let mut complained = false;
-    let mut watch = Watch::start(&path);
+    let mut watch = Watch::start([&path, &lock_file]);
     loop {
-        // It may have left before the watch began.
-        let there = path.clone();
-        if !blocking(move || Ok(is_gone(&there))).await.unwrap_or(false) {
+        // They may have left before the watch began.
+        let (there, locked, file) = (path.clone(), Arc::clone(&lock), lock_file.clone());
+        let looked = blocking(move || Ok((is_gone(&there), locked.is_at(&file)))).await;
+        let (socket_gone, locked) = looked.unwrap_or((false, true));
+        if !locked {
+            tracing::warn!("the lock's file is gone: another daemon may run for this home");
+            // It ends anyway if it has been told to stop.
+            let _ = context.hub.stop(true).await;
+            closing.cancelled().await;
+            break;
+        }
+        if !socket_gone {
             tokio::select! {
                 () = watch.changed() => {}
                 () = closing.cancelled() => break,
@@ -105,13 +122,12 @@ pub(crate) async fn keep(
             Ok((found, listener)) => {
                 tracing::warn!(socket = %found.display(), "the socket was gone; it listens again");
                 path = found;
-                watch = Watch::start(&path);
+                watch = Watch::start([&path, &lock_file]);
                 complained = false;
                 let (peers, context) = (Arc::clone(&peers), Arc::clone(&context));
                 servers.spawn(server::serve(listener, peers, context, closing.clone()));
             }
             Err(failure) => {
-                // Perhaps the whole home is gone: say so once.
                 if !complained {
                     tracing::warn!(%failure, "the socket is gone");
                     complained = true;
@@ -121,11 +137,11 @@ pub(crate) async fn keep(
                     () = closing.cancelled() => break,
                 }
                 // The directory may be another one by now.
-                watch = Watch::start(&path);
+                watch = Watch::start([&path, &lock_file]);
             }
         }
     }
-    if path != usual {
+    if path != usual && lock.is_at(&lock_file) {
         let _ = std::fs::remove_file(path);
     }
     servers.join_all().await;

@@ -2,8 +2,8 @@
 //!
 //! Small ones are bounded by the number of connections and requests. A large one takes room here
 //! before it is in memory, from one budget for all connections, and waits if there is none. A
-//! client that then holds its room for long, because it does not send the rest of its frame or does
-//! not read its answer, is disconnected when others need the room, the longest holder first.
+//! client that then holds its room for long, because it does not send the rest of its frame or reads
+//! nothing of its answer, is disconnected when others need the room, the longest holder first.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -104,7 +104,8 @@ impl Room {
 }
 
 impl Piece {
-    /// From now on the piece waits for the client, until [`Piece::is_ours`].
+    /// From now on the piece waits for the client, until [`Piece::is_ours`]. Called again, the wait
+    /// begins anew: the client goes on.
     pub(crate) fn is_theirs(&mut self, gone: &CancellationToken) {
         let mut kept = self.room.kept();
         kept.next += 1;
@@ -174,6 +175,25 @@ mod tests {
         room.take(50).await.unwrap();
         ending.await.unwrap();
         assert!(!second.is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn who_goes_on_reading_keeps_its_piece() {
+        let room = Room::new(100);
+        let gone = CancellationToken::new();
+        let mut piece = room.take(100).await.unwrap();
+        let long_ago = || {
+            let mut kept = room.kept();
+            kept.pieces.values_mut().for_each(|(since, _)| *since = Instant::now() - LONG);
+        };
+        piece.is_theirs(&gone);
+        long_ago();
+        piece.is_theirs(&gone);
+        room.make_way();
+        assert!(!gone.is_cancelled());
+        long_ago();
+        room.make_way();
+        assert!(gone.is_cancelled());
     }
 
     #[tokio::test]

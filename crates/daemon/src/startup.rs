@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use threadrunner_core::{ErrorCode, Failure};
 use threadrunner_home::{
     Config, FileLock, Home, WorkspaceSettings, find_engine, interrupt_is_ignored, resolve_backend,
+    write_own,
 };
 use tokio::net::UnixListener;
 use tokio::runtime::Runtime;
@@ -152,7 +153,7 @@ fn start(
         tracing::warn!(path = %home.daemon_lock().display(), %error, "cannot note the socket");
     }
     // Clients compare their configuration with this copy and say if it differs.
-    if let Err(error) = fs::write(home.running_config(), text.unwrap_or_default()) {
+    if let Err(error) = write_own(&home.running_config(), text.unwrap_or_default().as_bytes()) {
         tracing::warn!(path = %home.running_config().display(), %error, "cannot copy the config");
     }
     let open = |settings: WorkspaceSettings| {
@@ -192,7 +193,7 @@ fn listens_there(home: &Home) -> Result<(), Failure> {
 impl Daemon {
     /// Serves until told to stop. `lock` marks this daemon as alive and is released last.
     fn serve(self, runtime: Runtime, lock: FileLock) -> Result<(), Failure> {
-        let socket = self.home.socket.clone();
+        let (socket, lock_file) = (self.home.socket.clone(), self.home.daemon_lock());
         let lock = Arc::new(lock);
         let served = runtime.block_on(self.serve_in_runtime(Arc::clone(&lock)));
         // Kills the remaining engines. Does not wait for a workspace read that hangs.
@@ -207,7 +208,10 @@ impl Daemon {
             }
             places.iter().for_each(|workspace| pid_note::remove(workspace));
         });
-        let _ = fs::remove_file(&socket);
+        // Without its lock, the socket may be the next daemon's.
+        if lock.is_at(&lock_file) {
+            let _ = fs::remove_file(&socket);
+        }
         tracing::info!("ended");
         drop(lock);
         served

@@ -186,6 +186,13 @@ impl Config {
         Ok(Some(text))
     }
 
+    /// Returns the text of `config.toml` with which the daemon last started; `None` if that is not
+    /// known.
+    pub fn running_text(home: &Home) -> Option<String> {
+        let bytes = read_regular(&home.running_config(), MAX_BYTES, Links::Refused).ok()?;
+        String::from_utf8(bytes).ok()
+    }
+
     /// Reads `text` as the content of the home's `config.toml`, whether or not it is saved there
     /// yet.
     ///

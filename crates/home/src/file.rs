@@ -75,6 +75,15 @@ pub fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
     })
 }
 
+/// Writes a file of ours atomically, in the place of whatever is there: a link is not followed, and
+/// a named pipe not waited for. The file is accessible to its user only.
+///
+/// # Errors
+/// The file cannot be written, or a directory is in its place. What was there is unchanged.
+pub fn write_own(path: &Path, content: &[u8]) -> io::Result<()> {
+    put(path, |file| file.write_all(content))
+}
+
 /// The failure for a file that the user named and that cannot be used.
 pub fn unusable(verb: &str, path: &Path, error: &io::Error) -> Failure {
     let code = match error.kind() {
@@ -177,6 +186,23 @@ mod tests {
         symlink(&file, &link).unwrap();
         assert_eq!(read_regular(&link, 4, Links::Followed).unwrap(), b"text");
         assert_eq!(refusal(&link, Links::Refused), "it is a symbolic link, not a file");
+    }
+
+    #[test]
+    fn what_is_in_the_place_of_our_file_is_neither_written_nor_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        fs::write(path("thesis"), "long").unwrap();
+        symlink(path("thesis"), path("link")).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, path("pipe"), rustix::fs::Mode::RWXU).unwrap();
+        fs::create_dir(path("directory")).unwrap();
+        for name in ["link", "pipe", "new"] {
+            write_own(&path(name), b"ours").unwrap();
+            assert_eq!(read_regular(&path(name), 4, Links::Refused).unwrap(), b"ours", "{name}");
+        }
+        write_own(&path("directory"), b"ours").unwrap_err();
+        assert_eq!(fs::read_to_string(path("thesis")).unwrap(), "long");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 5);
     }
 
     #[test]

@@ -123,12 +123,20 @@ impl Home {
         };
         let run_dir = root.join("run");
         let chosen_socket = path("THREADRUNNER_SOCKET");
-        // The XDG specification says to ignore relative paths.
-        let runtime_dir =
-            text("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|dir| dir.is_absolute());
+        let runtime_dir = text("XDG_RUNTIME_DIR").map(PathBuf::from);
+        let mut unused_runtime_dir = None;
         let socket = match (&chosen_socket, &chosen_root, runtime_dir) {
             (Some(socket), _, _) => socket.clone(),
-            (None, None, Some(dir)) => dir.join(OWN_DIR).join("daemon.sock"),
+            (None, None, Some(path)) => {
+                let socket = path.join(OWN_DIR).join("daemon.sock");
+                match unusable_as_socket(&socket) {
+                    None => socket,
+                    Some(why) => {
+                        unused_runtime_dir = Some(UnusedRuntimeDir { path, why });
+                        run_dir.join("daemon.sock")
+                    }
+                }
+            }
             (None, _, _) => run_dir.join("daemon.sock"),
         };
         if socket.as_os_str().len() > MAX_SOCKET_PATH {
@@ -152,7 +160,7 @@ impl Home {
             run_dir,
             chosen_socket: chosen_socket.is_some(),
             socket,
-            unused_runtime_dir: None,
+            unused_runtime_dir,
             backend: text("THREADRUNNER_BACKEND").as_deref().map(backend).transpose()?,
             model_path: path("THREADRUNNER_MODEL_PATH"),
             engine_backend: OnceLock::new(),
@@ -253,6 +261,23 @@ impl Home {
     /// The lock that a client holds while it starts the daemon.
     pub fn spawn_lock(&self) -> PathBuf {
         self.run_dir.join("spawn.lock")
+    }
+}
+
+/// Why a path in the runtime directory cannot be the socket's, in words that follow that
+/// directory's path.
+fn unusable_as_socket(socket: &Path) -> Option<String> {
+    let length = socket.as_os_str().len();
+    if socket.is_relative() {
+        // The XDG specification says to ignore it.
+        Some("is not an absolute path".to_owned())
+    } else if length > MAX_SOCKET_PATH {
+        Some(format!(
+            "is too long: the socket's path would have {length} bytes, but the system allows \
+             {MAX_SOCKET_PATH}"
+        ))
+    } else {
+        None
     }
 }
 

@@ -44,7 +44,7 @@ pub use asked_model::{AskedModel, asked_draft};
 pub use config::{Config, Durability, WorkspaceConfig};
 pub use date::utc_date;
 pub use default_model::{ChosenBy, choose_model, default_model, note_last_model, where_to_get_one};
-pub use file::{Links, open_regular, read_regular, replace_file, unusable};
+pub use file::{Links, open_regular, read_regular, replace_file, unusable, write_own};
 pub use home::Home;
 pub use lock::FileLock;
 pub use machine::machine_number;

@@ -56,6 +56,18 @@ impl FileLock {
         self.file.write_all_at(note, 0)
     }
 
+    /// Whether the file at `path` is still the one that is locked. If that cannot be found out, it
+    /// is.
+    pub fn is_at(&self, path: &Path) -> bool {
+        let Ok(ours) = self.file.metadata() else { return true };
+        match fs::symlink_metadata(path) {
+            Ok(found) => (found.dev(), found.ino()) == (ours.dev(), ours.ino()),
+            Err(error) => {
+                !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+            }
+        }
+    }
+
     /// The last note left in the lock file `path`, whether or not the lock is held.
     ///
     /// Does not try the lock to find out: that could keep another process from getting it.
@@ -123,6 +135,18 @@ mod tests {
         assert!(FileLock::try_now(&path).unwrap().is_none());
         drop(lock);
         FileLock::wait(&path).unwrap();
+    }
+
+    #[test]
+    fn a_lock_whose_file_is_gone_or_another_one_is_no_longer_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let lock = FileLock::try_now(&path).unwrap().unwrap();
+        assert!(lock.is_at(&path));
+        fs::remove_file(&path).unwrap();
+        assert!(!lock.is_at(&path));
+        let other = FileLock::try_now(&path).unwrap().unwrap();
+        assert!(other.is_at(&path) && !lock.is_at(&path));
     }
 
     #[test]

@@ -19,7 +19,7 @@ impl Config {
     pub fn used_workspaces(&self, home: &Home) -> (Vec<WorkspaceSettings>, Vec<Failure>) {
         let list = home.used_directories();
         let (mut used, mut wrong) = (Vec::<WorkspaceSettings>::new(), Vec::new());
-        let text = match read_regular(&list, LIST_BYTES, Links::Followed) {
+        let text = match read_regular(&list, LIST_BYTES, Links::Refused) {
             Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             Err(error) => {

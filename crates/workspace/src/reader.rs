@@ -245,6 +245,19 @@ impl Reader {
     /// [`WorkspaceError::NotFound`], [`WorkspaceError::Ambiguous`], [`WorkspaceError::NotAnId`];
     /// [`WorkspaceError::Io`].
     pub fn resolve(&self, selector: &JobSelector) -> Result<JobId> {
+        self.resolve_among(selector, &mut None)
+    }
+
+    /// Like [`Reader::resolve`], for many selectors: lists the jobs into `listed` the first time that a
+    /// part of an id needs it, and looks there from then on.
+    ///
+    /// # Errors
+    /// As [`Reader::resolve`].
+    pub fn resolve_among(
+        &self,
+        selector: &JobSelector,
+        listed: &mut Option<Vec<JobId>>,
+    ) -> Result<JobId> {
         let not_found = || WorkspaceError::NotFound {
             job: selector.clone(),
             workspace: self.layout.root().to_owned(),
@@ -262,25 +275,31 @@ impl Reader {
             let text = selector.as_str().chars().take(60).collect();
             return Err(WorkspaceError::NotAnId { text });
         }
-        let mut fitting = Vec::new();
-        for state in STATES {
-            listing::for_each_name(&self.layout, state, |name| {
-                if selector.is_part_of(name) {
-                    fitting.extend(JobId::parse(name));
-                }
-            })?;
-        }
-        fitting.sort_unstable_by(by_time);
-        fitting.dedup();
-        let others = fitting.len().saturating_sub(2);
-        let mut fitting = fitting.into_iter();
+        let listed = match listed {
+            Some(listed) => listed,
+            None => listed.insert(self.all_ids()?),
+        };
+        let fits = |id: &&JobId| selector.is_part_of(id.as_str());
+        let mut fitting = listed.iter().filter(fits).cloned();
         match (fitting.next(), fitting.next()) {
             (None, _) => Err(not_found()),
             (Some(id), None) => Ok(id),
             (Some(first), Some(second)) => {
+                let others = fitting.count();
                 Err(WorkspaceError::Ambiguous { text: selector.clone(), first, second, others })
             }
         }
+    }
+
+    /// The ids of all jobs, in the order of their times. One that moves meanwhile is in it once.
+    fn all_ids(&self) -> Result<Vec<JobId>> {
+        let mut ids = Vec::new();
+        for state in STATES {
+            listing::for_each_name(&self.layout, state, |name| ids.extend(JobId::parse(name)))?;
+        }
+        ids.sort_unstable_by(by_time);
+        ids.dedup();
+        Ok(ids)
     }
 
     /// Finds a job and opens its directory. The handle follows the job wherever it moves.

@@ -104,12 +104,26 @@ impl Watcher {
             Ok(_) => {}
             Err(_) => told(WatchEvent::Rescan),
         };
+        can_start_thread().map_err(|error| WorkspaceError::io("watch", &path, error))?;
         let mut watcher = notify::recommended_watcher(handler).map_err(error)?;
         watcher.watch(&path, RecursiveMode::NonRecursive).map_err(error)?;
         // Not sooner: a job that no watcher sees would be expected forever.
         reader.own_arrivals().watch(true);
         Ok(Self { reader: reader.clone(), _watcher: watcher })
     }
+}
+
+/// Starts a thread that ends at once, to learn whether the system allows another one. Call it before
+/// starting a watcher of `notify`, which panics if it cannot start its thread.
+///
+/// Another process may take the last thread in between. A limit that is reached stays reached,
+/// though, so what is left is the moment in which it is.
+///
+/// # Errors
+/// The system refuses.
+pub fn can_start_thread() -> std::io::Result<()> {
+    let ended = std::thread::Builder::new().spawn(|| ())?.join();
+    ended.map_err(|_| std::io::Error::other("a thread that does nothing panicked"))
 }
 
 // A rename within the directory is reported twice, as a new name and as a pair of names. The second

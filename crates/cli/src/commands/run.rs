@@ -11,7 +11,7 @@ use super::answer::{Expected, most_tokens, show_answer, tell_void};
 use super::sessions::choose;
 use crate::args::RunArgs;
 use crate::error::{CommandError, CommandResult};
-use crate::prompt::{Patience, assemble, read_stdin, said_bytes};
+use crate::prompt::{Patience, assemble, read_stdin, said_bytes, without_bom};
 use crate::session::{Limit, with_session};
 use crate::{args, output};
 
@@ -48,7 +48,7 @@ pub(crate) fn run(args: RunArgs) -> CommandResult {
     let AskedModel { backend, path: model, draft } = asked;
     let mut submission = Submission {
         prompt,
-        system: args.system,
+        system: args.system.map(without_bom),
         raw: args.raw,
         stream: Some(!args.no_stream && !args.json),
         backend: Some(backend),

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use threadrunner_core::protocol::Submission;
 use threadrunner_core::{ErrorCode, Failure, JobId, JobSelector, template};
 use threadrunner_workspace::Reader;
+use tokio_util::sync::CancellationToken;
 
 use crate::room::SMALL;
 use crate::workspaces::Served;
@@ -14,9 +15,12 @@ use crate::workspaces::Served;
 ///
 /// References are rewritten to full ids, so that what is on disk always names the same jobs.
 /// `template` stays set only if there is a reference.
+///
+/// Stops looking when the client is `gone`.
 pub(super) async fn resolve(
     workspace: &Served,
     submission: &mut Submission,
+    gone: CancellationToken,
 ) -> Result<Vec<JobId>, Failure> {
     let read = submission.template.then(|| Texts::take(submission)).transpose()?;
     let read = match read {
@@ -34,8 +38,14 @@ pub(super) async fn resolve(
     }
     let names = std::mem::take(&mut submission.after);
     let look = move |reader: &Reader| {
-        let mut named =
-            Named { reader, ids: HashMap::new(), jobs: Vec::new(), seen: HashSet::new() };
+        let mut named = Named {
+            reader,
+            gone: &gone,
+            listed: None,
+            ids: HashMap::new(),
+            jobs: Vec::new(),
+            seen: HashSet::new(),
+        };
         for name in &names {
             named.id(name)?;
         }
@@ -107,6 +117,9 @@ impl Texts {
 /// The named jobs, each looked up once, in the order of their first mention.
 struct Named<'a> {
     reader: &'a Reader,
+    gone: &'a CancellationToken,
+    /// All jobs, once a part of an id was looked up.
+    listed: Option<Vec<JobId>>,
     ids: HashMap<JobSelector, JobId>,
     jobs: Vec<JobId>,
     seen: HashSet<JobId>,
@@ -117,7 +130,10 @@ impl Named<'_> {
         if let Some(id) = self.ids.get(name) {
             return Ok(id.clone());
         }
-        let id = self.reader.resolve(name)?;
+        if self.gone.is_cancelled() {
+            return Err(Failure::new(ErrorCode::ConnectionLost, "the client is gone"));
+        }
+        let id = self.reader.resolve_among(name, &mut self.listed)?;
         self.ids.insert(name.clone(), id.clone());
         if self.seen.insert(id.clone()) {
             self.jobs.push(id.clone());

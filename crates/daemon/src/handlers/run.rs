@@ -35,7 +35,7 @@ async fn begin(
     style: Style,
     detached: bool,
 ) -> Result<(), Stop> {
-    let job = submit::new_job(context, submission, !detached).await?;
+    let job = submit::new_job(context, submission, !detached, answer).await?;
     let workspace = job.workspace;
     let awaited = if style.whole { Awaited::End } else { Awaited::Text };
     let view = context.hub.submit_attached(job, awaited).await?;

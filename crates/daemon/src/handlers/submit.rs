@@ -22,7 +22,7 @@ pub(super) async fn submit(
     submission: Submission,
     answer: &Answer,
 ) -> Result<(), Stop> {
-    let job = new_job(context, submission, false).await?;
+    let job = new_job(context, submission, false, answer).await?;
     let job: JobId = context.hub.submit_detached(job).await?;
     answer.data::<ask::Submit>(&Submitted { job }).await?;
     Ok(())
@@ -33,13 +33,14 @@ pub(super) async fn new_job(
     context: &Context,
     mut submission: Submission,
     attached: bool,
+    answer: &Answer,
 ) -> Result<NewJob, Failure> {
     check(&submission)?;
     let workspace = &context.workspace(submission.workspace.as_ref()).await?;
     if let Some(program) = submission.on_done.clone() {
         blocking(move || hooks::check(&program)).await?;
     }
-    let after = references::resolve(workspace, &mut submission).await?;
+    let after = references::resolve(workspace, &mut submission, answer.gone_token()).await?;
     let earlier = turn::earlier(workspace, &submission).await?;
     let settings = &*workspace.settings;
     let mut query = ModelQuery {

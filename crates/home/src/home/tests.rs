@@ -35,6 +35,21 @@ fn without_a_runtime_directory_the_socket_is_in_the_home() {
 }
 
 #[test]
+fn a_runtime_directory_that_cannot_hold_a_socket_is_not_used_and_named() {
+    let long = format!("/run/{}", "x".repeat(100));
+    for (runtime, why) in [("relative/dir", "not an absolute path"), (&long, "too long")] {
+        let home = resolve(&[("HOME", "/home/u"), ("XDG_RUNTIME_DIR", runtime)]).unwrap();
+        assert_eq!(home.socket, Path::new("/home/u/.threadrunner/run/daemon.sock"));
+        let unused = home.unused_runtime_dir.unwrap();
+        assert_eq!(unused.path, Path::new(runtime));
+        assert!(unused.why.contains(why), "{}", unused.why);
+    }
+    // With a home of its own, the variable does not matter.
+    let home = resolve(&[("THREADRUNNER_HOME", "/a"), ("XDG_RUNTIME_DIR", &long)]).unwrap();
+    assert_eq!(home.unused_runtime_dir, None);
+}
+
+#[test]
 fn two_homes_under_one_runtime_directory_have_two_sockets() {
     let home =
         |root| resolve(&[("THREADRUNNER_HOME", root), ("XDG_RUNTIME_DIR", "/run/user/1")]).unwrap();

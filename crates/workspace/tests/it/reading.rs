@@ -62,6 +62,22 @@ fn a_job_is_named_by_any_part_of_its_id_that_fits_no_other() {
 }
 
 #[test]
+fn many_jobs_are_looked_up_with_one_listing() {
+    let mut f = Fixture::new();
+    f.ws.submit(job(&JobId::parse("1700000000000001_7").unwrap(), "hi"), now()).unwrap();
+    f.sync();
+    let (reader, mut listed) = (f.reader(), None);
+    // A full id needs none.
+    assert!(reader.resolve_among(&"1700000000000001_7".into(), &mut listed).is_ok() && listed.is_none());
+    assert!(reader.resolve_among(&"_7".into(), &mut listed).is_ok());
+    f.ws.submit(job(&JobId::parse("1800000000000000_9").unwrap(), "hi"), now()).unwrap();
+    f.sync();
+    let later = reader.resolve_among(&"_9".into(), &mut listed);
+    assert!(matches!(later, Err(WorkspaceError::NotFound { .. })), "{later:?}");
+    assert!(reader.resolve(&"_9".into()).is_ok());
+}
+
+#[test]
 fn nothing_is_last_in_an_empty_workspace() {
     let f = Fixture::new();
     assert!(matches!(f.reader().resolve(&"last".into()), Err(WorkspaceError::NotFound { .. })));

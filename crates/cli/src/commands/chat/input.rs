@@ -23,6 +23,7 @@ use super::line::{COMMANDS, is_complete};
 use super::typed::Texts;
 use crate::error::refused_by_system;
 use crate::output;
+use crate::prompt::without_bom;
 use crate::terminal::escapes;
 
 /// The prompt before the cursor.
@@ -114,9 +115,15 @@ impl Input {
 
 /// Reads without an editor. `prompt` is for a terminal that is too simple for one.
 fn pipe(asked: &Receiver<Ask>, tell: &mpsc::Sender<Read>, mut input: impl BufRead, prompt: &str) {
+    let mut first = true;
     while asked.recv().is_ok() {
         let _ = io::stderr().write_all(prompt.as_bytes());
-        if tell.blocking_send(read_lines(&mut input)).is_err() {
+        let read = match read_lines(&mut input) {
+            Read::Line(text) if first => Read::Line(without_bom(text)),
+            read => read,
+        };
+        first = false;
+        if tell.blocking_send(read).is_err() {
             return;
         }
     }
@@ -150,8 +157,9 @@ fn edit(asked: &Receiver<Ask>, tell: &mpsc::Sender<Read>, history: &Path) {
             return;
         }
     };
-    // The history is optional. A named pipe in its place would block, so it is not opened.
-    let kept = !history.exists() || history.is_file();
+    // The history is optional. A named pipe in its place would block, and what a link leads to is
+    // not ours to write.
+    let kept = history.symlink_metadata().map_or(true, |found| found.is_file());
     if kept {
         let _ = editor.load_history(history);
     }

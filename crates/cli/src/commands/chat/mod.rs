@@ -21,7 +21,7 @@ use super::transcript;
 use crate::args::{ChatArgs, ExportFormat};
 use crate::error::{CommandError, CommandResult};
 use crate::output;
-use crate::prompt::tell_if_stdin_is_silent;
+use crate::prompt::{tell_if_stdin_is_silent, without_bom};
 use crate::session::{Session, with_session};
 use crate::spinner::Spinner;
 use input::{Input, Read};
@@ -92,7 +92,7 @@ impl Chat {
         };
         let usual = AskedModel::usual(session.home(), Some(&workspace))?
             .drafted_by(session.home(), args.draft.as_deref())?;
-        let system = args.system;
+        let system = args.system.map(without_bom);
         let mut chat = Self { name, workspace, usual, model, system, params, last: None, turns: 0 };
         if named && let Some(conversation) = chat.look(session).await? {
             chat.turns = conversation.conversation.len();
