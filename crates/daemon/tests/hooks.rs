@@ -1,6 +1,5 @@
 //! The process between the daemon and a hook's program.
 
-#![expect(clippy::unwrap_used, reason = "this is all test; clippy sees only that of #[test]")]
 #![cfg(target_os = "linux")]
 
 use std::fs;
