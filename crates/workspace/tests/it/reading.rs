@@ -68,7 +68,9 @@ fn many_jobs_are_looked_up_with_one_listing() {
     f.sync();
     let (reader, mut listed) = (f.reader(), None);
     // A full id needs none.
-    assert!(reader.resolve_among(&"1700000000000001_7".into(), &mut listed).is_ok() && listed.is_none());
+    assert!(
+        reader.resolve_among(&"1700000000000001_7".into(), &mut listed).is_ok() && listed.is_none()
+    );
     assert!(reader.resolve_among(&"_7".into(), &mut listed).is_ok());
     f.ws.submit(job(&JobId::parse("1800000000000000_9").unwrap(), "hi"), now()).unwrap();
     f.sync();
