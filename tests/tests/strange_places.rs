@@ -198,6 +198,25 @@ fn what_a_terminal_cannot_show_it_is_not_sent() {
 }
 
 #[test]
+fn an_answer_to_a_closed_standard_output_is_no_success() {
+    let home = TestHome::new();
+    home.start_daemon();
+    for (redirection, code) in [(">&-", 74), (">/dev/null", 0), ("1<>/dev/null", 0)] {
+        let mut shell = home.command("threadrunner");
+        let program = shell.get_program().to_owned();
+        let script = format!("exec \"$0\" Hello {redirection}");
+        let mut variables = Vec::new();
+        for (name, value) in shell.get_envs() {
+            variables.push((name.to_owned(), value.unwrap_or_default().to_owned()));
+        }
+        shell = Command::new("/bin/sh");
+        shell.env_clear().envs(variables).args(["-c", &script]).arg(program).stdin(Stdio::null());
+        let finished = Finished::from(shell.output().unwrap()).expect(code);
+        assert_eq!(finished.stderr.is_empty(), code == 0, "{redirection}: {}", finished.stderr);
+    }
+}
+
+#[test]
 fn a_daemon_whose_socket_is_taken_away_is_reached_again() {
     let home = TestHome::new();
     let pid = home.daemon_pid();

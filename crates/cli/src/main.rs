@@ -20,6 +20,7 @@
 mod app;
 mod args;
 mod cells;
+mod closed_stdout;
 mod commands;
 mod complete;
 mod config_changes;

@@ -12,6 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 use threadrunner_core::{Failure, JobId, Output, OutputKind};
 
+use crate::closed_stdout;
 use crate::error::CommandError;
 use crate::style::{self, Style};
 use crate::wrap::{Screen, wrapped};
@@ -26,7 +27,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Prints data.
 pub(crate) fn print(text: &str) -> io::Result<()> {
-    let stdout = io::stdout();
+    let stdout = open_stdout()?;
     let mut rest = text.as_bytes();
     while !rest.is_empty() {
         rest = &rest[write_some(stdout.as_fd(), rest)?..];
@@ -44,7 +45,7 @@ pub(crate) fn print_json(value: &impl Serialize) -> io::Result<()> {
 /// Prints data without ever blocking the thread: a reader that has stopped reading (a pager, a
 /// paused terminal) must not keep Ctrl-C from being handled.
 pub(crate) async fn print_patiently(text: &str) -> io::Result<()> {
-    let stdout = io::stdout();
+    let stdout = open_stdout()?;
     let mut rest = text.as_bytes();
     while !rest.is_empty() {
         if may_write(stdout.as_fd()) {
@@ -54,6 +55,14 @@ pub(crate) async fn print_patiently(text: &str) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Standard output. Fails if it was closed when the program started.
+fn open_stdout() -> io::Result<io::Stdout> {
+    match closed_stdout::was_closed() {
+        true => Err(rustix::io::Errno::BADF.into()),
+        false => Ok(io::stdout()),
+    }
 }
 
 fn may_write(fd: BorrowedFd<'_>) -> bool {

@@ -3,6 +3,7 @@
 mod checks;
 mod cpu;
 mod engine;
+mod places;
 
 use serde::Serialize;
 use threadrunner_core::{ErrorCode, ExitCode, Failure};
@@ -91,6 +92,7 @@ fn examine(home: &Home) -> Result<Vec<Finding>, crate::error::CommandError> {
             findings.push(checks::config(home));
             findings.extend(checks::config_changes(home));
             findings.extend(checks::workspaces(home, &config));
+            findings.extend(places::broken(home, &config));
             config
         }
         Err(failure) => {
