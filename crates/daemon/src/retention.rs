@@ -73,7 +73,11 @@ async fn look_and_remove(
     if !found.jobs.is_empty() {
         let removed = workspace.archive.remove_all(&found.jobs).await?;
         let name = &workspace.settings.name;
-        tracing::info!(workspace = %name, jobs = removed.len(), "removed by [retention]");
+        tracing::info!(workspace = %name, jobs = removed.jobs.len(), "removed by [retention]");
+        if let Some(first) = removed.failed.first() {
+            let (jobs, error) = (removed.failed.len(), &first.error);
+            tracing::warn!(workspace = %name, jobs, %error, "[retention] cannot remove jobs");
+        }
     }
     Ok(found.next)
 }

@@ -1,7 +1,7 @@
 //! `rm`: removes jobs that have ended.
 
-use threadrunner_core::ExitCode;
-use threadrunner_core::protocol::{Removed, ask};
+use threadrunner_core::protocol::{NotRemoved, Removed, ask};
+use threadrunner_core::{ExitCode, Failure};
 use threadrunner_home::Home;
 
 use super::ids::{distinct, each, from_arguments_or_stdin};
@@ -24,6 +24,16 @@ pub(crate) fn run(args: JobArgs) -> CommandResult {
         })
         .await
     })
+}
+
+/// The failure for jobs that could not be removed, if there are any.
+pub(crate) fn check_all_removed(failed: &[NotRemoved]) -> Result<(), Failure> {
+    let Some(first) = failed.first() else { return Ok(()) };
+    let message = match failed.len() {
+        1 => first.error.message.clone(),
+        jobs => format!("cannot remove {jobs} jobs; the first: {}", first.error.message),
+    };
+    Err(Failure { message, ..first.error.clone() })
 }
 
 /// Prints the ids of removed jobs.
