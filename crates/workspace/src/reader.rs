@@ -7,7 +7,7 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use threadrunner_core::protocol::JobRecord;
 use threadrunner_core::{ErrorCode, Failure, JobId, JobSelector, JobSpec, JobState, JobStatus};
@@ -263,8 +263,7 @@ impl Reader {
             workspace: self.layout.root().to_owned(),
         };
         if selector.is_last() {
-            let (newest, _) = self.newest(&[], 1)?;
-            return newest.into_iter().next().map(|(id, _)| id).ok_or_else(not_found);
+            return self.last()?.map(|(id, _)| id).ok_or_else(not_found);
         }
         if let Some(id) = selector.id()
             && self.find(&id).is_ok()
@@ -300,6 +299,21 @@ impl Reader {
         ids.sort_unstable_by(by_time);
         ids.dedup();
         Ok(ids)
+    }
+
+    /// The job that was submitted or arrived last, and when. If this process saw none, or that one
+    /// is gone, the newest by its id.
+    ///
+    /// # Errors
+    /// [`WorkspaceError::Io`].
+    pub fn last(&self) -> Result<Option<(JobId, Option<Instant>)>> {
+        if let Some((id, when)) = self.layout.recent().last()
+            && self.find(&id).is_ok()
+        {
+            return Ok(Some((id, Some(when))));
+        }
+        let (newest, _) = self.newest(&[], 1)?;
+        Ok(newest.into_iter().next().map(|(id, _)| (id, None)))
     }
 
     /// Finds a job and opens its directory. The handle follows the job wherever it moves.

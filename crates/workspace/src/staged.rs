@@ -365,6 +365,9 @@ pub(crate) fn publish(
         unsynced.add(to);
         staged.at = to;
     }
+    if staged.new && layout.own_arrivals().are_watched() {
+        layout.recent().arrived(&staged.id);
+    }
     if staged.discard {
         set_aside(layout, fs, staged.at, &staged.id)?;
         unsynced.add(staged.at);
