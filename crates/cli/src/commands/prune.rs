@@ -22,7 +22,7 @@ pub(crate) fn run(args: PruneArgs) -> CommandResult {
             true => output::print_json(&removed)?,
             false => print_ids(&removed)?,
         }
-        check_all_removed(&removed.failed)?;
+        check_all_removed(&removed.failed, args.json)?;
         if !args.json && removed.jobs.is_empty() {
             output::say("no job is that old");
         }

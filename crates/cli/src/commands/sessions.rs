@@ -183,7 +183,10 @@ async fn rm(session: &mut Session, args: RmArgs) -> CommandResult {
                     true => output::print_json(&removed)?,
                     false => output::print(&format!("{}\n", removed.session))?,
                 }
-                check_all_removed(&removed.failed)?;
+                if let Err(error) = check_all_removed(&removed.failed, args.json) {
+                    code = error.exit_code();
+                    output::report(&error, args.json);
+                }
             }
             // As with jobs, the failure of one does not stop the others.
             Err(CommandError::Failed { failure, job })
