@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use serde::Deserialize;
 use threadrunner_core::protocol::JobRecord;
 use threadrunner_core::{ErrorCode, Failure, JobId, JobSelector, JobSpec, JobState, JobStatus};
 
 use crate::files::{JobDir, ReadError, job_dir};
-use crate::job_files::{OutcomeSeal, clear_outcome, load_meta};
-use crate::layout::{ERROR_FILE, HOOK_FILE, JOB_FILE, Layout, PROMPT_FILE};
+use crate::job_files::{OutcomeSeal, clear_outcome, load_meta, text};
+use crate::layout::{ERROR_FILE, HOOK_FILE, JOB_FILE, Layout, META_FILE, PROMPT_FILE};
 use crate::order::by_time;
 use crate::watch::OwnArrivals;
 use crate::{NotKept, Result, Retention, WorkspaceError, listing, newest_jobs};
@@ -136,7 +137,7 @@ impl Reader {
             return Err(WorkspaceError::WrongState { id: id.clone(), state, wanted: "explained" });
         }
         let bytes = contents(&self.job_dir(&fd, state, id), ERROR_FILE)?.unwrap_or_default();
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
+        Ok(String::from_utf8_lossy(text(&bytes)).into_owned())
     }
 
     /// The jobs in a state, oldest first.
@@ -341,7 +342,7 @@ impl Reader {
 /// The most bytes of `error.txt` that are shown.
 const REASON_BYTES: u64 = 4096;
 
-/// Why another program's job failed, from its `error.txt`.
+/// Why another program's job failed, from its `error.txt`, or from a text in its `meta.json`.
 fn written_reason(dir: &JobDir<'_>) -> Result<Option<Failure>> {
     let mut bytes = Vec::new();
     if let Ok(Some((file, _))) = dir.open(ERROR_FILE) {
@@ -349,7 +350,17 @@ fn written_reason(dir: &JobDir<'_>) -> Result<Option<Failure>> {
             .read_to_end(&mut bytes)
             .map_err(|error| dir.io("read", ERROR_FILE, error))?;
     }
-    let said: String = String::from_utf8_lossy(&bytes)
+    if text(&bytes).trim_ascii().is_empty() {
+        #[derive(Deserialize)]
+        struct Said {
+            error: String,
+        }
+        let meta = dir.read_fit(META_FILE)?;
+        let said = meta.and_then(|meta| serde_json::from_slice::<Said>(text(&meta)).ok());
+        bytes = said.map_or(Vec::new(), |said| said.error.into_bytes());
+        bytes.truncate(usize::try_from(REASON_BYTES).unwrap_or(usize::MAX));
+    }
+    let said: String = String::from_utf8_lossy(text(&bytes))
         .chars()
         // Keep control characters from reaching a terminal.
         .filter(|&c| c == '\n' || !c.is_control())
