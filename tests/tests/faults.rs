@@ -257,4 +257,24 @@ fn an_id_of_sixteen_nines_does_not_spoil_those_that_follow() {
     let after = detach(&home, 1).remove(0);
     assert!(before < after && after.as_str() < nines, "{before} {after}");
     home.run(["wait", &after]).expect(0);
+    let last = || home.run(["result", "last", "--json"]).expect(0).json()["job"].clone();
+    assert_eq!(last(), after);
+    // What arrives is the last, whatever its id.
+    for early in ["7", "99999999999999999"] {
+        let job = home.workspace("input/writing").join(early);
+        fs::create_dir(&job).unwrap();
+        fs::write(job.join("prompt.txt"), "Hello").unwrap();
+        fs::rename(job, home.workspace("input/ready").join(early)).unwrap();
+        home.run(["wait", early]).expect(0);
+        assert_eq!(last(), early);
+    }
+    home.run(["rm", "last"]).expect(0);
+    let newest = detach(&home, 1).remove(0);
+    home.run(["wait", &newest]).expect(0);
+    assert_eq!(last(), newest);
+    // The next daemon has not seen what arrived when: what is a time counts.
+    home.run(["daemon", "stop"]).expect(0);
+    assert_eq!(last(), newest);
+    home.start_daemon();
+    assert_eq!(last(), newest);
 }

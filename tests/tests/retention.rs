@@ -30,11 +30,11 @@ fn what_is_over_a_limit_goes_and_what_just_ended_stays() {
     home.start_daemon();
     eventually("the two oldest go", || (home.jobs_in("output") == ids[2..]).then_some(()));
     home.run(["daemon", "stop"]).expect(0);
+    // The clock may be wrong after a start, so no age is believed yet.
     age(&home, &ids[2], 2 * 86_400);
     home.start_daemon();
-    eventually("the one that is too old goes", || {
-        (home.jobs_in("output") == ids[3..]).then_some(())
-    });
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(home.jobs_in("output"), ids[2..]);
     home.run(["daemon", "stop"]).expect(0);
     // The last job ended a moment ago: although the limit is no jobs at all, it can still be read.
     let home = home.config("[retention]\nmax_jobs = 0\n");

@@ -268,3 +268,51 @@ fn what_another_program_left_is_answered_with_or_told_and_is_no_bug() {
     home.run(["rm", "1", "2", "3"]).expect(0);
     assert!(home.jobs_in("input/writing").is_empty());
 }
+
+#[test]
+fn what_cannot_be_removed_is_told() {
+    let home = TestHome::new();
+    let ids: Vec<String> = ["one", "two", "three"]
+        .map(|prompt| home.run(["--detach", prompt]).expect(0).stdout.trim().to_owned())
+        .into();
+    home.run(["wait", "--all"]).expect(0);
+    for id in &ids[1..] {
+        // In the way of the rename, as a closed directory is for a user who is not root.
+        fs::create_dir_all(home.workspace("input/writing").join(format!("{id}.gone/in"))).unwrap();
+    }
+    let pruned = home.run(["prune", "--older-than", "0s"]).expect(74);
+    assert_eq!(pruned.stdout, format!("{}\n", ids[0]));
+    assert!(pruned.stderr.contains("cannot remove 2 jobs; the first: "), "{}", pruned.stderr);
+    assert_eq!(home.jobs_in("output"), ids[1..]);
+    let pruned = home.run(["prune", "--older-than", "0s", "--json"]).expect(74);
+    let failed = &pruned.json()["failed"];
+    assert_eq!(
+        (failed[1]["job"].as_str(), &failed[1]["error"]["code"]),
+        (Some(&*ids[2]), &"io".into())
+    );
+    let refused = home.run(["rm", &ids[1]]).expect(74);
+    assert!(refused.stdout.is_empty() && refused.stderr.contains(&ids[1]), "{}", refused.stderr);
+}
+
+#[test]
+fn files_that_a_removed_job_leaves_are_told() {
+    if !in_own_mounts("files_that_a_removed_job_leaves_are_told") {
+        return;
+    }
+    let home = TestHome::new();
+    let detach = || home.run(["--detach", "Hello"]).expect(0).stdout.trim().to_owned();
+    let ids = [detach(), detach()];
+    home.run(["wait", "--all"]).expect(0);
+    for id in &ids {
+        let busy = home.workspace("output").join(id).join("busy");
+        fs::create_dir(&busy).unwrap();
+        mount_small(&busy, "size=1m");
+    }
+    let removed = home.run(["rm", &ids[0]]).expect(74);
+    assert!(removed.stdout.is_empty(), "{}", removed.stdout);
+    assert!(removed.stderr.contains("is removed, but files of it are left"), "{}", removed.stderr);
+    let pruned = home.run(["prune", "--older-than", "0s"]).expect(74);
+    assert_eq!(pruned.stdout, format!("{}\n", ids[1]));
+    assert!(pruned.stderr.contains("is removed, but files of it are left"), "{}", pruned.stderr);
+    assert!(home.jobs_in("output").is_empty());
+}

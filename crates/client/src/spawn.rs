@@ -4,10 +4,10 @@ use std::fs::OpenOptions;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde::Deserialize;
 use threadrunner_core::{ErrorCode, Failure};
@@ -39,7 +39,7 @@ enum Greeting {
 /// It gets no arguments: it reads the same environment. Its standard output is a pipe, so its
 /// greeting or its death is noticed at once.
 pub(crate) async fn spawn(program: &Path, home: &Home, limit: Duration) -> Result<(), Failure> {
-    let began = SystemTime::now();
+    let earlier = Logged::by_now(home);
     let unavailable = |message: String| Failure::new(ErrorCode::DaemonUnavailable, message);
     let cannot = |error: std::io::Error| {
         unavailable(format!("cannot start {}: {error}", program.display()))
@@ -65,7 +65,7 @@ pub(crate) async fn spawn(program: &Path, home: &Home, limit: Duration) -> Resul
     })?;
     if line.is_empty() {
         let status = timeout(EXIT_LIMIT, exited).await.ok().and_then(Result::ok);
-        return Err(died(status, home, began));
+        return Err(died(status, home, &earlier));
     }
     match serde_json::from_slice(&line) {
         Ok(Greeting::Ready { ready: true }) => Ok(()),
@@ -120,7 +120,7 @@ fn cannot_run(failure: Failure) -> Failure {
     }
 }
 
-fn died(status: Option<ExitStatus>, home: &Home, began: SystemTime) -> Failure {
+fn died(status: Option<ExitStatus>, home: &Home, earlier: &Logged) -> Failure {
     let how = match status {
         Some(status) => match (status.code(), status.signal()) {
             (Some(code), _) => format!(" (exit code {code})"),
@@ -133,26 +133,64 @@ fn died(status: Option<ExitStatus>, home: &Home, began: SystemTime) -> Failure {
         ErrorCode::DaemonUnavailable,
         format!("the daemon died while it was starting{how}"),
     );
-    match fresh_log(home, began) {
+    match fresh_log(home, earlier) {
         Some(log) => failure.hint(log),
         None => failure.hint("run `threadrunner daemon run` to see its output"),
     }
 }
 
-/// The end of the log, if anything was written to it since `began`.
-fn fresh_log(home: &Home, began: SystemTime) -> Option<String> {
+/// What earlier daemons logged: the newest log and its length.
+#[derive(Debug, Default)]
+struct Logged {
+    path: Option<PathBuf>,
+    bytes: u64,
+}
+
+impl Logged {
+    fn by_now(home: &Home) -> Self {
+        let path = home.newest_log();
+        let found = path.as_ref().and_then(|path| path.metadata().ok());
+        Self { path, bytes: found.map_or(0, |found| found.len()) }
+    }
+}
+
+/// The end of the log, if anything was written to it after `earlier`.
+fn fresh_log(home: &Home, earlier: &Logged) -> Option<String> {
     let path = home.newest_log()?;
     let mut log = open_regular(&path, OpenOptions::new().read(true), Links::Followed).ok()?;
-    let found = log.metadata().ok()?;
-    // File times are coarser than the clock.
-    if found.modified().ok()? + Duration::from_millis(50) < began {
-        return None;
-    }
-    log.seek(SeekFrom::Start(found.len().saturating_sub(LOG_TAIL))).ok()?;
+    let length = log.metadata().ok()?.len();
+    // A log that is shorter than before was begun anew.
+    let same = earlier.path.as_ref() == Some(&path) && earlier.bytes <= length;
+    let from = if same { earlier.bytes } else { 0 };
+    log.seek(SeekFrom::Start(from.max(length.saturating_sub(LOG_TAIL)))).ok()?;
     let mut bytes = Vec::new();
     log.take(LOG_TAIL).read_to_end(&mut bytes).ok()?;
     let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<_> = text.lines().collect();
     let end = lines[lines.len().saturating_sub(LOG_LINES)..].join("\n");
     (!end.is_empty()).then(|| format!("the end of {}:\n{end}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_logged_since_says_why() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = |name: &str| (name == "HOME").then(|| dir.path().into());
+        let home = Home::resolve(dir.path(), home).unwrap();
+        std::fs::create_dir_all(&home.cache_dir).unwrap();
+        let log = |day: &str, text: &str| {
+            let path = home.cache_dir.join(format!("threadrunner-daemon-{day}.log"));
+            std::fs::write(path, text).unwrap();
+        };
+        log("2026-01-01", "earlier\n");
+        let earlier = Logged::by_now(&home);
+        assert_eq!(fresh_log(&home, &earlier), None);
+        log("2026-01-01", "earlier\nnow\n");
+        assert!(fresh_log(&home, &earlier).unwrap().ends_with("log:\nnow"));
+        log("2026-01-02", "today\n");
+        assert!(fresh_log(&home, &earlier).unwrap().ends_with("log:\ntoday"));
+    }
 }

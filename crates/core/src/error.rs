@@ -117,15 +117,15 @@ open_enum! {
 /// The coarse type of a failure, for the simplest clients: `error_type` on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ErrorType {
-    /// The model is missing, does not load, or cannot answer.
+    /// The model is missing, does not load, or did not answer.
     ModelLoad,
-    /// The request is malformed, or names something that does not exist.
+    /// The request or the configuration is wrong, or needs something that does not exist.
     Protocol,
-    /// The job or the operation timed out.
+    /// The job or the operation ended before its time: it timed out or was canceled.
     Timeout,
-    /// A file, the disk or the connection to the daemon failed.
+    /// A file, the disk or the connection to the daemon failed, or the daemon has no room.
     Io,
-    /// Anything else, including types that this version does not know.
+    /// A bug, and types that this version does not know.
     #[serde(other)]
     Unknown,
 }
@@ -207,7 +207,9 @@ impl ErrorCode {
             | Self::JobExists
             | Self::AmbiguousId
             | Self::SessionNotFound
-            | Self::WrongState => ErrorType::Protocol,
+            | Self::WrongState
+            | Self::DependencyFailed
+            | Self::Config => ErrorType::Protocol,
             Self::NoModel
             | Self::ModelNotFound
             | Self::ModelLoad
@@ -217,20 +219,16 @@ impl ErrorCode {
             | Self::ContextExceeded
             | Self::ChatTemplate
             | Self::Inference
-            | Self::EngineDied => ErrorType::ModelLoad,
-            Self::Timeout => ErrorType::Timeout,
+            | Self::EngineDied
+            | Self::JobFailed => ErrorType::ModelLoad,
+            Self::Timeout | Self::Canceled => ErrorType::Timeout,
             Self::DaemonUnavailable
             | Self::ShuttingDown
             | Self::ConnectionLost
             | Self::FileNotFound
+            | Self::Overloaded
             | Self::Io => ErrorType::Io,
-            Self::Overloaded
-            | Self::JobFailed
-            | Self::Canceled
-            | Self::DependencyFailed
-            | Self::Config
-            | Self::Internal
-            | Self::Unknown => ErrorType::Unknown,
+            Self::Internal | Self::Unknown => ErrorType::Unknown,
         }
     }
 
@@ -295,11 +293,15 @@ mod tests {
             (ErrorCode::ShuttingDown, ErrorType::Io),
             (ErrorCode::Timeout, ErrorType::Timeout),
             (ErrorCode::JobNotFound, ErrorType::Protocol),
+            (ErrorCode::Overloaded, ErrorType::Io),
+            (ErrorCode::JobFailed, ErrorType::ModelLoad),
+            (ErrorCode::Canceled, ErrorType::Timeout),
+            (ErrorCode::DependencyFailed, ErrorType::Protocol),
         ] {
             assert_eq!(code.error_type(), error_type, "{code:?}");
         }
         // Exit code 3 is about the model, and 64 about the request.
-        for code in ErrorCode::ALL.iter().filter(|code| **code != ErrorCode::Config) {
+        for code in ErrorCode::ALL {
             match code.exit_code() {
                 ExitCode::Model => assert_eq!(code.error_type(), ErrorType::ModelLoad, "{code:?}"),
                 ExitCode::Usage => assert_eq!(code.error_type(), ErrorType::Protocol, "{code:?}"),

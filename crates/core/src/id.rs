@@ -35,6 +35,11 @@ impl JobId {
     /// The maximum length of an id, in bytes.
     pub const MAX_LEN: usize = 128;
 
+    /// The latest time that an id may begin with, in microseconds (in the year 2255). Ids keep
+    /// increasing past it for decades before they need a 17th digit, which would sort them before all
+    /// others.
+    pub const LATEST: u64 = 9_000_000_000_000_000;
+
     /// Checks `text` against the rule for ids.
     ///
     /// # Errors
@@ -57,7 +62,7 @@ impl JobId {
     /// plausible times count.
     pub fn micros(&self) -> Option<u64> {
         let digits = self.0.split('_').next().unwrap_or_default();
-        let micros = digits.parse().ok().filter(|&micros| micros <= LATEST)?;
+        let micros = digits.parse().ok().filter(|&micros| micros <= JobId::LATEST)?;
         (digits.len() == 16).then_some(micros)
     }
 
@@ -107,11 +112,6 @@ impl From<JobId> for String {
     }
 }
 
-/// The latest time that an id may begin with, in microseconds (in the year 2255). Ids keep
-/// increasing past it for decades before they need a 17th digit, which would sort them before all
-/// others.
-const LATEST: u64 = 9_000_000_000_000_000;
-
 /// Makes ids that never repeat and always increase, even if the clock goes back.
 #[derive(Debug, Clone)]
 pub struct JobIdSource {
@@ -146,7 +146,7 @@ impl JobIdSource {
 
     /// Makes the next id, at time `now_micros` in microseconds since 1970.
     pub fn next(&mut self, now_micros: u64) -> JobId {
-        self.last_micros = now_micros.min(LATEST).max(self.last_micros + 1);
+        self.last_micros = now_micros.min(JobId::LATEST).max(self.last_micros + 1);
         JobId(format!("{:016}_{}_{}", self.last_micros, self.process, self.machine).into())
     }
 }

@@ -248,7 +248,7 @@ mod tests {
         ] {
             serde_json::from_value::<Message>(message.clone()).unwrap();
             let refused = known_messages(json!([message])).unwrap_err().to_string();
-            assert!(refused.contains(&format!("`{word}`, expected one of `")), "{refused}");
+            assert!(refused.contains(word) && refused.contains(" one of "), "{refused}");
         }
     }
 

@@ -96,8 +96,8 @@ pub fn parse<T: OpenEnum>(word: &str) -> Option<T> {
 /// The value that a word means; an error that names it if it is unknown.
 pub(crate) fn find<T: OpenEnum, E: Error>(word: &str) -> Result<T, E> {
     parse(word).ok_or_else(|| {
-        let words: Vec<_> = T::WORDS.iter().map(|(_, known)| format!("`{known}`")).collect();
-        E::custom(format_args!("unknown variant `{word}`, expected one of {}", words.join(", ")))
+        let words: Vec<_> = T::WORDS.iter().map(|(_, known)| *known).collect();
+        E::custom(crate::protocol::unknown_word(word, &words))
     })
 }
 
@@ -152,7 +152,7 @@ mod tests {
             json!({"one": "unknown"}),
         ] {
             let refused = serde_json::from_value::<Order>(order).err().unwrap().to_string();
-            assert!(refused.ends_with("expected one of `apple`, `quince`"), "{refused}");
+            assert!(refused.starts_with("must be one of \"apple\", \"quince\", not "), "{refused}");
         }
     }
 }

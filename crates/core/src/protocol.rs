@@ -32,6 +32,7 @@ pub use bounds::check_messages;
 pub use data::*;
 pub use ops::{Ask, FirstReply, Ids, Op, Treatment, ask};
 pub use queries::*;
+pub(crate) use words::unknown_word;
 pub use words::{explain, in_plain_words, reads_key};
 
 /// The protocol versions that this program speaks.
@@ -373,6 +374,11 @@ impl Request {
         let op = object.get("op").map(|op| op.as_str().unwrap_or_default().to_owned());
         // A client of any version must be able to stop this daemon, to replace it.
         if !spoken && op.as_deref() != Some("stop") {
+            if version.is_null() {
+                let missing = format!("\"v\" is missing: this daemon speaks {VERSIONS:?}");
+                return Err(Failure::new(ErrorCode::UnsupportedVersion, missing)
+                    .hint(format!("add \"v\":{VERSION} to the request")));
+            }
             return Err(Failure::new(
                 ErrorCode::UnsupportedVersion,
                 format!("\"v\" is {version}, but this daemon speaks {VERSIONS:?}"),
@@ -386,6 +392,10 @@ impl Request {
             object.retain(|_, value| !value.is_null());
             invalid(explain(&object, &error))
         };
+        // Serde would take a number for the position of an operation in the list.
+        if object.get("op").is_some_and(|op| !op.is_string()) {
+            return Err(invalid("\"op\": must be a text, the name of an operation".to_owned()));
+        }
         if op.is_some() {
             return serde_json::from_value(Value::Object(object))
                 .map_err(|error| wrong(error, explain::<Op>));

@@ -1,8 +1,8 @@
 //! Decides whether the clock can be trusted enough to delete something because of it.
 //!
 //! A clock that was set wrong is usually corrected soon, but what was deleted in the meantime is
-//! gone. So after the wall clock jumps, as measured against a clock that only counts up, it is
-//! trusted only once it has been steady for a while.
+//! gone. So at the start, and after the wall clock jumps, as measured against a clock that only
+//! counts up, it is trusted only once it has been steady for a while.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,30 +12,35 @@ const STANDS: Duration = Duration::from_secs(600);
 const TOLERANCE: Duration = Duration::from_secs(10);
 /// Nor is one of up to one part in this many of the time passed: a clock may be slewed.
 const DRIFT: u32 = 500;
-/// If nothing has happened for longer than this, a jump in the meantime cannot be ruled out.
-const LONG_AGO: Duration = Duration::from_secs(86_400);
 
 /// The two clocks, when they were last read.
 #[derive(Debug)]
 pub(crate) struct Clock {
     wall: SystemTime,
     steady: Duration,
-    /// When the wall clock last jumped, on the steady clock; `None` if it never has.
-    leapt: Option<Duration>,
+    /// Since when the wall clock has been steady, as far as is known, on the steady clock.
+    stands: Duration,
+    /// Whether it jumped then; otherwise this is the start.
+    leapt: bool,
+}
+
+/// How long until something may be deleted because of the wall clock; zero if it may be now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Doubt {
+    /// Because of its age.
+    pub(crate) age: Duration,
+    /// For another reason: only just after a jump is the order of what just ended in doubt.
+    pub(crate) other: Duration,
 }
 
 impl Clock {
-    /// Starts from the clocks' present readings. `last_sign` is when the last activity was
-    /// recorded.
-    pub(crate) fn new(wall: SystemTime, steady: Duration, last_sign: Option<SystemTime>) -> Self {
-        let quiet = last_sign.and_then(|sign| wall.duration_since(sign).ok());
-        let leapt = quiet.filter(|quiet| *quiet > LONG_AGO).map(|_| steady);
-        Self { wall, steady, leapt }
+    /// Starts from the clocks' present readings.
+    pub(crate) fn new(wall: SystemTime, steady: Duration) -> Self {
+        Self { wall, steady, stands: steady, leapt: false }
     }
 
-    /// Takes the clocks' present readings. Returns how long until the wall clock can be trusted;
-    /// zero if it can be now.
-    pub(crate) fn look(&mut self, wall: SystemTime, steady: Duration) -> Duration {
+    /// Takes the clocks' present readings. Returns how long until the wall clock can be trusted.
+    pub(crate) fn look(&mut self, wall: SystemTime, steady: Duration) -> Doubt {
         let passed = steady.saturating_sub(self.steady);
         let expected = self.wall + passed;
         let off = match wall.duration_since(expected) {
@@ -44,11 +49,11 @@ impl Clock {
         };
         if off > TOLERANCE + passed / DRIFT {
             tracing::warn!(seconds = off.as_secs(), "the clock jumped: pausing [retention]");
-            self.leapt = Some(steady);
+            (self.stands, self.leapt) = (steady, true);
         }
         (self.wall, self.steady) = (wall, steady);
-        let stood = self.leapt.map(|leapt| steady.saturating_sub(leapt));
-        stood.map_or(Duration::ZERO, |stood| STANDS.saturating_sub(stood))
+        let age = STANDS.saturating_sub(steady.saturating_sub(self.stands));
+        Doubt { age, other: if self.leapt { age } else { Duration::ZERO } }
     }
 }
 
@@ -72,51 +77,60 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3600);
     const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
-    fn start() -> (Clock, SystemTime, Duration) {
+    const ZERO: Duration = Duration::ZERO;
+
+    /// A clock that has stood long enough since the start.
+    fn stood() -> (Clock, SystemTime, Duration) {
         let (wall, steady) = (UNIX_EPOCH + 50 * YEAR, 5 * HOUR);
-        (Clock::new(wall, steady, Some(wall - HOUR)), wall, steady)
+        (Clock::new(wall - STANDS, steady - STANDS), wall, steady)
+    }
+
+    fn doubt(age: Duration, other: Duration) -> Doubt {
+        Doubt { age, other }
     }
 
     #[test]
     fn a_clock_that_goes_on_is_believed() {
-        let (mut clock, wall, steady) = start();
-        assert_eq!(clock.look(wall, steady), Duration::ZERO);
+        let (mut clock, wall, steady) = stood();
+        let none = doubt(ZERO, ZERO);
+        assert_eq!(clock.look(wall, steady), none);
         // A small correction is believed too, and a larger one over a long time.
         let little = Duration::from_secs(9);
-        assert_eq!(clock.look(wall + HOUR + little, steady + HOUR), Duration::ZERO);
+        assert_eq!(clock.look(wall + HOUR + little, steady + HOUR), none);
         let later = 1000 * HOUR;
-        assert_eq!(clock.look(wall + later + HOUR, steady + later), Duration::ZERO);
+        assert_eq!(clock.look(wall + later + HOUR, steady + later), none);
     }
 
     #[test]
     fn a_clock_that_leapt_forward_and_back_is_believed_when_it_has_stood() {
-        let (mut clock, wall, steady) = start();
+        let (mut clock, wall, steady) = stood();
         let second = Duration::from_secs(1);
-        assert_eq!(clock.look(wall + YEAR + second, steady + second), STANDS);
+        assert_eq!(clock.look(wall + YEAR + second, steady + second), doubt(STANDS, STANDS));
         let after = 13 * second;
-        assert_eq!(clock.look(wall + after, steady + after), STANDS);
+        assert_eq!(clock.look(wall + after, steady + after), doubt(STANDS, STANDS));
         let half = after + STANDS / 2;
-        assert_eq!(clock.look(wall + half, steady + half), STANDS / 2);
+        assert_eq!(clock.look(wall + half, steady + half), doubt(STANDS / 2, STANDS / 2));
         let whole = after + STANDS;
-        assert_eq!(clock.look(wall + whole, steady + whole), Duration::ZERO);
+        assert_eq!(clock.look(wall + whole, steady + whole), doubt(ZERO, ZERO));
     }
 
     #[test]
     fn a_clock_that_was_set_right_for_good_is_believed_after_a_while() {
-        let (mut clock, wall, steady) = start();
-        assert_eq!(clock.look(wall + YEAR, steady), STANDS);
-        assert_eq!(clock.look(wall + YEAR + STANDS, steady + STANDS), Duration::ZERO);
+        let (mut clock, wall, steady) = stood();
+        assert_eq!(clock.look(wall + YEAR, steady), doubt(STANDS, STANDS));
+        assert_eq!(clock.look(wall + YEAR + STANDS, steady + STANDS), doubt(ZERO, ZERO));
     }
 
     #[test]
-    fn a_daemon_that_finds_only_old_things_waits_before_it_deletes_them() {
-        let (_, wall, steady) = start();
-        let mut clock = Clock::new(wall, steady, Some(wall - YEAR));
-        assert_eq!(clock.look(wall, steady), STANDS);
-        // If there is nothing, or only things from the future, there is no harm.
-        for sign in [None, Some(wall + YEAR)] {
-            assert_eq!(Clock::new(wall, steady, sign).look(wall, steady), Duration::ZERO);
-        }
+    fn no_age_is_believed_at_the_start() {
+        let (wall, steady) = (UNIX_EPOCH + 50 * YEAR, 5 * HOUR);
+        let mut clock = Clock::new(wall, steady);
+        assert_eq!(clock.look(wall, steady), doubt(STANDS, ZERO));
+        // Set right a while after the start.
+        let later = STANDS / 2;
+        let right = wall + later - 22 * HOUR;
+        assert_eq!(clock.look(right, steady + later), doubt(STANDS, STANDS));
+        assert_eq!(clock.look(right + STANDS, steady + later + STANDS), doubt(ZERO, ZERO));
     }
 
     #[test]

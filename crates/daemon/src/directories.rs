@@ -124,12 +124,12 @@ impl Context {
         opened: Opened,
         before: Option<WorkspaceId>,
     ) -> Result<Served, Failure> {
-        let (reader, last_change) = (opened.workspace.reader(), opened.last_change);
+        let reader = opened.workspace.reader();
         let (id, archive, thread) = self.hub.serve(Arc::clone(settings), opened, before).await?;
         self.directories.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
         remember_names(reader.clone());
         let served = Served::new(id, Arc::clone(settings), reader, archive);
-        tokio::spawn(retention::keep(served.clone(), last_change));
+        tokio::spawn(retention::keep(served.clone()));
         Ok(served)
     }
 }

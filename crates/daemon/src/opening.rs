@@ -1,9 +1,8 @@
 //! Opens a workspace.
 
-use std::path::Path;
 use std::time::SystemTime;
 
-use threadrunner_core::{Failure, JobId, JobState};
+use threadrunner_core::{Failure, JobId};
 use threadrunner_home::{Durability, Home, WorkspaceSettings, machine_number};
 use threadrunner_workspace::{Options, Reader, Workspace};
 
@@ -14,8 +13,6 @@ use crate::pid_note;
 pub(crate) struct Opened {
     pub(crate) workspace: Workspace,
     pub(crate) ready: Vec<JobId>,
-    /// When the workspace last changed before it was opened.
-    pub(crate) last_change: Option<SystemTime>,
 }
 
 /// Opens a workspace, and recovers what an earlier daemon left in it.
@@ -34,7 +31,6 @@ pub(crate) fn open(
     let options =
         Options { durability, max_attempts: settings.max_attempts, machine: machine_number(home) };
     let name = &settings.name;
-    let last_change = last_change(&settings.path);
     let usable =
         home.check_workspace(&settings.path).and_then(|()| pid_note::check(&settings.path));
     let opened = usable.and_then(|()| {
@@ -58,13 +54,7 @@ pub(crate) fn open(
     for trouble in &recovered.troubles {
         tracing::warn!(%trouble, "left as it is");
     }
-    Ok(Opened { workspace, ready: recovered.queued, last_change })
-}
-
-/// When the workspace at `path` last changed; `None` if there is no workspace.
-fn last_change(path: &Path) -> Option<SystemTime> {
-    let reader = Reader::open(path).ok()?;
-    JobState::ALL.into_iter().filter_map(|state| reader.changed(state)).max()
+    Ok(Opened { workspace, ready: recovered.queued })
 }
 
 /// Reads the names of all jobs once, so that the first request for the newest jobs does not have to

@@ -24,21 +24,25 @@ const REST: Duration = Duration::from_secs(10);
 const REST_FACTOR: u32 = 100;
 
 /// Keeps a workspace within its limits for as long as the daemon lives.
-///
-/// `last_change` is when the workspace last changed before this daemon opened it.
-pub(crate) async fn keep(workspace: Served, last_change: Option<SystemTime>) {
+pub(crate) async fn keep(workspace: Served) {
     let config = workspace.settings.retention;
     let mut ended = workspace.archive.ended();
-    let mut clock = Clock::new(SystemTime::now(), steady_now(), last_change);
+    let mut clock = Clock::new(SystemTime::now(), steady_now());
     while config.limits() {
         let began = Instant::now();
         let now = SystemTime::now();
-        let doubtful = clock.look(now, steady_now());
-        if !doubtful.is_zero() {
-            sleep_until(began + doubtful).await;
+        let doubt = clock.look(now, steady_now());
+        if !doubt.other.is_zero() {
+            sleep_until(began + doubt.other).await;
             continue;
         }
-        let next = match look_and_remove(&workspace, config, now).await {
+        let waits = config.max_age.is_some() && !doubt.age.is_zero();
+        let for_now = match waits {
+            true => RetentionConfig { max_age: None, ..config },
+            false => config,
+        };
+        let next = match look_and_remove(&workspace, for_now, now).await {
+            Ok(_) if waits => Some(doubt.age),
             Ok(next) => next,
             Err(failure) => {
                 let name = &workspace.settings.name;
@@ -73,7 +77,11 @@ async fn look_and_remove(
     if !found.jobs.is_empty() {
         let removed = workspace.archive.remove_all(&found.jobs).await?;
         let name = &workspace.settings.name;
-        tracing::info!(workspace = %name, jobs = removed.len(), "removed by [retention]");
+        tracing::info!(workspace = %name, jobs = removed.jobs.len(), "removed by [retention]");
+        if let Some(first) = removed.failed.first() {
+            let (jobs, error) = (removed.failed.len(), &first.error);
+            tracing::warn!(workspace = %name, jobs, %error, "[retention] cannot remove jobs");
+        }
     }
     Ok(found.next)
 }

@@ -231,7 +231,7 @@ impl Daemon {
         for (settings, opened) in self.workspaces {
             let settings = Arc::new(settings);
             let served = match opened {
-                Ok(Opened { workspace, ready, last_change }) => {
+                Ok(Opened { workspace, ready }) => {
                     let (id, reader) = (stores.next_id(), workspace.reader());
                     let (store, thread) = Store::start(
                         id,
@@ -243,7 +243,7 @@ impl Daemon {
                     .map_err(|error| refused_by_system("start a workspace's thread", &error))?;
                     remember_names(reader.clone());
                     let served = Served::new(id, Arc::clone(&settings), reader, store.archive());
-                    tokio::spawn(retention::keep(served.clone(), last_change));
+                    tokio::spawn(retention::keep(served.clone()));
                     stores.push(store);
                     threads.push(thread);
                     Ok(served)

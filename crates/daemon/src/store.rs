@@ -25,6 +25,7 @@ use std::sync::mpsc::TrySendError;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
+use threadrunner_core::protocol::Removed;
 use threadrunner_core::{Failure, HookOutcome, JobId, JobMeta, Output, SessionName};
 use threadrunner_home::WorkspaceSettings;
 use threadrunner_workspace::{WatchEvent, Watcher, Workspace};
@@ -92,11 +93,11 @@ enum Operation {
     },
     Remove {
         id: JobId,
-        reply: Reply<()>,
+        reply: Reply<Removed>,
     },
     RemoveAll {
         ids: Vec<JobId>,
-        reply: Reply<Vec<JobId>>,
+        reply: Reply<Removed>,
     },
     UndoTurn {
         name: SessionName,

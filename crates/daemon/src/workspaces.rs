@@ -196,7 +196,27 @@ pub(crate) async fn find_among(query: JobQuery, among: Vec<Served>) -> Result<Lo
     blocking(move || find(&query.job, &among)).await
 }
 
+/// The job that was submitted or arrived last in any of these workspaces.
+fn last(among: &[Served]) -> Result<Option<Located>, Failure> {
+    let mut last: Option<(Located, Option<Instant>)> = None;
+    for workspace in among {
+        let Some((id, when)) = workspace.reader.last()? else { continue };
+        let is_later = |(other, then): &(Located, Option<Instant>)| {
+            when.cmp(then).then_with(|| by_time(&id, &other.id)).is_gt()
+        };
+        if last.as_ref().is_none_or(is_later) {
+            last = Some((Located { id, workspace: workspace.clone() }, when));
+        }
+    }
+    Ok(last.map(|(located, _)| located))
+}
+
 fn find(job: &JobSelector, among: &[Served]) -> Result<Located, Failure> {
+    if job.is_last()
+        && let Some(last) = last(among)?
+    {
+        return Ok(last);
+    }
     let mut found: Vec<Located> = Vec::new();
     let mut failures: Vec<Failure> = Vec::new();
     for workspace in among {
@@ -213,10 +233,6 @@ fn find(job: &JobSelector, among: &[Served]) -> Result<Located, Failure> {
         failures.iter().find(|failure| failure.code == ErrorCode::AmbiguousId)
     {
         return Err(ambiguous.clone());
-    }
-    if job.is_last() {
-        found.sort_by(|a, b| by_time(&b.id, &a.id));
-        found.truncate(1);
     }
     match (found.pop(), found.pop()) {
         (Some(only), None) => Ok(only),

@@ -223,7 +223,7 @@ pub(crate) fn load_whole_meta(dir: &JobDir<'_>) -> Result<JobMeta> {
 }
 
 /// The bytes without a leading UTF-8 byte order mark, which some programs write.
-fn text(bytes: &[u8]) -> &[u8] {
+pub(crate) fn text(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
 }
 

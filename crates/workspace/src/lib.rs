@@ -70,7 +70,7 @@ pub use recover::Recovered;
 pub use retention::{NotKept, Retention};
 pub use session_list::list_sessions;
 pub use sessions::{Chain, UnwrittenSession};
-pub use staged::Synced;
+pub use staged::{Gone, Synced};
 pub use submission::NewJob;
 pub use watch::{WatchEvent, Watcher, can_start_thread};
 pub use workspace::{Durability, Options, Workspace};

@@ -76,6 +76,7 @@ pub(crate) fn came(layout: &Layout, id: &JobId, state: JobState) {
     let Some(of) = layout.recent().of(state) else { return };
     let mut known = of.known();
     if layout.job_path(state, id).exists() {
+        layout.recent().arrived(id);
         known.note(Change::Came(id.clone()));
     }
 }

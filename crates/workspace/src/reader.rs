@@ -7,14 +7,15 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
+use serde::Deserialize;
 use threadrunner_core::protocol::JobRecord;
 use threadrunner_core::{ErrorCode, Failure, JobId, JobSelector, JobSpec, JobState, JobStatus};
 
 use crate::files::{JobDir, ReadError, job_dir};
-use crate::job_files::{OutcomeSeal, clear_outcome, load_meta};
-use crate::layout::{ERROR_FILE, HOOK_FILE, JOB_FILE, Layout, PROMPT_FILE};
+use crate::job_files::{OutcomeSeal, clear_outcome, load_meta, text};
+use crate::layout::{ERROR_FILE, HOOK_FILE, JOB_FILE, Layout, META_FILE, PROMPT_FILE};
 use crate::order::by_time;
 use crate::watch::OwnArrivals;
 use crate::{NotKept, Result, Retention, WorkspaceError, listing, newest_jobs};
@@ -136,7 +137,7 @@ impl Reader {
             return Err(WorkspaceError::WrongState { id: id.clone(), state, wanted: "explained" });
         }
         let bytes = contents(&self.job_dir(&fd, state, id), ERROR_FILE)?.unwrap_or_default();
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
+        Ok(String::from_utf8_lossy(text(&bytes)).into_owned())
     }
 
     /// The jobs in a state, oldest first.
@@ -263,8 +264,7 @@ impl Reader {
             workspace: self.layout.root().to_owned(),
         };
         if selector.is_last() {
-            let (newest, _) = self.newest(&[], 1)?;
-            return newest.into_iter().next().map(|(id, _)| id).ok_or_else(not_found);
+            return self.last()?.map(|(id, _)| id).ok_or_else(not_found);
         }
         if let Some(id) = selector.id()
             && self.find(&id).is_ok()
@@ -302,6 +302,21 @@ impl Reader {
         Ok(ids)
     }
 
+    /// The job that was submitted or arrived last, and when. If this process saw none, or that one
+    /// is gone, the newest by its id.
+    ///
+    /// # Errors
+    /// [`WorkspaceError::Io`].
+    pub fn last(&self) -> Result<Option<(JobId, Option<Instant>)>> {
+        if let Some((id, when)) = self.layout.recent().last()
+            && self.find(&id).is_ok()
+        {
+            return Ok(Some((id, Some(when))));
+        }
+        let (newest, _) = self.newest(&[], 1)?;
+        Ok(newest.into_iter().next().map(|(id, _)| (id, None)))
+    }
+
     /// Finds a job and opens its directory. The handle follows the job wherever it moves.
     fn find(&self, id: &JobId) -> Result<(JobState, OwnedFd)> {
         // Looking in the order of the moves misses a job only if it moves back (released, retried)
@@ -327,7 +342,7 @@ impl Reader {
 /// The most bytes of `error.txt` that are shown.
 const REASON_BYTES: u64 = 4096;
 
-/// Why another program's job failed, from its `error.txt`.
+/// Why another program's job failed, from its `error.txt`, or from a text in its `meta.json`.
 fn written_reason(dir: &JobDir<'_>) -> Result<Option<Failure>> {
     let mut bytes = Vec::new();
     if let Ok(Some((file, _))) = dir.open(ERROR_FILE) {
@@ -335,7 +350,17 @@ fn written_reason(dir: &JobDir<'_>) -> Result<Option<Failure>> {
             .read_to_end(&mut bytes)
             .map_err(|error| dir.io("read", ERROR_FILE, error))?;
     }
-    let said: String = String::from_utf8_lossy(&bytes)
+    if text(&bytes).trim_ascii().is_empty() {
+        #[derive(Deserialize)]
+        struct Said {
+            error: String,
+        }
+        let meta = dir.read_fit(META_FILE)?;
+        let said = meta.and_then(|meta| serde_json::from_slice::<Said>(text(&meta)).ok());
+        bytes = said.map_or(Vec::new(), |said| said.error.into_bytes());
+        bytes.truncate(usize::try_from(REASON_BYTES).unwrap_or(usize::MAX));
+    }
+    let said: String = String::from_utf8_lossy(text(&bytes))
         .chars()
         // Keep control characters from reaching a terminal.
         .filter(|&c| c == '\n' || !c.is_control())

@@ -8,6 +8,7 @@
 //! others put into `input/ready`; a job that they took away is found missing when it is read.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use threadrunner_core::{JobId, JobState};
 
@@ -26,6 +27,8 @@ pub(crate) type Changed = (i128, i128);
 #[derive(Debug, Default)]
 pub(crate) struct Recent {
     states: [State; STATES.len()],
+    /// The job that was submitted or arrived last, and when, as far as this process saw.
+    last: Mutex<Option<(JobId, Instant)>>,
 }
 
 #[derive(Debug, Default)]
@@ -60,6 +63,19 @@ pub(crate) struct Names {
 }
 
 impl Recent {
+    /// Notes that a job was submitted, or arrived from another program.
+    pub(crate) fn arrived(&self, id: &JobId) {
+        *self.arrival() = Some((id.clone(), Instant::now()));
+    }
+
+    pub(crate) fn last(&self) -> Option<(JobId, Instant)> {
+        self.arrival().clone()
+    }
+
+    fn arrival(&self) -> MutexGuard<'_, Option<(JobId, Instant)>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn of(&self, state: JobState) -> Option<&State> {
         let index = STATES.iter().position(|remembered| *remembered == state)?;
         Some(&self.states[index])

@@ -15,6 +15,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use threadrunner_core::{JobId, JobState};
 
@@ -76,15 +77,38 @@ pub struct Synced {
     /// Jobs whose changes were not made. A submission among them is gone; any other job is where it
     /// was.
     pub failed: Vec<(JobId, WorkspaceError)>,
-    /// Removed jobs with files that could not be deleted. The next opening of the workspace tries
-    /// again.
-    pub left: Vec<(JobId, WorkspaceError)>,
+    /// The files of removed jobs, to delete: with [`Gone::delete`], on any thread.
+    pub gone: Vec<Gone>,
     /// Sessions whose files are not written yet. The next sync tries again.
     pub unwritten: Vec<UnwrittenSession>,
     /// Replaced files, held open. The file system frees a file when its last handle closes, and may
     /// have to wait for its journal to do so. Drop this after every client was told, so that none
     /// waits for that.
     pub(crate) replaced: Vec<OwnedFd>,
+}
+
+/// The files of a job that is removed already, set aside in `input/writing`. If nobody deletes
+/// them, the next opening of the workspace does.
+#[derive(Debug)]
+pub struct Gone {
+    pub(crate) id: JobId,
+    pub(crate) layout: Arc<Layout>,
+    pub(crate) fs: Arc<dyn FileSystem>,
+}
+
+impl Gone {
+    /// The id that the job had.
+    pub fn id(&self) -> &JobId {
+        &self.id
+    }
+
+    /// Deletes the files. This may take long: another program can put any number of them there.
+    ///
+    /// # Errors
+    /// [`WorkspaceError::Io`] when some cannot be deleted. They stay.
+    pub fn delete(&self) -> Result<()> {
+        delete_writing(&self.layout, &*self.fs, &gone_name(&self.id))
+    }
 }
 
 /// The maximum number of replaced files to hold open.
@@ -340,6 +364,9 @@ pub(crate) fn publish(
         unsynced.add(staged.at);
         unsynced.add(to);
         staged.at = to;
+    }
+    if staged.new && layout.own_arrivals().are_watched() {
+        layout.recent().arrived(&staged.id);
     }
     if staged.discard {
         set_aside(layout, fs, staged.at, &staged.id)?;

@@ -46,6 +46,11 @@ impl OwnArrivals {
         *self.ids() = watched.then(HashSet::new);
     }
 
+    /// Whether a watcher reports what other programs put there.
+    pub(crate) fn are_watched(&self) -> bool {
+        self.ids().is_some()
+    }
+
     fn ids(&self) -> MutexGuard<'_, Option<HashSet<JobId>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

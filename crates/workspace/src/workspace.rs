@@ -14,8 +14,8 @@ use threadrunner_core::{JobId, JobIdSource, JobState, SessionFile, SessionName};
 use crate::fs::{Disk, FileSystem};
 use crate::layout::{LOCK_FILE, Layout, kind, name_of};
 use crate::redo::RedoLog;
-use crate::staged::{self, Staged, Synced, Unsynced};
-use crate::{Reader, Recovered, Result, WorkspaceError, tree};
+use crate::staged::{self, Gone, Staged, Synced, Unsynced};
+use crate::{Reader, Recovered, Result, WorkspaceError};
 
 /// What a change must survive before a client is told about it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -159,7 +159,15 @@ impl Workspace {
     }
 
     /// Applies everything prepared since the last sync, and reports the outcome of each change.
+    /// Deletes the files of removed jobs, as far as that succeeds.
     pub fn sync(&mut self) -> Synced {
+        let mut synced = self.sync_and_set_aside();
+        synced.gone.retain(|gone| gone.delete().is_err());
+        synced
+    }
+
+    /// Like [`Workspace::sync`], but leaves the files of removed jobs in [`Synced::gone`].
+    pub fn sync_and_set_aside(&mut self) -> Synced {
         let mut synced = std::mem::take(&mut self.carried);
         let mut group = std::mem::take(&mut self.staged);
         self.sync_sessions(&mut group, &mut synced);
@@ -210,11 +218,8 @@ impl Workspace {
         }
         for staged in settling {
             if staged.discard {
-                // The job is gone whether or not this succeeds. The next opening tries again.
-                let gone = staged::gone_name(&staged.id);
-                if let Err(error) = tree::delete_writing(&self.layout, &*self.fs, &gone) {
-                    synced.left.push((staged.id.clone(), error));
-                }
+                let (layout, fs) = (Arc::clone(&self.layout), Arc::clone(&self.fs));
+                synced.gone.push(Gone { id: staged.id.clone(), layout, fs });
             }
             synced.done.push((staged.id, staged.route.last().copied()));
         }
@@ -258,7 +263,7 @@ impl Workspace {
     /// Syncs if this job has a prepared change.
     pub(crate) fn flush(&mut self, id: &JobId) {
         if self.staged.iter().any(|staged| staged.id == *id) {
-            self.carried = self.sync();
+            self.carried = self.sync_and_set_aside();
         }
     }
 

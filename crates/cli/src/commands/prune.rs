@@ -4,7 +4,7 @@ use threadrunner_core::ExitCode;
 use threadrunner_core::protocol::{PruneQuery, ask};
 use threadrunner_home::Home;
 
-use super::rm::print_ids;
+use super::rm::{check_all_removed, print_ids};
 use crate::args::PruneArgs;
 use crate::error::CommandResult;
 use crate::output;
@@ -22,6 +22,7 @@ pub(crate) fn run(args: PruneArgs) -> CommandResult {
             true => output::print_json(&removed)?,
             false => print_ids(&removed)?,
         }
+        check_all_removed(&removed.failed, args.json)?;
         if !args.json && removed.jobs.is_empty() {
             output::say("no job is that old");
         }

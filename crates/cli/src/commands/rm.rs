@@ -1,12 +1,12 @@
 //! `rm`: removes jobs that have ended.
 
-use threadrunner_core::ExitCode;
-use threadrunner_core::protocol::{Removed, ask};
+use threadrunner_core::protocol::{NotRemoved, Removed, ask};
+use threadrunner_core::{ExitCode, Failure};
 use threadrunner_home::Home;
 
 use super::ids::{distinct, each, from_arguments_or_stdin};
 use crate::args::JobArgs;
-use crate::error::CommandResult;
+use crate::error::{CommandError, CommandResult};
 use crate::output;
 use crate::session::with_session;
 
@@ -24,6 +24,19 @@ pub(crate) fn run(args: JobArgs) -> CommandResult {
         })
         .await
     })
+}
+
+/// The failure for jobs that could not be removed, if there are any. JSON tells of them already.
+pub(crate) fn check_all_removed(failed: &[NotRemoved], json: bool) -> Result<(), CommandError> {
+    let Some(first) = failed.first() else { return Ok(()) };
+    if json {
+        return Err(CommandError::Silent(first.error.code.exit_code()));
+    }
+    let message = match failed.len() {
+        1 => first.error.message.clone(),
+        jobs => format!("cannot remove {jobs} jobs; the first: {}", first.error.message),
+    };
+    Err(Failure { message, ..first.error.clone() }.into())
 }
 
 /// Prints the ids of removed jobs.

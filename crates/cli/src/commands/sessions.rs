@@ -11,6 +11,7 @@ use threadrunner_core::{ErrorCode, ExitCode, Failure, SessionName, WorkspaceName
 use threadrunner_home::{Home, unusable};
 
 use super::files::Files;
+use super::rm::check_all_removed;
 use super::transcript;
 use crate::args::{
     ExportArgs, ListArgs, RmArgs, SessionArgs, SessionsArgs, SessionsCommand, ShowArgs, UndoArgs,
@@ -177,8 +178,16 @@ async fn rm(session: &mut Session, args: RmArgs) -> CommandResult {
         let query = SessionQuery { session: name, workspace: args.within.workspace.clone() };
         let ask = ask::RmSession(RmSessionQuery { query, jobs: args.jobs });
         match session.call(ask).await {
-            Ok(removed) if args.json => output::print_json(&removed)?,
-            Ok(removed) => output::print(&format!("{}\n", removed.session))?,
+            Ok(removed) => {
+                match args.json {
+                    true => output::print_json(&removed)?,
+                    false => output::print(&format!("{}\n", removed.session))?,
+                }
+                if let Err(error) = check_all_removed(&removed.failed, args.json) {
+                    code = error.exit_code();
+                    output::report(&error, args.json);
+                }
+            }
             // As with jobs, the failure of one does not stop the others.
             Err(CommandError::Failed { failure, job })
                 if !alone

@@ -102,6 +102,19 @@ pub struct JobResult {
 pub struct Removed {
     /// Their ids.
     pub jobs: Vec<JobId>,
+    /// Jobs that could not be removed, or not with all their files.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failed: Vec<NotRemoved>,
+}
+
+/// A job that could not be removed, or not with all its files. In the latter case, [`Removed::jobs`]
+/// has it too.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotRemoved {
+    /// Its id.
+    pub job: JobId,
+    /// Why.
+    pub error: Failure,
 }
 
 /// Loaded models and running jobs.
@@ -372,6 +385,9 @@ pub struct RemovedSession {
     /// The jobs of its turns that were removed with it.
     #[serde(default)]
     pub jobs: Vec<JobId>,
+    /// Those that could not be removed, or not with all their files.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failed: Vec<NotRemoved>,
 }
 
 /// A daemon that is stopping.

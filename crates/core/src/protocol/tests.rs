@@ -87,10 +87,13 @@ fn null_is_what_was_left_out_and_what_is_wrong_is_named() {
             "\"seed\": must be a whole number",
         ),
         (json!({"v": 1, "op": "stop", "now": "yes"}), "\"now\": must be true or false, not a text"),
-        (json!({"v": 1, "op": "job"}), "missing field `job`"),
+        (json!({"v": 1, "op": "job"}), "\"job\" is missing"),
+        (json!({"v": 1, "op": "cancel"}), "\"job\" is missing"),
+        (json!({"op": "nosuch", "v": 1, "id": 9}), "\"op\": must be one of \"run\", "),
+        (json!({"v": 1, "op": 5}), "\"op\": must be a text"),
     ] {
         let (_, failure) = parse(&value).unwrap_err();
-        assert!(failure.message.starts_with(said), "{failure}");
+        assert!(failure.message.starts_with(said), "{value}: {failure}, not {said}");
         assert_eq!(failure.code, ErrorCode::InvalidRequest);
     }
 }

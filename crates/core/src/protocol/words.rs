@@ -15,7 +15,7 @@ pub fn explain<T: DeserializeOwned>(
     error: &serde_json::Error,
 ) -> String {
     // The error does not name the key. So each key is tried alone, with `op`, which selects
-    // the type.
+    // the type; `op` itself first.
     let alone = |(key, value): (&String, &Value)| {
         let how = object.get("op").map(|op| ("op".to_owned(), op.clone()));
         let pair = Map::from_iter(how.into_iter().chain([(key.clone(), value.clone())]));
@@ -24,7 +24,8 @@ pub fn explain<T: DeserializeOwned>(
             Err(misfit) => Some(format!("{key:?}: {misfit}")),
         }
     };
-    object.iter().find_map(alone).unwrap_or_else(|| {
+    let op = object.get_key_value("op");
+    op.into_iter().chain(object).find_map(alone).unwrap_or_else(|| {
         let misfit = T::deserialize(Json(&Value::Object(object.clone()))).err();
         misfit.map_or_else(|| error.to_string(), |misfit| misfit.to_string())
     })
@@ -41,7 +42,7 @@ enum Misfit {
 impl fmt::Display for Misfit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Missing(key) => write!(f, "missing field `{key}`"),
+            Self::Missing(key) => write!(f, "{key:?} is missing"),
             Self::Type { is, must_be } => write!(f, "must be {must_be}, not {is}"),
             Self::Other(why) => f.write_str(why),
         }
@@ -66,6 +67,28 @@ impl Error for Misfit {
     fn invalid_value(is: Unexpected<'_>, expected: &dyn Expected) -> Self {
         Self::Type { is: name_of(is), must_be: range_of(&expected.to_string()).to_owned() }
     }
+
+    fn invalid_length(length: usize, expected: &dyn Expected) -> Self {
+        Self::Other(format!("must be {expected}, not {length} of them"))
+    }
+
+    fn unknown_variant(word: &str, known: &'static [&'static str]) -> Self {
+        Self::Other(unknown_word(word, known))
+    }
+
+    fn unknown_field(key: &str, _: &'static [&'static str]) -> Self {
+        Self::Other(format!("has no key {key:?}"))
+    }
+
+    fn duplicate_field(key: &'static str) -> Self {
+        Self::Other(format!("has the key {key:?} twice"))
+    }
+}
+
+/// Says that a word is not one of those that are known.
+pub(crate) fn unknown_word(word: &str, known: &[impl fmt::Debug]) -> String {
+    let known: Vec<_> = known.iter().map(|known| format!("{known:?}")).collect();
+    format!("must be one of {}, not {word:?}", known.join(", "))
 }
 
 fn name_of(value: Unexpected<'_>) -> String {
@@ -87,7 +110,9 @@ fn kind_of(expected: &str) -> &str {
         "a string" => "a text",
         "a boolean" => "true or false",
         "a sequence" => "a list",
-        "a map" => "an object",
+        "a map" | "an externally tagged enum" => "an object",
+        "variant identifier" | "field identifier" => "a text",
+        "string or map" => "a text or an object",
         "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number from 0",
         "f32" | "f64" => "a number",
         other => other,
@@ -97,7 +122,10 @@ fn kind_of(expected: &str) -> &str {
 /// What a value of the right type, but out of its range, must be.
 fn range_of(expected: &str) -> &str {
     match expected {
+        "u8" => "a whole number from 0 to 255",
+        "u16" => "a whole number from 0 to 65535",
         "u32" => "a whole number from 0 to 4294967295",
+        "i32" => "a whole number from -2147483648 to 2147483647",
         other => kind_of(other),
     }
 }
@@ -235,7 +263,15 @@ mod tests {
             (json!({"prompt": "x", "seed": "7"}), "\"seed\": must be a whole number, not a text"),
             (
                 json!({"messages": [{"role": "cat", "content": ""}]}),
-                "\"messages\": unknown variant `cat`",
+                "\"messages\": must be one of \"system\", \"user\"",
+            ),
+            (
+                json!({"prompt": "x", "priority": "x"}),
+                "\"priority\": must be one of \"batch\", \"normal\", \"interactive\", not \"x\"",
+            ),
+            (
+                json!({"prompt": "x", "max_attempts": -1}),
+                "\"max_attempts\": must be a whole number from 0 to 4294967295, not -1",
             ),
         ] {
             let error = serde_json::from_value::<Submission>(value.clone()).unwrap_err();

@@ -33,9 +33,10 @@ pub(super) async fn prune(
         let old = workspace
             .read(move |reader| Ok(reader.not_kept(&retention, SystemTime::now())?))
             .await?;
-        let mut jobs = workspace.archive.remove_all(&old.jobs).await?;
-        context.hub.removed(workspace.id, jobs.clone()).await?;
-        removed.jobs.append(&mut jobs);
+        let mut here = workspace.archive.remove_all(&old.jobs).await?;
+        context.hub.removed(workspace.id, here.jobs.clone()).await?;
+        removed.jobs.append(&mut here.jobs);
+        removed.failed.append(&mut here.failed);
     }
     answer.data::<ask::Prune>(&removed).await?;
     Ok(())

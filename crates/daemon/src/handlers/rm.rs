@@ -1,6 +1,6 @@
 //! `rm`: removes an ended job and its files.
 
-use threadrunner_core::protocol::{JobQuery, Removed, ask};
+use threadrunner_core::protocol::{JobQuery, ask};
 
 use super::Stop;
 use crate::answer::Answer;
@@ -8,8 +8,11 @@ use crate::context::Context;
 
 pub(super) async fn rm(context: &Context, query: JobQuery, answer: &Answer) -> Result<(), Stop> {
     let job = context.find_stored(query).await?;
-    job.workspace.archive.remove(job.id.clone()).await?;
-    context.hub.removed(job.workspace.id, vec![job.id.clone()]).await?;
-    answer.data::<ask::Rm>(&Removed { jobs: vec![job.id] }).await?;
+    let mut removed = job.workspace.archive.remove(job.id).await?;
+    context.hub.removed(job.workspace.id, removed.jobs.clone()).await?;
+    if let Some(failed) = removed.failed.pop() {
+        return Err(failed.error.into());
+    }
+    answer.data::<ask::Rm>(&removed).await?;
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! `rm_session`: removes a session and its cached state.
 
-use threadrunner_core::protocol::{RemovedSession, RmSessionQuery, ask};
+use threadrunner_core::protocol::{Removed, RemovedSession, RmSessionQuery, ask};
 
 use super::Stop;
 use super::session::find;
@@ -19,10 +19,12 @@ pub(super) async fn rm_session(
     let (workspace, _) = blocking(move || find(&name, among)).await?;
     let left = workspace.archive.remove_session(query.session.clone()).await?;
     context.hub.forget_state(left.state).await?;
-    let mut removed = RemovedSession { session: query.session, jobs: Vec::new() };
+    let mut removed =
+        RemovedSession { session: query.session, jobs: Vec::new(), failed: Vec::new() };
     if jobs {
         // Keeps jobs that another session also needs.
-        removed.jobs = workspace.archive.remove_all(&left.turns).await?;
+        let Removed { jobs, failed } = workspace.archive.remove_all(&left.turns).await?;
+        (removed.jobs, removed.failed) = (jobs, failed);
         context.hub.removed(workspace.id, removed.jobs.clone()).await?;
     }
     answer.data::<ask::RmSession>(&removed).await?;

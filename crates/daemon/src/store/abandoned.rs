@@ -47,10 +47,10 @@ impl Abandoned {
             Operation::EndHook { .. } => self.tell(StoreEvent::HookNoted),
             Operation::Stands(id) => self.tell(StoreEvent::Stands { id, how: Standing::Missing }),
             Operation::Append { .. } | Operation::Look { .. } | Operation::List(_) => {}
-            Operation::LookFor { reply, .. }
-            | Operation::Retry { reply, .. }
-            | Operation::Remove { reply, .. } => self.answer(reply),
-            Operation::RemoveAll { reply, .. } => self.answer(reply),
+            Operation::LookFor { reply, .. } | Operation::Retry { reply, .. } => self.answer(reply),
+            Operation::Remove { reply, .. } | Operation::RemoveAll { reply, .. } => {
+                self.answer(reply);
+            }
             Operation::UndoTurn { reply, .. } => self.answer(reply),
             Operation::RemoveSession { reply, .. } => self.answer(reply),
             // The client may be gone.

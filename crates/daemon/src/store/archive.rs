@@ -3,6 +3,7 @@
 use std::sync::mpsc::{self, TrySendError};
 use std::time::Duration;
 
+use threadrunner_core::protocol::Removed;
 use threadrunner_core::{ErrorCode, Failure, JobId, SessionName};
 use tokio::sync::{oneshot, watch};
 
@@ -53,7 +54,7 @@ impl Archive {
     }
 
     /// Removes an ended job.
-    pub(crate) async fn remove(&self, id: JobId) -> Result<(), Failure> {
+    pub(crate) async fn remove(&self, id: JobId) -> Result<Removed, Failure> {
         self.ask(|reply| Operation::Remove { id, reply }).await
     }
 
@@ -76,14 +77,15 @@ impl Archive {
         self.ask(|reply| Operation::RemoveSession { name, reply }).await
     }
 
-    /// Removes ended jobs, and returns those that are gone. Skips jobs that are missing, needed or
-    /// queued again. Works in steps of [`REMOVED_AT_ONCE`], so that other operations do not wait
-    /// long.
-    pub(crate) async fn remove_all(&self, ids: &[JobId]) -> Result<Vec<JobId>, Failure> {
-        let mut removed = Vec::new();
+    /// Removes ended jobs. Skips jobs that are missing, needed or queued again. Works in steps of
+    /// [`REMOVED_AT_ONCE`], so that other operations do not wait long.
+    pub(crate) async fn remove_all(&self, ids: &[JobId]) -> Result<Removed, Failure> {
+        let mut removed = Removed::default();
         for some in ids.chunks(REMOVED_AT_ONCE) {
             let ids = some.to_vec();
-            removed.append(&mut self.ask(|reply| Operation::RemoveAll { ids, reply }).await?);
+            let mut some = self.ask(|reply| Operation::RemoveAll { ids, reply }).await?;
+            removed.jobs.append(&mut some.jobs);
+            removed.failed.append(&mut some.failed);
         }
         Ok(removed)
     }

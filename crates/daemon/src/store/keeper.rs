@@ -4,6 +4,7 @@
 mod ends;
 mod gather;
 mod look;
+mod remove;
 mod sync;
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -14,6 +15,7 @@ use threadrunner_core::{ErrorCode, Failure, JobId, JobState};
 use threadrunner_workspace::{ClaimedJob, NewJob, Workspace, WorkspaceError};
 
 use self::gather::Pace;
+use self::remove::{Removal, Remover};
 use super::abandoned::Abandoned;
 use super::known::Sessions;
 use super::needs::Needs;
@@ -58,8 +60,9 @@ pub(super) struct Keeper {
     pub(super) hooked: HashSet<JobId>,
     /// What to report once the group is synced.
     pending: Vec<(JobId, Pending)>,
-    /// Removals to report then, as far as the sync succeeds.
-    pending_removals: Vec<(Vec<JobId>, Reply<Vec<JobId>>)>,
+    /// Removals to finish then, as far as the sync succeeds.
+    pending_removals: Vec<Removal>,
+    remover: Remover,
     /// Jobs whose standing is to be reported then.
     asked_about: Vec<JobId>,
     /// Why the workspace is to be let go of, and whom to tell then.
@@ -103,6 +106,7 @@ impl Keeper {
             hooked: HashSet::new(),
             pending: Vec::new(),
             pending_removals: Vec::new(),
+            remover: Remover::default(),
             asked_about: Vec::new(),
             abandoned: None,
             pace: Pace::default(),
@@ -236,10 +240,7 @@ impl Keeper {
                 match self.may_be_removed(&id) {
                     // The client may be gone.
                     Err(failure) => drop(reply.send(Err(failure))),
-                    Ok(()) => {
-                        let result = self.workspace.remove(&id);
-                        self.answer(id, result, reply, false);
-                    }
+                    Ok(()) => self.remove(vec![id], reply),
                 }
             }
             Operation::RemoveAll { mut ids, reply } => {
@@ -249,11 +250,8 @@ impl Keeper {
                     drop(reply.send(Err(failure)));
                     return;
                 }
-                ids.retain(|id| {
-                    let kept = self.hooked.contains(id) || self.may_be_removed(id).is_err();
-                    !kept && self.workspace.remove(id).is_ok()
-                });
-                self.pending_removals.push((ids, reply));
+                ids.retain(|id| !self.hooked.contains(id) && self.may_be_removed(id).is_ok());
+                self.remove(ids, reply);
             }
             Operation::UndoTurn { name, reply } => self.undo_turn(name, reply),
             Operation::RemoveSession { name, reply } => self.remove_session(name, reply),

@@ -6,7 +6,7 @@ use threadrunner_core::{JobId, JobState, Output, OutputKind, kinds_of};
 
 use super::{Reader, json};
 use crate::files::{JobDir, MAX_FILE_BYTES, ReadError};
-use crate::job_files::load_meta;
+use crate::job_files::{load_meta, text};
 use crate::layout::{EMBEDDING_FILE, OUTPUT_FILE, PARTIAL_FILE, RESULT_FILE};
 use crate::{Result, WorkspaceError};
 
@@ -50,7 +50,13 @@ impl Reader {
         let dir = self.job_dir(&fd, state, id);
         for name in ANSWERS {
             match dir.read(name) {
-                Ok(Some(text)) => return Ok((text, json(&dir, OUTPUT_FILE)?.unwrap_or_default())),
+                Ok(Some(mut answer)) => {
+                    answer.drain(..answer.len() - text(&answer).len());
+                    if name == EMBEDDING_FILE && answer.trim_ascii().is_empty() {
+                        return Err(no_text(id, dir, Some(format!("{name} is empty"))));
+                    }
+                    return Ok((answer, json(&dir, OUTPUT_FILE)?.unwrap_or_default()));
+                }
                 Ok(None) => {}
                 Err(ReadError::Unfit(why)) => return Err(no_text(id, dir, Some(why))),
                 Err(ReadError::Io(error)) => return Err(dir.io("read", name, error)),
@@ -79,11 +85,18 @@ impl Reader {
         };
         for name in names {
             match dir.open(name) {
+                Ok(Some((_, size))) if state == JobState::Done && size > MAX_FILE_BYTES => {
+                    let why = format!("{name} is over the limit of {MAX_FILE_BYTES} bytes");
+                    return Err(no_text(id, dir, Some(why)));
+                }
                 Ok(Some((mut file, _))) => {
                     let mut bytes = Vec::new();
                     file.seek(SeekFrom::Start(offset))
                         .and_then(|_| file.take(MAX_FILE_BYTES).read_to_end(&mut bytes))
                         .map_err(|error| dir.io("read", name, error))?;
+                    if offset == 0 && state == JobState::Done {
+                        bytes.drain(..bytes.len() - text(&bytes).len());
+                    }
                     return Ok(PartialAnswer { state, bytes });
                 }
                 Ok(None) => {}

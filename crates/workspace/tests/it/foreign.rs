@@ -524,3 +524,42 @@ fn a_directory_in_the_place_of_a_hooks_note_does_not_make_it_due_for_ever() {
     f.ws.forget_hook(&id).unwrap();
     assert_eq!(f.ws.expected_hooks().unwrap(), []);
 }
+
+#[test]
+fn a_byte_order_mark_is_no_part_of_an_answer_or_a_reason() {
+    let f = Fixture::new();
+    let done = left(&f, "output", "1", &[("result.txt", "\u{feff}Hello")]);
+    assert_eq!(f.reader().result(&done).unwrap(), b"Hello");
+    assert_eq!(f.reader().partial(&done, 0).unwrap().bytes, b"Hello");
+    let failed = left(&f, "failed", "2", &[("error.txt", "\u{feff}no luck")]);
+    assert_eq!(f.reader().error_text(&failed).unwrap(), "no luck");
+    let reason = f.reader().record(&failed).unwrap().meta.error.unwrap();
+    assert_eq!(reason.message, "no luck");
+}
+
+#[test]
+fn a_reason_that_is_a_plain_text_in_meta_json_is_told() {
+    let f = Fixture::new();
+    let meta = ("meta.json", r#"{"error": "out of luck", "mood": 5}"#);
+    let id = left(&f, "failed", "1", &[meta]);
+    let reason = |id| f.reader().record(id).unwrap().meta.error.unwrap().message;
+    assert_eq!(reason(&id), "out of luck");
+    let id = left(&f, "failed", "2", &[meta, ("error.txt", "in full")]);
+    assert_eq!(reason(&id), "in full");
+}
+
+#[test]
+fn an_empty_vector_and_an_answer_beyond_the_limit_are_told() {
+    let f = Fixture::new();
+    let empty = left(&f, "output", "1", &[("embedding.json", "\n")]);
+    let large = left(&f, "output", "2", &[("result.txt", "")]);
+    let file = File::options().write(true).open(f.dir("output/2/result.txt")).unwrap();
+    file.set_len(3 << 30).unwrap();
+    for (id, said) in [(&empty, "embedding.json is empty"), (&large, "over the limit")] {
+        let refused = f.reader().answer(id).unwrap_err();
+        assert!(
+            matches!(&refused, WorkspaceError::NoText { why: Some(why), .. } if why.contains(said))
+        );
+    }
+    assert!(matches!(f.reader().partial(&large, 0), Err(WorkspaceError::NoText { .. })));
+}

@@ -9,7 +9,7 @@ impl Keeper {
     /// Syncs what was prepared, and reports the outcome.
     pub(super) fn sync(&mut self) {
         let start = Instant::now();
-        let mut synced = self.workspace.sync();
+        let mut synced = self.workspace.sync_and_set_aside();
         self.pace.synced(start.elapsed());
         for (id, pending) in std::mem::take(&mut self.pending) {
             let error = synced.take_error(&id);
@@ -99,14 +99,7 @@ impl Keeper {
         for id in std::mem::take(&mut self.asked_about) {
             self.tell_standing(id);
         }
-        for (mut ids, reply) in std::mem::take(&mut self.pending_removals) {
-            ids.retain(|id| synced.take_error(id).is_none());
-            // The client may be gone.
-            let _ = reply.send(Ok(ids));
-        }
-        for (id, error) in std::mem::take(&mut synced.left) {
-            tracing::warn!(job = %id, %error, "some files of a removed job are left");
-        }
+        self.finish_removals(&mut synced);
         for unwritten in std::mem::take(&mut synced.unwritten) {
             let (session, error) = (unwritten.name, unwritten.error);
             tracing::warn!(%session, %error, "cannot write a session's file yet");
