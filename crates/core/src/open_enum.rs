@@ -5,6 +5,8 @@
 //! (requests, `job.json`) may not, because to guess the meaning would be to do something that
 //! nobody asked for: [`known`] refuses an unknown word and names it.
 
+use std::fmt;
+
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
@@ -97,8 +99,14 @@ pub fn parse<T: OpenEnum>(word: &str) -> Option<T> {
 pub(crate) fn find<T: OpenEnum, E: Error>(word: &str) -> Result<T, E> {
     parse(word).ok_or_else(|| {
         let words: Vec<_> = T::WORDS.iter().map(|(_, known)| *known).collect();
-        E::custom(crate::protocol::unknown_word(word, &words))
+        E::custom(unknown_word(word, &words))
     })
+}
+
+/// Says that a word is not one of those that are known.
+pub(crate) fn unknown_word(word: &str, known: &[impl fmt::Debug]) -> String {
+    let known: Vec<_> = known.iter().map(|known| format!("{known:?}")).collect();
+    format!("must be one of {}, not {word:?}", known.join(", "))
 }
 
 #[cfg(test)]

@@ -32,7 +32,6 @@ pub use bounds::check_messages;
 pub use data::*;
 pub use ops::{Ask, FirstReply, Ids, Op, Treatment, ask};
 pub use queries::*;
-pub(crate) use words::unknown_word;
 pub use words::{explain, in_plain_words, reads_key};
 
 /// The protocol versions that this program speaks.

@@ -9,6 +9,8 @@ use serde::de::{
 use serde::forward_to_deserialize_any;
 use serde_json::{Map, Value};
 
+use crate::open_enum::unknown_word;
+
 /// Says why an object is not a `T`, naming the key if one alone is at fault.
 pub fn explain<T: DeserializeOwned>(
     object: &Map<String, Value>,
@@ -83,12 +85,6 @@ impl Error for Misfit {
     fn duplicate_field(key: &'static str) -> Self {
         Self::Other(format!("has the key {key:?} twice"))
     }
-}
-
-/// Says that a word is not one of those that are known.
-pub(crate) fn unknown_word(word: &str, known: &[impl fmt::Debug]) -> String {
-    let known: Vec<_> = known.iter().map(|known| format!("{known:?}")).collect();
-    format!("must be one of {}, not {word:?}", known.join(", "))
 }
 
 fn name_of(value: Unexpected<'_>) -> String {
