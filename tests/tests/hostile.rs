@@ -242,8 +242,8 @@ fn an_engine_that_writes_countless_empty_files_is_ended_and_they_are_removed() {
                 while True: hear()\n";
     let home = home("", evil);
     home.run(["load", "evil"]).expect(0);
-    home.run(["Hello"]).expect(0);
     eventually("it is ended", || home.log().contains("files of session state").then_some(()));
+    home.run(["Hello"]).expect(0);
     let states = home.root().join("cache/state");
     let files = || -> usize {
         let directories = fs::read_dir(&states).unwrap().flatten();

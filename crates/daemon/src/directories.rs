@@ -55,6 +55,8 @@ impl Context {
         let known = self.workspaces.named(Some(&settings.name)).ok();
         match known {
             Some(served) if served.is_in_place().await => Ok(served),
+            // Only a prompt creates it again: a disk may be away for a moment.
+            Some(gone) if !make => Err(gone.gone()),
             gone => self.open(settings, gone).await,
         }
     }

@@ -138,13 +138,15 @@ impl Open {
                 self.close(key);
                 true
             }
-            None => self.make_stuck_way(),
+            None => self.make_stuck_way(own),
         }
     }
 
-    /// Closes the connection whose client has read nothing for longest, if that is too long.
-    fn make_stuck_way(&mut self) -> bool {
-        let stuck = self.peers.iter().filter(|(_, entry)| entry.stuck_for() >= STUCK);
+    /// Closes the connection whose client has read nothing for longest, if that is too long. Never
+    /// closes `own`.
+    fn make_stuck_way(&mut self, own: Option<u64>) -> bool {
+        let others = self.peers.iter().filter(|(key, _)| own != Some(**key));
+        let stuck = others.filter(|(_, entry)| entry.stuck_for() >= STUCK);
         let stuck = stuck.max_by_key(|(_, entry)| entry.stuck_for());
         let Some(key) = stuck.map(|(&key, _)| key) else { return false };
         tracing::warn!("closing a connection whose client does not read, for another one");
@@ -191,22 +193,20 @@ impl Peer {
     }
 
     /// Begins a request. Returns `None` if all connections together have too many, and this one
-    /// has one.
+    /// has one, or if this one was closed.
     pub(crate) fn begin(self: &Arc<Self>, op: &Op) -> Option<UnderWay> {
         let one_of_all = self.all.requests.clone().try_acquire_owned().ok();
         let mut open = self.all.open();
         if one_of_all.is_none() {
             // Its requests end soon after.
-            open.make_stuck_way();
+            open.make_stuck_way(Some(self.key));
         }
-        let entry = open.peers.get_mut(&self.key);
-        let is_first = entry.as_ref().is_none_or(|entry| entry.busy == 0);
-        if one_of_all.is_none() && !is_first && !op.treatment().control {
+        // A connection that was closed for another one begins nothing: nobody would learn of it.
+        let entry = open.peers.get_mut(&self.key)?;
+        if one_of_all.is_none() && entry.busy > 0 && !op.treatment().control {
             return None;
         }
-        if let Some(entry) = entry {
-            entry.busy += 1;
-        }
+        entry.busy += 1;
         Some(UnderWay { peer: self.clone(), _one_of_all: one_of_all })
     }
 
@@ -217,6 +217,13 @@ impl Peer {
             let now = Instant::now();
             entry.unread_since = left.then_some(now);
             entry.idle_since = entry.idle_since.max(now);
+        }
+    }
+
+    /// Notes that the client has sent some of a request, which is no idleness.
+    pub(crate) fn note_sent(&self) {
+        if let Some(entry) = self.all.open().peers.get_mut(&self.key) {
+            entry.idle_since = entry.idle_since.max(Instant::now());
         }
     }
 

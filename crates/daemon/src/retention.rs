@@ -42,7 +42,7 @@ pub(crate) async fn keep(workspace: Served) {
             false => config,
         };
         let next = match look_and_remove(&workspace, for_now, now).await {
-            Ok(_) if waits => Some(doubt.age),
+            Ok(next) if waits => Some(next.map_or(doubt.age, |next| next.min(doubt.age))),
             Ok(next) => next,
             Err(failure) => {
                 let name = &workspace.settings.name;

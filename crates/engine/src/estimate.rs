@@ -408,12 +408,14 @@ mod tests {
 
     #[test]
     fn numbers_beyond_measure_are_a_lot_and_no_panic() {
+        // Larger counts are refused with the file.
+        let most = MetaValue::U32(i32::MAX as u32);
         let huge = estimate(
             |file| {
                 for key in ["embedding_length", "feed_forward_length", "attention.head_count_kv"] {
-                    file.set(&format!("llama.{key}"), MetaValue::U32(u32::MAX));
+                    file.set(&format!("llama.{key}"), most.clone());
                 }
-                file.set("llama.block_count", MetaValue::U32(u32::MAX));
+                file.set("llama.block_count", most.clone());
                 file.set("llama.attention.head_count", MetaValue::U32(0));
             },
             EngineOptions { context: Some(u32::MAX), ..EngineOptions::default() },

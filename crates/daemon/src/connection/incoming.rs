@@ -105,7 +105,7 @@ impl Incoming {
                 () = sleep_until(deadline) => None,
             };
             match read {
-                Some(Ok(1..)) => {}
+                Some(Ok(1..)) => self.peer.note_sent(),
                 Some(Err(_)) => return Err(Trouble::Lost),
                 // A request was in progress when this read began.
                 None if self.begun.is_none() && self.peer.idle_for() < self.limits.idle => {}

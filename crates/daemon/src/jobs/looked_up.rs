@@ -60,7 +60,8 @@ impl Owner {
             Prepared::Awaited(_) => None,
             Prepared::Missing => {
                 if !self.disk.prepare_state(model.clone()) {
-                    self.prepared.there(model.clone(), None);
+                    // This load does without; the next one asks again.
+                    self.prepared.forget(model);
                     return Some(None);
                 }
                 None

@@ -49,11 +49,19 @@ impl PreparedStates {
         self.0.insert(model, Prepared::There(state));
     }
 
+    /// Notes that the directory of a model is not being created after all.
+    pub(super) fn forget(&mut self, model: &ModelRef) {
+        self.0.remove(model);
+    }
+
     /// Gives up on directories that are late.
     pub(super) fn time(&mut self, now: Instant) {
         for (model, prepared) in &mut self.0 {
             if matches!(prepared, Prepared::Awaited(until) if *until <= now) {
-                tracing::warn!(model = model.name(), "loaded without the states of its sessions");
+                tracing::warn!(
+                    model = model.name(),
+                    "the disk of the cache does not answer: loading without the states of sessions"
+                );
                 *prepared = Prepared::There(None);
             }
         }
