@@ -7,10 +7,14 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::Value;
+use threadrunner_core::MAX_FRAME_BYTES;
 
 use crate::error::BatchError;
 use crate::label::{key, key_of_number};
 use crate::seen::Seen;
+
+/// The longest line that is read, in bytes: an answer fits a frame, and is quoted here.
+const MAX_LINE: u64 = 2 * MAX_FRAME_BYTES as u64;
 
 /// What earlier runs wrote.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -158,6 +162,8 @@ impl OutFile {
         for number in 1_u64.. {
             bytes.clear();
             let read = reader
+                .by_ref()
+                .take(MAX_LINE + 1)
                 .read_until(b'\n', &mut bytes)
                 .map_err(|error| cannot("read", &self.path, error))?;
             if read == 0 {
@@ -174,6 +180,12 @@ impl OutFile {
                     scanned.unended = !whole;
                 }
                 None if bytes.trim_ascii().is_empty() => {}
+                None if read as u64 > MAX_LINE => {
+                    return Err(BatchError::Foreign { path: self.path.clone(), line: number });
+                }
+                None if scanned.done + scanned.failed == 0 && !may_be_ours(&bytes) => {
+                    return Err(BatchError::Foreign { path: self.path.clone(), line: number });
+                }
                 // Cut short by a kill; or, if it has zero bytes, damaged by a power failure, which
                 // may leave unsynced data in any state.
                 None if !whole || bytes.contains(&0) => break,
@@ -262,6 +274,15 @@ fn lock(path: &Path) -> Result<File, BatchError> {
 
 fn cannot(verb: &'static str, path: &Path, error: io::Error) -> BatchError {
     BatchError::Output { verb, path: path.to_owned(), error }
+}
+
+/// Whether a damaged first line may be one of ours: its beginning, and then nothing or zero bytes.
+/// Anything else is a file of somebody else, which is not to be cut.
+fn may_be_ours(bytes: &[u8]) -> bool {
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    let text = bytes[..end].trim_ascii();
+    let begins = |own: &[u8]| text.starts_with(own) || own.starts_with(text);
+    begins(br#"{"id":"#) || begins(br#"{"custom_id":"#)
 }
 
 #[cfg(test)]

@@ -16,6 +16,8 @@ pub(crate) fn stale_keys(home: &Home) -> Vec<&'static str> {
 
 /// Returns the keys of `config.toml` that have changed since the daemon last started.
 pub(crate) fn changed_keys(home: &Home) -> Vec<&'static str> {
+    // A chat or a batch may have read it hours ago.
+    let home = &home.reread();
     let (Ok(now), Some(then)) = (home.config_text(), Config::running_text(home)) else {
         return Vec::new();
     };

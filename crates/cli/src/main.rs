@@ -11,8 +11,9 @@
 //!
 //! The crate leaves frames and connections to `threadrunner_client`, batches to
 //! `threadrunner_batch` and the choice of a model to `threadrunner_home`. It changes no job on disk,
-//! and runs an engine only for its self-test (`doctor`). It reads a workspace's files only to answer
-//! `jobs`, `result` and `sessions` while no daemon runs, and for completion.
+//! and runs an engine only for its self-test (`doctor`) and, through `threadrunner_home`, to ask once
+//! which backend it has. It reads a workspace's files only to answer `jobs`, `result` and `sessions`
+//! while no daemon runs, and for completion.
 //!
 //! Unit tests are in each module. `tests/arguments.rs` runs the program without a home. Whatever
 //! needs a daemon is tested in `tests/` at the project's root.

@@ -163,6 +163,10 @@ fn load_and_run(
     };
     let mut end = Ok(());
     let mut told = Told::default();
+    let path = load.model.path.as_deref();
+    // The path of a dummy is only a name.
+    let file = path.filter(|_| load.model.backend == BackendKind::Llama);
+    let before = file.and_then(digest_of);
     let loaded = check_version(load).and_then(|()| {
         backends::with_model(
             load,
@@ -173,10 +177,8 @@ fn load_and_run(
             },
             &mut |backend, engine| {
                 let mut model = Box::new(backend.info().clone());
-                let path = load.model.path.as_deref();
-                // The path of a dummy is only a name.
-                let file = path.filter(|_| load.model.backend == BackendKind::Llama);
-                model.digest = file.and_then(digest_of);
+                // A file that was replaced while it was loaded is not what was loaded.
+                model.digest = file.and_then(digest_of).filter(|now| before.as_ref() == Some(now));
                 // Cells that another run computed may be rounded differently. Without a digest,
                 // nothing says which model they belong to.
                 let state = load.state.as_ref().filter(|_| !model.deterministic);

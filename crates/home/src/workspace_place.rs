@@ -10,7 +10,8 @@ use threadrunner_core::{ErrorCode, Failure};
 use crate::Home;
 
 /// What is left of a workspace after `rm -rf ws/*`.
-const LEFT: [&str; 5] = [".hooks", ".lock", ".nrvnad.pid", ".redo", ".sessions"];
+const LEFT: [&str; 7] =
+    [".hooks", ".lock", ".newest", ".newest.tmp", ".nrvnad.pid", ".redo", ".sessions"];
 
 /// Checks that a directory is a workspace or, with `make`, may become one. A mistyped path must not
 /// put jobs among a user's files, and nobody else may be able to add jobs.

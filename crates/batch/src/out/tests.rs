@@ -99,7 +99,15 @@ fn errors_are_dropped_to_be_tried_again() {
 
 #[test]
 fn other_peoples_files_are_left_alone() {
-    for text in ["dear diary\n", "{\"a\":1}\n", "[1]\n{\"id\":1}\n"] {
+    for text in [
+        "dear diary\n",
+        "{\"a\":1}\n",
+        "[1]\n{\"id\":1}\n",
+        "a note without an end",
+        "{\"a\":1}",
+        "\u{7f}PNG\0\n\0",
+        "GGUF\0\0\0",
+    ] {
         let mut story = Story::new(text);
         let failure = story.open(false).unwrap_err();
         assert!(failure.to_string().contains("line 1 is not from a batch"), "{failure}");

@@ -7,8 +7,8 @@
 //! - One word is a question if it is a command's name but for case, a slip or two, or missing
 //!   letters at its end, or if it is a verb of another program ([`verbs`]) but for a slip.
 //! - Two words are a question if the first is one, and the second is something that the command
-//!   takes: a subcommand, a job's id or `last`, or any bare word that could be a name. "it", "the"
-//!   or "worrying" are none.
+//!   takes: a subcommand, a job's id or `last`, or a name, where it takes one. "it", "the" or
+//!   "worrying" are none, and behind an everyday verb (`save`, `show`) only a model is one.
 //! - More words are a question only if nothing but a command can be meant: `sesions show trip`,
 //!   `rsult 1 2 3`, `cp llama3 mine`.
 //! - `run` with one word that is a model, or looks like one, is a question: `ollama run llama3`.
@@ -177,8 +177,22 @@ fn behind_a_command(command: &str, objects: &[&str]) -> Option<String> {
             Some([&[command, &first.to_ascii_lowercase()], more].concat().join(" "))
         }
         objects if objects.iter().all(|object| is_job(object)) => Some(whole()),
-        [object] if is_name(object) => Some(whole()),
+        [object] if is_name(object) && may_take(command, object) => Some(whole()),
         _ => None,
+    }
+}
+
+/// Whether a command may be meant with this word behind it, which is no subcommand and no job.
+fn may_take(command: &str, word: &str) -> bool {
+    match command {
+        "help" => command_names().iter().any(|known| known == word),
+        // They take ids, and no word is one.
+        "cancel" | "follow" | "result" | "retry" | "rm" | "wait" => false,
+        "batch" => looks_like_a_name(word),
+        _ => {
+            let parsed = Cli::try_parse_from([PROGRAM, command, word]);
+            matches!(word, "list" | "ls" | "show") || !parsed.is_err_and(|it| it.use_stderr())
+        }
     }
 }
 

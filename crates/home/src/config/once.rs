@@ -35,6 +35,14 @@ impl Home {
         })
     }
 
+    /// The same home, which reads the configuration anew.
+    #[must_use]
+    pub fn reread(&self) -> Self {
+        let mut home = self.clone();
+        home.read = ReadOnce::default();
+        home
+    }
+
     /// The configuration as it was when this home or a clone of it was first asked for it. Where
     /// the file may have changed since, use [`Config::load`].
     ///

@@ -2,7 +2,7 @@
 //!
 //! The verbs are those of `ollama` and `docker`, and those that start and stop other daemons.
 
-use super::words::{is_job, is_name, looks_like_a_name};
+use super::words::{is_job, is_name, looks_like_a_model, looks_like_a_name};
 
 /// The command that does the same here, or an explanation if there is none.
 pub(super) type Here = Result<&'static str, &'static str>;
@@ -12,6 +12,8 @@ pub(super) type Here = Result<&'static str, &'static str>;
 enum Takes {
     /// Nothing, or something that is clearly a name.
     Nothing,
+    /// One word that looks like a model: the verb is an everyday one.
+    Model,
     /// One bare word.
     Name,
     /// One or two bare words.
@@ -21,22 +23,22 @@ enum Takes {
 }
 
 const VERBS: &[(&str, Takes, Here)] = {
-    use Takes::{Name, Names, Nothing, Verb};
+    use Takes::{Model, Name, Names, Nothing, Verb};
     &[
         ("list", Nothing, Ok("models")),
         ("ls", Name, Ok("models")),
         ("images", Nothing, Ok("models")),
         ("image", Verb, Ok("models")),
-        ("show", Name, Ok("models")),
+        ("show", Model, Ok("models")),
         ("tags", Nothing, Ok("models")),
         ("logs", Name, Ok("daemon logs")),
         ("log", Nothing, Ok("daemon logs")),
-        ("start", Name, Ok("daemon start")),
-        ("stop", Name, Ok("daemon stop")),
-        ("restart", Name, Ok("daemon restart")),
-        ("serve", Name, Ok("daemon run")),
+        ("start", Model, Ok("daemon start")),
+        ("stop", Model, Ok("daemon stop")),
+        ("restart", Model, Ok("daemon restart")),
+        ("serve", Model, Ok("daemon run")),
         ("server", Nothing, Ok("daemon run")),
-        ("kill", Name, Err(KILL)),
+        ("kill", Model, Err(KILL)),
         ("quit", Nothing, Err(LEAVE)),
         ("exit", Nothing, Err(LEAVE)),
         ("bye", Nothing, Err(LEAVE)),
@@ -49,31 +51,31 @@ const VERBS: &[(&str, Takes, Here)] = {
         ("version", Nothing, Ok("--version")),
         ("usage", Nothing, Ok("--help")),
         ("commands", Nothing, Ok("--help")),
-        ("attach", Name, Ok("follow")),
+        ("attach", Model, Ok("follow")),
         ("history", Nothing, Ok("sessions")),
         ("queue", Nothing, Ok("jobs")),
         ("events", Nothing, Ok("jobs --watch")),
-        ("delete", Name, Ok("rm")),
-        ("remove", Name, Ok("rm")),
+        ("delete", Model, Ok("rm")),
+        ("remove", Model, Ok("rm")),
         ("rmi", Name, Err(REMOVE)),
-        ("inspect", Name, Ok("jobs --json")),
+        ("inspect", Model, Ok("jobs --json")),
         ("repl", Nothing, Ok("chat")),
         ("check", Nothing, Ok("doctor")),
-        ("exec", Name, Ok("run")),
-        ("launch", Name, Ok("chat")),
+        ("exec", Model, Ok("run")),
+        ("launch", Model, Ok("chat")),
         ("configure", Nothing, Ok("config edit")),
         ("configuration", Nothing, Ok("config show")),
         ("settings", Nothing, Ok("config show")),
         ("setup", Nothing, Ok("doctor")),
         ("pull", Name, Err(MODELS)),
         ("push", Name, Err(MODELS)),
-        ("create", Name, Err(MODELS)),
+        ("create", Model, Err(MODELS)),
         ("build", Nothing, Err(MODELS)),
         ("cp", Names, Err(MODELS)),
         ("tag", Names, Err(MODELS)),
-        ("save", Name, Err(MODELS)),
-        ("search", Name, Err(MODELS)),
-        ("install", Name, Err(MODELS)),
+        ("save", Model, Err(MODELS)),
+        ("search", Model, Err(MODELS)),
+        ("install", Model, Err(MODELS)),
         ("import", Nothing, Err(MODELS)),
         ("compose", Verb, Err(CONTAINERS)),
         ("network", Verb, Err(CONTAINERS)),
@@ -133,7 +135,10 @@ pub(super) fn meaning(verb: &str, objects: &[&str]) -> Option<Result<String, &'s
         }
         ([subverb], Takes::Verb) if SUBVERBS.contains(subverb) => Some(here),
         ([subverb, name], Takes::Verb) if SUBVERBS.contains(subverb) && is_name(name) => Some(here),
-        ([object], Takes::Name | Takes::Names) if is_name(object) => {
+        ([object], Takes::Model) if looks_like_a_model(object) || *object == "all" => {
+            Some(of_a_model(verb, object).unwrap_or(here))
+        }
+        ([object], Takes::Name) if is_name(object) => {
             Some(of_a_model(verb, object).unwrap_or(here))
         }
         ([object], _) if looks_like_a_name(object) => {

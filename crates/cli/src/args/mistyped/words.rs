@@ -2,16 +2,17 @@
 
 /// Words of plain English that are a typo away from a command.
 const ORDINARY: &[&str] = &[
-    "actor", "await", "awaits", "bait", "batched", "bath", "baths", "botch", "camel", "canal",
-    "cancer", "candle", "canned", "cat", "catch", "chance", "chances", "channel", "char", "chart",
-    "cheat", "coffin", "confine", "confirm", "conflict", "deacon", "demon", "demons", "docker",
-    "doctors", "event", "fallow", "fellow", "flow", "hatch", "hat", "heal", "heap", "held", "hell",
-    "helps", "hollow", "kelp", "lad", "latch", "lead", "lit", "loan", "lord", "loud", "match",
-    "medals", "modal", "mode", "modem", "modern", "modes", "modest", "module", "modules", "moves",
-    "patch", "prone", "prude", "resent", "reset", "resist", "resort", "resulted", "resume",
-    "retro", "revolt", "road", "sop", "stacks", "stage", "stages", "stands", "star", "stars",
-    "starts", "startup", "state", "states", "static", "statue", "stature", "statute", "stays",
-    "that", "unfold", "unlock", "unread", "upload", "uploads", "waist", "want", "wants", "watch",
+    "actor", "await", "bach", "awaits", "bait", "batched", "bath", "baths", "botch", "camel",
+    "canal", "canoe", "cancer", "candle", "canned", "cat", "catch", "chance", "chances", "channel",
+    "chap", "char", "chart", "cheat", "coat", "coffin", "confine", "confirm", "conflict", "deacon",
+    "demon", "demons", "docker", "donor", "doctors", "event", "fallow", "fellow", "flow", "hatch",
+    "hat", "heal", "heap", "held", "hell", "helm", "hemp", "helps", "hollow", "kelp", "lad",
+    "latch", "lead", "lit", "loan", "lord", "loud", "match", "medals", "modal", "mode", "modem",
+    "modern", "modes", "modest", "module", "modules", "morals", "moves", "patch", "prone", "prude",
+    "resent", "reset", "resist", "resort", "resulted", "resume", "retro", "revolt", "road", "sop",
+    "stacks", "stage", "stages", "stairs", "stamps", "stands", "star", "stars", "starts",
+    "startup", "state", "states", "static", "statue", "stature", "statute", "stays", "that",
+    "toad", "unfold", "unlock", "unread", "upload", "uploads", "waist", "want", "wants", "watch",
     "watt", "what", "wit", "yelp",
 ];
 
@@ -144,10 +145,15 @@ pub(super) fn looks_like_a_name(word: &str) -> bool {
 /// `org/model-GGUF`, `model.gguf`.
 pub(super) fn looks_like_a_model(word: &str) -> bool {
     let lower = word.to_ascii_lowercase();
-    let letters = word.bytes().take_while(u8::is_ascii_alphabetic).count();
-    let numbered = letters >= 3 && word.bytes().any(|byte| byte.is_ascii_digit());
+    // `phi3` and `phi-2`, but not `philosophy`.
+    let is_of = |family: &&str| {
+        lower
+            .strip_prefix(*family)
+            .is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphabetic()))
+    };
+    let tagged = word.contains(':') && word.bytes().any(|byte| byte.is_ascii_digit());
     let located = lower.starts_with("hf.co/") || lower.ends_with(".gguf");
-    is_name(word) && (numbered || located || FAMILIES.contains(&lower.as_str()))
+    is_name(word) && (tagged || located || FAMILIES.iter().any(is_of))
 }
 
 /// The command that a word probably means: the same in another case, one that begins with it, or
