@@ -4,7 +4,7 @@
 //! [`Fleet`] is a value: it is told the time, the memory and the files that there are, and what
 //! processes do. It starts and ends none itself: it says which are to be started or ended, and its
 //! owner tells it when that is done. Which engine makes way for which model is decided by
-//! [`Rooms`], how much memory a model is given by [`Share`].
+//! [`Rooms`], how much memory a model is given by [`Share`](super::share::Share).
 
 mod engine;
 mod estimates;
