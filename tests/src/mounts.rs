@@ -1,8 +1,10 @@
 //! File systems for a test: small ones and read-only ones.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
+
+use crate::eventually;
 
 /// Set for a process that has mounts of its own.
 const VARIABLE: &str = "THREADRUNNER_TEST_MOUNTS";
@@ -56,15 +58,22 @@ pub fn mount_small(at: &Path, options: &str) {
     mount(&["-t", "tmpfs", "-o", options, "tmpfs"], at);
 }
 
-/// Makes a mounted file system read-only.
+/// Makes a mounted file system read-only, once no file is open for writing: those of a process that
+/// was just waited for are closed when the last of its threads is gone.
 ///
 /// # Panics
-/// If that fails, because a file is open for writing.
+/// If a file stays open.
 pub fn remount_read_only(at: &Path) {
-    mount(&["-o", "remount,ro"], at);
+    eventually("no file is open for writing", || {
+        try_mount(&["-o", "remount,ro"], at).is_ok_and(|it| it.success()).then_some(())
+    });
 }
 
 fn mount(arguments: &[&str], at: &Path) {
-    let status = Command::new("mount").args(arguments).arg(at).status();
+    let status = try_mount(arguments, at);
     assert!(status.as_ref().is_ok_and(|it| it.success()), "{}: {status:?}", at.display());
+}
+
+fn try_mount(arguments: &[&str], at: &Path) -> io::Result<ExitStatus> {
+    Command::new("mount").args(arguments).arg(at).status()
 }

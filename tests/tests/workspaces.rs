@@ -100,6 +100,15 @@ fn a_workspace_that_cannot_be_used_takes_no_other_down() {
     assert_ne!(doctor.code, 0);
 }
 
+/// Waits for the daemon to see that a workspace is gone: for a few milliseconds, it believes that one
+/// is where it just was.
+fn until_seen_to_be_gone(home: &TestHome) {
+    eventually("the daemon sees that it is gone", || {
+        let status = home.run(["status"]).expect(0).stdout;
+        status.contains("is gone: its directory was removed").then_some(())
+    });
+}
+
 #[test]
 fn a_workspace_that_is_removed_takes_no_other_down_and_comes_back_when_it_is_used() {
     let home = TestHome::new().config(CODE);
@@ -115,20 +124,13 @@ fn a_workspace_that_is_removed_takes_no_other_down_and_comes_back_when_it_is_use
         (&["result", &kept], 0),
         (&["result", "123"], 7),
     ];
-    // The daemon believes for a few milliseconds that a workspace is where it just was.
-    let seen_to_be_gone = || {
-        eventually("the daemon sees that it is gone", || {
-            let status = home.run(["status"]).expect(0).stdout;
-            status.contains("is gone: its directory was removed").then_some(())
-        });
-    };
     let (code, default) = (home.root().join("workspaces/code"), home.workspace(""));
     for (at, (name, directory)) in
         [(path, &ws), ("code", &code), ("default", &default)].into_iter().enumerate()
     {
         home.run(["-w", name, "Hello"]).expect(0);
         fs::remove_dir_all(directory).unwrap();
-        seen_to_be_gone();
+        until_seen_to_be_gone(&home);
         for (arguments, code) in everywhere {
             // The kept job is in the default workspace.
             let code = if name == "default" && arguments == ["result", &kept] { 7 } else { code };
@@ -156,7 +158,7 @@ fn a_workspace_that_is_removed_takes_no_other_down_and_comes_back_when_it_is_use
     for directory in ["input", "processing", "output", "failed"] {
         fs::remove_dir_all(ws.join(directory)).unwrap();
     }
-    seen_to_be_gone();
+    until_seen_to_be_gone(&home);
     home.run(["-w", path, "Hello"]).expect(0);
     assert_eq!(home.run(["jobs", "--ids", "-w", path]).expect(0).stdout.lines().count(), 1);
     // Moved away and back, it is what it was; moved for good, it is a workspace there.
@@ -181,8 +183,11 @@ fn nobody_hangs_on_the_jobs_of_a_workspace_that_is_removed() {
     eventually("it runs", || fs::read_dir(code.join("processing")).ok()?.next()).unwrap();
     let queued = id(home.run(["-w", "code", "--detach", "Hello"]));
     let held = spawn(&["-w", "code", "--after", &queued, "Hello"]);
+    let ready = || fs::read_dir(code.join("input/ready")).unwrap().count();
+    eventually("both wait", || (ready() == 2).then_some(()));
     let waiting = spawn(&["wait", "-w", "code", &queued]);
     fs::remove_dir_all(&code).unwrap();
+    until_seen_to_be_gone(&home);
     home.run(["-w", "code", "--detach", "Hello"]).expect(0);
     for command in [running, held, waiting] {
         let ended = Finished::from(command.wait_with_output().unwrap());
