@@ -16,6 +16,7 @@
 //! `hostile.rs` about engines that lie, `docs.rs` runs what the documentation shows, `json.rs`
 //! compares what `--json` prints with `golden/`, and `model.rs` has real models.
 
+mod engine;
 mod frames;
 mod home;
 mod mounts;

@@ -3,31 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "this is all test; clippy sees only that of #[test]")]
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 
 use serde_json::json;
-use threadrunner_tests::{Frames, TestHome, program};
+use threadrunner_tests::{Frames, TestHome};
 
-/// An engine that answers whatever it is asked. Without llama, or for the dummy, it is the real one.
-const ENGINE: &str = r#"#!/usr/bin/env python3
-import json, os, socket, struct, sys
-
-daemon = socket.socket(fileno=os.dup(0))
-if b'"llama"' not in daemon.recv(65536, socket.MSG_PEEK):
-    os.execv(REAL, [REAL])
-stream = daemon.makefile("rb")
-
-def hear():
-    head = stream.read(4)
-    if len(head) < 4:
-        os._exit(0)
-    return json.loads(stream.read(struct.unpack("<I", head)[0]))
-
-def say(event, **keys):
-    data = json.dumps({"event": event, **keys}).encode()
-    daemon.sendall(struct.pack("<I", len(data)) + data)
-
-load = hear()
+/// An engine that answers whatever it is asked.
+const ENGINE: &str = r#"load = hear()
 if not HAS_LLAMA:
     say("load_failed", failure={"code": "backend_unavailable", "message": "no llama"})
     sys.exit()
@@ -49,15 +30,12 @@ while True:
 /// A home that chooses no backend, with such an engine and one model.
 fn home(has_llama: bool) -> TestHome {
     let home = TestHome::new().config("").with("THREADRUNNER_BACKEND", "");
-    let real = format!("{:?}", program("threadrunner-engine").display().to_string());
     let has_llama = if has_llama { "True" } else { "False" };
-    let engine = home.root().join("engine");
-    fs::write(&engine, ENGINE.replace("REAL", &real).replace("HAS_LLAMA", has_llama)).unwrap();
-    fs::set_permissions(&engine, fs::Permissions::from_mode(0o755)).unwrap();
     let models = home.root().join("models");
     fs::create_dir_all(&models).unwrap();
     fs::write(models.join("only.gguf"), "GGUF").unwrap();
-    home.with("THREADRUNNER_ENGINE", engine.to_str().unwrap())
+    // Others go to the real engine: without llama, or for the dummy.
+    home.engine_in_python("\"llama\"", &ENGINE.replace("HAS_LLAMA", has_llama))
 }
 
 /// What a client gets that names neither backend nor model: the daemon chooses.

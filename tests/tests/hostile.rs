@@ -3,31 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "this is all test; clippy sees only that of #[test]")]
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 
 use serde_json::json;
-use threadrunner_tests::{TestHome, eventually, process_is_alive, program};
+use threadrunner_tests::{TestHome, eventually, process_is_alive};
 
-/// An engine in Python for the model `evil`; for all others it executes the real one.
-const ENGINE: &str = r#"#!/usr/bin/env python3
-import json, os, socket, struct, sys, time
-
-daemon = socket.socket(fileno=os.dup(0))
-if b"/evil" not in daemon.recv(65536, socket.MSG_PEEK):
-    os.execv(REAL, [REAL])
-stream = daemon.makefile("rb")
-
-def hear():
-    head = stream.read(4)
-    if len(head) < 4:
-        os._exit(0)
-    return json.loads(stream.read(struct.unpack("<I", head)[0]))
-
-def say(event, **keys):
-    data = json.dumps({"event": event, **keys}).encode()
-    daemon.sendall(struct.pack("<I", len(data)) + data)
-
-def ready():
+/// How the engine of the model `evil` goes on from its beginning.
+const ENGINE: &str = r#"def ready():
     say("ready", model={"name": "evil", "n_ctx": 4096, "n_batch": 512, "n_seq_max": 4}, engine={})
 
 def finish(id):
@@ -45,12 +26,7 @@ fn home(config: &str, evil: &str) -> TestHome {
     // Draft models tell the dummy's models apart.
     let config = format!("{config}\n[models.evil]\ndraft = \"evil\"\n");
     let home = TestHome::new().config(&config);
-    let real = program("threadrunner-engine");
-    let engine = home.root().join("engine");
-    let text = ENGINE.replace("REAL", &format!("{:?}", real.display().to_string())) + evil;
-    fs::write(&engine, text).unwrap();
-    fs::set_permissions(&engine, fs::Permissions::from_mode(0o755)).unwrap();
-    home.with("THREADRUNNER_ENGINE", engine.to_str().unwrap())
+    home.engine_in_python("/evil", &(ENGINE.to_owned() + evil))
 }
 
 /// The daemon's peak memory in bytes.

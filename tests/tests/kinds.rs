@@ -1,9 +1,6 @@
 //! Messages and answers that are more than text: images and tools in, calls and vectors out.
 
-#![expect(clippy::unwrap_used, reason = "this is all test; clippy sees only that of #[test]")]
-
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 
 use serde_json::{Value, json};
 use threadrunner_tests::{Frames, TestHome};
@@ -86,23 +83,7 @@ fn a_model_that_takes_images_and_tools_is_sent_them() {
 }
 
 /// An engine that answers with tool calls and a vector, and then with what it was sent.
-const ENGINE: &str = r#"#!/usr/bin/env python3
-import json, os, socket, struct, sys
-
-daemon = socket.socket(fileno=os.dup(0))
-stream = daemon.makefile("rb")
-
-def hear():
-    head = stream.read(4)
-    if len(head) < 4:
-        os._exit(0)
-    return json.loads(stream.read(struct.unpack("<I", head)[0]))
-
-def say(event, **keys):
-    data = json.dumps({"event": event, **keys}).encode()
-    daemon.sendall(struct.pack("<I", len(data)) + data)
-
-if hear()["op"] == "size":
+const ENGINE: &str = r#"if hear()["op"] == "size":
     say("sized", wanted={}, least={})
     sys.exit()
 say("ready", engine={}, model={"name": "m", "n_ctx": 4096, "n_batch": 512, "n_seq_max": 4,
@@ -127,11 +108,7 @@ while True:
 "#;
 
 fn home_with_engine() -> TestHome {
-    let home = TestHome::new().config("");
-    let engine = home.root().join("engine");
-    fs::write(&engine, ENGINE).unwrap();
-    fs::set_permissions(&engine, fs::Permissions::from_mode(0o755)).unwrap();
-    home.with("THREADRUNNER_ENGINE", engine.to_str().unwrap())
+    TestHome::new().config("").engine_in_python("", ENGINE)
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use threadrunner_core::fnv;
+
 /// A 128-bit hash that stands for a text, so that a million ids take little memory. Among a million
 /// ids, two collide by chance in one of 10^26 batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -11,17 +13,18 @@ impl Fingerprint {
     /// Hashes a text with FNV-1a, which no new version of the standard library changes: one run
     /// looks up what another wrote.
     pub(crate) fn of(text: &str) -> Self {
-        const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
-        const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
-        let hash =
-            text.bytes().fold(OFFSET, |hash, byte| (hash ^ u128::from(byte)).wrapping_mul(PRIME));
-        Self([(hash >> 64) as u64, hash as u64])
+        Self::from(fnv::of(text.as_bytes()))
     }
 
     /// Parses a fingerprint as `Display` writes it.
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        let hash = u128::from_str_radix(text, 16).ok().filter(|_| text.len() == 32)?;
-        Some(Self([(hash >> 64) as u64, hash as u64]))
+        u128::from_str_radix(text, 16).ok().filter(|_| text.len() == 32).map(Self::from)
+    }
+}
+
+impl From<u128> for Fingerprint {
+    fn from(hash: u128) -> Self {
+        Self([(hash >> 64) as u64, hash as u64])
     }
 }
 

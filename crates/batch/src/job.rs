@@ -79,11 +79,6 @@ enum Stopped {
     Foreign,
 }
 
-/// The query for a job by its whole id, in any workspace.
-pub(crate) fn query_of(job: &JobId) -> JobQuery {
-    JobQuery { job: job.into(), workspace: None }
-}
-
 /// Runs the job of a line to its end.
 pub(crate) async fn carry_out(
     daemon: &Arc<Daemon>,
@@ -182,7 +177,7 @@ async fn resume(
 ) -> Result<(String, EndFrame), Stopped> {
     if work.state == WorkState::Theirs && !clashed {
         let record: JobRecord = daemon
-            .call(ask::Job(query_of(&work.job)))
+            .call(ask::Job(JobQuery::from(&work.job)))
             .await
             .map_err(|failure| stopped(failure, None))?;
         let ours = work.submission.tags.iter().take(Defaults::OWN_TAGS);
@@ -194,7 +189,7 @@ async fn resume(
 }
 
 async fn follow(daemon: &Arc<Daemon>, job: &JobId) -> Result<(String, EndFrame), Stopped> {
-    let query = query_of(job);
+    let query = JobQuery::from(job);
     let follow = Op::Follow(FollowQuery { query: query.clone(), stream: Some(false) });
     let mut replies = daemon.open(follow).await.map_err(|failure| stopped(failure, None))?;
     let result = read(&mut replies, None).await;

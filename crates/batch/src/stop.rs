@@ -5,7 +5,7 @@ use threadrunner_core::protocol::ask;
 use crate::batch::Batch;
 use crate::counts::Counts;
 use crate::error::BatchError;
-use crate::job::{Accepted, query_of};
+use crate::job::Accepted;
 use crate::ledger::Entry;
 
 /// What is left of a batch that ended early.
@@ -41,7 +41,7 @@ impl Batch {
         let mut replies = Vec::new();
         for (slot, entry) in self.slots.iter().enumerate() {
             let Some(Entry { job, .. }) = entry else { continue };
-            let Ok(reply) = client.request(ask::Cancel(query_of(job))).await else { return };
+            let Ok(reply) = client.request(ask::Cancel(job.into())).await else { return };
             replies.push((slot, reply));
         }
         for (slot, reply) in replies {

@@ -1,11 +1,19 @@
 //! A hash that is the same on every run and machine.
 
-/// 128-bit FNV-1a over the parts, each followed by a zero byte. Not collision resistant: a caller
-/// must check what it finds by it.
+const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
+
+fn step(hash: u128, byte: &u8) -> u128 {
+    (hash ^ u128::from(*byte)).wrapping_mul(PRIME)
+}
+
+/// 128-bit FNV-1a over the bytes. Not collision resistant: a caller must check what it finds by it.
+pub fn of(bytes: &[u8]) -> u128 {
+    bytes.iter().fold(OFFSET, step)
+}
+
+/// The same over the parts, each followed by a zero byte.
 pub fn hash(parts: &[&[u8]]) -> u128 {
-    const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
-    const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
-    let step = |hash: u128, byte: &u8| (hash ^ u128::from(*byte)).wrapping_mul(PRIME);
     let part = |hash: u128, part: &&[u8]| step(part.iter().fold(hash, step), &0);
     parts.iter().fold(OFFSET, part)
 }

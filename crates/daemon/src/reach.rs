@@ -17,7 +17,7 @@ use notify::event::{EventKind, ModifyKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use threadrunner_core::Failure;
 use threadrunner_home::FileLock;
-use threadrunner_workspace::can_start_thread;
+use threadrunner_workspace::system_watcher;
 use tokio::net::UnixListener;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -62,8 +62,7 @@ impl Watch {
             }
         };
         let watch = || -> notify::Result<_> {
-            can_start_thread().map_err(notify::Error::io)?;
-            let mut watcher = notify::recommended_watcher(handler)?;
+            let mut watcher = system_watcher(handler)?;
             for file in files {
                 let directory = file.parent().unwrap_or(Path::new("/"));
                 watcher.watch(directory, RecursiveMode::NonRecursive)?;

@@ -72,5 +72,5 @@ pub use session_list::list_sessions;
 pub use sessions::{Chain, UnwrittenSession};
 pub use staged::{Gone, Synced};
 pub use submission::NewJob;
-pub use watch::{WatchEvent, Watcher, can_start_thread};
+pub use watch::{WatchEvent, Watcher, system_watcher};
 pub use workspace::{Durability, Options, Workspace};

@@ -109,8 +109,7 @@ impl Watcher {
             Ok(_) => {}
             Err(_) => told(WatchEvent::Rescan),
         };
-        can_start_thread().map_err(|error| WorkspaceError::io("watch", &path, error))?;
-        let mut watcher = notify::recommended_watcher(handler).map_err(error)?;
+        let mut watcher = system_watcher(handler).map_err(error)?;
         watcher.watch(&path, RecursiveMode::NonRecursive).map_err(error)?;
         // Not sooner: a job that no watcher sees would be expected forever.
         reader.own_arrivals().watch(true);
@@ -118,17 +117,20 @@ impl Watcher {
     }
 }
 
-/// Starts a thread that ends at once, to learn whether the system allows another one. Call it before
-/// starting a watcher of `notify`, which panics if it cannot start its thread.
+/// A watcher of file system events, with a thread of its own.
 ///
-/// Another process may take the last thread in between. A limit that is reached stays reached,
-/// though, so what is left is the moment in which it is.
+/// `notify` panics if it cannot start that thread, so this first starts one that ends at once, to
+/// learn whether the system allows another. Another process may take the last thread in between. A
+/// limit that is reached stays reached, though, so what is left is the moment in which it is.
 ///
 /// # Errors
-/// The system refuses.
-pub fn can_start_thread() -> std::io::Result<()> {
-    let ended = std::thread::Builder::new().spawn(|| ())?.join();
-    ended.map_err(|_| std::io::Error::other("a thread that does nothing panicked"))
+/// The system refuses the thread, or has no such events to give.
+pub fn system_watcher(
+    handler: impl notify::EventHandler,
+) -> notify::Result<notify::RecommendedWatcher> {
+    let trial = std::thread::Builder::new().spawn(|| ()).map_err(notify::Error::io)?;
+    trial.join().map_err(|_| notify::Error::generic("a thread that does nothing panicked"))?;
+    notify::recommended_watcher(handler)
 }
 
 // A rename within the directory is reported twice, as a new name and as a pair of names. The second

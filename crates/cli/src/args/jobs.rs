@@ -131,15 +131,8 @@ pub(crate) struct FollowArgs {
 /// Which jobs' answers to print.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ResultArgs {
-    /// Ids, unambiguous beginnings or ends of ids, or `last`; without any, or with `-`, ids are
-    /// read from standard input
-    #[arg(value_name = "ID")]
-    pub(crate) ids: Vec<String>,
     #[command(flatten)]
-    pub(crate) within: WorkspaceArg,
-    /// Print JSON, one object per job
-    #[arg(long)]
-    pub(crate) json: bool,
+    pub(crate) of: JobArgs,
     /// Show the answer as it is, without formatting its Markdown on a terminal
     #[arg(long)]
     pub(crate) plain: bool,

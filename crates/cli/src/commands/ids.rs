@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use threadrunner_core::protocol::{JobQuery, ask};
-use threadrunner_core::{ErrorCode, ExitCode, JobId, JobSelector};
+use threadrunner_core::{ErrorCode, ExitCode, JobSelector};
 
 use crate::args::WorkspaceArg;
 use crate::error::{CommandError, CommandResult};
@@ -52,11 +52,6 @@ fn with_input(ids: Vec<String>, input: &str) -> Vec<JobSelector> {
 /// The query for one job.
 pub(crate) fn query(job: JobSelector, within: &WorkspaceArg) -> JobQuery {
     JobQuery { job, workspace: within.workspace.clone() }
-}
-
-/// The query for a job by its whole id, in any workspace.
-pub(crate) fn query_of(job: &JobId) -> JobQuery {
-    JobQuery { job: job.into(), workspace: None }
 }
 
 /// Returns each named job once. Names such as `last` are looked up first, because acting on one job

@@ -12,7 +12,7 @@ use threadrunner_core::{
 };
 use threadrunner_home::Home;
 
-use super::ids::{from_arguments_or_stdin_within, query, query_of};
+use super::ids::{from_arguments_or_stdin_within, query};
 use crate::args::{WaitArgs, WorkspaceArg};
 use crate::error::{CommandError, CommandResult};
 use crate::output;
@@ -214,7 +214,7 @@ impl Waiting {
             session.spinner.hide();
             return Ok(output::print(&format!("{job}\n"))?);
         }
-        match session.call(ask::Job(query_of(&job))).await {
+        match session.call(ask::Job((&job).into())).await {
             Ok(record) => self.print(session, &record),
             Err(CommandError::Failed { failure, job })
                 if failure.code == ErrorCode::JobNotFound =>
@@ -252,7 +252,7 @@ async fn idle(session: &mut Session, mut changes: Replies, mut live: u32) -> Com
             let listed = session.call(Ids(unfinished.clone())).await?;
             let mut waited = false;
             for job in listed.ids {
-                match session.call(ask::Wait(query_of(&job))).await {
+                match session.call(ask::Wait((&job).into())).await {
                     Ok(record) => waited |= record.has_ended(),
                     // It ended and was removed meanwhile.
                     Err(CommandError::Failed { failure, .. })

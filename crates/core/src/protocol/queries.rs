@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::JobRecord;
 use crate::open_enum::{all_known, known_if_any};
-use crate::{BackendKind, JobSelector, JobStatus, KeepAlive, SessionName, WorkspaceName};
+use crate::{BackendKind, JobId, JobSelector, JobStatus, KeepAlive, SessionName, WorkspaceName};
 
 /// Names one job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +16,13 @@ pub struct JobQuery {
     /// The workspace, by name or absolute path; `None` is all workspaces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workspace: Option<WorkspaceName>,
+}
+
+impl From<&JobId> for JobQuery {
+    /// The job of this id, in whichever workspace.
+    fn from(job: &JobId) -> Self {
+        Self { job: job.into(), workspace: None }
+    }
 }
 
 /// Names one job, and how to send its answer.

@@ -22,17 +22,11 @@ pub(super) async fn record(context: &Context, job: &Located) -> Result<JobRecord
     let waits_for = context.hub.waits_for(vec![job.id.clone()]).await?.pop().unwrap_or_default();
     let record = job.read(|reader, id| Ok(reader.record(id)?)).await?;
     let record = match record.state {
-        JobStatus::Running => with_model(record, &running_models(context).await?),
+        JobStatus::Running => with_model(record, &context.hub.running_models().await?),
         _ => record,
     };
     let workspace = Some(job.workspace.settings.name.clone());
     Ok(JobRecord { position, waits_for, workspace, ..record })
-}
-
-/// The names of running jobs' models. Their files tell them only once they have ended.
-pub(super) async fn running_models(context: &Context) -> Result<HashMap<JobId, String>, Failure> {
-    let running = context.hub.ps().await?.running.into_iter();
-    Ok(running.map(|job| (job.job, job.model)).collect())
 }
 
 /// The record, with the model of a running job.

@@ -9,7 +9,7 @@ use threadrunner_core::{Failure, JobId, JobState, JobStatus, MAX_FRAME_BYTES, js
 use threadrunner_workspace::by_time;
 
 use super::Stop;
-use super::job::{running_models, with_model};
+use super::job::with_model;
 use crate::answer::Answer;
 use crate::blocking::blocking;
 use crate::context::Context;
@@ -37,7 +37,7 @@ pub(super) async fn jobs(context: &Context, query: JobsQuery, answer: &Answer) -
     let limit = query.limit.map_or(USUAL, |limit| (limit as usize).min(MOST));
     let room = answer.room((limit * RECORD_BYTES).min(2 * MOST_BYTES)).await?;
     let query = Arc::new(query);
-    let models = Arc::new(running_models(context).await?);
+    let models = Arc::new(context.hub.running_models().await?);
     let mut list = JobList { jobs: Vec::new(), more: true };
     let (mut before, mut bytes): (Option<JobId>, usize) = (None, 0);
     // Page by page: usually the newest jobs are all that is wanted, and a client that goes away
@@ -86,7 +86,7 @@ async fn ids(
         return Ok(());
     }
     let query = Arc::new(query);
-    let models = Arc::new(running_models(context).await?);
+    let models = Arc::new(context.hub.running_models().await?);
     let mut list = JobIds { ids: Vec::new(), more: true };
     let mut before: Option<JobId> = None;
     while list.more && list.ids.len() < limit && !answer.is_gone() {

@@ -72,6 +72,10 @@ impl Owner {
                 let waits_for = |id| self.dependencies.waits_for(id).into_iter().flatten().cloned();
                 let _ = reply.send(ids.iter().map(|id| waits_for(id).collect()).collect());
             }
+            Order::RunningModels { reply } => {
+                let _ =
+                    reply.send(self.running().map(|(id, it, _)| (id, it.model.name())).collect());
+            }
             Order::Status { reply } => {
                 let _ = reply.send((self.list(), self.stopping.is_some()));
             }
@@ -260,33 +264,35 @@ impl Owner {
         let now = Instant::now();
         let (memory_used, memory_budget) = self.budget.in_use(now, &mut self.fleet);
         let models = self.fleet.describe(now);
-        // Goes through the engines, which have few jobs: a status must not walk a long queue.
-        let begun = self.fleet.all().flat_map(Engine::jobs);
-        let mut running: Vec<_> = begun
-            .filter_map(|id| {
-                let live = self.live.get(&id)?;
-                let since = match &live.stage {
-                    Stage::Running(run) => run.since,
-                    Stage::Claimed(work) => work.since,
-                    Stage::Claiming => live.submitted,
-                    _ => return None,
-                };
-                Some(RunningJob {
-                    job: id,
-                    model: live.model.name(),
-                    attached: live.attached,
-                    running_s: (now - since).as_secs_f64(),
-                    text_bytes: live
-                        .view
-                        .as_ref()
-                        .map_or(0, |view| view.borrow().text.len() as u64),
-                })
+        let mut running: Vec<_> = self
+            .running()
+            .map(|(id, live, since)| RunningJob {
+                job: id,
+                model: live.model.name(),
+                attached: live.attached,
+                running_s: (now - since).as_secs_f64(),
+                text_bytes: live.view.as_ref().map_or(0, |view| view.borrow().text.len() as u64),
             })
             .collect();
         running.sort_by(|a, b| a.job.cmp(&b.job));
         let queued = u32::try_from(self.queue.len()).unwrap_or(u32::MAX);
         let held = u32::try_from(self.dependencies.len()).unwrap_or(u32::MAX);
         ProcessList { models, running, queued, held, memory_budget, memory_used }
+    }
+
+    /// The running jobs, and since when each runs. Goes through the engines, which have few jobs: a
+    /// status must not walk a long queue.
+    fn running(&self) -> impl Iterator<Item = (JobId, &Live, Instant)> {
+        self.fleet.all().flat_map(Engine::jobs).filter_map(|id| {
+            let live = self.live.get(&id)?;
+            let since = match &live.stage {
+                Stage::Running(run) => run.since,
+                Stage::Claimed(work) => work.since,
+                Stage::Claiming => live.submitted,
+                _ => return None,
+            };
+            Some((id, live, since))
+        })
     }
 
     /// Stops taking new work. Running jobs get the grace time; `now`, or a second order, ends it at

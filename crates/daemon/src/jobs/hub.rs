@@ -3,6 +3,7 @@
 //! A method of [`Hub`] sends an [`Order`] with a channel for the reply. When too many orders are
 //! waiting, clients wait.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -143,6 +144,9 @@ pub(super) enum Order {
         ids: Vec<JobId>,
         reply: oneshot::Sender<Vec<Vec<JobId>>>,
     },
+    RunningModels {
+        reply: oneshot::Sender<HashMap<JobId, String>>,
+    },
     ForgetState {
         state: CacheName,
         reply: oneshot::Sender<()>,
@@ -272,6 +276,11 @@ impl Hub {
     /// What each of these jobs waits for.
     pub(crate) async fn waits_for(&self, ids: Vec<JobId>) -> Result<Vec<Vec<JobId>>, Failure> {
         self.ask(|reply| Order::WaitsFor { ids, reply }).await
+    }
+
+    /// The names of running jobs' models. Their files tell them only once they have ended.
+    pub(crate) async fn running_models(&self) -> Result<HashMap<JobId, String>, Failure> {
+        self.ask(|reply| Order::RunningModels { reply }).await
     }
 
     /// Loaded models and running jobs.

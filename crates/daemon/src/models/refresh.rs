@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
-use threadrunner_workspace::can_start_thread;
+use threadrunner_workspace::system_watcher;
 
 use super::{Inner, ModelCatalog};
 use crate::last_thread::LastThread;
@@ -70,8 +70,7 @@ fn watch(directory: &Path, changed: SyncSender<()>) -> Option<RecommendedWatcher
             let _ = changed.try_send(());
         }
     };
-    can_start_thread().ok()?;
-    let mut watcher = notify::recommended_watcher(tell).ok()?;
+    let mut watcher = system_watcher(tell).ok()?;
     watcher.watch(directory, RecursiveMode::NonRecursive).ok()?;
     Some(watcher)
 }

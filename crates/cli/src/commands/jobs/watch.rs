@@ -10,7 +10,6 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 
 use super::{state, table};
-use crate::commands::ids::query_of;
 use crate::commands::wait::watch;
 use crate::error::{CommandError, CommandResult, refused_by_system};
 use crate::keys::Keys;
@@ -152,7 +151,7 @@ async fn line_by_line(
     loop {
         match next(session, &mut changes).await? {
             Some((job, Some(state))) => {
-                let record = match session.call(ask::Job(query_of(&job))).await {
+                let record = match session.call(ask::Job((&job).into())).await {
                     Ok(record) => record,
                     Err(CommandError::Failed { failure, .. })
                         if failure.code == ErrorCode::JobNotFound =>
